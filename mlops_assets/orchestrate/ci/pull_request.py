@@ -1,4 +1,4 @@
-"""Gather the report of a pull request's candidate from registry, tracker and lake."""
+"""Build the report on a pull request's candidate from the registry, the tracker and the lake."""
 
 import json
 import math
@@ -37,7 +37,7 @@ _SHOWN_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "
 
 @dataclass(frozen=True, eq=False)
 class _Facts:
-    """A candidate and the champion, on the candidate's rows."""
+    """A candidate and its champion, both evaluated on the candidate's holdout."""
 
     stores: Stores
     model: Model[..., Any]
@@ -58,16 +58,16 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     Parameters
     ----------
     stores
-        Of the platform.
+        The stores of the platform.
     model
-        As declared.
+        The declaration of the model.
     pictures
-        The folder for PNGs, created when missing; None draws none.
+        The folder for the PNG files; it is created when it is missing. With None, no figures are drawn.
 
     Raises
     ------
     RegistryError
-        There is no candidate.
+        The registry has no pending candidate of the model.
     """
     waiting = stores.registry.candidate(model.name)
     if waiting is None:
@@ -153,7 +153,7 @@ def _champion_metric(champion: Evaluation | None, column: str, value: str, metri
 
 
 def _data(facts: _Facts) -> list[FieldChange]:
-    """Return how the rows differ from the champion's: row counts, and columns that drifted from its stored profile."""
+    """Return the row counts that differ from the champion's, and the columns that drifted from the champion's stored profile."""
     before = facts.rival_run
     if facts.rival is None or before is None:
         return [FieldChange(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
@@ -226,7 +226,7 @@ def _cost(facts: _Facts) -> dict[str, str]:
 
 
 def _refit_cost(facts: _Facts) -> dict[str, str]:
-    """Return the time of the second fit; nothing without one."""
+    """Return the duration of the second fit; an empty dict when the model was not fitted again."""
     run = find_refit(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}

@@ -76,9 +76,9 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
         services, monitors, and plain Dagster assets, in any order.
     platform
-        Where everything lives; ``Platform.from_env()`` when None.
+        Where data, models and records are stored; ``Platform.from_env()`` when None.
     executor
-        In one process by default. None leaves it to the project that these definitions are merged into.
+        The Dagster executor; by default all steps of a run share one process. With None, the project that merges these definitions chooses.
     resources
         Resources that functions ask for, by parameter name.
     running
@@ -96,11 +96,11 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     Raises
     ------
     DefinitionError
-        Something in the project cannot work; the message names both ends.
+        The project has a declaration that cannot work; the message names the declaration and what it refers to.
 
     See Also
     --------
-    Platform : Where everything lives.
+    Platform : Where data, models and records are stored.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def _compile_assets(project: Project, platform: Platform, upkeep: Upkeep | None)
 
 
 def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
-    """Return the checks that run outside of the steps."""
+    """Return the asset checks that run outside of the steps of their assets."""
     return [
         *external_checks(project, platform),
         *(approved_check(m, platform) for m in project.select(Model) if m.approval),

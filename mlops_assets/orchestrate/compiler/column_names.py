@@ -1,4 +1,4 @@
-"""Check the names of declared columns: a table, a log and a request must all be able to carry them."""
+"""Check the names of declared columns: each must be valid in a table, a log and a request."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_declared_columns(project: Project) -> None:
-    """Refuse declared columns whose names a table, a log or a request cannot carry.
+    """Refuse declared columns whose names are invalid in a table, a log or a request.
 
     Raises
     ------
     DefinitionError
-        Names the first such column, and the item that declares it.
+        A column has such a name; the message names the first column, and the item that declares it.
     """
     for owner, names in _list_declared_columns(project):
         check_columns([name for name in names if name is not None], f"'{owner}'")

@@ -170,7 +170,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_training_set_group(self, training_set: TrainingSet[..., Any]) -> str:
-        """Return the group of the training set's only model; its own name when several models share it."""
+        """Return the model's name as the group of a training set; the training set's own name when several models, or none, use it."""
         users = [model.name for model in self.project.select(Model) if model.training_set.key == training_set.key]
         return users[0] if len(users) == 1 else training_set.name
 
@@ -268,7 +268,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_online_group(self, view: FeatureView) -> str:
-        """Return the group of the only model whose services look the view up; that of the data when there are several."""
+        """Return the name of the only model whose services look the view up; the group of the data when there is not exactly one."""
         users = {
             s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
         }
@@ -323,7 +323,7 @@ class Compiler:
         text: str,
         labels: UserFunction[..., Any] | None = None,
     ) -> dg.AssetsDefinition:
-        """Return a report of a monitor; it calls the function ``labels`` for the rows with labels."""
+        """Return the asset of a monitor's report; its step calls the function ``labels`` to get the rows with labels."""
         config, resources = function_requirements(labels) if labels else ({}, frozenset[str]())
         step = StepSpec(
             node.key,
@@ -356,7 +356,7 @@ class Compiler:
         return run
 
     def _list_plain_inputs(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
-        """Return the inputs that Dagster loads: plain assets."""
+        """Return the inputs of a function that Dagster loads itself: those that are plain assets."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
         return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
 

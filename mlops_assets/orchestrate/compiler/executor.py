@@ -1,4 +1,4 @@
-"""Run all steps in one process: with one process for each, five empty steps spend half a minute on imports."""
+"""Run all steps of a run in one process: with one process per step, five empty steps spend half a minute on imports."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from mlops_assets.orchestrate.core.liveness import tag_run
 
 
 class TaggingExecutor(dg.Executor):
-    """An executor that first records the process of the run."""
+    """An executor that records the run's process in the tags of the run, before it executes the steps."""
 
     def __init__(self, inner: Any) -> None:  # noqa: ANN401  (dg.Executor, whose methods are untyped)
         self._inner = inner
@@ -25,12 +25,12 @@ class TaggingExecutor(dg.Executor):
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:  # noqa: ANN401
-        """Tag the run, then execute it."""
+        """Tag the run with its process, then execute the steps."""
         tag_run(plan_context.instance, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
 
 
 @dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)  # type: ignore[call-overload, untyped-decorator]  # it takes them all
 def tagging_in_process_executor(init_context: dg.InitExecutorContext) -> TaggingExecutor:
-    """Run all steps in one process, and name it in the tags of the run."""
+    """Run all steps in one process, and record that process in the tags of the run."""
     return TaggingExecutor(dg.in_process_executor.executor_creation_fn(init_context))  # type: ignore[misc]

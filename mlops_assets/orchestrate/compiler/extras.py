@@ -43,9 +43,9 @@ class RequiredPackage:
     package, extra
         The module to import, and the extra that installs it.
     reason
-        What needs it.
+        The part of the project that needs the package.
     asset
-        The asset whose step would fail; empty when every step would.
+        The asset whose step would fail without the package; empty when every step would fail.
     """
 
     package: str
@@ -69,7 +69,7 @@ def find_missing_packages(project: Project, platform: Platform) -> list[Required
 
 
 def refuse_missing_packages(missing: Sequence[RequiredPackage]) -> None:
-    """Raise MissingExtraError that names every missing package, and one line that installs them all."""
+    """Raise MissingExtraError with every missing package and one command that installs them all."""
     if not missing:
         return
     reasons = dict.fromkeys((need.package.partition(".")[0], need.reason) for need in missing)

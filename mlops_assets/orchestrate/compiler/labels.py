@@ -1,4 +1,4 @@
-"""Labels of the asset graph: Dagster shows only the last component of a node's key."""
+"""Check the labels of the asset graph: Dagster shows only the last component of an asset key, so it must be unique."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from mlops_assets.errors import DefinitionError
 def refuse_shared_labels(
     compiled: Iterable[dg.AssetsDefinition | dg.AssetSpec], others: Iterable[dg.AssetsDefinition | dg.AssetSpec]
 ) -> None:
-    """Refuse a project in which a node would have the label of another one; plain assets may share one among themselves.
+    """Refuse a project in which a declared asset has the label of another asset; plain assets may share a label with each other.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def refuse_shared_labels(
     Raises
     ------
     DefinitionError
-        Two nodes share a label; the message names both.
+        Two assets share a label; the message names both.
     """
     labels: dict[str, str] = {}
     for key in _list_asset_keys(compiled):

@@ -1,4 +1,4 @@
-"""Check a whole project before it is compiled: every message names both ends and has a hint."""
+"""Check a whole project before it is compiled; every error names the declaration, what it refers to, and a remedy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_project(project: Project) -> None:
     Raises
     ------
     DefinitionError
-        The project cannot work; the message names the first reason.
+        The declarations do not fit together; the message names the first problem.
     """
     _check_items(project)
     _check_duplicates(project)
@@ -103,7 +103,7 @@ def _check_duplicates(project: Project) -> None:
 
 
 def _check_references(project: Project) -> None:
-    """Check that the project contains everything that its declarations refer to; the rest would never be made."""
+    """Check that the project contains everything that its declarations refer to; a table outside of the project is never materialised."""
     known = set(_list_keys(project))
     for owner, role, key in _list_references(project):
         if key not in known:

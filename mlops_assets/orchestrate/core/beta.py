@@ -9,7 +9,7 @@ import dagster as dg
 
 @contextmanager
 def allow_beta() -> Iterator[None]:
-    """Silence Dagster's warnings about beta features; our tests pin the behaviour that we use."""
+    """Silence Dagster's warnings about beta features; the tests of this package cover the behaviour that it relies on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

@@ -89,7 +89,7 @@ def _describe_dataset(dataset: Dataset[..., Any] | ExternalDataset) -> dict[str,
 
 
 def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
-    """Yield the column descriptions of a pandera schema; that of a field overrides that of the docstring."""
+    """Yield the column descriptions of a pandera schema; a field's description overrides the one in the docstring."""
     if schema is None:
         return
     described: Mapping[str, str] = {}
@@ -102,7 +102,7 @@ def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
 
 
 def _describe_view(view: FeatureView) -> dict[str, str]:
-    """Return the descriptions of a view's columns; its own override those of its source."""
+    """Return the descriptions of a view's columns; the view's own descriptions override those of its source."""
     source = view.source
     inherited = _describe_dataset(source) if isinstance(source, (Dataset, ExternalDataset)) else {}
     text = source.function.description if isinstance(source, Computed) else ""

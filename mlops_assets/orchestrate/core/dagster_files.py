@@ -46,7 +46,7 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
     Raises
     ------
     PlatformError
-        Its configuration or one of its databases is damaged, or names a storage that is not installed.
+        The configuration or a database of the instance is damaged, or the configuration names a storage that is not installed.
     """
     home = prepare_dagster_home(platform)
     if problem := find_lost_history(home):
@@ -83,7 +83,7 @@ def explain_instance_error(home: Path, error: Exception) -> PlatformError:
 
 
 def advise_restore(home: Path, path: Path) -> str:
-    """Return a hint for a damaged database of the instance: how to restore it, and how to begin again without it."""
+    """Return a hint for a damaged database of the instance: how to restore it, and how to start with an empty one."""
     if path.parent.name == "schedules":
         return f"restore it from a backup; to begin again with {_DEFAULT_STATES}, move '{path}' away and run `mlops doctor --fix`"
     if path.stem in ("runs", *_NOT_RUNS):  # without it, the event logs of the runs cannot be used
@@ -102,17 +102,20 @@ def find_damaged_databases(home: Path) -> list[tuple[Path, str]]:
 
 
 def find_lost_history(home: Path) -> str:
-    """Return a sentence about a database of runs that is missing or empty while event logs of runs remain; ``""`` when none is."""
+    """Return a warning when a database of runs is missing or empty although event logs of runs remain; ``""`` when none is lost."""
     return _describe_lost_database(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
 
 
 def find_lost_schedules(home: Path) -> str:
-    """Return a sentence when the database of sensors and schedules is missing or empty while event logs of runs remain; ``""`` otherwise."""
+    """Return a warning when the database of sensors and schedules is missing or empty although event logs of runs remain.
+
+    The result is ``""`` when nothing is lost.
+    """
     return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
 
 
 def recreate_schedules(home: Path) -> str:
-    """Create the database of sensors and schedules again, and return a sentence about it."""
+    """Create the database of sensors and schedules again, and return a sentence that describes the repair."""
     os.environ["DAGSTER_HOME"] = str(home)
     dg.DagsterInstance.get().all_instigator_state()
     return f"began again with {_DEFAULT_STATES}"

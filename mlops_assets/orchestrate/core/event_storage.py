@@ -49,7 +49,8 @@ def open_pooled_instance(home: str) -> dg.DagsterInstance:
 def open_engine(url: str) -> Engine:
     """Return an engine that keeps its connections and does not wait for the disk at each commit.
 
-    A process that dies loses nothing. A machine that dies may lose the last events; what the lake holds is reported again by the next run.
+    A process that dies loses no events. A machine that dies may lose the last events; the next run reports again the partitions that
+    the lake holds.
     """
     engine = db.create_engine(url, poolclass=QueuePool, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False})
     db.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
@@ -88,12 +89,12 @@ class PooledEventLog(SqliteEventLogStorage):
                 yield connection
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002  (Dagster's signature)
-        """Create the tables when there are none; Dagster would read each of its migrations to find out."""
+        """Create the tables when the database has none, without reading each migration as Dagster does."""
         if not _has_tables(engine):
             super()._initdb(engine, for_index_shard)
 
     def has_table(self, table_name: str) -> bool:
-        """Return whether the database of all runs has a table; Dagster asks for each event."""
+        """Return whether the database of all runs has a table; the answer is cached because Dagster asks for each event."""
         if table_name not in self._tables:
             with self._connect(INDEX_SHARD_NAME) as connection:
                 self._tables |= set(db.inspect(connection).get_table_names())
@@ -112,7 +113,7 @@ class PooledEventLog(SqliteEventLogStorage):
                 super()._store_asset_event(connections[INDEX_SHARD_NAME], event, event_id)
 
     def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
-        """Update the summary of an asset; within a batch once for each type of event, with the last one."""
+        """Update the summary of an asset; within a batch, only the last event of each type updates it."""
         if not self._in_batch:
             super()._store_asset_event(conn, event, event_id)
         elif event.dagster_event and event.dagster_event.asset_key:
@@ -121,13 +122,13 @@ class PooledEventLog(SqliteEventLogStorage):
             self._last_events[kind] = event, event_id
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        """Return whether the table of assets has a column; Dagster asks for each event."""
+        """Return whether the table of assets has a column; a positive answer is cached because Dagster asks for each event."""
         if column_name not in self._asset_columns and super()._has_asset_key_col_on_connection(conn, column_name):
             self._asset_columns.add(column_name)
         return column_name in self._asset_columns
 
     def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
-        """Record that a check will run; as Dagster does, but the event is serialised once for all partitions."""
+        """Record that a check is planned, like Dagster, but serialise the event once for all partitions."""
         planned: Any = event.get_dagster_event().event_specific_data
         row = {
             "asset_key": planned.asset_key.to_string(),

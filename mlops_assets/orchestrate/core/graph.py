@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edge:
-    """One table that another is made from.
+    """The dependency of a child table on one parent table.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class Edge:
     partitions
         The parent's partitions.
     mapping
-        Which of them one partition of the child needs; the same one when None.
+        Maps a child partition to the parent partitions that it needs. None maps to the same key, or to the same time window.
     required
-        Whether a child partition without a parent partition is never made; otherwise it is made without this parent.
+        Whether a child partition needs a parent partition. When False, a child partition without one is made without this parent.
     """
 
     parent: str
@@ -67,7 +67,7 @@ class Node:
 
 
 def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
-    """Return a hash of each partition's inputs as the lake holds them.
+    """Return a hash of each partition's inputs, as the lake records them.
 
     Parameters
     ----------
@@ -83,7 +83,8 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
     Returns
     -------
     dict
-        Partition → fingerprint. A partition whose newest input does not exist yet has none; in a table without inputs each has ``""``.
+        Partition → fingerprint. A partition whose newest input does not exist yet is left out.
+        In a table without inputs, each fingerprint is ``""``.
     """
     if not node.is_derived:
         return dict.fromkeys(keys, "")
@@ -98,7 +99,7 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
 
 
 def _hash_parents(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
-    """Return the recorded parents of each child partition whose newest parent is recorded."""
+    """Return the recorded parent partitions, with their hashes, of each child partition whose newest parent partition is recorded."""
     recorded = {key: record.content_hash for key, record in lake.records(edge.parent, snapshot=snapshot).items()}
     whole = edge.partitions is not None and node.partitions is None
     result: dict[str, list[tuple[str, str]]] = {}

@@ -34,10 +34,10 @@ class LakeIOManager(dg.IOManager):
         self._refs.update({graph_key(key): ref for key, ref in project.by_key.items()})
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Do nothing: a step commits its table before it ends."""
+        """Do nothing: the step itself writes its table to the lake."""
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  (what the parameter's annotation says)
-        """Return the table, or the partitions of it that the step maps to, as the annotated frame type; a polars frame by default."""
+        """Return the table, or the partitions that the step needs, as the annotated frame type; a polars frame by default."""
         frame_type = _frame_type(context.dagster_type.typing_type)
         return convert_frame(self._rows(context), frame_type)
 
@@ -55,7 +55,7 @@ class LakeIOManager(dg.IOManager):
 
 @cache
 def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
-    """Return the one IO manager of a platform: Dagster refuses two with one key when projects are merged."""
+    """Return the only IO manager of a platform: when projects are merged, Dagster refuses two IO managers with one key."""
     manager = LakeIOManager(platform)
     return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
 

@@ -27,7 +27,7 @@ def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
 
 
 def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tag a run with this host, boot, the process it lives in and its start, once in a process."""
+    """Tag a run with its host, boot, process and the start of the process; a process tags a run once."""
     _tag_once(instance, run_id, os.getpid())
 
 
@@ -66,7 +66,7 @@ def find_dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, st
 
 
 def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Return why a run is dead; empty when it is alive or when that is unknown."""
+    """Return why a run is dead; an empty string when the run is alive or its state is unknown."""
     started, has_own_tags = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
     if started and has_own_tags and TAGS[2] in run.tags:
         gone = is_gone(dict(run.tags))
@@ -96,7 +96,7 @@ def _refuses_connections(server: str) -> bool:
 
 
 def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Return the first process in a run's log, with the time of the entry."""
+    """Return the id of the first process in a run's log, with the time of its log entry."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
         if "pid" in metadata:

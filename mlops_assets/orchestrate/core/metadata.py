@@ -63,7 +63,7 @@ def _cell(value: object) -> str:
 
 
 def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Return rows as a table that programs can read too."""
+    """Return rows as table metadata, which programs can read as well."""
     shown = [
         {
             name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)

@@ -1,4 +1,4 @@
-"""The windows of a monitor: the partitions of its predictions, or coarser ones."""
+"""The windows of a monitor: the partitions of its predictions, or coarser partitions."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def predicted_partitions(project: Project, monitor: Monitor) -> dg.PartitionsDef
 
 
 def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
-    """Return the mapping from a monitor's window to the partitions of a table within its time; None where both are the same."""
+    """Return the mapping from a monitor's window to the table partitions within it; None when windows and partitions are the same."""
     return None if partitions is None or partitions == monitor.partitions else window_mapping()
 
 
 def check_monitor_windows(project: Project, monitor: Monitor) -> None:
-    """Refuse windows that do not each hold whole partitions of the predictions.
+    """Refuse a monitor unless each of its windows consists of whole partitions of the predictions.
 
     Raises
     ------
     DefinitionError
-        The windows are finer than the partitions, a partition lies in two windows, or it lies in none.
+        A window is shorter than a partition, or a partition lies in two windows or in none.
     """
     predicted: Any = predicted_partitions(project, monitor)
     windows: Any = monitor.partitions
@@ -81,7 +81,7 @@ def _list_starts(windows: Any) -> Iterator[datetime]:  # noqa: ANN401  (time win
 
 
 def _check_bounds(monitor: Monitor, windows: Any, predicted: Any) -> None:  # noqa: ANN401  (time windows)
-    """Refuse partitions before the first window or after the last one: they would have no report."""
+    """Refuse a monitor with partitions before its first window or after its last one: they would have no report."""
     first, begins = (
         definition.get_next_partition_window(definition.start, respect_bounds=False).start for definition in (predicted, windows)
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def list_partition_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
-    """Return every partition key; one empty key when unpartitioned."""
+    """Return every partition key; one empty key for a table without partitions."""
     return [""] if definition is None else definition.get_partition_keys()
 
 
@@ -32,7 +32,7 @@ def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -
 
 
 def map_partitions(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Return, for each child partition, the parent's partitions that it is made from, oldest first.
+    """Return child partition → the parent partitions that it is made from, oldest first.
 
     Parameters
     ----------
@@ -58,7 +58,10 @@ def _is_offset_mapping(mapping: dg.PartitionMapping | None) -> bool:
 
 
 def _map_by_offset(mapping: dg.PartitionMapping | None, parent_keys: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Map partitions by position: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
+    """Map partitions by position, because Dagster's own mapping takes milliseconds per partition.
+
+    At each tick, an automation condition maps every partition of a table.
+    """
     first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
     position = {key: index for index, key in enumerate(parent_keys)}
     return {key: tuple(parent_keys[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
@@ -71,7 +74,7 @@ _FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # mappings of windows tha
 def _map_by_dagster(
     mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
 ) -> Sequence[str]:
-    """Map a partition with Dagster, which takes milliseconds; cache the result once its window has ended."""
+    """Map a partition with Dagster, which takes milliseconds; cache the result once the partition's window has ended."""
     if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
         return _FINAL_RESULTS[request]
     parents = _ask_dagster(mapping or window_mapping(), child, parent, key)
@@ -82,7 +85,7 @@ def _map_by_dagster(
 
 
 def window_mapping() -> dg.TimeWindowPartitionMapping:
-    """Return the mapping to every parent partition within the time of the child's; those that do not exist are left out."""
+    """Return the mapping to every existing parent partition within the time window of the child partition."""
     with allow_beta():
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
@@ -94,7 +97,7 @@ def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, p
 
 
 def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
-    """Return the length of the first partition, which may not have ended; a day when unpartitioned."""
+    """Return the length of the first partition, even before it has ended; one day for a table without partitions."""
     if definition is None:
         return timedelta(days=1)
     # Not the first key: before the first partition has ended there is none.
@@ -103,7 +106,7 @@ def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
 
 
 def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
-    """Return the mapping that reaches back over ``seconds`` of the parent's partitions, or over all when None."""
+    """Return the mapping to the parent partitions of the last ``seconds``; to all partitions when None."""
     if parent is None:
         return None
     if seconds is None:
@@ -117,7 +120,7 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
 
 
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
+    """Return the first and the last UTC day of a window; without a window, those of ``days``, the days with logs."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()

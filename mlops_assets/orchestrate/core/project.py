@@ -53,7 +53,7 @@ class TableRef:
     key
         ``<kind>/<name>`` of a declaration; the asset key of a plain asset, joined by slashes.
     partitions, event_timestamp
-        Of the table.
+        The table's partitions, and its column with the event time.
     plain
         The Dagster asset, when the table is not declared with this package.
     """
@@ -91,11 +91,11 @@ class Project:
 
     @property
     def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
-        """All datasets, external ones too."""
+        """All datasets, external datasets included."""
         return tuple(declaration for declaration in self.declarations if isinstance(declaration, (Dataset, ExternalDataset)))
 
     def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
-        """Return the dataset of a name, or None."""
+        """Return the dataset with a name; None when there is none."""
         return next((d for d in self.datasets if d.name == name), None)
 
     def datasets_of(self, training_set: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
@@ -103,7 +103,7 @@ class Project:
         yield from (dataset for parameter in training_set.function.tables if (dataset := self.dataset(parameter.name)) is not None)
 
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
-        """Yield every table; where two kinds share a name, the first one wins."""
+        """Yield every table with its name; when tables of two kinds share a name, the first takes precedence."""
         for dataset in self.datasets:
             yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
         for asset in self.plain:
@@ -127,7 +127,7 @@ class Project:
         return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
 
     def node(self, declaration: Declaration) -> Node:
-        """Return a declared table with its edges."""
+        """Return the node of a declared table, with its edges."""
         match declaration:
             case Dataset():
                 mappings = dict(declaration.partition_mappings)
@@ -173,7 +173,7 @@ def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
 
 
 def _lookup_edge(view: FeatureView) -> Edge:
-    """Return the edge of a lookup: a prediction reads the feature rows of the ttl before its time."""
+    """Return the edge to a feature view that predictions look up; a prediction reads the rows of the last ttl before its event time."""
     return Edge(view.key, view.partitions, lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
 
 
@@ -190,7 +190,10 @@ def view_rules(view: FeatureView) -> Table:
 
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row: ``row_key`` of a service of the model, else the key of the first dataset of its training set with one."""
+    """Return the columns that identify a row.
+
+    They are the ``row_key`` of a service of the model. Without one, they are the first key that a dataset of its training set declares.
+    """
     declared_key = next((service.row_key for service in project.select(Service) if service.model.key == model.key and service.row_key), ())
     if declared_key:
         return declared_key
@@ -204,5 +207,5 @@ def served_partitions(project: Project, service: Service) -> dg.PartitionsDefini
 
 
 def served_time(service: Service) -> str:
-    """Return the name of the column with the event time of a prediction, in memory."""
+    """Return the name that the event time column of a prediction has in memory."""
     return service.model.training_set.event_timestamp or PREDICTED_AT

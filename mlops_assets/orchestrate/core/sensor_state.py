@@ -12,7 +12,7 @@ _DAEMON = "SENSOR"
 
 
 def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
-    """Return whether a sensor is switched on: by a person on this instance, else by default."""
+    """Return whether a sensor is switched on, by a person on this instance or by its default status."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     statuses = [s.status for s in states if s.instigator_name == sensor.name]
     if not set(statuses) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:

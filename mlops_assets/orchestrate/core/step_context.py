@@ -38,7 +38,7 @@ class StepContext:
     Parameters
     ----------
     context
-        Of Dagster.
+        The execution context of Dagster.
     project, stores
         The declarations, and where tables and models are stored.
     node
@@ -46,7 +46,7 @@ class StepContext:
     plain_inputs
         Frames of plain upstream assets, by parameter name.
     selected_keys
-        The partitions to make now; all of the step when None.
+        The partitions to make now; all partitions of the step when None.
     shared_inputs
         Tables that were read once for all partitions of the step, by parameter name.
     trial_params
@@ -54,7 +54,7 @@ class StepContext:
     verified_reads
         Table, partition and content hash of what the step has read and verified, its chunks and partitions included.
     leases
-        Keep the snapshots that the step reads; closed when it ends.
+        Leases that protect the snapshots that the step reads from expiry; closed when the step ends.
     """
 
     context: dg.AssetExecutionContext
@@ -110,13 +110,13 @@ class StepContext:
         return {**(self.context.op_execution_context.op_config or {}), **self.trial_params}
 
     def with_params(self, params: Mapping[str, Any]) -> "StepContext":
-        """Return the same step with other hyperparameters, on the same snapshot."""
+        """Return a copy of the step with other hyperparameters, on the same snapshot."""
         changed = replace(self, trial_params=dict(params))
         vars(changed)["snapshot"] = self.snapshot
         return changed
 
     def split_by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
-        """Yield one step for each partition; the tables that the function reads are read once for all of them."""
+        """Yield one step for each partition; the tables that the function needs are read once for all partitions."""
         names = [p.name for p in function.tables if p.name not in self.plain_inputs]
         shared = {name: self.read(self.project.tables[name]) for name in names}
         for key in self.keys:
@@ -127,7 +127,7 @@ class StepContext:
             yield step
 
     def call(self, function: UserFunction[..., Any], **overrides: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
-        """Call a user's function with the arguments that it asks for; ``overrides`` replace some by name."""
+        """Call a user's function with the arguments of its signature; ``overrides`` replaces arguments by name."""
         return self._call_and_use(function, overrides, lambda value: value)
 
     def call_for_frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
@@ -135,7 +135,10 @@ class StepContext:
         return self._call_and_use(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
 
     def _call_and_use(self, function: UserFunction[..., Any], overrides: Mapping[str, object], use: Callable[[Any], T]) -> T:
-        """Call a user's function and use its result there: a lazy query runs in ``use``, and its errors name the function."""
+        """Call a user's function and pass the result to ``use``; errors of either call name the function.
+
+        A lazy query runs in ``use``.
+        """
         arguments = {p.name: overrides[p.name] if p.name in overrides else self._argument(p) for p in function.parameters}
         with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
             with self.outside_reads.recording():
@@ -144,7 +147,7 @@ class StepContext:
 
     @property
     def _place(self) -> str:
-        """The asset and its partitions, for messages."""
+        """The name of the asset and its partitions, for messages."""
         keys = [key for key in self.keys if key]
         if not keys:
             return f"'{self.node.key}'"
@@ -193,7 +196,7 @@ class StepContext:
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
 
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
-        """Read rows; verify their recorded hashes where a model is trained on them or a service looks them up."""
+        """Read rows; verify their recorded hashes in steps of feature views, training sets, models and the online store."""
         lake, time = self.stores.lake, ref.event_timestamp
         unverified = self._list_unverified(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
         if not unverified:
@@ -204,7 +207,7 @@ class StepContext:
         return rows if columns is None else rows.select(columns)
 
     def _list_unverified(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
-        """Return the recorded hashes of those partitions that this step has not read and verified with this hash."""
+        """Return partition → recorded hash, for the partitions whose current hash this step has not verified yet."""
         wanted = set(list_partition_keys(ref.partitions) if keys is None else keys)
         recorded = self.stores.lake.records(ref.key, snapshot=self.snapshot)
         hashes = {key: record.content_hash for key, record in recorded.items() if key in wanted}
@@ -226,12 +229,12 @@ class StepContext:
 
 
 def _select_partition(value: object, key: str) -> object:
-    """Return one partition of a plain asset whose IO manager loads several as a dict; any other value as it is."""
+    """Return one partition of a plain asset whose IO manager loads several as a dict; return any other value unchanged."""
     return value[key] if isinstance(value, Mapping) and key in value else value
 
 
 def _time_span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
-    """Return the span of event time from the first of some partitions to the last; None when there is none."""
+    """Return the event time from the start of the first partition to the end of the last; None without partitions."""
     ends = [window_of(ref.partitions, key) for key in (keys[0], keys[-1])] if keys else []
     spans = [span for span in ends if span is not None]
     return TimeWindow(min(s.start for s in spans), max(s.end for s in spans)) if spans else None

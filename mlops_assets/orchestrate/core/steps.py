@@ -25,7 +25,7 @@ class StepSpec:
     key
         ``<kind>/<name>``.
     body
-        Generator that receives the context and plain inputs by name and yields Dagster results.
+        Generator function that receives the context, and plain inputs by name, and yields Dagster results.
     """
 
     key: str

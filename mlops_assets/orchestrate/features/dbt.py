@@ -1,4 +1,4 @@
-"""Compile dbt models to assets: each is a table of features in the lake, recorded like any other."""
+"""Compile dbt models to assets: each model is a feature table of the lake, with records like any other table."""
 
 import hashlib
 import io
@@ -156,17 +156,17 @@ class _Translator(DagsterDbtTranslator):
         return table.view if table else None
 
     def get_group_name(self, dbt_resource_props: Props) -> str | None:
-        """Return the group of the feature view; that of the datasets by default."""
+        """Return the group of the feature view; by default, the group of the datasets."""
         view = self._view(dbt_resource_props)
         return (view.options.group if view else None) or "data"
 
     def get_description(self, dbt_resource_props: Props) -> str:
-        """Return the description of the feature view, else that of dbt."""
+        """Return the description of the feature view; without one, the description in dbt."""
         view = self._view(dbt_resource_props)
         return (view.description if view else "") or super().get_description(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Props) -> Sequence[str] | None:
-        """Return the owners of the feature view, else those of dbt."""
+        """Return the owners of the feature view; without owners, those in dbt."""
         view = self._view(dbt_resource_props)
         return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
 
@@ -227,7 +227,10 @@ def _build_assets(  # noqa: PLR0913  (one definition)
 
 
 def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
-    """Run dbt, then record the tables that it wrote; a table whose run failed is not recorded, so nothing downstream follows it."""
+    """Run dbt, then record the tables that dbt wrote.
+
+    A table whose dbt model failed is not recorded, so no downstream asset is materialised from it.
+    """
     chosen = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
     keys = ("",) if partitions is None else tuple(context.partition_keys)
@@ -255,7 +258,7 @@ def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores
 
 
 class _DbtCli(DbtCliResource):
-    """dbt without two costs that dagster-dbt adds to each start: a process for its version, and the import of an adapter."""
+    """The dbt CLI without two start-up costs of dagster-dbt: a process that asks for dbt's version, and the import of an adapter."""
 
     @property
     def _cli_version(self) -> Version:
@@ -277,7 +280,7 @@ def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mappi
 
 @contextmanager
 def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while a process starts: dagster-dbt passes the whole environment on, and nothing else."""
+    """Set environment variables while a process starts; dagster-dbt can pass variables only through its own environment."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

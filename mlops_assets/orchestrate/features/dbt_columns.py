@@ -23,18 +23,20 @@ _POLICIES = "on_schema_change='append_new_columns' or 'sync_all_columns'"
 def describe_column_changes(
     lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool
 ) -> tuple[str, ...]:
-    """Return sentences about the columns of a dbt model's table that differ from those before the run, or from those of its query.
+    """Return sentences about changed columns of a dbt model's table.
+
+    The columns are compared with those before the run and with those of the model's query.
 
     Parameters
     ----------
     lake
-        As dbt left it.
+        The lake after the dbt run.
     table
         ``features/<name>``.
     before
         The table's columns before the run; empty when there was none.
     compiled
-        The model's query as dbt ran it.
+        The compiled query of the model.
     incremental
         Whether the model adds to its table.
     """
@@ -56,12 +58,14 @@ def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], comp
 
 
 def explain_column_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:
-    """Return an error with a hint about ``on_schema_change`` when an incremental model failed by changed columns; else the error itself.
+    """Return the error to raise for a failed dbt run.
+
+    When an incremental model failed because its columns changed, the error has a hint about ``on_schema_change``.
 
     Parameters
     ----------
     error
-        As dbt raised it.
+        The error of the dbt run.
     tables
         Each incremental model of the run, with the columns of its table before the run.
     """

@@ -1,6 +1,6 @@
 """The command ``mlops-dbt``: dbt in a process that holds the lake's lock.
 
-The lock must belong to the process that writes: when the parent is killed, dbt continues and keeps the lock.
+The process that writes must hold the lock: when its parent is killed, dbt continues and keeps the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WRITES = frozenset({"build", "run", "seed", "snapshot", "run-operation", "clone
 
 
 def main() -> None:
-    """Run dbt with the arguments of this process; a command that writes waits for the lake."""
+    """Run dbt with the arguments of this process; a command that writes first waits for the lake's lock."""
     from dbt.cli.main import cli
 
     lock = find_lock_path(sys.argv[1:], os.environ.get("DBT_PROFILES_DIR", ""))
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def find_lock_path(arguments: list[str], profiles: str) -> Path | None:
-    """Return the lock that a file next to the profiles names; None without such a file."""
+    """Return the path of the lock, read from a file next to the profiles; None without such a file."""
     if "--profiles-dir" in arguments[:-1]:
         profiles = arguments[arguments.index("--profiles-dir") + 1]
     file = Path(profiles) / LOCK_FILE

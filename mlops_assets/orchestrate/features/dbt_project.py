@@ -37,7 +37,7 @@ class DbtFolder:
     Parameters
     ----------
     path
-        As declared.
+        The path in the declaration.
     platform
         Where the lake is.
     """
@@ -72,7 +72,7 @@ class DbtFolder:
         self.manifest()
 
     def manifest(self) -> Mapping[str, Any]:
-        """Return the manifest of the project's current files, from a copy: each build of dbt overwrites its own manifest."""
+        """Return the manifest of the project's current files, from a copy: each dbt build overwrites the original."""
         self._write_profiles()
         copy, files = self.work / "parsed.json", self._hash_files()
         with hold_lock(self.work / "parse.lock"):  # two parsers at once would overwrite each other's files
@@ -165,7 +165,10 @@ def find_executable() -> str:
 
 
 def _build_profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
-    """Return profiles that attach the lake as this package does; with one thread, because DuckLake's writers must not overlap."""
+    """Return dbt profiles that attach the lake as this package does.
+
+    They use one thread, because DuckLake's writers must not overlap.
+    """
     attach = {
         "path": lake.path,
         "alias": "lake",
@@ -185,7 +188,7 @@ def _build_profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
 
 
 def _write_if_changed(path: Path, text: str) -> None:
-    """Write a file only if its text has changed: dbt parses everything again when its profiles are newer."""
+    """Write a file only if its text has changed: dbt parses the whole project again when its profiles are newer."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 

@@ -32,7 +32,7 @@ class FeatureUsage:
     Parameters
     ----------
     training_sets, models, services
-        Names.
+            Names of the training sets, models and services.
     versions
         Registered versions that were trained with it, as ``model@version``.
     """
@@ -75,7 +75,10 @@ def _display_value(value: object) -> object:
 
 
 def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Lineage:
-    """Return the source columns of a feature view over a dataset or a query; none for a function, and :func:`dbt_lineage` is for dbt."""
+    """Return the source columns of a feature view over a dataset or a query; none for a function.
+
+    For dbt models, use :func:`dbt_lineage`.
+    """
     source = view.source
     if isinstance(source, (Dataset, ExternalDataset)):
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
@@ -87,7 +90,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
 
 
 def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
-    """Return as metadata the feature view's column that each looked-up column of a training set comes from."""
+    """Return column lineage as metadata: looked-up column of a training set → column of a feature view."""
     deps = {
         table_name(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
         for view in feature_views(training_set.features)
@@ -97,7 +100,7 @@ def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
 
 
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
-    """Return the source columns of a dbt model, by its compiled SQL."""
+    """Return the source columns of a dbt model, derived from its compiled SQL."""
     tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
     traced = trace_columns(compiled, _list_columns(view), tables)
     return {column: known for column, sources in traced.items() if (known := [(t, c) for t, c in sources if t in parents])}

@@ -27,7 +27,7 @@ from mlops_assets.values.function import Injection
 
 
 def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[object]:
-    """Make, check and commit the partitions of a feature view, in chunks where it has many."""
+    """Make, check and commit partitions of a feature view; many partitions are committed in chunks."""
     step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
     chunks = ChunkPlan(
         view_rules(view),
@@ -70,7 +70,7 @@ def _list_columns(view: FeatureView) -> tuple[str, ...]:
 
 
 def _select_columns(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of a view, as the types of its features; rows without a key are dropped."""
+    """Return the columns of a view, cast to its declared feature types; rows with a null in the key are dropped."""
     columns = _list_columns(view)
     if missing := [name for name in columns if name not in rows.columns]:
         raise DataError(
@@ -80,7 +80,7 @@ def _select_columns(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _source_name(view: FeatureView) -> str:
-    """Return where the rows of a feature view come from, for messages."""
+    """Return the source of a feature view's rows, for messages."""
     match view.source:
         case Computed():
             return "its function"
@@ -92,7 +92,7 @@ def _source_name(view: FeatureView) -> str:
 
 
 def _load_source_rows(step: StepContext, view: FeatureView) -> ProducedRows | pl.DataFrame:
-    """Return the rows of a feature view from its source, with its columns."""
+    """Return the rows of a feature view from its source, with the columns of the view."""
     shape = partial(_select_columns, view)
     match view.source:
         case Computed():
@@ -105,7 +105,7 @@ def _load_source_rows(step: StepContext, view: FeatureView) -> ProducedRows | pl
 
 
 def _run_queries(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
-    """Run a query once for each partition, so that its window is the same in a run over many partitions."""
+    """Run a query once for each partition, so that the query's window is always one partition."""
     refs = {name: step.project.tables[name] for name in input_table_names(source)}
     rows_of = {name: step.read(ref) for name, ref in refs.items()}
     for key, window in step.windows:
@@ -114,7 +114,10 @@ def _run_queries(step: StepContext, view: FeatureView, source: Sql) -> Iterator[
 
 
 def _is_divisible(step: StepContext, view: FeatureView) -> bool:
-    """Return whether a run may be split into chunks; one call for a range is split only if its arguments name the partitions."""
+    """Return whether a run may be split into chunks.
+
+    A function that is called once for a range can be split only if its arguments depend on the partitions.
+    """
     if not isinstance(view.source, Computed) or view.source.call_per == "partition":
         return True
     function = view.source.function
@@ -125,5 +128,5 @@ def _is_divisible(step: StepContext, view: FeatureView) -> bool:
 
 
 def _reads_configuration(view: FeatureView) -> bool:
-    """Return whether the result depends on the run configuration, which is not recorded."""
+    """Return whether the function of the view reads the run configuration, which is not recorded."""
     return isinstance(view.source, Computed) and bool(view.source.function.receiving(Injection.CONFIG))

@@ -12,11 +12,11 @@ MIN_WINDOW = timedelta(minutes=1)  # which Dagster accepts
 
 
 def build_freshness_policy(view: FeatureView) -> dg.FreshnessPolicy | None:
-    """Return the freshness policy of a feature view; None without ``freshness=`` and ttl, and for partitions that have ended.
+    """Return the freshness policy of a feature view; None without ``freshness=`` and ttl, or when its last partition has ended.
 
-    A view whose partitions have ended never gets new rows, so a project on past data raises no alarm. Otherwise the newest
-    materialisation may be as old as ``freshness=``. Without it, the limit is the ttl, and at least two partitions: between two
-    partitions there is nothing to materialise.
+    ``freshness=`` is the maximum age of the newest materialisation, or a cron schedule. Without it, the maximum age is the ttl,
+    but at least the length of two partitions: between the ends of two partitions there is nothing to materialise.
+    A view whose last partition has ended gets no new rows, so a project on past data raises no alarm.
     """
     if has_ended(view.partitions):
         return None
@@ -32,13 +32,13 @@ def build_freshness_policy(view: FeatureView) -> dg.FreshnessPolicy | None:
 
 
 def has_ended(partitions: dg.PartitionsDefinition | None) -> bool:
-    """Return whether the last partition lies in the past, so that nothing new can come."""
+    """Return whether the last partition has ended, so that no new rows can arrive."""
     end = getattr(partitions, "end", None)
     return end is not None and _to_datetime(end) <= datetime.now(UTC)
 
 
 def _to_datetime(end: object) -> datetime:
-    """Return the end of partitions as a datetime; Dagster stores a datetime, or a timestamp with its time zone."""
+    """Return the end of a partitions definition as a datetime; Dagster stores a datetime, or a timestamp with a time zone."""
     seconds = getattr(end, "timestamp", 0.0)
     return datetime.fromtimestamp(seconds() if callable(seconds) else seconds, UTC)
 

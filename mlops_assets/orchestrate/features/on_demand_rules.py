@@ -1,4 +1,7 @@
-"""Check on-demand features before data exists: a service can run their module, and a single row gets the same result as in training."""
+"""Check on-demand features before data exists.
+
+A service must be able to run their module, and a row alone must get the same features as among other rows.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from mlops_assets.values.training import TrainingSet
 
 
 def check_on_demand(project: Project, training_set: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
-    """Check one function of one training set.
+    """Check the function of a training set's on-demand features on sample rows.
 
     Raises
     ------
     DefinitionError
-        Its module imports packages that a service may lack, or a row alone gets other features than among other rows.
+        The function's module imports packages that a service may lack, or a row's features depend on the other rows.
     """
     if foreign := find_foreign_imports(function.module_source):
         raise DefinitionError(

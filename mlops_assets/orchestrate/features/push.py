@@ -1,4 +1,4 @@
-"""Pushed rows: load them from their log into the lake, and find those that are not there yet."""
+"""Load pushed rows from their log into the lake, and find the pushed rows that the lake lacks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,13 +24,13 @@ from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 
 def push_node(source: PushSource, platform: Platform) -> Node:
-    """Return the table of a source, which is made from its log."""
+    """Return the node of a push source's table; the push log is its input."""
     partitions = source.table.partitions
     return Node(source.key, partitions, external_inputs=lambda keys: _hash_log(source, platform, partitions, keys))
 
 
 def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
-    """Return a hash of the log of each partition with pushed rows."""
+    """Return partition → hash of its log files, for partitions with pushed rows."""
     folder = push_log_folder(platform.home, source.name)
     if not folder.is_dir():
         return {}
@@ -70,12 +70,12 @@ def _make_pushed_rows(step: StepContext, source: PushSource) -> CheckedTable:
 
 
 def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
-    """Return the check specs of a source: those of a dataset, and one for unreadable lines of the log."""
+    """Return the check specs of a push source: those of a dataset, and one for unreadable lines of the log."""
     return [*table_check_specs(source.key, source.table), *check_specs(source.key, (LOG_READABLE,), warnings=(LOG_READABLE,))]
 
 
 def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
-    """Return the pushed rows of some days, one for each key and created time: the one pushed last.
+    """Return the pushed rows of a range of days; of rows with the same key and created time, only the row pushed last.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date
     first, last
         Days of event time in UTC, both included.
     corrupt
-        Receives the lines that cannot be read; they are skipped.
+        A list that receives the unreadable lines of the log; these lines are skipped.
     """
     from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed_rows
 
@@ -99,7 +99,7 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
     Parameters
     ----------
     step, view
-        The step, whose snapshot of the lake counts, and the view.
+        The step, whose snapshot of the lake is compared, and the view.
     """
     source = view.source
     if not isinstance(source, PushSource):
@@ -118,7 +118,10 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
 
 
 def _find_settled_windows(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
-    """Return the windows of event time whose pushed rows are all in the view's table; None when that is all of time."""
+    """Return the windows of event time whose pushed rows are all in the view's table.
+
+    None means that every pushed row is in the table.
+    """
     lake, snapshot = step.stores.lake, step.snapshot
     keys = list(list_partition_keys(source.table.partitions))
     fresh = set(keys)
@@ -143,7 +146,7 @@ def _is_covered(day: date, settled_windows: list[TimeWindow] | None) -> bool:
 
 
 def merge_pending(rows: pl.DataFrame, pending: pl.DataFrame | None, view: FeatureView) -> pl.DataFrame:
-    """Return the rows of a view's table with the pending ones; of two with the same key and times, the pending one wins."""
+    """Return the rows of a view's table and the pending rows; a pending row replaces a row with the same key and times."""
     if pending is None or pending.is_empty():
         return rows
     times: Any = (view.event_timestamp, view.created_timestamp or view.event_timestamp)

@@ -20,7 +20,7 @@ def build_alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.Se
 
 
 def post_alert(url: str, event: Mapping[str, Any]) -> None:
-    """Send one alert as JSON; ``text`` is what chat webhooks show."""
+    """Send one alert as JSON; chat webhooks show its field ``text``."""
     body = json.dumps(event, default=str).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  (the operator's own URL)
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
@@ -67,7 +67,7 @@ def _build_check_failure_sensor(url: str, status: dg.DefaultSensorStatus, interv
 def _post_failed_checks(
     url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], last_ids: dict[str, int]
 ) -> Iterator[str]:
-    """Post checks that failed since they were last seen, and yield the name of each."""
+    """Post the checks that failed since the last tick of the sensor, and yield their names."""
     for key in keys:
         name = key.to_user_string()
         # The first look posts nothing: a new webhook gets no failures of last year.
@@ -96,7 +96,7 @@ def _build_event(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
 def _read_new_evaluations(
     instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int | None
 ) -> list[tuple[int, dg.AssetCheckEvaluation]]:
-    """Return the evaluations of a check since the last look, oldest first."""
+    """Return the evaluations of a check since the last tick of the sensor, oldest first."""
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_EVALUATIONS)
     events = [
         (record.id, record.event.dagster_event) for record in reversed(records) if record.event is not None and record.id > (after or 0)

@@ -32,7 +32,7 @@ def read_windows(step: StepContext, monitor: Monitor) -> list[PredictionWindow]:
 
 
 def _mark_fitted(step: StepContext, monitor: Monitor, rows: pl.DataFrame, time: str) -> pl.Series:
-    """Return whether the version that predicted a row was fitted on it."""
+    """Return for each row whether the version that predicted the row was fitted on it."""
     fitted = pl.Series([False] * rows.height, dtype=pl.Boolean)
     predicted = set(rows[MODEL_VERSION].unique()) if rows.height else set()
     for version in step.stores.registry.versions(monitor.model.name):
@@ -43,7 +43,7 @@ def _mark_fitted(step: StepContext, monitor: Monitor, rows: pl.DataFrame, time: 
 
 
 def read_references(stores: Stores, project: Project, monitor: Monitor, versions: set[int]) -> dict[int, VersionReference]:
-    """Return what is stored of some versions; a version that is not registered has no reference."""
+    """Return version → its stored reference data; versions that are not registered are left out."""
     registered = (version for version in stores.registry.versions(monitor.model.name) if version.version in versions)
     references = {}
     for version in registered:
@@ -60,7 +60,10 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the profile that is calibrated on windows of the monitor's length, or the default one where the training did not know of it."""
+    """Return a version's reference profile, calibrated on windows of the monitor's length.
+
+    A version that was trained before the monitor was declared has only the default profile, which is returned then.
+    """
     if not (stored := manifest.get("profile")):
         return None
     profile: dict[str, Any] = json.loads(stores.artifacts.get(stored))
@@ -69,7 +72,7 @@ def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any])
 
 
 def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[str, Any]) -> str:
-    """Return that the thresholds are calibrated on shorter windows than the monitor's, which is newer than the version."""
+    """Return a note when a version's thresholds are calibrated on other windows than the monitor's; empty otherwise."""
     length, partitions = partition_length(monitor.partitions), predicted_partitions(project, monitor)
     if partitions is None or length == partition_length(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""
@@ -77,5 +80,5 @@ def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[s
 
 
 def read_labels(step: StepContext, monitor: Monitor) -> LabelTable:
-    """Return the rows of the model's training set, as far as their labels have arrived."""
+    """Return the labels that have arrived, as rows of the model's training set function."""
     return LabelTable(step.call_for_frame(monitor.model.training_set.function), row_key(step.project, monitor.model))

@@ -37,12 +37,12 @@ _RULES = Table(event_timestamp=WINDOW_START)
 
 
 def drift_node(project: Project, monitor: Monitor) -> Node:
-    """Return the drift report and the predictions that it is made from."""
+    """Return the node of the drift report; the predictions are its input."""
     return Node(monitor.drift_key, monitor.partitions, (_predictions_edge(project, monitor),))
 
 
 def performance_node(project: Project, monitor: Monitor) -> Node:
-    """Return the performance report, the predictions and the data with their labels."""
+    """Return the node of the performance report; the predictions and the tables with the labels are its inputs."""
     labels = (
         project.edge(p, report_mapping(project.tables[p.name].partitions, monitor)) for p in monitor.model.training_set.function.tables
     )
@@ -55,13 +55,13 @@ def _predictions_edge(project: Project, monitor: Monitor) -> Edge:
 
 
 def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
-    """Return the declaration of the drift check, which warns."""
+    """Return the spec of the drift check, which only warns."""
     names = [monitor.drift.name] if monitor.drift else []
     return check_specs(monitor.drift_key, names, warnings=names)
 
 
 def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the performance checks, which warn."""
+    """Return the specs of the performance checks, which only warn."""
     names = [expectation.name for expectation in monitor.performance]
     return check_specs(monitor.performance_key, names, warnings=names)
 
@@ -76,7 +76,7 @@ def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
 
 
 def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = None, *, drift: bool = True) -> list[WindowMeasurement]:
-    """Measure each version in each window of this step; nothing is written."""
+    """Measure each version in each window of this step, without writing anything."""
     windows = read_windows(step, monitor)
     versions = {window.version for window in windows if window.version is not None}
     references = read_references(step.stores, step.project, monitor, versions)
@@ -127,7 +127,7 @@ def _group_by_partition(measurements: Sequence[WindowMeasurement]) -> dict[str, 
 
 
 def _window_facts(step: StepContext, monitor: Monitor, last: PredictionWindow, measurements: Sequence[WindowMeasurement]) -> dict[str, Any]:
-    """Return which window and version the other facts are about, every version that predicted in it, and its page."""
+    """Return the title of the last window, the versions that predicted in it, and the path of its page."""
     versions = [unit.window.version for unit in measurements if unit.window.partition == last.partition and unit.window.version is not None]
     return {
         "window": last.title,
@@ -267,7 +267,10 @@ def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
 
 
 def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: PerformanceReport | None) -> tuple[Point, ...]:
-    """Return the first metric of the windows before this one, each of the version with most predictions, and of this one."""
+    """Return the history of the first metric, up to this window.
+
+    Each earlier window contributes the value of the version with the most predictions.
+    """
     if report is None or not report.metrics:
         return ()
     first = report.metrics[0]
@@ -281,12 +284,12 @@ def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: Perf
 
 
 def page_path(home: str, monitor: str, partition: str) -> Path:
-    """Return the page of a window."""
+    """Return the path of a window's page."""
     return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
 
 
 def _write_page(step: StepContext, monitor: Monitor, partition: str, sections: Sequence[VersionReports], *notes: str) -> None:
-    """Draw a page and keep it; one that cannot be drawn gives a warning and fails no step."""
+    """Draw a page and store it; a page that cannot be drawn causes a warning, not a failed step."""
     try:
         text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes))
     except Exception as error:  # noqa: BLE001  (any error of a chart)

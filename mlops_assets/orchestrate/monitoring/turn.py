@@ -1,4 +1,4 @@
-"""One turn of a monitor's loop: the reports, the training and the promotion that sensors would start now."""
+"""One iteration of a monitor's loop: find the predictions, reports and promotion that sensors would start now."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
 
 
 def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
-    """Return the assets that promote an approved version; none when no version waits for its promotion.
+    """Return the assets that promote an approved version; an empty list when no version waits for promotion.
 
     Without ``approval=True`` the training's own run promotes.
     """
@@ -63,9 +63,9 @@ def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> 
 
 
 def find_late_predictions(project: Project, monitor: Monitor, stores: Stores) -> list[tuple[str, str]]:
-    """Return first and last partition of each range of the watched batch prediction that is behind its inputs; empty keys without partitions.
+    """Return the first and last key of each range of stale partitions of the watched batch prediction.
 
-    Reports follow predictions.
+    The predictions must be up to date before their reports. The keys are empty for a table without partitions.
     """
     watched = monitor.of
     if not isinstance(watched, BatchPrediction) or stores.registry.champion(monitor.model.name) is None:

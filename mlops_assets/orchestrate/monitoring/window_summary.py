@@ -1,4 +1,4 @@
-"""The windows of one run in one headline, and the table below it."""
+"""Summarise the windows of one run: a sentence, and a table below it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WindowState:
     state
         ``good``, ``breach``, ``not enough data`` or ``in training data``.
     summary
-        In words.
+        The result in words.
     version
-        The version that predicted; None without predictions.
+        The version that predicted; None when the window has no predictions.
     """
 
     partition: str
@@ -59,7 +59,10 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
 
 
 def _merge_versions(windows: Sequence[WindowState]) -> list[WindowState]:
-    """Return one state for each window: a breach of any version counts, else one good version makes the window good."""
+    """Return one state for each window, merged from the states of its versions.
+
+    A breach of any version makes the window a breach; without a breach, one good version makes it good.
+    """
     by_partition: dict[str, list[WindowState]] = {}
     for window in windows:
         by_partition.setdefault(window.partition, []).append(window)
@@ -72,7 +75,7 @@ def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:
 
 
 def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
-    """Return one sentence that counts and names every window that is not good.
+    """Return one sentence that counts the windows by state and names those that are not good.
 
     Parameters
     ----------
@@ -94,7 +97,7 @@ def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
 
 
 def _name_windows(windows: Sequence[WindowState], state: str) -> str:
-    """Return the windows of one state, neighbours as a range."""
+    """Return the names of the windows in one state; consecutive windows are named as a range."""
     runs: list[list[str]] = []
     for before, window in zip([None, *windows], windows, strict=False):
         if window.state == state:

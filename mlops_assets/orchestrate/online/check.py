@@ -1,4 +1,4 @@
-"""The check that the online store returns what the point-in-time join returns."""
+"""The check that the online store returns the same values as the point-in-time join over the lake."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,7 +55,10 @@ def _compare_once(step: StepContext, view: FeatureView, max_entities: int) -> Ou
 
 
 def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return each entity with the times at which its values change, as far back as lookups reach, and the current time."""
+    """Return entity–time pairs to compare: each time at which an entity's values change, and the current time.
+
+    The times reach back as far as lookups in the online store do.
+    """
     layout = sort_as_of(
         ViewRows(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
     )

@@ -1,7 +1,7 @@
 """The step that updates the online store with the changed feature rows that a service can still look up.
 
 The store records its own state in the transaction that writes it: the *mark*, with the content hash of each partition of the feature view.
-The next step compares changed partitions row by row, so a row arrives however old its event is.
+The next step compares changed partitions row by row, so late rows are found, no matter how old their events are.
 """
 
 import json
@@ -57,7 +57,7 @@ class Mark:
     snapshot
         The snapshot of the lake.
     parts
-        Partition of the feature view to its content hash.
+        Partition of the feature view → its content hash.
     watermark
         The latest time at which any row became known.
     newest
@@ -78,7 +78,7 @@ class Mark:
 
     @classmethod
     def parse(cls, text: str) -> "Mark":
-        """Return the mark of a :attr:`text`."""
+        """Return the mark that :attr:`text` serialised."""
         definition, snapshot, parts, *times = json.loads(text)
         watermark, newest = (None if time is None else datetime.fromisoformat(time) for time in times)
         return cls(definition, snapshot, parts, watermark, newest)
@@ -95,7 +95,7 @@ def online_key(view: FeatureView) -> str:
 
 
 def online_node(view: FeatureView) -> Node:
-    """Return the online rows and the feature view they are made from."""
+    """Return the node of a view's online rows; the feature view is its input."""
     return Node(online_key(view), None, (Edge(view.key, view.partitions, dg.AllPartitionMapping()),))
 
 
@@ -159,7 +159,7 @@ class _OnlineUpdate:
         self.metadata: dict[str, Any] = {}
 
     def run(self, *, full: bool) -> WriteCounts:
-        """Write all rows or the changed ones, and describe the update in ``metadata``."""
+        """Write all rows or only the changed rows, and describe the update in ``metadata``."""
         reason = "requested" if full else self._rebuild_reason()
         changes = None if reason else self._find_changes()
         if changes is None:
@@ -185,7 +185,7 @@ class _OnlineUpdate:
             _write(self._step, self._view, pending, mark=None)
 
     def _rebuild_reason(self) -> str:
-        """Return why the whole view must be rebuilt; empty when the changes are enough."""
+        """Return why the whole view must be rebuilt; empty when an incremental update suffices."""
         if self._before is None or self._state is None:
             return "the first materialisation"
         if self._before.definition != self._definition:
@@ -196,7 +196,7 @@ class _OnlineUpdate:
         )
 
     def _find_changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-        """Return the rows added and removed since the mark, or None when its snapshot has expired."""
+        """Return the rows added and removed since the mark, or None when the snapshot of the mark has expired."""
         assert self._before is not None  # noqa: S101  (_rebuild_reason checked it)
         before = self._before.parts
         changed = [key for key in {**before, **self._parts} if before.get(key) != self._parts.get(key)]
@@ -231,7 +231,7 @@ class _OnlineUpdate:
         return rows.join(entities, on=entities.columns, how="semi", maintain_order="left")
 
     def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
-        """Return the rows of some partitions in a state of the lake."""
+        """Return the rows of some partitions in one snapshot of the lake."""
         view, lake = self._view, self._step.stores.lake
         spans: list[TimeWindow | None] = [*join_windows(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:

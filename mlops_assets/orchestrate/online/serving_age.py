@@ -1,4 +1,4 @@
-"""Warn of a ttl that is shorter than the age of a view's newest row at serving, which is then STALE or MISSING."""
+"""Warn of a ttl so short that the newest row of a view expires before the next row exists."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def warn_of_short_ttls(project: Project) -> None:
 def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     """Yield why the values of a view are temporarily STALE or MISSING at serving; nothing where the ttl suffices.
 
-    The rows of a partition exist when it has ended, and are the newest until the next one has ended. So a row stamped with the end of its
-    partition is up to one partition old, and a row stamped with its start up to two. A view whose last partition has ended is not checked,
-    nor is a view of pushed rows, which are online at once.
+    The rows of a partition exist once the partition has ended, and stay the newest until the next partition has ended. So a row
+    stamped with the end of its partition is up to one partition old, and a row stamped with the start up to two. A view whose last
+    partition has ended is not checked, nor is a view of pushed rows, which are online at once.
     """
     if view.ttl is None or isinstance(view.source, PushSource) or has_ended(view.partitions):
         return
@@ -50,7 +50,7 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
 
 
 def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
-    """Return the maximum age of the newest row, and why; zero without partitions."""
+    """Return the maximum age of the newest row, and the reason for it; the age is zero without partitions."""
     if view.partitions is None:
         return timedelta(0), ""
     step, early = partition_length(view.partitions), getattr(view.partitions, "end_offset", 0)

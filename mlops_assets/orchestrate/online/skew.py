@@ -1,7 +1,7 @@
 """The skew check of a service: compare the served features with the same features computed from the lake.
 
 A value that differs from the current lake may have been right when it was served, because its row was not online yet. So a value that
-differs is computed again from the snapshot that was online then. A value that still differs was served wrong.
+differs is computed again from the snapshot that was online then. A value that differs from that snapshot too was served wrong.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SkewReading:
 
 @dataclass(frozen=True)
 class _ServedVersion:
-    """The manifest, views and functions that one version computes its inputs with."""
+    """The manifest, views and functions with which one version computes its features."""
 
     manifest: Mapping[str, Any]
     views: Mapping[str, FeatureView]
@@ -117,7 +117,7 @@ def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Out
 
 
 def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> str:
-    """Return a hint for a value that was served wrong; times before the online store's history get their own."""
+    """Return a hint for a value that was served wrong; lookups at times before the online store's history get a specific hint."""
     view = version.views.get(skew.view)
     if view is None:
         return _ON_DEMAND
@@ -131,7 +131,7 @@ def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> st
 
 
 def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:
-    """Return how a version computes its inputs; None when a view is not declared any more, or it looks nothing up."""
+    """Return how a version computes its features; None when it looks up no view, or a view that is no longer declared."""
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
@@ -174,7 +174,7 @@ def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
 
 
 def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
-    """Return the features of rows, computed from the lake; ``states`` names another snapshot for a view."""
+    """Return the features of rows, computed from the lake; ``states`` maps a view to another snapshot to read."""
     functions = iter(version.functions)
     stored = {name: _load_layout(step, view, states) for name, view in version.views.items()}
     steps = [_rename_columns(stored[e["view"]], e) if "view" in e else next(functions) for e in version.manifest["steps"]]
@@ -202,7 +202,7 @@ def _load_layout(step: SkewContext, view: FeatureView, states: Mapping[str, int 
 def _select_served_wrong(
     step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, differences: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
-    """Return the differences that remain with the snapshot that was online when each row was served."""
+    """Return the differences that remain when each row is computed from the snapshot that was online when it was served."""
     if differences.is_empty():
         return differences
     chosen = differences[ROW].unique().sort()

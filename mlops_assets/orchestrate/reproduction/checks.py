@@ -49,7 +49,7 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
 
 
 def find_nondeterminism(facts: dict[str, Any]) -> list[str]:
-    """Return why a training may give another result, by its recorded facts: unseeded random numbers, rows without one order."""
+    """Return why a repeated training may give another result: unseeded random numbers, or rows without a unique order."""
     reasons = []
     unseeded = sorted(name for name, value in facts.get("seeds", {}).items() if value is None)
     if facts.get("drawn"):
@@ -66,7 +66,7 @@ def _key(model: Model[..., Any]) -> dg.AssetKey:
 
 
 def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[str, Any]:
-    """Return the fields of the check; a version that was never reproduced passes and says so."""
+    """Return the fields of the check; a version that was never reproduced passes, with a description that says this."""
     if reproduction is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
         return {"passed": True, "severity": dg.AssetCheckSeverity.WARN, "description": text, "metadata": {"verdict": "not tried"}}
@@ -86,13 +86,13 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
 
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
-    """Report a verdict as the check of the version, from the command line as from a job."""
+    """Report a verdict as the result of the version's check; the command line and the scheduled job both call this."""
     fields = _check_fields(version, reproduction)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
 
 
 def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
-    """Report as the check of the version why there is no verdict."""
+    """Report as the result of the version's check why the reproduction has no verdict."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=_key(model),
@@ -106,7 +106,7 @@ def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version
 
 
 def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
-    """Return the weekly schedule of the job that trains the champion again; it starts by itself outside of dev only."""
+    """Return the weekly schedule of the job that trains the champion again; the schedule is on by default only outside of dev."""
     name = f"reproduce_{model.name}"
 
     @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")

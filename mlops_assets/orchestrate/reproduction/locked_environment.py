@@ -18,16 +18,16 @@ _DONE = "complete"
 
 
 def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
-    """Return the interpreter of an environment with the wanted versions, and create the environment when there is none.
+    """Return the interpreter of an environment with the wanted versions; create the environment when it is missing.
 
-    The new environment lies above the current one. Packages that have the wanted version come from there; uv or pip installs only the
-    others, from the index that the user has configured. Packages that no index has (the project itself, this package when it is installed
-    from a folder) stay as they are.
+    The new environment extends the current one. Packages that have the wanted version are reused from the current environment.
+    uv or pip installs only the others, from the index that the user has configured. Packages that no index has (the project itself, or
+    this package when it is installed from a folder) keep their current version.
 
     Parameters
     ----------
     versions
-        Distribution to version.
+        Distribution → version.
     home
         The home of the platform.
 

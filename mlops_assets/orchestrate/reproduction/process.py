@@ -1,4 +1,4 @@
-"""The process that trains a version again: it reads the record, the lake and the artifacts, and writes one file."""
+"""The process that trains a version again: it reads the record, the lake and the artifacts, and writes the result to a file."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ from mlops_assets.values.platform import Platform
 
 
 def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train again as a record says, and return ``was`` and ``now``: what is stored, and what came of it.
+    """Train again from a record; return the stored result as ``was`` and the new result as ``now``.
 
     Parameters
     ----------
@@ -61,21 +61,21 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _import_kind(path: str) -> CandidateKind:
-    """Return the kind of candidate that the parent process has looked up."""
+    """Import and return the kind of candidate that the parent process names as ``module:class``."""
     module, _, cls = path.partition(":")
     kind: CandidateKind = getattr(importlib.import_module(module), cls)()
     return kind
 
 
 def _name_other_package(request: Mapping[str, Any]) -> str:
-    """Return the first package whose version is not the recorded one, as the end of a sentence."""
+    """Return a clause that names the first package whose version differs from the record; empty when all agree."""
     installed = {"python": platform.python_version(), **installed_distributions()}
     recorded = request["facts"]["packages"].items()
     return next((f"; {name} was {was}, is {installed.get(name, 'absent')}" for name, was in recorded if installed.get(name) != was), "")
 
 
 def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
-    """Return what a person can do about recorded code that fails now.
+    """Return a hint for recorded code that raises an error when it runs again.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train again as the first file says, and write the result to the second."""
+    """Train again from the request in the first file, and write the result to the second file."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         result: dict[str, Any] = retrain(request)

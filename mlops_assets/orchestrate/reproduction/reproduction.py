@@ -39,11 +39,11 @@ class ReproductionOptions:
     Parameters
     ----------
     env
-        ``current``: in what is installed; ``locked``: in the recorded versions.
+        ``current``: with the installed libraries; ``locked``: with the recorded library versions.
     data, code
-        ``recorded``, or ``current``: the present rows of the training set, or the project's present code.
+        ``recorded``; or ``current`` for the current rows of the training set, or the current code of the project.
     params
-        Values over the recorded ones.
+        Hyperparameters that replace the recorded values.
     """
 
     env: str = CURRENT
@@ -53,21 +53,21 @@ class ReproductionOptions:
 
     @property
     def plain(self) -> bool:
-        """Whether everything is as recorded: only then is the verdict about the version, and stored."""
+        """Whether data, code and parameters are the recorded ones; only the verdict of such a reproduction is stored."""
         return (self.data, self.code, self.params) == (RECORDED, RECORDED, None)
 
 
 def reproduce(
     stores: Stores, version: Version, function: Callable[..., Any] | None, options: ReproductionOptions | None = None
 ) -> Reproduction:
-    """Train a version again and compare; candidates, aliases and the champion stay as they are.
+    """Train a version again and compare the result with the record; candidates, aliases and the champion do not change.
 
     Parameters
     ----------
     stores
         The stores of the platform.
     version
-        As registered.
+        The registered version.
     function
         The model's function in the current project; None when the project has no such model any more.
     options
@@ -76,9 +76,9 @@ def reproduce(
     Raises
     ------
     RegistryError
-        The record is incomplete, the state of the lake is gone, or rows were erased.
+        The record is incomplete, the lake no longer has the snapshot, or rows were erased.
     DataError
-        The recorded code failed.
+        The recorded code raised an error.
     """
     options = options or ReproductionOptions()
     run = stores.tracker.get(version.run_id)
@@ -126,7 +126,7 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
 
 
 def _refuse_unreadable(stores: Stores, version: Version) -> None:
-    """Raise RegistryError for a version whose rows were erased, or whose state of the lake is gone."""
+    """Raise RegistryError for a version whose rows were erased, or whose snapshot the lake no longer has."""
     name = f"{version.model}@{version.version}"
     for erasure in open_erasure_log(stores.platform.registry).list():
         if name in erasure.facts.get("versions", ()):
@@ -144,7 +144,7 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
 def _source(
     stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, options: ReproductionOptions
 ) -> tuple[Mapping[str, Any], str]:
-    """Return the source to run, and a description of it."""
+    """Return the source code to run, and a description of where it comes from."""
     if options.code == CURRENT:
         if function is None:
             raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")

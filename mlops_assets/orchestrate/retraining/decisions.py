@@ -34,7 +34,7 @@ MAX_RUNS = 200  # of a job
 
 
 def job_name(model: str) -> str:
-    """Return the name of a model's one job."""
+    """Return the name of a model's retraining job."""
     return f"retrain_{model}"
 
 
@@ -70,7 +70,10 @@ def list_trainings(stores: Stores, model: Model[..., object], instance: dg.Dagst
 
 
 def _describe_queued_run(record: dg.RunRecord, opened: Mapping[str, datetime]) -> Training | None:
-    """Return the pending or crashed training run of a decision; None for a finished run without a decision."""
+    """Return a run that has not reached the model step as a pending or crashed training.
+
+    A finished run without a decision returns None.
+    """
     run = record.dagster_run
     decision = run.tags.get(DECISION_TAG)
     if run.is_finished and decision is None:
@@ -104,7 +107,7 @@ def _derive_state(stores: Stores, model: Model[..., object], record: TrainingRec
 
 
 def record_decision(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
-    """Record which decisions the facts close and open; return the new decision, or why there is none."""
+    """Close and open decisions as the facts require; return the new decision, or why there is none."""
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
     return _record(stores, monitor, collect_facts(stores, project, monitor, instance))
@@ -120,14 +123,15 @@ def _record(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Ho
 
 
 def describe_next_action(facts: LoopFacts, monitor: Monitor, turned_off: str = "") -> str:
-    """Return what happens next, in the words of the sensor.
+    """Return a sentence about the next action of a monitor's loop, in the wording of the sensor.
 
     Parameters
     ----------
     facts, monitor
         The recorded facts of a monitor, and the monitor.
     turned_off
-        The reason why no sensor acts, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty when the sensors run.
+        The reason why the sensors are idle, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty when the
+        sensors run.
     """
     if monitor.on_failure is None:
         return NO_RETRAINING + _describe_newest_breach(facts)
@@ -141,15 +145,15 @@ def describe_next_action(facts: LoopFacts, monitor: Monitor, turned_off: str = "
 
 
 def _describe_newest_breach(facts: LoopFacts) -> str:
-    """Return a note when the newest judged window is a breach; empty otherwise."""
+    """Return a note when the newest evaluated window is a breach; empty otherwise."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
 
 
 def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
-    """Record which decisions the facts close and open, and return the training to start now, or why there is none.
+    """Close and open decisions as the facts require; return the training to start now, or why there is none.
 
-    The sensor and `mlops monitor step` both call this; nothing else starts a training of a decision.
+    The sensor and `mlops monitor step` call this; no other code starts the training of a decision.
     """
     facts = collect_facts(stores, project, monitor, instance)
     if monitor.on_failure is not None:

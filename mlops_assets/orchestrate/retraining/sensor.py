@@ -14,7 +14,7 @@ from mlops_assets.values.platform import Platform
 
 
 def build_retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
-    """Return the sensor that carries out a monitor's decisions; it has no state of its own."""
+    """Return the sensor that carries out a monitor's decisions; the sensor is stateless, because decisions are recorded in the stores."""
     name = job_name(monitor.model.name)
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 

@@ -1,4 +1,4 @@
-"""The sensor that repairs services that should run and do not, or that answer with another version than the champion."""
+"""The sensor that repairs services that should run and do not, or that serve another version than the champion."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ SENSOR, TAG, ATTEMPTS = "mlops_services", "mlops/repair", 3
 
 
 def repair_sensor(services: Sequence[Service], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
-    """Return the sensor. It requests a run of the service's own asset, so a repair is visible like every run."""
+    """Return the sensor that requests a run of a service's asset to repair it; the repair is visible like every run."""
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(

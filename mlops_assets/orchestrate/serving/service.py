@@ -53,7 +53,7 @@ _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_mate
 
 
 def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
-    """Return the specification with which the service's processes start."""
+    """Return the specification from which the service's processes start."""
     from mlops_assets.serving.http.control import ServiceSpec
 
     return ServiceSpec(
@@ -107,7 +107,10 @@ def _build_facts(service: Service, status: "ServiceStatus") -> dict[str, Any]:
 
 
 def _time_smoke(service: Service, url: str) -> float:
-    """Return the seconds of a prediction of the stored example row, the second of two; neither is logged."""
+    """Return the seconds that the service takes to predict the stored example row.
+
+    The row is predicted twice and the second call is timed; neither call is logged.
+    """
     begun = 0.0
     for _ in range(2):
         begun = time.perf_counter()
@@ -148,7 +151,7 @@ def _hash_logged_partitions(
 
 
 def served_rules(project: Project, service: Service) -> Table:
-    """Return the rules of a service's predictions: each prediction once, in its window."""
+    """Return the rules of a service's predictions: each prediction occurs once, in the partition of its event time."""
     return Table(
         partitions=served_partitions(project, service),
         key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),
@@ -158,7 +161,7 @@ def served_rules(project: Project, service: Service) -> Table:
 
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the checks of a service's predictions."""
+    """Return the specs of the checks of a service's predictions."""
     own_checks = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
 
@@ -201,7 +204,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
 
 
 def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
-    """Return the type of a logged prediction by its version; an unregistered version uses the type of the newest."""
+    """Return the type of a version's logged predictions; an unregistered version gets the type of the newest version."""
     newest = kinds[max(kinds)].dtype if kinds else "String"
     return kinds[record.version].dtype if record.version in kinds else newest
 

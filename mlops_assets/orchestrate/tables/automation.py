@@ -1,4 +1,4 @@
-"""Automation of derived assets: conditions on recorded facts, not on events."""
+"""Automation conditions of derived assets: they compare recorded fingerprints instead of Dagster events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class InputsChanged(dg.AutomationCondition[Any]):
 
 
 def find_stale(node: Node, platform: Platform) -> dict[str, str]:
-    """Return partition → current fingerprint, for partitions that were made from other inputs or never."""
+    """Return partition → current fingerprint, for partitions that are missing or were made from other inputs."""
     lake = open_stores(platform).lake
     current = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
     records = lake.records(node.key)
@@ -108,7 +108,7 @@ def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str])
 
 
 def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition of a version, a champion and a service: an input is new, and its blocking checks have passed.
+    """Return the condition of a version, a champion or a service: an input is new, and the input's blocking checks passed.
 
     Parameters
     ----------
@@ -137,7 +137,10 @@ def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVA
 
 
 def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
-    """Return the sensor that fails runs whose process is gone, so that no condition waits for them, and reports their commits."""
+    """Return the sensor that marks runs without a process as failed, and reports the partitions that they committed.
+
+    Otherwise automation conditions would wait for such runs.
+    """
 
     @dg.sensor(
         name=DEAD_RUNS,

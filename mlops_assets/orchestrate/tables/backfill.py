@@ -1,4 +1,4 @@
-"""Make and commit a run over many partitions in chunks: a kill costs one chunk, not the whole backfill."""
+"""Make and commit the partitions of a backfill in chunks: a killed run loses one chunk, not the whole backfill."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +52,7 @@ class ChunkPlan:
 
 @dataclass
 class _ChunkTotal:
-    """The chunks that are committed so far."""
+    """The rows and commits of the chunks that are committed so far."""
 
     checked: list[CheckedTable] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
@@ -116,7 +116,7 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
 
 
 class _ChunkRefusedError(Exception):
-    """A check refused a chunk."""
+    """Raised when a blocking check fails on a chunk."""
 
     def __init__(self, outcomes: Sequence[Outcome], error: DataError) -> None:
         super().__init__(str(error))
@@ -124,12 +124,12 @@ class _ChunkRefusedError(Exception):
 
 
 def _publish_whole(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
-    """Make all partitions in one transaction, which may replace the types of a table."""
+    """Make and commit all partitions in one transaction, which may change the column types of the table."""
     yield from publish_table(step, chunks.rules, lambda: _add_description(step, chunks, chunks.make(step)))
 
 
 def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
-    """Make and commit one chunk after the other; return their rows and outcomes, and one commit."""
+    """Make and commit one chunk after the other; return all rows and outcomes, and one merged commit."""
     total = _ChunkTotal()
     for keys in groups:
         chunk = replace(step, selected_keys=tuple(keys))
@@ -156,12 +156,12 @@ def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
 
 
 def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
-    """Split partitions into chunks of neighbours.
+    """Split partitions into chunks of consecutive partitions.
 
     Parameters
     ----------
     keys
-        Neighbours, oldest first.
+        Consecutive partitions, oldest first.
     first
         Partitions that form one chunk before the others: quality limits are learnt from them.
     """
@@ -177,7 +177,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
 
 
 def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
-    """Return the stored rows and commit of a chunk whose partitions may be reused; None when it must be made."""
+    """Return the stored rows and commit of a chunk whose partitions may be reused; None when the chunk must be made."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
     if not all(p.inputs and p.key in recorded and recorded[p.key].inputs == p.inputs for p in step.partitions):
         return None

@@ -59,7 +59,7 @@ def verify_external(external: ExternalDataset, platform: Platform) -> list[Outco
 
 
 def _list_written_partitions(external: ExternalDataset, platform: Platform) -> list[Partition]:
-    """Return the partitions from the first row to the last; later ones are not missing, but not written yet."""
+    """Return the partitions from the one of the first row to the one of the last; later partitions are not written yet."""
     definition, lake = external.table.partitions, open_stores(platform).lake
     partitions = [Partition(key, window_of(definition, key)) for key in list_partition_keys(definition)]
     if definition is None:
@@ -75,7 +75,7 @@ def require_valid(external: ExternalDataset, platform: Platform, reader: str) ->
     Raises
     ------
     DataError
-        It breaks a declared rule.
+        The table breaks a declared rule.
     """
     try:
         failures = [o for o in verify_external(external, platform) if o.blocking and not o.passed]

@@ -1,4 +1,4 @@
-"""Report partitions of the lake to Dagster outside of their run: those of other programs, and those of runs that died after a commit."""
+"""Report partitions to Dagster that no run has reported: of other programs, and of runs that died after a commit."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ def materialization_event(record: PartitionRecord) -> dg.AssetMaterialization:
 def report_missing_events(
     instance: dg.DagsterInstance, platform: Platform, *, since: datetime | None = None, limit: int | None = None
 ) -> list[PartitionRecord]:
-    """Report partitions that failed or cancelled runs committed without an event, and that Dagster would show as missing.
+    """Report partitions that failed or cancelled runs have committed without an event; Dagster shows them as missing.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def report_missing_events(
     platform
         Where the lake is; it is opened only when there are such runs.
     since
-        Only runs that changed after this (aware); all when None.
+        Only runs that changed after this time, which has a time zone; all runs when None.
     limit
-        At most so many of the newest runs; all when None.
+        The maximum number of runs, newest first; all runs when None.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def report_missing_events(
 
 
 def _is_reported(instance: dg.DagsterInstance, record: PartitionRecord) -> bool:
-    """Return whether an event of the partition is newer than its commit: a run reports after it commits."""
+    """Return whether the partition was reported: whether an event of it is newer than its commit."""
     events = dg.AssetRecordsFilter(
         asset_key(record.table),
         asset_partitions=[record.partition] if record.partition else None,

@@ -1,4 +1,4 @@
-"""Call a user's function once for each partition of a step; its inputs are read once."""
+"""Call a user's function for the partitions of a step; its inputs are read once for all calls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,11 +51,11 @@ def call_function(
     function
         The user's function.
     call_per
-        Whether it is called once for each partition or once for the range.
+        Whether the function is called once for each partition or once for the whole range.
     event_timestamp
-        The column that says which partition a row belongs to.
+        The column with the event time, which determines the partition of a row.
     shape
-        Applied to the result of each call.
+        A function that is applied to the result of each call.
     """
     if len(step.keys) == 1 or call_per == "range":
         return ProducedRows(shape(step.call_for_frame(function)), {}, whole_range=len(step.keys) > 1)
@@ -71,7 +71,7 @@ def call_function(
 
 
 def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
-    """Return False for each row that belongs to another partition of the run than that of its call."""
+    """Return a mask that is False for rows in the window of another partition of the run than the call's own."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
     times = pl.col(column)
@@ -113,7 +113,7 @@ def _are_compatible(one: pl.DataType, other: pl.DataType) -> bool:
 
 
 def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
-    """Return the failed check of the first call that returned rows of another partition; None when there is none."""
+    """Return the failed outcome for the first call that returned rows of another partition; None without such a call."""
     for key, rows in produced.strays.items():
         violation = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
         return Outcome("event_time", passed=False, message=violation.message, hint=_WINDOW_HINT)
@@ -121,7 +121,7 @@ def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str
 
 
 def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
-    """Return the failed check of a call for a range that would empty partitions with rows; None when it empties none."""
+    """Return the failed outcome of a range call that would delete all rows of some partition; None otherwise."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())
     emptied = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]

@@ -29,7 +29,7 @@ def stack_predictions(step: StepContext, frames: Sequence[pl.DataFrame], event_t
     frames
         Predictions, one frame for each kind.
     event_timestamp
-        The table's.
+        The event time column of the table.
     """
     renamed = rename_by_type(frames, _stored_types(step, frames, event_timestamp))
     return renamed[0] if len(renamed) == 1 else pl.concat(renamed, how="diagonal_relaxed")
@@ -75,7 +75,7 @@ def describe_prediction_change(artifacts: Artifacts, before: Version | None, aft
     artifacts
         Where versions are stored.
     before, after
-        The champion before, None without one, and the new one.
+        The champion before the promotion, or None, and the new champion.
     """
     if before is None or before.version == after.version:
         return ""

@@ -46,14 +46,14 @@ KEY_ACROSS = "key_across_partitions"
 
 @dataclass(frozen=True)
 class CompanionWrite:
-    """A table that is committed together with another, with its metadata.
+    """A table that is committed in the same transaction as the table of a step, with its metadata.
 
     Parameters
     ----------
     write
         The table to commit.
     metadata
-        Partition → metadata; the key ``""`` when it is not partitioned.
+        Partition → metadata; the only key is ``""`` when the table is not partitioned.
     """
 
     write: TableWrite
@@ -75,9 +75,9 @@ class CheckedTable:
     frame
         The rows.
     outcomes
-        Of the checks.
+        The outcomes of the checks.
     metadata
-        In addition to the metadata of every table.
+        Metadata in addition to that of every table.
     companions
         Tables that are committed in the same transaction.
     """
@@ -129,12 +129,15 @@ def list_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _keys_may_repeat(table: Table) -> bool:
-    """Return whether a key can be in two partitions: only if it does not contain the time that partitions the table."""
+    """Return whether a key can be in two partitions: only if the key does not include the event time of the table."""
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
 def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
-    """Warn when keys of the new rows are also in other partitions; no error, because a row that moves is in both for a while."""
+    """Warn when keys of the new rows are also in other partitions.
+
+    This is no error: a row that moves is in both partitions until its old partition is made again.
+    """
     if not _keys_may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
     windows = merge_windows(step.windows)
@@ -156,7 +159,7 @@ def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table
 def check_table(
     step: StepContext, produced: ProducedRows | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
 ) -> CheckedTable:
-    """Verify rows, learn quality limits when they are due, and move bad rows to the quarantine if the table has one.
+    """Verify rows, learn quality limits when the reference period is complete, and move bad rows to the quarantine if there is one.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
 def _add_call_outcomes(
     step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
-    """Replace passed outcomes by the failures of the function's calls."""
+    """Return the outcomes; a failure found in the function's calls replaces a passed outcome of the same check."""
     misplaced = misplaced_outcome(produced, table, dict(step.windows))
     emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
     failures = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
@@ -227,7 +230,7 @@ def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
 def _find_limits(
     step: StepContext, table: Table, key: str, good_rows: Callable[[], pl.DataFrame]
 ) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
-    """Return the current limits, and the table of the limits that this step learns from its good rows."""
+    """Return the current limits, and the writes of the limits that this step learns from its good rows."""
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
@@ -252,7 +255,7 @@ def _find_limits(
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
-    """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
+    """Return the partitions that the limits of a table are learnt from; ``key`` names the table in errors."""
     keys = list_partition_keys(table.partitions)
     learn_from = quality.learn_from
     chosen = keys[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
@@ -265,7 +268,10 @@ def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[st
 
 
 def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequence[str]:
-    """Return the partitions from the first key of ``learn_from`` to before the second, by time; by text if one is no partition key."""
+    """Return the partitions from the first bound of ``learn_from``, included, to the second, excluded.
+
+    Bounds that are not partition keys are compared as text instead of as time.
+    """
     keys = list_partition_keys(table.partitions)
     if learn_from is None:
         return []
@@ -288,7 +294,7 @@ def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame 
 
 
 def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, new_keys: set[str]) -> pl.DataFrame:
-    """Return the rows of the reference period: new ones, and those in the lake."""
+    """Return the rows of the reference period: the step's new rows, and the other rows from the lake."""
     column = pl.col(table.event_timestamp or "")
     frames = []
     for name, window in windows:

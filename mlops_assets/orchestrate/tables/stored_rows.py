@@ -31,14 +31,14 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
     Returns
     -------
     frame : polars.DataFrame
-        The rows of both, each key once: a row of the log replaces that of the lake.
+        The rows of log and lake, each key once; a row of the log replaces the lake's row with the same key.
     lake_only : int
         The number of rows that only the lake has.
 
     Raises
     ------
     DataError
-        The lake's rows are damaged and the log does not have them all, or a column has changed its type.
+        The lake's rows are damaged and the log lacks some of them, or a column has changed its type.
     """
     records = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     damaged = [(key, window) for key, window in step.windows if key in records and records[key].damaged]
@@ -66,7 +66,7 @@ def _read_window(step: StepContext, rules: Table, window: TimeWindow | None) -> 
 
 
 def _refuse_loss(step: StepContext, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
-    """Refuse to rebuild a damaged partition from a log that has fewer rows than were written."""
+    """Refuse to rebuild a damaged partition from a log with fewer rows than the partition had."""
     time = pl.col(rules.event_timestamp or "")
     log_rows = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
     if log_rows.height < recorded:

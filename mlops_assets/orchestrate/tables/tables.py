@@ -27,7 +27,7 @@ COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds",
 
 
 def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
-    """Return the check specs of a table; all except the ``warnings`` block."""
+    """Return the check specs of a table; every check blocks, except those in ``warnings``."""
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
@@ -55,7 +55,7 @@ def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTab
 def make_and_commit(
     step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()
 ) -> tuple[CheckedTable, Commit | None]:
-    """Make rows and commit them, and record the attempt; the commit is None when a blocking check failed."""
+    """Make rows, commit them and record the attempt; the returned commit is None when a blocking check failed."""
     attempts, key = step.stores.attempts, step.node.key
     attempts.record_start(key, step.partitions, step.context.run.run_id)
     try:
@@ -145,7 +145,7 @@ def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
 
 
 def describe_cut_times(frame: pl.DataFrame) -> dict[str, str]:
-    """Return as metadata how many times were cut to the microseconds of the lake; empty when none was."""
+    """Return as metadata the number of timestamps that were truncated to the lake's microseconds; empty when none was."""
     counts = count_cut_times(frame)
     text = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
     return {CUT_TIMES: f"{text} (of {frame.height} rows)"} if counts else {}

@@ -1,4 +1,4 @@
-"""Warn of code and files that a result depends on and that no record holds."""
+"""Warn of code and files that a result depends on but no record covers."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,13 +19,13 @@ def unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
 
 
 def merge_unrecorded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Merge the metadata of a run's chunks, each text once."""
+    """Merge the unrecorded dependencies in the metadata of a run's chunks; duplicates are dropped."""
     texts = (text for chunk in chunks if UNRECORDED in chunk for text in chunk[UNRECORDED].split(_SEPARATOR))
     return unrecorded_metadata(dict.fromkeys(texts))
 
 
 def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
-    """Warn of everything that the rows of a view depend on and its version does not cover; return it as metadata."""
+    """Warn of each dependency of a view's rows that the view's version does not cover; return these dependencies as metadata."""
     if not isinstance(view.source, Computed):
         return {}
     names, reads = find_unrecorded(view.source.function.function), step.outside_reads.names()

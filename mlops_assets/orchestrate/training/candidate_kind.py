@@ -25,9 +25,9 @@ class TrainingInputs:
     rows
         The training set in its canonical order.
     splits
-        Its parts.
+        The parts of the training set.
     deciding_facts
-        Hashes and values that identify the training, as its record holds them.
+        Hashes and values that identify the training, as its record stores them.
     fingerprint
         One hash of ``deciding_facts``.
     """
@@ -49,9 +49,9 @@ class StoredFit:
     artifact
         The sha256 of its manifest.
     digest
-        Identifies what it was fitted on and what it predicts.
+        A hash of the training inputs and the predictions of the fit.
     predictor
-        Of an estimator, its answers on the holdout.
+        The cached predictions of an estimator for the holdout.
     """
 
     fitted: Any
@@ -77,7 +77,7 @@ class TrainedModel:
     unrecorded
         Dependencies of the function that no record holds.
     answers
-        Of an estimator that was just trained, its answers on the holdout so far.
+        The predictions for the holdout that a newly trained estimator has cached so far.
     """
 
     run: Run
@@ -104,7 +104,7 @@ class TrainedModel:
 
     @property
     def artifact(self) -> str:
-        """The sha256 of its manifest."""
+        """The sha256 of the manifest of the candidate's artifacts."""
         return str(self.run.record["artifact"])
 
 
@@ -117,7 +117,7 @@ class Retraining:
     function
         The model's function, loaded from its stored source.
     source
-        That source.
+        The stored source.
     params
         Hyperparameters.
     rows, splits
@@ -127,7 +127,7 @@ class Retraining:
     artifact
         The sha256 of the manifest of the judged fit.
     refit_artifact
-        The same for the second fit, which serves; None without one.
+        The sha256 of the manifest of the second fit, which serves; None without a second fit.
     """
 
     function: Callable[..., Any]
@@ -162,7 +162,7 @@ class CandidateKind(Protocol):
         identity: str,
         facts: Mapping[str, Any],
     ) -> StoredFit:
-        """Store a fit; two fits of one ``identity`` are the same exactly when they predict the same."""
+        """Store a fit; two fits with one ``identity`` get the same digest exactly when they predict the same."""
         ...
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401

@@ -23,11 +23,11 @@ class StoredCosts:
     Parameters
     ----------
     artifacts
-        Where it is stored.
+        The store of its artifacts.
     artifact
         The sha256 of its manifest.
     trusted_types
-        As the model declares them.
+        The trusted types that the model declares.
     rows
         Rows of ``X`` to predict, from the holdout.
     """
@@ -43,7 +43,7 @@ class StoredCosts:
         return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *files}))
 
     def time_predictions(self, calls: int) -> PredictionTimes:
-        """Measure single-row predictions of the predictor that a service makes of these artifacts."""
+        """Measure single-row predictions with the predictor that a service builds from these artifacts."""
         # A separate copy, because the predictor limits its estimator to one thread.
         bundle = unpack(self.artifacts, self.artifact, self.trusted_types)
         probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))

@@ -39,12 +39,12 @@ from mlops_assets.values.training import TimeSplit, TrainingSet
 
 
 class EstimatorKind:
-    """A function returns a fitted estimator with ``predict``; it is stored as skops, native file, ONNX or pickle."""
+    """The kind whose function returns a fitted estimator with ``predict``; it is stored as skops, native file, ONNX or pickle."""
 
     name = ESTIMATOR
 
     def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
-        """Search hyperparameters where the model asks for it, call its function, store and record the estimator."""
+        """Search hyperparameters if the model declares a search, then call its function, and store and record the estimator."""
         refuse_unavailable_format(model.format)
         refuse_unknown_types(model.trusted_types, f"'{model.key}'")
         refuse_lambdas(model.function.function, f"'{model.key}'")
@@ -85,7 +85,7 @@ class EstimatorKind:
         return unpack(stores.artifacts, artifact, model.trusted_types).estimator
 
     def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
-        """Return the scorers that the model declares, on the holdout."""
+        """Return the values of the model's metrics on the holdout."""
         return evaluate(fitted, splits["holdout"], model.metrics, positive=model.positive)
 
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
@@ -93,7 +93,7 @@ class EstimatorKind:
         return compare_with_champion(stores, model, trained, rival)
 
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fit again from the record, the second fit too where there was one, and predict the stored probe rows."""
+        """Repeat the fit from the record, and the second fit if there was one; predict the stored probe rows."""
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
         second = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
         estimator = _fit_again(retraining, retraining.splits)
@@ -108,7 +108,10 @@ class EstimatorKind:
 
 
 def _measure_importance(step: StepContext, model: Model[..., Any], fit: StoredFit, holdout: Split) -> PermutationImportance | None:
-    """Return the importance of the columns for the first metric; it is for display, so that no training fails by it."""
+    """Return the importance of the columns for the first metric.
+
+    The importance is only displayed, so an error in it does not fail the training.
+    """
     if not holdout.X.width:
         return None
     try:

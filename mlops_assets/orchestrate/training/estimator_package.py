@@ -40,17 +40,17 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     Parameters
     ----------
     step, model
-        Of the training.
+        The step of the training, and the model's declaration.
     estimator
-        As the model's function returned it.
+        The fitted estimator that the model's function returned.
     fitted_on
         The rows that it was fitted on; the probe is taken from them.
     splits
         The parts of the training set.
     identity
-        The inputs of the fit: two fits of one identity are the same exactly when they predict the same.
+        The inputs of the fit: two fits with one identity get the same digest exactly when they predict the same.
     facts
-        More for the manifest.
+        Additional entries of the manifest.
     """
     training_set, artifacts = model.training_set, step.stores.artifacts
     predictor = CachedPredictor(estimator, splits["holdout"].X)
@@ -87,12 +87,12 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
-    """Return the declared positive class as a record holds it; nothing without one."""
+    """Return the declared positive class as an entry of a record; an empty dict without one."""
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
 def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_set: TrainingSet[..., Any]) -> bytes:
-    """Return the reference profile for monitors, of every row of the training set.
+    """Return the reference profile of every row of the training set; monitors compare with it.
 
     It is calibrated on windows as long as the data's partitions, and also for each monitor with longer windows.
     """

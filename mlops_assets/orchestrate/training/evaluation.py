@@ -30,7 +30,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     Parameters
     ----------
     stores, model
-        Of the training.
+        The stores of the platform, and the model's declaration.
     trained
         The stored fit.
     rival
@@ -39,7 +39,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     Raises
     ------
     DataError
-        Its predictions are all the same, or not finite.
+        The candidate's predictions are all the same, or not finite.
     """
     holdout = trained.splits["holdout"]
     predictor = trained.predictor
@@ -86,7 +86,7 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     holdout, seed
         As in :class:`PairedIntervals`.
     positive
-        The positive one of two classes, for both models.
+        The positive class of a binary classification, for both models.
     """
     times = holdout.rows[training_set.event_timestamp] if training_set.event_timestamp in holdout.rows.columns else None
     encoded = class_to_encode(getattr(predictor, "classes_", None), holdout.y, positive)
@@ -97,31 +97,33 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
 
 
 def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
-    """Return slice column → the minimum number of rows that its gates judge."""
+    """Return slice column → the minimum number of rows that a slice needs to be judged by a gate."""
     slice_gates = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
     return {column: min(g.min_rows for g in slice_gates if g.slice == column) for column in {g.slice_column for g in slice_gates}}
 
 
 def find_rival(stores: Stores, model: str) -> Version | None:
-    """Return the champion to compare with: that of this environment, else that of ``Platform.against``."""
+    """Return the champion to compare with: this environment's, or without one, that of the environment ``Platform.against``."""
     own, against = stores.registry.champion(model), stores.platform.against
     return own if own is not None or not against else open_registry(stores.platform.registry, against).champion(model)
 
 
 def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
-    """Return the champion's judged fit: a second fit may have been fitted on rows of the holdout."""
+    """Return the champion's judged fit, not its second fit, which may have been fitted on rows of the holdout."""
     return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
 def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
-    """Evaluate the champion on the candidate's holdout; where that fails its metrics are undefined, so that no relative gate passes.
+    """Evaluate the champion on the candidate's holdout.
+
+    When the evaluation fails, the champion's metrics are NaN, so that no relative gate passes.
 
     Parameters
     ----------
     stores, model
-        Of the training.
+        The stores of the platform, and the model's declaration.
     holdout
-        Of the candidate.
+        The holdout of the candidate.
     rival
         The champion.
     """

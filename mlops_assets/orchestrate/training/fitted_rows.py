@@ -33,7 +33,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
     project, model
         The project and the model of the version.
     version
-        The version; None marks no row.
+        The version; with None, no row is marked.
     rows
         Rows with the key of the training set or with event times.
     event_timestamp
@@ -41,8 +41,9 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
 
     Notes
     -----
-    After a split by time, every row between the first and the last fitted row counts. After a split by group the key decides, from the training set
-    at the version's snapshot; without a key, the time. A version that was stored before fitted rows were recorded marks no row.
+    After a split by time, every row between the first and the last fitted row is marked. After a split by group, a row is marked if its key
+    is among the fitted keys, which are read from the training set at the version's snapshot. If the keys are unavailable, the time is used.
+    For a version that was stored before fitted rows were recorded, no row is marked.
     """
     none = pl.Series([False] * rows.height, dtype=pl.Boolean)
     fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(read_manifest(stores.artifacts, version.artifact))
@@ -63,7 +64,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
 def _read_fitted_keys(
     stores: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]
 ) -> pl.DataFrame | None:
-    """Return the keys of the fitted rows; None when the training set no longer holds them."""
+    """Return the keys of the fitted rows; None when the training set cannot be read or lacks the key columns."""
     try:
         rows = rename_from_table(stores.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
     except LakeError:
@@ -89,7 +90,10 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     partitions: pl.Series,
     event_timestamp: str | None,
 ) -> list[tuple[Version, pl.DataFrame]]:
-    """Return rows with the version that predicts them: the champion, or the newest champion before it that was not fitted on their partition.
+    """Return (version, rows) pairs: each row with the version that predicts it.
+
+    The current champion predicts a partition unless it was fitted on rows of it. Then the newest earlier champion
+    that was not fitted on rows of the partition predicts it; without one, the current champion.
 
     Parameters
     ----------
@@ -104,7 +108,7 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
 
     Notes
     -----
-    A version that was rolled back predicts nothing, nor does one with other inputs or another type of prediction than the champion.
+    A version that was rolled back is never chosen, nor is a version with other inputs or another prediction type than the champion.
     """
     chosen, remaining = [], partitions.unique(maintain_order=True)
     for version in _list_eligible_versions(stores, model, champion):

@@ -1,4 +1,4 @@
-"""Judge a candidate by its gates, and bind the results to it as evidence and asset checks."""
+"""Judge a candidate by its gates, and store the results as evidence and asset checks of the candidate."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def gather_gates(model: Model[..., Any], functions: Iterable[GateFunction[..., A
     Parameters
     ----------
     model
-        As declared.
+        The declaration of the model.
     functions
         The gate functions of the project; those of other models are left out.
     """
@@ -44,11 +44,11 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
     Parameters
     ----------
     step
-        Of the step, with the resources that gate functions ask for.
+        The step of the model, with the resources that gate functions ask for.
     gates
-        Of the model.
+        The gates of the model.
     candidate
-        As evaluated.
+        The evaluated candidate.
     rival
         The champion to compare with; None without one.
     """
@@ -71,18 +71,18 @@ def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
 
 
 def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, rival: Version | None) -> list[Evidence]:
-    """Bind the result of each gate to a candidate; that of a relative gate holds only against the same champion.
+    """Bind the result of each gate to a candidate; the result of a relative gate is valid only for the same champion.
 
     Parameters
     ----------
     results
-        As :func:`judge_candidate` returned.
+        The results of :func:`judge_candidate`.
     gates
-        Of the model.
+        The gates of the model.
     digest
-        Of the candidate.
+        The digest of the candidate.
     rival
-        The champion that it was compared with; None without one.
+        The champion that the candidate was compared with; None without a champion.
     """
     rival_digest = rival.digest if rival else ""
     return [

@@ -1,4 +1,4 @@
-"""The kinds of candidates that this program knows."""
+"""Look up the kinds of candidates that this version of the package supports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +17,12 @@ def find_kind(name: str) -> CandidateKind:
     Parameters
     ----------
     name
-        As a model declares it, or a record names it.
+        The name in a model's declaration or in a record.
 
     Raises
     ------
     ArtifactError
-        This program does not know it.
+        This version of the package has no such kind.
     """
     if name not in KINDS:
         raise ArtifactError(
@@ -33,5 +33,5 @@ def find_kind(name: str) -> CandidateKind:
 
 
 def read_kind(record: Mapping[str, Any]) -> CandidateKind:
-    """Return the kind that a run's record or a manifest names; those from before kinds were recorded are estimators."""
+    """Return the kind that a run's record or a manifest names; in records of earlier package versions, which name none, the estimator."""
     return find_kind(str(record.get(KIND, ESTIMATOR)))

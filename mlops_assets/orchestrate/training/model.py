@@ -74,7 +74,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
 
 
 def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
-    """Return the fit to submit: a second one where the model declares it and every gate has passed."""
+    """Return the fit to submit: a second fit when the model declares ``refit`` and every gate passed, else the judged fit."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
     with hold_lock(training_lock(step, model)):
@@ -95,7 +95,7 @@ def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str,
 
 
 def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:
-    """Return metadata of an estimator: format, positive class and plots; of another kind, its name."""
+    """Return metadata of an estimator: format, positive class and plots. For other kinds, return the name of the kind."""
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)

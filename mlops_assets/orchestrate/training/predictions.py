@@ -86,7 +86,7 @@ def _predict_partitions(step: StepContext, batch: BatchPrediction, champion: Ver
 
 
 def _assign_partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
-    """Return the partition of each row; one empty key when unpartitioned."""
+    """Return the partition of each row; an empty key when the dataset has no partitions."""
     spans = [(key, span) for key, span in step.windows if span is not None]
     if time is None or not spans:
         return pl.Series([""] * rows.height, dtype=pl.String)
@@ -124,7 +124,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
 
 
 def _select_identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, lookup_columns: Iterable[str]) -> pl.DataFrame:
-    """Return the columns for lookups, key and times of each row that are not inputs themselves."""
+    """Return the lookup columns, key and times of each row, without columns that are model inputs."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
     columns = dict.fromkeys(
         c for c in (*lookup_columns, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns

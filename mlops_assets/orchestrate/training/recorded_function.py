@@ -16,14 +16,14 @@ def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[st
     Parameters
     ----------
     function
-        Without its decorator.
+        The model's function without its decorator.
     splits, params
-        The parts of the training set and the hyperparameters; it receives those that it asks for.
+        The parts of the training set, and the hyperparameters; the function receives those in its signature.
 
     Raises
     ------
     DefinitionError
-        As :func:`refuse_unrecorded`.
+        The function asks for a table, a window or a resource, see :func:`refuse_unrecorded`.
     """
     model_function: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
     refuse_unrecorded(model_function)
@@ -36,12 +36,12 @@ def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
     Parameters
     ----------
     function
-        With its signature read.
+        The function, with its parsed signature.
 
     Raises
     ------
     DefinitionError
-        It asks for a table, a window or a resource.
+        The function asks for a table, a window or a resource.
     """
     for parameter in function.parameters:
         if parameter.injection not in _ALLOWED:

@@ -1,4 +1,4 @@
-"""Fit a model again on every row once its gates have passed: the second fit serves, the first one was judged."""
+"""Fit a model again on every row after its gates have passed: gates judge the first fit, services use the second."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -36,9 +36,9 @@ class Submission:
     Parameters
     ----------
     artifact, digest
-        Of the fit that will serve.
+        The artifact and the digest of the fit that will serve.
     run
-        The run of the second fit; None without one.
+        The run of the second fit; None without a second fit.
     """
 
     artifact: str
@@ -52,7 +52,7 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     Parameters
     ----------
     step, model
-        Of the step.
+        The step of the model, and the model's declaration.
     trained
         The first fit, which has passed every gate.
 
@@ -68,16 +68,16 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
 
 
 def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
-    """Return the run of the second fit of a training; None without one.
+    """Return the run of the second fit of a training; None without a second fit.
 
     Parameters
     ----------
     stores
-        Of the platform.
+        The stores of the platform.
     training
         The id of the run of the first fit.
     artifact
-        The sha256 of the manifest of the second fit; the newest one when empty.
+        The sha256 of the manifest of the second fit; when empty, the newest second fit is returned.
     """
     runs = stores.tracker.search(f"kind = '{RUN_KIND}' and parent = '{training}' and status = 'finished'", limit=100)
     return next((run for run in runs if not artifact or run.record["artifact"] == artifact), None)

@@ -53,17 +53,17 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
     Parameters
     ----------
     step, model
-        Of the step.
+        The step of the model, and the model's declaration.
     rows
         The training set in its canonical order.
     splits
-        Its parts.
+        The parts of the training set.
     estimator
-        As the function returned it.
+        The estimator that the model's function returned.
     draws
         The draws from the global random generators.
     deciding_facts, fingerprint
-        The identity of the training.
+        The hashes and values that identify the training, and one hash of them.
     """
     training_set, artifacts = model.training_set, step.stores.artifacts
     source, problem = _extract_source(model)
@@ -96,7 +96,7 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
 
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
-    """Return the hashes of a training set's rows in their order, and of each part's."""
+    """Return an order-dependent hash of a training set's rows, and one of each part's rows."""
     parts = {name: ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()}
     return {"row_order": {"rows": ordered_hash(cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
 
@@ -115,7 +115,10 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
 
 
 def _extract_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
-    """Return the source of a model's function, or why it cannot be stored: the training continues, a reproduction reports it."""
+    """Return the source of a model's function, or why it cannot be stored.
+
+    The training continues without a stored source; a reproduction reports the reason.
+    """
     try:
         return extract_source(model.function.function), ""
     except (DefinitionError, OSError, SyntaxError) as error:
@@ -160,9 +163,9 @@ def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
     Parameters
     ----------
     file
-        Of the model's function.
+        The file of the model's function.
     artifacts
-        Where the difference is put.
+        The store that gets the diff of the uncommitted changes.
     """
     git = shutil.which("git")
     folder = Path(file).parent

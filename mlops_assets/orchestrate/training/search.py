@@ -1,4 +1,4 @@
-"""Search hyperparameters within a training: each trial is a child run, which a resumed search finds again."""
+"""Search hyperparameters within a training: each trial is a child run, and a resumed search reuses finished trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,14 +22,14 @@ _MAX_TRIALS = 10  # trials in the metadata of a materialisation
 
 
 def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
-    """Return the step with the best hyperparameters of the search; the step itself when the model declares no search.
+    """Return the step with the best hyperparameters of the search; the step unchanged when the model declares no search.
 
     Parameters
     ----------
     step, model, splits
-        Of the training.
+        The step, the model and the parts of the training set.
     active
-        Its run: the best values become its parameters.
+        The run of the training; the best values are logged as its parameters.
     fingerprint
         Identifies the training: trials with this fingerprint are not run again.
     """
@@ -57,7 +57,7 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
 
 
 def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
-    """Return the best trials of a training as the UI shows them."""
+    """Return the best trials of a training as metadata for the UI."""
     if model.search is None:
         return {}
     trials = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
@@ -75,7 +75,7 @@ def _search_metric(model: Model[..., Any]) -> str:
 
 
 def _read_finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
-    """Return the finished trials of a fingerprint: with a value, pruned or failed."""
+    """Return the finished trials of a fingerprint: completed, pruned or failed."""
     runs = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in runs if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}

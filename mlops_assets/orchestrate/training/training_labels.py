@@ -50,7 +50,10 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
 
 
 def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row: the key for labels, and the event time where the keyed dataset has another or none."""
+    """Return the columns that identify a row: the key for labels, and possibly the event time of the training set.
+
+    The event time is added when the dataset that declares the key has another event time or none.
+    """
     keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
     own = keyed.key if keyed else ()
     key = next(

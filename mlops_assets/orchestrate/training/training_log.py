@@ -30,7 +30,10 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 def record_training_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any], fingerprint: str
 ) -> Iterator[ActiveRun]:
-    """Record a training from its start; what the model function logs belongs to it, and an exception ends it as failed."""
+    """Record a training from its start.
+
+    Values that the model function logs go to this run; an exception ends the run as failed.
+    """
     config = to_json_value(step.config, f"the configuration of '{model.key}'")
     run = Run(
         id=uuid.uuid4().hex,
@@ -70,15 +73,15 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     Parameters
     ----------
     active, step
-        The run, and its step.
+        The active run, and the step of the model.
     inputs, fit
-        What was trained from, and what came of it.
+        The inputs of the training, and the stored fit.
     metrics
-        On the holdout.
+        The metrics on the holdout.
     facts
-        What a reproduction needs.
+        The facts that a reproduction needs.
     importance
-        Of the columns of ``X`` on the holdout, for pictures and the card; None where there is none.
+        The importance of the columns of ``X`` on the holdout, for figures and the card; None when it was not measured.
     """
     return active.close(
         metrics=dict(metrics),
@@ -95,7 +98,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
 
 
 def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
-    """Warn of everything that decides the fit and is not in its record; return a sentence for each."""
+    """Warn of each dependency of the fit that its record does not cover; return a sentence for each."""
     copied = ["the whole environment"] if step.outside_reads.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
@@ -106,7 +109,7 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
 
 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
-    """Log parameters and curves of the estimator, except names that were logged already; a training never fails because of it."""
+    """Log parameters and curves of the estimator, except names that were already logged; errors become warnings."""
     try:
         report = read_training_log(estimator)
         for name, value in report.params.items():
@@ -155,9 +158,9 @@ def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> di
     Parameters
     ----------
     step
-        Of the step.
+        The step of the model.
     run
-        The training, of this step or of an earlier one.
+        The run of the training, from this step or an earlier step.
     metrics
         The model's own, which are shown anyway.
     """

@@ -19,10 +19,11 @@ from mlops_assets.values.window import window_of
 
 
 def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
-    """Return the end of a model's newest data: retraining counts in the time of the data, not of the clock.
+    """Return the end of a model's newest data in event time; retraining intervals are measured in event time, not wall-clock time.
 
-    A partitioned table ends with its newest partition that has rows. Another table ends with its newest event time, rounded up to the end
-    of a partition of the predictions; the table or the training set declares the time. The clock counts only if no table has a time.
+    A partitioned table ends with its newest partition that has rows. An unpartitioned table ends with its newest event time, rounded up to
+    the end of a partition of the predictions. The table or the training set declares the event time. If no table has an event time,
+    the time at which the newest records were written is used.
     """
     training_set = model.training_set
     windows = next((predicted_partitions(project, m) for m in project.select(Monitor) if m.model.key == model.key), None)
@@ -34,7 +35,7 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
 
 
 def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
-    """Return the end of a table's newest data in event time; None where it has none."""
+    """Return the end of a table's newest data in event time; None when the table has no rows or no event time."""
     if ref.partitions is not None:
         records = stores.lake.records(ref.key)
         newest = sort_keys(ref.partitions, (key for key, record in records.items() if record.rows))[-1:]

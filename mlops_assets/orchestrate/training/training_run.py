@@ -41,7 +41,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     Raises
     ------
     DataError
-        The labels or the holdout do not allow an honest evaluation, or the function's result cannot predict.
+        The labels or the holdout do not allow a valid evaluation, or the function returned an object that cannot predict.
     """
     kind = find_kind(model.kind)
     training_set, lake = model.training_set, step.stores.lake
@@ -92,7 +92,7 @@ def read_training_rows(step: StepContext, training_set: TrainingSet[..., Any]) -
 def _find_earlier_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str, Run | None]:
-    """Return the facts that decide a training, their fingerprint, and an earlier run with the same fingerprint.
+    """Return the facts that determine a training's result, their fingerprint, and an earlier run with the same fingerprint.
 
     Only an earlier run knows the files and variables that the function reads in addition to its arguments. If they have changed, their
     hashes become deciding facts of this training.
@@ -113,7 +113,7 @@ def _find_earlier_run(
 
 
 def _list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
-    """Return the metrics of a model: its own, and those that its monitors expect."""
+    """Return the metrics to evaluate: those that the model declares, and those that its monitors expect."""
     watched = [e.metric for monitor in project.select(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))
 

@@ -1,4 +1,4 @@
-"""The step of a training set: its rows, their features as known at the time, and the split."""
+"""The step of a training set: its rows, their features from a point-in-time join, and the split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -166,7 +166,7 @@ def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> p
 def check_leakage(
     project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> Outcome:
-    """Return whether a column of X leaks the label.
+    """Return the outcome of the check that no column of X leaks the label.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def check_leakage(
     training_set
         The training set.
     frame, X
-        Its rows, and the columns that models see.
+        The rows of the training set, and the columns that models see.
     """
     return _report_leakage(
         _find_repeats(project, read, training_set, frame, X),
@@ -187,7 +187,7 @@ def check_leakage(
 def _find_repeats(
     project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
-    """Compare every column of X with the label and with every column that its datasets declare as known later."""
+    """Compare every column of X with the label and with the columns that the datasets declare as ``known_later``."""
     sample = sample_rows(frame)
     found = find_repeated_columns(sample, X, sample.select(pl.col(training_set.label).alias(f"the label {training_set.label}")))
     for parameter in training_set.function.tables:
@@ -209,7 +209,10 @@ def _find_newer_times(training_set: TrainingSet[..., Any], frame: pl.DataFrame, 
 
 
 def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], late: list[LaterTime]) -> Outcome:
-    """Return the outcome of the most certain leak: a repeated column, a later time, then a column that predicts the label alone."""
+    """Return the outcome for the most certain leak.
+
+    The order is: a repeated column, a time after the row's event, a column that predicts the label by itself.
+    """
     facts = {
         "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),
         "newer than their event": ", ".join(f"{x.column} ({x.rows} rows)" for x in late),

@@ -22,7 +22,7 @@ PRUNED = "pruned"
 
 
 class PrunedError(Exception):
-    """Ends a trial that falls behind; raised from ``ml.runs.log_metric`` within the model's function."""
+    """Raised by ``ml.runs.log_metric`` in the model's function to prune a trial that is worse than earlier trials."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +32,13 @@ class SearchContext:
     Parameters
     ----------
     search, metric
-        As declared, and the metric to maximise.
+        The declared search, and the metric to maximise.
     parent
         The run of the training.
     fingerprint
         Identifies the training; a resumed search finds trials by it.
     splits
-        Of the training set, by part.
+        The parts of the training set, by name.
     positive
         The positive class, where one is declared.
     """
@@ -61,11 +61,11 @@ def run_trial(
     context, stores
         The search, and where runs are recorded.
     trial
-        Number and values.
+        The number and the hyperparameters of the trial.
     before
         Earlier trials, for pruning.
     train
-        Hyperparameters → the estimator that the model's function returns.
+        A function that maps hyperparameters to the estimator of the model's function.
     """
     steps, value, error = dict[int, float](), None, ""
 

@@ -38,11 +38,11 @@ class WorkerSetup:
     platform
         Where runs are recorded.
     source
-        Of the model's function, as stored.
+        The stored source of the model's function.
     config
-        The training's hyperparameters; those of a trial override them.
+        The training's hyperparameters; a trial's hyperparameters override them.
     threads
-        Its share of the processors.
+        The number of threads that the worker may use.
     folder
         The folder for the source.
     """

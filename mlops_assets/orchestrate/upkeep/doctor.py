@@ -68,7 +68,7 @@ class Installation:
 
 
 def run_checks(installation: Installation) -> Iterator[Finding]:
-    """Run every check and yield its findings; a check that raises is a failure that names the file or folder."""
+    """Run every check and yield its findings; an exception in a check becomes a failure that names the file or folder."""
     platform, home, stores = installation.platform, Path(installation.platform.home), installation.stores
     checks: dict[str, tuple[object, Check]] = {
         "database": (platform.registry, lambda: check_database(platform)),

@@ -41,7 +41,7 @@ def _sqlite_path(url: str) -> str:
 
 
 def _find_existing_folder(path: Path) -> Path:
-    """Return the nearest folder that exists."""
+    """Return a folder, or its nearest parent folder that exists."""
     return path if path.is_dir() else _find_existing_folder(path.parent)
 
 
@@ -72,7 +72,7 @@ def _close_to_others(path: Path) -> Callable[[], str]:
 
 
 def check_clock(stores: Stores) -> Iterator[Finding]:
-    """Yield records of the future, and the difference between the clocks of disk and machine."""
+    """Yield records dated in the future, and the difference between the clocks of disk and machine."""
     now = datetime.now(UTC)
     runs, versions = stores.tracker.list(limit=1), stores.registry.versions()
     latest = max([*(run.started_at for run in runs), *(v.created_at for v in versions)], default=now)

@@ -1,4 +1,4 @@
-"""Records of the lake after an erasure: the new content of partitions that lose rows, and of what is made from them."""
+"""Records of the lake after an erasure: of partitions that lose rows, and of tables that are made from them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ Shape = tuple[dg.PartitionsDefinition | None, str | None]
 
 
 class _LakeAfterErasure:
-    """A lake whose records include those of a planned erasure."""
+    """The records of a lake as they would be after a planned erasure."""
 
     def __init__(self, lake: Lake, new_records: Records) -> None:
         self._lake, self._new_records = lake, new_records
@@ -118,7 +118,7 @@ def collect_shapes(projects: Sequence[Project]) -> dict[str, Shape]:
 def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
     lake: Lake, erasing: Erasure, table: str, partitions: dg.PartitionsDefinition | None, time: str | None, snapshot: int
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
-    """Yield each partition that loses rows, its record and its remaining rows; nothing of an undeclared table."""
+    """Yield each partition that loses rows, with its record and its remaining rows; an undeclared table yields nothing."""
     recorded = dict(lake.records(table, snapshot=snapshot))
     rows = normalize(erasing.remaining_rows(table, snapshot))
     if set(recorded) == {""}:

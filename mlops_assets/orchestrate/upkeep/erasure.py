@@ -32,9 +32,9 @@ class ErasureReport:
     Parameters
     ----------
     rows
-        Table of the lake to its number of erased rows.
+        Table of the lake → the number of its erased rows.
     states
-        Snapshots of the lake that expire because they show those rows.
+        Snapshots of the lake that expire because they contain those rows.
     versions, view_versions
         Registered model versions that can no longer be reproduced, and earlier view versions that can no longer be read.
     online, layouts
@@ -44,7 +44,7 @@ class ErasureReport:
     stale_tables
         Tables without the entity's keys that were made from its rows; automation rebuilds them.
     other_names
-        Columns in which renamed views look the entity up. They may hold it too and need an erasure of their own.
+        Columns with other names by which views look the entity up. They may contain the entity too and need a separate erasure.
     """
 
     rows: Mapping[str, int]
@@ -74,9 +74,9 @@ class ErasureRequest:
     projects, stores
         All projects of a platform, and its stores.
     entity
-        Column to value, as text.
+        Join key column → value, as text.
     views
-        Only these feature views and the tables they are made from; every table when empty.
+        The erasure is limited to these feature views and the tables they are made from. When empty, every table is included.
     """
 
     projects: Sequence[Project]
@@ -104,7 +104,7 @@ class ErasureRequest:
 
     @property
     def other_names(self) -> tuple[str, ...]:
-        """The columns that hold the entity where a view is looked up under other names, e.g. ``from_card`` of ``card``."""
+        """The columns of training sets that contain the entity under another name than the join key, e.g. ``from_card`` for ``card``."""
         looked_up = [
             view for project in self.projects for declared in project.select(TrainingSet) for view in feature_views(declared.features)
         ]
@@ -153,7 +153,7 @@ def plan_erasure(request: ErasureRequest) -> ErasureReport:
 def erase(
     request: ErasureRequest, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None
 ) -> ErasureReport:
-    """Erase an entity. After a kill, call it again: it continues.
+    """Erase an entity; call this again after a killed attempt to complete the erasure.
 
     Parameters
     ----------
@@ -162,14 +162,15 @@ def erase(
     actor, reason
         Who erases and why, for the log in the registry.
     keep_key
-        Whether the log names the entity; else it stores a hash.
+        Whether the log stores the entity; when False, the log stores a hash of it.
     instance
         The Dagster instance that gets the new data versions of the partitions.
 
     Raises
     ------
     LakeError
-        A running step reads a snapshot that must expire, or another process keeps the catalog open. Call it again later: it continues.
+        A running step reads a snapshot that must expire, or another process keeps the catalog open.
+        Call this again later to complete the erasure.
     """
     stores, label = request.stores, entity_label(request.entity, keep=keep_key)
     log = open_erasure_log(stores.platform.registry)
@@ -196,7 +197,10 @@ def erase(
 
 
 def _erase_in_lake(request: ErasureRequest, reported_tables: Sequence[str]) -> None:
-    """Delete the rows from the lake and its older snapshots; the tables may have had rows only before a kill."""
+    """Delete the rows from the lake and its older snapshots.
+
+    After a killed attempt, the current snapshot may no longer have rows of ``reported_tables``.
+    """
     erasing = request.erasure()
     tables = [table for table in erasing.tables() if table in reported_tables]
     tables = [table for table in tables if erasing.rows(table).height]
@@ -208,7 +212,7 @@ def _erase_in_lake(request: ErasureRequest, reported_tables: Sequence[str]) -> N
 
 
 def _merge_unfinished(report: ErasureReport, earlier: Mapping[str, Any]) -> ErasureReport:
-    """Return a report that includes what a killed attempt recorded."""
+    """Return the report merged with the recorded effects of a killed attempt."""
     if not earlier:
         return report
     merged: dict[str, Any] = {
@@ -235,12 +239,12 @@ def _count_rows(erasing: Erasure) -> dict[str, int]:
 
 
 def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
-    """Return the snapshots that show the rows: the older ones, and the newest, which is older after the erasure."""
+    """Return the snapshots that contain the rows, including the current snapshot, which the erasure supersedes."""
     return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 
 def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
-    """Add the versions that need snapshots which expire."""
+    """Add to the report the versions that need a snapshot that will expire."""
     states = set(report.states)
     return replace(
         report,
@@ -251,7 +255,7 @@ def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
 
 @dataclass(frozen=True)
 class _OutsideLake:
-    """What an erasure finds outside of the lake."""
+    """The number of matches and views that an erasure finds outside of the lake."""
 
     online: tuple[str, ...]
     layouts: int
@@ -260,7 +264,7 @@ class _OutsideLake:
 
 
 def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
-    """Erase an entity from layouts and logs, and return what was found; with ``dry`` change nothing."""
+    """Erase an entity from layouts and logs, and return the matches; with ``dry``, nothing is changed."""
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
     layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)

@@ -24,7 +24,7 @@ class Finding:
     text
         What was found, with the name of the file, table or version.
     advice
-        What a person can do; with ``fix``, what the fix does.
+        The repair that a person can do; with ``fix``, a description of the fix.
     fix
         Repairs the problem and returns what it did; None when only a person can.
     """

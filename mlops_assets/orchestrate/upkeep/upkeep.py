@@ -35,7 +35,7 @@ class UpkeepReport:
     lake
         The maintenance of the lake.
     pinned
-        Snapshot of the lake to what needs it.
+        Snapshot of the lake → the versions, views or processes that need the snapshot.
     layouts, online
         The number of removed layouts, and the removed online views.
     artifacts
@@ -83,7 +83,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     older_than
         As in :class:`mlops_assets.values.upkeep.Upkeep`.
     shared
-        Collect artifacts outside of the platform's home too, where other platforms may store theirs.
+        Whether to remove unused artifacts from a store outside of the platform's home, which other platforms may share.
     """
     declared = {view.name for project in projects for view in project.select(FeatureView)}
     needed_views = _list_needed_views(projects, stores)

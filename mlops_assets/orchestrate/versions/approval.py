@@ -1,4 +1,4 @@
-"""A person in the loop: a version becomes champion only when a person has approved exactly it."""
+"""Approval by a person: a version becomes champion only after a person has approved this very version."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ APPROVAL_CONFIG = {
 
 
 def approval_key(model: Model[..., Any]) -> str:
-    """``approval/<model>``."""
+    """Return the key of a model's approval asset, ``approval/<model>``."""
     return f"approval/{model.name}"
 
 
@@ -55,7 +55,7 @@ def approval_facts(approval: Approval) -> dict[str, Any]:
 
 
 def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: Approval) -> None:
-    """Report an approval as the check of the version, from the command line as from the UI."""
+    """Report an approval as the result of the version's check; the command line and the UI both call this."""
     text = f"version {approval.version} {'approved' if approval.approved else 'rejected'} by {approval.approver} (self-declared): {approval.reason}"
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(

@@ -68,7 +68,7 @@ class _Subject:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """The recorded facts of the training; empty when an earlier program recorded it without facts."""
+        """The recorded facts of the training; empty when an earlier version of the package recorded none."""
         return self.run.record.get("facts", {})  # type: ignore[no-any-return]
 
     @property
@@ -86,19 +86,19 @@ class _Subject:
 
 @dataclass(frozen=True, eq=False)
 class _Fits:
-    """The fit of an estimator that serves, and the one that the gates judged; one and the same without a refit."""
+    """The fit that serves, and the fit that the gates judged; both are the same fit without a refit."""
 
     served: ModelBundle
     judged: ModelBundle
 
     @property
     def refitted(self) -> bool:
-        """Whether another fit serves than the gates judged."""
+        """Whether the serving fit is a second fit, which the gates did not judge."""
         return self.judged is not self.served
 
 
 def ensure_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> dict[str, str]:
-    """Return the forms of a version's card, name → text; a version without a card gets one, and it is stored.
+    """Return the formats of a version's card, name → text; a missing card is built and stored first.
 
     Parameters
     ----------
@@ -155,7 +155,10 @@ def _open_fits(subject: _Subject) -> _Fits:
 
 
 def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str, str]], list[Section]]:
-    """Return the head lines of an estimator, and what is measured on its rows, or recorded where they cannot be read any more."""
+    """Return the header lines and the sections of an estimator's card.
+
+    The sections are measured on the training rows, or taken from the records when the rows cannot be read any more.
+    """
     rows, why = _rows(subject)
     measured = _recorded_sections(subject, why) if rows is None else _measured_sections(subject, fits, rows)
     return list(_estimator_headline(subject, fits)), list(measured)
@@ -189,7 +192,7 @@ def _version_headline(subject: _Subject) -> Iterator[tuple[str, str]]:
 
 
 def _describe_rows(subject: _Subject) -> str:
-    """Return the rows of the fit that serves, in words."""
+    """Return a description of the rows on which the serving fit was fitted."""
     fitted = FittedRows.from_manifest(subject.manifest)
     if fitted is None:
         return "all rows"
@@ -203,7 +206,7 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
 
 
 def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
-    """Return the training rows, or why they cannot be read any more; current rows never stand in for them."""
+    """Return the training rows, or why they cannot be read any more; current rows are never used as a substitute."""
     reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
     verified = subject.run.dagster_run_id == subject.dagster_run  # by the training, in the same Dagster run
     partitions = [] if verified else [Partition("", None)]
@@ -262,7 +265,7 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
 
 
 def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
-    """Return the source of each column of X, as the project declares it now."""
+    """Return the source of each column of X, from the current declarations of the project."""
     declared, sample = subject.model.training_set, rows.head(8)
     sources = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:

@@ -69,7 +69,10 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
 
 
 def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
-    """Return the version's card; where it fails the version stays registered, and `mlops models card` tries again."""
+    """Return the version's card.
+
+    When the card cannot be built, the version stays registered, and `mlops models card` builds the card later.
+    """
     try:
         return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version, dagster_run=step.context.run.run_id)[MARKDOWN])
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything on shuffled rows)
@@ -89,7 +92,7 @@ def _actor(step: StepContext) -> str:
 
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
-    """Return the judged fit, where another one serves."""
+    """Return metadata about the judged fit when a second fit serves; empty otherwise."""
     judged = read_judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was fitted on all rows, after the gates", "judged fit": judged.digest}

@@ -1,1 +1,1 @@
-"""Verbs: pure functions over frames and arrays."""
+"""Computations: pure functions over frames and arrays, which neither read nor write a store."""

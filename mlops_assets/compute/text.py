@@ -19,9 +19,9 @@ def format_number(value: float | None, digits: int = 3, *, nan: str = UNKNOWN) -
     value
         None is shown as a dash.
     digits
-        Significant ones.
+        The number of significant digits.
     nan
-        How an undefined number is shown.
+        The text for NaN.
 
     Examples
     --------

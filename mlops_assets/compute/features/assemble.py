@@ -1,4 +1,4 @@
-"""Assemble ``X`` from a spine: looked-up and on-demand features, the same for training and prediction."""
+"""Add looked-up and on-demand features to a spine, by the same code for training and prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
-    """Return the rows of a feature view with its declaration."""
+    """Return stored rows of a feature view together with its declaration, as a join takes them."""
     return ViewRows(
         feature_view.name,
         rows,
@@ -36,13 +36,13 @@ def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
 
 
 def rename_view_rows(feature_view: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
-    """Return rows of a feature view under the names that it is renamed to."""
+    """Return rows of a feature view with the column names that ``renamed(...)`` gave the view."""
     view = bind_rows(feature_view, rows)
     return rename_layout(feature_view, build_layout(view, as_known=as_known)) if feature_view.is_renamed else view
 
 
 def rename_layout(feature_view: FeatureView, layout: AsOfLayout) -> AsOfLayout:
-    """Return the layout of a feature view under the names that it is renamed to."""
+    """Return the layout of a feature view with the column names that ``renamed(...)`` gave the view."""
     return layout.renamed(feature_view.renamed_keys, feature_view.renamed_features) if feature_view.is_renamed else layout
 
 

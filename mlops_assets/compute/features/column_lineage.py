@@ -27,8 +27,8 @@ def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Seque
     Returns
     -------
     dict
-        Column → sorted ``(table, column)``; a table is ``schema/name`` if the query names the schema. Columns with unknown sources are left
-        out, and all are without ``sqlglot``: lineage is for people to read, and never fails a step.
+        Column → sorted ``(table, column)``; a table is ``schema/name`` if the query names the schema. A column with unknown sources has
+        no entry. The dict is empty when ``sqlglot`` is not installed. Missing lineage never fails a step.
     """
     if importlib.util.find_spec("sqlglot") is None:
         return {}

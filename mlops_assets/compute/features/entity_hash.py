@@ -1,7 +1,7 @@
 """Hash entities, the same on every machine and with every library version.
 
 This module defines the hashed bytes: whole numbers and times as 64-bit integers, numbers as IEEE doubles with one zero and one NaN,
-text as UTF-8 with its length. They are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+text as UTF-8 with its length. The finaliser of SplitMix64 mixes these bytes (Steele, Lea and Flood, OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def hash_entities(keys: pl.DataFrame) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Of shape (rows,), uint64.
+        The hashes, uint64, shape (rows,).
     """
     result: np.ndarray = np.full(keys.height, _SEED, dtype=np.uint64)
     for series in keys:

@@ -24,7 +24,7 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
     features
         Name and declared type.
     view
-        For messages.
+        The name of the view, for messages.
 
     Raises
     ------

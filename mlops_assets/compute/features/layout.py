@@ -26,7 +26,7 @@ BUCKET, START, END, _GROUP = "__bucket", "__start", "__end", "__group"
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Rows of some entities.
+    """The rows of the entities that hash to one bucket.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class AsOfLayout:
-    """A feature view ready for lookups.
+    """The rows of a feature view, sorted and bucketed for lookups.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class AsOfLayout:
     join_keys, features
         Column names.
     schema
-        The type of each of them.
+        The type of each join key and feature.
     ttl
         Microseconds, inclusive; None when values hold for ever.
     entities
@@ -93,7 +93,7 @@ class AsOfLayout:
         )
 
     def clear(self) -> AsOfLayout:
-        """Return the layout without any row."""
+        """Return the same layout with no rows."""
         return replace(self, entities=self.entities.clear())
 
 
@@ -105,7 +105,7 @@ def find_entity_ranges(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int
     rows
         One bucket, with the rows of each entity adjacent.
     join_keys
-        Its columns that identify an entity.
+        Columns of ``rows`` that identify an entity.
     bucket
         The bucket's number.
     """
@@ -127,9 +127,9 @@ class SpineGroups:
     Parameters
     ----------
     entities
-        Each once, without nulls.
+        One row for each distinct entity, without nulls in its keys.
     codes
-        Of shape (rows,): the entity of each row of the spine; the number of entities where a key is null.
+        Of shape (rows,): the entity of each row of the spine. A row with a null key has the number of entities as its code.
     """
 
     entities: pl.DataFrame
@@ -152,13 +152,13 @@ def look_up(
     Parameters
     ----------
     layouts
-        Of the views.
+        The layouts of the views.
     groups
         The entities of the spine, by join keys.
     times
-        Of shape (rows,), int64 microseconds since 1970; the smallest integer where there is none.
+        The event time of each spine row, int64 microseconds since 1970, shape (rows,); the minimum of int64 for a null time.
     known_by
-        Only rows that were valid by then count, also for later rows of the spine; all when None.
+        A lookup ignores feature rows that became valid after this time, also for later rows of the spine; None ignores none.
 
     Returns
     -------
@@ -222,7 +222,7 @@ class _ViewMatches:
         return series if is_valid is None else pl.select(pl.when(pl.lit(is_valid)).then(pl.lit(series)).alias(name)).to_series()
 
     def _pick(self, name: str, kind: pl.DataType) -> pl.Series:
-        """Pick text, lists and other values that are not plain."""
+        """Return a feature of text, lists or another type without a fixed-width numpy type, in spine order."""
         columns = [pl.Series(name, matches.bucket.features[name]).gather(matches.layout_rows).cast(kind) for matches in self.buckets]
         values = pl.concat([pl.Series(name, [], dtype=kind), *columns])
         index = pl.Series(self.positions)

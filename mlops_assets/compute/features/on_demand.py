@@ -112,7 +112,7 @@ def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any
 
 
 def find_foreign_imports(source: str) -> frozenset[str]:
-    """Return packages that a module imports beyond numpy, the standard library and this package."""
+    """Return packages that a module imports, except numpy, the standard library and this package."""
     allowed = {*sys.stdlib_module_names, "numpy", "mlops_assets"}
     return frozenset(name for name in _find_imports(ast.parse(source)) if name not in allowed)
 

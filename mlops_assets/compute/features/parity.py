@@ -18,19 +18,19 @@ _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
 def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
-    """Return where a function gives a row other features alone than among other rows; empty when nowhere.
+    """Return where a function's result for a row alone differs from its result in a batch; empty without a difference.
 
     Parameters
     ----------
     function
         An on-demand function.
     rows
-        With the columns that it reads.
+        Rows with the columns that the function reads.
 
     Raises
     ------
     DataError
-        It cannot compute the rows together.
+        The function fails on the batch of all rows.
     """
     if rows.is_empty():
         return ""
@@ -49,7 +49,7 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
 
 
 def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: str) -> None:
-    """Raise DataError when a function gives another result for a row alone than among others.
+    """Raise DataError when a function's result for a row alone differs from its result in a batch.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
 
 
 def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
-    """Return made-up rows of typed columns, the same each time, to check functions before data exists.
+    """Return synthetic rows with typed columns, to check functions before data exists; equal types give equal rows.
 
     Parameters
     ----------

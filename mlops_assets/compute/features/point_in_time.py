@@ -40,7 +40,7 @@ class ViewRows:
     Parameters
     ----------
     name
-        For messages.
+        The name of the view, for messages.
     rows
         Join keys, times and features.
     join_keys, event_timestamp, created_timestamp, ttl, features, defaults
@@ -70,15 +70,15 @@ def point_in_time_join(
     Parameters
     ----------
     spine
-        One row per example, in any order; every row comes back exactly once, in this order.
+        One row per example, in any order; the result has each row exactly once, in this order.
     views
         Feature views with their rows, or with their layout.
     event_timestamp
-        The spine's time column, UTC; a null time finds nothing.
+        The spine's time column, UTC; a row with a null time gets null features.
     as_known
-        Whether only feature rows known at the event time count; a layout is made for one of both.
+        Whether a lookup ignores feature rows created after the event time. A layout is built for one of the two settings.
     known_by
-        Only feature rows that were valid by then count, also for later rows of the spine; aware, in UTC.
+        A lookup ignores feature rows that became valid after this time, also for later rows of the spine; aware, in UTC.
 
     Returns
     -------
@@ -130,13 +130,13 @@ def join_buckets(
     Parameters
     ----------
     view
-        As declared; its rows are not used.
+        The declaration of the view; its rows are not used.
     schema
         The types of join keys and features.
     entities
-        Of each bucket, from :func:`find_entity_ranges`.
+        The entities of each bucket, from :func:`find_entity_ranges`.
     tables
-        The rows of each bucket.
+        The rows of each bucket, as Arrow tables.
     """
     ttl = None if view.ttl is None else min(view.ttl // _MICROSECOND, _MAX_TTL)
     types = {name: schema[name] for name in (*view.join_keys, *view.features)}
@@ -185,7 +185,7 @@ def drop_dominated(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
     rows
         With ``__valid_from``, ``__event`` and ``__created``, in any order, repeated or not.
     view
-        As declared; its rows are not used.
+        The declaration of the view; its rows are not used.
     """
     keys = list(view.join_keys)
     rows = rows.select(*keys, VALID, EVENT, CREATED, *view.features).sort(*keys, VALID, EVENT, CREATED)
@@ -203,7 +203,7 @@ def drop_unreachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timede
     layout
         From :func:`sort_as_of`.
     join_keys, ttl
-        Of the view.
+        The join keys and the ttl of the view.
     history
         How far back from the newest row lookups reach.
     """

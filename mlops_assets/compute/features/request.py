@@ -1,4 +1,4 @@
-"""The request schema of a service and the steps to ``X``, derived from the training set and stored with the version."""
+"""The request schema of a service and the steps that compute ``X``, derived from the training set and stored with the version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key:
     training_set
         The training set.
     rows
-        Its rows: a field has the type that training saw, and may be null when it was null there.
+        The rows of the training set. A field has the type of its column, and is nullable when the column has nulls.
     key
         Columns that identify a row; those that the training set lacks are left out.
 
@@ -48,7 +48,7 @@ def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key:
 
 
 def _iterate_roles(training_set: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each name with its strongest role."""
+    """Yield the names and roles of a request's fields; the first role of a name counts."""
     feature_names = {name for f in training_set.features if isinstance(f, FeatureView) for name in f.renamed_features}
     if training_set.event_timestamp:
         yield training_set.event_timestamp, "time"
@@ -69,7 +69,7 @@ def _json_type(dtype: pl.DataType) -> str:
 
 
 def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
-    """Return a real row as request JSON, the newest with the fewest nulls; a service tests itself with it before it is ready."""
+    """Return the newest row among those with the fewest nulls, as request JSON, for a service's test before it is ready."""
     names = [field["name"] for field in fields]
     if not names or rows.is_empty():
         return ""

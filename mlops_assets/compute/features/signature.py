@@ -25,7 +25,8 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
     -------
     list of dict
         ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601), ``categories``
-        (of text and booleans: the most frequent, at most twelve, of at least five rows) and ``others`` (the number of other values).
+        (of text and booleans: at most twelve of the most frequent values that occur in at least five rows) and ``others`` (the number
+        of other values).
     """
     return [_describe_column(name, X[name]) for name in X.columns]
 

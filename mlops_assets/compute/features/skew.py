@@ -21,9 +21,9 @@ class FeatureSource:
     Parameters
     ----------
     name
-        Of the feature view, or of the on-demand function.
+        The name of the feature view or on-demand function.
     keys
-        The columns that it is looked up or computed by.
+        The join keys of the lookup, or the columns that the function reads.
     """
 
     name: str
@@ -37,9 +37,9 @@ class SkewedValue:
     Parameters
     ----------
     view, feature
-        Where it comes from.
+        The feature, and the feature view or on-demand function that provides it.
     entity
-        The values of its keys.
+        The values of the feature's keys in this row.
     at
         The event time of the row.
     served, offline
@@ -60,14 +60,14 @@ class SkewedValue:
 
 
 def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
-    """Return differing values, ordered by row, then by feature.
+    """Return served values that differ from the offline store, ordered by row, then by feature.
 
     Parameters
     ----------
     served, offline
         The same rows in the same order, with the features among the columns.
     features
-        The features to compare, exactly: null and NaN are equal to each other and to nothing else, as they are to a model.
+        The features to compare, without a tolerance. Null and NaN are equal to each other, because a model treats them alike.
 
     Returns
     -------

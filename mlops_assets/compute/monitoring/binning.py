@@ -1,8 +1,8 @@
 """Count the values of a column in cells and bins, so that every drift statistic follows from the counts.
 
-A numeric column is cut at some 1,000 of the reference's own values (its quantiles, its tails and an even grid); rows are counted at
-each of these points and between them, with the sum of the values between. A categorical column is counted by its most frequent values.
-Counts add up: a window's counts are subtracted from the reference's to compare a window with all the others.
+A numeric column is cut at some 1,000 of the reference's own values (its quantiles, its tails and an even grid). Rows are counted at
+each of these points and between neighbouring points; values between two points are also summed. A categorical column is counted by its
+most frequent values. Counts add up: a window's counts are subtracted from the reference's to compare a window with all the others.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ MAX_VALUES, MAX_KNOWN, RARE = 100, 1000, 0.005  # categories with a cell, kept b
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """The counts of one window or of several.
+    """A column's rows by cell, in one window or several.
 
     Parameters
     ----------
     cells
         Numeric: rows below the first point, at it, between it and the next, …, above the last, shape (windows, 2 points + 1).
-        Categorical: rows by value, then other known values, then new ones, shape (windows, values + 2). Else rows with a value, shape (windows, 1).
+        Categorical: rows by value, then of all other known values, then of new values, shape (windows, values + 2). Presence: rows with
+        a value, shape (windows, 1).
     sums
         Sum of the values in each open interval of a numeric column, shape (windows, points + 1); of width 0 otherwise.
     nulls, infinite
@@ -75,11 +76,13 @@ class Binning:
     points
         Of a numeric column, ascending.
     edges, atoms
-        Bins of a numeric column: single frequent values, and intervals ``(edge, next edge]`` of the others, open at both ends.
+        Bins of a numeric column. Each of ``atoms``, single frequent values, has a bin. Other values fall into intervals ``(edge, next
+        edge]``; the first and last interval are unbounded.
     values, known
-        Of a categorical column: values with a cell, most frequent first, and rarer ones; ``known`` is None when they are too many.
+        Of a categorical column: ``values`` have a cell each, most frequent first; ``known`` are rarer values, None when there are too
+        many to store.
     frequent
-        How many of ``values`` have a bin of their own.
+        The number of ``values`` that have a bin each.
     """
 
     kind: str
@@ -106,7 +109,7 @@ class Binning:
         return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:
-        """Return the label of each of :meth:`bins`."""
+        """Return the label of each bin, in the order of :meth:`bins`."""
         if self.kind == CATEGORICAL:
             return [*self.values[: self.frequent], "other", *(["new"] if self.known == () else []), "null", "infinite"]
         if self.kind == PRESENCE:
@@ -147,14 +150,14 @@ class Binning:
 
 
 def find_kind(dtype: pl.DataType) -> str:
-    """Return the kind of a column: numbers by size, strings and booleans by value, other types by presence."""
+    """Return how a column is counted: ``numeric`` for numbers, ``categorical`` for strings and booleans, else ``presence``."""
     if dtype.is_numeric():
         return NUMERIC
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
 
 
 def sort_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
-    """Return the finite values ascending, the number of rows that are null or NaN, and of infinite ones."""
+    """Return the finite values ascending, the number of null or NaN rows, and the number of infinite rows."""
     # polars sorts on all cores; NaN comes last.
     ordered = column.drop_nulls().sort().cast(pl.Float64).to_numpy()
     first, last, end = (
@@ -175,10 +178,10 @@ def bin_numbers(ordered: np.ndarray) -> Binning:
 
     Notes
     -----
-    Between two neighbouring points lies at most a thousandth of the reference, in its tails half of what is left beyond the point: so the
-    Kolmogorov–Smirnov statistic at the points is within 0.001 of the one over all values. The even grid keeps wide gaps narrow for the
-    Wasserstein distance. A column whose deciles coincide (zero-inflated, or with few values) gets a bin for each frequent value, and the
-    deciles of the other values as edges.
+    At most a thousandth of the reference lies between two neighbouring points. In the tails, each next point halves the rows beyond it.
+    So the Kolmogorov–Smirnov statistic at the points is within 0.001 of the statistic over all values. The even grid keeps wide gaps
+    narrow for the Wasserstein distance. A column whose deciles coincide (zero-inflated, or with few values) gets a bin for each
+    frequent value, and the deciles of the other values as edges.
     """
     if not len(ordered):
         return Binning(NUMERIC, np.zeros(0), np.zeros(0), np.zeros(0))
@@ -202,12 +205,12 @@ def _find_atoms(ordered: np.ndarray) -> np.ndarray:
 
 
 def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: int) -> Counts:
-    """Count one window of sorted values.
+    """Count the rows of one window from its sorted values.
 
     Parameters
     ----------
     binning
-        Of the reference.
+        The binning of the reference.
     ordered, nulls, infinite
         From :func:`sort_numbers`.
     """
@@ -225,7 +228,7 @@ def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: i
 
 
 def list_categories(column: pl.Series) -> tuple[dict[str, int], int]:
-    """Return value → rows, most frequent first, and the number of nulls."""
+    """Return the number of rows of each category, most frequent first, and the number of nulls."""
     counted = (
         column.alias("value")
         .value_counts()
@@ -260,12 +263,12 @@ def bin_categories(counts: Mapping[str, int]) -> Binning:
 
 
 def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) -> Counts:
-    """Count one window by category.
+    """Count the rows of one window by category.
 
     Parameters
     ----------
     binning
-        Of the reference.
+        The binning of the reference.
     counts, nulls
         From :func:`list_categories`.
     """
@@ -277,7 +280,7 @@ def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) ->
 
 
 def count_presence(column: pl.Series) -> Counts:
-    """Count the rows with a value and without."""
+    """Count the rows with a value and the null rows."""
     nulls = column.null_count()
     return Counts(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
@@ -292,7 +295,7 @@ class CellIndex:
     Parameters
     ----------
     binning
-        Of the reference.
+        The binning of the reference.
     cells
         The cell of each row, negative for null and infinite, shape (rows,).
     values
@@ -325,7 +328,8 @@ class CellIndex:
         Parameters
         ----------
         window
-            The window of each row, from 0, shape (rows,); or several ways to cut the rows, shape (ways, rows), each with its own windows.
+            The window number of each row, from 0, shape (rows,). Several partitions of the same rows into windows have shape
+            (partitions, rows).
         """
         ways = window.reshape(-1, len(self.cells))
         windows = int(ways.max()) + 1

@@ -27,7 +27,7 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
     comparison
         The column.
     bars
-        The histograms that the page shows of it.
+        The column's histogram bars, as the page shows them.
     """
     now, was = comparison.current.counts, comparison.calibration
     if was.always_filled and not now.values[0] and not now.infinite[0]:
@@ -44,7 +44,7 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
 
 
 def _only_value(comparison: ColumnComparison) -> str | None:
-    """Return the one value that a column has; None when it has several, or is not counted by value."""
+    """Return the value of a constant column as text; None when it has several values or is counted by presence only."""
     facts, binning = comparison.current.facts, comparison.reference.binning
     if binning.kind == NUMERIC:
         alone = facts.get("min") is not None and facts["min"] == facts.get("max") and not comparison.current.counts.infinite[0]
@@ -53,7 +53,7 @@ def _only_value(comparison: ColumnComparison) -> str | None:
 
 
 def _share(comparison: ColumnComparison, value: str) -> float:
-    """Return the share of the reference's values that equal the only value of the window; 0 for a value that is too rare to be counted."""
+    """Return the share of the reference's values that equal the window's only value; 0 for a value without a cell."""
     binning, counts = comparison.reference.binning, comparison.reference.counts
     if binning.kind == CATEGORICAL:
         cell = binning.values.index(value) if value in binning.values else None
@@ -71,7 +71,7 @@ def _is_beyond(comparison: ColumnComparison) -> bool:
 
 
 def _overlap(bars: Sequence[HistogramBar]) -> float:
-    """Return the share of values that two histograms have in common, nulls and infinite values aside; 1 when either is empty."""
+    """Return the overlap of two histograms, without nulls and infinite values; 1 when either is empty."""
     shares = np.array([(bar.reference, bar.current) for bar in bars if bar.label not in _NO_VALUE]).reshape(-1, 2)
     totals = shares.sum(axis=0)
     return 1.0 if not totals.all() else float((shares / totals).min(axis=1).sum())

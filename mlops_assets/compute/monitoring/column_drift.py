@@ -53,13 +53,14 @@ class ColumnDrift:
     statistics
         Name → value of each reported statistic of :data:`mlops_assets.compute.monitoring.drift_statistics.STATISTICS`.
     null_rate, reference_null_rate
-        Share of rows without a value; NaN is none.
+        Share of rows that are null or NaN.
     new_rate
-        Share of rows whose category the reference lacks; None of other kinds, and when the reference had too many to keep.
+        Share of rows whose category the reference lacks. None for a column that is not categorical, and when the reference has too many
+        categories to store.
     statistic, value, threshold
-        The deciding one: it has the largest ratio to its threshold.
+        The deciding statistic, which has the largest ratio of value to threshold.
     severity
-        This ratio; infinite for a column that is missing, empty or of another type.
+        The ratio of value to threshold; infinite for a column that is missing, empty or of another type.
     drifted
         Whether the statistic exceeds its threshold.
     why
@@ -67,9 +68,9 @@ class ColumnDrift:
     bars
         Shares of the values, for a chart.
     usual
-        The same statistic of the reference windows.
+        The deciding statistic's values in the reference windows.
     capped
-        Whether the reference has too few windows for the stated rate, so that a cap gives the threshold.
+        Whether the threshold is a cap, because the reference has too few windows for the false-alarm rate.
     """
 
     name: str
@@ -108,7 +109,7 @@ class ColumnComparison:
 
     @property
     def variances(self) -> np.ndarray:
-        """1/n + 1/rows for each deciding statistic."""
+        """1/n + 1/m for each deciding statistic, with n rows in the window and m in the reference."""
         return sampling_variances(self.current.counts, self.reference.counts)[:, 0]
 
     @property
@@ -127,7 +128,7 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
     limits
         A threshold for each deciding statistic; NaN for one that is not calibrated.
     capped
-        Which of them a cap gives; none when None.
+        Which of ``limits`` are caps, see :func:`compute_thresholds`; none when None.
 
     Returns
     -------
@@ -175,7 +176,7 @@ def _finite(value: float) -> float | None:
 
 
 def report_broken_column(name: str, role: str, kind: str, why: str) -> ColumnDrift:
-    """Return the report of a column that cannot be compared: it has drifted."""
+    """Return the report of a column that cannot be compared, which counts as drifted."""
     return ColumnDrift(name, role, kind, severity=math.inf, drifted=True, why=why)
 
 

@@ -87,7 +87,7 @@ class LoopFacts:
 
     @property
     def settled_decisions(self) -> list[Decision]:
-        """Decisions about the version that serves which are settled, oldest first."""
+        """Settled decisions about the serving version, oldest first."""
         return [decision for decision in self.all_decisions if decision.version == self.serving and explain_settlement(decision, self)]
 
 
@@ -105,9 +105,9 @@ def decide(facts: LoopFacts) -> Decision | Hold:
 
     Notes
     -----
-    Only windows of the serving version count. The newest of them must be as many consecutive breaches as the policy says, all later than the data
-    of the last training and than every settled decision about this version. A window without enough data neither counts nor interrupts.
-    Drift never decides.
+    Only windows of the serving version count. Its newest windows must be consecutive breaches, as many as the policy requires. Each
+    must end after the data of the last training, and after every settled decision about this version was opened. A window without
+    enough data neither counts nor interrupts. Drift never opens a decision.
     """
     if facts.serving is None:
         return Hold(f"no version of {facts.model} serves{_describe_other_version(facts)}")
@@ -189,7 +189,7 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
 
 
 def list_closings(facts: LoopFacts) -> list[tuple[str, str]]:
-    """Return id and reason of each decision to record as closed.
+    """Return the id of each decision to record as closed, with the reason.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def compute_decision_id(model: str, version: int, partition: str) -> str:
 
 
 def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
-    """Return a Hold with the breach that waits, or with the answer to the newest breach."""
+    """Return a Hold whose reason also names the waiting decision or breach, or why the newest breach needs no training."""
     standing, streak = facts.open_decisions[:1], _find_streak(facts)
     if standing:
         return Hold(f"{reason}; this holds decision {standing[0].id} about {standing[0].partition}")
@@ -257,18 +257,18 @@ def _explain_in_flight(facts: LoopFacts) -> str:
 
 
 def _last_training(facts: LoopFacts) -> Training | None:
-    """Return the last training that did not crash: a crash changes nothing."""
+    """Return the last training that did not crash; None when there is none."""
     return next((t for t in reversed(facts.runs) if t.state != CRASHED), None)
 
 
 def _answered_ends(facts: LoopFacts) -> list[datetime]:
-    """Return until when breaches are answered, by trainings and settled decisions."""
+    """Return the times of the last training's data and of settled decisions; a breach up to the latest time needs no decision."""
     last = _last_training(facts)
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
 
 def _find_streak(facts: LoopFacts) -> list[WindowReport]:
-    """Return the newest consecutive breaches without an answer, oldest first."""
+    """Return the newest consecutive breaches that no training and no settled decision answered, oldest first."""
     until = max(_answered_ends(facts), default=None)
     streak: list[WindowReport] = []
     for report in reversed(_judged_reports(facts)):

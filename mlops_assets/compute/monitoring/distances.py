@@ -16,20 +16,20 @@ EMPTY_SHARE = 1e-4  # the share of an empty bin in the PSI, which would be infin
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The counts of windows next to those of a reference, with what several statistics derive from both.
+    """The counts of windows and of a reference, with the shares that several statistics use.
 
     Parameters
     ----------
     binning
-        Of the column.
+        The binning of the column.
     windows
-        Counts of the windows.
+        The counts of the windows.
     reference
-        Counts to compare with: of one window for all, or of as many as there are windows.
+        Counts of the reference: one row for all windows, or one row per window.
     spread
-        Standard deviation of the reference, the unit of the Wasserstein distance.
+        Standard deviation of the reference; the Wasserstein distance is divided by this value.
     correction
-        What :func:`correct_crossings` adds to the Wasserstein distance of one window.
+        The result of :func:`correct_crossings`, which is added to the Wasserstein distance of one window.
     """
 
     binning: Binning
@@ -65,7 +65,7 @@ def measure_ks(comparison: Comparison) -> np.ndarray:
     Parameters
     ----------
     comparison
-        Of a numeric column.
+        The comparison of a numeric column.
 
     References
     ----------
@@ -83,7 +83,7 @@ def measure_wasserstein(comparison: Comparison) -> np.ndarray:
     Parameters
     ----------
     comparison
-        Of a numeric column.
+        The comparison of a numeric column.
 
     References
     ----------
@@ -103,7 +103,7 @@ def measure_js(comparison: Comparison) -> np.ndarray:
     Parameters
     ----------
     comparison
-        Of any column.
+        The comparison of any column.
     """
     return compute_jensen_shannon(*comparison.bin_shares)
 
@@ -114,7 +114,7 @@ def measure_psi(comparison: Comparison) -> np.ndarray:
     Parameters
     ----------
     comparison
-        Of any column.
+        The comparison of any column.
     """
     return compute_psi(*comparison.bin_shares)
 
@@ -125,7 +125,7 @@ def measure_null_rate_change(comparison: Comparison) -> np.ndarray:
     Parameters
     ----------
     comparison
-        Of any column.
+        The comparison of any column.
     """
     windows, reference = comparison.windows, comparison.reference
     result: np.ndarray = np.abs(windows.nulls / np.maximum(windows.rows, 1) - reference.nulls / np.maximum(reference.rows, 1))
@@ -174,7 +174,10 @@ def _relative_entropy(shares: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return ∫ |F − G| dx. Exact where the two distribution functions do not cross between two points; there, as if both were straight."""
+    """Return ∫ |F − G| dx.
+
+    Exact between two points where the distribution functions do not cross; where they cross, both are taken as straight.
+    """
     n, m = np.maximum(windows.values, 1)[:, None], np.maximum(reference.values, 1)[:, None]
     width = np.diff(points)
     area = _areas(points, windows, steps, n) - _areas(points, reference, expected, m)
@@ -188,14 +191,14 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
 
 
 def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
-    """Return by how much the Wasserstein distance of one window exceeds what its counts say, in the column's own unit.
+    """Return the Wasserstein distance of one window minus the estimate from its counts, in the column's unit.
 
-    Where two distribution functions cross between two points, counts do not show where; the values of the window do.
+    Counts do not show where two distribution functions cross between two points. The values of the window show this.
 
     Parameters
     ----------
     binning
-        Where the column is cut.
+        The cells and bins of the column.
     ordered
         The window's finite values, ascending.
     window, reference

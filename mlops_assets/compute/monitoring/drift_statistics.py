@@ -1,4 +1,4 @@
-"""The drift statistics: one table says of each what it is called, how it is measured and when it counts as drift.
+"""The drift statistics: one table gives the name, the measure and the minimum effect of each.
 
 A new statistic is one more entry of :data:`STATISTICS`. Calibration, thresholds, reports and pages follow the table.
 """
@@ -38,9 +38,9 @@ class Statistic:
     Parameters
     ----------
     name
-        Under which calibrations and reports store it.
+        The key of the statistic in stored calibrations and reports.
     label, short
-        What pages call it, and as the head of a table's column.
+        The statistic's name on pages, and its shorter name as a column heading.
     kinds
         The kinds of columns that it is defined for.
     measure
@@ -50,13 +50,13 @@ class Statistic:
     maximum
         Returns the largest attainable value for a reference; no threshold is above it.
     explained_by
-        What puts a drift of it in words: ``mean``, ``median``, ``bin`` (the one that changed most) or ``nulls``.
+        The figure with which a report explains a drift: ``mean``, ``median``, ``bin`` (the bin that changed most) or ``nulls``.
     counts_nulls
         Whether its sample size is all rows rather than the rows with a finite value.
     decides
-        Whether a column drifts when it exceeds its threshold; otherwise it is only reported.
+        Whether a column drifts when the statistic exceeds its threshold; if not, the statistic is only reported.
     reported
-        Whether reports have a column for it.
+        Whether reports have a column for the statistic.
     """
 
     name: str
@@ -77,12 +77,12 @@ def _no_maximum(_binning: Binning, _reference: Counts) -> float:
 
 
 def _max_ks(binning: Binning, _reference: Counts) -> float:
-    """Return 1, the statistic of a window beyond the reference."""
+    """Return 1, the Kolmogorov–Smirnov statistic of a window whose values all lie outside the reference's range."""
     return 1.0 if len(binning.points) else math.inf
 
 
 def _max_js(binning: Binning, reference: Counts) -> float:
-    """Return the distance of a window with all rows in the bin that is rarest in the reference."""
+    """Return the Jensen–Shannon distance of a window with all rows in the reference's rarest bin."""
     counts = binning.bins(reference)
     bins = counts.shape[1] - _MISSING_BINS
     if not counts.sum() or bins < 1:
@@ -92,7 +92,7 @@ def _max_js(binning: Binning, reference: Counts) -> float:
 
 
 def _max_null_rate_change(_binning: Binning, reference: Counts) -> float:
-    """Return the change to a window without nulls, or with nothing else."""
+    """Return the larger change of the null rate: to a window without nulls, or to a window with nulls only."""
     rate = float(reference.nulls[0] / max(reference.rows[0], 1))
     return max(rate, 1 - rate)
 
@@ -137,7 +137,7 @@ STATISTICS: dict[str, Statistic] = {
 
 
 def deciding_statistics() -> tuple[Statistic, ...]:
-    """Return the statistics that decide whether a column drifts: arrays of calibrations and thresholds have their order."""
+    """Return the statistics that decide whether a column drifts, in the order of the arrays of calibrations and thresholds."""
     return tuple(statistic for statistic in STATISTICS.values() if statistic.decides)
 
 
@@ -175,9 +175,9 @@ def max_values(binning: Binning, reference: Counts) -> np.ndarray:
     Parameters
     ----------
     binning
-        Of the column.
+        The binning of the column.
     reference
-        Its counts.
+        The counts of the column in the reference.
     """
     found = [s.maximum(binning, reference) if binning.kind in s.kinds else math.inf for s in deciding_statistics()]
     return np.array(found)

@@ -26,15 +26,15 @@ class LabelledPredictions:
     Parameters
     ----------
     rows
-        Their rows as predicted.
+        The rows of the predictions.
     y
         Labels, shape (rows,).
     prediction
         Predictions, shape (rows,).
     probabilities
-        Of each class, shape (rows, classes); None when there are none.
+        The probability of each class, shape (rows, classes); None without probabilities.
     classes
-        Sorted; None when a number is predicted.
+        The classes, sorted; None for a regressor.
     """
 
     rows: pl.DataFrame
@@ -63,7 +63,7 @@ class LabelArrivals:
     repeated
         Labels that arrived again with the same value.
     unpredicted
-        Rows without a finite prediction; no metric counts them.
+        Predictions that are not finite, which count in no metric.
     """
 
     predicted: int
@@ -100,11 +100,12 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     key
         Columns that identify a row in both.
     label
-        Its column in ``labels``.
+        The column of ``labels`` with the label.
     classes
-        The classes in the estimator's order. None: those that occur when classes are predicted, none when a number is.
+        The classes in the estimator's order. When None, a classifier's classes are those that occur; a regressor has none.
     prediction, probability, probabilities
-        Columns of ``predictions``; the probabilities of all classes, or that of the second of two, may be null or absent.
+        Columns of ``predictions``. ``probabilities`` has those of all classes, ``probability`` that of the second of two; both may be
+        null or absent.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
 
 
 def _read_probabilities(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
-    """Return the probabilities of all classes, in their order; None where they are not all known."""
+    """Return the probabilities of all classes, in the order of ``classes``; None when any is unknown."""
     names = [] if classes is None else class_names(list(classes))
     if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
         held = known[probabilities].struct.unnest()
@@ -206,7 +207,7 @@ def replay_predictions(labelled: LabelledPredictions) -> Any:  # noqa: ANN401  (
     Parameters
     ----------
     labelled
-        The estimator takes its ``split.X``.
+        The predictions to replay; call the estimator with ``labelled.split.X``.
     """
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 

@@ -39,7 +39,7 @@ class WindowMetric:
     name
         A scikit-learn scorer name; greater is better.
     value
-        On the rows with a label.
+        The metric on the rows with a label.
     low, high
         Ends of its confidence interval.
     reference
@@ -88,23 +88,24 @@ class PerformanceReport:
     arrivals
         The arrival of labels.
     metrics
-        Those of the expectations, then others.
+        The metrics of the expectations, then the others.
     verdicts
         One for each expectation.
     calibration
-        Of the probability of the positive class, or of the predicted number; None for more classes and without rows.
+        The calibration curve of the positive class's probability, or of a predicted number. None for more than two classes, without
+        probabilities and without rows.
     slices
         The metrics by the values of the slice columns.
     inverted
-        Whether the labels look inverted: the ROC AUC is below 0.5, its whole interval as well.
+        Whether the labels look inverted: the whole confidence interval of the ROC AUC lies below 0.5.
     problem
         The reason why nothing could be measured; empty otherwise.
     intervals
         How the intervals were resampled: ``independent rows``, or blocks of time; empty when nothing was measured.
     in_training
-        Predictions of rows that the version was fitted on; they are not measured.
+        The number of predictions for rows that the version was fitted on, which are not measured.
     confidence
-        Of the intervals.
+        The confidence level of the intervals.
     """
 
     arrivals: LabelArrivals
@@ -191,13 +192,13 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     reference
         Metric → the version's value on its holdout.
     classes
-        In the estimator's order; see :func:`join_labels`.
+        The classes in the estimator's order; see :func:`join_labels`.
     event_timestamp
         The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
     block_length
         As the training set declares it; estimated from the errors when None.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
     in_training
         The number of predictions left out because the version was fitted on their rows.
 
@@ -212,9 +213,9 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
 
     Notes
     -----
-    The interval leaves out each of 40 groups of rows in turn (the delete-a-group jackknife, Kott 2001), on at most 20,000 rows: it is right for
-    metrics that are smooth in the rows. Groups are random rows, or whole blocks of time where errors of neighbours are alike. It allows for chance
-    in this window alone.
+    The interval is a delete-a-group jackknife (Kott 2001) on at most 20,000 rows in 40 groups, which is valid for smooth metrics.
+    Groups are random rows, or whole blocks of time where the errors of neighbours are correlated. The interval covers the sampling
+    error of this window only.
     """
     if predictions.is_empty():  # a table that holds no prediction yet may lack columns
         return _report_unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _explain_empty(in_training), in_training)
@@ -292,7 +293,7 @@ def _rephrase_problem(why: str) -> str:
 
 
 def _extra_metrics(labelled: LabelledPredictions) -> tuple[str, ...]:
-    """Return the metric by which inverted labels are found."""
+    """Return the metric that shows inverted labels, the ROC AUC, where it is defined."""
     binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
     return ("roc_auc",) if binary else ()
 

@@ -45,22 +45,22 @@ _NO_POINTS = np.zeros(0)
 
 @dataclass(frozen=True, eq=False)
 class ColumnProfile:
-    """One column of a reference, or of a window as the reference counts it.
+    """One column of a reference, or of a window counted in the reference's cells and bins.
 
     Parameters
     ----------
     dtype
         Name of its polars type.
     binning
-        Its cells and bins.
+        The cells and bins in which the column is counted.
     counts
-        Its counts.
+        The counts of the column's rows.
     facts
         Of a numeric column: mean, std, min, median, max; None where not finite.
     unseen
         Some categories that the reference lacks, most frequent first.
     crossing
-        From :func:`correct_crossings`.
+        The correction of a window's Wasserstein distance, from :func:`correct_crossings`.
     only_category
         The one category of a categorical column; None when it has several.
     """
@@ -75,7 +75,7 @@ class ColumnProfile:
 
     @classmethod
     def from_series(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
-        """Count a column, in the bins of a reference if there is one."""
+        """Describe a column, counted in the cells and bins of a reference if one is passed."""
         kind, dtype = reference.binning.kind if reference else find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
             ordered, nulls, infinite = sort_numbers(column)
@@ -148,8 +148,8 @@ def build_profile(
         The training rows. Strings, booleans, categoricals and enums are compared by value and numbers by size; of other types, only nulls are
         compared.
     event_times
-        The time of each row, shape (rows,). Windows follow its own clock: pass New York's times for New York's days. None: thresholds allow for
-        chance alone, which is right for independent rows and alarms too often for others.
+        The time of each row, shape (rows,). Windows use the time zone of these times: pass New York's times for New York's days.
+        Without times, thresholds allow for chance alone. This is right for independent rows and alarms too often for dependent rows.
     outputs
         Predictions or labels of the same rows, compared as well where a window has them.
     window
@@ -207,7 +207,7 @@ def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, rol
 
 @dataclass(frozen=True, eq=False)
 class _CalibrationWindows:
-    """The rows that calibrate, and their windows: of real time, and of several random shuffles."""
+    """The rows that calibrate thresholds, with their windows of real time and of several random shuffles."""
 
     rows: np.ndarray
     real: np.ndarray | None
@@ -228,7 +228,7 @@ def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta)
 
 
 def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
-    """Return the window of each row, −1 for none, and the length of windows in seconds; None when there are fewer than two windows."""
+    """Return the window number of each row (−1 for none) and the window length in seconds; None with fewer than two windows."""
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
     at = clock.cast(pl.Datetime("us")).to_physical()
     first, last = at.min(), at.max()

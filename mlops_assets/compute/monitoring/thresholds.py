@@ -1,8 +1,8 @@
 """The distance of a window that counts as drift, learned from windows of the reference.
 
-Tests that assume independent rows alarm on every real week: weather, schedules and campaigns make the rows of one day alike. So the
-reference is cut into windows of real time, and each is compared with all the others. The same rows in random windows of the same sizes
-show what chance alone does, and how that depends on the number of rows.
+Tests that assume independent rows alarm on every real week: weather, schedules and campaigns correlate the rows of one day. So the
+reference is cut into windows of real time, and each window is compared with all the others. Random windows of the same rows and sizes
+show the distances that chance alone gives, and how they depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class ExponentialTail:
     Parameters
     ----------
     level, excess
-        The tail begins at ``level``; above it the statistic exceeds it by ``excess`` on average.
+        The tail begins at ``level``. A value in the tail exceeds ``level`` by ``excess`` on average.
     above, windows
-        How many of how many windows are in the tail.
+        The number of windows in the tail, and of all windows of the sample.
     """
 
     level: float
@@ -50,7 +50,7 @@ class ExponentialTail:
 
     @classmethod
     def fit(cls, values: np.ndarray, share: float = _TAIL_SHARE) -> ExponentialTail:
-        """Fit the tail of a sample, shape (windows,), to this share of it."""
+        """Fit the tail to the highest values of a sample, shape (windows,); ``share`` of the sample is in the tail."""
         ordered = np.sort(values)
         above = max(1, int(len(ordered) * share))
         level = float(ordered[-above - 1])
@@ -58,11 +58,14 @@ class ExponentialTail:
 
     @property
     def share(self) -> float:
-        """The probability that a further window is in the tail."""
+        """The probability that a new window is in the tail."""
         return self.above / (self.windows + 1)
 
     def quantile(self, rate: float) -> float:
-        """Return what a further window exceeds with probability ``rate``: the predictive quantile, which allows for the fitted mean's error."""
+        """Return the value that a new window exceeds with probability ``rate``.
+
+        This is the predictive quantile, which allows for the error of the fitted mean.
+        """
         if rate >= self.share:
             return self.level
         return self.level + self.above * self.excess * math.expm1(math.log(self.share / rate) / self.above)
@@ -70,7 +73,7 @@ class ExponentialTail:
     def leave_one_out_rates(self, values: np.ndarray) -> np.ndarray:
         """Return, for each window of the sample, its exceedance probability under the other windows; at most the tail's share.
 
-        A tail that was fitted to a window rates it as less extreme than it is.
+        A tail fitted to a sample with a window overstates this window's exceedance probability.
         """
         beyond = np.maximum(values - self.level, 0)
         others = max(self.above - 1, 1)
@@ -90,15 +93,15 @@ class DriftCalibration:
     tails
         Tails of the squared distances of random windows, in units of their mean square; one for each statistic.
     effective_tests
-        The number of independent statistics that they are worth together.
+        The effective number of independent tests among the column's statistics.
     distances
-        Distance of each reference window to the others, shape (statistics, windows); no window without times.
+        Distance of each reference window to the others, shape (statistics, windows); without event times, there are 0 windows.
     variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
         Whether every window had a value.
     ever_constant
-        Whether any window of real time had one value only.
+        Whether any window of real time had only one distinct value.
     """
 
     chance: np.ndarray
@@ -110,7 +113,10 @@ class DriftCalibration:
     ever_constant: bool = False
 
     def chance_limits(self, variances: np.ndarray, rate: float) -> np.ndarray:
-        """Return what random rows exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
+        """Return the limit of each statistic, shape (statistics, windows).
+
+        Random rows exceed any of the limits with probability ``rate``. ``variances`` has the same shape.
+        """
         units = np.array([tail.quantile(rate / self.effective_tests) for tail in self.tails]) * self.chance
         result: np.ndarray = np.sqrt(units[:, None] * variances)
         return result
@@ -131,7 +137,7 @@ class DriftCalibration:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> DriftCalibration:
-        """Return a stored calibration; a statistic that was added to the table since then is not calibrated."""
+        """Return a stored calibration; a statistic that the table of statistics gained later is not calibrated."""
         by_name = stored.get("statistics") or _name_statistics(stored)
         found = [by_name.get(statistic.name) for statistic in deciding_statistics()]
         windows = max((len(one["strays"]) for one in by_name.values()), default=0)
@@ -162,14 +168,14 @@ def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """What each statistic of each column must exceed to count as drift; NaN where it is not calibrated and so does not decide.
+    """The threshold of each statistic of each column; NaN for a statistic that is not calibrated and does not decide.
 
     Parameters
     ----------
     limits
         Shape (columns, statistics).
     capped
-        Where the reference has too few windows for the stated rate, so that a cap gives the limit; shape (columns, statistics).
+        Whether each limit is a cap, because the reference has too few windows for the stated rate; shape (columns, statistics).
     needed
         How many reference windows the stated rate needs; 0 when chance alone decides.
     """
@@ -182,12 +188,12 @@ class Thresholds:
 def compute_thresholds(
     calibrations: Sequence[DriftCalibration], variances: np.ndarray, rate: float, min_effects: np.ndarray, maxima: np.ndarray | None = None
 ) -> Thresholds:
-    """Return what each statistic of each column must exceed to count as drift.
+    """Return the thresholds that the statistics of a window must exceed to count as drift.
 
     Parameters
     ----------
     calibrations
-        Of each column.
+        The calibration of each column.
     variances
         From :func:`sampling_variances` for the window to judge, shape (columns, statistics).
     rate
@@ -203,15 +209,15 @@ def compute_thresholds(
 
     Notes
     -----
-    A threshold is at least the minimum effect, and at least what random rows exceed with probability ``rate / columns``. Where reference
-    windows exceed that, their own tail decides: with b the mean square by which they differ beyond chance, the threshold is
-    c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / m, where m is the effective number of independent tests
-    (Cheverud 2001, Nyholt 2004, here read off the windows). It is extrapolated from an exponential tail, unless there are more than
-    m / rate windows. c allows for a reference of few windows whose neighbours are alike.
+    A threshold is at least the minimum effect, and at least the value that random rows exceed with probability ``rate / columns``.
+    Where reference windows exceed this bound, their own tail gives the threshold: with b the mean square by which they differ beyond
+    chance, the threshold is c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / m, where m is the effective number of
+    independent tests (Cheverud 2001, Nyholt 2004), here estimated from the windows. q is extrapolated from an exponential tail, unless
+    there are more than m / rate windows. c allows for a reference of few windows whose neighbours are correlated.
 
     An extrapolation from few windows can leave the range of the statistic. So no threshold lies further than three quarters of the way from the
-    largest distance of a reference window to the largest attainable one. One in n + 1 windows without drift exceeds the largest distance of n
-    windows of any statistic; a quarter of these, or fewer, exceed the threshold.
+    largest distance of a reference window to the largest attainable one. Without drift, one in n + 1 windows exceeds the largest
+    distance of n windows in a statistic. At most a quarter of these windows exceed the threshold.
     """
     shape = (len(calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
@@ -236,7 +242,7 @@ def compute_thresholds(
 
 
 def _cap(observed: float, largest: float) -> float:
-    """Return three quarters of the way from the largest observed distance to the largest attainable one, never above the latter."""
+    """Return the cap of a threshold, three quarters of the way from the largest observed to the largest attainable distance."""
     return observed + _CAP * (largest - observed) if observed < largest else largest
 
 
@@ -248,9 +254,10 @@ def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) ->
     min_rates
         The minimum rate of each window, shape (windows,).
     share
-        Of the windows, at which n is read off: rarer ones are few, and show one column's tail rather than what columns share.
+        The share of windows at which n is estimated. A smaller share has few windows and shows one column's tail, not the correlation
+        of columns.
     maximum
-        How many tests there are.
+        The number of tests, which n does not exceed.
     """
     at = float(np.quantile(min_rates, share))
     return min(max(share / at, 1.0), float(max(maximum, 1)))
@@ -258,7 +265,7 @@ def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) ->
 
 @dataclass(frozen=True, eq=False)
 class _WindowTail:
-    """A statistic with some reference windows beyond what chance explains."""
+    """The tail of a statistic whose distances in some reference windows are larger than chance explains."""
 
     statistic: int
     beyond: float  # b
@@ -280,10 +287,11 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
 
 
 def _allow_for_few(values: np.ndarray) -> float:
-    """Return by how much further windows differ than those that the reference consists of.
+    """Return the factor c by which a new window's distance exceeds the distance of a reference window.
 
-    These pull the reference to themselves, by 1 / n in the mean square, and a further one is as much off: √((1 + 1/n) / (1 − 1/n)). Each window
-    is worth (1 − r) / (1 + r) when neighbours are correlated by r (Bayley and Hammersley 1946).
+    The reference contains its own windows, which lowers their mean square distance by 1 / n; that of a new window is higher by 1 / n.
+    So c = √((1 + 1/n) / (1 − 1/n)). When neighbours have correlation r, n is the number of windows times (1 − r) / (1 + r) (Bayley and
+    Hammersley 1946).
     """
     centred = values - values.mean()
     square = float(centred @ centred)
@@ -298,15 +306,15 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
     Parameters
     ----------
     binning
-        Of the column.
+        The binning of the column.
     column
-        Rows of the reference.
+        The column's rows in the reference.
     spread
-        Its standard deviation.
+        The standard deviation of the column.
     real
         The window of real time of each row, from 0, shape (rows,); None without times.
     shuffled
-        The same for windows of random rows, several times, shape (shuffles, rows).
+        The random window of each row in each of several shuffles, shape (shuffles, rows).
 
     Returns
     -------
@@ -336,7 +344,10 @@ def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
 
 
 def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return distance and sampling variance of each window to the others, shape (statistics, windows), and whether all windows have values."""
+    """Return the distance of each window to the others and its sampling variance, shape (statistics, windows).
+
+    The third value is whether every window has values.
+    """
     names = [statistic.name for statistic in deciding_statistics()]
     distances, variances, filled = [], [], True
     for comparison in _batch_comparisons(index, spread, cuts):
@@ -348,7 +359,7 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
 
 
 def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
-    """Yield windows with the rest of the reference, a few cuts at a time."""
+    """Yield the comparisons of windows with the rest of the reference, a few of ``cuts`` at a time."""
     whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1
     together = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))

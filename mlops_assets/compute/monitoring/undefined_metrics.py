@@ -1,4 +1,4 @@
-"""Metrics that scikit-learn sets to 0 where they are undefined: a window without positive labels or predictions is no breach."""
+"""Find undefined metrics that scikit-learn reports as 0, so that a window without positive labels or predictions is no breach."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEED_PREDICTED = frozenset({"precision"})
 
 
 def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
-    """Return metric → why it is undefined: it needs a second label, or a positive label or prediction.
+    """Return the undefined metrics, each with the reason: no second label, no positive label or no positive prediction.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, 
     labelled
         Predictions with their labels.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
     """
     if labelled.classes is None or len(labelled.classes) != 2 or not len(labelled.y):
         return {}

@@ -43,9 +43,9 @@ def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     confidence
         The confidence level.
     blocks
-        Blocks of time that are left out whole; None when rows are independent.
+        Blocks of time, whose rows are left out together; None when rows are independent.
     measure
-        Evaluates rows.
+        Function that evaluates the metrics on some rows.
     """
     rows = len(split.y)
     chosen = np.random.default_rng(0).permutation(rows)[:MAX_ROWS]

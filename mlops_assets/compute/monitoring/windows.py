@@ -1,4 +1,4 @@
-"""What a monitor measures: the predictions of one version in one window, next to that version's reference and to the labels.
+"""Measure the predictions of one version in one window: drift from the version's reference, and performance by the labels.
 
 Nothing here reads a store or writes to one, so that a monitor's steps and a replay of its history call the same functions.
 """
@@ -30,13 +30,13 @@ class PredictionWindow:
     Parameters
     ----------
     partition, span
-        The window and its time.
+        The partition key of the window, and its time span.
     version
         The version that predicted; None when nothing was predicted.
     rows
-        Its predictions, under the names that they have in memory.
+        The version's predictions, with the column names that they have in memory.
     fitted
-        Whether the version was fitted on each row: these rows are no evidence about it.
+        Whether the version was fitted on each row; such rows are not judged.
     event_timestamp
         The column with the time of each row; empty when it has none.
     shared
@@ -64,18 +64,18 @@ class PredictionWindow:
 
 @dataclass(frozen=True, eq=False)
 class VersionReference:
-    """What is stored of a version for its monitors.
+    """The stored profile, metrics and classes of a version, with which monitors compare its windows.
 
     Parameters
     ----------
     profile
         From :func:`mlops_assets.compute.monitoring.profile.build_profile`; None when none is stored.
     metrics
-        Metric → what the version reached on its holdout.
+        Metric → the version's value on its holdout.
     classes, positive
         Of a classifier: its classes in order, and the positive one of two.
     note
-        What a drift report says besides, e.g. that the profile is calibrated on other windows.
+        A further sentence for the drift report, e.g. that the profile is calibrated on other windows.
     """
 
     profile: Mapping[str, Any] | None = None
@@ -95,7 +95,7 @@ class LabelTable:
 
 @dataclass(frozen=True, eq=False)
 class WindowMeasurement:
-    """What was measured of one version in one window; None for a report that was not asked for."""
+    """The drift and performance reports of one version in one window; None for a report that was not requested."""
 
     window: PredictionWindow
     drift: DriftReport | None = None
@@ -103,12 +103,12 @@ class WindowMeasurement:
 
     @property
     def drift_record(self) -> WindowReport | None:
-        """The drift report as decisions read it; None when there is none."""
+        """The drift report as a record for decisions; None without a drift report."""
         return None if self.drift is None else self._record(DRIFT, self.drift.state, self.drift.summary)
 
     @property
     def performance_record(self) -> WindowReport | None:
-        """The performance report as decisions read it; None when no expectation was judged."""
+        """The performance report as a record for decisions; None when no expectation was judged."""
         report = self.performance
         return None if report is None or not report.verdicts else self._record(PERFORMANCE, report.state, report.summary)
 
@@ -129,7 +129,7 @@ def split_windows(
     times
         The time of each row, shape (rows,).
     fitted
-        Whether the version that predicted a row was fitted on it, shape (rows,).
+        Whether the version that predicted a row was fitted on the same row, shape (rows,).
     windows
         Partition and time of each window.
     event_timestamp
@@ -159,13 +159,13 @@ def measure_window(
     Parameters
     ----------
     monitor
-        What is expected.
+        The monitor, with its expectations.
     window
         The predictions.
     reference
-        Of the version that predicted.
+        The reference of the version that predicted.
     labels
-        With which performance is measured; not measured when None.
+        The labels that performance is measured by; performance is not measured when None.
     drift
         Whether drift is measured.
 

@@ -46,7 +46,7 @@ def _markdown_lines(card: Card) -> Iterator[str]:
 
 
 def _fence(code: str) -> tuple[str, ...]:
-    """Return code between fences that are longer than any in it."""
+    """Return the lines of a fenced code block, whose fence is longer than any run of backticks in the code."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
     return f"{fence}sh", *code.splitlines(), fence
 
@@ -59,7 +59,7 @@ def _table_lines(table: CardTable) -> Iterator[str]:
 
 
 def _escape_line(text: str) -> str:
-    """Return a text for the start of a line, where it starts no list and no heading."""
+    """Return a text escaped for the start of a line, so that Markdown reads no list or heading."""
     return _BLOCK_START.sub(lambda found: f"{found[1][:-1]}\\{found[1][-1]}", _escape(text))
 
 
@@ -68,7 +68,7 @@ def _escape(text: str) -> str:
 
 
 def _cell_class(table: CardTable, heading: str, cell: str | None = None) -> str | None:
-    """Return the CSS class of a cell, or of a heading when there is no cell: a verdict, a number, or a word too long for its column."""
+    """Return the CSS class of a cell, or of its heading when ``cell`` is None: for a verdict, a number or a long word."""
     if not heading and cell in ("passed", "failed"):
         return cell
     if heading in table.numeric:

@@ -36,13 +36,13 @@ def data_section(  # noqa: PLR0913  (the facts of the rows)
     table
         The training set.
     parts
-        Its parts by name; empty parts are not shown.
+        The parts of the training set by name; empty parts are not shown.
     event_timestamp, label
         Column names.
     kind
         From :func:`mlops_assets.compute.training.probabilities.task_of`.
     refitted
-        Whether the served model was fitted again on all parts after the gates.
+        Whether the served model was refitted on all parts after it passed the gates.
     """
     fitted = "The model was fitted on train and evaluated on holdout."
     again = " The served model was fitted again on all parts after the gates passed." if refitted else ""
@@ -123,11 +123,11 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     Parameters
     ----------
     evaluation
-        Of the holdout.
+        The evaluation on the holdout.
     intervals
         Metric → bounds of its 95 % confidence interval.
     method
-        What the intervals are over, such as independent rows.
+        The unit that the bootstrap resamples, such as independent rows.
     """
     baseline, headings = dict(evaluation.baseline), ("metric", "holdout", "95 % CI", "baseline (Dummy)")
     rows = tuple(
@@ -231,7 +231,7 @@ def limits_section(limits: Sequence[str], warnings: Sequence[str], looked_for: S
     warnings
         Findings of the checks.
     looked_for
-        What was checked.
+        The problems that the checks look for.
     """
     nothing = () if limits else ("No limits are declared. Declare what the model must not be used for with limits=.",)
     unknown = () if looked_for else ("Leakage was not checked.",)

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: no script, colours from the page's style sheet, a text for those who do not see them."""
+"""Small charts as inline SVG: no script, colours from the page's style sheet, and a text alternative."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Point:
     Parameters
     ----------
     label
-        The window.
+        The name of the window.
     value
         None where it is not known.
     low, high
@@ -48,11 +48,11 @@ class Line:
     Parameters
     ----------
     label
-        Whose it is.
+        The name of the line, such as the run.
     x, y
-        In the order of x; what is not finite is a gap.
+        The line's points in the order of x; a value that is not finite makes a gap.
     kind
-        Its class in the style sheet.
+        The line's class in the style sheet.
     """
 
     label: str
@@ -62,14 +62,14 @@ class Line:
 
 
 def columns(bars: Sequence[HistogramBar], label: str) -> str:
-    """Return a histogram: wide bars of the reference, narrow ones of the window in front.
+    """Return a histogram as SVG: wide bars of the reference, with the window's narrow bars in front.
 
     Parameters
     ----------
     bars
         In order of the values.
     label
-        What it shows, in words.
+        The text alternative: what the chart shows.
     """
     width, height, foot = 320.0, 96.0, 18.0
     slot = width / max(len(bars), 1)
@@ -90,14 +90,14 @@ def columns(bars: Sequence[HistogramBar], label: str) -> str:
 
 
 def rows(bars: Sequence[HistogramBar], label: str) -> str:
-    """Return horizontal bars with their names: for categories.
+    """Return a bar chart of categories as SVG: horizontal bars with their names.
 
     Parameters
     ----------
     bars
         Most frequent first.
     label
-        What it shows, in words.
+        The text alternative: what the chart shows.
     """
     width, line, left = 320.0, 19.0, 92.0
     top = max((share for bar in bars for share in (bar.reference, bar.current)), default=0) or 1.0
@@ -116,16 +116,16 @@ def rows(bars: Sequence[HistogramBar], label: str) -> str:
 
 
 def strip(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
-    """Return a statistic of this window among those of the reference's windows, with the threshold.
+    """Return a drift statistic of this window, those of the reference windows and the threshold on one axis, as SVG.
 
     Parameters
     ----------
     usual
-        Of windows of the reference.
+        The statistic's values in the reference windows.
     threshold, value
-        Of this window.
+        The threshold, and the statistic's value in this window.
     label
-        What it shows, in words.
+        The text alternative: what the chart shows.
     """
     width, middle = 320.0, 11.0
     limit = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MAX_THRESHOLDS) or 1.0
@@ -152,16 +152,16 @@ def strip(usual: Sequence[float], threshold: float, value: float, label: str) ->
 
 
 def history(points: Sequence[Point], bound: float | None, label: str) -> str:
-    """Return a metric over windows, with its intervals and the bound.
+    """Return a chart of a metric over windows as SVG, with its intervals and the bound.
 
     Parameters
     ----------
     points
         Oldest first; the last is this window.
     bound
-        The minimum that is good.
+        The minimum that the expectation allows.
     label
-        What it shows, in words.
+        The text alternative: what the chart shows.
     """
     width, height, left = 1040.0, 170.0, 48.0
     known = [x for p in points for x in (p.value, p.low, p.high) if x is not None] + ([bound] if bound is not None else [])
@@ -203,14 +203,14 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
 
 
 def lines(drawn: Sequence[Line], label: str) -> str:
-    """Return lines over common axes.
+    """Return a chart of lines over common axes, as SVG.
 
     Parameters
     ----------
     drawn
-        At most a few hundred points each; longer lines keep minimum and maximum of each stretch.
+        The lines. A line of more than a few hundred points is thinned to the minimum and maximum of each stretch.
     label
-        What they show, in words.
+        The text alternative: what the chart shows.
     """
     width, height, left = 340.0, 170.0, 50.0
     known = [(float(x), float(y)) for line in drawn for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
@@ -244,7 +244,7 @@ def lines(drawn: Sequence[Line], label: str) -> str:
 
 
 def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
-    """Return the stretches of a line between its gaps, thinned to what can be seen."""
+    """Return the stretches of a line between its gaps, thinned to at most about ``max_points`` points."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
@@ -262,14 +262,14 @@ def _thin(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, f
 
 
 def reliability(found: CalibrationCurve, label: str) -> str:
-    """Return predicted against observed, with the diagonal on which they agree.
+    """Return a reliability diagram as SVG: predicted against observed values, and the diagonal of perfect calibration.
 
     Parameters
     ----------
     found
         From :func:`calibration`.
     label
-        What it shows, in words.
+        The text alternative: what the chart shows.
     """
     side, left = 240.0, 40.0
     ends = [x for one in found.bins for x in (one.predicted, one.observed - 2 * one.error, one.observed + 2 * one.error)]
@@ -304,7 +304,7 @@ def _point_title(rows: int, predicted: float, observed: float) -> str:
 
 
 def _spread(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]]:
-    """Return the bars whose names fit below: all of few, else the first, the middle and the last."""
+    """Return the bars that get a name below the chart: all of at most eight bars, else the first, the middle and the last."""
     if len(bars) <= 8:
         return list(enumerate(bars))
     return [(i, bars[i]) for i in (0, len(bars) // 2, len(bars) - 1)]

@@ -18,14 +18,15 @@ _DETAILS = re.compile(r"&lt;(/?)(details|summary)&gt;")
 
 
 def render_candidate(text: str, folder: Path) -> str:
-    """Return a report as a page, its pictures within.
+    """Return a pull-request report as one HTML page with embedded pictures.
 
     Parameters
     ----------
     text
-        From :func:`mlops_assets.compute.pages.ci_report.render_report`; names and messages in it are escaped, and no HTML of others is let through.
+        From :func:`mlops_assets.compute.pages.ci_report.render_report`; names and messages in the text are escaped, and no other HTML
+        passes.
     folder
-        Where the paths of its pictures begin.
+        The folder that the paths of the report's pictures are relative to.
     """
     from markdown_it import MarkdownIt
     from markupsafe import Markup

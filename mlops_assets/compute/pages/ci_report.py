@@ -27,7 +27,7 @@ class MetricRow:
     Parameters
     ----------
     champion
-        On the same rows; None without a champion, NaN when undefined.
+        The champion's value on the same rows; None without a champion, NaN when undefined.
     low, high
         95 % confidence interval of candidate − champion; None when unknown.
     gates
@@ -83,7 +83,7 @@ class CiReport:
     pictures
         Title → path of an image, relative to the report.
     intervals
-        What the bootstrap resamples.
+        The unit that the bootstrap resamples.
     """
 
     model: str
@@ -131,7 +131,7 @@ def render_report(reports: Sequence[CiReport]) -> str:
 
 
 def escape_markdown(value: object) -> str:
-    """Return a text that Markdown shows literally: no markup, no mention, no new table row.
+    """Return a text escaped for Markdown, so that it makes no markup, no mention and no new table row.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (
 
 
 def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
-    """Yield a collapsed table, so that the verdict stays in view."""
+    """Yield the lines of a table that a reader unfolds, so that the verdict stays in view."""
     if not rows:
         if none:
             yield from (f"{title}: {none}.", "")

@@ -1,4 +1,4 @@
-"""Evidently's own data-drift report, made only on request: Evidently imports slowly and its report is several megabytes."""
+"""Evidently's data-drift report, rendered only on request: Evidently imports slowly, and its report has several megabytes."""
 
 from __future__ import annotations
 

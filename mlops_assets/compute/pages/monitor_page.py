@@ -1,4 +1,4 @@
-"""One window's reports as a page: light, self-contained, readable without colours, on paper and in the dark."""
+"""Render one window's reports as a self-contained page that is readable without colours, in print and in dark mode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class VersionReports:
     drift, performance
         The reports; None for one that does not exist (yet).
     history
-        The first metric of this and earlier windows, oldest first, this one last.
+        The first metric in this and earlier windows, oldest first; the last point is this window.
     """
 
     version: int | None
@@ -107,12 +107,12 @@ class _VersionSection:
 
 
 def render_monitor(page: MonitorPage) -> str:
-    """Return a window's reports as one HTML document without scripts and without anything to load.
+    """Return a window's reports as one HTML document that has no scripts and loads no other file.
 
     Parameters
     ----------
     page
-        Its content.
+        The content of the page.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def _drift_state(report: DriftReport | None) -> _State:
 
 
 def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
-    """Return the columns that get a card: drifted ones that cannot be drawn, then the most drifted ones that can."""
+    """Return the columns that get a card: drifted columns without a chart, then the most drifted columns with a chart."""
     drawn = [column for column in report.columns if column.bars][:MAX_CHARTS]
     return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *drawn]
 
@@ -238,7 +238,7 @@ def _percent(share: float) -> str:
 
 
 def _capped_text(report: DriftReport) -> str:
-    """Return which columns have too few reference windows, how they are judged instead, and how often that alarms without drift."""
+    """Return a text on the columns with too few reference windows: how they are judged, and how often this alarms without drift."""
     if not report.capped:
         return ""
     return (

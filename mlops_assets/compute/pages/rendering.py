@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates: every value is escaped unless it is our own SVG."""
+"""HTML pages from Jinja2 templates, which escape every value except SVG that this package draws."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401  (any value)
     Parameters
     ----------
     template
-        Its file name in ``templates/``.
+        The file name of the template in ``templates/``.
     values
         Escaped wherever the template shows them; ``markupsafe.Markup`` is trusted.
     """

@@ -55,7 +55,7 @@ class MetricComparison:
     Parameters
     ----------
     name
-        Of the metric.
+        The name of the metric.
     values
         One per run; None where a run lacks the metric.
     best
@@ -84,7 +84,7 @@ class ParamComparison:
 
 
 def smaller_is_better(metric: str) -> bool:
-    """Return whether the name of a metric is that of a loss or an error; ``neg_`` scores of scikit-learn are not.
+    """Return whether a metric is a loss or an error by its name; scikit-learn's ``neg_`` scores are neither.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ def plot_search(search: Search, trials: Sequence[Trial], metric: str) -> bytes:
     trials
         Ordered by number; trials without a finite value are left out.
     metric
-        Name of the score; greater is better.
+        Name of the score; a higher score is better.
     """
     from matplotlib.figure import Figure
 

@@ -11,7 +11,7 @@ def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFram
     Parameters
     ----------
     old, new
-        Rows with the same columns; of columns that only one has, and of types that differ, every row counts as changed.
+        Rows of both states. Every row counts as changed when only one state has a column, or when a column's types differ.
 
     Examples
     --------

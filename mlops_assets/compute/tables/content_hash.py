@@ -1,7 +1,7 @@
 """Content hashes of rows, equal for equal rows on every machine and with every library version.
 
-The bytes that are hashed are ours: for each column its name, logical type, validity and canonical values (little-endian
-numbers, UTF-8 text with lengths), of rows sorted by the key or by every column.
+This module defines the hashed bytes. They are each column's name, logical type, validity and canonical values: little-endian numbers,
+UTF-8 text with lengths. Rows are first sorted by the key or by every column.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def hash_slices(
     key
         As in :func:`content_hash`.
     types
-        Those of :func:`logical_types` when the rows were written, where the table's columns may have been widened since.
+        The result of :func:`logical_types` when the rows were written, for a table whose columns may have been widened later.
     """
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
     if frame.height:
@@ -114,7 +114,10 @@ def _sort_rows(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequ
 
 
 def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
-    """Return how many columns of a sort probably decide the order alone: the key, or one more than distinguish the first rows."""
+    """Return the number of leading sort columns that probably decide the order.
+
+    These are the key's columns. Without a key, they are the columns that distinguish the first rows, and one more.
+    """
     if keys:
         return keys
     sample = frame.head(_SAMPLE)
@@ -127,7 +130,10 @@ def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
 
 
 def _find_order(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.Series:
-    """Return the row numbers in the order of every column of ``by``; ``few`` of them are enough unless two rows agree in these."""
+    """Return the row numbers sorted by every column of ``by``.
+
+    The columns ``few``, the first of ``by``, are tried first: they give the same order unless two rows are equal in them.
+    """
     if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in few])) is not None:
         order = packed.arg_sort()
         in_order = packed.gather(order)
@@ -141,14 +147,14 @@ def _find_order(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl
 
 
 def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
-    """Return the row numbers in the order of some columns."""
+    """Return the row numbers sorted by the columns ``by``."""
     # Lists and structs have no order of their own: their text does.
     keys = [pl.Series(name, _to_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
     return pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True)).to_series()
 
 
 def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
-    """Return a number for each row that sorts like the columns, or the first of them; None where not even the first can be packed."""
+    """Return an integer per row that sorts like the columns, or like as many leading columns as fit; None when none fits."""
     packed, span = None, 1
     for series in columns:
         ranks = _rank(series)
@@ -159,7 +165,7 @@ def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
 
 
 def _rank(series: pl.Series) -> pl.Series | None:
-    """Return whole numbers from 0 that sort like the values, nulls last; None where that would cost as much as the sort."""
+    """Return whole numbers from 0 that sort like the values, nulls last; None when ranking would cost as much as sorting."""
     if series.dtype == pl.String:
         if series.head(_SAMPLE).n_unique() > _SAMPLE // 2:
             return None
@@ -176,7 +182,7 @@ def _rank(series: pl.Series) -> pl.Series | None:
 
 
 def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:
-    """Return whether two neighbours agree in the columns that the rows are sorted by."""
+    """Return whether two neighbouring rows are equal in the columns that the rows are sorted by."""
     equal = np.ones(max(ordered.height - 1, 0), dtype=bool)
     for name in by:
         equal &= ordered[name][1:].eq_missing(ordered[name][:-1]).to_numpy()

@@ -21,13 +21,13 @@ def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_b
     Parameters
     ----------
     frame
-        Rows as a function returned them; those with a null in the key are kept, for the rule on keys to refuse.
+        Rows as a function returned them; rows with a null in the key are kept, and the check of the key refuses them later.
     key
-        Columns that identify a row; a missing one leaves the frame as it is, for the same reason.
+        Columns that identify a row. If one is missing, the frame is returned unchanged, and the check of the key refuses it later.
     keep
-        Which row of a key counts.
+        Which row of each key to keep: ``first`` or ``last``.
     order_by
-        The column that orders the rows of a key; their order in the frame when None, and where values are equal. Null is the earliest.
+        The column that orders the rows of a key, nulls first. The order in the frame decides when None, and between equal values.
 
     Raises
     ------

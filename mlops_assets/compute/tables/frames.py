@@ -49,9 +49,10 @@ def collect(value: object, what: str) -> pl.DataFrame:
     Raises
     ------
     DataError
-        It is none of the four frame types, or a pandas frame has lost something already.
+        The result is none of the four frame types, or a pandas frame cannot be converted without a change, see
+        :func:`mlops_assets.compute.tables.strict_pandas.convert_pandas`.
     DefinitionError
-        A column has a name that no column of a user may have.
+        A column has a reserved name.
     """
     frame = _collect(value, what)
     check_columns(frame.columns, what)

@@ -46,9 +46,9 @@ def table_name(name: str, own: Sequence[str]) -> str:
     Parameters
     ----------
     name
-        In memory.
+        The name of the column in memory.
     own
-        The package's columns of such a table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
+        The columns that the package adds to this kind of table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
     """
     if _is_reserved(name, own):
         return name.removeprefix(OWN)

@@ -33,7 +33,7 @@ SCHEMA = pl.Schema(
 
 
 def hash_declaration(quality: Quality) -> str:
-    """Return a hash of the declaration of limits; a change makes them be learned again."""
+    """Return a hash of the declared quality limits; when the hash changes, limits are learned again."""
     return hashlib.sha256(repr(quality).encode()).hexdigest()
 
 
@@ -60,11 +60,11 @@ def learn_limits(
     Parameters
     ----------
     quality
-        What is declared, and the margin.
+        The declared limits, and the margin of learned limits.
     frame
         The rows of the reference period.
     time
-        Their event time.
+        The column of ``frame`` with the event time.
     windows
         The partitions of the reference period, oldest first.
     ignoring
@@ -115,7 +115,7 @@ def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple
 def find_limit_violations(
     frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit]
 ) -> Iterator[RuleViolation]:
-    """Yield broken limits: first those on rows, then those on partitions."""
+    """Yield the violations of limits: first of limits on rows, then of limits on partitions."""
     there = [limit for limit in limits if not limit.column or limit.column in frame.columns]
     for limit in limits:
         if limit not in there:

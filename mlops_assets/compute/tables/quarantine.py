@@ -52,8 +52,8 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into valid rows and quarantined rows.
 
-    Of rows with one key, every one is set aside: nothing says which is right. A row outside of every partition belongs to the nearest
-    one, a row without a time to the first.
+    All rows with a duplicate key are quarantined, because none is known to be right. A row outside of all partitions counts in the
+    nearest partition, a row without a time in the first.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
     table, windows, limits
         As in :func:`mlops_assets.compute.tables.verify.verify`.
     run_id, now
-        Who sets them aside, and when.
+        The run that quarantines the rows, and its time.
     found
-        The violations of these rows, where they are known already.
+        The violations of these rows from an earlier call of :func:`find_violations`; found here when None.
 
     Returns
     -------
     polars.DataFrame, polars.DataFrame
-        The good rows, and the others as the quarantine table holds them: one for each row, with every reason.
+        The valid rows, and the rows of the quarantine table: one per invalid row, with all its reasons.
     """
     warns = table.quality is not None and not table.quality.blocks
     found = list(find_violations(frame, table, windows, limits=limits)) if found is None else found
@@ -112,15 +112,15 @@ def quarantine_outcome(
     Parameters
     ----------
     refused
-        The rows that were set aside.
+        The quarantined rows.
     counts
-        How many rows each partition had, good and bad.
+        The number of valid and invalid rows of each partition.
     windows
         The partitions.
     share
         Maximum share of a partition that may be quarantined.
     name
-        Of the dataset.
+        The name of the dataset.
     """
     if refused.is_empty():
         return Outcome(NO_QUARANTINED_ROWS, passed=True, blocking=False, facts={"rows": 0})

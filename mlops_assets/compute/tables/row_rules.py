@@ -30,17 +30,17 @@ class RuleViolation:
     Parameters
     ----------
     check
-        The asset check that it belongs to.
+        The asset check that the rule belongs to.
     column
-        Which column; the columns of the key together.
+        The column that breaks the rule; for the key, its columns joined by commas.
     rule
         The rule in words, for the quarantine.
     message
-        Column, first bad value, how many, and the rule.
+        The message: column, first bad value, number of bad rows, and the rule.
     hint
         What to do about it.
     rows
-        True where a row breaks it; None when the whole table does, so that no row can be set aside for it.
+        Whether each row breaks the rule; None when the table as a whole breaks it, so that no row can be quarantined.
     """
 
     check: str
@@ -52,7 +52,7 @@ class RuleViolation:
 
 
 def find_schema_violations(frame: pl.DataFrame, schema: Any) -> Iterator[RuleViolation]:  # noqa: ANN401  (a pandera model)
-    """Yield broken rules of a pandera schema; missing columns alone, because other rules would repeat them."""
+    """Yield the violations of a pandera schema; when columns are missing, only these violations."""
     from pandera.errors import SchemaError, SchemaErrors
 
     required = [name for name, column in schema.to_schema().columns.items() if column.required and not column.regex]
@@ -81,7 +81,7 @@ def _schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa
 
 
 def _schema_hint(error: Any) -> str:  # noqa: ANN401
-    """Return a hint for a broken rule, or for a check that raised."""
+    """Return a hint for a value that breaks a rule, or for a check that raised an exception."""
     if _check_raised(error):
         text = re.sub(r'^[A-Za-z]+\("?', "", error.failure_cases)
         return f"correct the check: {find_hint(text)}"
@@ -106,13 +106,13 @@ def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
 
 
 def _check_raised(error: Any) -> bool:  # noqa: ANN401
-    """Return whether a check raised instead of finding a bad value."""
+    """Return whether a check raised an exception rather than finding a bad value."""
     reason = getattr(getattr(error, "reason_code", None), "name", "")
     return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)
 
 
 def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[RuleViolation]:
-    """Yield violations of the key; ``time`` is the event time."""
+    """Yield violations of the key: missing, floating-point or null columns, and duplicates; ``time`` is the event-time column."""
     if missing := [c for c in key if c not in frame.columns]:
         yield missing_column_violation("key", missing[0], frame)
         return
@@ -226,7 +226,7 @@ def is_utc(dtype: pl.DataType) -> bool:
 
 
 def merge_windows(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
-    """Return windows in order, adjacent ones join_windows."""
+    """Return the time windows in order, with adjacent windows joined."""
     return join_windows(window for _, window in windows if window is not None)
 
 

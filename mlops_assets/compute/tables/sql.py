@@ -22,7 +22,7 @@ def find_table_names(query: str) -> tuple[str, ...]:
     Raises
     ------
     DefinitionError
-        It is not one SELECT that DuckDB can parse.
+        The query is not a single SELECT that DuckDB can parse.
     """
     import duckdb
 
@@ -46,16 +46,16 @@ def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow
     query
         One SELECT.
     tables
-        What it reads, by name.
+        Name → frame of each table that the query reads.
     window
-        Its variables ``window_start`` and ``window_end``.
+        The values of the query's variables ``window_start`` and ``window_end``.
     what
-        Whose query it is, for messages.
+        The asset with the query, for messages.
 
     Raises
     ------
     DataError
-        It fails.
+        The query fails.
     """
     import duckdb
 

@@ -54,7 +54,7 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
     Raises
     ------
     DataError
-        As there, except for NUL characters.
+        As in :func:`normalize`, except for NUL characters.
     """
     _check_names(frame.columns)
     wanted = {name: _find_stored_type(name, dtype) for name, dtype in frame.schema.items()}
@@ -63,7 +63,7 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
-    """Return the number of times per column that lose digits at microseconds; columns that lose none are left out."""
+    """Return the number of times that lose nanoseconds in the lake, for each column with such times."""
     counts = {
         name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _iterate_nanosecond_times(frame[name]))
         for name in frame.columns
@@ -72,7 +72,7 @@ def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
 
 
 def stored_type(dtype: pl.DataType) -> pl.DataType:
-    """Return the stored type of ``dtype``; raise TypeError with the offending inner type when there is none."""
+    """Return the type in which the lake stores ``dtype``; raise TypeError with the unsupported inner type when there is none."""
     if isinstance(dtype, _KEPT_TYPES) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
         return dtype
     if isinstance(dtype, pl.Datetime):

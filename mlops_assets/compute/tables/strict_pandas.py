@@ -16,20 +16,20 @@ _SUSPECT_KINDS = ("mixed", "datetime", "bytes", "date", "unknown")
 
 
 def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
-    """Return a pandas frame as a polars one.
+    """Return a pandas frame as a polars frame.
 
     Parameters
     ----------
     frame
         A pandas frame.
     what
-        Who returned it, for messages.
+        The asset or function that returned the frame, for messages.
 
     Raises
     ------
     DataError
-        The index is more than a count of rows; two columns have one name; a column mixes types, or times with and without a time zone; text is not UTF-8; whole numbers above
-        2^53 have become floats.
+        The index is not a plain row number; two columns have one name; a column mixes types, or times with and without a time zone;
+        text is not UTF-8; whole numbers above 2^53 have become floats.
     """
     _refuse_index(frame.index, what)
     twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
@@ -44,7 +44,7 @@ def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a p
 
 
 def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
-    """Refuse an index, which polars and the lake would lose."""
+    """Raise DataError for an index that polars and the lake would lose."""
     import pandas as pd
 
     unnamed = not any(name is not None for name in index.names)
@@ -77,7 +77,7 @@ def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: AN
 
 
 def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
-    """Return the kind of values in an object column; refuse more than one."""
+    """Return the kind of the values in an object column; raise DataError when there are several kinds."""
     first: dict[str, int] = {}
     for number, kind in _iterate_kinds(values):
         first.setdefault(kind, number)
@@ -116,7 +116,7 @@ def _iterate_kinds(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
 
 
 def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
-    """Refuse integers that pandas turned into floats because of a null, where floats cannot represent them exactly."""
+    """Raise DataError for integers that pandas converted to floats because of a null and that floats cannot represent exactly."""
     if not values.isna().any():
         return
     there = values.dropna()

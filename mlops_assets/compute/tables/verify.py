@@ -38,13 +38,13 @@ class Outcome:
     passed
         Whether the rule holds.
     message
-        When it does not: partition, column, first bad value and the rule.
+        The message of a failed check: partition, column, first bad value and the rule.
     hint
         What to do about it.
     blocking
         Whether a failure keeps the data from being committed.
     serious
-        Whether a failure that does not block is an error all the same, not a warning.
+        Whether a failure that does not block has the severity of an error rather than of a warning.
     facts
         Figures for the asset check's metadata.
     """
@@ -85,13 +85,13 @@ def verify(
     frame
         Collected rows of all ``windows``.
     table
-        Schema, key and times that were declared.
+        The table's declaration: schema, key and times.
     windows
         Partition key and window of every partition that is about to be written; the window is None when unpartitioned.
     limits
-        Of quality: those that were learnt, and those declared; the declared ones when None.
+        The quality limits, learned and declared; only the declared limits when None.
     found
-        The violations of these rows, where :func:`find_violations` has found them already.
+        The violations of these rows from an earlier call of :func:`find_violations`; found here when None.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Read parameters and per-iteration scores from a fitted estimator.
 
-Estimators are known by what they have, not by their classes: nothing is imported for this.
+Estimators are recognized by their attributes, not by their classes, so that no library is imported.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class TrainingLog:
     Parameters
     ----------
     params
-        By name, those of a pipeline's step as ``step__name``.
+        Name → value; a parameter of a pipeline's step has the name ``step__name``.
     metrics
-        Single figures, such as the best iteration.
+        Name → single value, such as the best iteration.
     curves
-        By metric, one value an iteration.
+        Metric → one value per iteration.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any esti
     Parameters
     ----------
     estimator
-        Fitted.
+        A fitted estimator.
     """
     inner = _unwrap_fitted(estimator)
     params = {name: value for name, value in _read_params(estimator) if _is_plain(value)}
@@ -126,7 +126,7 @@ def _to_floats(values: Any) -> list[float]:  # noqa: ANN401
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a parameter is a value rather than an estimator, whose parameters are listed separately."""
+    """Return whether a parameter is a plain value; the parameters of an inner estimator are listed separately."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(inner) for inner in value)
     return value is not None and not hasattr(value, "get_params")

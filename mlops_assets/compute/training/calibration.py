@@ -18,7 +18,7 @@ class CalibrationBin:
     rows
         How many.
     predicted, observed
-        Mean prediction, and share that came true (mean label of a number).
+        The mean prediction, and the share of positive rows; for numbers, the mean label.
     error
         Standard error of ``observed``.
     """
@@ -36,10 +36,10 @@ class CalibrationCurve:
     Parameters
     ----------
     error
-        Expected calibration error: the mean over all rows of the distance between the mean prediction of their range and what was observed in it; a
-        share for probabilities, in units of the label for numbers.
+        Expected calibration error: the mean absolute difference of ``predicted`` and ``observed`` over the bins, weighted by rows. The
+        unit is a share for probabilities, and that of the label for numbers.
     bins
-        Ranges of equally many predictions, ascending.
+        Quantile bins with equally many predictions each, ascending.
     """
 
     error: float
@@ -58,8 +58,8 @@ def calibrate(predicted: np.ndarray, happened: np.ndarray) -> CalibrationCurve:
 
     References
     ----------
-    Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning. Ranges hold equally many rows rather than
-    being equally wide, as in Nguyen and O'Connor (2015): none is empty.
+    Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning. Bins hold equally many rows
+    rather than having equal width, as in Nguyen and O'Connor (2015), so that no bin is empty.
     """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(predicted) else np.zeros(0)
     place = np.searchsorted(edges, predicted, side="left")

@@ -20,7 +20,7 @@ _MULTICLASS = {"roc_auc": "roc_auc_ovr", **{name: f"{name}_macro" for name in ("
 
 
 def class_names(classes: Any) -> list[str]:  # noqa: ANN401  (an estimator's classes)
-    """Return classes as names of the fields of ``probabilities``."""
+    """Return the field names of ``probabilities``, one for each class."""
     return [str(value) for value in np.asarray(classes).tolist()]
 
 
@@ -30,7 +30,7 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
     Parameters
     ----------
     classes
-        In the estimator's order.
+        The classes in the estimator's order.
     declared
         ``@ml.model(positive=...)``; the second class when None.
     """
@@ -41,14 +41,15 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
 
 
 def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
-    """Return the class that metrics see as True; None where they see labels unchanged.
+    """Return the class to encode as True for metrics; None when metrics get the labels unchanged.
 
-    Labels are seen as they are where there are not two classes, where some label is neither, and where scikit-learn understands them anyway.
+    Labels stay unchanged when there are not two classes, when some label is neither class, and when scikit-learn knows their positive
+    class.
 
     Parameters
     ----------
     classes
-        In the estimator's order; None of a regressor.
+        The classes in the estimator's order; None for a regressor.
     y
         The labels.
     declared
@@ -67,7 +68,8 @@ class TwoClasses:
     Parameters
     ----------
     model
-        Fitted, or what it answered: its arguments are passed on as they are.
+        A fitted classifier, or a :class:`mlops_assets.compute.training.responses.CachedPredictor` of one; arguments of its methods are
+        passed on unchanged.
     positive
         From :func:`class_to_encode`.
     """
@@ -111,12 +113,12 @@ class TwoClasses:
 
 
 def wrap_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
-    """Return a model with encoded labels; the model itself where labels stay unchanged."""
+    """Return a model that predicts encoded labels; the model itself when ``encoded`` is None."""
     return model if encoded is None else TwoClasses(model, encoded)
 
 
 def encode_labels(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (any label)
-    """Return labels as metrics see them."""
+    """Return labels as True for the class ``encoded`` and False for the other; unchanged when ``encoded`` is None."""
     return y if encoded is None else np.asarray(y == encoded)
 
 
@@ -126,9 +128,9 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     Parameters
     ----------
     where
-        Whose labels they are, for the message.
+        The training set or model with these labels, for the message.
     label
-        Their column.
+        The column of the labels.
     parts
         The labels of train, validation and holdout.
     metrics
@@ -139,7 +141,8 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     Raises
     ------
     DataError
-        ``positive`` is no label or there are not two, a metric needs a positive class and none is known, or two classes have one name.
+        ``positive`` is not among the labels, or the labels do not have two classes. A metric needs a positive class and none is known.
+        Two classes have the same name as text.
     """
     found = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
     several = f"column '{label}' holds {_list_values(found)}"

@@ -20,16 +20,16 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True)
 class RecordChange:
-    """One field of the record with another value.
+    """A field of the record whose value differs in the reproduced training.
 
     Parameters
     ----------
     field
         Such as ``packages.scikit-learn``.
     was, now
-        As recorded, and as found.
+        The recorded value, and the value in the reproduced training.
     cause
-        Whether it decides what is trained; threads and hardware are circumstances.
+        Whether the field decides the trained model. Threads and hardware are circumstances, not causes.
     """
 
     field: str
@@ -46,7 +46,8 @@ class TrainingComparison:
     ----------
     verdict
         ``IDENTICAL``: every probe prediction and every metric is equal to the last bit, and nothing that decides a training differs.
-        ``EQUIVALENT``: something differs, and predictions and metrics are within ``TOLERANCE``. ``DIFFERENT``: they are not.
+        ``EQUIVALENT``: something differs, but predictions and metrics agree within ``TOLERANCE``. ``DIFFERENT``: predictions or metrics
+        differ by more.
     differences
         In causal order.
     largest
@@ -70,8 +71,8 @@ def compare_trainings(was: Mapping[str, Any], now: Mapping[str, Any]) -> Trainin
     ----------
     was, now
         A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows (probabilities, where there are any),
-        ``labels`` (what ``predict`` says of them; not compared where a record has none), and ``metrics``. Of a version that was fitted again
-        also ``refit``, with predictions and labels of the second fit.
+        ``labels`` (what ``predict`` returns for these rows; not compared when the record has none), and ``metrics``. A refitted version
+        also has ``refit``, with predictions and labels of the second fit.
     """
     found = [*_compare_fields(was, now, CAUSES, cause=True), *_compare_fields(was, now, CIRCUMSTANCES, cause=False)]
     fits = [("", was, now), *([("refit.", was["refit"], now["refit"])] if "refit" in was else [])]

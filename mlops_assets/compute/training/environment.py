@@ -43,7 +43,7 @@ def installed_distributions() -> dict[str, str]:
 
 @cache
 def local_distributions() -> frozenset[str]:
-    """Return distributions installed from a folder, a file or a repository, which no package index has."""
+    """Return distributions installed from a folder, a file or a repository rather than from a package index."""
     known = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
     return frozenset(canonical_name(name) for name, url in known if name and url)
 
@@ -59,12 +59,12 @@ def parse_lock(text: str) -> dict[str, str]:
 
 
 def deciding_packages(roots: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the packages that decide a result: numeric libraries, and those that code and estimator import.
+    """Return the versions of the packages that decide a result: numeric libraries, and packages with the modules ``roots``.
 
     Parameters
     ----------
     roots
-        Top-level names of modules.
+        Top-level modules that the code and the estimator import.
     """
     known = installed_distributions()
     foreign = {root for root in roots if root not in sys.stdlib_module_names and root not in {"mlops_assets", *_ROOTS}}

@@ -48,15 +48,15 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     metrics
         scikit-learn scorer names, greater is better.
     slices
-        Columns of ``split.rows``; each of their at most 50 most frequent values is measured by itself.
+        Columns of ``split.rows``; metrics are measured for each of a column's 50 most frequent values.
     train
         Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
     min_rows
-        Column of ``slices`` → minimum rows; values with at least as many are measured too, beyond the limit of 50.
+        Column of ``slices`` → a number of rows; values with at least so many rows are measured also beyond the limit of 50.
     positive
         The positive class of two; the second when None.
     part
-        Name of the rows in reasons.
+        Name of the rows in the texts of ``problems``.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def make_scorer(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn'
     name
         A scikit-learn scorer name.
     classes
-        The estimator's; None of a regressor.
+        The classes of the estimator; None for a regressor.
     """
     from sklearn.metrics import get_scorer
 
@@ -129,7 +129,7 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
-    """Return which classes have no rows and which labels are unknown, to end a reason."""
+    """Return the end of a reason: which classes have no rows, and which labels the model does not know."""
     known, there = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if known is None else np.asarray(known).tolist()
     lacking, foreign = [c for c in classes if c not in there], [label for label in there if classes and label not in classes]
@@ -179,7 +179,7 @@ def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
 
 
 def _compare_with_champion(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
-    """Return champion, difference and interval of one metric as table cells."""
+    """Return three table cells of a metric: the champion's value, the difference and its interval."""
     if candidate.champion is None:
         return {"champion": "none yet", "Δ": "", "95 % CI of Δ": ""}
     rival = candidate.champion.metric(metric)

@@ -1,4 +1,4 @@
-"""The rows a version was fitted on; predictions for them are no evidence of its quality."""
+"""The rows that a version was fitted on; predictions for these rows are no evidence of the version's quality."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class FittedRows:
     first, last
         Event times of the first and the last row (aware); None without event times.
     by_time
-        Whether every row between ``first`` and ``last`` counts as fitted, as after a split by time. Otherwise rows are fitted by their key.
+        Whether every row between ``first`` and ``last`` counts as fitted, as after a split by time. If not, fitted rows are found by
+        their keys.
     """
 
     parts: tuple[str, ...]
@@ -47,7 +48,7 @@ class FittedRows:
         splits
             Every part by name.
         parts
-            Those that the estimator was fitted on.
+            The names of the parts that the estimator was fitted on.
         event_timestamp
             The column with the event time; None without one.
         by_time

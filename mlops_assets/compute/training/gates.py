@@ -1,4 +1,4 @@
-"""Judge candidates so that a gate passes only on evidence: exceptions, other answers and undefined figures do not pass."""
+"""Judge candidates so that a gate passes only on evidence: an exception, an invalid result or an undefined value does not pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judge(gate: GateLike, candidate: Candidate) -> GateResult:
     gate
         The gate.
     candidate
-        With the champion's evaluation on the same rows, when there is a champion.
+        The candidate, with the champion's evaluation on the same rows when there is a champion.
 
     Returns
     -------
@@ -55,7 +55,7 @@ class FunctionGate:
     declared
         The function.
     resources
-        Dagster resources that it asks for, by parameter name.
+        Dagster resources that the function requires, by parameter name.
     """
 
     declared: GateFunction[..., object]
@@ -68,7 +68,7 @@ class FunctionGate:
 
     @property
     def definition(self) -> str:
-        """The hash of the function's source: evidence for another text does not count."""
+        """The hash of the function's source; evidence from a gate with another hash does not count."""
         return hashlib.sha256(inspect.getsource(self.declared.function.function).encode()).hexdigest()
 
     @property
@@ -78,11 +78,11 @@ class FunctionGate:
 
     @property
     def relative(self) -> bool:
-        """True: a function may have looked at the champion."""
+        """True, because a function may compare the candidate with the champion."""
         return True
 
     def judge(self, candidate: Candidate) -> GateResult:
-        """Call the function; it answers with a :class:`GateResult` or a bool."""
+        """Call the function, which returns a :class:`GateResult` or a bool."""
         answer = self.declared(**{p.name: self.resources.get(p.name, candidate) for p in self.declared.function.parameters})
         # Comparisons of metrics give numpy's bool; another value that is merely true is no answer.
         if type(answer).__name__ in ("bool", "bool_"):

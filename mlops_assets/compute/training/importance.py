@@ -32,7 +32,7 @@ class ColumnImportance:
     Parameters
     ----------
     column
-        Of ``X``.
+        The column of ``X``.
     drop
         By how much the metric falls, on average, when the column is shuffled; NaN where the metric is undefined.
     error
@@ -51,9 +51,9 @@ class PermutationImportance:
     Parameters
     ----------
     metric
-        Which falls.
+        The metric whose decrease is measured.
     rows
-        On how many rows that was measured.
+        The number of rows on which the decrease was measured.
     columns
         The most important first.
     left_out
@@ -66,13 +66,13 @@ class PermutationImportance:
     left_out: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON holds it; an undefined figure is null."""
+        """Return the importance as JSON holds it; an undefined value is null."""
         columns = [[one.column, *(value if math.isfinite(value) else None for value in (one.drop, one.error))] for one in self.columns]
         return {"metric": self.metric, "rows": self.rows, "columns": columns, "left_out": self.left_out}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PermutationImportance:
-        """Return a stored one."""
+        """Return a stored importance."""
         columns = [(name, *(math.nan if value is None else value for value in figures)) for name, *figures in stored["columns"]]
         return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*each) for each in columns), stored["left_out"])
 
@@ -93,19 +93,19 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     Parameters
     ----------
     estimator
-        Fitted.
+        A fitted estimator.
     X, y
-        Rows that it has not seen.
+        Held-out rows and their labels.
     metric
         A scikit-learn scorer name.
     seed
-        Text: the same text shuffles alike.
+        Text that seeds the shuffles; the same text gives the same shuffles.
     repeats
         Shuffles of each column; all of them are predicted in one call.
     max_rows
-        Of more, so many are drawn.
+        The maximum number of rows; of more rows, a sample of this size is used.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
 
     References
     ----------
@@ -135,7 +135,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
 
 
 def _drop_rounding(figure: float, whole: float) -> float:
-    """Return a value, or zero where it is within rounding error."""
+    """Return ``figure``, or 0 when it is within the rounding error of ``whole``."""
     return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(whole)) else float(figure)
 
 
@@ -147,7 +147,7 @@ def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
     repeats: int,
     positive: Any,  # noqa: ANN401
 ) -> np.ndarray:
-    """Return the metric of each of several stacked stretches of rows."""
+    """Return the metric of each of ``repeats`` shuffled copies of the rows, which are stacked in ``X``."""
     encoded = class_to_encode(getattr(estimator, "classes_", None), y, positive)
     answers, y, rows = wrap_two_classes(CachedPredictor(estimator, X), encoded), encode_labels(y, encoded), len(y)
     with warnings.catch_warnings():

@@ -51,7 +51,7 @@ def find_label_copies(X: pl.DataFrame, label: pl.Series) -> list[LabelCopy]:
 
     Notes
     -----
-    A one-to-one function needs 20 rows whose value occurs before, so that identifiers are not taken for one. A monotone function needs five
+    A one-to-one function needs 20 rows that repeat an earlier value, so that identifiers are not reported. A monotone function needs five
     distinct values on both sides: with fewer, an honest feature may separate the classes.
     """
     return [copy for column in X.columns if (copy := _compare(column, X[column], label)) is not None]
@@ -65,7 +65,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     X, label
         As in :func:`find_label_copies`.
     allowed
-        The features that may.
+        The features that may reproduce the label.
     what
         The rows, for the message.
     """
@@ -107,7 +107,7 @@ def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | N
 
 
 def _to_comparable(values: pl.Series) -> pl.Series:
-    """Return values as floats where they have an order, text that holds numbers included; as text otherwise. NaN is null."""
+    """Return ordered values and text of numbers as floats, all others as text; NaN becomes null."""
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = values.cast(pl.String)
         numbers = text.cast(pl.Float64, strict=False)
@@ -120,13 +120,13 @@ def _to_comparable(values: pl.Series) -> pl.Series:
 
 
 def _is_one_to_one(pairs: pl.DataFrame) -> bool:
-    """Return whether each value of the feature, null included, goes with one value of the label and the other way round."""
+    """Return whether values of the feature (null included) and of the label correspond one to one, over enough repeated rows."""
     levels = pairs["label"].n_unique()
     return pairs.height - levels >= MIN_ROWS and levels == pairs["feature"].n_unique() == pairs.n_unique()
 
 
 def _is_monotone(known: pl.DataFrame) -> bool:
-    """Return whether the label never turns when rows are sorted by the feature."""
+    """Return whether the label only rises, or only falls, when rows are sorted by the feature; a few exceptions are allowed."""
     levels = known["feature"].n_unique()
     if min(levels, known["label"].n_unique()) < _MIN_LEVELS or pl.String in known.dtypes:
         return False

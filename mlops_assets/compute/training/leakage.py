@@ -1,4 +1,4 @@
-"""Find leaking columns: repeated later values, times after the event, and columns that predict the label alone."""
+"""Find leaking columns: copies of columns known later, times after the event, and columns that by themselves predict the label."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RepeatedColumn:
     Parameters
     ----------
     column
-        Of ``X``.
+        The column of ``X``.
     later
         The column that is known later, and its dataset.
     share
-        The share of rows on which they agree or rank alike.
+        The share of rows with equal values, or the absolute rank correlation of the two columns.
     """
 
     column: str
@@ -36,7 +36,7 @@ class RepeatedColumn:
 
 
 def sample_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows at equal distances, 20,000 to 40,000 where there are more; a sample is its own sample."""
+    """Return every n-th row, 20,000 to 40,000 rows of a larger frame; sampling the sample again changes nothing."""
     return rows.gather_every(max(1, rows.height // _SAMPLE_ROWS))
 
 
@@ -48,9 +48,9 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
     rows
         A sample of the training set.
     columns
-        The columns of ``X`` that might.
+        The columns of ``X`` to check.
     later
-        The later-known columns, in the rows of ``rows``.
+        The columns known later, row by row as in ``rows``.
     """
     found = []
     for column in columns:
@@ -81,14 +81,14 @@ def _to_ordered(dtype: pl.DataType) -> bool:
 
 @dataclass(frozen=True)
 class StrongColumn:
-    """A column that predicts the label almost alone.
+    """A column that by itself predicts the label nearly perfectly.
 
     Parameters
     ----------
     column
-        Of ``X``.
+        The column of ``X``.
     share
-        Of two classes: the share of pairs that it orders right, the area under the ROC curve. Else: how closely it ranks like the label.
+        For two classes, the area under the ROC curve of the column as a score. For numbers, the absolute rank correlation with the label.
     of_classes
         Whether the label has two classes.
     """
@@ -109,7 +109,7 @@ class LaterTime:
 
 
 def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[StrongColumn]:
-    """Find columns that predict the label almost alone, strongest first.
+    """Find columns that by themselves predict the label nearly perfectly, strongest first.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _rank_strength(found: dict[str, float], *, of_classes: bool) -> list[StrongC
 
 
 def _measure_order(column: pl.Series, positive: pl.Series) -> float:
-    """Return the share of class pairs that a column orders correctly, in the better direction; 0 without an order."""
+    """Return the area under the ROC curve of a column as a score, in the better direction; 0 without an order."""
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         values = _class_rates(column.cast(pl.String), positive)
     elif _to_ordered(column.dtype):
@@ -186,7 +186,10 @@ def _measure_order(column: pl.Series, positive: pl.Series) -> float:
 
 
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
-    """Return for each row the rate of the second class among other-half rows with its value, so that no row sees its own label."""
+    """Return, for each row, the rate of the second class among rows with the same value in the other half.
+
+    Two halves are used so that a row's rate does not include its own label.
+    """
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
     others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))
     joined = rows.join(others, on=["value", "half"], how="left", nulls_equal=True, maintain_order="left")

@@ -13,14 +13,14 @@ _EXACT_TO_MINOR = ("scikit-learn",)  # whose minor versions change what is store
 
 @dataclass(frozen=True)
 class LibraryChange:
-    """A library installed in another version than the model was trained with.
+    """A library whose installed version differs from the version in training.
 
     Parameters
     ----------
     installed
         Empty when it is not installed.
     serious
-        Whether the major version differs, or scikit-learn's minor one: what was stored may mean something else there.
+        Whether the major version differs, or scikit-learn's minor version, because a stored model may then predict differently.
     """
 
     name: str

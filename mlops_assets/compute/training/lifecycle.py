@@ -37,15 +37,15 @@ class VersionFacts:
     Parameters
     ----------
     aliases
-        Those that it holds.
+        The aliases that point to the version.
     gates_passed
         Whether there is evidence, and all of it passed.
     approval
         ``approved``, ``rejected``, or empty.
     last_move
-        How the champion's alias last came to it or went from it: ``(kind, whether it came)``; None when it never was champion.
+        The last move of the champion's alias to or from the version: ``(kind, whether to it)``. None when the version never was champion.
     mark
-        The last one, ``damaged`` or ``restored``; empty when there is none.
+        The last mark of the version, ``damaged`` or ``restored``; empty without a mark.
     """
 
     aliases: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ def state_of(facts: VersionFacts) -> str:
     Parameters
     ----------
     facts
-        All that is recorded of it.
+        All recorded facts of the version.
     """
     if facts.mark == DAMAGED:
         return DAMAGED

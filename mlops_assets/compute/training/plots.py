@@ -36,13 +36,13 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
     Parameters
     ----------
     estimator
-        Fitted, or a CachedPredictor of the rows of ``holdout``.
+        A fitted estimator, or a CachedPredictor of the rows of ``holdout``.
     holdout
-        Rows that training has not seen.
+        Held-out rows with their labels.
     metric, seed
-        Of the importance, as in :func:`mlops_assets.compute.training.importance.permutation_importance`.
+        Metric and seed of the importance, as in :func:`mlops_assets.compute.training.importance.permutation_importance`.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
     importance
         On the holdout; computed when None.
     """
@@ -67,7 +67,7 @@ def plot_curves(curves: Mapping[str, Any]) -> bytes:
     Parameters
     ----------
     curves
-        Name → what has ``steps`` and ``values``; the first twelve are drawn.
+        Name → an object with ``steps`` and ``values``; the first twelve are drawn.
     """
     from matplotlib.figure import Figure
 

@@ -25,12 +25,12 @@ class PredictionQuality:
     kind
         Binary or multiclass classification, or regression.
     calibration
-        Of the positive class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
-        of numbers, predicted against observed.
+        The calibration of the positive class's probability. With several classes, that of the predicted class (Guo et al. 2017, On
+        calibration of modern neural networks); for numbers, predicted against observed values.
     brier
-        Mean squared distance of probabilities from what happened, over all classes when there are several (Brier 1950); None of numbers.
+        Mean squared distance of probabilities from outcomes, over all classes when there are several (Brier 1950); None for numbers.
     about
-        The class whose probability is looked at; empty when it is the predicted one, or a number.
+        The class whose probability is assessed; empty for several classes and for numbers.
     """
 
     kind: str
@@ -54,13 +54,13 @@ def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, posit
     Parameters
     ----------
     answers
-        Of the estimator, row by row.
+        The cached predictions of the estimator.
     kind
         From :func:`task_of`.
     y
         The labels.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
     """
     if kind == REGRESSION:
         predicted = answers.answers("predict")

@@ -1,13 +1,14 @@
 """Paired bootstrap: confidence intervals of metrics, and of differences on the same rows.
 
-Where a metric is the mean of something row by row, the interval is Student's, of the mean of the paired differences. Everything else is
-resampled: the same rows drawn with replacement for both models, 1,000 times, and the percentiles of the differences taken
-(B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Draws are counts of rows, many draws at once; what has no
-form of its own asks scikit-learn's scorer again for each of fewer draws. A form of ours counts only where it gives the scorer's own value.
-The area under the ROC curve of many rows is not resampled: its linear form gives nearly the same interval as Student's.
+Where a metric is a mean over rows, the interval is Student's t interval of the mean of paired differences. All other metrics are
+resampled 1,000 times: the same rows are drawn with replacement for both models, and percentiles of the differences give the interval
+(B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). A draw is an array of row counts, and a vectorised
+metric evaluates many draws at once. A vectorised metric is used only if it agrees with scikit-learn's scorer. Without a vectorised
+metric, the scorer is called for each of fewer draws. The area under the ROC curve of many rows is not resampled: it is linearized to a
+mean over rows.
 
-Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows, and the interval is wider
-by what few blocks leave open: Student's quantile in place of the normal one. See ``compute/time_blocks.py`` for the length of a block.
+Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows. The interval is
+widened for the number of blocks: Student's quantile replaces the normal one. See ``compute/time_blocks.py`` for the length of a block.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class PairedIntervals:
     Parameters
     ----------
     mine, rival
-        What both say of the rows; no differences when there is no rival.
+        The cached predictions of candidate and champion on the same rows; without a rival, there are no differences.
     y
         The labels.
     rows
@@ -93,7 +94,8 @@ class PairedIntervals:
     seed
         Text, the candidate's digest: the same candidate and champion always have the same intervals.
     times
-        When each row happened: blocks of time are resampled where errors of neighbours are alike. None: rows are independent.
+        The event time of each row. Blocks of time are resampled when the errors of neighbours are correlated. Rows are independent when
+        None.
     block_length
         As the project declares it; estimated from the errors when None.
     """
@@ -156,13 +158,13 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
     metric
         A scikit-learn scorer name.
     models
-        One or two.
+        The cached predictions of one or two models.
     chosen, y
         The numbers of the rows, and their labels.
     seed
-        Of the draws.
+        The seed of the draws.
     blocks
-        The number of each row's block, from 0 without a gap; None when rows are independent.
+        The block number of each row, consecutive from 0; None when rows are independent.
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a draw in which a metric is undefined is counted as such
@@ -204,7 +206,10 @@ def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
 
 
 def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
-    """Return what a metric is the mean of, exactly or, over many rows, nearly; None where it must be resampled."""
+    """Return values of rows whose mean is the metric; None when the metric must be resampled.
+
+    With many rows, the values may be a linear approximation of the metric.
+    """
     return form.linearize() if form.by_row is None and rows > MAX_RESAMPLED_ROWS else form.by_row
 
 

@@ -18,9 +18,9 @@ class CachedPredictor:
     Parameters
     ----------
     estimator
-        Fitted.
+        A fitted estimator.
     X
-        Its rows; ``predict(numbers)`` answers what the estimator answered of the rows of those numbers.
+        The rows to predict; ``predict(numbers)`` returns the estimator's predictions for the rows with these numbers.
     """
 
     def __init__(self, estimator: Any, X: pl.DataFrame) -> None:  # noqa: ANN401  (any estimator)
@@ -67,9 +67,9 @@ def find_unusable_predictions(scores: np.ndarray, rows: int) -> str:
     Parameters
     ----------
     scores
-        One row a prediction.
+        The predictions, one row each.
     rows
-        How many rows were predicted.
+        The number of rows passed to the model.
     """
     if len(scores) != rows:
         return f"gives {len(scores)} predictions for {rows} rows"

@@ -25,9 +25,10 @@ class CountedMetric:
     measure
         Counts of rows, shape (draws, rows) → values, shape (draws,).
     by_row
-        What the metric is the mean of; None when it is no mean.
+        Values of rows whose mean is the metric; None when the metric is no mean.
     linearize
-        Returns values of rows whose mean is the metric and varies like it over many rows; None where that is unknown.
+        Returns values of rows whose mean is the metric, with nearly the same sampling variance over many rows; None where no such
+        values are known.
     """
 
     measure: Callable[[np.ndarray], np.ndarray]
@@ -35,7 +36,7 @@ class CountedMetric:
     linearize: Callable[[], np.ndarray | None] = lambda: None
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Evaluate draws."""
+        """Return the metric of each draw, shape (draws,)."""
         return self.measure(counts)
 
 
@@ -47,9 +48,9 @@ def find_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.nda
     metric
         A scikit-learn scorer name.
     model
-        What is measured.
+        The cached predictions of the model.
     chosen, y
-        Its rows, and their labels.
+        The row numbers to measure, and their labels.
     """
     if (row := _ROW_SCORES.get(metric)) is not None:
         return _mean_form(np.asarray(row(model, chosen, y), dtype=float))

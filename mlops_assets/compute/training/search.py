@@ -1,6 +1,6 @@
 """Hyperparameter search: the next trials are a pure function of the search and of earlier results.
 
-So a search that was killed is resumed by asking again from the first trial, and answering from memory what was tried already.
+So a killed search resumes by proposing all trials again from the first; recorded results replace the trials that already ran.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Trial:
     number
         From 0.
     params
-        What it tried.
+        The hyperparameters of the trial.
     value
-        The metric; None when it failed or was pruned.
+        The metric; None when the trial failed or was pruned.
     steps
-        What it logged of the metric on the way, by step.
+        Step → intermediate value of the metric that the trial logged.
     error
-        Why it failed.
+        The reason why the trial failed.
     """
 
     number: int
@@ -52,9 +52,10 @@ def run_trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]
     Parameters
     ----------
     search
-        As declared.
+        The declared search.
     tried
-        Runs those of one round, as many as there are processes: what to try, and the trials of the rounds before; or remembers them.
+        Function of a round's proposed trials and of all earlier trials, which returns the round's results. It runs the trials, or
+        returns recorded results. A round has as many trials as there are processes.
     """
     done: list[Trial] = []
     for asked in _propose_rounds(search, done):
@@ -84,9 +85,9 @@ def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
     Parameters
     ----------
     step, value
-        Values of the running trial.
+        The current step of the running trial, and its value there.
     before
-        The trials before it.
+        The earlier trials.
     """
     known = sorted(trial.steps[step] for trial in before if trial.value is not None and step in trial.steps)
     if len(known) < _STARTUP_TRIALS:

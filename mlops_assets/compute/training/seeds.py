@@ -21,7 +21,7 @@ def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimato
     Parameters
     ----------
     estimator
-        As scikit-learn's: its parameters are read with ``get_params``. Others have none that can be found.
+        An estimator whose parameters ``get_params`` returns, as in scikit-learn. No seeds are found in any other object.
     """
     known = getattr(estimator, "get_params", None)
     found = known(deep=True) if known else {}
@@ -43,8 +43,8 @@ class GlobalDraws:
 def seed_globals(fingerprint: str) -> Iterator[GlobalDraws]:
     """Seed the global generators from the fingerprint, watch them, and restore their state afterwards.
 
-    What is not seeded by itself (``random_state=None``, ``numpy.random.shuffle``) draws from these, so that the same facts give the same
-    numbers; a generator that seeds itself from the operating system, such as ``numpy.random.default_rng()``, is out of reach.
+    Code without a seed (``random_state=None``, ``numpy.random.shuffle``) draws from the global generators, so that equal fingerprints
+    give equal numbers. A generator that the operating system seeds, such as ``numpy.random.default_rng()``, is not covered.
 
     Parameters
     ----------

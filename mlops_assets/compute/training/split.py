@@ -25,7 +25,7 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
     Parameters
     ----------
     rows
-        As the lake has them; they come back under the names that they have in memory.
+        Rows with the column names of the lake; the result has the column names in memory.
     event_timestamp
         The column with the time of a row, if there is one.
     """
@@ -42,7 +42,7 @@ def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[s
     rows
         In order, each with its part in the column ``SPLIT``.
     columns
-        Of ``X``.
+        The columns of ``X``.
     label
         The column that is ``y``.
     """
@@ -80,7 +80,8 @@ def split_by_time(
     event_times, label_known_at
         UTC times, shape (rows,); the second is when each label became known.
     validation, holdout, train
-        Spans before the last event time; without ``validation`` there is no such part, without ``train`` the oldest row is its first.
+        Lengths of the parts, which end at the last event time. Without ``validation`` there is no such part; without ``train`` the
+        training part begins at the oldest row.
 
     Returns
     -------

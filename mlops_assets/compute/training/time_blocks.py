@@ -1,7 +1,7 @@
 """Blocks of time with correlated errors, which the bootstrap resamples instead of single rows.
 
 The block length follows from the errors by the blocking method (H. Flyvbjerg, H. G. Petersen, *J. Chem. Phys.* 91, 461, 1989), with the test of
-M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages no longer go together.
+M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages are no longer correlated.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class TimeBlocks:
     ids
         The number of each row's block, from 0 in the order of time, shape (rows,).
     length
-        How much time a block spans, about.
+        The approximate time span of a block.
     declared
-        Whether the project declares the length; it follows from the errors otherwise.
+        Whether the project declares the length; if not, the length is estimated from the errors.
     """
 
     ids: np.ndarray
@@ -60,9 +60,9 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     Parameters
     ----------
     times
-        Of each row; shape (rows,).
+        The time of each row, shape (rows,).
     errors
-        What was wrong with each row's prediction, in one or several measures, each of shape (rows,).
+        The error of each row's prediction by one or several measures, each of shape (rows,).
     block_length
         As the project declares it; a length of zero declares independent rows. None: estimated from the errors.
 

@@ -1,4 +1,4 @@
-"""Values that a class or function holds besides its code, and cached readers."""
+"""Find values that a class or function holds in addition to its code, and functions that cache what they read."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ def is_computed(node: ast.stmt) -> bool:
 
 
 def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
-    """Yield held values that the code does not show, each with whether one use counts as all.
+    """Yield the values by name that a class or function holds and its code does not show.
+
+    These are computed attributes of a class, and computed defaults and attributes of a function. The flag is True when the function
+    uses all of them, and False when only attributes that the project's code names count as used.
 
     Parameters
     ----------
     node
         The statement that binds the name.
     value
-        What it is bound to; a decorator may have replaced it.
+        The value of the name, which a decorator may have replaced.
     """
     if isinstance(node, ast.ClassDef) and isinstance(value, type):
         computed = [

@@ -40,16 +40,16 @@ def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noq
     Parameters
     ----------
     value
-        Of a module-level name.
+        The value of a module-level name.
     folder
-        Of the project: paths within it are described relative to it.
+        The folder of the project: paths within the folder are described relative to it.
     depth
-        How many values this one is within.
+        The nesting depth of the value within other values.
 
     Raises
     ------
     UnrecordableError
-        The value's type is none of those that can be described.
+        The value has a type without a stable text.
     """
     if depth > _MAX_DEPTH:
         raise UnrecordableError

@@ -1,6 +1,6 @@
 """Record files and environment variables that a user's function reads while it runs.
 
-Files are seen by an audit hook of the interpreter; what a library opens without Python's knowledge is not.
+An audit hook of the interpreter reports opened files. Files that a library opens in native code are not reported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OutsideReads:
     Parameters
     ----------
     ignored
-        Folders whose files decide nothing: those of the platform.
+        Folders whose files are not recorded, because they decide no result: those of the platform.
     """
 
     ignored: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class OutsideReads:
 
     @property
     def whole_environment(self) -> bool:
-        """Whether the whole environment was copied, which says nothing about the result."""
+        """Whether the code copied the whole environment, so that the variables it uses are unknown."""
         return len(self.variables) > 1 and set(os.environ) <= set(self.variables)
 
     def hashes(self) -> dict[str, str]:

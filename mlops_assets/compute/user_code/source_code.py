@@ -89,7 +89,7 @@ class _Closure:
         return self.trees[path]
 
     def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
-        """Note a call such as `pl.read_csv`, which opens a file unseen by Python."""
+        """Note a call such as `pl.read_csv`, which opens a file in native code, where no audit hook sees it."""
         library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
         if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
             self.reads.add(f"{library}.{node.attr}")
@@ -126,13 +126,13 @@ def source_hash(function: Callable[..., Any]) -> str:
     """Return a hash of a function or class with all project code and values that it uses, directly or indirectly.
 
     Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
-    changes nothing. Of a name whose value is computed when the module is imported (a file that is read, an environment variable), the
-    value counts as well. Installed packages are left out: their versions are recorded by themselves.
+    changes nothing. When a name's value is computed at import (from a file or an environment variable), the hash also covers the value.
+    It does not cover installed packages, whose versions are recorded separately.
 
     Parameters
     ----------
     function
-        Defined in a file.
+        A function that is defined in a file.
     """
     closure = _find_closure(function)
     values = [f"{value.label}:={text}" for value in closure.values if (text := _describe_values(value))]
@@ -148,7 +148,7 @@ def find_unrecorded(function: Callable[..., Any]) -> list[str]:
     Parameters
     ----------
     function
-        Defined in a file.
+        A function that is defined in a file.
     """
     closure = _find_closure(function)
     used = [value for value in closure.values if value.used or value.name in closure.attributes]
@@ -165,7 +165,7 @@ def _describe_values(value: _Value) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _find_closure(function: Callable[..., Any]) -> _Closure:
-    """Return what a function uses; cached, because running code does not change with its files."""
+    """Return all project code that a function uses; cached, because loaded code does not change when its files do."""
     closure, file = _Closure(), inspect.getsourcefile(function)
     if file is None or not Path(file).is_file():
         closure.parts.append(repr(function.__code__.co_code))

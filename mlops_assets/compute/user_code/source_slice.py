@@ -1,7 +1,7 @@
 """Slice a function with all project code it needs, as text that runs elsewhere.
 
-What runs is what :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the project's files.
-Effects of a module at import (``sklearn.set_config(...)`` at top level) bind no name and are not part of it.
+The slice has the code that :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the
+project's files. A top-level statement that binds no name, such as ``sklearn.set_config(...)``, is not part of the slice.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Slicer:
         return self.modules[name]
 
     def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
-        """Keep the statements that bind a name, with their dependencies; return whether there are any."""
+        """Keep the statements that bind a name, with their dependencies; return whether any statement binds the name."""
         held = self.module(module, path)
         if name in held.seen:
             return True
@@ -97,17 +97,17 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     Parameters
     ----------
     function
-        Defined in a file.
+        A function that is defined in a file.
 
     Returns
     -------
     dict
-        ``entry`` and ``function``: where it is; ``modules``: name → text.
+        ``entry`` and ``function``: the module and name of the function; ``modules``: module name → text.
 
     Raises
     ------
     DefinitionError
-        Its source cannot be stored: it is not in a file, or closes over variables of another function.
+        The source cannot be stored: the function is not in a file, or closes over variables of another function.
     """
     file = inspect.getsourcefile(function)
     if file is None or not Path(file).exists():
@@ -141,14 +141,16 @@ def _nested_function(function: Callable[..., Any]) -> ast.FunctionDef:
 
 
 def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
-    """Write a stored source below a folder and import it before everything else; for a separate process.
+    """Write a stored source into a folder and import the function from there.
+
+    The folder comes first on the import path, so call this in a separate process.
 
     Parameters
     ----------
     stored
         What :func:`extract_source` returned.
     folder
-        Empty.
+        An empty folder.
     """
     packages = {name.rpartition(".")[0] for name in stored["modules"]}
     for name, text in stored["modules"].items():
@@ -178,7 +180,7 @@ def _top_package(module: str, path: Path) -> str:
 
 
 def _used_names(node: ast.stmt, *, bare: bool) -> set[str]:
-    """Return the names that a statement reads; without the decorators of a function."""
+    """Return the names that a statement uses; those of decorators are not included when ``bare``."""
     decorators = getattr(node, "decorator_list", []) if bare else []
     skipped = {id(n) for decorator in decorators for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}

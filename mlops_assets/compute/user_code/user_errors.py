@@ -1,6 +1,6 @@
-"""Translate errors of polars, pandas, DuckDB and other libraries in user functions: place and hint.
+"""Translate errors of polars, pandas, DuckDB and other libraries in user functions: add the place in the code and a hint.
 
-The original stays as the cause. Exceptions that the user's own code raises keep their type and get a note.
+The original error stays as the cause. Exceptions that the user's own code raises keep their type and get a note.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
     Parameters
     ----------
     function
-        The user's.
+        The function of the user.
     what
         Asset and partition, for the message.
     columns
@@ -73,12 +73,12 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
 def translate_error(
     error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple
 ) -> DataError | None:
-    """Return the error to raise instead of a library error; None for other errors, which get a note with their place.
+    """Return the DataError to raise instead of a library error; None for another error, which gets a note with its place.
 
     Parameters
     ----------
     error
-        As it was raised.
+        The raised error.
     function, what, columns
         As in :func:`translate_errors`.
     """
@@ -96,9 +96,9 @@ def describe_error(error: BaseException, function: Callable[..., Any] | None = N
     Parameters
     ----------
     error
-        As it was raised.
+        The raised error.
     function
-        The user's, which is named where the error has no line of the user's code.
+        The user's function, which is named when the error has no line of the user's code.
     """
     return f"{type(error).__name__}: {shorten(str(error))} ({find_user_line(error, function)})"
 
@@ -136,9 +136,9 @@ def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
     Parameters
     ----------
     error
-        As it was raised, or its text.
+        The raised error, or its text.
     columns
-        Those that the function received.
+        The columns that the function received.
     """
     text = str(error).strip().split("\n\n")[0]
     for pattern in _MISSING:

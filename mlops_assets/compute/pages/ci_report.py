@@ -135,7 +135,7 @@ def escape_markdown(value: object) -> str:
 
     Examples
     --------
-    >>> print(text("<b>|@team"))
+    >>> print(escape_markdown("<b>|@team"))
     &lt;b&gt;&#124;&#64;team
     """
     return _SPECIAL.sub(lambda found: _escape_character(found[1]), " ".join(str(value).split()))

@@ -16,7 +16,7 @@ def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFram
     Examples
     --------
     >>> import polars as pl
-    >>> added, gone = changed_rows(pl.DataFrame({"k": [1, 2]}), pl.DataFrame({"k": [2, 3]}))
+    >>> added, gone = find_changed_rows(pl.DataFrame({"k": [1, 2]}), pl.DataFrame({"k": [2, 3]}))
     >>> added["k"].to_list(), gone["k"].to_list()
     ([3], [1])
     """

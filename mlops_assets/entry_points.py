@@ -1,4 +1,4 @@
-"""Entry points whose names are written into artifacts and command lines, so they never move.
+"""Entry points that never move, because artifacts and command lines contain their names.
 
 An MLflow model names this module as its loader, a Bento imports :func:`hosted`, and a supervisor that survives an upgrade starts its workers by
 ``python -m mlops_assets.entry_points worker``. Everything else in the package may be renamed.
@@ -22,7 +22,7 @@ def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
     Parameters
     ----------
     folder
-        With ``serving.json`` and the artifacts.
+        The folder with ``serving.json`` and the artifacts.
     """
     from mlops_assets.serving.bridges import bento
 

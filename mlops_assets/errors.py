@@ -3,17 +3,17 @@
 ::
 
     MlopsError
-    ├── DefinitionError      the project file says something that cannot work
+    ├── DefinitionError      the project file declares something invalid
     ├── DataError            data broke a declared rule; nothing was committed
-    ├── LakeError            the lake cannot do what was asked
+    ├── LakeError            the lake cannot perform an operation
     ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
-    ├── RegistryError        the registry has no such thing, or it is in the wrong state
+    ├── RegistryError        the registry has no such entry, or the entry is in the wrong state
     │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
     ├── ServiceError         a service cannot start, or does not reach the requested state
     └── PlatformError        this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
-Every message names the thing that is wrong and ends in a hint that says what to do about it.
+Every message names the asset, partition, column or value at fault, and ends in a hint with the next step.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class MlopsError(Exception):
     Parameters
     ----------
     message
-        What is wrong, naming the asset, partition, column or value.
+        The problem, with the name of the asset, partition, column or value.
     hint
-        What to do about it, one sentence.
+        The next step for the user, in one sentence.
 
     See Also
     --------
@@ -118,7 +118,7 @@ class LakeError(MlopsError):
 
     See Also
     --------
-    mlops_assets.read_table : Raises it for an unknown table.
+    mlops_assets.read_table : Raises this error for an unknown table.
     """
 
 
@@ -127,7 +127,7 @@ class ArtifactError(MlopsError):
 
     See Also
     --------
-    mlops_assets.load_model : Raises it for damaged bytes.
+    mlops_assets.load_model : Raises this error for damaged bytes.
     """
 
 
@@ -154,7 +154,7 @@ class GateError(RegistryError):
 
     See Also
     --------
-    RegistryError : Its base.
+    RegistryError : The base class.
     """
 
 
@@ -181,12 +181,12 @@ class MissingExtraError(PlatformError):
 
     See Also
     --------
-    PlatformError : Its base.
+    PlatformError : The base class.
     """
 
     @classmethod
     def from_extra(cls, package: str, extra: str) -> MissingExtraError:
-        """Name the package and the line that installs it."""
+        """Return the error for a missing package, with the command that installs its extra."""
         return cls(f"{package} is not installed", hint=f"pip install 'mlops_assets[{extra}]'")
 
 

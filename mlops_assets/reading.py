@@ -1,4 +1,4 @@
-r"""Read files without silent changes, for the functions of datasets.
+r"""Read files in dataset functions, without silent changes of values.
 
 Every mistake is a :class:`mlops_assets.DataError` that names file, column, first bad row and rule.
 
@@ -33,7 +33,7 @@ _NO_HINT = "correct the file, or declare the type that the column really has"
 
 
 def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFrame:
-    """Read a CSV file with a header, every value by the type that is declared.
+    """Read a CSV file with a header, and parse every value by the declared type of its column.
 
     Nothing is guessed from the first rows: a value of another type is refused wherever it stands, identifiers that are declared as text
     keep their zeros, and whole numbers never pass through floats. An empty field is null.
@@ -43,7 +43,7 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     file
         The file, in UTF-8.
     columns
-        A pandera ``DataFrameModel``, or column → polars or Python type. Other columns of the file are left out.
+        A pandera ``DataFrameModel``, or column → polars or Python type. Other columns of the file are ignored.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     Raises
     ------
     DataError
-        The file is not UTF-8, a column is missing or there twice, a line has another number of fields, or a value has another type; a whole
-        number begins with a zero; a time has no time zone where UTC is declared.
+        The file is not UTF-8, a column is missing or duplicated, or a line has another number of fields. A value has another type, a whole
+        number begins with a zero, or a time has no time zone where UTC is declared.
     """
     import polars as pl
 
@@ -78,13 +78,13 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
     file
         The file.
     sha256
-        Of its bytes; when None, the first word of the file ``<file>.sha256`` next to it (as ``sha256sum`` writes it); when there is none, every page
-        must carry a checksum of its own (``write_page_checksum=True`` in pyarrow), and they are verified.
+        The expected sha256 of the file. When None, it is read from ``<file>.sha256`` next to the file, in the format of ``sha256sum``.
+        Without such a file, every page must have a checksum (``write_page_checksum=True`` in pyarrow), and these checksums are verified.
 
     Raises
     ------
     DataError
-        The file is truncated or its bytes differ; there is neither a sha256 nor a checksum.
+        The file is truncated, its bytes do not match the checksum, or it has neither a sha256 nor page checksums.
     """
     import polars as pl
     import pyarrow as pa
@@ -115,7 +115,7 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
 
 
 def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: ANN401  (pyarrow's)
-    """Return the first column with a first page that has no checksum; "" when each has one."""
+    """Return the first column whose first page has no checksum; "" when there is no such column."""
     with path.open("rb") as file:
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
@@ -128,7 +128,10 @@ def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: AN
 
 
 def _has_crc(header: bytes) -> bool:
-    """Read the beginning of a Parquet page header (Thrift's compact protocol): its fields 1 to 3 are numbers, the checksum is field 4."""
+    """Return whether a Parquet page header has a checksum.
+
+    In the header's encoding, Thrift's compact protocol, fields 1 to 3 are numbers, and field 4 is the checksum.
+    """
     at, field = 0, 0
     while at < len(header) and header[at] & 0x0F == 5 and field < 4:  # 5: a 32-bit number
         field += header[at] >> 4

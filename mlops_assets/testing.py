@@ -42,9 +42,9 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
     Parameters
     ----------
     rows
-        Entity, hour of the event, hour when it became known, value; hours count from the beginning of 2024 in UTC.
+        Entity, hour of the event, hour when the event became known, and value. Hours count from the beginning of 2024 in UTC.
     dtype
-        Of the feature, in polars; 64-bit integers when None.
+        The polars type of the feature; 64-bit integers when None.
     """
     import polars as pl
 
@@ -92,7 +92,10 @@ def _check_refusal(work: Callable[[], object], text: str) -> None:
 
 
 def _expected_value(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
-    """The definition in words: of what has happened and is known, the last; of equal ones the one known last."""
+    """Return the value that a lookup must find: the last event that has happened and is known.
+
+    Of events at the same time, the one that became known last counts.
+    """
     known = [(event, created, value) for k, event, created, value in rows if k == entity and event <= hour and created <= hour]
     return max(known, key=lambda row: row[:2])[2] if known else None
 
@@ -104,7 +107,7 @@ def _random_rows(seed: int) -> list[FactRow]:
 
 
 def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
-    """Compare single and batch lookups with the rule, at every hour."""
+    """Check that single and batch lookups find the value that the point-in-time rule gives, at every hour."""
     for seed in range(5):
         view, rows = _StoreView(store), _random_rows(seed)
         view.replace(rows)
@@ -168,7 +171,10 @@ def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
 
 
 def values_come_back_exactly(store: OnlineStore) -> None:
-    """Check integers beyond floats, NaN and null, leading zeros, microseconds, lists and embeddings."""
+    """Check that values are returned exactly.
+
+    The values are integers that floats cannot hold, NaN, null, leading zeros, microseconds, lists and embeddings.
+    """
     import polars as pl
 
     utc, time = pl.Datetime("us", "UTC"), datetime(1931, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC)
@@ -226,7 +232,7 @@ def entities_are_distinguished(store: OnlineStore) -> None:
 
 
 def features_are_found_by_name(store: OnlineStore) -> None:
-    """Check lookups of features in any order, after the view got other features; a missing one is refused by name."""
+    """Check that features are found in any order after the view has changed, and that an error names a missing feature."""
     import polars as pl
 
     name = _StoreView(store).name
@@ -251,7 +257,7 @@ def features_are_found_by_name(store: OnlineStore) -> None:
 
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
-    """Check that each view is read by its own key and ttl."""
+    """Check that a lookup in several views uses the key and ttl of each view."""
     first, second = _StoreView(store), _StoreView(store)
     first.replace([("a", 1, 1, 10)])
     second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
@@ -265,7 +271,7 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
 
 
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
-    """Check that a replacement removes missing rows and sets the mark; an update without a mark keeps it."""
+    """Check that a replacement removes rows that it lacks and sets the mark, and that an update without a mark keeps the mark."""
     view = _StoreView(store)
     _check_equal(store.state(view.name), None, "state before")
     view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
@@ -282,7 +288,7 @@ def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
 
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
-    """Check that rebuilt entities lose their old rows and the others keep theirs."""
+    """Check that rebuilt entities lose their old rows, and other entities keep their rows."""
     view = _StoreView(store)
     view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
     rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
@@ -292,7 +298,7 @@ def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
 
 
 def a_store_refuses_other_types(store: OnlineStore) -> None:
-    """Check that rows of another type are refused, unpackable columns are named, and nothing changes."""
+    """Check that rows of another type are refused, errors name columns that cannot be stored, and the store does not change."""
     import polars as pl
 
     view = _StoreView(store)

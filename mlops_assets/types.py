@@ -52,7 +52,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a type whose module is heavy."""
+    """Import a type from a heavy module at its first use."""
     if name not in _LAZY:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
@@ -60,5 +60,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, lazy ones included."""
+    """List the public names, including those that are imported at first use."""
     return sorted({*globals(), *__all__})

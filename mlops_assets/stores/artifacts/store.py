@@ -26,9 +26,9 @@ class StoredFile:
     Parameters
     ----------
     name
-        The sha256 of its bytes; a partial file of a killed process has another name.
+        The sha256 of the content. A partial file that a killed process left has another name.
     size
-        Bytes.
+        The size in bytes.
     at
         The time when the file was last stored.
     """
@@ -42,11 +42,11 @@ class Artifacts(Protocol):
     """Bytes named by their sha256."""
 
     def put(self, data: bytes) -> str:
-        """Store bytes and return their sha256; storing them again changes nothing."""
+        """Store bytes and return their sha256; storing equal bytes again only updates the time of the file."""
         ...
 
     def get(self, sha256: str) -> bytes:
-        """Return verified bytes; raise ArtifactError when they are missing or changed."""
+        """Return the bytes with this sha256; raise ArtifactError when they are missing or do not match it."""
         ...
 
     def exists(self, sha256: str) -> bool:
@@ -121,12 +121,12 @@ class FsspecArtifacts:
         return True
 
     def _lock_folder(self, path: str) -> AbstractContextManager[None]:
-        """Hold the lock against concurrent removal; on a local file system only."""
+        """Hold the lock that keeps another process from removing a file meanwhile; do nothing on S3."""
         folder = Path(self._root) / "sha256"
         return hold_lock(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
 
     def get(self, sha256: str) -> bytes:
-        """Return verified bytes."""
+        """Return the bytes with this sha256, verified."""
         path = self._path(sha256)
         try:
             data: bytes = self._fs.cat_file(path)

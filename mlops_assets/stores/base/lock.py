@@ -21,9 +21,9 @@ _held_locks: set[tuple[int, int, str]] = set()
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file at ``path``; a long wait is logged with the holder's process id.
+    """Hold the lock file at ``path``; log a warning with the holder's process id when the wait is long.
 
-    Within one thread the lock is re-entrant.
+    A thread that holds the lock can take it again.
     """
     holder = (os.getpid(), threading.get_ident(), str(path))
     if holder in _held_locks:

@@ -1,4 +1,4 @@
-"""Identities of processes, which show whether the owner of a file or run is still alive; and facts about this machine."""
+"""Identify processes, to find out whether the owner of a file or run is still alive, and describe this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def identify_process(pid: int | None = None) -> dict[str, str]:
-    """Return what identifies a process: host, boot, pid and start time.
+    """Return the identity of a process: host, boot id, pid and start time.
 
     Parameters
     ----------
     pid
-        The process; this one when None.
+        The process id; the current process when None.
     """
     number = os.getpid() if pid is None else pid
     return {"host": socket.gethostname(), "boot": _boot_id(), "pid": str(number), "started": start_time(number) or ""}
@@ -33,7 +33,7 @@ def is_gone(process: Mapping[str, str]) -> bool:
     Parameters
     ----------
     process
-        As :func:`identify_process` returns it.
+        The identity that :func:`identify_process` returned.
     """
     if not all(process.get(name) for name in ("host", "boot", "pid")) or process["host"] != socket.gethostname():
         return False

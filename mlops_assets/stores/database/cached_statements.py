@@ -1,4 +1,4 @@
-"""Frequent SQL statements, built once: SQLAlchemy takes longer to build one than SQLite takes to answer it."""
+"""Frequent SQL statements, each built once, because SQLAlchemy takes longer to build a statement than SQLite takes to run it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 @cache
 def select_rows(table: sa.Table, *names: str) -> sa.Select[Any]:
-    """Return the query for rows by the values of some columns, which are bound at execution; ordered by the first column."""
+    """Return the query for the rows with given values in some columns, ordered by the first column; values are bound at execution."""
     return sa.select(table).where(*(table.c[name] == sa.bindparam(name) for name in names)).order_by(next(iter(table.c)))
 
 
 @cache
 def delete_rows(table: sa.Table, *names: str) -> sa.Delete:
-    """Return the statement that deletes rows by the values of some columns, which are bound at execution."""
+    """Return the statement that deletes the rows with given values in some columns; values are bound at execution."""
     return sa.delete(table).where(*(table.c[name] == sa.bindparam(name) for name in names))
 
 

@@ -1,6 +1,7 @@
-"""The current tables of tracker, registry and attempts; ``migrations`` brings older databases here.
+"""The current tables of tracker, registry and attempts; ``migrations`` upgrades older databases to them.
 
-Times are ISO 8601 texts in UTC, which sort. A number that is not finite is null; where it matters, a second column holds its name.
+Times are ISO 8601 texts in UTC, which sort by time. NaN and infinities are null; where they must be kept, a second column holds them as
+text.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ APPEND_ONLY = ("mlops_versions", "mlops_alias_log", "mlops_approvals", "mlops_er
 
 
 def forbid_changes(connection: sa.Connection, tables: tuple[str, ...] = APPEND_ONLY) -> None:
-    """Create triggers by which the database refuses to change or delete rows of append-only tables."""
+    """Create triggers that make the database refuse updates and deletes in append-only tables."""
     for table in tables:
         for statement in _trigger_statements(connection.dialect.name, table):
             connection.exec_driver_sql(statement)

@@ -53,7 +53,7 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that no other writer overlaps.
+        """Run a transaction that excludes all other writers.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that reads one consistent state."""
+        """Run a transaction that reads one consistent state."""
         with self._translate_errors(), self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")
@@ -95,7 +95,7 @@ class Database:
             return migrations.is_current(connection)
 
     def _has_no_table(self) -> bool:
-        """Whether the file is empty, or has only the header that a process wrote when it opened the empty file."""
+        """Return whether the database has no tables: its file is empty, or has only the header that opening it wrote."""
         with self.engine.connect() as connection:
             return migrations.read_revision(connection) is None
 
@@ -196,12 +196,14 @@ os.register_at_fork(before=_close_idle)
 
 @cache
 def open_database(url: str) -> Database:
-    """Return the database at ``url``, the same in the whole process."""
+    """Return the database at ``url``; all callers in a process share one object."""
     return Database(url)
 
 
 def inspect_database(url: str) -> tuple[str | None, str]:
-    """Return the revision of a database (None without tables) and what is damaged in it, without creating or migrating it.
+    """Return the revision of a database and its damage, without creating or migrating it.
+
+    The revision is None when the database has no tables. The damage is ``""`` when the database is intact.
 
     Parameters
     ----------
@@ -228,7 +230,7 @@ def inspect_database(url: str) -> tuple[str | None, str]:
 
 
 def _refuse_leftovers(registry: Path) -> None:
-    """Raise RegistryError when a registry file is missing or empty, but the home holds artifacts or prediction logs of an earlier one."""
+    """Raise RegistryError when a registry is missing or empty, but artifacts or prediction logs of an earlier registry remain."""
     home = registry.parent
     leftovers = {
         "artifact(s)": [path for path in (home / "artifacts" / "sha256").glob("*/*") if len(path.name) == _SHA256_LENGTH],
@@ -248,5 +250,5 @@ def timestamp() -> str:
 
 
 def finite_or_none(value: float | None) -> float | None:
-    """Return a finite number, or None."""
+    """Return a number as float; None when it is None, NaN or infinite."""
     return None if value is None or not math.isfinite(value) else float(value)

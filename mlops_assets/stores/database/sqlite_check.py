@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def find_sqlite_damage(path: Path) -> str:
-    """Return what is damaged in an existing SQLite file; ``""`` when every page is intact.
+    """Return a description of the damage in an existing SQLite file; ``""`` when every page is intact.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
-"""Vacuum a SQLite catalog; a separate program, because two copies of SQLite in one process release each other's locks.
+"""Vacuum a SQLite catalog in a separate process, because two copies of SQLite in one process release each other's locks.
 
-Standard input: JSON with ``catalog``, its path, and ``limits``, rows of minimum, maximum, table and column.
+Standard input is JSON with two fields: ``catalog`` is the path of the catalog, and ``limits`` lists minimum, maximum, table id and
+column id of each column.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _SET_BOUNDS = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value =
 
 
 def main() -> int:
-    """Return 0 when no deleted value is left in the catalog and its log, 1 when a reader kept the log open."""
+    """Remove deleted values from the catalog and its log; return 0 on success and 1 when a reader keeps the log open."""
     request = json.load(sys.stdin)
     with closing(sqlite3.connect(request["catalog"], timeout=30, isolation_level=None)) as catalog:
         catalog.execute("BEGIN IMMEDIATE")

@@ -21,33 +21,33 @@ _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
 
 
 class StoredValues(Protocol):
-    """Facts about the stored values of a table; requested only where types differ."""
+    """Facts about the stored values of a table, which are computed only for columns whose type differs from the new rows."""
 
     def is_empty(self, column: str) -> bool:
         """Return whether a column of the table holds no value at all."""
         ...
 
     def max_abs(self, column: str) -> float:
-        """Return the largest absolute value of a column of numbers; infinity when it cannot be read."""
+        """Return the maximum absolute value of a column of numbers; infinity when it cannot be read."""
         ...
 
 
 class ColumnTypeError(LakeError):
-    """Rows of some partitions have another type than the table, and no type holds both without loss."""
+    """A column has different types in the new rows and in the table, and no type holds the values of both without loss."""
 
 
 @dataclass(frozen=True)
 class TypeFit:
-    """New rows in the types that the table has, or will have.
+    """New rows, cast to the column types that the table has or will have after the write.
 
     Parameters
     ----------
     frame
         The rows.
     changes
-        The changes of the table's columns, in words.
+        Messages, one for each column of the table that changes.
     conflicts
-        Columns that cannot be fitted, in words.
+        Messages, one for each column whose name or type does not fit the table.
     """
 
     frame: pl.DataFrame
@@ -56,13 +56,13 @@ class TypeFit:
 
 
 def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Cast columns that have no value and no type to their type in the table."""
+    """Cast columns that hold only nulls and have no type to the column's type in the table."""
     unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in known]
     return frame.with_columns(pl.col(name).cast(known[name]) for name in unknown) if unknown else frame
 
 
 def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> tuple[str, ...]:
-    """Return in words how the columns of new rows differ from those of a table."""
+    """Return one message for each difference between the columns of new rows and those of a table."""
     new = [f"column '{name}' is new" for name in frame.columns if name not in known]
     removed = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
     retyped = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
@@ -70,12 +70,12 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
 
 
 def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
-    """Cast new rows to types that also hold the values of the table.
+    """Cast new rows to types that hold both their values and the stored values of the table.
 
     Parameters
     ----------
     frame
-        Rows of some of the table's partitions, normalised.
+        Normalised rows of some, not all, of the table's partitions.
     known
         The table's columns.
     stored
@@ -104,7 +104,7 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
 
 
 def refuse_conflicts(table: str, fit: TypeFit) -> None:
-    """Raise ColumnTypeError when a column does not fit; it names the first one."""
+    """Raise ColumnTypeError when the name or type of a column does not fit; the message names the first such column."""
     if fit.conflicts:
         rest = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
         kind, _, name = table.partition("/")
@@ -117,7 +117,7 @@ def refuse_conflicts(table: str, fit: TypeFit) -> None:
 
 
 def refuse_difference(table: str, written: Mapping[str, pl.DataType], stored: Mapping[str, pl.DataType]) -> None:
-    """Raise DataError when a table does not return the names and types of the rows that were written to it."""
+    """Raise DataError when a table would return other column names or types than the written rows have."""
     for name, dtype in written.items():
         if stored.get(name) != dtype:
             difference = f"as {stored[name]}" if name in stored else "under another name"

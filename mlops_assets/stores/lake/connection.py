@@ -1,4 +1,4 @@
-"""Connections to a DuckLake: extensions are loaded without a network, and attached with the options that the stress test found safe."""
+"""Connections to a DuckLake, which load extensions without a network and attach the lake with options that passed the stress test."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class LakeConnections:
             ) from error
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the lock of all writers."""
+        """Hold the lock that admits one writer of the lake at a time."""
         return hold_lock(self.lock_path)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return this thread's connection; a forked process opens its own."""
+        """Return this thread's connection; a forked process opens a new connection."""
         if getattr(self._local, "pid", None) != os.getpid():
             self._local.connection = self._open()
             self._local.pid = os.getpid()
@@ -100,7 +100,7 @@ class LakeConnections:
         return connection
 
     def _refuse_leftovers(self) -> None:
-        """Raise LakeError when data files exist without a catalog."""
+        """Raise LakeError when data files exist but the catalog is missing."""
         files = sorted(self.data_path.rglob("*.parquet"))
         if files:
             raise LakeError(
@@ -125,9 +125,9 @@ class LakeAttachment:
     path
         The URL of the catalog.
     options
-        Options of ``ATTACH``, as a dbt profile takes them.
+        Options of ``ATTACH``, in the form of a dbt profile.
     lock_path
-        The lock of all writers.
+        The path of the lock file that every writer holds.
     """
 
     path: str
@@ -143,7 +143,7 @@ def describe_attachment(folder: Path) -> LakeAttachment:
 
 
 def damaged_lake_error(folder: Path, error: Exception) -> LakeError:
-    """Return the error of a lake with a damaged or missing file, from an error of DuckDB."""
+    """Translate an error of DuckDB into the error for a damaged or missing file of the lake."""
     reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
     if problem := find_sqlite_damage(catalog) if catalog.is_file() else "":
         return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")

@@ -1,4 +1,4 @@
-"""The Parquet files of a lake, as its catalog names them and as they lie on the disk."""
+"""List and measure the Parquet files of a lake, in its catalog and on the disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
 def list_partition_files(
     cursor: duckdb.DuckDBPyConnection, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
 ) -> list[str]:
-    """Return the files that hold the rows of a window; empty when they cannot be read."""
+    """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
     query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
     if window is not None:
         time = quote_name(event_timestamp or "")
@@ -45,7 +45,7 @@ def list_partition_files(
 
 
 def list_orphaned_files(cursor: duckdb.DuckDBPyConnection, *, older_than: timedelta) -> list[Path]:
-    """Return the files that the catalog does not name."""
+    """Return the data files on the disk that the catalog does not name and that are older than ``older_than``."""
     paths = [Path(row[0]) for row in cursor.execute(_ORPHANS, [datetime.now(UTC) - older_than]).fetchall()]
     return sorted(path for path in paths if path.exists())
 

@@ -35,7 +35,7 @@ _RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR,
 class DuckLake:
     """A lake in a local folder.
 
-    Many processes may read while one writes; writers wait for each other at one lock of the operating system.
+    Many processes may read while one writes. Writers take turns by a lock of the operating system.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class DuckLake:
         return cls(LakeConnections(Path(folder).absolute()))
 
     def snapshot(self) -> int:
-        """Return the newest snapshot."""
+        """Return the number of the newest snapshot."""
         return int(self._query_number("SELECT id FROM ducklake_current_snapshot('lake')"))
 
     def has_snapshot(self, snapshot: int) -> bool:
@@ -76,14 +76,14 @@ class DuckLake:
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return rows, of one window and as of one snapshot when given.
+        """Return the rows of a table; of one time window, and as of one snapshot, when these are given.
 
         Parameters
         ----------
         table
             ``<kind>/<name>``.
         window, event_timestamp
-            Only rows whose time lies in the window.
+            The time window, and the column with the time of a row. Only rows whose time lies in the window are returned.
         snapshot
             The newest when None.
         columns
@@ -92,7 +92,7 @@ class DuckLake:
         Raises
         ------
         LakeError
-            There is no such table, in that snapshot.
+            The table does not exist in that snapshot.
         """
         chosen = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
@@ -111,7 +111,7 @@ class DuckLake:
             ) from error
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
-        """Return the last record of each partition; empty when nothing was written.
+        """Return the last record of each partition of a table; empty when the table was never written.
 
         Parameters
         ----------
@@ -132,12 +132,12 @@ class DuckLake:
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
     def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
-        """Return the last record of each partition, of any table, that one of these runs was the last to write.
+        """Return the last record of each partition, of any table, whose last write was by one of these runs.
 
         Parameters
         ----------
         run_ids
-            As given to :meth:`write`.
+            The ids that were passed to :meth:`write`.
         """
         if not run_ids:
             return []
@@ -171,29 +171,30 @@ class DuckLake:
         frame
             The rows of all partitions together.
         partitions
-            The partitions; one with key ``""`` and no window for an unpartitioned table.
+            The partitions. For an unpartitioned table, one partition with key ``""`` and no window.
         event_timestamp
-            The column that says which partition a row belongs to.
+            The column with the time that assigns a row to a partition.
         key
-            Columns that identify a row; they order rows for the hash.
+            Columns that identify a row. Rows are sorted by them before they are hashed.
         run_id
             The run that writes.
         unhashed
-            Columns that do not count as content.
+            Columns that the content hash excludes.
         companions
             Writes to other tables in the same transaction.
 
         Returns
         -------
         Commit
-            A partition whose content and inputs equal its last record is not written again. If none is left, no snapshot is made.
+            The outcome. A partition is skipped when its content and inputs equal its last record. If every partition is skipped, no
+            snapshot is made.
 
         Raises
         ------
         DataError
-            A row lies in none of the partitions, or a column would not return with its name and type.
+            A row lies in none of the partitions, or the lake cannot store a column under its name and type.
         LakeError
-            A column has a type that the table's cannot be widened to, and other partitions keep the table's.
+            The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type.
         """
         writes = [TableWrite(table, frame, partitions, event_timestamp, key, unhashed), *companions]
         with self.lock():
@@ -214,7 +215,7 @@ class DuckLake:
         Parameters
         ----------
         table, partitions, event_timestamp, key, run_id
-            As in :meth:`write`; the rows are those that the lake holds now.
+            As in :meth:`write`. The records describe the rows that the lake currently holds.
         """
         with self.lock():
             windows = [partition.window for partition in partitions if partition.window is not None]
@@ -229,7 +230,7 @@ class DuckLake:
         return self._commit(partitions, new_records, stored.records)
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
-        """Record partitions with a hash that no rows have, so that the next run rebuilds them."""
+        """Record partitions as damaged, with a hash that matches no rows, so that the next run rebuilds them."""
         with self.lock(), self._transaction():
             now, snapshot = datetime.now(UTC), self.snapshot() + 1
             marked = [replace(record, content_hash=DAMAGED_PREFIX + record.content_hash) for record in records]
@@ -245,7 +246,7 @@ class DuckLake:
             return {}
 
     def tables(self) -> list[str]:
-        """Return the names of the tables that have been written, also with no rows."""
+        """Return the names of all written tables, including tables without rows."""
         try:
             rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {RECORDS} ORDER BY 1").fetchall()
         except duckdb.CatalogException:
@@ -255,7 +256,7 @@ class DuckLake:
     def find_keys(
         self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
     ) -> pl.DataFrame:
-        """Return keys that other rows have too: see :func:`mlops_assets.stores.lake.table_sql.find_keys`."""
+        """Return keys that also occur outside of some time windows: see :func:`mlops_assets.stores.lake.table_sql.find_keys`."""
         return table_sql.find_keys(self._cursor, table, keys, outside=outside, event_timestamp=event_timestamp, snapshot=snapshot)
 
     def query_columns(self, query: str) -> tuple[str, ...]:
@@ -272,14 +273,14 @@ class DuckLake:
             self._cursor.execute(f"DELETE FROM {RECORDS} WHERE table_name = ?", [table])
 
     def run_transaction(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
-        """Change tables and record their new content in one transaction; the caller holds the lock."""
+        """Change tables and record their new content in one transaction. The caller must hold the lock."""
         with self._transaction():
             change()
             if records:
                 self._append_records(records)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the lock of all writers."""
+        """Hold the lock that admits one writer of the lake at a time."""
         return self.connections.lock()
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
@@ -289,7 +290,7 @@ class DuckLake:
         return run_maintenance(self.connections, pins, older_than=older_than)
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Return the newest snapshot and keep it readable until the context ends, or this process."""
+        """Return the newest snapshot and keep it readable until the context or this process ends."""
         self.connections.cursor()  # opening it needs the lake's lock, which upkeep holds when it reads the leases
         return self.connections.leases.lease(self.snapshot)
 
@@ -298,11 +299,11 @@ class DuckLake:
         return data_files.list_data_files(self._cursor)
 
     def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
-        """Return the files that hold the rows of a window; empty when they cannot be read."""
+        """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
         return data_files.list_partition_files(self._cursor, table, window, event_timestamp, snapshot)
 
     def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
-        """Return the files that the catalog does not name."""
+        """Return the data files on the disk that the catalog does not name and that are older than ``older_than``."""
         return data_files.list_orphaned_files(self._cursor, older_than=older_than)
 
     def examine_records(self) -> RecordsReport:
@@ -310,7 +311,7 @@ class DuckLake:
         return examine_records(self.connections)
 
     def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> Erasure:
-        """Return the rows of one entity, in the tables for which ``include`` is true."""
+        """Return the erasure of one entity: its rows in the tables for which ``include`` returns true."""
         from mlops_assets.stores.lake.erasure import Erasure
 
         return Erasure(self, entity, include)
@@ -338,7 +339,7 @@ class DuckLake:
             raise
 
     def _table_state(self, table: str) -> TableState:
-        """Return a table as it is now; while the caller holds the lock, the number of the next snapshot is certain."""
+        """Return the current state of a table. The number of the next snapshot is certain while the caller holds the lock."""
         schema = table_sql.table_schema(self._cursor, table)
         return TableState(schema, self.records(table), table_sql.TableValues(self._cursor, table), self.snapshot() + 1)
 

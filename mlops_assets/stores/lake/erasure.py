@@ -1,6 +1,6 @@
 """Erase rows from a DuckLake for good: from every snapshot, from the files, and from the catalog's free pages.
 
-Each step finds by itself what is left to do, so an erasure that was killed at any point can be repeated.
+Each step finds the remaining work itself, so an erasure that was killed at any point can be repeated.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EntityFile:
     table, path
         The table and the path of the file.
     first_snapshot, end_snapshot
-        The first snapshot that shows it, and the first that no longer does; None while the newest shows it.
+        The first snapshot that contains the file, and the first later snapshot that does not; None while the newest snapshot contains it.
     """
 
     table: str
@@ -77,9 +77,9 @@ class Erasure:
     lake
         The lake; the caller holds its lock.
     entity
-        Column to value, as text; the rows with all of these values.
+        Column → value, as text. A row belongs to the entity when it has all of these values.
     include
-        Returns whether a table is searched.
+        A function of a table's name that returns whether to search the table.
     """
 
     def __init__(self, lake: DuckLake, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> None:
@@ -91,18 +91,18 @@ class Erasure:
         return to_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} WHERE {condition}", values))
 
     def remaining_rows(self, table: str, snapshot: int) -> pl.DataFrame:
-        """Return the other rows of a table, in a snapshot."""
+        """Return the rows of a table in a snapshot that do not belong to the entity."""
         condition, values = self._condition(table)
         query = f"SELECT * FROM {sql_name(table)} AT (VERSION => {snapshot}) WHERE ({condition}) IS NOT TRUE"
         return to_polars(self._cursor.execute(query, values))
 
     def tables(self) -> list[str]:
-        """Return the tables with the entity's columns, and every quarantine."""
+        """Return the searched tables that have the entity's columns, and every quarantine."""
         names = [table for table in list_tables(self._cursor) if self._include(table)]
         return [name for name in names if name.startswith(f"{QUARANTINE}/") or self._entity.keys() <= self._columns(sql_name(name))]
 
     def files(self) -> list[EntityFile]:
-        """Return the files of any snapshot that hold rows of the entity."""
+        """Return the files that hold rows of the entity, in all snapshots."""
         stores = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
         known: dict[str, list[tuple[Path, int, int | None]]] = {}
         for table, name, first_snapshot, end_snapshot in self._cursor.execute(_FILES).fetchall():
@@ -112,12 +112,12 @@ class Erasure:
         return [file for table, files in known.items() for file in self._entity_files(table, files)]
 
     def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
-        """Return the snapshots, except the newest, that show one of some files."""
+        """Return the snapshots, except the newest, that contain at least one of the given files."""
         numbers = [row[0] for row in self._cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY 1").fetchall()]
         return [n for n in numbers[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
 
     def delete(self, tables: Sequence[str], records: Sequence[PartitionRecord]) -> dict[str, int]:
-        """Delete the rows and write new records in one transaction; return the number of deleted rows by table.
+        """Delete the entity's rows and write new records in one transaction; return table → number of deleted rows.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class Erasure:
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:
-        """Rewrite the files from which the newest snapshot hides deleted rows.
+        """Rewrite the files of the newest snapshot that still hold deleted rows of the entity.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Erasure:
             )
 
     def expire(self) -> list[int]:
-        """Expire every snapshot that shows a file with rows of the entity, pinned or not, and delete the files.
+        """Expire every snapshot that contains a file with rows of the entity, even when pinned, and delete the files.
 
         Raises
         ------
@@ -172,7 +172,9 @@ class Erasure:
         return snapshots
 
     def vacuum(self) -> None:
-        """Vacuum the catalog: values of erased rows remain in its free pages, in its log, and in column bounds that only widen.
+        """Remove values of erased rows from the catalog.
+
+        Such values remain in its free pages, in its log, and in column bounds, because DuckLake never narrows bounds.
 
         Raises
         ------
@@ -189,7 +191,7 @@ class Erasure:
             raise LakeError(f"the lake's catalog cannot be vacuumed: {why}", hint="run the same command again: it continues from here")
 
     def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
-        """Yield the minimum and maximum of each column of a table, from the statistics of the files that are left."""
+        """Yield the minimum and maximum of each column of a table, from the statistics of the remaining files."""
         schema, name = split_name(table)
         query = (
             f"SELECT c.table_id, c.column_id, c.column_type FROM {_METADATA}.ducklake_column c JOIN {_METADATA}.ducklake_table t USING (table_id) "

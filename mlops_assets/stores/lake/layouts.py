@@ -1,4 +1,4 @@
-"""Store the as-of layouts of feature views on disk, and update them by what has changed in the lake.
+"""Store the as-of layouts of feature views on disk, and update them from partitions that have changed in the lake.
 
 A layout is derived from the lake, and is rebuilt when its files are missing or damaged. Its state records the content hashes of its
 source partitions, so that a layout is used only for a snapshot with the same content.
@@ -53,7 +53,7 @@ MAX_TRUST_SECONDS = 60.0  # for so long, verified files are not read in full aga
 
 @dataclass(frozen=True)
 class _BucketFile:
-    """One bucket on disk: its rows, the bytes of its file, and their sum and parity in 64-bit words."""
+    """One bucket on disk: the number of its rows, the size of its file in bytes, and the checksum of the file."""
 
     name: str
     rows: int
@@ -63,7 +63,7 @@ class _BucketFile:
 
 @dataclass(frozen=True)
 class _LayoutState:
-    """The source of a layout, and its files."""
+    """The state of a layout: its definition, its source snapshot and partitions, and its files."""
 
     definition: str
     snapshot: int
@@ -77,7 +77,7 @@ class _LayoutState:
 
 @dataclass(frozen=True, eq=False)
 class _OpenLayout:
-    """The mapped and verified files of a state, kept because notebooks and batch jobs load the same layout repeatedly."""
+    """The mapped and verified files of a layout, cached because notebooks and batch jobs load the same layout repeatedly."""
 
     state: _LayoutState
     stamps: tuple[tuple[int, int] | None, ...]
@@ -104,14 +104,14 @@ class Layouts:
         self._open: dict[Path, _OpenLayout] = {}
 
     def load(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
-        """Return the layout of a view in a snapshot, under the names of a renamed view.
+        """Return the layout of a view in a snapshot; for a renamed view, with the new names.
 
         Parameters
         ----------
         view
             The feature view.
         snapshot
-            The snapshot; the newest when None. For one that is older than the layout on disk, the layout is built in memory.
+            The snapshot; the newest when None. If it is older than the layout on disk, a layout is built in memory.
         as_known
             As in :func:`mlops_assets.compute.features.point_in_time.point_in_time_join`.
 
@@ -126,12 +126,13 @@ class Layouts:
         return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
-        """Remove layouts; return how many. A process that has one open can still read it.
+        """Remove layouts and return their number. A process that has opened a layout can still read it.
 
         Parameters
         ----------
         unwanted
-            Returns whether to remove a layout, by the name of the view and its pinned version, which is empty for the declared one.
+            A function that returns whether to remove a layout. It takes the view's name and pinned version; the version is empty for the
+            declared view.
         """
         removed = 0
         for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
@@ -193,7 +194,7 @@ class _LayoutUpdate:
         return join_buckets(self._bind_view(), pl.DataFrame(opened.tables[0].slice(0, 0)).schema, opened.entities, opened.tables)
 
     def _is_unchanged(self, cache: _OpenLayout) -> bool:
-        """Return whether the files were verified a moment ago and have not changed since."""
+        """Return whether the cached files were verified within ``MAX_TRUST_SECONDS`` and have not changed since."""
         return (
             time.monotonic() - cache.verified_at < MAX_TRUST_SECONDS
             and cache.state == self._read_state()
@@ -214,7 +215,7 @@ class _LayoutUpdate:
         return _OpenLayout(state, stamps, tables, entities, time.monotonic())
 
     def _open_bucket(self, number: int, file: _BucketFile) -> tuple[pa.Table, pl.DataFrame] | None:
-        """Return the rows of a bucket and the position of each entity in it."""
+        """Return the rows of a bucket and the position of each entity in it; None when the file is missing or damaged."""
         keys = list(self._view.entity.join_keys)
         table = self._map_file(file)
         return None if table is None else (table, find_entity_ranges(pl.DataFrame(table.select(keys)), keys, number))
@@ -256,7 +257,7 @@ class _LayoutUpdate:
         return bind_rows(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed_buckets(self, before: _LayoutState, hashes: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
-        """Return the buckets that change; None when all must be rebuilt."""
+        """Return bucket number → new rows, for each bucket that changes; None when all buckets must be rebuilt."""
         if self._view.partitions is None or any(key not in hashes for key in before.partitions):
             return None
         changed = [key for key, digest in hashes.items() if before.partitions.get(key) != digest]
@@ -287,20 +288,20 @@ class _LayoutUpdate:
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
     def _rebuild_buckets(self, stamps: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
-        """Rebuild the buckets of entities whose rows changed, because rows that they hid may be exposed."""
+        """Rebuild some buckets from all rows of the view, because rows that changed rows had hidden may become visible."""
         source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
         parts = split_buckets(source, self._view.entity.join_keys, count)
         return {number: self._order_rows(parts[number]) for number in stamps}
 
     def _merge_buckets(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
-        """Add rows to the buckets of their entities: a row that is hidden by the old rows stays hidden."""
+        """Add rows to the buckets of their entities, without rows that the old rows hide; None when the columns differ."""
         if any(table.schema != new.schema for table in old):
             return None
         parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))
         return {number: drop_dominated(pl.concat([old[number], added]), self._bind_view()) for number, added in parts if added.height}
 
     def _publish(self, files: Sequence[_BucketFile], hashes: Mapping[str, str], snapshot: int) -> None:
-        """Publish the files of a state in one rename, then remove files that no state lists."""
+        """Publish new files by one rename of the state file, then remove the files that the new state does not list."""
         state = _LayoutState(self._definition, snapshot, hashes, tuple(files))
         write_state(self._folder, asdict(state))
         listed = {file.name for file in state.buckets} | {STATE, "lock"}

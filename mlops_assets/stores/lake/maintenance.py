@@ -1,4 +1,4 @@
-"""Maintenance of a lake: leases keep snapshots readable; upkeep merges small files, expires snapshots and deletes unneeded files."""
+"""Maintain a lake: merge small files, expire snapshots that are neither pinned nor leased, and delete unneeded files."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _RECORDS = f"SELECT count(*) FROM {RECORDS}"
 
 
 class Leases:
-    """Leases on snapshots: one file each, locked by its process, so that the kernel releases it when the process ends.
+    """Leases on snapshots. Each is a file that its process locks, so the kernel ends the lease when the process ends.
 
     Parameters
     ----------
     folder
-        Created at first use.
+        The folder of the lease files, created at first use.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def block(self) -> AbstractContextManager[None]:
-        """Block new leases until the context ends."""
+        """Prevent new leases until the context ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return hold_lock(self._folder / "lock")
 
@@ -51,7 +51,7 @@ class Leases:
         Parameters
         ----------
         snapshot
-            Called while no snapshot can expire.
+            Returns the snapshot to lease. It is called while no snapshot can expire.
         """
         with contextlib.ExitStack() as stack:
             with self.block():
@@ -63,7 +63,7 @@ class Leases:
             yield leased
 
     def list_active(self) -> dict[int, tuple[int, ...]]:
-        """Return the leased snapshots and their processes, and remove leases of dead processes; call it within :meth:`block`."""
+        """Return snapshot → process ids of its leases, and remove leases of dead processes; call this within :meth:`block`."""
         by_snapshot: dict[int, tuple[int, ...]] = {}
         for path in self._folder.iterdir():
             snapshot, _, rest = path.name.partition("-")
@@ -81,7 +81,7 @@ class Leases:
 
 
 def run_maintenance(connections: LakeConnections, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-    """Merge small files and expire old snapshots, never a pinned or leased one nor the newest.
+    """Merge small files and expire old snapshots, except the newest and those that are pinned or leased.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
     pins
         Snapshots that must stay readable.
     older_than
-        Only snapshots and files older than this; longer than the longest transaction.
+        The minimum age of snapshots and files to remove. It must exceed the duration of the longest transaction.
     """
     cursor, before = connections.cursor(), datetime.now(UTC) - older_than
     with connections.lock():

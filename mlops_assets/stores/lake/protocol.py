@@ -35,7 +35,7 @@ class Partition:
     window
         The span of event time; None for the whole of an unpartitioned table.
     inputs
-        The fingerprint of its inputs; ``""`` when they come from outside.
+        The fingerprint of the inputs; ``""`` when the inputs come from outside of the platform.
     """
 
     key: str
@@ -59,30 +59,30 @@ class PartitionRecord:
 
     @property
     def coverage(self) -> Mapping[str, Any]:
-        """The key, columns and types that the hash covers, the time column and the window; empty where they were not recorded."""
+        """The key, columns and types that the hash covers, the time column and the window; empty for old records without them."""
         recorded: dict[str, Any] = json.loads(self.hashed) if self.hashed else {}
         return recorded
 
     @property
     def event_timestamp(self) -> str | None:
-        """The column that decides which partition a row belongs to."""
+        """The column with the time that assigns a row to a partition."""
         return self.coverage.get("time")
 
     @property
     def window(self) -> TimeWindow | None:
-        """The partition's span of event time; None for a whole table, and where it was not recorded."""
+        """The partition's span of event time; None for an unpartitioned table, or when the span was not recorded."""
         ends = self.coverage.get("window")
         return TimeWindow(*map(datetime.fromisoformat, ends)) if ends else None
 
     @property
     def damaged(self) -> bool:
-        """Whether the rows were found to differ from those that were written."""
+        """Whether a check found that the stored rows differ from the written rows."""
         return self.content_hash.startswith(DAMAGED_PREFIX)
 
 
 @dataclass(frozen=True)
 class TableWrite:
-    """The partitions of a table that are replaced; fields as the parameters of :meth:`LakeWriter.write`."""
+    """The write of one table: the partitions to replace and their rows. The fields are parameters of :meth:`LakeWriter.write`."""
 
     table: str
     frame: pl.DataFrame
@@ -99,13 +99,13 @@ class Commit:
     Parameters
     ----------
     snapshot
-        The snapshot that holds it.
+        The snapshot that contains the write.
     records
-        One for each partition, in the given order.
+        One record for each partition, in the given order.
     changed
-        The partitions whose content differs from before.
+        The partitions whose content differs from their content before the write.
     columns
-        The changes of the table's columns, in words.
+        Messages, one for each column of the table that changed.
     """
 
     snapshot: int
@@ -123,15 +123,15 @@ class MaintenanceReport:
     merged_files
         Tables whose small files were merged.
     expired_snapshots, snapshots
-        How many expired, and how many are left.
+        How many snapshots expired, and how many remain.
     deleted_files
-        Files that were deleted from the disk.
+        How many files were deleted from the disk.
     files, size
-        Parquet files on the disk and their bytes, each before and after.
+        The number of Parquet files on the disk and their bytes, each as a pair: before and after.
     leased
         Snapshots that running steps read, with their process ids.
     records
-        Rows of the lake's own table of records.
+        The number of rows in the lake's table of partition records.
     """
 
     merged_files: int
@@ -154,10 +154,10 @@ class DataFile:
 
 
 class LakeReader(Protocol):
-    """Reads tables named ``<kind>/<name>``; each snapshot pins all of them at once."""
+    """Reads tables named ``<kind>/<name>``. One snapshot fixes the state of all tables."""
 
     def snapshot(self) -> int:
-        """Return the newest snapshot."""
+        """Return the number of the newest snapshot."""
         ...
 
     def read(
@@ -169,11 +169,11 @@ class LakeReader(Protocol):
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return the rows of a table, of one window and as of one snapshot when given."""
+        """Return the rows of a table; of one time window, and as of one snapshot, when these are given."""
         ...
 
     def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
-        """Return the last record of each partition; empty when nothing was written."""
+        """Return the last record of each partition of a table; empty when the table was never written."""
         ...
 
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
@@ -181,13 +181,13 @@ class LakeReader(Protocol):
         ...
 
     def tables(self) -> list[str]:
-        """Return the names of the tables that have been written, also with no rows."""
+        """Return the names of all written tables, including tables without rows."""
         ...
 
     def find_keys(
         self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
     ) -> pl.DataFrame:
-        """Return the keys that rows outside of some windows have too, each with the time of such a row."""
+        """Return those of the given keys that also occur outside of some time windows, each with the time of its latest such row."""
         ...
 
     def query_columns(self, query: str) -> tuple[str, ...]:
@@ -228,12 +228,12 @@ class LakeWriter(Protocol):
         ...
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the lock of all writers."""
+        """Hold the lock that admits one writer of the lake at a time."""
         ...
 
 
 class LakeUpkeep(Protocol):
-    """Snapshots, files and records, for upkeep and for diagnosis."""
+    """Manages snapshots, files and records, for maintenance and diagnosis."""
 
     def has_snapshot(self, snapshot: int) -> bool:
         """Return whether a snapshot can still be read."""
@@ -244,7 +244,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge small files and expire old snapshots, never a pinned one."""
+        """Merge small files and expire old snapshots, except pinned ones."""
         ...
 
     def data_files(self) -> list[DataFile]:
@@ -252,15 +252,15 @@ class LakeUpkeep(Protocol):
         ...
 
     def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
-        """Return the files that hold the rows of a window; empty when they cannot be read."""
+        """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
         ...
 
     def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
-        """Return the files that the catalog does not name."""
+        """Return the data files on the disk that the catalog does not name and that are older than ``older_than``."""
         ...
 
     def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
-        """Return the last record of each partition, of any table, that one of these runs was the last to write."""
+        """Return the last record of each partition, of any table, whose last write was by one of these runs."""
         ...
 
     def examine_records(self) -> RecordsReport:
@@ -268,9 +268,9 @@ class LakeUpkeep(Protocol):
         ...
 
     def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = ...) -> Erasure:
-        """Return the rows of one entity, in the tables for which ``include`` is true."""
+        """Return the erasure of one entity: its rows in the tables for which ``include`` returns true."""
         ...
 
 
 class Lake(LakeReader, LakeWriter, LakeUpkeep, Protocol):
-    """The whole interface of a lake; no caller outside of this room runs SQL on it."""
+    """The whole interface of a lake. Code outside of ``stores/lake`` uses it and runs no SQL on the lake."""

@@ -1,4 +1,4 @@
-"""Checksums of the lake's records, which cover what no content hash does, such as the run that wrote a partition."""
+"""Checksums of the lake's records. They cover fields that no content hash covers, such as the run that wrote a partition."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AlteredRecord:
     Parameters
     ----------
     record
-        The record as it is now.
+        The current content of the record.
     file
         The file that holds it.
     is_latest
@@ -47,7 +47,7 @@ class RecordsReport:
     altered
         The changed records.
     intact, without_checksum
-        How many records are intact, and how many were written before records had a checksum.
+        The number of intact records, and of records that are too old to have a checksum.
     """
 
     altered: tuple[AlteredRecord, ...]

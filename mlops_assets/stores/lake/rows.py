@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
-    """Return the record in a row; rows of an older lake lack the last columns, or have no value in them."""
+    """Return the record in a row. In an older lake, the last columns are missing or null."""
     return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_INDEX]))
 
 
@@ -47,7 +47,7 @@ def quote_name(name: str) -> str:
 
 
 def quote_value(value: str | datetime) -> str:
-    """Return a value as SQL takes it in a statement: to bind a parameter, DuckDB imports pandas, which takes half a second."""
+    """Return a value as an SQL literal. A bound parameter would make DuckDB import pandas, which takes half a second."""
     return f"TIMESTAMPTZ '{value.isoformat()}'" if isinstance(value, datetime) else "'" + value.replace("'", "''") + "'"
 
 
@@ -58,7 +58,7 @@ def sql_name(table: str) -> str:
 
 
 def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Return a result of DuckDB as a frame, its times in UTC."""
+    """Return a result of DuckDB as a polars frame with times in UTC."""
     frame = pl.DataFrame(result.to_arrow_table())
     times = [
         pl.col(name).cast(pl.Datetime("us", "UTC"))
@@ -69,7 +69,7 @@ def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def to_storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """Cast rows to types that the lake returns unchanged; raise DataError with the table's name when it cannot store them."""
+    """Cast rows to types that the lake stores without change; raise DataError with the table's name when there is no such type."""
     with _name_table(table):
         return normalize(frame)
 
@@ -93,7 +93,7 @@ def slice_partitions(
 ) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
     """Return the rows ordered by partition, and where each partition begins and ends.
 
-    ``others``: whether rows outside of every partition are skipped rather than refused.
+    ``others``: whether to skip rows outside of every partition; if false, such rows raise DataError.
     """
     if len(partitions) == 1 and partitions[0].window is None:
         return frame, [(0, frame.height)]

@@ -52,7 +52,7 @@ def list_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
-    """Return the error for a table that the lake does not have; the hint lists those that it has."""
+    """Return the error for a table that does not exist; the hint lists the existing tables."""
     tables, when = list_tables(cursor), "" if snapshot is None else f" in snapshot {snapshot}"
     return LakeError(
         f"the lake has no table '{table}'{when}",
@@ -69,12 +69,14 @@ def find_keys(  # noqa: PLR0913  (where it looks)
     event_timestamp: str,
     snapshot: int,
 ) -> pl.DataFrame:
-    """Return the keys that rows outside of some windows have too, each with the time of such a row; only key columns are read.
+    """Return the keys that also occur outside of some time windows, each with the time of its latest such row.
+
+    Only the key columns and the time column are read.
 
     Parameters
     ----------
     cursor, table, snapshot
-        The table and snapshot to search; a missing table has no keys.
+        Where to search; the result is empty when the table does not exist.
     keys
         The key columns of rows that are about to be written.
     outside
@@ -103,7 +105,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
 def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None = None) -> pl.Schema | None:
     """Return a table's columns with their types; None when there is no such table.
 
-    The query asks for no row, because DuckDB's list of tables opens every file of the lake.
+    The function runs a query without rows, because DuckDB's list of tables would open every file of the lake.
     """
     at = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     try:
@@ -127,14 +129,14 @@ def insert_rows(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFra
 
 
 def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
-    """Replace the partitions of a plan with its rows, which ``insert`` adds to the table.
+    """Delete the partitions of a plan, then call ``insert`` to add the new rows to the table.
 
     Raises
     ------
     DataError
         The table would return other names or types than the rows have.
     LakeError
-        A damaged file also holds rows of other partitions.
+        A damaged file also holds rows of partitions that are not replaced.
     """
     rows, target = plan.frame, sql_name(plan.table)
     cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(split_name(plan.table)[0])}")
@@ -149,7 +151,7 @@ def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, inser
 
 
 def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
-    """Delete the rows that are replaced, and give the table the columns of the new rows."""
+    """Delete the rows of the replaced partitions, and change the table's columns to those of the new rows."""
     is_unpartitioned = any(part.window is None for part in plan.partitions)
     if plan.stored_schema is None:
         cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
@@ -200,7 +202,7 @@ def _read_outside(
     Raises
     ------
     LakeError
-        A file that cannot be read also holds other rows.
+        A file that cannot be read also holds rows outside of the windows.
     """
     edges = [None, *(edge for window in windows for edge in (window.start, window.end)), None]
     frames = []

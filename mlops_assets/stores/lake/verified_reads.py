@@ -1,6 +1,6 @@
-"""Read rows and verify them: they are compared with the content hash that was recorded when they were written.
+"""Read rows and compare them with the content hash that was recorded when they were written.
 
-Parquet files of DuckDB have no checksums: a flipped bit in a page is read as another value without an error.
+Parquet files that DuckDB writes have no checksums, so DuckDB reads a flipped bit as another value, without an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HASH_INPUTS = {"key", "columns", "types"}  # what the content hash of a partiti
 def read_verified(  # noqa: PLR0913  (where rows are read)
     lake: Lake, table: str, partitions: Sequence[Partition], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
 ) -> pl.DataFrame:
-    """Read rows, and compare them with what was recorded when they were written.
+    """Read rows, and compare them with the content hashes that were recorded when they were written.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
 
 
 def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
-    """Read columns of a feature view, all rows or whole partitions, verified as in :func:`read_verified`."""
+    """Read columns of a feature view and verify them as :func:`read_verified` does; all rows, or those of whole partitions."""
     known = [""] if view.partitions is None else view.partitions.get_partition_keys()
     recorded = lake.records(view.key, snapshot=snapshot)
     partitions = [Partition(key, window_of(view.partitions, key)) for key in known if key in recorded]

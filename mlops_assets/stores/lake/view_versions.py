@@ -1,4 +1,4 @@
-"""The versions of feature views: an earlier version stays readable in the last snapshot before the next one began."""
+"""The versions of feature views. An earlier version stays readable in the last snapshot before the next version began."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ViewVersion:
     view, version
         The name and version of the view.
     definition
-        The declaration, JSON-like.
+        The declaration as a JSON-like mapping.
     last_snapshot
         The last snapshot of this version; None for the current one.
     recorded_at
@@ -48,7 +48,7 @@ class ViewVersions:
         self._database = database
 
     def declare(self, view: FeatureView, version: str, snapshot: int) -> None:
-        """Record that a version begins here, unless it is the current one.
+        """Record the beginning of a version; do nothing when the version is already current.
 
         Parameters
         ----------
@@ -57,7 +57,7 @@ class ViewVersions:
         version
             The version of the view.
         snapshot
-            The snapshot before anything of this version is written.
+            The last snapshot before the first write of this version.
         """
         newest = sa.select(schema.view_versions).filter_by(view=view.name).order_by(schema.view_versions.c.sequence.desc()).limit(1)
         with self._database.read_transaction() as connection:
@@ -93,7 +93,7 @@ class ViewVersions:
         return versions[::-1]
 
     def resolve(self, view: FeatureView) -> tuple[FeatureView, int | None]:
-        """Return a pinned view as it was declared, and the snapshot that holds it.
+        """Return a pinned view as its version was declared, and the snapshot to read; None for the current version.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class ViewVersions:
         return _restore_view(view, match.definition), match.last_snapshot
 
     def remove(self, name: str, version: str) -> int:
-        """Remove an earlier version, so that its snapshot may expire; return how often it had been declared.
+        """Remove an earlier version, so that its snapshots may expire; return how often the version had been declared.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class ViewVersions:
         return int(removed)
 
     def pinned_snapshots(self) -> set[int]:
-        """Return the snapshots that earlier versions need."""
+        """Return the snapshots that must stay readable for earlier versions."""
         return {version.last_snapshot for version in self.list_earlier() if version.last_snapshot is not None}
 
     def list_earlier(self) -> list[ViewVersion]:
@@ -156,7 +156,7 @@ def _describe_view(view: FeatureView) -> dict[str, Any]:
 
 
 def _restore_view(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
-    """Return a view with the keys, times, ttl and features of an earlier definition, which is what reading it needs."""
+    """Return a view with the keys, time columns, ttl and features of an earlier definition, as needed to read that version."""
     kinds = {kind.__name__: kind for kind in PLAIN}
     earlier = FeatureView(
         name=view.name,

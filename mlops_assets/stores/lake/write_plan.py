@@ -30,15 +30,15 @@ class WritePlan:
     table, event_timestamp
         As in :class:`mlops_assets.stores.lake.protocol.TableWrite`.
     partitions, rows
-        What is rewritten. There are no rows when only records are new.
+        The partitions to rewrite and their rows; no rows when only records are new.
     new_records, old_records
         The records to be written, and the current record of each partition.
     stored_schema
         The table's columns; None when the table does not exist.
     changes
-        The changes of the columns, in words.
+        Messages, one for each column that changes.
     replaces_table
-        Whether every recorded partition is written again, with columns that the table cannot take.
+        Whether the write replaces every recorded partition, with column types that the existing table cannot take.
     """
 
     table: str
@@ -53,12 +53,12 @@ class WritePlan:
 
     @property
     def damaged(self) -> bool:
-        """Whether a replaced partition is recorded as damaged, so that it may be unreadable."""
+        """Whether any replaced partition is recorded as damaged, so that its files may be unreadable."""
         return any(self.old_records[partition.key].damaged for partition in self.partitions if partition.key in self.old_records)
 
     @property
     def frame(self) -> pl.DataFrame:
-        """The rows, where there are any to write."""
+        """The rows to write; read this property only when the plan has rows."""
         assert self.rows is not None  # noqa: S101  (the caller has checked)
         return self.rows
 
@@ -76,7 +76,7 @@ class TableState:
     values
         Facts about the values of its columns.
     next_snapshot
-        Certain while the caller holds the lock.
+        The number of the next snapshot, which is certain while the caller holds the lock.
     """
 
     schema: pl.Schema | None
@@ -86,14 +86,14 @@ class TableState:
 
 
 def plan_write(write: TableWrite, stored: TableState, run_id: str) -> WritePlan:
-    """Return what a write changes; the caller holds the lock.
+    """Return the plan of a write. The caller must hold the lock.
 
     Raises
     ------
     DataError
         A row lies in none of the partitions, or a column cannot be stored.
     LakeError
-        A column has a type that the table's cannot be widened to, and other partitions keep the table's.
+        The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type.
     """
     known = stored.schema or pl.Schema()
     frame = to_storable(fill_unknown_types(write.frame, known), write.table)
@@ -132,7 +132,7 @@ def build_records(
     frame, bounds
         The rows, ordered by partition, and where each partition begins and ends.
     stored
-        The table before.
+        The state of the table before the write.
     run_id
         The run that writes.
     """
@@ -161,18 +161,18 @@ def build_records(
 
 
 def _describe_coverage(coverage: Mapping[str, Any], partition: Partition) -> str:
-    """Return as JSON what the hash of a partition covers, and the partition's window."""
+    """Return as JSON the columns and types that the hash of a partition covers, and the partition's window."""
     return json.dumps({**coverage, "window": partition.window and [partition.window.start.isoformat(), partition.window.end.isoformat()]})
 
 
 def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRecord]) -> bool:
-    """Return whether a partition is new, or holds other rows than its earlier record says."""
+    """Return whether a partition is new, or its content hash differs from the hash in its earlier record."""
     old = earlier.get(record.partition)
     return old is None or old.content_hash != record.content_hash
 
 
 def _fit_types(write: TableWrite, frame: pl.DataFrame, stored: TableState) -> TypeFit:
-    """Cast rows to the types that the table has or will have; a table that is replaced as a whole takes theirs."""
+    """Cast rows to the types of the table; a new or unpartitioned table takes the types of the rows."""
     if stored.schema is None:
         return TypeFit(frame)
     if any(partition.window is None for partition in write.partitions):

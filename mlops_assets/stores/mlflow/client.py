@@ -1,4 +1,4 @@
-"""A client of an MLflow server, without telemetry, with short timeouts and this package's errors."""
+"""Connect to an MLflow server, without telemetry, with short timeouts, and with errors translated into this package's errors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def iterate_pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the 
     Parameters
     ----------
     ask
-        Takes the token of a page, None for the first.
+        A function that returns the page with a token. The token is None for the first page.
     """
     token = None
     while True:

@@ -1,4 +1,4 @@
-"""Import the runs and versions of an MLflow server: each once, completely or not at all. Model files are stored, never opened."""
+"""Import the runs and versions of an MLflow server, each once and completely; model files are stored, never opened."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class ImportCounts:
     runs, versions
         How many were imported.
     known
-        How many existed already.
+        How many had been imported before.
     running
-        Runs that have not ended, which were skipped.
+        How many runs were skipped because they have not ended.
     """
 
     runs: int = 0
@@ -55,11 +55,11 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
     stores
         The stores of the platform.
     uri
-        ``http://…``; nothing is written to it.
+        The address of the server, ``http://…``; the import only reads from the server.
     experiments
-        Import only runs of these, and the versions that they made; everything when empty.
+        The experiments whose runs, and the versions from these runs, are imported; everything when empty.
     running
-        Whether runs that never ended are imported too, as killed.
+        Whether to import runs that have not ended as well, with the status ``killed``.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class _Importer:
         self.done = ImportCounts()
 
     def experiments(self, names: Sequence[str]) -> list[Any]:
-        """Return the experiments that are not a mirror of this package's runs."""
+        """Return the chosen experiments, without those to which this package has mirrored its own runs."""
         experiments = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
         known = {experiment.name: experiment for experiment in experiments}
         if lacking := [name for name in names if name not in known]:
@@ -107,7 +107,7 @@ class _Importer:
                 self.done.runs += 1
 
     def versions(self, *, only: bool) -> None:
-        """Import the versions of registered models, only those of the chosen experiments when ``only``."""
+        """Import the versions of registered models; when ``only``, just the versions from runs of the chosen experiments."""
         for model in iterate_pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
             if MIRROR in model.tags:
                 continue
@@ -151,7 +151,7 @@ class _Importer:
             self._stores.tracker.write_batch(identity, Batch(tags=tags))  # aliases may be new
 
     def _record(self, run: Run, batch: Any, ending: RunEnd) -> bool:  # noqa: ANN401
-        """Record a run as running, then its content and end in one transaction; a killed import is repeated."""
+        """Record a run as running, then its content and end in one transaction, so that a killed import can be repeated."""
         self._stores.tracker.add(run)
         if self._stores.tracker.get(run.id).status != RUNNING:
             self.done.known += 1
@@ -192,7 +192,7 @@ class _Importer:
             return self._store_files(Path(self._server.download_artifacts(run_id, "", folder)))
 
     def _store_files(self, root: Path) -> dict[str, RunArtifact]:
-        """Store the files of a folder as bytes, and return them by their names in this package."""
+        """Store the files of a folder in the artifact store; return name in this package → stored file."""
         stored = {}
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
             data, name = path.read_bytes(), from_mlflow_path(path.relative_to(root).as_posix())

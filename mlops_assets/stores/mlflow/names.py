@@ -1,4 +1,4 @@
-"""Translate names and values between this package and MLflow; what one does not allow is replaced and made unique by a hash."""
+"""Translate names and values between this package and MLflow; forbidden characters are replaced, and a hash keeps names unique."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 def to_mlflow_key(name: str) -> str:
-    """Return the name of a metric, parameter or tag as MLflow allows it: other characters become ``_``, and a hash makes it unique."""
+    """Return a name that MLflow allows for a metric, parameter or tag.
+
+    Forbidden characters become ``_``. A changed name ends in a hash that makes it unique.
+    """
     plain = re.sub(r"[^A-Za-z0-9_.\- :/]", "_", name)
     if plain == name and len(name) <= MAX_NAME and posixpath.normpath(name) == name and not name.startswith(("/", "..")):
         return name
@@ -31,34 +34,34 @@ def to_mlflow_key(name: str) -> str:
 
 
 def to_mlflow_text(text: str, max_length: int) -> str:
-    """Return a text as MLflow allows it; the artifact ``mlops_assets/run.json`` holds the whole text."""
+    """Return a text cut to the length that MLflow allows; the artifact ``mlops_assets/run.json`` holds the whole text."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def from_mlflow_experiment(name: str) -> str:
-    """Return the name of an MLflow experiment or model as this package allows it."""
+    """Return a name that this package allows for an MLflow experiment or model."""
     if EXPERIMENT.fullmatch(name):
         return name
     return _append_hash(re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "experiment", name, 63)
 
 
 def from_mlflow_key(name: str) -> str:
-    """Return the name of an MLflow metric, parameter or tag as this package allows it."""
+    """Return a name that this package allows for an MLflow metric, parameter or tag."""
     return _keep_or_hash(check_key, name, 200, r"[^!-~ ]")
 
 
 def from_mlflow_path(name: str) -> str:
-    """Return the path of an MLflow artifact as this package allows it."""
+    """Return a path that this package allows for an MLflow artifact."""
     return _keep_or_hash(check_path, name, 200, r"[^A-Za-z0-9_.\-/]")
 
 
 def check_key(name: str) -> str:
-    """Return a name that can be recorded; raise DataError otherwise."""
+    """Return the name of a metric, parameter or tag; raise DataError when it is not valid."""
     return check_name(name, "a metric, parameter or tag")
 
 
 def from_mlflow_value(value: float) -> float:
-    """Return a metric's value, with infinity where MLflow's database has clipped it."""
+    """Return a metric's value; the maximum float becomes infinity, because MLflow stores infinity as that value."""
     return math.copysign(math.inf, value) if abs(value) >= _CLIPPED else value
 
 

@@ -1,4 +1,4 @@
-"""Mirror runs to an MLflow server: one way, each run once; the next mirror completes what a kill interrupted."""
+"""Mirror runs to an MLflow server, one way and each run once; after a kill, the next mirror completes partially sent runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RunMirror:
                 self.waiting += 1
 
     def send_run(self, run: Run) -> str:
-        """Send a run unless it is complete on the server, and return its id there."""
+        """Send a run unless it is complete on the server; return its MLflow run id."""
         experiment = self._experiment(run.model)
         if run.id not in self._done:
             self._send(run, experiment)
@@ -71,7 +71,10 @@ class RunMirror:
         return run.parent_id is None or self._stores.tracker.get(run.parent_id).status != RUNNING
 
     def _experiment(self, name: str) -> str:
-        """Return the id of the experiment with a name; a deleted or foreign one is left alone, and another name is used."""
+        """Return the MLflow id of the experiment that mirrors a name.
+
+        If a deleted experiment or one of another program has the name, the mirror uses another name.
+        """
         if name not in self._experiments:
             experiment_id = self._experiments[name] = self._find_or_create(name)
             self._load_sent(experiment_id)
@@ -88,7 +91,7 @@ class RunMirror:
         raise AssertionError(name)
 
     def _load_sent(self, experiment: str) -> None:
-        """Load the ids of runs on the server, including deleted ones, which are not sent again."""
+        """Load the MLflow ids of mirrored runs, including deleted runs, which are not sent again."""
         where = {"experiment_ids": [experiment], "filter_string": f"tags.`{RUN}` != ''", "run_view_type": 3, "max_results": PAGE_SIZE}
         for run in iterate_pages(lambda token: self._client.search_runs(**where, page_token=token)):
             self._ids[run.data.tags[RUN]] = run.info.run_id
@@ -132,7 +135,10 @@ class RunMirror:
         return {_comparable((name, point.value, point.timestamp, point.step)) for point in self._client.get_metric_history(run_id, name)}
 
     def _points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
-        """Yield name, value, milliseconds and step of all that was logged; a value without steps has step 0 and the end of the run."""
+        """Yield name, value, time in milliseconds and step of each logged value.
+
+        A value without steps gets step 0 and the end time of the run.
+        """
         curves = self._stores.tracker.curves(run.id)
         for name, curve in curves.items():
             for step, value, at in zip(curve.steps.tolist(), curve.values.tolist(), curve.times.tolist(), strict=True):
@@ -157,7 +163,7 @@ class RunMirror:
 
 
 def _comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a point as it compares once stored: NaN equals NaN, infinities are clipped."""
+    """Return a point in a form that equals the point read back from MLflow: NaN as text, infinities clipped."""
     name, value, at, step = point
     return name, repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, value)) if value == value else value), at, step  # noqa: PLR0124
 

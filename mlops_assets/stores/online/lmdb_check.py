@@ -1,4 +1,4 @@
-"""Find damage in LMDB files without mapping them: a read past the end of a mapped file kills the process."""
+"""Find damage in LMDB files before they are mapped, because a read past the end of a mapped file kills the process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ with lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=4096) as environm
 
 
 def find_header_damage(folder: Path) -> str:
-    """Return what is damaged in the header of a store's file, or that its end is missing; ``""`` when it can be mapped.
+    """Return a description of a damaged header or a missing end of a store's file; ``""`` when the file can be mapped.
 
     Parameters
     ----------
     folder
-        The folder of the store; one without a file has no damage.
+        The folder of the store. A folder without a store file counts as undamaged.
     """
     path = folder / "data.mdb"
     if not path.exists():
@@ -56,7 +56,7 @@ def find_header_damage(folder: Path) -> str:
 
 
 def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
-    """Return what is damaged in a store's file; a separate process reads every record.
+    """Return a description of the damage in a store's file; a separate process reads every record.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class ReplacedStoreError(PlatformError):
 
 
 class MappedFile:
-    """The mapped file of a store, checked before each read: a read beyond a new end would kill the process.
+    """The mapped file of a store, checked before each read, because a read past the end of a truncated file kills the process.
 
     Parameters
     ----------
@@ -107,7 +107,10 @@ class MappedFile:
         self._number, self._size = info.st_ino, info.st_size
 
     def refuse_changed(self) -> None:
-        """Raise PlatformError when the file is missing or shorter (LMDB never shortens it), ReplacedStoreError when it was replaced."""
+        """Raise ReplacedStoreError when the file was replaced, and PlatformError when it is missing or shorter than before.
+
+        LMDB itself never shortens the file.
+        """
         try:
             info = self._path.stat()
         except OSError as error:
@@ -122,7 +125,7 @@ class MappedFile:
 
 
 def _parse_meta_page(data: bytes) -> tuple[int, int, int] | None:
-    """Return page size, last page and transaction of a meta page; None when it is none."""
+    """Return page size, last page and transaction of a meta page; None when the bytes are no meta page."""
     if len(data) < _META.size:
         return None
     magic, _, page_size, last, transaction = _META.unpack_from(data)

@@ -63,7 +63,8 @@ class LmdbStore:
 
         Notes
         -----
-        A view has two tables. One is read while the other is filled; one transaction switches to it and empties the first.
+        A view has two tables. Readers use one table while the other is filled. One transaction switches readers to the new table and
+        empties the old one.
         """
         schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
@@ -167,7 +168,7 @@ class _Tables:
         return self._open[name]
 
     def create(self, view: str) -> None:
-        """Open both tables of a view, and create them if needed; call it outside of transactions."""
+        """Open both tables of a view, and create them if needed; call this method outside of transactions."""
         for side in _SIDES:
             self._open_table(view.encode() + side, create=True)
 
@@ -227,7 +228,7 @@ class _LmdbReader(OnlineReader):
             transaction.abort()
 
     def _begin_checked(self) -> tuple[Any, list[Any]]:
-        """Begin a transaction on an intact file, and return it with the tables to read."""
+        """Check that the file was not replaced or shortened, begin a transaction, and return it with the tables to read."""
         self._file.refuse_changed()
         try:
             return self._current_tables()
@@ -235,7 +236,7 @@ class _LmdbReader(OnlineReader):
             raise damaged_store_error(self._file.folder, str(error)) from error
 
     def _current_tables(self) -> tuple[Any, list[Any]]:
-        """Begin a transaction, and return it with its tables, which are looked up again only after a write."""
+        """Begin a transaction, and return it with the tables to read; tables are looked up again only after a write."""
         while True:
             transaction, cached = self._begin(), self._seen
             if transaction.id() == cached[0]:

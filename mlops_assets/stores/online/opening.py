@@ -29,7 +29,7 @@ def _open_redis(url: str) -> OnlineStore:
 
 @dataclass(frozen=True)
 class OnlineBackend:
-    """One kind of online store: the URLs that name it, the package it needs with the extra that installs it, and how to open it."""
+    """One kind of online store: its URL schemes, the package it needs, the extra that installs the package, and a function to open it."""
 
     schemes: tuple[str, ...]
     package: str
@@ -45,12 +45,12 @@ BACKENDS = (
 
 
 def find_backend(url: str) -> OnlineBackend:
-    """Return the kind of online store that a URL names.
+    """Return the kind of online store for the scheme of a URL.
 
     Raises
     ------
     PlatformError
-        No kind has the scheme of the URL.
+        No kind of online store has this scheme.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
     found = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
@@ -64,7 +64,7 @@ def find_backend(url: str) -> OnlineBackend:
 
 @cache
 def open_online(url: str) -> OnlineStore:
-    """Open the online store in a folder or behind ``redis://host:port/db``, the same in the whole process.
+    """Open the online store in a folder or at ``redis://host:port/db``; all callers in a process share one object.
 
     Raises
     ------

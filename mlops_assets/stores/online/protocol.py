@@ -42,9 +42,9 @@ class WriteCounts:
     Parameters
     ----------
     rows, entities
-        How many were passed.
+        How many rows and entities were passed.
     changed
-        Entities whose record changed.
+        How many entities have a changed record.
     """
 
     rows: int
@@ -59,11 +59,11 @@ class ViewState:
     Parameters
     ----------
     schema
-        The schema of its records.
+        The schema of the view's records.
     entities
-        How many entities it has.
+        The number of entities in the view.
     mark
-        The mark of the last materialisation, written with its rows; empty without one.
+        A text that the last materialisation wrote together with its rows; empty when there is none.
     """
 
     schema: RecordSchema
@@ -85,8 +85,9 @@ class ViewState:
 class OnlineStore(Protocol):
     """Feature rows by view, entity and time.
 
-    Layouts are as of :func:`mlops_assets.compute.features.point_in_time.sort_as_of`: join keys, ``__valid_from``, ``__event``, ``__created`` where
-    it is known, and features. Many processes read while one writes, and none sees a torn record.
+    A layout is a result of :func:`mlops_assets.compute.features.point_in_time.sort_as_of`. Its columns are the join keys, ``__valid_from``,
+    ``__event``, ``__created`` where it is known, and the features. Many processes read while one writes; no reader sees a partly
+    written record.
     """
 
     def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
@@ -105,7 +106,7 @@ class OnlineStore(Protocol):
     ) -> WriteCounts:
         """Merge rows by time: a row never displaces a newer one, and replaces one with the same event and created time.
 
-        ``rebuilt``: entities, by their join keys, whose earlier rows are dropped.
+        ``rebuilt``: the join keys of entities whose earlier rows are dropped first.
         """
         ...
 

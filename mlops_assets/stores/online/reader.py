@@ -1,4 +1,4 @@
-"""Read packed records: one entity in plain Python, many as numpy columns."""
+"""Read packed records: of one entity in plain Python, of many entities as numpy columns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lookup:
     view, features
         Their names.
     ttl
-        How long a row is valid, inclusive; forever when None.
+        How long after its event time a row is valid, inclusive; forever when None.
     """
 
     view: str
@@ -56,7 +56,7 @@ class FeatureRow(NamedTuple):
     Parameters
     ----------
     values
-        The values of the features, in order, times in microseconds since 1970; all None unless fresh.
+        The values of the features in the order of the lookup, with times in microseconds since 1970; all None unless the row is fresh.
     status
         The status of the row.
     age
@@ -75,11 +75,11 @@ class FeatureColumns:
     Parameters
     ----------
     values
-        Feature to one value for each entity, times in microseconds since 1970; null values are arbitrary.
+        Feature → one value for each entity, with times in microseconds since 1970. Where ``nulls`` is true, the value is arbitrary.
     nulls
-        Feature to whether the value is null; always true when the row is not fresh.
+        Feature → whether each value is null; always true when the row is not fresh.
     status, age
-        As in :class:`FeatureRow`, with -1 for no age.
+        As in :class:`FeatureRow`, with one value for each entity; the age is -1 when there is no row.
     """
 
     values: Mapping[str, np.ndarray]
@@ -89,16 +89,16 @@ class FeatureColumns:
 
 
 class OnlineReader(ABC):
-    """Looks up several views at once.
+    """Looks up features in several views at once.
 
     Parameters
     ----------
     lookups
-        The views, in the order of keys and answers.
+        The views and features to look up. Keys and results have the same order.
 
     Notes
     -----
-    It loads a schema with the first record that uses it, so a view can be rebuilt with other columns meanwhile.
+    The reader loads a schema at the first record with that schema, so a view can be rebuilt with other columns while the reader is open.
     """
 
     def __init__(self, lookups: Sequence[Lookup]) -> None:
@@ -112,7 +112,7 @@ class OnlineReader(ABC):
         Parameters
         ----------
         keys
-            The values of the join keys for each view; a null is never found.
+            For each view, the values of its join keys. A key with a null is never found.
         at
             The time, in microseconds since 1970 in UTC.
 
@@ -143,7 +143,7 @@ class OnlineReader(ABC):
         keys
             For each view, the values of the join keys of each entity; views with the same list object share its encoding.
         at
-            One time for each entity.
+            The request time of each entity, in microseconds since 1970 in UTC.
         """
         encoded = {id(each): _encode_keys(each) for each in keys}
         entities = [encoded[id(each)] for each in keys]
@@ -160,7 +160,7 @@ class OnlineReader(ABC):
 
     @abstractmethod
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
-        """Return a stored schema."""
+        """Return the stored schema with an id; None when there is none."""
 
     def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
         """Return the plan that reads the requested features from records of a schema."""
@@ -196,7 +196,7 @@ class OnlineReader(ABC):
 
 
 def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
-    """Return the entities of many keys, with a fast path for single texts, which are the most common."""
+    """Return the encoded entities of many keys; single texts, which are the most common, take a fast path."""
     if keys and len(keys[0]) == 1:
         texts = [key[0] for key in keys]
         if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < MAX_ENTITY_BYTES:
@@ -220,10 +220,10 @@ class _RecordPlan(ABC):
 
     @abstractmethod
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features in a record at a time."""
+        """Return the features of a record that are valid at a point in time."""
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
-        """Return the features in records at their times; None when a record has another schema."""
+        """Return the features of each record at its requested time; None when any record has another schema."""
         if any(record is not None and record[-ID_BYTES:] != self.schema.id for record in records):
             return None
         times = at.tolist()
@@ -243,7 +243,7 @@ class _FixedPlan(_RecordPlan):
         self._fields = [(name, f"v{position}", position) for name, position in zip(self.features, self.positions, strict=True)]
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features in a record at a time."""
+        """Return the features of a record that are valid at a point in time."""
         row = self._unpack(record, len(record) - self._end)
         if row[0] > at or row[1] > at:
             position = self._find_row(record, at)
@@ -261,7 +261,7 @@ class _FixedPlan(_RecordPlan):
         return tuple(None if bits >> i & 1 else value for i, value in enumerate(row[3:]))
 
     def _find_row(self, record: bytes, at: int) -> int:
-        """Return the offset of the row that was valid at a time; -1 when there was none."""
+        """Return the byte offset of the row that was valid at a point in time; negative when there was none."""
         low, high, width = 0, (len(record) - ID_BYTES) // self._width, self._width
         while low < high:
             middle = (low + high) // 2
@@ -270,7 +270,10 @@ class _FixedPlan(_RecordPlan):
         return (low - 1) * width
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
-        """Return the features in records at their times, from their last rows, or from earlier rows where those were valid."""
+        """Return the features of each record at its requested time; None when any record has another schema.
+
+        The last row of a record is used, or an earlier row where the last row was not valid yet.
+        """
         rows, present = self._last_rows(records)
         if rows is None:
             return None
@@ -295,7 +298,10 @@ class _FixedPlan(_RecordPlan):
         return FeatureColumns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
 
     def _last_rows(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the last row of each record (None if one has another schema), and which records exist (None if all do)."""
+        """Return the last row of each record, and which records exist.
+
+        The rows are None if any record has another schema; the second value is None if all records exist.
+        """
         end, present = self._end, None
         try:
             ends = b"".join([record[-end:] for record in records])  # type: ignore[index]
@@ -316,7 +322,7 @@ class _FixedPlan(_RecordPlan):
     def _replace_early_rows(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, present: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Replace rows that were not valid yet by the earlier rows that were."""
+        """Replace each row that was not valid yet at its requested time by the earlier row that was valid."""
         rows, present = rows.copy(), np.ones(len(rows), dtype=bool) if present is None else present
         for i in np.flatnonzero(early).tolist():
             record = records[i]
@@ -329,7 +335,7 @@ class _FixedPlan(_RecordPlan):
 
 
 class _MixedPlan(_RecordPlan):
-    """Reads rows of msgpack: the times of all rows, and the values of the requested one."""
+    """Reads rows that are packed as msgpack; only the values of the requested row are decoded."""
 
     def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         super().__init__(schema, lookup)
@@ -338,7 +344,7 @@ class _MixedPlan(_RecordPlan):
         self._decode = msgspec.msgpack.Decoder(list).decode
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features in a record at a time."""
+        """Return the features of a record that are valid at a point in time."""
         valid = ((event, row) for event, created, row in reversed(unpack_rows(record, self.schema)) if event <= at and created <= at)
         event, row = next(valid, (0, None))
         if row is None:

@@ -105,7 +105,7 @@ class RecordSchema:
 
 
 def _kind(dtype: pl.DataType) -> str:
-    """Return the kind of a type; empty for one that cannot be stored."""
+    """Return the kind of a polars type, as in :class:`RecordSchema`; empty for a type that cannot be stored."""
     import polars as pl
 
     if isinstance(dtype, (pl.List, pl.Array)):
@@ -130,7 +130,7 @@ class PackedRecords:
     entities, records
         Entities and their records, sorted by entity.
     rows
-        The number of rows in all records.
+        The total number of rows in the records.
     """
 
     entities: list[bytes]
@@ -139,7 +139,7 @@ class PackedRecords:
 
 
 def pack_records(layout: pl.DataFrame, join_keys: Sequence[str], schema: RecordSchema) -> PackedRecords:
-    """Pack a whole layout at once.
+    """Pack a layout into one record for each entity.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def _mark_starts(entities: pl.Series) -> np.ndarray:
 
 
 def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
-    """Return whether rows are sorted by entity and time, as in layouts of a single key."""
+    """Return whether rows are already sorted by entity and time, as layouts with a single join key are."""
     valid = rows["__valid_from"].to_physical().to_numpy()
     return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
 
@@ -264,16 +264,17 @@ def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
 
 
 def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before: int) -> bytes:
-    """Merge two records by time; a new row replaces one with the same event and created time.
+    """Merge two records by time; a new row replaces an old row with the same event and created time.
 
     Parameters
     ----------
     old, new
-        Records of one schema; ``old`` None when the entity is new.
+        Records with the same schema; ``old`` is None when the entity is new.
     schema
         The schema of both.
     before
-        Rows that were superseded by this time, or ``HISTORY`` before the newest where that is earlier, are dropped.
+        The current time, in microseconds. Rows are dropped that a newer row replaced at least ``HISTORY`` earlier. If the newest row of
+        the entity is older than the current time, its time counts instead.
     """
     if old == new:
         return new
@@ -294,7 +295,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
 
 
 def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
-    """Drop the rows that no lookup can reach."""
+    """Drop the rows that were replaced too long ago for a lookup."""
     since = min(max(rows[-1][:2]), before) - HISTORY // _MICROSECOND
     first = 0
     while first + 1 < len(rows) and max(rows[first + 1][:2]) <= since:
@@ -303,7 +304,7 @@ def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
 
 
 def entity_key(key: Sequence[Any]) -> bytes:
-    """Return an entity as unique bytes: each value with its type and, except the last, its length.
+    """Return unique bytes for an entity: each value with its type and, except for the last value, its length.
 
     Parameters
     ----------
@@ -335,7 +336,7 @@ def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (any join key)
 
 
 def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
-    """Return :func:`entity_key` of every row of a frame, as text if all keys are short."""
+    """Return the :func:`entity_key` of every row of a frame, as a text column if all keys are short."""
     import polars as pl
 
     if not all(rows.schema[key].is_integer() or isinstance(rows.schema[key], (pl.String, pl.Datetime)) for key in join_keys):

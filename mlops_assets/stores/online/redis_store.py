@@ -1,7 +1,7 @@
 """The online store in Redis: one hash for each view, entity → record.
 
-A rebuilt view is written under another name and renamed. The writer merges a record, and a script stores it only if the stored record
-has not changed meanwhile, so that concurrent writers do not undo each other.
+A rebuilt view is written under another name and then renamed. To update a record, the writer merges it, and a script stores the result
+only if the stored record has not changed meanwhile. So concurrent writers do not undo each other.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class RedisStore:
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
     ) -> WriteCounts:
-        """Merge rows into a view: see :class:`OnlineStore`. Each record is atomic; the mark is written last."""
+        """Merge rows into a view: see :class:`OnlineStore`. Each record is written atomically, and the mark is written last."""
         schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
         rebuilt_entities = (
@@ -150,7 +150,7 @@ class RedisStore:
         self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
 
     def _merge_chunk(self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
-        """Merge records into the stored ones, again where another writer was faster; return how many changed."""
+        """Merge records into the stored records and return how many changed; retry those that another writer changed meanwhile."""
         changed, remaining = 0, list(records)
         for attempt in range(_MAX_ATTEMPTS):
             swaps, again = self._plan_swaps(view, remaining, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
@@ -174,7 +174,7 @@ class RedisStore:
     def _plan_swaps(
         self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema
     ) -> list[tuple[bytes, bytes, bytes, bytes]]:
-        """Return entity, old, merged and given record of each record that changes."""
+        """Return entity, stored record, merged record and passed record of each entity whose record changes."""
         now = time.time_ns() // 1000
         stored = self._client.hmget(_rows_key(view), [entity for entity, _ in records])
         swaps = []
@@ -197,14 +197,14 @@ class RedisStore:
 
 
 class _Pipeline:
-    """Sends commands over one connection per thread, all of them before it reads the first reply.
+    """Sends all commands before it reads the first reply, over one connection per thread.
 
     Parameters
     ----------
     pool
         The connection pool of the client.
     tried
-        Translates errors of the client into PlatformError.
+        A function that calls its argument and translates errors of the client into PlatformError.
     """
 
     def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
@@ -235,7 +235,7 @@ class _Pipeline:
 
 
 class _RedisReader(OnlineReader):
-    """Reads each view by one command, all in one round trip."""
+    """Reads each view with one command, and sends all commands in one round trip."""
 
     def __init__(self, pipeline: _Pipeline, lookups: Sequence[Lookup]) -> None:
         super().__init__(lookups)

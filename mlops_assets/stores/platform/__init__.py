@@ -1,1 +1,1 @@
-"""The stores of one platform together, and what needs several of them: pins, garbage collection, offline retrieval, run logging."""
+"""The stores of one platform, and functions on several stores: pins, garbage collection, feature retrieval and run logging."""

@@ -1,4 +1,4 @@
-"""Collect artifacts that nothing references, starting from every row of the database."""
+"""Remove artifacts that no row of the database references, directly or through other artifacts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Garbage:
     Parameters
     ----------
     removed
-        Old files that nothing references; in a dry run, those that would be removed.
+        The removed files; in a dry run, the files that would be removed.
     left
         How many files remain.
     """
@@ -42,24 +42,24 @@ class Garbage:
 
 
 def is_own(platform: Platform) -> bool:
-    """Return whether the artifacts are in the platform's home: elsewhere, another registry may reference them."""
+    """Return whether the artifacts are in the platform's home; artifacts elsewhere may be shared with another registry."""
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 
 
 def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
     """Remove artifacts that no row of the database references, directly or through another artifact.
 
-    Files stay if they are younger than ``older_than``, or than the start of a run or training that is active. Storing bytes again
-    makes them young again.
+    A file stays if it is younger than ``older_than``, or was stored after the start of a run or training that is active. Storing equal
+    bytes again resets the age of a file.
 
     Parameters
     ----------
     stores
         The stores of the platform.
     older_than
-        The grace period.
+        The minimum age of files to remove.
     dry
-        Whether nothing is removed.
+        Whether to report unreferenced files without removing them.
     """
     cutoff = min(
         [datetime.now(UTC) - older_than, *_running_since(stores)]
@@ -97,7 +97,7 @@ def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]
 
 
 def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
-    """Yield what a manifest references; a damaged file stays and references nothing."""
+    """Yield the artifacts that a manifest references; a damaged file yields none."""
     if file.size > _MAX_MANIFEST_BYTES:
         return
     try:

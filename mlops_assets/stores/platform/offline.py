@@ -44,17 +44,17 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     spine
         One row per example, with the join keys and a time: a polars, pandas or DuckDB frame, in any order.
     features
-        Feature views, and on-demand features, which may read what comes before them.
+        Feature views and on-demand features. An on-demand feature may read the features before it.
     event_timestamp
         The spine's column with the time of each row, in UTC.
     as_of
-        Only feature rows that were known by then count, aware; everything in the lake when None.
+        A time with a time zone. Only feature rows that were known by this time count; all rows in the lake when None.
     as_known
-        Whether only feature rows known at a row's own time count; False shows what is known today of that time.
+        Whether only feature rows that were known at the time of a row count. If False, rows that became known later count too.
     snapshot
         The snapshot of the lake to read; the newest when None. The same snapshot gives the same frame.
     platform
-        Where the lake is; ``Platform.from_env()`` when None.
+        The platform whose lake to read; ``Platform.from_env()`` when None.
 
     Returns
     -------
@@ -107,12 +107,12 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
     platform: Platform | None = None,
     rows: int = BATCH_ROWS,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of :func:`training_frame` in batches: neither the spine nor the result has to fit into memory.
+    """Yield the rows of :func:`training_frame` in batches, so that neither the spine nor the result has to fit into memory.
 
     Parameters
     ----------
     spine
-        E.g. ``pl.scan_parquet(...)``.
+        The rows, e.g. ``pl.scan_parquet(...)``.
     features, event_timestamp, as_of, as_known, snapshot, platform
         As in :func:`training_frame`; all batches read one snapshot.
     rows
@@ -125,7 +125,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
 
 
 def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequence[Features], **options: Any) -> Path:  # noqa: ANN401  (those of training_batches)
-    """Write the rows of :func:`training_frame` to a Parquet file, batch by batch; the file appears when it is complete.
+    """Write the rows of :func:`training_frame` to a Parquet file, batch by batch; the file appears only when it is complete.
 
     Parameters
     ----------

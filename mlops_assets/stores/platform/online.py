@@ -1,4 +1,4 @@
-"""Look up online features without Dagster and without a service, as a request would."""
+"""Look up online features as a service does for a request, without Dagster and without a service."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def lookup(
     Parameters
     ----------
     views
-        A feature view or several, with ``online=True``. A view may be looked up by a feature of a view before it.
+        A feature view or several, with ``online=True``. The join key of a view may be a feature of an earlier view in the list.
     entities
         One row per entity with the join keys: a polars, pandas or DuckDB frame, a mapping, or a list of mappings.
     at
-        The time of the request, aware; now when None. The store keeps recent rows only.
+        The time of the request, with a time zone; now when None. The store keeps recent rows only.
     platform
-        Where the online store is; ``Platform.from_env()`` when None.
+        The platform whose online store to read; ``Platform.from_env()`` when None.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def lookup(
 
 
 def _refuse_unready(view: FeatureView, online: OnlineStore) -> None:
-    """Raise for a view that cannot be looked up online."""
+    """Raise an error for a view that cannot be looked up online."""
     if not view.online:
         raise DefinitionError(f"'{view.key}' is not online", hint=f"say online=True in the feature view '{view.name}', then materialise it")
     if view.pinned:
@@ -107,7 +107,7 @@ def _refuse_unready(view: FeatureView, online: OnlineStore) -> None:
 
 
 def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int) -> list[pl.Series]:
-    """Return the new columns of one view."""
+    """Return the columns that the lookup of one view adds."""
     if missing := [key for key in view.renamed_keys if key not in rows.columns]:
         raise DataError(
             f"entities lack the join key '{missing[0]}' of '{view.key}'", hint=f"they have {', '.join(rows.columns) or 'no column'}"
@@ -126,7 +126,7 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
 
 
 def _features(view: FeatureView, answer: FeatureColumns) -> pl.DataFrame:
-    """Return the features in their declared types; defaults fill what is null."""
+    """Return the features in their declared types, with nulls replaced by declared defaults."""
     series = []
     for (name, kind), column in zip(view.features, view.renamed_features, strict=True):
         item = item_type(kind)

@@ -1,4 +1,4 @@
-"""The snapshots of the lake that are needed, and their users."""
+"""Find the snapshots of the lake and the artifacts that are in use."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
-    """Return the snapshots that must stay readable, each with the names of those that need it.
+    """Return snapshot → names of the versions, runs and views that need the snapshot to stay readable.
 
     Parameters
     ----------
     stores
         The stores of the platform.
     online
-        Views whose online rows continue from the snapshot that they have read.
+        Views whose next online update continues from the snapshot of the last update.
     """
     pins: dict[int, tuple[str, ...]] = {}
     for snapshot, user in _list_pins(stores, online):

@@ -40,15 +40,15 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     Parameters
     ----------
     experiment
-        The name under which its runs are searched and compared.
+        The name of the experiment that the run belongs to.
     name
         A label for people.
     params, tags
-        Known at the start; more may be logged.
+        Parameters and tags that are known at the start; more may be logged later.
     parent
         The id of the parent run; when None, the enclosing active run, if any.
     platform
-        Where it is recorded; ``Platform.from_env()`` when None.
+        The platform that records the run; ``Platform.from_env()`` when None.
 
     Yields
     ------
@@ -111,11 +111,11 @@ def search(where: str = "", *, order_by: str = "", limit: int | None = None, pla
         E.g. ``"experiment = 'lateness' and metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'"``; every run when empty.
         Names with other characters than letters, digits, ``_ . / -`` stand in double quotes.
     order_by
-        E.g. ``"metrics.roc_auc desc"``; runs that lack it come last; the newest first when empty.
+        E.g. ``"metrics.roc_auc desc"``. Runs without the metric or parameter come last. When empty, the newest run comes first.
     limit
         The maximum number of runs; all when None.
     platform
-        Where they are recorded; ``Platform.from_env()`` when None.
+        The platform whose runs to search; ``Platform.from_env()`` when None.
 
     Returns
     -------
@@ -125,8 +125,8 @@ def search(where: str = "", *, order_by: str = "", limit: int | None = None, pla
     Raises
     ------
     RegistryError
-        Filter or order cannot be read, or names a metric, parameter or tag that no run has; the hint names the nearest one. With no run
-        recorded the frame is empty.
+        The filter or order cannot be parsed, or names a metric, parameter or tag that no run has; the hint suggests a similar name. If no
+        run is recorded, the frame is empty instead.
 
     See Also
     --------
@@ -153,7 +153,8 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     value
         A number; NaN and infinities are kept as such.
     step
-        A whole number; the largest step so far plus one when None. Steps may be logged in any order; searches use the value at the largest step.
+        A whole number. When None, one more than the highest step so far. Steps may be logged in any order; searches use the value at the
+        highest step.
 
     Raises
     ------
@@ -224,9 +225,9 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     RegistryError
         There is no active run.
     DataError
-        The name cannot be one, there is no such file, or it is a symbolic link.
+        The name is not valid, the file does not exist, or it is a symbolic link.
     PlatformError
-        It cannot be written, e.g. because the disk is full; no partial file remains.
+        The file cannot be stored, e.g. because the disk is full; no partial file remains.
 
     See Also
     --------
@@ -260,7 +261,7 @@ def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's o
     RegistryError
         There is no active run.
     DataError
-        The name cannot be one, or this is no figure.
+        The name is not valid, or the object is not a figure.
 
     See Also
     --------

@@ -68,7 +68,10 @@ class Stores:
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        """Content-addressed bytes. The registry is created first, because artifacts without a registry mean that it was deleted."""
+        """Content-addressed bytes.
+
+        The registry is created first, because a home with artifacts but no registry counts as one whose registry was deleted.
+        """
         sql.open_database(self.platform.registry)
         return open_artifacts(self.platform.artifacts)
 
@@ -84,11 +87,11 @@ class Stores:
 
     @cached_property
     def attempts(self) -> Attempts:
-        """Attempts of automation that have not succeeded."""
+        """Attempts of automated runs that have not succeeded."""
         return open_attempts(self.platform.registry)
 
 
 @cache
 def open_stores(platform: Platform) -> Stores:
-    """Return the stores of ``platform``, the same object in the whole process."""
+    """Return the stores of ``platform``; all callers in a process share one object."""
     return Stores(platform)

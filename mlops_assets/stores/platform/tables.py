@@ -46,12 +46,12 @@ def read_table(
     columns
         The columns to return; all when None.
     platform
-        Where the lake is; ``Platform.from_env()`` when None.
+        The platform whose lake to read; ``Platform.from_env()`` when None.
 
     Returns
     -------
     polars.DataFrame
-        The rows, partitions in the order of time, times in UTC.
+        The rows, with partitions in the order of time and times in UTC.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def read_table(
     DataError
         The table has no such column.
     ArtifactError
-        A partition does not hold the rows that were written: a file is damaged. The next materialisation writes it again.
+        A partition does not hold the rows that were written: a file is damaged. The next materialisation rebuilds the partition.
 
     See Also
     --------
@@ -95,7 +95,7 @@ def read_table(
 
 
 def _list_partitions(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Partition]]:
-    """Return the time column of a table and its recorded partitions, by its declaration or by its records."""
+    """Return the time column and the partitions of a table: from the declaration if ``name`` is one, otherwise from the records."""
     if isinstance(name, str):
         time = next((record.event_timestamp for record in records.values() if record.event_timestamp), None)
         parts = [Partition(key, record.window) for key, record in records.items()]

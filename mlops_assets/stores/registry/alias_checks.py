@@ -19,7 +19,7 @@ ANY_VERSION = -1  # no version has this number: any holder is accepted
 def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None
 ) -> None:
-    """Raise RegistryError when another caller has moved an alias; the message names who, when and why."""
+    """Raise RegistryError when another caller has moved an alias; the message names the actor, the time and the reason."""
     now = current.version if current else None
     if expected in (ANY_VERSION, now):
         return
@@ -34,7 +34,7 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 
 
 def refuse_state(kind: str, chosen: Version) -> None:
-    """Raise RegistryError when the state of a version does not allow a move."""
+    """Raise RegistryError when the state of a version does not allow the alias to move to it."""
     if why := refusal(kind, chosen.state):
         damage = f": {chosen.damage}" if chosen.state == DAMAGED else ""
         raise RegistryError(
@@ -46,12 +46,12 @@ def refuse_state(kind: str, chosen: Version) -> None:
 
 
 def previous_champion(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
-    """Return the version that a rollback restores: the named one, or the champion before the current one.
+    """Return the version that a rollback restores: ``version``, or the previous champion when None.
 
     Raises
     ------
     RegistryError
-        The version was not champion before.
+        The version was not champion before, or there is no previous champion.
     """
     log = schema.alias_log
     moves = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())
@@ -68,7 +68,7 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
 
 
 def copy_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
-    """Copy another environment's evidence of a candidate, for gates that this environment has not evaluated."""
+    """Copy the evidence of a candidate from one environment to another, for gates without evidence in the target."""
     table = schema.evidence
     known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
     rows = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()

@@ -1,4 +1,4 @@
-"""Attempts of automation: it retries the same inputs after a pause that doubles, up to a maximum."""
+"""Attempts of automated runs. Automation retries the same inputs after a pause that doubles, up to a maximum number of attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKOFF = timedelta(minutes=1)
 
 
 class Attempts:
-    """Attempts that have not succeeded, by table and partition; a killed attempt counts as failed."""
+    """Attempts that have not succeeded, by table and partition. A killed attempt counts as failed."""
 
     def __init__(self, database: sql.Database) -> None:
         self._database = database
@@ -46,18 +46,18 @@ class Attempts:
     def find_blocked(
         self, table: str, inputs: Mapping[str, str], now: datetime, *, max_attempts: int = MAX_ATTEMPTS, backoff: timedelta = BACKOFF
     ) -> dict[str, str]:
-        """Return the partitions that must not be retried now, each with the reason.
+        """Return partition → reason, for each partition that must not be retried now.
 
         Parameters
         ----------
         table
             ``<kind>/<name>``.
         inputs
-            Partition → fingerprint of its current inputs; attempts on other inputs do not count.
+            Partition → fingerprint of its current inputs. Attempts with other inputs do not count.
         now
             The current time, with a time zone.
         max_attempts, backoff
-            The maximum number of attempts, and the pause after the first, which doubles each time.
+            The maximum number of attempts, and the pause after the first attempt. The pause doubles after each attempt.
         """
         with self._database.read_transaction() as connection:
             rows = (

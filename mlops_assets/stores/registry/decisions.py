@@ -1,4 +1,4 @@
-"""Window reports, decisions and trainings: the recorded facts that decide when a model is retrained."""
+"""Monitoring reports, decisions and trainings: the recorded facts that determine when a model is retrained."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class TrainingRecord:
     run_id
         The Dagster run.
     decision
-        The id of the decision that requested it; None for a schedule or a person.
+        The id of the decision that requested the training; None when a schedule or a person started it.
     as_of
-        The end of the newest data that it could read.
+        The time up to which the training could read data.
     version
-        The registered version of its candidate; None before.
+        The registered version of the candidate; None before registration.
     outcome
         ``started``, ``rejected`` by a gate, ``passed``, or ``promoted``.
     """
@@ -60,7 +60,7 @@ class Decisions:
         self._environment = environment
 
     def record_reports(self, monitor: str, model: str, reports: Sequence[WindowReport]) -> None:
-        """Record reports of a monitor; the latest report of a window and version counts."""
+        """Record reports of a monitor. For each time window and version, the latest report counts."""
         rows = [self._report_row(monitor, model, report) for report in reports]
         if rows:
             with self._database.write_transaction() as connection:
@@ -75,7 +75,7 @@ class Decisions:
         )
 
     def open(self, monitor: str, decision: Decision) -> bool:
-        """Record a decision and return whether it is new."""
+        """Record a decision; return False when it was recorded before."""
         row = {"environment": self._environment, "id": decision.id}
         with self._database.write_transaction() as connection:
             if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
@@ -86,7 +86,7 @@ class Decisions:
         return True
 
     def close(self, decision: str, why: str) -> None:
-        """Record why a decision is closed; the first reason stays."""
+        """Close a decision with a reason; a closed decision keeps its first reason."""
         matching = sa.and_(
             schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
         )
@@ -102,7 +102,7 @@ class Decisions:
         )
 
     def record_training(self, record: TrainingRecord) -> None:
-        """Record the progress of a training; an earlier stage never replaces a later one."""
+        """Record the progress of a training; an earlier outcome never replaces a later outcome."""
         key = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
         with self._database.write_transaction() as connection:
             old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**key)).first()

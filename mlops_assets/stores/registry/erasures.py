@@ -1,4 +1,4 @@
-"""The log of erasures: who erased which entity, when and why. Its rows never change."""
+"""The log of erasures, with actor, entity, time and reason of each. Its rows never change."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ErasureRecord:
     Parameters
     ----------
     state
-        ``begun`` or ``done``; an erasure that is begun but not done was killed, and the next request completes it.
+        ``begun`` or ``done``. An erasure that is begun but not done was killed; the next request completes it.
     entity
-        The sha256 of its keys and values, or the keys and values if requested.
+        The sha256 of the entity's keys and values, or the keys and values themselves if requested.
     facts
         The deleted rows, and the versions that can no longer be reproduced.
     """
@@ -59,7 +59,7 @@ class ErasureLog:
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
     def find_unfinished(self, entity: str) -> ErasureRecord | None:
-        """Return the first line of an erasure that was killed; None when there is none.
+        """Return the ``begun`` line of an erasure that was killed; None when there is no such erasure.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class ErasureLog:
 
 
 def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
-    """Return the label of an entity in the log: a hash, or its keys and values when ``keep``."""
+    """Return the label of an entity in the log: a hash, or its keys and values when ``keep`` is true."""
     text = json.dumps(sorted(entity.items()))
     return ", ".join(f"{k}={v}" for k, v in sorted(entity.items())) if keep else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -30,7 +30,7 @@ class HistoryEvent:
         ``refusal`` (of a candidate, by its gates), ``registration``, ``approval``, ``rejection``, ``damaged``, ``restored``, or the move of an alias:
         ``promotion``, ``rollback``, ``challenge``, ``withdrawal``.
     environment
-        The environment; empty when the event concerns all.
+        The environment; empty when the event concerns all environments.
     candidate
         The digest of the candidate.
     version
@@ -40,7 +40,7 @@ class HistoryEvent:
     actor, reason
         The person or process that acted, and the reason.
     evidence
-        The results of the gates, JSON-like.
+        The results of the gates, as JSON-like mappings.
     """
 
     at: datetime

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Registry(Protocol):
-    """Candidates are submitted with evidence, registered as versions, promoted to champion."""
+    """The interface of a registry, in which candidates are submitted with evidence, registered as versions and promoted to champion."""
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
         """Submit the candidate of a model with its evidence."""
@@ -24,7 +24,7 @@ class Registry(Protocol):
         ...
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
-        """Register the candidate; every gate must have passed for exactly it."""
+        """Register the candidate as a version; every gate must have passed for exactly this candidate."""
         ...
 
     def promote(  # noqa: PLR0913  (one transaction, described in full)
@@ -43,7 +43,7 @@ class Registry(Protocol):
         ...
 
     def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
-        """Make an earlier champion the champion again: the previous one, or ``version``."""
+        """Make an earlier champion the champion again: ``version``, or the previous champion when None."""
         ...
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
@@ -61,7 +61,7 @@ class Registry(Protocol):
         ...
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
-        """Record that a version's artifacts are damaged, or restored."""
+        """Record that the artifacts of a version are damaged, or that they are restored."""
         ...
 
     def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:

@@ -21,9 +21,9 @@ class CandidateRecord:
     digest
         Identifies it by what it was trained on and what it predicts.
     artifact
-        The sha256 of its manifest.
+        The sha256 of the candidate's manifest.
     snapshot
-        The snapshot of the lake that it was trained on.
+        The snapshot of the lake with the training data.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Evidence:
     relative
         Whether the gate compares with the champion.
     champion
-        The digest of the champion it was compared with; ``""`` when there was none.
+        The digest of the champion in the comparison; ``""`` when there was none.
     low, high
         The confidence interval of the difference, for a relative gate.
     """
@@ -65,7 +65,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered candidate; only its aliases move.
+    """A registered candidate. It never changes; only aliases move between versions.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ class Version:
     approval
         ``approved``, ``rejected``, or empty before a decision, in this environment.
     damage
-        Why its artifacts cannot be used; empty when they can.
+        The reason why the artifacts cannot be used; empty when they are intact.
     was_champion
-        Whether it is or was champion, in this environment.
+        Whether the version is or was champion in this environment.
     """
 
     model: str
@@ -95,7 +95,7 @@ class Version:
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """Evidence about a challenger from real requests, compared with the champion; it counts as a gate with the name of its kind.
+    """The result of comparing a challenger with the champion on real requests; it counts as a gate that is named by ``kind``.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class LiveEvidence:
     digest, champion
         The two candidates that were compared.
     rows
-        Requests that both answered, or that have a label.
+        The number of requests that both answered, or that have a label.
     value, low, high
         The difference and its confidence interval.
     """
@@ -121,7 +121,7 @@ class LiveEvidence:
 
     @property
     def evidence(self) -> Evidence:
-        """The same facts as evidence of a gate."""
+        """The same facts as :class:`Evidence` of a gate."""
         reason = f"{self.reason} ({self.rows} rows)"
         return Evidence(
             self.kind,
@@ -139,7 +139,7 @@ class LiveEvidence:
 
 @dataclass(frozen=True)
 class DamageMark:
-    """The state of a version's artifacts: ``damaged``, or ``restored`` since."""
+    """A record that a version's artifacts are ``damaged``, or were ``restored`` later."""
 
     mark: str
     reason: str
@@ -164,7 +164,7 @@ class AliasEvent:
 
 @dataclass(frozen=True)
 class Approval:
-    """The decision of a person about one version; the name is self-declared."""
+    """The decision of a person about one version; the name of the person is self-declared."""
 
     model: str
     environment: str

@@ -39,14 +39,14 @@ _VERSION_NUMBERS = sa.select(  # the version of a candidate that is registered a
 
 
 class Registrations:
-    """The part of the registry in which no alias moves.
+    """The operations of the registry that move no alias.
 
     Parameters
     ----------
     database
         The database of the platform.
     environment
-        Separates candidates, evidence and approvals; versions are shared.
+        The environment. Each has its own candidates, evidence and approvals; all share the versions.
     """
 
     def __init__(self, database: sql.Database, environment: str = "dev") -> None:
@@ -59,9 +59,9 @@ class Registrations:
         Parameters
         ----------
         candidate
-            The candidate; submitting it again replaces its evidence only.
+            The candidate. Submitting the same candidate again replaces only its evidence.
         evidence
-            Replaces earlier evidence about this candidate.
+            The results of the gates, which replace earlier evidence about this candidate.
 
         Raises
         ------
@@ -83,27 +83,27 @@ class Registrations:
             connection.execute(upsert_row(schema.waiting), key)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
-        """Return the candidate of a model and its evidence; None before the first."""
+        """Return the candidate of a model and its evidence; None before the first candidate."""
         with self._database.read_transaction() as connection:
             record = self._candidate(connection, model)
             return None if record is None else (record, version_queries.evidence(connection, self._environment, model, record.digest))
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
-        """Register the candidate as a version; the same candidate is always the same version.
+        """Register the candidate as a version; registering it again returns the same version.
 
         Parameters
         ----------
         model
             The name of the model.
         gates
-            Gate → definition hash, as declared now.
+            Gate → hash of its current definition.
 
         Raises
         ------
         RegistryError
             There is no candidate.
         GateError
-            A gate was not evaluated, failed, or changed since, for exactly this candidate.
+            A gate was not evaluated for exactly this candidate, failed, or has changed since its evaluation.
         """
         with self._database.write_transaction() as connection:
             record = self._candidate(connection, model)
@@ -148,16 +148,16 @@ class Registrations:
             connection.execute(schema.evidence.insert().values(**row))
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
-        """Record that a version's artifacts are damaged, or restored; a repeated mark is not recorded.
+        """Record that the artifacts of a version are damaged or restored; a repeated mark is not recorded again.
 
         Parameters
         ----------
         model, version
-            The version, in every environment.
+            The version. The mark applies in every environment.
         mark
             ``damaged`` or ``restored``.
         reason
-            The finding.
+            The reason for the mark, such as the damage that was found.
 
         Raises
         ------
@@ -226,7 +226,7 @@ class Registrations:
         return None if row is None else CandidateRecord(**{**row, "created_at": _parse_time(row["created_at"])})
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
-        """Return the evidence for exactly this candidate; raise GateError with every gate that has none."""
+        """Return the evidence for exactly this candidate; raise GateError that names every gate without current, passing evidence."""
         return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, what)
 
     def _refuse_unproven(

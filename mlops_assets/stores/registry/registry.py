@@ -43,7 +43,7 @@ class SqlRegistry(Registrations):
     database
         The database of the platform.
     environment
-        Separates candidates, evidence and aliases; versions are shared.
+        The environment. Each has its own candidates, evidence and aliases; all share the versions.
     """
 
     def promote(  # noqa: PLR0913  (one transaction, described in full)
@@ -63,24 +63,26 @@ class SqlRegistry(Registrations):
         Parameters
         ----------
         model, gates
-            As in :meth:`register`; every gate is verified again, and a relative gate must have compared with the current champion.
+            As in :meth:`register`. Every gate is verified again. A relative gate must have compared the version with the
+            current champion.
         actor, reason
-            For the log.
+            The person or process that acts, and the reason; both are logged.
         version
-            The newest one when None; a version that was rolled back must be named.
+            The version; the newest when None. A version that was rolled back must be named.
         approval
             Whether a person must have approved exactly this version, in this environment.
         expected
-            The champion that the caller saw (None: no champion). A move by another caller in between raises an error.
+            The champion that the caller saw; None when there was no champion. If another caller has moved the alias since,
+            an error is raised.
         source
-            The environment whose evidence counts for gates that were not evaluated in this one.
+            The environment whose evidence counts for gates that were not evaluated in this environment.
 
         Raises
         ------
         RegistryError
             There is no such version, its state allows no promotion, or the champion is not the expected one.
         GateError
-            As in :meth:`register`; or a gate compared with another champion, or the approval is missing.
+            As in :meth:`register`; a gate compared the candidate with another champion; or the approval is missing.
         """
         with self._database.write_transaction() as connection:
             number = version if version is not None else version_queries.newest_number(connection, model)
@@ -117,16 +119,16 @@ class SqlRegistry(Registrations):
         model
             The name of the model.
         actor, reason
-            For the log.
+            The person or process that acts, and the reason; both are logged.
         version
-            One that was champion in this environment; the one before the current champion when None.
+            A version that was champion in this environment; the previous champion when None.
         expected
             As in :meth:`promote`.
 
         Raises
         ------
         RegistryError
-            There is no champion, the version never was one, its state allows no rollback, or the champion is not the expected one.
+            There is no champion, the version was never champion, its state allows no rollback, or the champion is not the expected one.
         """
         with self._database.write_transaction() as connection:
             current = version_queries.champion(connection, self._environment, model)
@@ -141,7 +143,7 @@ class SqlRegistry(Registrations):
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
         self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANY_VERSION
     ) -> Version:
-        """Make a version the challenger, in one transaction; its gates are verified, the champion is not touched.
+        """Make a version the challenger, in one transaction; its gates are verified, and the champion does not change.
 
         Parameters
         ----------
@@ -150,7 +152,7 @@ class SqlRegistry(Registrations):
         version
             The version.
         actor, reason
-            For the log.
+            The person or process that acts, and the reason; both are logged.
         expected
             The challenger that the caller saw, as in :meth:`promote`.
 
@@ -179,7 +181,7 @@ class SqlRegistry(Registrations):
         model
             The name of the model.
         actor, reason
-            For the log.
+            The person or process that acts, and the reason; both are logged.
 
         Raises
         ------
@@ -194,7 +196,7 @@ class SqlRegistry(Registrations):
             return self._version(connection, model, current.version)
 
     def versions(self, model: str | None = None) -> list[Version]:
-        """Return versions, oldest first; of every model when None."""
+        """Return the versions of a model, oldest first; of every model when None."""
         with self._database.read_transaction() as connection:
             return version_queries.versions(connection, self._environment, model)
 
@@ -232,7 +234,7 @@ class SqlRegistry(Registrations):
         reason: str,
         evidence: Sequence[Evidence],
     ) -> Version:
-        """Move an alias and log it; a challenger that becomes champion loses the challenger's alias."""
+        """Move an alias and log the move; a challenger that becomes champion loses the challenger's alias."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
         connection.execute(delete_rows(schema.aliases, *row), row)
         connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})

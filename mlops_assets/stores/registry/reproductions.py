@@ -1,4 +1,4 @@
-"""Verdicts about training a version again; the rows never change."""
+"""Verdicts of retraining a version to check that it can be reproduced; the rows never change."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One verdict.
+    """The verdict of retraining one version and comparing it with the registered candidate.
 
     Parameters
     ----------
     digest
         The digest of the version: the verdict is about exactly this candidate.
     mode
-        ``current`` or ``locked`` libraries.
+        The libraries of the retraining: ``current`` or ``locked``.
     verdict
         ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``.
     field
@@ -49,7 +49,7 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether the version can be reproduced."""
+        """Whether the retrained candidate is identical or equivalent, so that the version can be reproduced."""
         return self.verdict != "DIFFERENT"
 
     @property
@@ -78,7 +78,7 @@ class Reproductions:
             connection.execute(schema.reproductions.insert().values(**row, **values))
 
     def list(self, model: str) -> list[Reproduction]:
-        """Return the verdicts about a model's versions, oldest first."""
+        """Return the verdicts about the versions of a model, oldest first."""
         query = sa.select(schema.reproductions).filter_by(model=model).order_by(schema.reproductions.c.sequence)
         with self._database.read_transaction() as connection:
             rows = connection.execute(query).mappings().all()

@@ -1,4 +1,4 @@
-"""Files of a version other than its manifest, by name; each is written once."""
+"""The files of a version apart from its manifest, by name; each name is written once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class VersionFiles:
             return {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
 
     def add(self, model: str, version: int, files: Mapping[str, str]) -> dict[str, str]:
-        """Add files to a version and return all of its files; an existing name keeps its file.
+        """Add files to a version and return all of its files; a name that exists keeps its earlier file.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Read versions and their current state: one version with one query, all versions with one query per kind of fact."""
+"""Read versions and their current state. One version takes one query; all versions take one query for each kind of fact."""
 
 from __future__ import annotations
 
@@ -85,20 +85,20 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
 
 
 def new_version(candidate: CandidateRecord, number: int, at: str, evidence: Sequence[Evidence]) -> Version:
-    """Return a version that was registered in this transaction, so that only its gates' evidence is recorded."""
+    """Return a version that was registered in this transaction; the only recorded facts about it are its gates' evidence."""
     state = _derive_state((), bool(evidence) and all(item.passed for item in evidence), "", None, "")
     created = datetime.fromisoformat(at)
     return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, created, state)
 
 
 def newest_number(connection: sa.Connection, model: str) -> int | None:
-    """Return the number of the newest version of a model; None before the first."""
+    """Return the number of the newest version of a model; None before the first version."""
     number: int | None = connection.execute(_NEWEST, {"model": model}).scalar()
     return number
 
 
 def champion(connection: sa.Connection, environment: str, model: str) -> Version | None:
-    """Return the champion by one query, because services request it often."""
+    """Return the champion with its state, by a single query, because services request the champion often."""
     row = connection.execute(_CHAMPION, {"environment": environment, "model": model}).mappings().first()
     if row is None:
         return None
@@ -185,7 +185,7 @@ def _derive_state(aliases: tuple[str, ...], passed: bool, approval: str, move: t
 
 @cache
 def _versions_query(*names: str) -> sa.Select[Any]:
-    """Return the query for versions, each with whether every gate passed in an environment; null when none was evaluated."""
+    """Return the query for versions, each with whether every gate passed in an environment; null when no gate was evaluated."""
     table, evidence_table = schema.versions, schema.evidence
     judged = (
         evidence_table.c.environment == sa.bindparam("environment"),
@@ -208,7 +208,7 @@ def _alias_log_query(*names: str) -> sa.Select[Any]:
 
 
 def _newest_value(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
-    """Return a column of the newest row that matches some conditions."""
+    """Return the subquery for a column of the newest row that matches some conditions."""
     return sa.select(column).where(*where).order_by(column.table.c.sequence.desc()).limit(1).scalar_subquery()
 
 

@@ -1,4 +1,4 @@
-"""The active run: its log and its end."""
+"""The active run, to which values are logged until it ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_ERROR_LENGTH = 4000
 
 
 class ActiveRun:
-    """An active run; its log is kept in memory and written every few seconds, at the end, and at exit.
+    """An active run; logged values are buffered in memory and written every few seconds, at the end, and at exit.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ActiveRun:
 
     See Also
     --------
-    mlops_assets.start_run : Yields it.
+    mlops_assets.start_run : Yields the active run.
     """
 
     def __init__(self, run: Run, tracker: Tracker, artifacts: Artifacts) -> None:
@@ -94,7 +94,7 @@ class ActiveRun:
         self.log_artifact(name + suffix if plain else name, data)
 
     def flush(self) -> None:
-        """Write what is buffered in memory."""
+        """Write the values that are buffered in memory."""
         self._writer.flush()
 
     def end_as(self, status: str, error: str = "") -> None:
@@ -102,14 +102,14 @@ class ActiveRun:
         self._status, self._error = status, error
 
     def close(self, *, metrics: Mapping[str, float] | None = None, record: Mapping[str, Any] | None = None) -> Run:
-        """Write the buffer and the end in one transaction, and return the recorded run.
+        """Write the buffer and the end of the run in one transaction, and return the recorded run.
 
         Parameters
         ----------
         metrics
             Metrics of the whole run, without steps.
         record
-            Merged into the record of the start.
+            Entries to merge into the record from the start of the run.
         """
         error = self._error[:_MAX_ERROR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
         ending = RunEnd(self._status, datetime.now(UTC), error, record or {})
@@ -123,20 +123,22 @@ class ActiveRun:
 
 
 def active_run() -> ActiveRun | None:
-    """Return the active run of this context; None outside of one."""
+    """Return the active run of this context; None when no run is active."""
     return _current.get()
 
 
 @contextmanager
 def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
-    """Record a run as running and make it the active one; the caller ends it, unless an exception does.
+    """Record a run as running and make it the active run.
+
+    The caller closes the run. On an exception, the context closes the run instead, as ``failed`` unless it has another status.
 
     Parameters
     ----------
     run
         The run at its start.
     tracker, artifacts
-        The stores that it is written to.
+        The stores that the run is written to.
     """
     begun = replace(
         run, status=RUNNING, ended_at=None, record={**run.record, "process": identify_process(), "machine": dict(describe_machine())}

@@ -1,4 +1,4 @@
-"""The filter language of runs, parsed into bound values and declared columns: no text is pasted into SQL.
+"""The filter language of runs. A filter is parsed into bound values and known columns; no text is pasted into SQL.
 
 ::
 
@@ -6,7 +6,8 @@
 
 A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a column; a name
 with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. Texts stand in single quotes,
-doubled within. A run that lacks a field of the filter is not found. A field that no run has is refused (:mod:`mlops_assets.stores.tracker.queries`).
+doubled within. A run without a field of the filter does not match. A field that no run has raises an error
+(:mod:`mlops_assets.stores.tracker.queries`).
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ _LANGUAGE = "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.tea
 
 @dataclass(frozen=True)
 class RunField:
-    """A field to filter or order by; a form that it does not have is None.
+    """A field to filter or order by.
 
     Parameters
     ----------
     number, text
-        The value as a number and as text.
+        The SQL expressions for the value as a number and as text; None when the field has no such form.
     metric
-        For a metric: the column of the metrics table, and its name.
+        For a metric: the column of the metrics table, and the name of the metric. None for other fields.
     """
 
     number: sa.ColumnElement[Any] | None
@@ -99,14 +100,14 @@ def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
     Parameters
     ----------
     text
-        A filter in the language above; empty for every run.
+        A filter in the language of this module; empty for every run.
     dialect
         ``sqlite`` or ``postgresql``.
 
     Raises
     ------
     RegistryError
-        The filter cannot be read; the message says from which position on.
+        The filter cannot be parsed; the message gives the position of the error.
     """
     return _Parser(text, dialect).parse_condition() if text.strip() else sa.true()
 

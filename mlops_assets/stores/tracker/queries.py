@@ -39,7 +39,7 @@ def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def last_values_query() -> sa.Select[Any]:
-    """Return the query for the last values of metrics; the text holds a value that is not finite."""
+    """Return the query for the last values of metrics; NaN and infinities are in the column ``text``."""
     return sa.select(metrics.c.run_id, metrics.c.name, metrics.c.value, metrics.c.text)
 
 
@@ -61,7 +61,10 @@ def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
 def _order_by_metric(
     connection: sa.Connection, condition: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
 ) -> list[str]:
-    """Return ids in the order of a metric, by its index, so that the cost does not grow with the runs; runs without it come last."""
+    """Return run ids in the order of a metric; runs without the metric come last.
+
+    The query uses the index on metrics, so that its cost does not grow with the number of runs.
+    """
     column, name = orders[0].field.metric or (metrics.c.value, "")
     has = sa.and_(metrics.c.name == name, column.is_not(None))
     along = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, condition)
@@ -76,7 +79,7 @@ def _order_by_metric(
 
 
 def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
-    """Return runs as a frame, in the order of the ids; all runs, newest first, when None."""
+    """Return runs as a frame, in the order of ``ids``; all runs, newest first, when ``ids`` is None."""
     import polars as pl
 
     rows = _run_rows(connection, ids)
@@ -101,7 +104,7 @@ def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict
 
 
 def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
-    """Return one column per metric."""
+    """Return metric → its last value in each run."""
     queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(chunk)) for chunk in split_ids(ids)]
     columns: dict[str, list[float | None]] = {}
     for query in queries:
@@ -120,7 +123,7 @@ def _to_columns(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _param_series(values: Sequence[Any]) -> pl.Series:
-    """Return a parameter as numbers or booleans if all its values are, else as text."""
+    """Return a parameter as numbers or booleans if all of its values have that type, else as text."""
     import polars as pl
 
     kinds = {type(value) for value in values} - {type(None)}
@@ -136,7 +139,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str, condition: sa.ColumnElement[bool]) -> None:
-    """Refuse a filter by a field of no run, and an order by a field of no matching run.
+    """Raise RegistryError for a filter by a field that no run has, or an order by a field that no matching run has.
 
     Parameters
     ----------
@@ -150,7 +153,7 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
     Raises
     ------
     RegistryError
-        The message names the field, and the hint the nearest one. Without any recorded run nothing is refused.
+        The message names the field, and the hint suggests a similar name. If no run is recorded or matches, no error is raised.
     """
     for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
         for of, name in dict.fromkeys(fields):

@@ -27,11 +27,11 @@ class RunArtifact:
     Parameters
     ----------
     name
-        The path within the run, with ``/`` between folders.
+        The path of the file within the run, with ``/`` between folders.
     sha256
         The sha256 in the artifact store.
     size
-        In bytes.
+        The size in bytes.
     media
         The media type.
     """
@@ -49,7 +49,7 @@ class Curve:
     Parameters
     ----------
     steps, values, times
-        Arrays of equal length: int64, float64, microseconds since 1970.
+        Arrays of equal length: int64 steps, float64 values, and times in microseconds since 1970.
     """
 
     steps: np.ndarray
@@ -70,7 +70,7 @@ class RunEnd:
     error
         The reason, when it failed.
     record
-        Merged into the record of its start.
+        Entries to merge into the record from the start of the run.
     """
 
     status: str
@@ -81,18 +81,18 @@ class RunEnd:
 
 @dataclass
 class Batch:
-    """Values that are not written yet.
+    """Logged values that are not written yet.
 
     Parameters
     ----------
     points
-        Points by metric, in the order of logging.
+        Metric → its logged points, in the order of logging.
     plain
         Metrics without steps.
     params, tags
-        Merged into earlier ones; the latest value counts.
+        Parameters and tags to merge into earlier ones; the latest value of a name counts.
     artifacts
-        By name.
+        Name → file.
     """
 
     points: dict[str, list[Point]] = field(default_factory=dict)

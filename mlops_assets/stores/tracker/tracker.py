@@ -37,11 +37,11 @@ class Run:
     ended_at
         None while the run is active.
     snapshot
-        The snapshot of the lake that it read; None when it read none.
+        The snapshot of the lake that the run read; None when it read none.
     metrics
         The last value of each metric.
     record
-        The record that reproduces the run, as JSON.
+        The facts needed to reproduce the run, as JSON.
     kind
         ``training``, ``trial`` or ``run``.
     parent_id
@@ -49,7 +49,7 @@ class Run:
     status
         ``running``, ``finished``, ``failed``, ``pruned``, or ``killed`` when its process ended without ending the run.
     error
-        Why it failed.
+        The reason why the run failed.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Tracker(Protocol):
         ...
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
-        """Return the logged values of a run, step by step."""
+        """Return metric → its curve, for each metric that was logged with steps."""
         ...
 
 
@@ -157,7 +157,7 @@ class SqlTracker:
         return loaded[0] if loaded else None
 
     def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
-        """Return runs, newest first; of every model when None."""
+        """Return the runs of a model, newest first; of every model when None."""
         self.reap()
         query = sa.select(runs.c.id).order_by(runs.c.sequence.desc()).limit(limit)
         with self._database.read_transaction() as connection:
@@ -171,14 +171,15 @@ class SqlTracker:
         where
             E.g. ``metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'``; see :mod:`mlops_assets.stores.tracker.filters`.
         order_by
-            E.g. ``metrics.roc_auc desc``; runs without it come last; empty or equal values: newest first.
+            E.g. ``metrics.roc_auc desc``. Runs without the field come last. When the order is empty or values are equal, the newest run
+            comes first.
         limit, offset
-            The maximum number, and how many to skip first.
+            The maximum number of runs, and how many to skip first.
 
         Raises
         ------
         RegistryError
-            The filter or order cannot be read, or names a metric, parameter or tag that no run has.
+            The filter or order cannot be parsed, or names a metric, parameter or tag that no run has.
         """
         self.reap()
         with self._database.read_transaction() as connection:
@@ -204,7 +205,7 @@ class SqlTracker:
             return run_frame(connection, find_run_ids(connection, where, order_by, limit, 0) if where or order_by or limit else None)
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
-        """Return the curve of each metric with steps."""
+        """Return metric → its curve, for each metric that was logged with steps."""
         query = sa.select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.part)
         with self._database.read_transaction() as connection:
             parts = connection.execute(query).mappings().all()
@@ -224,7 +225,7 @@ class SqlTracker:
         return [tuple(row) for row in rows]
 
     def reap(self) -> Sequence[str]:
-        """Mark active runs of dead processes on this machine as killed, and return their ids."""
+        """Mark active runs whose process on this machine has ended as killed, and return their ids."""
         with self._database.read_transaction() as connection:
             going = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
         dead = [row.id for row in going if is_gone(row.record.get("process", {}))]

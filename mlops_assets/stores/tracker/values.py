@@ -1,4 +1,4 @@
-"""Check what a run may record: names of one pattern, values that every database can store."""
+"""Check the names and values that a run records, so that every database can store them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_STEP = 2**63 - 1
 
 
 def check_experiment(name: object) -> str:
-    """Return a valid name of an experiment; raise DataError for any other."""
+    """Return the name of an experiment; raise DataError when it is not valid."""
     if not isinstance(name, str) or not EXPERIMENT.fullmatch(name):
         raise DataError(
             f"an experiment cannot be named {_shorten(name)}",
@@ -31,14 +31,14 @@ def check_experiment(name: object) -> str:
 
 
 def check_name(name: object, what: str) -> str:
-    """Return a valid name of a metric, parameter, tag or run; raise DataError for any other.
+    """Return the name of a metric, parameter, tag or run; raise DataError when it is not valid.
 
     Parameters
     ----------
     name
         Printable ASCII, at most 200 characters, without a blank at its ends, and without ``..`` that leaves a folder.
     what
-        The noun for messages: ``a metric``.
+        The noun for error messages, such as ``a metric``.
     """
     if not isinstance(name, str) or not _is_name(name):
         raise DataError(
@@ -55,7 +55,7 @@ def _is_name(name: str) -> bool:
 
 
 def check_path(name: object) -> str:
-    """Return a valid path of an artifact, with ``/`` between folders; raise DataError for any other."""
+    """Return the path of an artifact, with ``/`` between folders; raise DataError when it is not valid."""
     is_valid = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
     if not is_valid or not all(_PART.fullmatch(part) for part in str(name).split("/")):
         raise DataError(
@@ -106,7 +106,7 @@ def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON 
     value
         Any value; objects that JSON does not know become their repr.
     what
-        The noun for messages: ``a metric``.
+        The noun for error messages, such as ``a metric``.
     """
     if value is None or isinstance(value, (bool, int)):
         return value

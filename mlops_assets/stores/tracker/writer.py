@@ -1,4 +1,7 @@
-"""Buffer what a run logs, and write it by count, by time, at the end and at exit; a kill loses the unwritten values only."""
+"""Buffer the values that a run logs, and write them when the buffer is full, at an interval, at the end and at exit.
+
+A kill loses only the values that are still in the buffer.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ class RunWriter:
     tracker
         The tracker to write to.
     run_id
-        A run that is recorded as running.
+        The id of a run that is recorded as running.
     max_points
-        The buffer is written when it holds so many points.
+        The number of points at which the buffer is written.
     flush_seconds
-        A background thread writes the buffer at this interval.
+        The interval at which a background thread writes the buffer.
     """
 
     def __init__(self, tracker: Tracker, run_id: str, *, max_points: int = MAX_POINTS, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -47,7 +50,7 @@ class RunWriter:
         atexit.register(self._flush_at_exit)
 
     def add_metric(self, name: str, value: float, step: int | None) -> None:
-        """Add a value; its step is one more than the maximum so far when None."""
+        """Add a value of a metric; when the step is None, it is one more than the maximum step so far."""
         with self._lock:
             self._check_owner()
             at = self._next_steps.get(name, 0) if step is None else step
@@ -102,7 +105,7 @@ class RunWriter:
                     raise
 
     def _check_owner(self) -> None:
-        """Raise RegistryError after the end. In a forked process, drop the parent's buffer, which the parent itself writes."""
+        """Raise RegistryError when the run has ended; in a forked process, drop the inherited buffer, which the parent writes."""
         if self._ended:
             raise RegistryError(f"run {self._run_id[:8]} has ended, nothing more can be logged", hint="log within the `with` of the run")
         if self._pid != os.getpid():

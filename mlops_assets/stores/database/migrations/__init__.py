@@ -29,7 +29,7 @@ def read_revision(connection: sa.Connection) -> str | None:
 
 
 def is_current(connection: sa.Connection) -> bool:
-    """Return whether the database has this program's revision; one small query."""
+    """Return whether the database has this program's revision; the check is one small query."""
     try:
         return bool(connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar() == HEAD)
     except sa.exc.DatabaseError:
@@ -38,12 +38,12 @@ def is_current(connection: sa.Connection) -> bool:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Migrate a database to this program's revision, within the caller's transaction: completely or not at all.
+    """Migrate a database to this program's revision, within the caller's transaction.
 
     Raises
     ------
     PlatformError
-        A newer program made it.
+        A newer version of the program made the database.
     """
     revision = read_revision(connection)
     if revision is None:
@@ -54,7 +54,7 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def refuse_newer(revision: str) -> None:
-    """Refuse a revision that this program does not know."""
+    """Raise PlatformError for a revision that this program does not know."""
     known = [path.stem.split("_")[0] for path in sorted((_HERE / "versions").glob("[0-9]*.py"))]
     if revision not in known:
         raise PlatformError(
@@ -67,7 +67,7 @@ _HERE = Path(__file__).parent
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    """Create the current tables: faster than all migrations in sequence, with the same result, as a test proves."""
+    """Create the current tables directly, which is faster than all migrations in sequence; a test proves that both agree."""
     schema.META.create_all(connection)
     REVISION_TABLE.metadata.create_all(connection)
     connection.execute(schema.schema_version.insert().values(version=_MARK))

@@ -7,4 +7,4 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Do nothing: such a database has these tables."""
+    """Do nothing, because such a database already has these tables."""

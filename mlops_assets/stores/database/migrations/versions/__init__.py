@@ -1,1 +1,1 @@
-"""One file for each revision, from the oldest to the newest; what has been published is never changed."""
+"""One file for each revision, from the oldest to the newest; a published file is never changed."""

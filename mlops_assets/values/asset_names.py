@@ -14,7 +14,7 @@ _SUFFIXES = {
     "upkeep": "upkeep",
     "version": "version",
 }
-_MAY_BE_IN_NAME = {"features", "predictions"}
+_KEEP_SUFFIXED_NAMES = {"features", "predictions"}
 
 
 def graph_key(key: str) -> str:
@@ -41,8 +41,8 @@ def graph_key(key: str) -> str:
     """
     kind, _, name = key.partition("/")
     suffix = _SUFFIXES.get(kind, "")
-    says_it_already = kind in _MAY_BE_IN_NAME and name.endswith(suffix)
-    return key if says_it_already or not suffix else f"{key}_{suffix}"
+    has_suffix = kind in _KEEP_SUFFIXED_NAMES and name.endswith(suffix)
+    return key if has_suffix or not suffix else f"{key}_{suffix}"
 
 
 def find_declared_name(node_key: str) -> str:

@@ -243,7 +243,7 @@ class Monitor:
     Parameters
     ----------
     name
-        Names the assets ``drift_report/<name>`` and ``performance_report/<name>``.
+        Names the assets ``drift_report/<name>_drift`` and ``performance_report/<name>_performance``.
     of
         The service or batch prediction to watch.
     partitions

@@ -25,7 +25,7 @@ class BatchPrediction:
     Parameters
     ----------
     name
-        Names the asset ``predictions/<name>`` and the lake table.
+        Names the asset ``predictions/<name>_predictions`` and the lake table ``predictions/<name>``.
     model
         The model whose champion predicts.
     dataset
@@ -79,7 +79,8 @@ class Service:
     Parameters
     ----------
     name
-        Names the assets ``service/<name>`` and ``predictions/<name>``, the lake table, and the folder below the platform's home.
+        Names the assets ``service/<name>`` and ``predictions/<name>_predictions``, the lake table ``predictions/<name>``, and the folder
+        below the platform's home.
     model
         The model whose champion answers.
     key

@@ -6,7 +6,11 @@ M. Mitchell et al., *Model Cards for Model Reporting*, 2019.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,20 @@ class Section:
     code: str = ""
     chart: str = ""
     square: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the section as JSON holds it."""
+        tables = [{**asdict(table), "numeric": sorted(table.numeric)} for table in self.tables]
+        return {**asdict(self), "tables": tables}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Section:
+        """Return a stored section."""
+        tables = tuple(
+            CardTable(tuple(table["headings"]), tuple(map(tuple, table["rows"])), frozenset(table["numeric"])) for table in stored["tables"]
+        )
+        texts = {name: tuple(stored[name]) for name in ("paragraphs", "problems")}
+        return cls(**{**stored, **texts, "tables": tables})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,7 @@ MAX_CLASSES = 20
 _DIGITS = 4
 
 
-def data_section(  # noqa: PLR0913  (the facts of the rows)
-    table: str, parts: Mapping[str, Split], event_timestamp: str | None, label: str, kind: str, *, refitted: bool = False
-) -> Section:
+def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | None, label: str, kind: str) -> Section:
     """Return the section on training and holdout rows: counts, time span, label distribution.
 
     Parameters
@@ -41,20 +40,22 @@ def data_section(  # noqa: PLR0913  (the facts of the rows)
         Column names.
     kind
         From :func:`mlops_assets.compute.training.probabilities.task_of`.
-    refitted
-        Whether the served model was refitted on all parts after it passed the gates.
     """
-    fitted = "The model was fitted on train and evaluated on holdout."
-    again = " The served model was fitted again on all parts after the gates passed." if refitted else ""
     parts = {name: part for name, part in parts.items() if len(part.y)}
     headings = ("part", "rows", *(("first, UTC", "last, UTC") if event_timestamp else ()))
     rows = tuple((name, f"{len(part.y):,}", *_format_span(part, event_timestamp)) for name, part in parts.items())
     distribution = _describe_labels if kind == REGRESSION else _count_classes
     return Section(
         "Data",
-        (f"Rows of {table}; the label is {label}. {fitted}{again}",),
+        (f"Rows of {table}; the label is {label}. The model was fitted on train and evaluated on holdout.",),
         (CardTable(headings, rows, frozenset({"rows"})), distribution(parts, label)),
     )
+
+
+def mention_refit(data: Section) -> Section:
+    """Return the section on rows with the sentence that a second fit serves."""
+    words = "The served model was fitted again on all parts after the gates passed."
+    return replace(data, paragraphs=tuple(f"{paragraph} {words}" for paragraph in data.paragraphs))
 
 
 def _format_span(part: Split, event_timestamp: str | None) -> tuple[str, ...]:

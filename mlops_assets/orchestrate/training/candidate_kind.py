@@ -12,7 +12,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.tracker.tracker import Run
-from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.evaluation import Candidate, Evaluation, Intervals, Split
 from mlops_assets.values.model import Model
 
 
@@ -78,6 +78,8 @@ class TrainedModel:
         Dependencies of the function that no record holds.
     answers
         The predictions for the holdout that a newly trained estimator has cached so far.
+    evaluation, intervals
+        The evaluation of a newly trained estimator on the holdout, and the intervals of its metrics.
     """
 
     run: Run
@@ -86,6 +88,8 @@ class TrainedModel:
     reused: bool
     unrecorded: tuple[str, ...] = ()
     answers: CachedPredictor | None = None
+    evaluation: Evaluation | None = None
+    intervals: Intervals | None = None
 
     @cached_property
     def predictor(self) -> CachedPredictor:

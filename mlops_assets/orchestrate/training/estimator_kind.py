@@ -12,13 +12,15 @@ import polars as pl
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.training.importance import PermutationImportance, permutation_importance
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.training.split import merge_parts
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
+from mlops_assets.orchestrate.training.card_measurements import CardMeasurements, find_leaks, list_sources, measure_sections
 from mlops_assets.orchestrate.training.estimator_package import store_fit
-from mlops_assets.orchestrate.training.evaluation import compare_with_champion
+from mlops_assets.orchestrate.training.evaluation import compare_with_champion, evaluate_holdout, pair_intervals
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
 from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
 from mlops_assets.orchestrate.training.search import run_search
@@ -31,7 +33,8 @@ from mlops_assets.serving.formats.trusted_types import refuse_lambdas, refuse_un
 from mlops_assets.stores.platform.run_log import start_run
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
-from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.evaluation import Candidate, Evaluation, Intervals, Split
+from mlops_assets.values.features import on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, Model
 from mlops_assets.values.platform import Platform
@@ -60,12 +63,19 @@ class EstimatorKind:
             fitted_rows = _describe_fitted_rows(model.training_set, splits, tuple(arguments))
             fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
             # Evaluate the stored form: the champion that it is compared with is stored too.
-            metrics = dict(self.evaluate(model, fit.predictor, splits).metrics)
+            predictor = fit.predictor or CachedPredictor(fit.fitted, splits["holdout"].X)
+            evaluation = evaluate_holdout(model, predictor, splits, model.positive)
+            intervals = pair_intervals(model.training_set, predictor, None, splits["holdout"], fit.digest, model.positive)
             deciding_facts = {**inputs.deciding_facts, "params": chosen.config}
             facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
             importance = _measure_importance(chosen, model, fit, splits["holdout"])
-            run = record_fit(active, chosen, inputs, fit, metrics, facts, importance)
-        return TrainedModel(run, fit.fitted, splits, reused=False, unrecorded=unrecorded, answers=fit.predictor)
+            measured = (
+                None if importance is None else _measure_for_card(chosen, model, inputs, predictor, evaluation, intervals, importance)
+            )
+            run = record_fit(active, chosen, inputs, fit, dict(evaluation.metrics), facts, importance, measured)
+        return TrainedModel(
+            run, fit.fitted, splits, reused=False, unrecorded=unrecorded, answers=predictor, evaluation=evaluation, intervals=intervals
+        )
 
     def package(  # noqa: PLR0913  (everything a manifest holds)
         self,
@@ -119,6 +129,34 @@ def _measure_importance(step: StepContext, model: Model[..., Any], fit: StoredFi
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything for shuffled rows)
         step.context.log.warning(f"the importance of the columns of '{model.key}' is not recorded: {type(error).__name__}: {error}")
         return None
+
+
+def _measure_for_card(  # noqa: PLR0913  (what is measured, and on what)
+    step: StepContext,
+    model: Model[..., Any],
+    inputs: TrainingInputs,
+    predictor: CachedPredictor,
+    evaluation: Evaluation,
+    intervals: Intervals,
+    importance: PermutationImportance,
+) -> str | None:
+    """Store what the model card shows of the training rows, and return the artifact.
+
+    An error does not fail the training: the card then measures the fit itself.
+    """
+    declared, X = model.training_set, inputs.splits["train"].X.columns
+    reads = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp}
+    try:
+        measured = CardMeasurements(
+            *measure_sections(reads, predictor, inputs.splits, evaluation, intervals, model.positive),
+            importance,
+            list_sources(declared, [step.function for step in on_demand(declared.features)], inputs.rows),
+            find_leaks(step.project, step.stores.lake, declared, inputs.rows, X, step.snapshot),
+        )
+    except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
+        step.context.log.warning(f"'{model.key}' is not measured for its card: {type(error).__name__}: {error}")
+        return None
+    return step.stores.artifacts.put(measured.to_bytes())
 
 
 def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (any object)

@@ -1,5 +1,6 @@
 """Evaluate a candidate and the champion on the candidate's holdout."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -48,23 +49,51 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
             f"the candidate of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
-    evaluation = evaluate(
-        predictor,
-        holdout,
-        model.metrics,
-        model.slices,
-        train=trained.splits["train"],
-        min_rows=_min_slice_rows(model),
-        positive=model.positive,
-    )
+    evaluation = trained.evaluation or evaluate_holdout(model, predictor, trained.splits, model.positive)
     champion, rival_predictor = None, None
     if rival is not None and find_judged_fit(stores, rival).digest == trained.digest:
         champion, rival_predictor = evaluation, predictor
     elif rival is not None:
         champion, rival_predictor = evaluate_rival(stores, model, holdout, rival)
-    intervals = pair_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
+    intervals = trained.intervals if rival_predictor is None else None
+    intervals = intervals or pair_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
     costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
     return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion, intervals, costs)
+
+
+def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
+    model: Model[..., Any],
+    predictor: CachedPredictor,
+    splits: Mapping[str, Split],
+    positive: Any,  # noqa: ANN401  (any label)
+    *,
+    metrics: Sequence[str] | None = None,
+    slices: Sequence[str] | None = None,
+) -> Evaluation:
+    """Evaluate a model on the holdout: its metrics with a baseline, and by slice.
+
+    Parameters
+    ----------
+    model
+        The model's declaration.
+    predictor
+        The cached predictions for the holdout.
+    splits
+        The parts of the training set.
+    positive
+        The positive class of two; the second when None.
+    metrics, slices
+        Those of an earlier declaration; the model's own when None.
+    """
+    return evaluate(
+        predictor,
+        splits["holdout"],
+        model.metrics if metrics is None else metrics,
+        model.slices if slices is None else slices,
+        train=splits["train"],
+        min_rows=_min_slice_rows(model),
+        positive=positive,
+    )
 
 
 def pair_intervals(  # noqa: PLR0913  (what is compared, and how)

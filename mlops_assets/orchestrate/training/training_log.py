@@ -18,6 +18,7 @@ from mlops_assets.orchestrate.core.metadata import to_image
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit, TrainingInputs
+from mlops_assets.orchestrate.training.card_measurements import MEASURED
 from mlops_assets.stores.tracker.active_run import ActiveRun, record_run
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
 from mlops_assets.stores.tracker.values import to_json_value
@@ -67,6 +68,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     metrics: Mapping[str, float],
     facts: Mapping[str, Any],
     importance: PermutationImportance | None = None,
+    measured: str | None = None,
 ) -> Run:
     """Complete the record of a training.
 
@@ -82,6 +84,8 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
         The facts that a reproduction needs.
     importance
         The importance of the columns of ``X`` on the holdout, for figures and the card; None when it was not measured.
+    measured
+        The artifact with what the card shows of the training rows.
     """
     return active.close(
         metrics=dict(metrics),
@@ -93,6 +97,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
             "outside": step.outside_reads.hashes(),
             "facts": dict(facts),
             **({IMPORTANCE: importance.as_json()} if importance else {}),
+            **({MEASURED: measured} if measured else {}),
         },
     )
 

@@ -1,44 +1,38 @@
 """The model card of a version: made from its records when it is registered, and stored."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
 from mlops_assets.compute.features.signature import describe_signature
 from mlops_assets.compute.pages.card import Card, Section
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import (
-    calibration_section,
-    data_section,
     features_section,
     format_interval,
     gates_section,
     importance_section,
     limits_section,
-    metrics_section,
+    mention_refit,
     pairs_section,
-    slices_section,
 )
 from mlops_assets.compute.training.classes import positive_class
-from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance, permutation_importance
-from mlops_assets.compute.training.probabilities import assess_predictions, task_of
+from mlops_assets.compute.training.probabilities import task_of
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism
-from mlops_assets.orchestrate.training.evaluation import pair_intervals
+from mlops_assets.orchestrate.training.card_measurements import MEASURED, CardMeasurements, find_leaks, list_sources, measure_sections
+from mlops_assets.orchestrate.training.evaluation import evaluate_holdout, pair_intervals
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.orchestrate.training.refit import find_refit
-from mlops_assets.orchestrate.training.training_set import check_leakage
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import POSITIVE, ModelBundle, describe_format, read_manifest, unpack
 from mlops_assets.stores.lake.protocol import Partition
@@ -47,7 +41,6 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
 from mlops_assets.stores.tracker.tracker import Run
-from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.model import ESTIMATOR, Model
 
 MARKDOWN, PAGE = "card.md", "card.html"
@@ -90,6 +83,7 @@ class _Fits:
 
     served: ModelBundle
     judged: ModelBundle
+    digest: str  # of the judged fit
 
     @property
     def refitted(self) -> bool:
@@ -151,17 +145,22 @@ def build_card(project: Project, stores: Stores, model: Model[..., Any], version
 def _open_fits(subject: _Subject) -> _Fits:
     artifacts, version, trusted = subject.stores.artifacts, subject.version, subject.model.trusted_types
     served, fit = unpack(artifacts, version.artifact, trusted), read_judged_fit(artifacts, version.artifact, version.digest)
-    return _Fits(served, unpack(artifacts, fit.artifact, trusted) if fit.refitted else served)
+    return _Fits(served, unpack(artifacts, fit.artifact, trusted) if fit.refitted else served, fit.digest)
 
 
 def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str, str]], list[Section]]:
     """Return the header lines and the sections of an estimator's card.
 
-    The sections are measured on the training rows, or taken from the records when the rows cannot be read any more.
+    The sections show what the training measured, or what is measured now on the training rows. When the rows cannot be read any more,
+    only the record is shown.
     """
-    rows, why = _rows(subject)
-    measured = _recorded_sections(subject, why) if rows is None else _measured_sections(subject, fits, rows)
-    return list(_estimator_headline(subject, fits)), list(measured)
+    measured = _read_measurements(subject)
+    if measured is not None:
+        sections = _measured_sections(subject, fits, measured, subject.manifest["signature"])
+    else:
+        rows, why = _rows(subject)
+        sections = _recorded_sections(subject, why) if rows is None else _measure_sections(subject, fits, rows)
+    return list(_estimator_headline(subject, fits)), list(sections)
 
 
 def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, str]]:
@@ -205,6 +204,14 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
     return type(estimator).__name__ if steps is None else " → ".join(type(step).__name__ for _, step in steps)
 
 
+def _read_measurements(subject: _Subject) -> CardMeasurements | None:
+    """Return what the training has measured; None unless it belongs to the same Dagster run and its rows are unchanged."""
+    name = subject.run.record.get(MEASURED)
+    if name is None or subject.run.dagster_run_id != subject.dagster_run or _find_erasure(subject):
+        return None
+    return CardMeasurements.from_bytes(subject.stores.artifacts.get(name))
+
+
 def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
     """Return the training rows, or why they cannot be read any more; current rows are never used as a substitute."""
     reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
@@ -214,10 +221,17 @@ def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
         rows = read_verified(lake, reads["table"], partitions, window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot)
     except (LakeError, ArtifactError) as error:
         return None, error.message
-    was, now = subject.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
-    if was and was != now:
-        return None, f"{reads['table']} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased"
+    if erased := _find_erasure(subject):
+        return None, erased
     return sort_canonically(rows, reads["event_timestamp"]), ""
+
+
+def _find_erasure(subject: _Subject) -> str:
+    """Return how the training set differs from the one that was trained on; empty when it is the same."""
+    table, snapshot = subject.reads["table"], subject.version.snapshot
+    was, record = subject.run.record.get("training_set"), subject.stores.lake.records(table, snapshot=snapshot).get("")
+    now = record.content_hash if record else "no rows"
+    return f"{table} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased" if was and was != now else ""
 
 
 def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
@@ -234,62 +248,36 @@ def _metrics_of_record(subject: _Subject) -> Section:
     return pairs_section("Metrics", ("As they were recorded.",), (("metric", "value"), values))
 
 
-def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
-    """Yield the sections that are measured on the training set of the version."""
-    reads, estimator, seed = subject.reads, fits.judged.estimator, subject.version.digest
-    metrics, kind = tuple(reads["metrics"]), task_of(estimator)
+def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
+    """Measure the judged fit on the training set of the version, and yield the sections."""
+    reads, model = subject.reads, subject.model
     parts = split_rows(rows, reads["X"], reads["label"])
-    holdout = parts["holdout"]
-    answers = CachedPredictor(estimator, holdout.X)
-    intervals = pair_intervals(subject.model.training_set, answers, None, holdout, seed, subject.positive)
-    evaluation = evaluate(
-        answers, holdout, metrics, [c for c in subject.model.slices if c in rows.columns], train=parts["train"], positive=subject.positive
+    holdout, answers = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
+    slices = [column for column in model.slices if column in rows.columns]
+    evaluation = evaluate_holdout(model, answers, parts, subject.positive, metrics=reads["metrics"], slices=slices)
+    intervals = pair_intervals(model.training_set, answers, None, holdout, fits.digest, subject.positive)
+    importance = subject.run.record.get(IMPORTANCE)
+    measured = CardMeasurements(
+        *measure_sections(reads, answers, parts, evaluation, intervals, subject.positive),
+        PermutationImportance.from_json(importance)
+        if importance
+        else permutation_importance(answers.estimator, holdout.X, holdout.y, reads["metrics"][0], fits.digest, positive=subject.positive),
+        list_sources(model.training_set, fits.served.functions, rows),
+        find_leaks(subject.project, subject.stores.lake, model.training_set, rows, reads["X"], subject.version.snapshot),
     )
-    yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=fits.refitted)
-    yield features_section(subject.manifest.get("signature") or describe_signature(parts["train"].X), _sources(subject, fits, rows))
-    yield metrics_section(
-        evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
-    )
-    yield from filter(None, (slices_section(evaluation),))
-    yield calibration_section(assess_predictions(answers, kind, holdout.y, subject.positive))
-    stored = subject.run.record.get(IMPORTANCE)
-    yield importance_section(
-        PermutationImportance.from_json(stored)
-        if stored
-        else permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive)
-    )
-    limits = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
-    yield limits_section(
-        subject.model.limits, limits, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
-    )
+    yield from _measured_sections(subject, fits, measured, subject.manifest.get("signature") or describe_signature(parts["train"].X))
 
 
-def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
-    """Return the source of each column of X, from the current declarations of the project."""
-    declared, sample = subject.model.training_set, rows.head(8)
-    sources = dict.fromkeys(declared.columns, f"a column of {declared.key}")
-    for view in declared.features:
-        if isinstance(view, FeatureView):
-            sources |= dict.fromkeys(view.renamed_features, view.key)
-    for step, stored in zip(on_demand(declared.features), fits.served.functions, strict=False):
-        computed = apply_on_demand([stored], columns_as_arrays(sample, sample.columns))
-        sources |= dict.fromkeys(computed, f"{step.name}, on demand")
-    return sources
-
-
-def _leaking(subject: _Subject, rows: pl.DataFrame) -> Iterator[str]:
-    declared, lake = subject.model.training_set, subject.stores.lake
-    if declared.label not in rows.columns:
-        return
-    outcome = check_leakage(
-        subject.project,
-        lambda ref, columns: lake.read(ref.key, columns=columns, snapshot=subject.version.snapshot),
-        declared,
-        rows,
-        subject.reads["X"],
-    )
-    if not outcome.passed:
-        yield f"{outcome.message}: {outcome.hint}"
+def _measured_sections(
+    subject: _Subject, fits: _Fits, measured: CardMeasurements, signature: Sequence[Mapping[str, Any]]
+) -> Iterator[Section]:
+    """Yield the sections of what was measured on the training set of the version."""
+    yield mention_refit(measured.data) if fits.refitted else measured.data
+    yield features_section(signature, measured.sources)
+    yield from measured.quality
+    yield importance_section(measured.importance)
+    checked = ("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
+    yield limits_section(subject.model.limits, [*measured.leaks, *find_nondeterminism(dict(subject.facts))], looked_for=checked)
 
 
 def _registry_sections(subject: _Subject) -> Iterator[Section]:

@@ -20,6 +20,7 @@ from mlops_assets.compute.pages.card_forms import render_markdown
 from mlops_assets.compute.training.importance import PermutationImportance
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.training import estimator_kind
 from mlops_assets.orchestrate.versions import card as card_module
 from mlops_assets.orchestrate.versions import registration as registering
 from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE, build_card, ensure_card
@@ -114,6 +115,34 @@ def test_importance_is_read_from_the_record_of_the_training(sold, platform, monk
     shuffle.assert_called_once()
     assert section(render_markdown(found), "Importance") == section(render_markdown(computed), "Importance")
     assert section(shown["model card"], "Importance") == section(render_markdown(found), "Importance")
+
+
+MEASURED_SECTIONS = ("Data", "Features and signature", "Metrics", "Slices", "Calibration", "Importance", "Limits and warnings")
+
+
+def test_the_run_that_trains_reads_no_rows_for_its_card(sold, platform, monkeypatch) -> None:
+    _, project, model, shown = sold
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
+    read = mock.Mock(side_effect=card_module.read_verified)
+    monkeypatch.setattr(card_module, "read_verified", read)
+    recorded = build_card(project, at, model, version, dagster_run=at.tracker.get(version.run_id).dagster_run_id)
+    read.assert_not_called()
+    measured = build_card(project, at, model, version)
+    read.assert_called_once()
+    for title in MEASURED_SECTIONS:
+        assert [part for part in recorded.sections if part.title == title] == [part for part in measured.sections if part.title == title]
+        assert section(shown["model card"], title) == section(render_markdown(measured), title)
+
+
+def test_a_training_that_cannot_be_measured_for_its_card_is_measured_by_the_card(platform, instance, monkeypatch) -> None:
+    monkeypatch.setenv("SHOP_WORLD", "")
+    monkeypatch.setattr(estimator_kind, "measure_sections", mock.Mock(side_effect=RuntimeError("labels are beyond it")))
+    runner = Runner(ml.build_definitions([*TABLES, shop.buyer], platform=platform), instance)
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+    card = metadata(runner(*STEPS), "version/buyer")["model card"]
+    (version,) = open_stores(platform).registry.versions("buyer")
+    assert "measured" not in open_stores(platform).tracker.get(version.run_id).record
+    assert cells(section(card, "Metrics"), "roc_auc")[1] > "0.5"
 
 
 def test_a_card_is_written_once(sold, platform) -> None:

@@ -17,6 +17,7 @@ from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
+from tests.memory_instance import open_memory_instance
 
 ROOT = Path(__file__).parents[1]
 # Threads of OpenMP that wait by spinning take the processor from the other process that runs tests: fits were ten times slower.
@@ -55,7 +56,7 @@ def platform(tmp_path: Path) -> Platform:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as opened:
+    with open_memory_instance() as opened:
         yield opened
 
 

@@ -1,6 +1,5 @@
 """A user's columns may have the names that the package uses itself: trained, promoted, predicted in batch, nothing overwritten."""
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -10,6 +9,7 @@ import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
 from mlops_assets.stores.platform.stores import open_stores
+from tests.memory_instance import open_memory_instance
 
 NAMES = ("split", "prediction", "missing", "version", "probability", "row", "model_version", "logged_at", "run_id", "input_hash")
 KEY, ROWS = "prediction_id", 600
@@ -40,7 +40,7 @@ daily = ml.BatchPrediction("daily", model=clf, dataset=examples)
 def home(tmp_path_factory):
     platform = ml.Platform.at(tmp_path_factory.mktemp("names"))
     definitions = ml.build_definitions([examples, learned, clf, daily], platform=platform, executor=tagging_in_process_executor)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         job = definitions.resolve_implicit_global_asset_job_def()
         assert job.execute_in_process(instance=instance, raise_on_error=True).success
     return open_stores(platform)

@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import dagster as dg
 import polars as pl
 import pytest
 
@@ -23,6 +22,7 @@ from mlops_assets.serving.push.spec import push_log_folder
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 from tests.projects import parcels as project
 from tests.projects import stream
 
@@ -83,7 +83,7 @@ def answered(identity: str, **more) -> PredictionRecord:
 def home(tmp_path_factory):
     """A platform on which the model was trained once."""
     platform = Platform.at(tmp_path_factory.mktemp("trained") / "home")
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         runner = Runner(ml.build_definitions(project.NOUNS, platform=platform), instance)
         runner(project.TRAIN[0], partitions="2024-03-01...2024-03-04")
         runner(*project.TRAIN[1:])

@@ -21,6 +21,7 @@ from mlops_assets.orchestrate.training.training_record import _find_window_end, 
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
@@ -161,7 +162,7 @@ def test_the_newest_event_without_partitions_counts_until_the_end_of_its_day_not
     watch = ml.Monitor("late_watch", of=scores, partitions=WEEKLY, expectations=expected, on_failure=ml.Retrain())
     every = [declared[0], labels, known, late, scores, watch]
     definitions = ml.build_definitions(every, platform=platform)
-    with dg.DagsterInstance.ephemeral() as opened:
+    with open_memory_instance() as opened:
         Runner(definitions, opened)("dataset/labels")
     assert find_data_end(open_stores(platform), Project.from_items(every), late) == datetime(2024, 1, 4, tzinfo=UTC)
     assert _find_window_end(DAILY, datetime(2024, 1, 3, 12, tzinfo=UTC)) == datetime(2024, 1, 4, tzinfo=UTC)

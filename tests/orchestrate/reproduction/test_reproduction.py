@@ -29,6 +29,7 @@ from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.reproductions import open_reproductions
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner
+from tests.memory_instance import open_memory_instance
 
 TEXT = (ROOT / "tests/projects/repeatable.py").read_text()
 TABLE = "training_set/examples"
@@ -41,7 +42,7 @@ class World:
         self.file = folder / "definitions.py"
         self.platform = Platform.at(folder / "home")
         self.written(TEXT)
-        with dg.DagsterInstance.ephemeral() as instance:
+        with open_memory_instance() as instance:
             Runner(self.project.definitions, instance)()
 
     def written(self, text: str) -> None:

@@ -19,6 +19,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -110,7 +111,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         yield World(tmp_path_factory.mktemp("prediction_tables") / "home", instance)
 
 

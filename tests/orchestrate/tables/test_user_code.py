@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
 FILE = "tests/orchestrate/tables/test_user_code.py"
@@ -75,7 +76,7 @@ def is_fair(candidate: ml.Candidate) -> bool:
 def runner(tmp_path_factory):
     platform = ml.Platform.at(tmp_path_factory.mktemp("user_code") / "home")
     nouns = [hours, late, renamed, compared, doubled, examples, broken, fitted, is_fair]
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         made = Runner(ml.build_definitions(nouns, platform=platform), instance)
         made("dataset/hours", partitions=MONTH)
         made("training_set/examples")

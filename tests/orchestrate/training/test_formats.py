@@ -2,7 +2,6 @@
 
 import sys
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +17,7 @@ from mlops_assets.serving.http.control import status, stop
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner, metadata
+from tests.memory_instance import open_memory_instance
 from tests.serving.support import Client
 
 MODELS = ["boosted", "linear", "trees"]
@@ -33,7 +33,7 @@ NOT_SERVICES = [
 def world(tmp_path_factory):
     """The project of all forms, run, and its services running."""
     folder = tmp_path_factory.mktemp("formats")
-    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+    with pytest.MonkeyPatch.context() as patch, open_memory_instance() as instance:
         patch.setenv("MLOPS_HOME", str(folder / "home"))
         (folder / "definitions.py").write_text((ROOT / "tests/projects/formats.py").read_text())
         project = load(str(folder / "definitions.py"))

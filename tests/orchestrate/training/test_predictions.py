@@ -4,7 +4,6 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pytest
 from sklearn.metrics import recall_score
@@ -22,6 +21,7 @@ from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 from tests.projects import payments
 
 
@@ -29,7 +29,7 @@ from tests.projects import payments
 def world(tmp_path_factory):
     """The project of payments, trained and predicted."""
     platform = Platform.at(tmp_path_factory.mktemp("payments") / "home")
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         run = Runner(ml.build_definitions(payments.NOUNS, platform=platform), instance)
         run("dataset/payments", partitions=payments.ALL_DAYS)
         run("predictions/frauds_api", partitions="2024-05-05")  # nothing is predicted yet, and no type is known

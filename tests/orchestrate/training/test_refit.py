@@ -30,6 +30,7 @@ from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, Runner, clean_environment, metadata
+from tests.memory_instance import open_memory_instance
 from tests.projects import refitted as project
 
 STEPS = ("training_set/examples", "model/level", "version/level", "champion/level")
@@ -54,7 +55,7 @@ def world(tmp_path_factory):
     platform = ml.Platform.at(tmp_path_factory.mktemp("refit") / "home")
     definitions = ml.build_definitions(project.NOUNS, platform=platform)
     loaded = LoadedProject(Path("refitted.py"), definitions, (CompiledProject(Project.from_items(project.NOUNS), platform),))
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         runner = Runner(definitions, instance)
         runner("dataset/events", partitions=f"{project.day(0)}...{project.day(19)}")
         runner(*STEPS)
@@ -231,7 +232,7 @@ def test_the_first_windows_after_a_refit_are_its_live_evidence(platform, instanc
 def train_and_die(home: str) -> None:
     """Train on twenty days; the process is killed when the second fit begins."""
     refit.seed_globals = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         runner = Runner(ml.build_definitions(project.NOUNS, platform=ml.Platform.at(home)), instance)
         runner("dataset/events", partitions=f"{project.day(0)}...{project.day(19)}")
         runner(*STEPS)

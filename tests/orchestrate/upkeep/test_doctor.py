@@ -31,6 +31,7 @@ from mlops_assets.stores.registry.erasures import BEGUN, DONE, open_erasure_log
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner
+from tests.memory_instance import open_memory_instance
 from tests.projects import repeatable
 from tests.stores.database.test_migrations import old
 
@@ -38,7 +39,7 @@ from tests.stores.database.test_migrations import old
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory):
     platform = Platform.at(tmp_path_factory.mktemp("patient") / "home")
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         Runner(ml.build_definitions(repeatable.NOUNS, platform=platform), instance)()
         yield Installation(platform, [Project.from_items([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
 
@@ -198,7 +199,7 @@ def test_the_revision_of_the_database(tmp_path) -> None:
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
         connection.execute("UPDATE mlops_revision SET version_num = '9999'")
     connection.close()
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_memory_instance() as instance:
         assert "revision 9999, this program knows" in ill(Installation(platform, [], instance))["database"]
 
 

@@ -28,13 +28,17 @@ from sqlalchemy.util import LRUCache
 STATEMENTS = LRUCache(500)  # compiled once for all instances
 
 
-def open_memory_instance() -> dg.DagsterInstance:
-    """Return what `DagsterInstance.ephemeral()` returns."""
+def open_memory_instance(like: dg.DagsterInstance | None = None) -> dg.DagsterInstance:
+    """Return what `DagsterInstance.ephemeral()` returns; with the runs and events of another memory instance, when one is given."""
+    runs, events = MemoryRuns(), MemoryEvents()
+    if like is not None:
+        runs.copy_from(like.run_storage)
+        events.copy_from(like.event_log_storage)
     return dg.DagsterInstance(
         instance_type=InstanceType.EPHEMERAL,
         local_artifact_storage=TemporaryLocalArtifactStorage(),
-        run_storage=MemoryRuns(),
-        event_storage=MemoryEvents(),
+        run_storage=runs,
+        event_storage=events,
         compute_log_manager=NoOpComputeLogManager(),
         run_coordinator=DefaultRunCoordinator(),
         run_launcher=SyncInMemoryRunLauncher(),
@@ -45,9 +49,22 @@ def open_memory_instance() -> dg.DagsterInstance:
 def _template(kind: type[InMemoryEventLogStorage | InMemoryRunStorage]) -> tuple[sqlite3.Connection, Dialect]:
     """Return an empty database with the tables that Dagster makes, and the dialect of its engine."""
     copy, storage = sqlite3.connect(":memory:", check_same_thread=False), kind()
-    storage._held_conn.connection.driver_connection.backup(copy)
+    _raw(storage._held_conn).backup(copy)
     storage.dispose()
     return copy, storage._engine.dialect
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    return connection.connection.driver_connection
+
+
+class _Copyable:
+    """A storage whose database can be filled from that of another."""
+
+    _held_conn: Connection
+
+    def copy_from(self, other: "_Copyable") -> None:
+        _raw(other._held_conn).backup(_raw(self._held_conn))
 
 
 def _open_copy(kind: type[InMemoryEventLogStorage | InMemoryRunStorage]) -> tuple[Engine, Connection]:
@@ -59,11 +76,11 @@ def _open_copy(kind: type[InMemoryEventLogStorage | InMemoryRunStorage]) -> tupl
     engine.dialect = engine.pool._dialect = dialect  # compiled statements are kept by dialect
     db.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
     held = engine.connect()
-    template.backup(held.connection.driver_connection)
+    template.backup(_raw(held))
     return engine, held
 
 
-class MemoryEvents(InMemoryEventLogStorage):
+class MemoryEvents(_Copyable, InMemoryEventLogStorage):
     """Events in memory."""
 
     def __init__(self) -> None:
@@ -83,7 +100,7 @@ class MemoryEvents(InMemoryEventLogStorage):
         return table_name in self._tables
 
 
-class MemoryRuns(InMemoryRunStorage):
+class MemoryRuns(_Copyable, InMemoryRunStorage):
     """Runs in memory."""
 
     def __init__(self) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +20,7 @@ from mlops_assets.serving.http import control
 from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 from tests.projects import shop
 
 SERVICE = "shop_api"
@@ -35,9 +38,11 @@ class Shop:
         self.instance = instance
         self.at = open_stores(self.platform)
 
-    def begin(self, days: int) -> None:
-        self.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(days - 1)}")
+    def train(self) -> None:
+        self.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
         self.run(*shop.TRAIN)
+
+    def serve(self) -> None:
         self.run(f"service/{SERVICE}")
 
     def turn(self, **changes: object) -> None:
@@ -70,12 +75,24 @@ class Shop:
         return self.at.registry.champion("buyer").version
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[Shop]:
+    """A shop with five days of visits and a champion."""
+    with pytest.MonkeyPatch.context() as patch, open_memory_instance() as instance:
+        patch.setenv("SHOP_WORLD", "")
+        made = Shop(tmp_path_factory.mktemp("template"), instance)
+        made.train()
+        yield made
+
+
 @pytest.fixture
-def world(tmp_path, instance, monkeypatch):
+def world(template, tmp_path, monkeypatch) -> Iterator[Shop]:
     monkeypatch.setenv("SHOP_WORLD", "")
-    found = Shop(tmp_path, instance)
-    yield found
-    assert not control.stop(found.platform.home, SERVICE).running
+    shutil.copytree(template.platform.home, tmp_path / "home")
+    with open_memory_instance(like=template.instance) as instance:
+        found = Shop(tmp_path, instance)
+        yield found
+        assert not control.stop(found.platform.home, SERVICE).running
 
 
 def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
@@ -83,7 +100,7 @@ def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 
 
 def test_a_breach_retrains_once_promotes_and_the_service_follows(world) -> None:
-    world.begin(5)
+    world.serve()
     assert world.champion() == 1
     calm = world.live(5)
     assert passed(calm["performance"])["roc_auc_at_least"]
@@ -126,7 +143,7 @@ def test_a_breach_retrains_once_promotes_and_the_service_follows(world) -> None:
 
 
 def test_drift_alone_warns_and_a_corrupted_feature_is_named_first(world) -> None:
-    world.begin(5)
+    world.serve()
     world.turn(drift_from=6)
     clean, drifted = world.live(5), world.live(6)
     assert passed(clean["drift"])["no_drift"]
@@ -144,7 +161,7 @@ def test_drift_alone_warns_and_a_corrupted_feature_is_named_first(world) -> None
 
 
 def test_a_service_and_a_batch_predict_the_same_from_the_same(world) -> None:
-    world.begin(5)
+    world.serve()
     world.live(5)
     world.run("predictions/shop_batch", partitions=shop.day_of(5))
     served, batch = (world.at.lake.read(f"predictions/{name}").sort("visit") for name in ("shop_api", "shop_batch"))
@@ -158,7 +175,7 @@ def test_a_service_and_a_batch_predict_the_same_from_the_same(world) -> None:
 
 
 def test_a_missing_feature_takes_its_default_and_says_so(world) -> None:
-    world.begin(5)
+    world.serve()
     row = shop.requests_of(5)[0] | {"shop": "west"}
     answer = predict(world.status.url, [row])["predictions"][0]
     assert answer["missing"] == ["visitors"]
@@ -167,7 +184,7 @@ def test_a_missing_feature_takes_its_default_and_says_so(world) -> None:
 
 
 def test_a_rollback_is_served_within_two_seconds_and_not_undone(world) -> None:
-    world.begin(5)
+    world.serve()
     world.run("dataset/visits", partitions=shop.day_of(5))
     world.run(*shop.TRAIN, f"service/{SERVICE}")
     assert world.champion() == 2
@@ -184,7 +201,7 @@ def test_a_rollback_is_served_within_two_seconds_and_not_undone(world) -> None:
 
 
 def test_reports_of_an_empty_day_and_of_late_labels_are_not_enough_data(world) -> None:
-    world.begin(5)
+    world.serve()
     key = shop.day_of(5)
     predict(world.status.url, shop.requests_of(5)[:50])
     world.run("predictions/shop_api", partitions=key)

@@ -22,7 +22,7 @@ from mlops_assets.compute.monitoring.distances import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mlops_assets.compute.monitoring.binning import Binning, Counts
     from mlops_assets.compute.monitoring.distances import Comparison
@@ -146,16 +146,18 @@ def reported_statistics() -> tuple[Statistic, ...]:
     return tuple(statistic for statistic in STATISTICS.values() if statistic.reported)
 
 
-def measure_statistics(comparison: Comparison) -> dict[str, np.ndarray]:
-    """Return every statistic of each window by name, shape (windows,); NaN where it is undefined.
+def measure_statistics(comparison: Comparison, statistics: Iterable[Statistic] | None = None) -> dict[str, np.ndarray]:
+    """Return statistics of each window by name, shape (windows,); NaN where they are undefined.
 
     Parameters
     ----------
     comparison
         The windows and the reference.
+    statistics
+        The statistics to measure; every statistic when None.
     """
-    kind = comparison.binning.kind
-    return {s.name: s.measure(comparison) if kind in s.kinds else comparison.undefined for s in STATISTICS.values()}
+    kind, wanted = comparison.binning.kind, STATISTICS.values() if statistics is None else statistics
+    return {s.name: s.measure(comparison) if kind in s.kinds else comparison.undefined for s in wanted}
 
 
 def min_effects(psi: float) -> np.ndarray:

@@ -348,11 +348,11 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
 
     The third value is whether every window has values.
     """
-    names = [statistic.name for statistic in deciding_statistics()]
+    statistics = deciding_statistics()
     distances, variances, filled = [], [], True
     for comparison in _batch_comparisons(index, spread, cuts):
-        found, windows = measure_statistics(comparison), comparison.windows
-        distances.append(np.stack([found[name] for name in names]))
+        found, windows = measure_statistics(comparison, statistics), comparison.windows
+        distances.append(np.stack([found[statistic.name] for statistic in statistics]))
         variances.append(sampling_variances(windows, comparison.reference))
         filled = filled and bool((windows.nulls < windows.rows).all())
     return np.concatenate(distances, axis=1), np.concatenate(variances, axis=1), filled

@@ -51,12 +51,20 @@ def ordered_hash(frame: pl.DataFrame) -> str:
     frame
         Normalised rows.
     """
-    hasher = hashlib.sha256(str(frame.height).encode())
-    for name in sorted(frame.columns):
-        hasher.update(f"|{name}:{_logical_type(frame[name].dtype)}|".encode())
-        for chunk in _byte_slices(frame[name])(0, frame.height):
-            hasher.update(chunk)
-    return hasher.hexdigest()
+    return hash_ordered_slices(frame, [(0, frame.height)])[0]
+
+
+def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]]) -> list[str]:
+    """Return the hash of each slice ``[start, end)`` of a frame in its order, as :func:`ordered_hash` of the slice; slices may overlap.
+
+    Parameters
+    ----------
+    frame
+        Normalised rows.
+    bounds
+        Start and end row of each slice.
+    """
+    return _hash_columns(frame, bounds, {})
 
 
 def logical_types(frame: pl.DataFrame) -> dict[str, str]:
@@ -80,11 +88,14 @@ def hash_slices(
     types
         The result of :func:`logical_types` when the rows were written, for a table whose columns may have been widened later.
     """
+    return _hash_columns(_sort_rows(frame, bounds, key) if frame.height else frame, bounds, types or {})
+
+
+def _hash_columns(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], types: Mapping[str, str]) -> list[str]:
+    """Return the hash of each slice of rows that are in the order to hash."""
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
-    if frame.height:
-        frame = _sort_rows(frame, bounds, key)
     for name in sorted(frame.columns):
-        series, logical = _restore_type(frame[name], (types or {}).get(name))
+        series, logical = _restore_type(frame[name], types.get(name))
         head = f"|{name}:{logical}|".encode()
         chunks = _byte_slices(series)
         for hasher, (start, end) in zip(hashers, bounds, strict=True):

@@ -29,9 +29,20 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
     event_timestamp
         The column with the time of a row, if there is one.
     """
-    first = [table_name(event_timestamp, TRAINING_SET_COLUMNS)] if event_timestamp else []
-    ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+    time = table_name(event_timestamp, TRAINING_SET_COLUMNS) if event_timestamp else None
+    ordered = None if time is None else _sort_by_unique_time(rows, time)
+    if ordered is None:
+        first = [] if time is None else [time]
+        ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
     return rename_from_table(ordered, TRAINING_SET_COLUMNS)
+
+
+def _sort_by_unique_time(rows: pl.DataFrame, time: str) -> pl.DataFrame | None:
+    """Return rows sorted by time, which costs a fraction of a sort by every column; None when two rows have one time."""
+    order = rows[time].arg_sort()
+    steps = rows[time].gather(order).to_physical().diff().drop_nulls()
+    unique = not rows[time].null_count() and len(steps) == rows.height - 1 and bool((steps > 0).all())
+    return rows[order] if unique else None
 
 
 def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:

@@ -5,14 +5,14 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.content_hash import ordered_hash
-from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, rename_to_table
+from mlops_assets.compute.tables.content_hash import hash_ordered_slices, ordered_hash
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.compute.training.environment import (
     deciding_packages,
@@ -97,8 +97,25 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return an order-dependent hash of a training set's rows, and one of each part's rows."""
-    parts = {name: ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()}
-    return {"row_order": {"rows": ordered_hash(cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
+    stored = cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS))
+    bounds = {name: _find_stretch(rows, split, stored.columns, name) for name, split in splits.items()}
+    stretches = {name: found for name, found in bounds.items() if found is not None}
+    whole, *hashes = hash_ordered_slices(stored, [(0, stored.height), *stretches.values()])
+    parts = dict(zip(stretches, hashes, strict=True))
+    return {
+        "row_order": {"rows": whole},
+        "split": {name: parts.get(name) or ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()},
+    }
+
+
+def _find_stretch(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: str) -> tuple[int, int] | None:
+    """Return the start and end row of a part whose rows follow each other, as in a split by time; None for other parts."""
+    if SPLIT not in rows.columns or set(split.rows.columns) != set(columns):
+        return None
+    inside = rows[SPLIT] == part
+    start, count = inside.arg_max() or 0, len(split.y)
+    stretch = inside[start : start + count]
+    return (start, start + count) if int(inside.sum()) == len(stretch) == count and bool(stretch.all()) else None
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401

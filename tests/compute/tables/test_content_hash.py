@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.tables import content_hash as module
-from mlops_assets.compute.tables.content_hash import content_hash, hash_slices
+from mlops_assets.compute.tables.content_hash import content_hash, hash_ordered_slices, hash_slices, ordered_hash
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import DataError
 
@@ -28,6 +28,14 @@ FRAME = pl.DataFrame(
 
 def test_the_hash_of_known_rows_is_known() -> None:
     assert content_hash(normalize(FRAME), ["id"]) == "9fcadeecc94fa865bc2e62ff8a04f3445cc81196868a205ce7d44116042a944e"
+
+
+def test_the_hashes_of_known_rows_in_their_order_are_known() -> None:
+    rows = normalize(FRAME)
+    whole, last, none = hash_ordered_slices(rows, [(0, 3), (1, 3), (0, 0)])
+    assert whole == ordered_hash(rows) == "172a38b0445de675075d47e1ad47167fc989e0df59bb54318b8474ffa2b75239"
+    assert last == ordered_hash(rows[1:3]) == "78f4b082ff48503222c472cc6a1e92954893921c1d4faffe1bd25a3e2fbd73d8"
+    assert none == ordered_hash(rows.clear()) == "3ecb806163d71592c7ed41b23bfdefa4247dad8fbca1cb544180f7b52fdbe4a8"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

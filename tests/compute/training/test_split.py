@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.training.split import split_by_group, split_by_time
+from mlops_assets.compute.training.split import sort_canonically, split_by_group, split_by_time
 from mlops_assets.errors import DataError
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -76,3 +76,16 @@ def test_a_rolling_window_trains_on_rows_of_its_span_alone(train, validation, de
 def test_a_training_window_without_rows_is_an_error_that_names_the_spans() -> None:
     with pytest.raises(DataError, match="the train part is empty with train=1 day, 0:00:00, holdout=1 day, 0:00:00"):
         split_by_time(times([0, 200, 201]), None, validation=None, holdout=DAY, train=DAY)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 2)), min_size=1, max_size=8), st.booleans())
+def test_rows_are_sorted_by_time_and_then_by_every_column(rows, distinct) -> None:
+    hours = range(len(rows), 0, -1) if distinct else [0 if hour is None else hour for hour, _ in rows]
+    at = (
+        times(hours)
+        if distinct
+        else times(hours).zip_with(pl.Series([h is not None for h, _ in rows]), pl.Series([None], dtype=pl.Datetime("us", "UTC")))
+    )
+    frame = pl.DataFrame({"b": [number for _, number in rows], "at": at, "a": [str(number) for number in range(len(rows))]})
+    assert sort_canonically(frame, "at").equals(frame.sort("at", "a", "b"))

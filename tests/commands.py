@@ -6,6 +6,7 @@ time a command start it as users do.
 
 import atexit
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -76,7 +77,10 @@ def run_code(code: str, *arguments: str) -> subprocess.CompletedProcess:
 def warm_context() -> BaseContext:
     """Return what starts processes as "spawn" does, but with everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*MODULES, "hypothesis", "psycopg", "pytest"])
+    warm_start = "tests.warm_start"
+    context.set_forkserver_preload(
+        [f"{warm_start}.begin_imports", *MODULES, "hypothesis", "psycopg", "pytest", f"{warm_start}.end_imports"]
+    )
     return context
 
 
@@ -92,10 +96,13 @@ def run_program(line: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> su
 
 def _serve(descriptor: int) -> None:
     warnings.simplefilter("ignore")
+    gc.disable()  # imports make objects that stay; looking for garbage among them takes a third of the time
     for name in ("tests.warm_start.sitecustomize", *MODULES):
         import_module(name)
     sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
     environment.installed_distributions()
+    gc.freeze()  # so that forks neither search nor copy what has been imported
+    gc.enable()
     with socket.socket(fileno=descriptor) as here:
         while True:
             data, descriptors, _, _ = socket.recv_fds(here, 1 << 20, 2)

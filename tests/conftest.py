@@ -1,5 +1,6 @@
 """What tests share: a platform of their own, an instance, and one way to materialise."""
 
+import gc
 import os
 import shutil
 import sys
@@ -47,6 +48,10 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {ROOT / "tests" / name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what has been imported is not garbage: do not search it, nor take it apart at the end
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ def _get_context(self: DefaultContext, method: str | None = None) -> BaseContext
     if method != "spawn":
         return _original(self, method)
     context = _original(self, "forkserver")
-    context.set_forkserver_preload(runpy.run_path(str(Path(__file__).with_name("warm_modules.py")))["MODULES"])
+    modules = runpy.run_path(str(Path(__file__).with_name("warm_modules.py")))["MODULES"]
+    context.set_forkserver_preload(["begin_imports", *modules, "end_imports"])
     return context
 
 

@@ -196,7 +196,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         wrong = ~zoned if kind.time_zone else zoned
         if wrong.any():
             what = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
-            raise _bad_value(path, text, wrong, what, "say in the file which instant is meant, e.g. 2024-01-01T05:00:00Z")
+            raise _bad_value(path, text, wrong, what, "write every time with its zone, e.g. 2024-01-01T05:00:00Z")
         values = _parse_times(text, kind)
     elif kind == pl.Date:
         values = text.str.to_date(strict=False)

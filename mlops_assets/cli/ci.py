@@ -110,8 +110,8 @@ def _load_environment(file: str, environment: str, against: str) -> LoadedProjec
     project = load(file)
     if project.platform.environment != environment:
         raise DefinitionError(
-            f"'{project.target}' fixes its environment to '{project.platform.environment}', so that a candidate of '{environment}' would be its candidate",
-            hint="give `platform=ml.Platform.from_env()` to build_definitions, or leave it out",
+            f"'{project.target}' fixes its environment to '{project.platform.environment}', but this command trains a candidate of '{environment}'",
+            hint="pass `platform=ml.Platform.from_env()` to build_definitions, or omit platform=",
         )
     return project
 

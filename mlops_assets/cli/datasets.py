@@ -99,7 +99,7 @@ def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRe
         raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
     records = project.stores.lake.records(_PREFIX + name)
     if not records:
-        raise LakeError(f"'{_PREFIX}{name}' is empty", hint=f"mlops run --select 'key:\"{_PREFIX}{name}\"'")
+        raise LakeError(f"'{_PREFIX}{name}' is empty", hint=f"materialise it: mlops run --select 'key:\"{_PREFIX}{name}\"'")
     return records
 
 

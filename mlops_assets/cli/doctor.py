@@ -80,7 +80,7 @@ def _apply_fix(fix: Callable[[], str]) -> str:
 
 
 def _load_installation(file: str) -> tuple[Installation, list[Finding]]:
-    """Return what to examine; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
+    """Return the installation to examine, and a finding for a project that cannot be imported or a Dagster instance that cannot be opened."""
     from mlops_assets.orchestrate.core.dagster_files import open_instance
     from mlops_assets.orchestrate.upkeep.doctor import Installation
     from mlops_assets.orchestrate.upkeep.findings import OK, Finding

@@ -190,12 +190,13 @@ def _look_up(project: LoadedProject, name: str, entities: Sequence[str], at: str
     if not view.online:
         select = select_nodes(f"online/{name}")
         raise DefinitionError(
-            f"'{view.key}' is not online", hint=f"say online=True in the feature view '{name}', then mlops run --select '{select}'"
+            f"'{view.key}' is not online", hint=f"set online=True in the feature view '{name}', then run `mlops run --select '{select}'`"
         )
     rows = _rows(project, view)
     if rows is None:
         raise LakeError(
-            f"'{view.key}' has never been materialised", hint=f"mlops run --select '{select_nodes(view.key, f'online/{name}')}'"
+            f"'{view.key}' has never been materialised",
+            hint=f"materialise it: mlops run --select '{select_nodes(view.key, f'online/{name}')}'",
         )
     keys = [_parse_entity(view, rows, text) for text in entities]
     at_time = parse_as_of(at) or datetime.now(UTC)

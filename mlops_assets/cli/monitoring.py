@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def find_monitor(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
-    """Return a monitor and the project that declares it.
+    """Return the project that declares a monitor, and the monitor.
 
     Raises
     ------

@@ -104,7 +104,7 @@ def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions
     status = control.status(project.platform.home, name)
     if not status.running or status.url is None:
         reason = f" ({status.problem})" if status.problem else ""
-        raise ServiceError(f"service '{name}' does not run{reason}", hint=f"start it: mlops serve start {name}")
+        raise ServiceError(f"service '{name}' is not running{reason}", hint=f"start it: mlops serve start {name}")
     frame = _read_rows(project, service, rows, partitions)
     bodies = list(_encode_requests(project, service, frame))
     sent = SendReport(status.url)
@@ -131,7 +131,7 @@ def _send_row(connection: http.client.HTTPConnection, body: bytes, sent: SendRep
 
 def _read_rows(project: LoadedProject, service: Service, rows: str | None, partitions: str | None) -> pl.DataFrame:
     if (rows is None) == (partitions is None):
-        raise DefinitionError("the rows to send are not named", hint="give --rows FILE or --partitions A...B, one of them")
+        raise DefinitionError("there are no rows to send", hint="pass either --rows FILE or --partitions A...B")
     return _read_file(Path(rows)) if rows is not None else _read_partitions(project, service, partitions or "")
 
 
@@ -147,7 +147,9 @@ def _read_partitions(project: LoadedProject, service: Service, partitions: str) 
     declared = next(part.project for part in project.parts if service in part.project.declarations)
     ref = next((ref for ref in list_source_tables(declared, service.model.training_set) if ref.partitions is not None), None)
     if ref is None or ref.partitions is None:
-        raise DefinitionError(f"'{service.key}' has no partitioned training data", hint="give --rows FILE")
+        raise DefinitionError(
+            f"'{service.key}' has no partitioned training data, so --partitions cannot choose rows", hint="pass --rows FILE"
+        )
     first, _, last = partitions.partition("...")
     known = ref.partitions.get_partition_keys()
     if unknown := [key for key in (first, last or first) if key not in known]:

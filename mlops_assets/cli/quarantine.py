@@ -117,7 +117,7 @@ def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
     if name not in known:
         raise DefinitionError(
             f"there is no dataset '{name}' with a quarantine",
-            hint=nearest(name, known) + f"there are {', '.join(known) or 'none: say quarantine=True in @ml.dataset'}",
+            hint=nearest(name, known) + f"there are {', '.join(known) or 'none: set quarantine=True in @ml.dataset'}",
         )
     return known[name]
 

@@ -105,7 +105,7 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
     if not chosen:
         known = sorted(key.to_user_string() for key in graph.materializable_asset_keys)
         pattern = select.split('"')[1] if '"' in select else select
-        raise DefinitionError(f"the selection {select!r} holds no asset", hint=nearest(pattern, known) + f"there are {', '.join(known)}")
+        raise DefinitionError(f"the selection {select!r} matches no asset", hint=nearest(pattern, known) + f"there are {', '.join(known)}")
     return chosen
 
 
@@ -142,8 +142,8 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     if not remaining:
         name = min(_names_of("approval", chosen))
         raise DefinitionError(
-            f"'{graph_key(f'approval/{name}')}' is decided by a person",
-            hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",
+            f"'{graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
+            hint=f"run `mlops models approve {name} VERSION`, or materialise it in the UI's launchpad",
         )
     return remaining
 
@@ -201,7 +201,7 @@ def lock_home(home: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise PlatformError(
-                f"another `mlops run` (process {file.read().strip() or 'unknown'}) works in '{home}'",
+                f"another `mlops run` (process {file.read().strip() or 'unknown'}) is running in '{home}'",
                 hint="wait until it has ended; nothing was changed",
             ) from error
         file.truncate(0)

@@ -134,7 +134,7 @@ def export_runs(target: str, where: str, order: str, limit: int | None, file: st
     frame = _open_stores(file).tracker.frame(where, order, limit)
     writers: dict[str, Callable[[str], object]] = {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".ndjson": frame.write_ndjson}
     if Path(target).suffix not in writers:
-        raise DataError(f"'{target}' names no format", hint=f"end it with {', '.join(writers)}")
+        raise DataError(f"the file name '{target}' has no known ending", hint=f"end it with one of {', '.join(writers)}")
     writers[Path(target).suffix](target)
     click.echo(f"wrote {frame.height} runs with {frame.width} columns to {target}")
 

@@ -68,7 +68,7 @@ def _format_erasure(report: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (i
         *(f"{table}: {count} row(s) {verb}" for table, count in report.rows.items()),
         *(f"{title}: {', '.join(map(str, values))}" for title, values in lists if values),
         f"logs: {report.predictions} prediction(s) and {report.pushed} pushed row(s) {verb}",
-        "erased" if yes else "nothing was changed; say --yes to erase",
+        "erased" if yes else "nothing was changed; pass --yes to erase",
     ]
 
 

@@ -110,8 +110,8 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
         value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
         if block_length is not None and (event_timestamp is None or block_length < timedelta(0)):
             raise DefinitionError(
-                f"training set '{value.name}' declares block_length={block_length}, which needs an event_timestamp and is not negative",
-                hint="name the column with the time of each row and give a positive timedelta, or timedelta(0) for independent rows",
+                f"training set '{value.name}' declares block_length={block_length}, which needs an event_timestamp and a length of 0 or more",
+                hint="set event_timestamp= to the column with the time of each row, and a positive timedelta, or timedelta(0) for independent rows",
             )
         if event_timestamp is None and (isinstance(split, TimeSplit) or any(not isinstance(f, OnDemandFeatures) for f in features)):
             raise DefinitionError(
@@ -315,17 +315,17 @@ def _check_refit_without_tuning(read: UserFunction[P, R], refit: Refit | None) -
     if refit is not None and "validation" in {parameter.name for parameter in read.receiving(Injection.SPLIT)}:
         raise DefinitionError(
             f"model '{read.name}' takes `validation: ml.Split` and declares refit='{refit}', which trains on the validation rows too",
-            hint="tune with search=ml.Search(...), whose best parameters the refit keeps, or leave refit= out",
+            hint="tune with search=ml.Search(...), whose best parameters the refit keeps, or omit refit=",
         )
 
 
 def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[GateLike]) -> None:
     if not metrics:
-        raise DefinitionError(f"model '{name}' names no metric", hint="give metrics=['roc_auc'] or another scikit-learn scorer name")
+        raise DefinitionError(f"model '{name}' declares no metric", hint="set metrics=['roc_auc'] or another scikit-learn scorer name")
     for g in gates:
         if missing := [member for member in GATE_MEMBERS if not hasattr(g, member)]:
-            hint = "leave it out of gates=: @ml.gate(model) adds it" if isinstance(g, GateFunction) else "give ml.Gate(…)"
-            raise DefinitionError(f"model '{name}': a {type(g).__name__} in gates= is no gate: it has no '{missing[0]}'", hint=hint)
+            hint = "remove it from gates=: @ml.gate(model) adds it" if isinstance(g, GateFunction) else "give ml.Gate(…)"
+            raise DefinitionError(f"model '{name}': a {type(g).__name__} in gates= is not a gate: it has no '{missing[0]}'", hint=hint)
     gate_names = [g.name for g in gates]
     if twice := {g for g in gate_names if gate_names.count(g) > 1}:
         raise DefinitionError(f"model '{name}' has two gates named '{min(twice)}'", hint="give one of them another rule or slice")

@@ -263,7 +263,7 @@ def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     """Declare features computed from a row and the features looked up for it, the same in training and in serving.
 
     The function takes columns or features by name, as numpy arrays (times as ``datetime64[us]``, UTC), and returns
-    a dict of arrays of the same length. Its module may import only numpy and the standard library:
+    a dict of arrays of the same length. Its module may import only numpy, the standard library and ``mlops_assets``:
     every version stores that module, and a service runs exactly the stored one.
 
     Returns

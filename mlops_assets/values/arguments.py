@@ -116,7 +116,7 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
     skipped = len(placed) - len([n for n in placed if n not in ("self", "cls")])
     accepted = len(placed) - skipped
     if len(args) > len(placed) and str(parameters[placed[0]].annotation).startswith("Sequence"):
-        return f"{name} takes one list, {len(args)} arguments were given", f"put them into it: {name}([…, …])"
+        return f"{name} takes one list, but {len(args)} arguments were given", f"put them into it: {name}([…, …])"
     if len(args) > len(placed):
         by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in kwargs]
         return (

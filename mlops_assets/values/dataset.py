@@ -105,7 +105,7 @@ class Table:
         if self.quarantine is not None and not 0 < self.quarantine <= 1:
             raise DefinitionError(
                 f"{what} has quarantine={self.quarantine}",
-                hint="say True, or the share of a partition's rows that may be set aside, up to 1",
+                hint="set True, or the share of a partition's rows that may be quarantined, up to 1",
             )
         self._check_duplicates(what)
         for use, column in self._named_columns():
@@ -117,9 +117,9 @@ class Table:
 
     def _check_duplicates(self, what: str) -> None:
         if self.keep not in (None, "first", "last"):
-            raise DefinitionError(f"{what} has keep={self.keep!r}", hint='say keep="first" or keep="last": which row of a key counts')
+            raise DefinitionError(f"{what} has keep={self.keep!r}", hint='set keep="first" or keep="last", the row of each key to keep')
         if self.keep and not self.key:
-            raise DefinitionError(f"{what} says which row of a key counts, but declares no key", hint="name the columns of the key in key=")
+            raise DefinitionError(f"{what} declares order_by= or keep= but no key", hint="name the columns of the key in key=")
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         yield from (("key", column) for column in self.key)
@@ -258,7 +258,7 @@ class ExternalDataset:
         self.table.check(f"external dataset '{name}'")
         if quality is not None and quality.learn_from is not None:
             raise DefinitionError(
-                f"external dataset '{name}' would learn its quality limits, but nothing of it is recorded before it is read",
+                f"external dataset '{name}' cannot learn its quality limits, because earlier partitions of it are not recorded",
                 hint="declare the limits themselves, or make a dataset from it",
             )
 

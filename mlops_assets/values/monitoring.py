@@ -66,9 +66,9 @@ class Drift:
         object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
         object.__setattr__(self, "min_psi", min_psi)
         if not 0 < false_alarm_rate < 1:
-            raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate})", hint="give a share between 0 and 1, e.g. 0.01")
+            raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
         if not 0 <= min_psi < math.inf:
-            raise DefinitionError(f"Drift(min_psi={min_psi})", hint="give a PSI of 0 or more; 0.1 is usual")
+            raise DefinitionError(f"Drift(min_psi={min_psi}) is not a PSI of 0 or more", hint="set e.g. 0.1")
         if self.columns == ():
             raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or omit columns= to compare all")
 
@@ -160,7 +160,7 @@ class Performance(OneRule):
         self._check_rule(f"Performance('{self.metric}')")
         if self.no_worse_than_reference_by is not None and self.threshold < 0:
             raise DefinitionError(
-                f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold})",
+                f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold}) has a negative distance",
                 hint="give a distance of 0 or more",
             )
         if self.min_labels < 1 or not 0 <= self.min_coverage <= 1 or not 0 < self.confidence < 1:
@@ -221,11 +221,11 @@ class Retrain:
         """Refuse negative times and numbers below 1."""
         if min(self.cooldown, self.backoff) < timedelta(0):
             raise DefinitionError(
-                f"Retrain(cooldown={self.cooldown}, backoff={self.backoff})", hint="give timedeltas that are not negative"
+                f"Retrain(cooldown={self.cooldown}, backoff={self.backoff}) has a negative duration", hint="set timedeltas of 0 or more"
             )
         if min(self.after, self.after_rejection, self.max_attempts) < 1:
             raise DefinitionError(
-                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, max_attempts={self.max_attempts})",
+                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, max_attempts={self.max_attempts}) has a number below 1",
                 hint="give numbers of 1 or more",
             )
 

@@ -114,7 +114,7 @@ class PushSource(Dataset[..., Any]):
         if times != own:
             raise DefinitionError(
                 f"'{view.key}' has the times {times[0]} and {times[1]}, but its source '{self.key}' has {own[0]} and {own[1]}",
-                hint=f"say event_timestamp='{own[0]}', created_timestamp='{own[1]}' in the view",
+                hint=f"set event_timestamp='{own[0]}', created_timestamp='{own[1]}' in the view",
             )
         if extra := [column for column in self.about if column not in (*view.entity.join_keys, view.event_timestamp)]:
             raise DefinitionError(

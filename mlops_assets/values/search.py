@@ -59,7 +59,7 @@ class Range:
         if self.log and (self.low <= 0 or self.step is not None):
             raise DefinitionError(f"the range {self.low} to {self.high} cannot be logarithmic", hint="log=True needs low > 0, and no step=")
         if self.step is not None and self.step <= 0:
-            raise DefinitionError(f"the range has the step {self.step}", hint="give one above 0")
+            raise DefinitionError(f"the range has the step {self.step}, which is not above 0", hint="set step= above 0, or omit it")
 
     @property
     def whole(self) -> bool:
@@ -131,7 +131,7 @@ class Search:
         if not space or trials < 1:
             raise DefinitionError("a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.Range(50, 400)})')
         if processes < 1:
-            raise DefinitionError(f"a search cannot run in {processes} processes", hint="leave processes= out, or give 2")
+            raise DefinitionError(f"a search cannot run in {processes} processes", hint="omit processes=, or set processes=2")
         if sampler not in SAMPLERS:
             raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
         pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in dict(space).items()))
@@ -169,15 +169,18 @@ class Search:
         fields = sorted(name for config in configs for name in getattr(config.annotation, "model_fields", ()))
         if missing := [name for name, _ in self.space if name not in fields]:
             raise DefinitionError(
-                f"{where} searches '{missing[0]}', which is no field of its configuration",
+                f"{where} searches '{missing[0]}', which is not a field of its configuration",
                 hint=nearest(missing[0], fields) + f"it has {', '.join(fields) or 'none: give the function a dagster.Config parameter'}",
             )
         if self.metric and self.metric not in metrics:
-            raise DefinitionError(f"{where} searches by '{self.metric}'", hint=f"name one of its metrics: {', '.join(metrics)}")
+            raise DefinitionError(
+                f"{where} searches by '{self.metric}', which is not a metric of the model",
+                hint=f"name one of its metrics: {', '.join(metrics)}",
+            )
 
 
 def _check_values(name: str, values: Range | tuple[Any, ...], sampler: str) -> None:
     if not isinstance(values, Range) and not values:
         raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give at least one")
     if sampler == "grid" and isinstance(values, Range) and values.step is None and not values.whole:
-        raise DefinitionError(f"the grid over '{name}' has no end", hint="give step=, or the values to choose from")
+        raise DefinitionError(f"the grid over '{name}' has infinitely many values", hint="set step=, or list the values to choose from")

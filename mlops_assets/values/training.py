@@ -56,7 +56,7 @@ class TimeSplit:
                 "ml.TimeSplit has no holdout", hint="give the last span, on which gates judge: holdout=timedelta(days=14)"
             )
         if any(span is not None and span <= timedelta(0) for span in (self.validation, self.holdout, self.train)):
-            raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas, or leave validation= and train= out")
+            raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas, or omit validation= and train=")
 
     @property
     def parts(self) -> tuple[str, ...]:

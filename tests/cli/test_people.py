@@ -111,7 +111,7 @@ def test_a_challenger_is_set_refused_and_withdrawn(two) -> None:
     assert lost.returncode == 0  # it is so already
     lost = mlops(two, "models", "promote", "benign", "--version", "1", "--expected", "1", "--reason", "x")
     assert lost.returncode == 1
-    assert "is version 2, not version 1 as you saw it" in lost.stderr
+    assert "is version 2, but version 1 was expected" in lost.stderr
     assert "has no challenger; version 1 is archived" in good(mlops(two, "models", "withdraw", "benign", "--reason", "slow"))
     log = json.loads(good(mlops(two, "models", "history", "benign", "--json", "-")))
     assert [(e["alias"], e["kind"]) for e in log[:2]] == [("challenger", "withdrawal"), ("challenger", "challenge")]

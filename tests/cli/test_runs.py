@@ -75,7 +75,7 @@ def test_an_impossible_request_is_refused_with_a_hint(home, tmp_path) -> None:
     assert "Hint: " in mlops(home, "list", "--where", "metrics.roc_auc >", code=1)
     assert "Hint: did you mean 'roc_auc'?" in mlops(home, "list", "--order", "metrics.roc_acu desc", code=1)
     assert "no run 'zz'" in mlops(home, "show", "zz", code=1)
-    assert "names no format" in mlops(home, "export", str(tmp_path / "runs.xls"), code=1)
+    assert "has no known ending" in mlops(home, "export", str(tmp_path / "runs.xls"), code=1)
 
 
 def test_runs_are_compared_in_a_table(home) -> None:

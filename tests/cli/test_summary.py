@@ -45,10 +45,10 @@ def definitions(platform: ml.Platform) -> dg.Definitions:
 def test_a_run_announces_each_thing_once(run, platform) -> None:
     runner = run(definitions(platform))
     points = list_notes(FinishedRun(runner("dataset/points", partitions="2024-01-01...2024-01-04")))
-    assert points == ["[yellow]dataset/points[/]: duplicates: 4 of 100 rows left out: the last of each key counts"]
+    assert points == ["[yellow]dataset/points[/]: duplicates: 4 of 100 rows dropped: only the last row of each key is kept"]
     (view,) = list_notes(FinishedRun(runner("features/noise", partitions="2024-01-01...2024-01-04")))
     assert view.startswith("[yellow]features/noise_features[/]: not recorded: ")
-    assert view.endswith("test_summary.py:DRAWS (Random): make the history of the view again when it changes")
+    assert view.endswith("test_summary.py:DRAWS (Random): rebuild every partition of the view when it changes")
     for _ in ("trained", "not trained again"):
         (model,) = list_notes(FinishedRun(runner("training_set/examples", "model/line")))
         assert model.startswith("[yellow]model/line_candidate[/]: not recorded: ")

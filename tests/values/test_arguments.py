@@ -128,7 +128,7 @@ def test_a_decorator_that_needs_no_argument_stands_with_or_without_parentheses()
         ),
         (
             lambda: ml.build_definitions(bare, bare),
-            "ml.build_definitions takes one list, 2 arguments were given\nHint: put them into it: ml.build_definitions([…, …])",
+            "ml.build_definitions takes one list, but 2 arguments were given\nHint: put them into it: ml.build_definitions([…, …])",
         ),
         (
             lambda: ml.TimeWindow("2024-01-01", "2024-01-02"),

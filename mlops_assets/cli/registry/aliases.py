@@ -21,11 +21,11 @@ from mlops_assets.values.model import GateFunction, Model
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.orchestrate.core.project import Project
-    from mlops_assets.stores.registry.records import Approval, Version
+    from mlops_assets.stores.registry.records import ApprovalDecision, Version
 
 
 def find_model(project: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
-    """Return a model and the project that declares it.
+    """Return the project that declares a model, and the model.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _previous_champion(project: LoadedProject, name: str) -> int | None:
 
 def approve(  # noqa: PLR0913  (who decided what, and why)
     project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str
-) -> Approval:
+) -> ApprovalDecision:
     """Record that a person approved or rejected a version, and report that to Dagster as an asset check."""
     _, model = find_model(project, name)
     approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)

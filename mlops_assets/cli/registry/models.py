@@ -42,13 +42,13 @@ def history(model: str, file: str, json_file: str | None) -> None:
 
 
 @models.command("show")
-@click.argument("version", metavar="MODEL@VERSION")
+@click.argument("version", metavar="MODEL[@VERSION]")
 @file_option
 @json_option
 def show(version: str, file: str, json_file: str | None) -> None:
-    """Show one version: state, evidence, approvals, files, training, signature, libraries.
+    """Show one version: state, gate results, approvals, damage marks, files, fits, training, metrics, signature and libraries.
 
-    Example: mlops models show lateness@3
+    MODEL alone shows the newest version. Example: mlops models show lateness@3
     """
     from mlops_assets.cli.registry.versions import describe_version
 

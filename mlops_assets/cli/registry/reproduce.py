@@ -100,7 +100,7 @@ def _params(text: str | None) -> dict[str, Any] | None:
     except ValueError:
         params = None
     if not isinstance(params, dict):
-        raise DataError(f"--params '{text}' is no JSON object", hint="""give it as --params '{"max_iter": 100}'""")
+        raise DataError(f"--params '{text}' is not a JSON object", hint="""write it as --params '{"max_iter": 100}'""")
     return params
 
 

@@ -257,14 +257,17 @@ def format_event(row: Mapping[str, Any]) -> dict[str, str]:
     """Return an event of the history as a row for people."""
     happened = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
     whom = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
-    what = f"{happened} {'to' if happened == 'rollback' else 'of'} {whom}"
-    before = f", before {row['before']}" if row["before"] else ""
+    what = f"{happened} of {whom}"
+    if happened == "rollback":
+        what = f"rollback from version {row['before']} to {whom}"
+    elif row["before"]:
+        what += " (previously none)" if row["before"] == "none" else f" (previously version {row['before']})"
     reasons = [row["reason"], *([row["gates"]] if row["version"] != "none" else [])]
     shown = row["at"].removesuffix("+00:00").replace("T", " ")
     return {
         "time (UTC)": shown,
         "environment": row["environment"],
-        "event": what + before,
+        "event": what,
         "actor": row["actor"],
         "reason": "\n".join(filter(None, reasons)),
     }

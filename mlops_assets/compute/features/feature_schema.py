@@ -40,7 +40,7 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
         if misfits.height:
             row = misfits["__row"][0]
             raise DataError(
-                f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, an embedding of {size} is declared",
+                f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, but an embedding of {size} is declared",
                 hint="correct the source, or declare its real length",
             )
     return frame
@@ -57,7 +57,7 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
     elif (target := _fitting_type(dtype, kind)) is not None:
         return series if target == dtype else _cast_strictly(series, target, name, view)
     raise DataError(
-        f"'{view}', column '{name}' has type {dtype}, the feature is declared as {type_label(kind)}",
+        f"'{view}', column '{name}' has type {dtype}, but the feature is declared as {type_label(kind)}",
         hint="cast it in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
     )
 
@@ -89,5 +89,5 @@ def _conversion_hint(dtype: Any, kind: type) -> str:  # noqa: ANN401
     if kind is int and dtype.is_float():
         return "; whole numbers with nulls become floats in pandas: use its Int64"
     if kind is datetime and isinstance(dtype, pl.Datetime):
-        return "; say which instant is meant: .dt.replace_time_zone(...).dt.convert_time_zone('UTC')"
+        return "; give it a time zone: .dt.replace_time_zone(...).dt.convert_time_zone('UTC')"
     return ""

@@ -282,7 +282,7 @@ def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, 
 
 
 def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
-    """Return the numpy type with the same memory layout as an Arrow type; None for other types."""
+    """Return the numpy type that holds a column's values: int64 for a Datetime; None for types that are not copied as plain numbers."""
     if isinstance(dtype, pl.Datetime):
         return np.dtype(np.int64)
     if dtype == pl.Boolean:

@@ -48,7 +48,10 @@ def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[st
                     hint="return one value for each row",
                 )
             if name in features:
-                raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_function_name(function)}'")
+                raise DataError(
+                    f"two on-demand functions return a feature '{name}'; the second is '{_function_name(function)}'",
+                    hint="rename one of them",
+                )
             features[name] = array
     return features
 

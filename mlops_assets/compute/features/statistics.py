@@ -34,7 +34,7 @@ def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dic
 
 
 def _measure_safely(series: pl.Series) -> dict[str, Any]:
-    """Return the statistics of a column; an error text in place of the histogram when they fail."""
+    """Return the statistics of a column. If they cannot be computed, the values are None and the histogram is the error text."""
     try:
         return _measure_column(series)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)

@@ -128,7 +128,7 @@ class Binning:
         return np.concatenate([first, np.column_stack([at, after]).ravel()]) if len(self.points) else first
 
     def as_json(self) -> dict[str, Any]:
-        """Return the binning as JSON holds it."""
+        """Return the binning as a dict of JSON values."""
         return {
             "kind": self.kind,
             "points": self.points.tolist(),

@@ -91,7 +91,7 @@ class ColumnDrift:
     capped: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the column as JSON holds it; an infinite severity is None."""
+        """Return the column's drift as a dict of JSON values; an infinite severity is None."""
         stored = asdict(self) | {"severity": self.severity if math.isfinite(self.severity) else None}
         statistics: dict[str, float | None] = stored.pop("statistics")
         return stored | statistics

@@ -74,7 +74,7 @@ class DriftReport:
         return tuple(column.name for column in self.columns if column.drifted)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON holds it; an infinite severity is None."""
+        """Return the report as a dict of JSON values; an infinite severity is None."""
         return {**asdict(self), "columns": [column.as_json() for column in self.columns]}
 
 
@@ -131,7 +131,9 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     ('carrier',)
     """
     if profile["format"] > FORMAT:
-        raise DataError(f"the reference is stored in format {profile['format']}, this program knows {FORMAT}", hint="upgrade mlops_assets")
+        raise DataError(
+            f"the reference is stored in format {profile['format']}, but this program reads {FORMAT}", hint="upgrade mlops_assets"
+        )
     rows = int(current.lazy().select(pl.len()).collect().item())
     if problem := _explain_too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
@@ -141,8 +143,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     comparisons = [_compare(name, stored, current) for name, stored in known.items() if name not in broken]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(len(comparisons), -1)
     maxima = np.array([comparison.maxima for comparison in comparisons])
-    calibrations = [comparison.calibration for comparison in comparisons]
-    allowed = compute_thresholds(calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
+    drift_calibrations = [comparison.calibration for comparison in comparisons]
+    allowed = compute_thresholds(drift_calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
     found = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
     found += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
@@ -172,7 +174,7 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
     same = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
     if same and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
-    return f"its type is {dtype}, in the reference {stored['dtype']}"
+    return f"the column's type is {dtype}, but {stored['dtype']} in the reference"
 
 
 def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:

@@ -115,7 +115,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     for frame, wanted, what in ((predictions, [*key, prediction], "the predictions"), (labels, [*key, label], "the labels")):
         if missing := [name for name in wanted if name not in frame.columns]:
             raise DataError(
-                f"{what} lack the column '{missing[0]}'", hint=nearest(missing[0], frame.columns) + f"there is {', '.join(frame.columns)}"
+                f"{what} lack the column '{missing[0]}'",
+                hint=nearest(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
             )
     arrived, repeated = _drop_repeats(labels, key, label)
     keyed = _match_key_types(predictions, arrived, key)
@@ -153,8 +154,8 @@ def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple
         first = twice.select(list(key)).row(0, named=True)
         found = twice.filter(pl.all_horizontal(pl.col(name) == value for name, value in first.items()))[_LABEL].to_list()
         raise DataError(
-            f"the labels give {first} {' and '.join(map(repr, found[:3]))}",
-            hint="a key has one label: keep the one that is right, e.g. the latest",
+            f"the key {first} has several labels: {' and '.join(map(repr, found[:3]))}",
+            hint="keep one label for each key, e.g. the latest",
         )
     return different, arrived.height - different.height
 
@@ -166,7 +167,7 @@ def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Seque
             continue
         if left != pl.Null and not (left.is_integer() and right.is_integer()):
             raise DataError(
-                f"the key '{name}' is {left} in the predictions and {right} in the labels", hint="cast one of them: keys match by value"
+                f"the key '{name}' is {left} in the predictions and {right} in the labels", hint="cast one of them to the other's type"
             )
         predictions = predictions.with_columns(pl.col(name).cast(right))
     return predictions
@@ -180,7 +181,8 @@ def _build_labelled(
     if shares is None and classes is None and predicted.dtype.is_float():
         if not (truth.dtype.is_numeric() or truth.dtype == pl.Boolean):
             raise DataError(
-                f"a number is predicted and the labels are {truth.dtype}", hint="give labels of the type that the model was trained on"
+                f"the predictions are numbers, but the labels are {truth.dtype}",
+                hint="return labels of the type that the model was trained on",
             )
         return LabelledPredictions(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
     y, answers = _align_types(truth, predicted)
@@ -193,8 +195,8 @@ def _align_types(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np
     words = [series.dtype in (pl.String, pl.Categorical, pl.Enum) for series in (truth, predicted)]
     if words[0] != words[1] and truth.len():
         raise DataError(
-            f"the predictions are {predicted.dtype} and the labels {truth.dtype}",
-            hint="give labels of the type that the model was trained on",
+            f"the predictions are {predicted.dtype}, but the labels are {truth.dtype}",
+            hint="return labels of the type that the model was trained on",
         )
     if all(words):
         return truth.cast(pl.String).to_numpy().astype(str), predicted.cast(pl.String).to_numpy().astype(str)

@@ -148,7 +148,7 @@ class PerformanceReport:
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON holds it; undefined numbers are None."""
+        """Return the report as a dict of JSON values; undefined numbers are None."""
         found = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
         found["slices"] = [
             {**asdict(s), "metrics": {name: value if math.isfinite(value) else None for name, value in s.metrics}} for s in self.slices
@@ -262,7 +262,7 @@ def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in predictions.columns]:
         raise DataError(
             f"the predictions lack the column '{missing[0]}' to slice by",
-            hint=nearest(missing[0], predictions.columns) + f"there is {', '.join(predictions.columns)}",
+            hint=nearest(missing[0], predictions.columns) + f"the columns are {', '.join(predictions.columns)}",
         )
 
 

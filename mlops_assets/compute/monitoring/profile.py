@@ -97,7 +97,7 @@ class ColumnProfile:
         return self.facts.get("std") or 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the column as JSON holds it."""
+        """Return the column's profile as a dict of JSON values."""
         counts = {"cells": self.counts.cells[0], "sums": self.counts.sums[0], "bins": self.binning.bins(self.counts)[0]}
         missing = {"nulls": int(self.counts.nulls[0]), "infinite": int(self.counts.infinite[0])}
         return {
@@ -182,11 +182,11 @@ def build_profile(
 
 def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
     if not X.height:
-        raise DataError("a reference has no row", hint="pass the rows that the model was trained on")
+        raise DataError("the reference has no rows", hint="pass the rows that the model was trained on")
     others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
     if different := [part.height for part in others if part.height != X.height]:
         raise DataError(
-            f"a reference has {X.height} rows of X and {different[0]} of outputs or event times",
+            f"the reference has {X.height} rows of X, but {different[0]} of outputs or event times",
             hint="give the same rows in the same order",
         )
     if outputs is None:
@@ -228,7 +228,7 @@ def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta)
 
 
 def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
-    """Return the window number of each row (−1 for none) and the window length in seconds; None with fewer than two windows."""
+    """Return the window number of each row (−1 for none) and the window length in seconds; both None with fewer than two windows."""
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
     at = clock.cast(pl.Datetime("us")).to_physical()
     first, last = at.min(), at.max()

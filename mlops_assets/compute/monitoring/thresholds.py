@@ -122,7 +122,7 @@ class DriftCalibration:
         return result
 
     def as_json(self) -> dict[str, Any]:
-        """Return the calibration as JSON holds it: by the name of each statistic."""
+        """Return the calibration as a dict of JSON values, by the name of each statistic."""
         statistics = {
             statistic.name: {
                 "chance": float(self.chance[place]),
@@ -186,13 +186,17 @@ class Thresholds:
 
 
 def compute_thresholds(
-    calibrations: Sequence[DriftCalibration], variances: np.ndarray, rate: float, min_effects: np.ndarray, maxima: np.ndarray | None = None
+    drift_calibrations: Sequence[DriftCalibration],
+    variances: np.ndarray,
+    rate: float,
+    min_effects: np.ndarray,
+    maxima: np.ndarray | None = None,
 ) -> Thresholds:
     """Return the thresholds that the statistics of a window must exceed to count as drift.
 
     Parameters
     ----------
-    calibrations
+    drift_calibrations
         The calibration of each column.
     variances
         From :func:`sampling_variances` for the window to judge, shape (columns, statistics).
@@ -219,13 +223,13 @@ def compute_thresholds(
     largest distance of a reference window to the largest attainable one. Without drift, one in n + 1 windows exceeds the largest
     distance of n windows in a statistic. At most a quarter of these windows exceed the threshold.
     """
-    shape = (len(calibrations), len(min_effects))
+    shape = (len(drift_calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
-    each = rate / len(calibrations) if calibrations else rate
-    chance = [c.chance_limits(one[:, None], each)[:, 0] for c, one in zip(calibrations, variances, strict=True)]
+    each = rate / len(drift_calibrations) if drift_calibrations else rate
+    chance = [c.chance_limits(one[:, None], each)[:, 0] for c, one in zip(drift_calibrations, variances, strict=True)]
     limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
     capped = np.zeros(shape, dtype=bool)
-    found = [(place, tail) for place, c in enumerate(calibrations) for tail in _fit_window_tails(c, each, min_effects)]
+    found = [(place, tail) for place, c in enumerate(drift_calibrations) for tail in _fit_window_tails(c, each, min_effects)]
     if not found:
         return Thresholds(limits, capped)
     # A window that stays below the other bounds does not count.
@@ -233,7 +237,7 @@ def compute_thresholds(
     level = rate / _count_effective_tests(rates, _TAIL_SHARE, len(found))
     for place, one in found:
         at = place, one.statistic
-        scale = math.sqrt(one.beyond + calibrations[place].chance[one.statistic] * variances[at])
+        scale = math.sqrt(one.beyond + drift_calibrations[place].chance[one.statistic] * variances[at])
         extrapolated = one.allowance * scale * one.tail.quantile(level)
         cap = _cap(scale * float(one.scaled.max()), float(largest[at]))
         capped[at] = extrapolated > max(cap, limits[at])
@@ -344,9 +348,9 @@ def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
 
 
 def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the distance of each window to the others and its sampling variance, shape (statistics, windows).
+    """Return the distance of each window to the others, its sampling variance, and whether every window has values.
 
-    The third value is whether every window has values.
+    Distances and variances have the shape (statistics, windows).
     """
     statistics = deciding_statistics()
     distances, variances, filled = [], [], True

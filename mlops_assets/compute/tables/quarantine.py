@@ -139,9 +139,9 @@ def quarantine_outcome(
                 f"{where}{bad[key]} of {count} rows ({bad[key] / count:.2%}) break a rule on rows, more than the {share:.2%} that "
                 f"quarantine= allows; most often {often}; the first: {first['reason']}, in {first['row']}"
             )
-            hint = "correct the source, the function or the schema; a larger share goes into quarantine= only when it is expected"
+            hint = "correct the source, the function or the schema; raise quarantine= only if so many bad rows are expected"
             return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, facts=facts)
-    message = f"{refused.height} row(s) were set aside in 'quarantine/{name}': {often}"
+    message = f"{refused.height} row(s) were quarantined in 'quarantine/{name}': {often}"
     hint = f"correct the function or the schema, then `mlops quarantine replay {name}`"
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
 

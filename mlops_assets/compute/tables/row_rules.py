@@ -192,7 +192,7 @@ def find_clock_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterat
 
 
 def _zone_hint(column: str) -> str:
-    return f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant"
+    return f"`pl.col('{column}').dt.replace_time_zone('<zone of the data>').dt.convert_time_zone('UTC')` gives it a zone"
 
 
 def _range_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
@@ -216,7 +216,9 @@ def _implausible_violation(times: pl.Series, column: str, max_future: timedelta 
     late = (times > datetime.now(UTC) + max_future).fill_null(value=False)
     if late.any():
         message = f"column '{column}': {late.sum()} row(s) lie more than {max_future} after now; the first at {format_value(times.filter(late)[0])}"
-        hint = "check the clock, the century and the time zone of the source; if events are planned ahead, say max_future=timedelta(...)"
+        hint = (
+            "check the clock, the century and the time zone of the source; if events may lie in the future, set max_future=timedelta(...)"
+        )
         yield RuleViolation("event_time", column, f"at most {max_future} after now", message, hint, late)
 
 

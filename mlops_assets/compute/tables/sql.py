@@ -69,7 +69,8 @@ def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow
             frame = pl.DataFrame(connection.execute(query).to_arrow_table())
         except duckdb.Error as error:
             raise DataError(
-                f"the query of {what} fails: {str(error).splitlines()[0]}", hint="run it in DuckDB on the same tables"
+                f"the query of {what} fails: {str(error).splitlines()[0]}",
+                hint="correct the query; to try it, run it in DuckDB on the same tables",
             ) from error
     zoned = [pl.col(n).cast(pl.Datetime("us", "UTC")) for n, t in frame.schema.items() if isinstance(t, pl.Datetime) and t.time_zone]
     return frame.with_columns(zoned) if zoned else frame

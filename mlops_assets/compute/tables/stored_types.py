@@ -43,7 +43,7 @@ def normalize(frame: pl.DataFrame) -> pl.DataFrame:
         if any(text.str.contains("\x00", literal=True).any() for text in _iterate_texts(frame[name])):
             raise DataError(
                 f"column '{name}' holds text with a NUL character, first in row {_find_nul(frame[name]) + 1}",
-                hint="strip it: such text can be stored, but never filtered by",
+                hint="remove it: a filter never matches such text",
             )
     return frame
 

@@ -39,7 +39,9 @@ def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a p
             hint="rename one of them, or drop it: frame.loc[:, ~frame.columns.duplicated()]",
         )
     if unnamed := [name for name in frame.columns if not isinstance(name, str)]:
-        raise DataError(f"{what} returned a column named {unnamed[0]!r}, which is no text", hint="name every column: frame.columns = [...]")
+        raise DataError(
+            f"{what} returned a column named {unnamed[0]!r}, which is not text", hint="name every column: frame.columns = [...]"
+        )
     return pl.DataFrame([_convert_column(frame[name], name, what) for name in frame.columns])
 
 
@@ -55,7 +57,7 @@ def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
     first = f", the first value is {index.tolist()[0]!r}" if len(index) else ""
     raise DataError(
         f"{what}: the pandas frame has an index of its own ({type(index).__name__} {description}{first}), which would be lost",
-        hint=".reset_index() makes columns of it, .reset_index(drop=True) drops it: after a filter or a sort it only counts rows",
+        hint="call .reset_index() to keep the index as columns, or .reset_index(drop=True) to drop an index that only counts rows",
     )
 
 
@@ -82,15 +84,15 @@ def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa:
     for number, kind in _iterate_kinds(values):
         first.setdefault(kind, number)
         if kind == "bytes":
-            raise _value_error(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
+            raise _cell_error(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
         if len(first) > 1 and not first.keys() <= {"a whole number", "a number"}:
-            (one, _), (other, at) = list(first.items())[:2]
+            (one, before), (other, at) = list(first.items())[:2]
             hint = (
-                f"say which instant is meant: pd.to_datetime(frame['{name}'], utc=True) takes those without a zone for UTC"
+                f"give every time a zone: pd.to_datetime(frame['{name}'], utc=True) reads times without a zone as UTC"
                 if "a time with a time zone" in first
                 else f"give the column one type where it is read: frame['{name}'].astype('string') or pd.to_numeric(frame['{name}'])"
             )
-            raise _value_error(what, name, at, f"is {other} ({values.iloc[at]!r}), those before are {one}", hint)
+            raise _cell_error(what, name, at, f"is {other} ({values.iloc[at]!r}), but row {before + 1} is {one}", hint)
     return set(first)
 
 
@@ -127,9 +129,7 @@ def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
         f"read the column as 'Int64' or 'string' (pd.read_csv(..., dtype={{'{name}': 'Int64'}})), which keep nulls without floats; "
         "if these are measurements, return a polars frame"
     )
-    raise _value_error(
-        what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint
-    )
+    raise _cell_error(what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint)
 
 
 def _unconvertible_error(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
@@ -138,11 +138,11 @@ def _unconvertible_error(values: Any, name: str, what: str, error: Exception) ->
             try:
                 value.encode()
             except UnicodeEncodeError:
-                return _value_error(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
+                return _cell_error(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
     return DataError(
-        f"{what} returned column '{name}' of pandas type {values.dtype}, which cannot be kept: {error}", hint="cast it to a plain type"
+        f"{what} returned column '{name}' of pandas type {values.dtype}, which cannot be converted: {error}", hint="cast it to a plain type"
     )
 
 
-def _value_error(what: str, name: str, number: int, text: str, hint: str) -> DataError:
+def _cell_error(what: str, name: str, number: int, text: str, hint: str) -> DataError:
     return DataError(f"{what} returned column '{name}' whose row {number + 1} {text}", hint=hint)

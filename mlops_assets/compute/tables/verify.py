@@ -168,7 +168,7 @@ def _find_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[t
         message = f"partition '{empty[0]}' has no row" + (
             f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""
         )
-        hint = "deliver the data and materialise the partition again; if nothing can happen in a partition, say allow_empty=True"
+        hint = "deliver the data and materialise the partition again; if a partition may be empty, set allow_empty=True"
         yield RuleViolation("not_empty", column, "not empty", message, hint)
 
 

@@ -30,6 +30,14 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 
 
+_DEEDS = {
+    PROMOTION: "be promoted",
+    CHALLENGE: "become the challenger",
+    ROLLBACK: "be restored by a rollback",
+    WITHDRAWAL: "be withdrawn",
+}
+
+
 @dataclass(frozen=True)
 class VersionFacts:
     """Recorded facts of one version in one environment.
@@ -75,5 +83,5 @@ def state_of(facts: VersionFacts) -> str:
 
 
 def refusal(kind: str, state: str) -> str:
-    """Return why a state does not allow a move; empty when it does."""
-    return "" if state in ALLOWED[kind] else f"a {kind} takes no version that is {state}"
+    """Return what a version in a state cannot do, such as "it cannot be promoted"; empty when the state allows the move."""
+    return "" if state in ALLOWED[kind] else f"it cannot {_DEEDS[kind]}"

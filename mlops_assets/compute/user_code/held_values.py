@@ -32,10 +32,10 @@ def is_computed(node: ast.stmt) -> bool:
 
 
 def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
-    """Yield the values by name that a class or function holds and its code does not show.
+    """Yield the values by name that a class or function holds and its code does not show, and whether all of them count as used.
 
-    These are computed attributes of a class, and computed defaults and attributes of a function. The flag is True when the function
-    uses all of them, and False when only attributes that the project's code names count as used.
+    The values are computed attributes of a class, and computed defaults and attributes of a function. The flag is False when only
+    the attributes that the project's code names count as used.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of
 
 
 def _is_asked_by_project() -> bool:
-    """Return whether project code reads the variable."""
+    """Return whether the current read of an environment variable comes from project code, not from a library."""
     frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
     while frame is not None and frame.f_code.co_filename in _TRANSPARENT_FILES:
         frame = frame.f_back

@@ -155,12 +155,12 @@ def _zone_hint(text: str) -> str:
     if (naive and _ZONED.search(text) and naive["name"] != "literal") or (series and series["zone"] == "None"):
         name = naive["name"] if naive else "…"
         return (
-            f"the column has no time zone and window.start is in UTC: pl.col('{name}').dt.replace_time_zone('UTC') says which instant is meant, "
+            f"the column has no time zone and window.start is in UTC: pl.col('{name}').dt.replace_time_zone('UTC') gives it one, "
             "or compare with window.start.replace(tzinfo=None)"
         )
     if _PANDAS_NAIVE.search(text):
         return (
-            "the column has no time zone and window.start is in UTC: .dt.tz_localize('UTC') says which instant is meant, "
+            "the column has no time zone and window.start is in UTC: .dt.tz_localize('UTC') gives it one, "
             "or compare with window.start.replace(tzinfo=None)"
         )
     if (naive and _ZONED.search(text)) or series or _PANDAS_ZONED.search(text):
@@ -173,7 +173,7 @@ def _type_hint(text: str) -> str:
         return (
             "both sides need one type: cast one of them, e.g. pl.col('name').cast(pl.Float64), .astype('float64') or CAST(name AS DOUBLE)"
         )
-    return "look at that line; the whole error is its cause in the log of the run"
+    return "look at that line; the log of the run shows the whole error"
 
 
 def _is_library_error(error: BaseException) -> bool:

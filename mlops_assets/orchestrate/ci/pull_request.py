@@ -73,7 +73,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     if waiting is None:
         raise RegistryError(
             f"model '{model.name}' has no candidate in '{stores.platform.environment}'",
-            hint="run `mlops ci train` first, and see why it failed",
+            hint="run `mlops ci train` first; if it failed, its output says why",
         )
     record, evidence = waiting
     fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit

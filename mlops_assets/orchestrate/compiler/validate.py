@@ -94,9 +94,7 @@ def _list_keys(project: Project) -> Iterator[str]:
 def _check_duplicates(project: Project) -> None:
     duplicates = [key for key, count in Counter(_list_keys(project)).items() if count > 1]
     if duplicates:
-        raise DefinitionError(
-            f"two items of the project are '{duplicates[0]}'", hint="give one of them another name; an item is listed once"
-        )
+        raise DefinitionError(f"two items of the project have the key '{duplicates[0]}'", hint="list each item once, or rename one of them")
     for gate in project.select(GateFunction):
         if gate.name in {g.name for g in gate.model.gates}:
             raise DefinitionError(f"gate '{gate.name}' has the name of a gate of '{gate.model.key}'", hint="rename the function")
@@ -109,7 +107,7 @@ def _check_references(project: Project) -> None:
         if key not in known:
             raise DefinitionError(
                 f"{owner} refers to {role} '{key}', which is not in the project",
-                hint=nearest(key, known) + "add it to the list given to build_definitions",
+                hint=f"add '{key}' to the list given to build_definitions",
             )
 
 
@@ -148,7 +146,7 @@ def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]
         ref = project.tables.get(parameter.name)
         if ref is None and parameter.name in models:
             raise DefinitionError(
-                f"'{key}' asks for '{parameter.name}' as a {parameter.frame}, but '{models[parameter.name]}' is no table",
+                f"'{key}' asks for '{parameter.name}' as a {parameter.frame}, but '{models[parameter.name]}' is not a table",
                 hint="ask for its predictions or its training set",
             )
         if ref is None:
@@ -206,7 +204,7 @@ def _check_mapping(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapp
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
         raise DefinitionError(
             f"{both}: their days begin at different times",
-            hint="give both the same timezone=, or a partition mapping that says what is meant",
+            hint="give both the same timezone=, or declare partition_mappings=",
         )
     if mapping is None and _is_hourly(child) and not _is_hourly(parent):
         raise DefinitionError(
@@ -229,7 +227,8 @@ def _is_hourly(definition: Any) -> bool:  # noqa: ANN401
 def _check_view(project: Project, view: FeatureView) -> None:
     if view.is_renamed:
         raise DefinitionError(
-            f"'{view.key}' is given to build_definitions renamed", hint="give the view itself; a renamed view stands in features= alone"
+            f"build_definitions was given a renamed view of '{view.key}'",
+            hint="pass the view itself; only features= of a training set takes renamed views",
         )
     if isinstance(view.source, (Computed, Sql)):
         _check_computed_view(project, view, view.source)
@@ -242,8 +241,8 @@ def _check_view(project: Project, view: FeatureView) -> None:
             )
         if view.name != view.source.name:
             raise DefinitionError(
-                f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'",
-                hint="leave name= out: the dbt model's table is the view",
+                f"'{view.key}' has another name than its dbt model '{view.source.name}'",
+                hint="omit name=: a view over a dbt model has the name of the model",
             )
         return
     table, source = view.source.table, view.source.key
@@ -263,7 +262,7 @@ def _check_view(project: Project, view: FeatureView) -> None:
         if name in table.known_later and dict(table.known_at)[name] != view.created_timestamp:
             raise DefinitionError(
                 f"feature '{name}' of '{view.key}' is known later than its row in '{source}' (known_at '{dict(table.known_at)[name]}')",
-                hint=f"say created_timestamp='{dict(table.known_at)[name]}', so that it counts from then on",
+                hint=f"set created_timestamp='{dict(table.known_at)[name]}', so that the row counts from then on",
             )
 
 
@@ -278,7 +277,7 @@ def _check_computed_view(project: Project, view: FeatureView, source: Computed[.
                 hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}",
             )
         if ref.key == view.key:
-            raise DefinitionError(f"the query of '{view.key}' reads itself", hint="name the view otherwise than the table that it reads")
+            raise DefinitionError(f"the query of '{view.key}' reads itself", hint="give the view another name than the table that it reads")
     _check_partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
 
 
@@ -309,7 +308,7 @@ def _check_label(training_set: TrainingSet[..., Any]) -> None:
         if training_set.label in view.renamed_features:
             raise DefinitionError(
                 f"the label '{training_set.label}' of '{training_set.key}' is also a feature of '{view.key}'",
-                hint="rename one of them, if they are not the same thing",
+                hint="drop the feature if it is the label; if it is something else, rename one of them",
             )
     for function in on_demand(training_set.features):
         if training_set.label in function.parameters:
@@ -345,7 +344,7 @@ def _check_known_in_time(training_set: TrainingSet[..., Any], dataset: _Source) 
     if training_set.label in known and training_set.label_known_at is None:
         raise DefinitionError(
             f"the label '{training_set.label}' of '{training_set.key}' is known only at '{known[training_set.label]}' of '{dataset.key}'",
-            hint=f"say label_known_at='{known[training_set.label]}', so that no split uses a label before it is known",
+            hint=f"set label_known_at='{known[training_set.label]}', so that no split uses a label before it is known",
         )
 
 
@@ -353,7 +352,7 @@ def _check_slices(model: Model[..., Any]) -> None:
     for gate in model.gates:
         if isinstance(gate, Gate) and gate.slice_column and gate.slice_column not in model.slices:
             raise DefinitionError(
-                f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice_column}'",
+                f"gate '{gate.name}' of '{model.key}' judges slices of '{gate.slice_column}', which are not evaluated",
                 hint=f"add '{gate.slice_column}' to slices= of the model",
             )
 
@@ -376,7 +375,7 @@ def _check_service(service: Service) -> None:
     for view in feature_views(service.model.training_set.features):
         if not view.online:
             raise DefinitionError(
-                f"'{service.key}' looks up '{view.key}', which is not online", hint=f"say online=True in the feature view '{view.name}'"
+                f"'{service.key}' looks up '{view.key}', which is not online", hint=f"set online=True in the feature view '{view.name}'"
             )
 
 
@@ -385,5 +384,5 @@ def _check_monitor(project: Project, monitor: Monitor) -> None:
     if monitor.performance and not row_key(project, monitor.model):
         raise DefinitionError(
             f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",
-            hint="say key= in the dataset that has the labels",
+            hint="set key= of the dataset that has the labels",
         )

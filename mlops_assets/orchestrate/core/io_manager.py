@@ -55,7 +55,7 @@ class LakeIOManager(dg.IOManager):
 
 @cache
 def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
-    """Return the only IO manager of a platform: when projects are merged, Dagster refuses two IO managers with one key."""
+    """Return the IO manager of a platform and its Dagster definition, always the same: Dagster refuses two IO managers with one key."""
     manager = LakeIOManager(platform)
     return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
 

@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def table_metadata(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> dict[str, Any]:
-    """Return row count, schema with the descriptions of columns, null shares and a small preview of a table."""
+    """Return a table's metadata: row count, schema with column descriptions, null share of each column with nulls, and a preview of five rows."""
     nulls = [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
     return {
         "dagster/row_count": frame.height,

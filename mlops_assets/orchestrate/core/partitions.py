@@ -120,7 +120,7 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
 
 
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; without a window, those of ``days``, the days with logs."""
+    """Return the first and the last UTC day of a window; without a window, those of ``days``; None when both are missing."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()

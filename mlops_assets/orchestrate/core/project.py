@@ -152,7 +152,7 @@ class Project:
                     (Edge(declaration.dataset.key, declaration.dataset.table.partitions), *views),
                 )
         raise DefinitionError(
-            f"{type(declaration).__name__} is not a table", hint="datasets, feature views, training sets and predictions are"
+            f"{type(declaration).__name__} is not a table", hint="pass a dataset, a feature view, a training set or a batch prediction"
         )
 
     def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:

@@ -91,7 +91,8 @@ def _read_table(project: Project, views: Mapping[str, FeatureView], manifest: Pr
         if ref is None and parent["resource_type"] == "source":
             raise DefinitionError(
                 f"the dbt model '{model['name']}' reads '{key}', which is not in the project",
-                hint=nearest(key, project.by_key) + "add it, or correct the source",
+                hint=nearest(key, project.by_key)
+                + "add it to the list given to build_definitions, or correct the source in the dbt project",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
     code_hash = _hash_model(manifest, model)

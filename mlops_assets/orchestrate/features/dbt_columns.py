@@ -76,6 +76,6 @@ def explain_column_error(error: Exception, tables: Mapping[str, Mapping[str, pl.
         if columns and match and re.search(rf"in model {re.escape(name)}\b", text):
             return DataError(
                 f"the incremental dbt model '{name}' does not fit its table, which has the columns of earlier runs: {match[0].strip()}",
-                hint=f"say {_POLICIES} in the model's config for columns that are new or gone; cast a column of another type to the old one",
+                hint=f"set {_POLICIES} in the model's config for new or removed columns; cast a column of another type to the old type",
             )
     return error

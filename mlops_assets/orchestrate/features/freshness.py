@@ -48,7 +48,8 @@ def _build_cron_policy(view: FeatureView, cron: str) -> dg.FreshnessPolicy:
 
     if not is_valid_cron_string(cron):
         raise DefinitionError(
-            f"'{view.key}' has freshness={cron!r}, which is no cron schedule", hint="e.g. '0 6 * * *' for every day at six, or a timedelta"
+            f"'{view.key}' has freshness={cron!r}, which is not a cron schedule",
+            hint="e.g. '0 6 * * *' for every day at six, or a timedelta",
         )
     timezone = getattr(view.partitions, "timezone", None) or "UTC"
     return dg.FreshnessPolicy.cron(deadline_cron=cron, lower_bound_delta=get_smallest_cron_interval(cron), timezone=timezone)

@@ -26,13 +26,13 @@ def check_on_demand(project: Project, training_set: TrainingSet[..., Any], funct
     """
     if foreign := find_foreign_imports(function.module_source):
         raise DefinitionError(
-            f"on-demand features '{function.name}' of '{training_set.key}' live in a module that imports {min(foreign)}",
-            hint="move the function into a module that imports numpy and the standard library only: a service runs exactly that module",
+            f"on-demand features '{function.name}' of '{training_set.key}' are defined in a module that imports {min(foreign)}",
+            hint="move the function into a module that imports only numpy, the standard library and mlops_assets: a service runs exactly that module",
         )
     types = resolve_types(function.parameters, _declared_types(project, training_set))
     if types and (disparity := _find_disparity(function, types)):
         raise DefinitionError(
-            f"on-demand features '{function.name}' of '{training_set.key}' are not the same in training and in serving: on made-up rows {disparity}",
+            f"on-demand features '{function.name}' of '{training_set.key}' are not the same in training and in serving: on sample rows {disparity}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 

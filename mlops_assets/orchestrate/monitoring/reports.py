@@ -104,7 +104,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
         passed=not drifted,
         blocking=False,
         message="; ".join(f"{window.title}: {', '.join(names[:TOP])} drifted" for window, names in drifted),
-        hint="drift explains, performance decides: look at the page of the window",
+        hint="look at the page of the window; drift alone never starts a retraining",
         facts={
             "state": summary["state"],
             "windows": summary["summary"],
@@ -216,7 +216,7 @@ def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict
         passed=not breaches,
         blocking=False,
         message="; ".join(f"{window.title}: {verdict.reason}" for window, verdict in breaches),
-        hint="the page of the window shows the report; `mlops monitor show` lists its decisions",
+        hint="look at the page of the window; `mlops monitor show` lists the decisions",
         facts=facts,
     )
 

@@ -94,5 +94,5 @@ def _convert_to_stored(column: pl.Series) -> list[Any]:
 
 
 def _build_failure(message: str) -> Outcome:
-    hint = "materialise it again, which rebuilds the whole view; if that does not help, two writers disagree"
+    hint = "materialise it again, which rebuilds the whole view; if it differs again, another process writes the view too"
     return Outcome(MATCHES, passed=False, message=message, hint=hint)

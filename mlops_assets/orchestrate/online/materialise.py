@@ -100,7 +100,7 @@ def online_node(view: FeatureView) -> Node:
 
 
 def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
-    """Return the declaration of the check that compares the online store with the lake."""
+    """Return the spec of the check that compares the online store with the lake."""
     return check_specs(online_key(view), (MATCHES,))
 
 
@@ -261,7 +261,7 @@ def _columns(view: FeatureView) -> list[str]:
 
 
 def _times(view: FeatureView) -> tuple[str, str]:
-    """Return the columns with event and created time."""
+    """Return the names of a view's columns with the event time and the created time."""
     return view.event_timestamp, view.created_timestamp or view.event_timestamp
 
 

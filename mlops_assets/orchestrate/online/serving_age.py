@@ -36,7 +36,7 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     """
     if view.ttl is None or isinstance(view.source, PushSource) or has_ended(view.partitions):
         return
-    age, why = _newest_age(view)
+    age, why = _max_lookup_age(view)
     if view.ttl < age:
         yield (
             f"feature view '{view.name}' has a ttl of {view.ttl}, but its newest row is up to {age} old when a service looks it up: {why}. "
@@ -49,8 +49,8 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
         )
 
 
-def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
-    """Return the maximum age of the newest row, and the reason for it; the age is zero without partitions."""
+def _max_lookup_age(view: FeatureView) -> tuple[timedelta, str]:
+    """Return how old a view's newest row can be when it is looked up, and why; zero for a view without partitions."""
     if view.partitions is None:
         return timedelta(0), ""
     step, early = partition_length(view.partitions), getattr(view.partitions, "end_offset", 0)

@@ -41,7 +41,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
     read = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
-        raise DataError(f"'{reads['table']}' has no column '{missing[0]}' any more", hint="reproduce from the recorded data")
+        raise DataError(f"'{reads['table']}' no longer has the column '{missing[0]}'", hint="omit --data, or pass --data recorded")
     rows = sort_canonically(read, reads["event_timestamp"])
     splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:

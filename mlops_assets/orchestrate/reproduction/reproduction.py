@@ -147,7 +147,10 @@ def _source(
     """Return the source code to run, and a description of where it comes from."""
     if options.code == CURRENT:
         if function is None:
-            raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")
+            raise RegistryError(
+                f"--code current needs model '{version.model}', which the project no longer declares",
+                hint="omit --code, or pass --code recorded",
+            )
         return extract_source(function), "the project's current code"
     if not facts["source"]:
         raise RegistryError(
@@ -171,7 +174,7 @@ def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[s
         if not answer.exists():
             last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
             raise PlatformError(
-                f"the process that trains again died: {last[0]}", hint="look at memory, and at the libraries that are installed"
+                f"the process that trains the version again died: {last[0]}", hint="check the free memory and the installed libraries"
             )
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:

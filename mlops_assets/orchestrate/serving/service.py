@@ -87,7 +87,7 @@ def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
                 f"'{service.key}' was stopped by a person and stays stopped: `mlops serve start {service.name}` starts it"
             )
         elif is_automatic and status.wanted == "unknown" and not status.running:
-            step.context.log.warning(f"'{service.key}' is left as it is: {status.problem}")
+            step.context.log.warning(f"'{service.key}' is not changed: {status.problem}")
         else:
             status = control.start(build_service_spec(service, platform))
         yield dg.MaterializeResult(asset_key(service.key), metadata=_build_facts(service, status))
@@ -118,7 +118,7 @@ def _time_smoke(service: Service, url: str) -> float:
             urllib.request.urlopen(f"{url}/smoke", timeout=30).close()  # noqa: S310  (the service's own URL)
         except OSError as error:
             raise ServiceError(
-                f"'{service.key}' does not predict its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
+                f"'{service.key}' cannot predict its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
             ) from error
     return time.perf_counter() - begun
 
@@ -169,7 +169,9 @@ def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]
 def publish_served(step: StepContext, service: Service) -> Iterator[object]:
     """Import the logged predictions of a service into the lake."""
     rules = served_rules(step.project, service)
-    yield from publish_table(step, rules, partial(_make_served, step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
+    yield from publish_table(
+        step, rules, partial(_make_served, step, service, rules), unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),)
+    )
 
 
 def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTable:

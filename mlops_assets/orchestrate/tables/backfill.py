@@ -109,7 +109,9 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     except ColumnTypeError:
         if not step.stores.lake.records(step.node.key).keys() <= set(step.keys):
             raise
-        step.context.log.warning(f"{step.node.key}: a column has another type, so all {len(step.keys)} partitions are made at once")
+        step.context.log.warning(
+            f"{step.node.key}: the type of a column has changed, so all {len(step.keys)} partitions are made in one commit"
+        )
         yield from _publish_whole(replace(step, selected_keys=tuple(step.keys)), chunks)
         return
     yield materialize_result(step, checked, commit)

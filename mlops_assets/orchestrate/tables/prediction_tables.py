@@ -86,4 +86,4 @@ def describe_prediction_change(artifacts: Artifacts, before: Version | None, aft
     change = describe_changed_kind(kinds[0], kinds[1])
     if not change:
         return ""
-    return f"{change}; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"
+    return f"{change}; tables of predictions store its rows in new columns, such as prediction_2, and keep the columns of earlier rows"

@@ -152,7 +152,7 @@ def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table
     label = f"'{step.keys[0]}'" if len(step.keys) == 1 else f"'{step.keys[0]}' to '{step.keys[-1]}'"
     more = " or more" if repeated.height == MAX_KEYS else ""
     message = f"{repeated.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
-    hint = "was a file read twice? Deduplicate where it is read, and make the other partition again if the row has moved"
+    hint = "if a file was read twice, deduplicate where it is read; if the row has moved, materialise the other partition again"
     return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": repeated.height})]
 
 

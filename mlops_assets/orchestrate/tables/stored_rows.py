@@ -17,7 +17,7 @@ _MAX_LINES = 20  # lines that are listed
 
 
 def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
-    """Add the rows of the step's partitions that the lake holds and the log lacks.
+    """Return a log's rows with the rows that only the lake has, and how many these are.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> O
         passed=not first,
         blocking=False,
         message=f"{len(corrupt) + len(unfit)} line(s) of the log are set aside: {first}" if first else "",
-        hint="they stay in the log: look at the file; what a damaged line said cannot be guessed",
+        hint="look at the file: the lines stay in the log, and their content cannot be restored",
         facts={"lines set aside": len(corrupt) + len(unfit)},
     )
 

@@ -31,7 +31,9 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
-def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+def publish_table(
+    step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed_columns: Collection[str] = ()
+) -> Iterator[object]:
     """Make a table and commit it unless a blocking check fails; yield Dagster's results.
 
     Parameters
@@ -42,10 +44,10 @@ def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTab
         Key and event time of the table.
     make
         Returns the rows and the outcomes of their checks.
-    unhashed
+    unhashed_columns
         Columns that the content hash ignores.
     """
-    checked, commit = make_and_commit(step, rules, make, unhashed=unhashed)
+    checked, commit = make_and_commit(step, rules, make, unhashed_columns=unhashed_columns)
     if commit is None:
         yield from check_results(step, checked.outcomes)
         raise refusal_error(step, checked.outcomes)
@@ -53,14 +55,14 @@ def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTab
 
 
 def make_and_commit(
-    step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()
+    step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed_columns: Collection[str] = ()
 ) -> tuple[CheckedTable, Commit | None]:
     """Make rows, commit them and record the attempt; the returned commit is None when a blocking check failed."""
     attempts, key = step.stores.attempts, step.node.key
     attempts.record_start(key, step.partitions, step.context.run.run_id)
     try:
         checked = make()
-        commit = None if _blocking_failures(checked.outcomes) else _commit(step, rules, checked, unhashed)
+        commit = None if _blocking_failures(checked.outcomes) else _commit(step, rules, checked, unhashed_columns)
     except Exception as error:
         attempts.record_failure(key, step.partitions, f"{type(error).__name__}: {error}")
         raise
@@ -101,7 +103,7 @@ def _blocking_failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.blocking and not o.passed]
 
 
-def _commit(step: StepContext, rules: Table, checked: CheckedTable, unhashed: Collection[str]) -> Commit:
+def _commit(step: StepContext, rules: Table, checked: CheckedTable, unhashed_columns: Collection[str]) -> Commit:
     return step.stores.lake.write(
         step.node.key,
         checked.frame,
@@ -109,7 +111,7 @@ def _commit(step: StepContext, rules: Table, checked: CheckedTable, unhashed: Co
         event_timestamp=rules.event_timestamp,
         key=rules.key,
         run_id=step.context.run.run_id,
-        unhashed=unhashed,
+        unhashed_columns=unhashed_columns,
         companions=[companion.write for companion in checked.companions],
     )
 
@@ -172,7 +174,7 @@ def _drop_duplicates(step: StepContext, produced: ProducedRows, table: Table) ->
     if not count:
         return produced, {}
     by = f" by {table.order_by}" if table.order_by else ""
-    text = f"{count} of {produced.frame.height} rows left out: the {table.keep}{by} of each key counts"
+    text = f"{count} of {produced.frame.height} rows dropped: only the {table.keep} row{by} of each key is kept"
     step.context.log.warning(f"{step.node.key}: {text}")
     return replace(produced, frame=frame), {DUPLICATES: text}
 

@@ -30,10 +30,10 @@ def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
         return {}
     names, reads = find_unrecorded(view.source.function.function), step.outside_reads.names()
     for name in names:
-        step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: make its history again when that changes")
+        step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: rebuild every partition when that changes")
     for name in reads:
         step.context.log.warning(
             f"'{view.key}' reads {name} while it runs, which its version does not cover: read it at the top level of the module instead"
         )
-    texts = [f"{name}: make the history of the view again when it changes" for name in names]
+    texts = [f"{name}: rebuild every partition of the view when it changes" for name in names]
     return unrecorded_metadata([*texts, *(f"{name}: read it at the top level of the module instead" for name in reads)])

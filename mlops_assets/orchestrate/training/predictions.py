@@ -65,7 +65,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
             step,
             prediction_rules(batch),
             lambda: _predict_partitions(step, batch, champion),
-            unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),),
+            unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),),
         )
 
     return body

@@ -111,7 +111,9 @@ def _build_rebuild(installation: Installation) -> Rebuild | None:
         job = definitions.resolve_implicit_global_asset_job_def()
         config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         if not job.execute_in_process(instance=instance, asset_selection=chosen, run_config=config, raise_on_error=False).success:
-            raise PlatformError(f"{', '.join(keys)} cannot be rebuilt", hint=f"`mlops run --select '{select_nodes(keys[0])}'` says why")
+            raise PlatformError(
+                f"{', '.join(keys)} cannot be rebuilt", hint=f"run `mlops run --select '{select_nodes(keys[0])}'` to see why"
+            )
 
     return rebuild
 

@@ -87,7 +87,7 @@ class ErasureRequest:
     def __post_init__(self) -> None:
         """Refuse a request without an entity, and unknown views."""
         if not self.entity:
-            raise DefinitionError("no entity is named", hint="say which, e.g. --entity customer_id=42")
+            raise DefinitionError("no entity is named", hint="name one, e.g. --entity customer_id=42")
         known = {view.name for project in self.projects for view in project.select(FeatureView)}
         if missing := [name for name in self.views if name not in known]:
             raise DefinitionError(
@@ -239,7 +239,7 @@ def _count_rows(erasing: Erasure) -> dict[str, int]:
 
 
 def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
-    """Return the snapshots that contain the rows, including the current snapshot, which the erasure supersedes."""
+    """Return the snapshots that contain rows of the entity, including the current snapshot, which the erasure supersedes."""
     return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 

@@ -109,7 +109,7 @@ def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
 
 
 def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> StepSpec:
-    """Return the declaration of the asset."""
+    """Return the step spec of the asset ``upkeep/lake_upkeep``."""
     return StepSpec(
         LAKE,
         run,
@@ -120,7 +120,7 @@ def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> StepS
 
 
 def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the asset's step."""
+    """Return the body of the step that runs the upkeep."""
 
     def body(step: StepContext) -> Iterator[object]:
         report = run_upkeep([project], step.stores, older_than=declared.older_than)
@@ -136,7 +136,7 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def upkeep_schedule(declared: Upkeep, *, running: bool) -> dg.ScheduleDefinition:
-    """Return the schedule of the asset."""
+    """Return the schedule that runs the upkeep."""
     return dg.ScheduleDefinition(
         name=f"{_JOB}_schedule",
         job=dg.define_asset_job(

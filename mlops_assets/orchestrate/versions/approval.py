@@ -8,7 +8,7 @@ import dagster as dg
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.stores.registry.records import Approval
+from mlops_assets.stores.registry.records import ApprovalDecision
 from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
 
@@ -44,8 +44,8 @@ def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[ob
     return body
 
 
-def approval_facts(approval: Approval) -> dict[str, Any]:
-    """Return an approval as metadata."""
+def approval_facts(approval: ApprovalDecision) -> dict[str, Any]:
+    """Return a person's decision about a version as metadata."""
     return {
         "version": approval.version,
         "approved": approval.approved,
@@ -54,7 +54,7 @@ def approval_facts(approval: Approval) -> dict[str, Any]:
     }
 
 
-def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: Approval) -> None:
+def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: ApprovalDecision) -> None:
     """Report an approval as the result of the version's check; the command line and the UI both call this."""
     text = f"version {approval.version} {'approved' if approval.approved else 'rejected'} by {approval.approver} (self-declared): {approval.reason}"
     instance.report_runless_asset_event(

@@ -66,7 +66,7 @@ class _Subject:
 
     @property
     def reads(self) -> Mapping[str, Any]:
-        """The training table and its columns."""
+        """The training set's table and its columns by role: as recorded, else as declared now."""
         declared = self.model.training_set
         now = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp, "metrics": self.model.metrics}
         return now | dict(self.facts.get("reads", {})) | {"X": self.manifest.get("columns", ())}

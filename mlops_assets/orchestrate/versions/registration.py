@@ -64,7 +64,7 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     if waiting is not None and (damage := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {damage}",
-            hint=f"materialise {graph_key(model.key)} again: what is damaged is trained again",
+            hint=f"materialise {graph_key(model.key)} again, which trains it again",
         )
 
 

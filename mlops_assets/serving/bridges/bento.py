@@ -108,7 +108,7 @@ def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -
         )
     tag = re.search(rf"{spec.name}:\w+", built.stdout)
     if built.returncode or tag is None:
-        raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="see the message of BentoML")
+        raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="correct what BentoML reports")
     return Bento(tag[0], str(store), champion.version)
 
 

@@ -22,7 +22,7 @@ DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"
 
 @dataclass(frozen=True)
 class MirrorSummary:
-    """The changes of one mirroring on the server.
+    """The changes that one mirroring made on the server.
 
     Parameters
     ----------

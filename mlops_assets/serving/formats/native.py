@@ -38,8 +38,8 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
     if kind in _LIGHTGBM:
         if callable(estimator.objective):
             raise ArtifactError(
-                f"a {kind} with an objective of your own has no file of LightGBM's: its predictions are raw scores",
-                hint='leave format= out, or say format="pickle"',
+                f"a {kind} with an objective of your own cannot be stored in LightGBM's file: its predictions would be raw scores",
+                hint='omit format=, or set format="pickle"',
             )
         facts = {"class": kind, "n_features": estimator.n_features_in_, **describe_classes(estimator)}
         return EstimatorBytes(LIGHTGBM, estimator.booster_.model_to_string().encode(), facts=facts)
@@ -51,8 +51,8 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
             missing = {} if np.isnan(estimator.missing) else {"missing": float(estimator.missing)}
             return EstimatorBytes(XGBOOST, file.read_bytes(), facts={"class": kind, **missing})
     raise ArtifactError(
-        f"a {kind} has no file of its own library",
-        hint=f'format="native" stores {", ".join((*_LIGHTGBM, *_XGBOOST))}, alone or as the last step of a pipeline; leave it out for skops',
+        f"a {kind} cannot be stored in its own library's file",
+        hint=f'format="native" stores {", ".join((*_LIGHTGBM, *_XGBOOST))}, alone or as the last step of a pipeline; omit format= for skops',
     )
 
 
@@ -88,7 +88,7 @@ def _read_xgboost(stored: EstimatorBytes) -> Any:  # noqa: ANN401
     import xgboost
 
     if stored.facts["class"] not in _XGBOOST:
-        raise ArtifactError(f"'{stored.facts['class']}' is no stored estimator of XGBoost", hint="train the model again")
+        raise ArtifactError(f"'{stored.facts['class']}' is not a stored estimator of XGBoost", hint="train the model again")
     estimator = getattr(xgboost, stored.facts["class"])(missing=stored.facts.get("missing", np.nan))
     estimator.load_model(bytearray(stored.data))
     return estimator

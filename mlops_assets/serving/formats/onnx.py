@@ -56,7 +56,7 @@ def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa:
                 done = _convert(estimator, X, kind, single=single)
                 why = find_disparity(estimator, load_onnx(done.data, done.facts), X)
             except Exception as error:  # noqa: BLE001  (any error means that this conversion fails)
-                why = f"it cannot be converted ({type(error).__name__})"
+                why = f"the model cannot be converted ({type(error).__name__})"
             if not why:
                 return EstimatorBytes(ONNX, done.data, facts={**done.facts, "onnxruntime": onnxruntime.__version__})
             reasons.setdefault(why, kind)

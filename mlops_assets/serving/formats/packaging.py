@@ -149,7 +149,7 @@ def _format_facts(
     served = compute_responses(stored, probe)
     if not np.allclose(served, predictions, atol=_TOLERANCE, equal_nan=True):
         raise ArtifactError(
-            f"the model predicts otherwise when it is read back from {done.form}: by {np.abs(served - predictions).max():.2g}",
+            f"predictions change by up to {np.abs(served - predictions).max():.2g} when the model is read back from {done.form}",
             hint=_PLAIN_SKOPS,
         )
     if hasattr(estimator, "predict_proba"):
@@ -196,11 +196,12 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     manifest = read_manifest(artifacts, manifest_sha256)
     if (kind := manifest.get(KIND, ESTIMATOR)) != ESTIMATOR:
         raise ArtifactError(
-            f"{manifest_sha256[:12]} is a candidate of the kind '{kind}', not an estimator", hint="open it with what serves this kind"
+            f"{manifest_sha256[:12]} is a candidate of the kind '{kind}', not an estimator",
+            hint="open the version of a model whose function returns an estimator",
         )
     if manifest["format"] > MAX_FORMAT:
         raise ArtifactError(
-            f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {MAX_FORMAT}",
+            f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, but this program reads formats up to {MAX_FORMAT}",
             hint="upgrade mlops_assets",
         )
     functions = read_functions(artifacts, manifest)
@@ -218,9 +219,9 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
         close = np.allclose(compute_responses(estimator, probe), np.array(expected), equal_nan=True)
         same = close and _has_same_labels(estimator, probe, manifest)
     except Exception as error:
-        raise _refusal(manifest, f"the model {manifest_sha256[:12]} cannot predict any more: {describe_error(error)}") from error
+        raise _refusal(manifest, f"the model {manifest_sha256[:12]} can no longer predict: {describe_error(error)}") from error
     if not same:
-        raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored")
+        raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts differently from when it was stored")
     return ModelBundle(estimator, functions, manifest)
 
 
@@ -232,7 +233,8 @@ def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
             hint="the project's own code has changed since the training: restore it, or train the model again",
         )
     return ArtifactError(
-        f"{what}{describe_other_libraries(manifest)}", hint="install the library versions that its manifest names, or train it again"
+        f"{what}{describe_other_libraries(manifest)}",
+        hint="install the library versions that the model was trained with, or train it again",
     )
 
 

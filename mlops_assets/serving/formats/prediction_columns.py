@@ -171,9 +171,9 @@ def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
 def describe_changed_kind(before: PredictionKind, after: PredictionKind) -> str:
     """Describe how the predictions of a version differ in type or classes from the previous one; ``""`` when they do not."""
     if not _fits(find_polars_type(after.dtype, PREDICTION), find_polars_type(before.dtype, PREDICTION)):
-        return f"it predicts {after.dtype}, the version before it {before.dtype}"
+        return f"it predicts {after.dtype}, but the previous version {before.dtype}"
     if before.classes and after.classes and before.classes != after.classes:
-        return f"it predicts the classes {', '.join(after.classes)}, the version before it {', '.join(before.classes)}"
+        return f"it predicts the classes {', '.join(after.classes)}, but the previous version {', '.join(before.classes)}"
     return ""
 
 

@@ -49,7 +49,7 @@ def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
 def _describe_change(name: str, was: str) -> str:
     kind = _find(name, loaded=True)
     if kind is None:
-        return f"{name} does not exist any more" if _is_gone(name) else ""
+        return f"{name} no longer exists" if _is_gone(name) else ""
     if source_hash(kind) == was:
         return ""
     file, line = inspect.getsourcefile(kind) or "unknown", inspect.getsourcelines(kind)[1]

@@ -169,11 +169,11 @@ def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
             types = skops.io.get_untrusted_types(data=data)
     untrusted = sorted(set(types) - TRUSTED - set(trusted))
     if nameless := [name for name in untrusted if is_nameless(name)]:
-        raise ArtifactError(f"the model holds {nameless[0]}, which no program can find by its name", hint=LAMBDA_HINT)
+        raise ArtifactError(f"the model contains {nameless[0]}, which cannot be imported by its name", hint=LAMBDA_HINT)
     native = any(name.startswith(("lightgbm.", "xgboost.")) for name in untrusted)
     raise ArtifactError(
-        f"the model holds the type {untrusted[0]}, which is not trusted",
+        f"the model contains the type {untrusted[0]}, which is not trusted",
         hint='store it in the library\'s own file: @ml.model(format="native")'
         if native
-        else f"if it is yours, say @ml.model(trusted_types={untrusted!r}); loading it runs its code",
+        else f"if the type is yours, set @ml.model(trusted_types={untrusted!r}); loading the model runs its code",
     )

@@ -50,7 +50,7 @@ class StoredRegressor:
         return self
 
     def fit(self, X: object, y: object) -> Self:
-        """Raise: a stored model cannot be trained again."""
+        """Raise NotImplementedError, because a stored model cannot be trained again."""
         raise NotImplementedError(f"a stored {self.kind} is not trained again")
 
     def __sklearn_is_fitted__(self) -> bool:

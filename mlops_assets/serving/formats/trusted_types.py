@@ -216,7 +216,7 @@ def refuse_lambdas(function: Callable[..., Any], what: str) -> None:
         values = [*call.args, *(keyword.value for keyword in call.keywords)]
         if name in _KEEP_FUNCTIONS and any(isinstance(value, ast.Lambda) for value in values):
             line = function.__code__.co_firstlineno + call.lineno - 1
-            raise ArtifactError(f"{what} gives a lambda to {name} in line {line}: a stored model cannot hold it", hint=LAMBDA_HINT)
+            raise ArtifactError(f"{what} passes a lambda to {name} in line {line}, which a stored model cannot contain", hint=LAMBDA_HINT)
 
 
 def refuse_unknown_types(trusted: Sequence[str], what: str) -> None:
@@ -231,7 +231,7 @@ def refuse_unknown_types(trusted: Sequence[str], what: str) -> None:
     """
     for name in trusted:
         if "<" in name:
-            raise ArtifactError(f"{what} trusts the type '{name}', which no program can find by its name", hint=LAMBDA_HINT)
+            raise ArtifactError(f"{what} trusts the type '{name}', which cannot be imported by its name", hint=LAMBDA_HINT)
         if not _exists(name):
             raise ArtifactError(
                 f"{what} trusts the type '{name}', which does not exist", hint='give module and name, e.g. trusted_types=["features.Ratio"]'

@@ -128,9 +128,9 @@ class App:
         if body is None:
             return
         if push_endpoint is None or view not in push_endpoint.names:
-            status, reply = _refuse(404, "no rows can be pushed to such a view", "its source must be a PushSource; see the project")
+            status, reply = _refuse(404, "no rows can be pushed to such a view", "the view's source must be a PushSource; see the project")
         elif scope["method"] != "POST":
-            status, reply = _refuse(405, f"{PUSH_PATH}<view> takes POST", "send one row, or a list of rows")
+            status, reply = _refuse(405, f"{PUSH_PATH}<view> accepts only POST", "send one row, or a list of rows")
         elif len(body) > self._limits.max_bytes:
             status, reply = _refuse_size(self._limits.max_bytes)
         else:
@@ -141,7 +141,7 @@ class App:
         """Return status and reply of one request for predictions."""
         model = self.model
         if model is None:
-            return _refuse(503, "no model is loaded", "try again when /readyz says so")
+            return _refuse(503, "no model is loaded", "try again when /readyz answers 200")
         try:
             answer = model.answer(body)
         except RequestError as error:
@@ -206,7 +206,7 @@ class App:
             return *_refuse(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
         if path == "/predict" or method not in ("GET", "HEAD"):
             allowed = "POST" if path == "/predict" else "GET"
-            return *_refuse(405, f"{path} takes {allowed}", "/openapi.json describes it"), _JSON
+            return *_refuse(405, f"{path} accepts only {allowed}", "/openapi.json describes it"), _JSON
         if path == "/livez":
             return 200, b'{"live":true}', _JSON
         if path == "/metrics":
@@ -235,7 +235,7 @@ class App:
         if self.draining:
             return _refuse(503, "the process is ending", "another worker answers")
         if not self._log.ready():
-            return _refuse(503, self._log.problem, "make room, or make the folder writable")
+            return _refuse(503, self._log.problem, "free disk space, or make the folder writable")
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 
     async def _body(self, receive: Receive) -> bytes | None:

@@ -201,14 +201,14 @@ def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
 
     champion, unreadable = _read_champion(spec)
     if unreadable:
-        raise ServiceError(f"service '{spec.name}': {unreadable}", hint="see that MLOPS_REGISTRY can be reached")
+        raise ServiceError(f"service '{spec.name}': {unreadable}", hint="check that MLOPS_REGISTRY can be reached")
     if champion is None:
         raise ServiceError(
             f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
             hint=f"train and promote one: materialise {', '.join(graph_key(f'{kind}/{spec.model}') for kind in ('model', 'version', 'champion'))}",
         )
     if problem := find_write_problem(folder.log):
-        raise ServiceError(f"service '{spec.name}': {problem}", hint="make room, or make the folder writable")
+        raise ServiceError(f"service '{spec.name}': {problem}", hint="free disk space, or make the folder writable")
 
 
 def _read_champion(spec: ServiceSpec) -> tuple[Version | None, str]:

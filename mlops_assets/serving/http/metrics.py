@@ -139,7 +139,7 @@ def _allocate(path: Path, size: int) -> Path:
             os.close(descriptor)
     except OSError as error:
         raise ServiceError(
-            f"the counters '{path}' cannot be created: {error.strerror}", hint="make room, or make the folder writable"
+            f"the counters '{path}' cannot be created: {error.strerror}", hint="free disk space, or make the folder writable"
         ) from error
     return path
 

@@ -63,7 +63,7 @@ class ServiceSpec:
 
     @property
     def folder(self) -> ServiceFolder:
-        """The folder of its files."""
+        """The folder of the service's files."""
         return ServiceFolder.locate(self.home, self.name)
 
 
@@ -177,32 +177,32 @@ class ServiceFolder:
 
     @property
     def spec(self) -> Path:
-        """The started spec."""
+        """The file of the spec with which the service was started."""
         return self.path / "spec.json"
 
     @property
     def wanted(self) -> Path:
-        """The wanted state."""
+        """The file of the wanted state: running or stopped."""
         return self.path / "wanted.json"
 
     @property
     def supervisor(self) -> Path:
-        """The report of the supervisor: its process, its address, its problem."""
+        """The file of the supervisor's report: its process, address and problem."""
         return self.path / "supervisor.json"
 
     @property
     def output(self) -> Path:
-        """The output of its processes."""
+        """The file of the output of the service's processes."""
         return self.path / "supervisor.log"
 
     @property
     def log(self) -> Path:
-        """The prediction log."""
+        """The folder of the prediction log."""
         return self.path / "log"
 
     @property
     def metrics(self) -> Path:
-        """The counters."""
+        """The folder of the workers' counters."""
         return self.path / "metrics"
 
     def worker(self, index: int) -> Path:
@@ -270,7 +270,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
         write_atomically(path, json.dumps({**facts, _CHECKSUM: json_sha256(facts)}).encode())
     except OSError as error:
         raise ServiceError(
-            f"the service's folder '{path.parent}' cannot be written: {error.strerror}", hint="make room, or make the folder writable"
+            f"the service's folder '{path.parent}' cannot be written: {error.strerror}", hint="free disk space, or make the folder writable"
         ) from error
 
 

@@ -59,7 +59,7 @@ class DayLog:
         self.what = what
         self.problem = find_write_problem(folder, what=what)
         if self.problem:
-            raise ServiceError(self.problem, hint="make room, or make the folder writable")
+            raise ServiceError(self.problem, hint="free disk space, or make the folder writable")
         self._folder, self._interval, self._most = folder, interval or 0.0, descriptors
         self._suffix, self._durable = suffix, interval is None
         self._name = self._new_name()

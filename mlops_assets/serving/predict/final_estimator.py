@@ -70,7 +70,7 @@ def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
 
     def decision(matrix: np.ndarray) -> np.ndarray:
         if not np.isfinite(matrix).all():
-            raise DataError("the model takes no missing numbers", hint="send every number, or impute in the pipeline")
+            raise DataError("the model accepts no missing numbers", hint="send every number, or impute missing ones in the pipeline")
         return matrix @ weights + intercept  # type: ignore[no-any-return]
 
     if not hasattr(fitted, "predict_proba"):
@@ -93,7 +93,10 @@ def _apply_softmax(raw: np.ndarray) -> np.ndarray:
 
 
 def compile_boosting_encoder(fitted: Any) -> Scorer:  # noqa: ANN401
-    """Return the encoder inside histogram gradient boosting as a function of a matrix: ranks of categories first, then numbers."""
+    """Return a function that encodes a matrix as the estimator's own encoder does.
+
+    The code columns of the categorical features come first (NaN for an unknown category), then the numerical columns.
+    """
     columns = {name: np.asarray(fitted._transformer_to_input_indices[name], dtype=np.intp) for name in ("encoder", "numerical")}  # noqa: SLF001
     known = [np.asarray(categories, dtype=np.float64) for categories in fitted.named_transformers_["encoder"].categories_]
     known = [categories[~np.isnan(categories)] for categories in known]

@@ -221,7 +221,7 @@ class _OnDemandStep:
             name = getattr(self._function[0], "__name__", "function")
             raise RequestError(
                 f"the on-demand features '{name}' cannot be computed for these rows ({type(error.__cause__ or error).__name__})",
-                hint="send what the model was trained on; nulls may be what the function does not expect",
+                hint="check the rows for nulls, and for other values that did not occur in training",
             ) from error
 
 

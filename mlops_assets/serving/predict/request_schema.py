@@ -152,7 +152,9 @@ class RequestSchema:
             raise self._refusal(str(error), body) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestError(
-                "the body is not JSON", hint="send one object, or a list of objects; NaN and Infinity are no JSON: send null", status=400
+                "the body is not JSON",
+                hint="send one object, or a list of objects; NaN and Infinity are not JSON: send null instead",
+                status=400,
             ) from None
         rows = decoded if isinstance(decoded, list) else [decoded]
         if _NUL in body:

@@ -128,7 +128,7 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
     """
     source = target.source if isinstance(target, FeatureView) else target
     if not isinstance(source, PushSource):
-        raise DefinitionError(f"'{getattr(target, 'key', target)}' takes no pushed rows", hint="let its source be a ml.PushSource")
+        raise DefinitionError(f"'{getattr(target, 'key', target)}' does not accept pushed rows", hint="use an ml.PushSource as its source")
     views = dict.fromkeys((*views_of(source), *([target] if isinstance(target, FeatureView) else [])))
     at = platform or Platform.from_env()
     return Pusher(_find_spec(source, tuple(views)), at.home, at.online).push(rows, id)
@@ -169,7 +169,7 @@ class Pusher:
             log.append(call_id, now, {name: _list_values(frame[name]) for name in frame.columns}, event)
         except OSError as error:
             raise PlatformError(
-                f"rows of '{self.spec.name}' cannot be logged: {error}", hint="make room, or the folder writable"
+                f"rows of '{self.spec.name}' cannot be logged: {error}", hint="free disk space, or make the folder writable"
             ) from error
         changed = sum(self._put_online(view, frame) for view in self.spec.views)
         if call is not None:
@@ -247,7 +247,7 @@ class Pusher:
         if column.dtype.is_numeric() and (changed := (cast.cast(column.dtype, strict=False) != column).fill_null(value=False)).any():
             row = int(changed.arg_true()[0])
             raise PushError(
-                f"row {row}, column '{name}': {column[row]!r} is no {dtype}; nothing was pushed",
+                f"row {row}, column '{name}': {column[row]!r} is not a value of {dtype}; nothing was pushed",
                 hint=hint,
                 public_message=f"row {row}: {public_message}",
                 row=row,

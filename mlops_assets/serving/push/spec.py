@@ -81,8 +81,8 @@ class PushSpec:
         for name, column in schema.columns.items():
             if column.unique:
                 raise DefinitionError(
-                    f"push source '{source.name}': column '{name}' is to be unique, which no single push can know",
-                    hint="key= says what a row is about; drop unique=True",
+                    f"push source '{source.name}': column '{name}' is declared unique, which a single push cannot verify",
+                    hint="drop unique=True; key= already identifies a row",
                 )
         types = tuple((name, column.dtype.type) for name, column in schema.columns.items())
         rules = Table(

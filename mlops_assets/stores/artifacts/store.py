@@ -132,12 +132,13 @@ class FsspecArtifacts:
             data: bytes = self._fs.cat_file(path)
         except FileNotFoundError as error:
             raise ArtifactError(
-                f"artifact {sha256} is missing at {self.url(sha256)}", hint="restore it from a backup, or train the version again"
+                f"artifact {sha256} is missing at {self.url(sha256)}",
+                hint="restore it from a backup; `mlops doctor` names the version that needs it",
             ) from error
         if (actual := _sha256(data)) != sha256:
             raise ArtifactError(
-                f"artifact {sha256} holds other bytes, with sha256 {actual}",
-                hint="it was changed after it was stored: restore it, or train the version again",
+                f"artifact {sha256} was changed after it was stored: its bytes have the sha256 {actual}",
+                hint="restore it from a backup; `mlops doctor` names the version that needs it",
             )
         return data
 

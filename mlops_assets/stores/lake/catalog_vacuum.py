@@ -15,7 +15,7 @@ _SET_BOUNDS = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value =
 
 
 def main() -> int:
-    """Remove deleted values from the catalog and its log; return 0 on success and 1 when a reader keeps the log open."""
+    """Narrow the column bounds, vacuum the catalog and truncate its write-ahead log; return 1 when a reader prevents the truncation, else 0."""
     request = json.load(sys.stdin)
     with closing(sqlite3.connect(request["catalog"], timeout=30, isolation_level=None)) as catalog:
         catalog.execute("BEGIN IMMEDIATE")

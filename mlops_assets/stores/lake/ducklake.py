@@ -159,7 +159,7 @@ class DuckLake:
         event_timestamp: str | None = None,
         key: Sequence[str] = (),
         run_id: str = "",
-        unhashed: Collection[str] = (),
+        unhashed_columns: Collection[str] = (),
         companions: Sequence[TableWrite] = (),
     ) -> Commit:
         """Replace the given partitions in one transaction.
@@ -178,7 +178,7 @@ class DuckLake:
             Columns that identify a row. Rows are sorted by them before they are hashed.
         run_id
             The run that writes.
-        unhashed
+        unhashed_columns
             Columns that the content hash excludes.
         companions
             Writes to other tables in the same transaction.
@@ -196,7 +196,7 @@ class DuckLake:
         LakeError
             The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type.
         """
-        writes = [TableWrite(table, frame, partitions, event_timestamp, key, unhashed), *companions]
+        writes = [TableWrite(table, frame, partitions, event_timestamp, key, unhashed_columns), *companions]
         with self.lock():
             plans = [plan_write(write, self._table_state(write.table), run_id) for write in writes]
             if any(plan.new_records for plan in plans):

@@ -131,12 +131,12 @@ class Erasure:
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:
-        """Rewrite the files of the newest snapshot that still hold deleted rows of the entity.
+        """Rewrite the files of the newest snapshot that still contain deleted rows of the entity.
 
         Raises
         ------
         LakeError
-            A rewritten file still holds rows of the entity.
+            A rewritten file still contains rows of the entity.
         """
         for table in sorted({file.table for file in self.files() if file.end_snapshot is None}):
             schema, name = split_name(table)
@@ -144,7 +144,8 @@ class Erasure:
             self._cursor.execute(call, [name, schema]).fetchall()
         if remaining := [file for file in self.files() if file.end_snapshot is None]:
             raise LakeError(
-                f"'{remaining[0].table}' still holds rows of the entity, in {remaining[0].path.name}", hint="run the same command again"
+                f"file '{remaining[0].path.name}' of table '{remaining[0].table}' still contains rows of the entity after it was rewritten",
+                hint="run the same command again; if the error stays, report it: the erasure is not complete",
             )
 
     def expire(self) -> list[int]:
@@ -191,7 +192,7 @@ class Erasure:
             raise LakeError(f"the lake's catalog cannot be vacuumed: {why}", hint="run the same command again: it continues from here")
 
     def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
-        """Yield the minimum and maximum of each column of a table, from the statistics of the remaining files."""
+        """Yield minimum, maximum, table id and column id of each column of a table, from the statistics of the remaining files."""
         schema, name = split_name(table)
         query = (
             f"SELECT c.table_id, c.column_id, c.column_type FROM {_METADATA}.ducklake_column c JOIN {_METADATA}.ducklake_table t USING (table_id) "

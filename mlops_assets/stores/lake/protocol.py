@@ -89,7 +89,7 @@ class TableWrite:
     partitions: Sequence[Partition]
     event_timestamp: str | None = None
     key: Sequence[str] = ()
-    unhashed: Collection[str] = ()
+    unhashed_columns: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class LakeWriter(Protocol):
         event_timestamp: str | None = None,
         key: Sequence[str] = (),
         run_id: str = "",
-        unhashed: Collection[str] = (),
+        unhashed_columns: Collection[str] = (),
         companions: Sequence[TableWrite] = (),
     ) -> Commit:
         """Replace the given partitions of this table and of its companions in one transaction; unchanged partitions are skipped."""

@@ -136,7 +136,7 @@ def build_records(
     run_id
         The run that writes.
     """
-    hashed = frame.drop(write.unhashed, strict=False)
+    hashed = frame.drop(write.unhashed_columns, strict=False)
     digests, now = hash_slices(hashed, bounds, write.key), datetime.now(UTC)
     coverage = {"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed), "time": write.event_timestamp}
     records = [

@@ -117,7 +117,8 @@ class MappedFile:
             raise damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
         if info.st_ino != self._number:
             raise ReplacedStoreError(
-                f"the online store '{self._path}' was replaced while it was open", hint="open it again; workers of services do"
+                f"the online store '{self._path}' was replaced while it was open",
+                hint="open it again; a service's workers do so by themselves",
             )
         if info.st_size < self._size:
             raise damaged_store_error(self.folder, f"it has {info.st_size} bytes instead of {self._size}")

@@ -186,7 +186,8 @@ class _Tables:
                 self._open[name] = self._environment.open_db(name, create=create)
             except lmdb.DbsFullError as error:
                 raise PlatformError(
-                    f"the online store has more than {_MAX_VIEWS} views", hint="give projects stores of their own: MLOPS_ONLINE"
+                    f"the online store '{self._environment.path()}' has no room for more than {_MAX_VIEWS} views",
+                    hint="set MLOPS_ONLINE to another folder for some of the projects",
                 ) from error
 
 

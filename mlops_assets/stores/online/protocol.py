@@ -115,7 +115,7 @@ class OnlineStore(Protocol):
         ...
 
     def state(self, view: str) -> ViewState | None:
-        """Return the state of a view; None when it was never written."""
+        """Return the state of a view; None when the store does not contain the view."""
         ...
 
     def views(self) -> list[str]:
@@ -132,6 +132,6 @@ def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema
     if state is not None and state.schema != schema:
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features
         raise PlatformError(
-            f"view '{view}' is in the online store with other features, the first that differs is '{differing[0][0]}'",
+            f"the online store has other features for view '{view}'; the first that differs is '{differing[0][0]}'",
             hint=f"materialise {graph_key(f'online/{view}')}, which rebuilds it",
         )

@@ -322,7 +322,7 @@ class _FixedPlan(_RecordPlan):
     def _replace_early_rows(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, present: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Replace each row that was not valid yet at its requested time by the earlier row that was valid."""
+        """Return the rows, each that was not yet valid at its requested time replaced by the earlier valid row, and which rows exist."""
         rows, present = rows.copy(), np.ones(len(rows), dtype=bool) if present is None else present
         for i in np.flatnonzero(early).tolist():
             record = records[i]

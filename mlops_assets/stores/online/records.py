@@ -279,7 +279,10 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
     if old == new:
         return new
     if old is not None and old[-ID_BYTES:] != schema.id:
-        raise PlatformError("a record in the online store has another schema than its view", hint="materialise it with full_rebuild=True")
+        raise PlatformError(
+            "a record in the online store has another schema than its view",
+            hint="materialise the view's online asset with full_rebuild=True",
+        )
     rows = {row[:2]: row for row in unpack_rows(old, schema)} if old is not None else {}
     rows |= {row[:2]: row for row in unpack_rows(new, schema)}
     merged: list[Row] = []

@@ -168,7 +168,8 @@ class RedisStore:
             remaining = again
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
         raise PlatformError(
-            f"view '{view}' cannot be written: other writers keep changing its records", hint="let fewer processes write at a time"
+            f"view '{view}' cannot be written: other writers keep changing its records",
+            hint="let fewer processes write to the view at the same time",
         )
 
     def _plan_swaps(

@@ -184,5 +184,5 @@ def _resolve_feature(feature: Features, as_known: bool, snapshot: int | None, ne
     if isinstance(feature, OnDemandFeatures):
         return feature.function
     raise DefinitionError(
-        f"features= holds a {type(feature).__name__}", hint="give feature views and on-demand features, the objects themselves"
+        f"features= contains a {type(feature).__name__}", hint="pass feature views and on-demand features themselves, not their names"
     )

@@ -94,10 +94,10 @@ def lookup(
 def _refuse_unready(view: FeatureView, online: OnlineStore) -> None:
     """Raise an error for a view that cannot be looked up online."""
     if not view.online:
-        raise DefinitionError(f"'{view.key}' is not online", hint=f"say online=True in the feature view '{view.name}', then materialise it")
+        raise DefinitionError(f"'{view.key}' is not online", hint=f"set online=True in the feature view '{view.name}', then materialise it")
     if view.pinned:
         raise DefinitionError(
-            f"'{view.key}' is pinned to version '{view.pinned}', the online store holds the current one",
+            f"'{view.key}' is pinned to version '{view.pinned}', but the online store contains only the current version",
             hint="read earlier versions with ml.training_frame",
         )
     if online.state(view.name) is None:
@@ -115,7 +115,7 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
     own = [f"{view.prefix}{view.name}_{end}" for end in (STATUS, AGE)]
     if existing := [name for name in (*view.renamed_features, *own) if name in rows.columns]:
         raise DataError(
-            f"'{view.key}' gives the column '{existing[0]}', which is there already",
+            f"'{view.key}' would add the column '{existing[0]}', which the entities already have",
             hint="look the view up with a prefix: view.renamed(...)",
         )
     reader = online.reader([Lookup(view.name, view.feature_names, view.ttl)])

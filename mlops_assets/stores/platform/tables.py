@@ -118,7 +118,7 @@ def _choose_partitions(table: str, partitions: str | Sequence[str], records: Map
     chosen = {partitions} if isinstance(partitions, str) else set(partitions)
     known = sorted(records.keys() - {""})
     if not chosen:
-        raise DefinitionError("ml.read_table was given no partition", hint="leave partitions= out for the whole table")
+        raise DefinitionError("ml.read_table was given no partition", hint="omit partitions= to read the whole table")
     if missing := sorted(chosen - set(known)):
         advice = f"it has {known[0]} to {known[-1]}" if known else "it is not partitioned" if records else "nothing was written yet"
         raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=nearest(missing[0], known) + advice)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED, PROMOTION, refusal
+from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED, PROMOTION, REJECTED, refusal
 from mlops_assets.errors import RegistryError
 from mlops_assets.stores.database import schema
 
@@ -26,22 +26,24 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     log = schema.alias_log
     moved = sa.select(log).filter_by(environment=environment, model=model, alias=alias).order_by(log.c.sequence.desc())
     last = connection.execute(moved).mappings().first()
-    cause = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
+    cause = f"; {last['actor']} moved the alias at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
     raise RegistryError(
-        f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, not {_version_text(expected)} as you saw it{cause}",
-        hint="read `mlops models history`, and decide again",
+        f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, but {_version_text(expected)} was expected{cause}",
+        hint=f"run `mlops models history {model}`, and decide again",
     )
 
 
 def refuse_state(kind: str, chosen: Version) -> None:
     """Raise RegistryError when the state of a version does not allow the alias to move to it."""
     if why := refusal(kind, chosen.state):
-        damage = f": {chosen.damage}" if chosen.state == DAMAGED else ""
+        damage = f" ({chosen.damage})" if chosen.state == DAMAGED else ""
+        cures = {
+            DAMAGED: "restore its artifacts and run this command again, or ",
+            REJECTED: f"if it is good after all, run `mlops models approve {chosen.model} {chosen.version} --approver NAME --reason WHY`; else ",
+        }
         raise RegistryError(
-            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}; {why}",
-            hint="restore its artifacts and run this command again, or choose another version: `mlops models list`"
-            if chosen.state == DAMAGED
-            else "choose another version: `mlops models list`",
+            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}, so {why}",
+            hint=f"{cures.get(chosen.state, '')}choose another version: `mlops models list {chosen.model}`",
         )
 
 
@@ -61,8 +63,10 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
     earlier = sorted({e["version"] for e in events} - {current.version})
     if number is None or number not in earlier:
         raise RegistryError(
-            f"version {'none' if number is None else number} of '{current.model}' was not champion in '{environment}' before version {current.version}",
-            hint=f"earlier champions are {', '.join(map(str, earlier)) or 'none'}",
+            f"'{current.model}' had no champion in '{environment}' before version {current.version}"
+            if number is None
+            else f"version {number} of '{current.model}' was not champion in '{environment}' before version {current.version}",
+            hint=f"name a version that was champion: {', '.join(map(str, earlier))}" if earlier else "there is nothing to roll back to",
         )
     return number
 
@@ -75,11 +79,11 @@ def copy_evidence(connection: sa.Connection, model: str, digest: str, source: st
     if not rows and not known:
         raise RegistryError(
             f"environment '{source}' has no evidence of candidate {digest[:12]} of '{model}'",
-            hint="name the environment in which it was trained and evaluated",
+            hint=f"instead of '{source}', name the environment in which the candidate was evaluated",
         )
     if missing := [{**row, "environment": target} for row in rows if row["gate"] not in known]:
         connection.execute(table.insert(), missing)
 
 
 def _version_text(version: int | None) -> str:
-    return "none" if version is None else f"version {version}"
+    return "no version" if version is None else f"version {version}"

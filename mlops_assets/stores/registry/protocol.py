@@ -9,7 +9,15 @@ from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
+    from mlops_assets.stores.registry.records import (
+        AliasEvent,
+        ApprovalDecision,
+        CandidateRecord,
+        DamageMark,
+        Evidence,
+        LiveEvidence,
+        Version,
+    )
 
 
 class Registry(Protocol):
@@ -64,7 +72,7 @@ class Registry(Protocol):
         """Record that the artifacts of a version are damaged, or that they are restored."""
         ...
 
-    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> ApprovalDecision:
         """Record the decision of a person about a version."""
         ...
 
@@ -84,7 +92,7 @@ class Registry(Protocol):
         """Return the evidence about one candidate."""
         ...
 
-    def approvals(self, model: str, version: int) -> list[Approval]:
+    def approvals(self, model: str, version: int) -> list[ApprovalDecision]:
         """Return every decision on a version, oldest first."""
         ...
 

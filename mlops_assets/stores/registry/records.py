@@ -163,7 +163,7 @@ class AliasEvent:
 
 
 @dataclass(frozen=True)
-class Approval:
+class ApprovalDecision:
     """The decision of a person about one version; the name of the person is self-declared."""
 
     model: str

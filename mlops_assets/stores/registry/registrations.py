@@ -12,7 +12,16 @@ from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.database import schema, sql
 from mlops_assets.stores.database.cached_statements import delete_rows, insert_if_new, insert_rows, upsert_row
 from mlops_assets.stores.registry import version_queries
-from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
+from mlops_assets.stores.registry.records import (
+    CANARY,
+    SHADOW,
+    ApprovalDecision,
+    CandidateRecord,
+    DamageMark,
+    Evidence,
+    LiveEvidence,
+    Version,
+)
 from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.names import validate_name
 
@@ -139,7 +148,7 @@ class Registrations:
             chosen = self._version(connection, model, version)
             if live.kind not in (SHADOW, CANARY) or live.digest != chosen.digest:
                 raise RegistryError(
-                    f"evidence of '{live.kind}' about {live.digest[:12]} is not about version {version} of '{model}', {chosen.digest[:12]}",
+                    f"evidence of '{live.kind}' is about candidate {live.digest[:12]}, but version {version} of '{model}' is candidate {chosen.digest[:12]}",
                     hint=f"give evidence of {SHADOW} or {CANARY} about exactly this version",
                 )
             row = self._evidence_row(model, live.evidence)
@@ -170,7 +179,7 @@ class Registrations:
                 row = {"model": model, "version": version, "mark": mark, "reason": reason, "at": sql.timestamp()}
                 connection.execute(schema.version_marks.insert().values(**row))
 
-    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> ApprovalDecision:
         """Record the decision of a person about exactly one version, in this environment; the last decision counts.
 
         Parameters
@@ -188,20 +197,23 @@ class Registrations:
             There is no such version, or the name or reason is empty.
         """
         if not approver.strip() or not reason.strip():
-            raise RegistryError(f"an approval of '{model}' version {version} needs a name and a reason", hint="say who decides, and why")
+            raise RegistryError(
+                f"an approval of '{model}' version {version} needs a name and a reason",
+                hint="pass the name of the person who decides, and why",
+            )
         with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
             row = {"model": model, "environment": self._environment, "version": version, "digest": chosen.digest, "approved": approved}
             row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.timestamp()}
             connection.execute(schema.approvals.insert().values(**row))
-            return Approval(**row | {"at": _parse_time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
+            return ApprovalDecision(**row | {"at": _parse_time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
 
     def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
         """Return the evidence about one candidate in this environment."""
         with self._database.read_transaction() as connection:
             return version_queries.evidence(connection, self._environment, model, digest)
 
-    def approvals(self, model: str, version: int) -> list[Approval]:
+    def approvals(self, model: str, version: int) -> list[ApprovalDecision]:
         """Return every decision on a version, oldest first."""
         with self._database.read_transaction() as connection:
             return version_queries.approvals(connection, model, version)

@@ -105,7 +105,7 @@ class SqlRegistry(Registrations):
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
                     f"version {number} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise approval/{model}, or run `mlops models approve {model} {number} --approver NAME --reason WHY`",
+                    hint=f"materialise {graph_key(f'approval/{model}')}, or run `mlops models approve {model} {number} --approver NAME --reason WHY`",
                 )
             refuse_state(PROMOTION, chosen)
             why = f"from {source}: {reason}" if source else reason
@@ -170,7 +170,7 @@ class SqlRegistry(Registrations):
                 return chosen
             refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current)
             refuse_state(CHALLENGE, chosen)
-            evidence = self._verify(connection, model, chosen.digest, gates, "challenger")
+            evidence = self._verify(connection, model, chosen.digest, gates, "the challenger")
             return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, evidence)
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
@@ -220,7 +220,7 @@ class SqlRegistry(Registrations):
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
                     f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the current champion",
-                    hint=f"materialise model/{model} again: the candidate is then compared with the current champion",
+                    hint=f"materialise {graph_key(f'model/{model}')} again, which compares the candidate with the current champion",
                 )
 
     def _move(  # noqa: PLR0913  (one row of the log)

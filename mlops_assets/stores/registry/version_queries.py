@@ -12,7 +12,7 @@ from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPI
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores.database import schema
 from mlops_assets.stores.database.cached_statements import select_rows
-from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, DamageMark, Evidence, Version
+from mlops_assets.stores.registry.records import AliasEvent, ApprovalDecision, CandidateRecord, DamageMark, Evidence, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -134,12 +134,12 @@ def evidence(connection: sa.Connection, environment: str, model: str, digest: st
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
 
 
-def approvals(connection: sa.Connection, model: str, number: int) -> list[Approval]:
+def approvals(connection: sa.Connection, model: str, number: int) -> list[ApprovalDecision]:
     """Return every decision on a version in every environment, oldest first."""
     table = schema.approvals
     rows = connection.execute(sa.select(table).filter_by(model=model, version=number).order_by(table.c.sequence)).mappings()
     omitted = ("sequence", "at")
-    return [Approval(**{k: v for k, v in row.items() if k not in omitted}, at=datetime.fromisoformat(row["at"])) for row in rows]
+    return [ApprovalDecision(**{k: v for k, v in row.items() if k not in omitted}, at=datetime.fromisoformat(row["at"])) for row in rows]
 
 
 def marks(connection: sa.Connection, model: str, number: int) -> list[DamageMark]:

@@ -84,7 +84,7 @@ def check_step(step: object, name: str) -> int:
     except TypeError:
         number = _MAX_STEP + 1
     if not -_MAX_STEP <= number <= _MAX_STEP:
-        raise DataError(f"metric '{name}' has no step {_shorten(step)}", hint="a step is a whole number of at most 63 bits")
+        raise DataError(f"metric '{name}' cannot have the step {_shorten(step)}", hint="a step is a whole number of at most 63 bits")
     return number
 
 
@@ -143,7 +143,7 @@ def _leaves_folder(name: str) -> bool:
 
 
 def _not_a_number(value: object, name: str) -> DataError:
-    return DataError(f"metric '{name}' has the value {_shorten(value)}, which is no number", hint="log a number; text belongs into a tag")
+    return DataError(f"metric '{name}' has the value {_shorten(value)}, which is not a number", hint="log a number; set a tag for text")
 
 
 def _shorten(value: object) -> str:

@@ -161,8 +161,8 @@ def test_a_missing_column_or_another_type_is_drift() -> None:
     X = pl.DataFrame({"x": np.arange(300.0), "b": [True, False, True] * 100, "s": ["a", "b", "c"] * 100})
     profile = stored(build_profile(X))
     found = columns(measure_drift(profile, X.select("s", pl.col("x").cast(pl.String), b=pl.lit("true"))))
-    assert found["x"].why == "its type is String, in the reference Float64"
-    assert found["b"].why == "its type is String, in the reference Boolean"
+    assert found["x"].why == "the column's type is String, but Float64 in the reference"
+    assert found["b"].why == "the column's type is String, but Boolean in the reference"
     assert all(found[name].severity == math.inf for name in ("x", "b"))
     assert not found["s"].drifted
     gone = measure_drift(profile, X.drop("b"))

@@ -75,7 +75,7 @@ def test_calibrations_are_stored_by_the_name_of_the_statistic() -> None:
     statistics = profile["columns"]["shop"]["calibration"]["statistics"]
     assert set(statistics) == {"ks", "wasserstein", "js", "null_rate"}
     assert len(statistics["js"]["strays"]) == 25
-    with pytest.raises(DataError, match="stored in format 3, this program knows 2"):
+    with pytest.raises(DataError, match="stored in format 3, but this program reads 2"):
         measure_drift(profile | {"format": 3}, window_of_stored())
 
 

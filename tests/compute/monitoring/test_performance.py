@@ -186,7 +186,7 @@ def test_duplicates() -> None:
     predictions, labels = window()
     again = report(predictions, pl.concat([labels, labels.head(5)]))
     assert (again.arrivals.repeated, again.arrivals.labelled) == (5, 600)
-    with pytest.raises(DataError, match=r"the labels give \{'id': 0\} (True|False) and (True|False)\nHint: a key has one label"):
+    with pytest.raises(DataError, match=r"the key \{'id': 0\} has several labels: (True|False) and (True|False)\nHint: keep one label"):
         report(predictions, pl.concat([labels, labels.head(1).with_columns(~pl.col("late"))]))
     twice = report(pl.concat([predictions, predictions.head(100)]), labels)
     assert (twice.arrivals.predicted, twice.arrivals.labelled) == (700, 700)  # each prediction counts
@@ -227,7 +227,7 @@ def test_numbers_are_measured_too() -> None:
     assert found.calibration.error == pytest.approx(1, abs=0.15)  # one too low, in the label's own unit
     missing = pl.DataFrame({"id": np.arange(500), "late": np.where(np.arange(500) < 300, truth, np.nan)})
     assert report(predictions, missing, Performance("r2", at_least=0.1)).arrivals.labelled == 300
-    with pytest.raises(DataError, match="a number is predicted and the labels are String"):
+    with pytest.raises(DataError, match="the predictions are numbers, but the labels are String"):
         report(predictions, pl.DataFrame({"id": np.arange(500), "late": ["x"] * 500}))
 
 
@@ -242,7 +242,7 @@ def test_several_classes_and_classes_of_several_types() -> None:
     binary, late = window()
     as_numbers = report(binary.with_columns(pl.col("__prediction").cast(pl.Int64)), late)
     assert as_numbers.metric("roc_auc") == report(binary, late).metric("roc_auc")
-    with pytest.raises(DataError, match="the predictions are Boolean and the labels String"):
+    with pytest.raises(DataError, match="the predictions are Boolean, but the labels are String"):
         report(binary, late.with_columns(pl.lit("x").alias("late")))
     # When every prediction is the same class, the classes of the estimator say which is the second.
     sure = binary.with_columns(prediction=False)

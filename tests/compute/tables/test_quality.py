@@ -192,7 +192,7 @@ def test_too_many_bad_rows_of_one_partition_refuse_the_write_and_say_which_and_w
     )
     allowed = quarantine_outcome(refused, [100, 100], windows(2), share=0.06, name="t")
     assert (allowed.passed, allowed.blocking) == (False, False)
-    assert allowed.message == "6 row(s) were set aside in 'quarantine/t': x: range: -9 to 9 (declared) (6)"
+    assert allowed.message == "6 row(s) were quarantined in 'quarantine/t': x: range: -9 to 9 (declared) (6)"
     assert "mlops quarantine replay t" in allowed.hint
     assert quarantine_outcome(refused.clear(), [100, 100], windows(2), share=0.05, name="t").passed
 

@@ -140,7 +140,7 @@ BAD = {
         pl.Series("f", [1.0, 2.5]),
         "column 'f' has type Float64, the feature is declared as int.*Int64",
     ),
-    "a naive time": ({"f": datetime}, pl.Series("f", [NOW.replace(tzinfo=None)] * 2), "declared as datetime.*which instant is meant"),
+    "a naive time": ({"f": datetime}, pl.Series("f", [NOW.replace(tzinfo=None)] * 2), "declared as datetime.*give it a time zone"),
     "a short embedding": (
         {"f": Annotated[list[float], 3]},
         pl.Series("f", [[1.0, 2.0, 3.0], [1.0, 2.0]]),

@@ -53,7 +53,7 @@ def test_a_view_whose_partitions_have_ended_never_alarms_unless_dagsters_own_pol
 
 
 def test_a_schedule_that_is_none_is_refused(platform) -> None:
-    with pytest.raises(ml.DefinitionError, match="'features/v' has freshness='daily', which is no cron schedule"):
+    with pytest.raises(ml.DefinitionError, match="'features/v' has freshness='daily', which is not a cron schedule"):
         policy(platform, freshness="daily")
 
 

@@ -159,7 +159,7 @@ def test_created_times_are_now_when_they_are_left_out_and_frames_are_rows(tmp_pa
     assert reader.lookup_one([("a",)], moment(datetime.now(UTC)) + 1)[0].values == (1.0,)
     assert project.push(pl.DataFrame([row("b", 1)]).to_pandas().assign(heard_at=before)).rows == 1
     assert project.push([]).rows == 0
-    with pytest.raises(DefinitionError, match="takes no pushed rows"):
+    with pytest.raises(DefinitionError, match="does not accept pushed rows"):
         ml.push(ml.ExternalDataset("other"), [])
 
 

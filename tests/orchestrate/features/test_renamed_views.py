@@ -179,7 +179,9 @@ def test_what_cannot_be_renamed_is_refused_with_the_fix() -> None:
     with pytest.raises(DefinitionError, match="has two join keys in the columns b, b"):
         two.renamed("x_", join_keys={"a": "b"})
     assert two.renamed("x_", join_keys={"a": "b", "b": "a"}).renamed_keys == ("b", "a")
-    with pytest.raises(DefinitionError, match="'features/weather' is given to build_definitions renamed\nHint: give the view itself"):
+    with pytest.raises(
+        DefinitionError, match="build_definitions was given a renamed view of 'features/weather'\nHint: pass the view itself"
+    ):
         ml.build_definitions([weather, origin])
     with pytest.raises(DefinitionError, match="two inputs named 'gusts'\nHint: .*renamed"):
         ml.build_definitions([weather, flights, at_airport, _examples(at_airport, at_airport)])

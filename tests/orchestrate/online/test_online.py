@@ -78,7 +78,9 @@ def test_a_view_that_says_online_goes_online_without_a_service(platform, run, mo
     assert [(row["sold"], row["status"]) for row in json.loads(shown.stdout)] == [(3.0, "FRESH")]
     refused = CliRunner().invoke(features, ["online", "other", "--entity", "shop=a"])
     assert refused.exception.message == "'features/other' is not online"
-    assert refused.exception.hint == "say online=True in the feature view 'other', then mlops run --select 'key:\"online/other_online\"'"
+    assert (
+        refused.exception.hint == "set online=True in the feature view 'other', then run `mlops run --select 'key:\"online/other_online\"'`"
+    )
 
 
 def test_only_changed_rows_go_online(at, run) -> None:

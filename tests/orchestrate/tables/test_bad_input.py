@@ -100,12 +100,12 @@ CASES = {
     "a time without a zone": (lambda: good(at=AT.dt.replace_time_zone(None)), "column 'at' has type Datetime(time_unit='us', time_zone=None), not a time in UTC", "replace_time_zone"),
     "pandas times with and without a zone": (
         lambda: pandas(at=pd.Series([datetime(2024, 1, 2, tzinfo=UTC)] * 4 + [datetime(2024, 1, 2)] * 20, dtype=object)),
-        "returned column 'at' whose row 5 is a time without a time zone (datetime.datetime(2024, 1, 2, 0, 0)), those before are a time with a time zone",
+        "returned column 'at' whose row 5 is a time without a time zone (datetime.datetime(2024, 1, 2, 0, 0)), but row 1 is a time with a time zone",
         "pd.to_datetime(frame['at'], utc=True)",
     ),
     "pandas text among numbers": (
         lambda: pandas(value=pd.Series([1] * 20 + ["two"] * 4, dtype=object)),
-        "returned column 'value' whose row 21 is text ('two'), those before are a whole number",
+        "returned column 'value' whose row 21 is text ('two'), but row 1 is a whole number",
         "pd.to_numeric(frame['value'])",
     ),
     "pandas bytes": (
@@ -132,9 +132,9 @@ CASES = {
     "a pandas frame after a filter": (lambda: pandas().iloc[[4, 5, 9]], "Index without a name, the first value is 4", ".reset_index(drop=True)"),
     "two pandas columns of one name": (lambda: pd.concat([pandas(), pandas()[["value"]]], axis=1), "returned two columns named 'value'", "rename one"),
     "two SQL columns of one name": (lambda: duckdb.sql("SELECT 1 AS a, 2 AS b, 3 AS a"), "returned two columns named 'a'", "rename one of them in SELECT"),
-    "a pandas column without a name": (lambda: pd.concat([pandas(), pd.Series([1] * 24)], axis=1), "returned a column named 0, which is no text", "name every"),
+    "a pandas column without a name": (lambda: pd.concat([pandas(), pd.Series([1] * 24)], axis=1), "returned a column named 0, which is not text", "name every"),
     "a renamed column": (lambda: good().rename({"reading": "readings"}), "column 'reading' is missing", "did you mean 'readings'?"),
-    "an empty partition": (lambda: good().clear(), "partition '2024-01-02' has no row", "say allow_empty=True"),
+    "an empty partition": (lambda: good().clear(), "partition '2024-01-02' has no row", "set allow_empty=True"),
     "a time of day": (lambda: good(opens=AT.dt.time()), "column 'opens' has type Time, which the lake cannot hold", "pl.col('opens').cast(pl.String)"),
     "a list of durations": (
         lambda: good(waits=pl.concat_list(AT - AT)),
@@ -148,7 +148,7 @@ CASES = {
         "the key {'reading': 'same'} is on 24 rows",
         "deduplicate",
     ),
-    "text with a NUL": (lambda: good(meter=pl.lit("a\x00b")), "column 'meter' holds text with a NUL character", "strip it"),
+    "text with a NUL": (lambda: good(meter=pl.lit("a\x00b")), "column 'meter' holds text with a NUL character", "remove it"),
     "no frame": (lambda: 7, "returned int, not a frame", "return a polars, pandas or DuckDB frame"),
 }  # fmt: skip
 
@@ -387,7 +387,7 @@ def test_a_file_read_for_two_partitions_warns_of_the_keys_that_both_have(given, 
         "24 key(s) of partition(s) '2024-01-03' are in other partitions as well; the first: {'reading': '1-0'}, also at 2024-01-02"
         in found.description
     )
-    assert "was a file read twice?" in found.description
+    assert "if a file was read twice" in found.description
     given.rows = good(reading="new-" + pl.col("reading"), at=AT + timedelta(days=1))
     again = given.runner(READINGS, partitions="2024-01-03")
     assert next(e for e in again.get_asset_check_evaluations() if e.check_name == "key_across_partitions").passed

@@ -37,7 +37,7 @@ def made(run, platform, rows: pl.DataFrame, **declared):
 def test_the_row_that_is_declared_counts_and_the_others_are_counted(run, platform, declared, kept) -> None:
     result = made(run, platform, ROWS, **declared)("dataset/orders")
     assert open_stores(platform).lake.read("dataset/orders").sort("id")["x"].to_list() == kept
-    assert metadata(result, "dataset/orders")["duplicates"].startswith("2 of 4 rows left out: the ")
+    assert metadata(result, "dataset/orders")["duplicates"].startswith("2 of 4 rows dropped: only the ")
 
 
 def test_without_a_declaration_a_key_twice_is_refused_and_a_null_key_is_in_any_case(run, platform) -> None:

@@ -136,7 +136,7 @@ def test_the_other_rows_are_judged_and_the_share_is_shown(world) -> None:
 
 def test_a_version_that_predicts_another_type_says_so_and_nothing_is_lost(world) -> None:
     told = metadata(world.promotion, "champion/level")["predictions change"]
-    assert told.startswith("it predicts String, the version before it Float64; in tables of predictions its rows have columns of their own")
+    assert told.startswith("it predicts String, but the previous version Float64; tables of predictions store its rows in new columns")
     table, old = world.table("scores"), world.before["scores"]
     assert table[:ROWS].select(old.columns).equals(old)
     new = table[ROWS:]
@@ -157,9 +157,9 @@ def test_promote_and_rollback_say_that_predictions_change(world, monkeypatch) ->
     monkeypatch.setattr(models, "load", lambda _: loaded)
     monkeypatch.setenv("DAGSTER_HOME", "")
     back = CliRunner().invoke(models.models, ["rollback", "level", "--reason", "complaints"], catch_exceptions=False)
-    assert "champion of level: version 1\nnote: it predicts Float64, the version before it String" in back.output
+    assert "champion of level: version 1\nnote: it predicts Float64, but the previous version String" in back.output
     again = CliRunner().invoke(models.models, ["promote", "level", "--version", "2", "--reason", "mended"], catch_exceptions=False)
-    assert "champion of level: version 2\nnote: it predicts String, the version before it Float64" in again.output
+    assert "champion of level: version 2\nnote: it predicts String, but the previous version Float64" in again.output
     same = CliRunner().invoke(models.models, ["promote", "level", "--version", "2", "--reason", "again"], catch_exceptions=False)
     assert "note" not in same.output
     with dg.DagsterInstance.from_config(f"{world.platform.home}/dagster") as instance:

@@ -52,7 +52,7 @@ def test_bad_rows_are_set_aside_with_their_reason_and_the_good_ones_committed(ru
     assert refused["run_id"].unique().to_list() == [result.run_id]
     found = check(result, "no_quarantined_rows")
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert "2 row(s) were set aside in 'quarantine/readings'" in found.description
+    assert "2 row(s) were quarantined in 'quarantine/readings'" in found.description
     assert "mlops quarantine replay readings" in found.description
     assert json.loads(found.metadata["by reason"].value) == {
         "meter: isin(['north', 'south', 'east'])": 1,
@@ -193,7 +193,7 @@ def test_declarations_that_cannot_work_are_refused(platform, world) -> None:
         ml.dataset(quarantine=1.5)(_named("x"))
     with pytest.raises(ml.DefinitionError, match="quality names the column 'valu', which its schema Reading lacks"):
         meters.nouns(world, quality=ml.Quality(nulls={"valu": 0.1}))
-    with pytest.raises(ml.DefinitionError, match="external dataset 'x' would learn its quality limits"):
+    with pytest.raises(ml.DefinitionError, match="external dataset 'x' cannot learn its quality limits"):
         ml.ExternalDataset("x", partitions=meters.DAILY, event_timestamp="at", quality=ml.Quality(learn_from=3))
 
 
@@ -225,7 +225,7 @@ def test_a_refused_write_says_that_nothing_was_set_aside(run, platform) -> None:
     (said,) = [e.description for e in result.get_asset_check_evaluations() if e.check_name == "no_quarantined_rows"]
     assert said.startswith("1 row(s) break a rule on rows: ")
     assert "nothing was written or set aside" in said
-    assert "were set aside" not in said
+    assert "were quarantined" not in said
     assert records(platform, "quarantine/numbers") == {}
 
 

@@ -94,5 +94,5 @@ def test_another_definition_asks_for_new_evidence(project) -> None:
 
 
 def test_what_is_no_gate_is_refused_where_it_is_declared() -> None:
-    with pytest.raises(DefinitionError, match="a str in gates= is no gate"):
+    with pytest.raises(DefinitionError, match="a str in gates= is not a gate"):
         ml.model(training_set=shop.examples, metrics=["roc_auc"], gates=["roc_auc"])(shop.buyer.function.function)

@@ -80,5 +80,5 @@ def test_predictions_that_are_all_the_same_are_refused_with_their_number(project
 
 
 def test_a_slice_column_must_be_measured(project) -> None:
-    with pytest.raises(DefinitionError, match="judges a slice of 'shop'.*\n.*add 'shop' to slices="):
+    with pytest.raises(DefinitionError, match="judges slices of 'shop'.*\n.*add 'shop' to slices="):
         project(model(ml.Gate("roc_auc", at_least=0.6, slice="shop"), slices=()))

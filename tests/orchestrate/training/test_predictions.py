@@ -102,7 +102,7 @@ def test_the_probe_stores_predictions_and_probabilities_and_both_are_compared(wo
     assert manifest["probe_labels"] != (estimator.predict_proba(probe)[:, 1] > 0.5).tolist()
     assert "predicts_likeliest" not in manifest
     other = manifest | {"probe_labels": [not label for label in manifest["probe_labels"]]}
-    with pytest.raises(ArtifactError, match="predicts otherwise than when it was stored"):
+    with pytest.raises(ArtifactError, match="predicts differently from when it was stored"):
         unpack(at.artifacts, at.artifacts.put(json.dumps(other).encode()))
 
 

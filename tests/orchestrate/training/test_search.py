@@ -97,8 +97,14 @@ def test_a_search_without_any_value_fails_and_says_where_to_look(run, platform, 
 @pytest.mark.parametrize(
     ("search", "why"),
     [
-        (ml.Search({"c": (1.0,)}), "searches 'c', which is no field of its configuration\nHint: (did you mean 'C'\\? )?it has C, penalty"),
-        (ml.Search({"C": (1.0,)}, metric="accuracy"), "searches by 'accuracy'\nHint: name one of its metrics: roc_auc, neg_log_loss"),
+        (
+            ml.Search({"c": (1.0,)}),
+            "searches 'c', which is not a field of its configuration\nHint: (did you mean 'C'\\? )?it has C, penalty",
+        ),
+        (
+            ml.Search({"C": (1.0,)}, metric="accuracy"),
+            "searches by 'accuracy', which is not a metric of the model\nHint: name one of its metrics: roc_auc, neg_log_loss",
+        ),
     ],
 )
 def test_a_search_of_what_the_model_has_not_is_refused(search, why, tmp_path) -> None:

@@ -200,7 +200,7 @@ def test_the_revision_of_the_database(tmp_path) -> None:
         connection.execute("UPDATE mlops_revision SET version_num = '9999'")
     connection.close()
     with open_memory_instance() as instance:
-        assert "revision 9999, this program knows" in ill(Installation(platform, [], instance))["database"]
+        assert "revision 9999, but this program knows" in ill(Installation(platform, [], instance))["database"]
 
 
 def test_a_database_that_is_broken(tmp_path) -> None:

@@ -300,7 +300,7 @@ def test_without_yes_the_command_only_says_what_it_would_do(made, platform) -> N
     shown = mlops(Path(platform.home), *command)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "training_set/returns: 14 row(s) to erase" in shown.stdout
-    assert "nothing was changed; say --yes to erase" in shown.stdout
+    assert "nothing was changed; pass --yes to erase" in shown.stdout
     assert open_stores(platform).lake.read("dataset/orders").filter(customer=VICTIM).height == 14
     assert open_erasure_log(platform.registry).list() == []
     wrong = mlops(Path(platform.home), "features", "erase", "--entity", "customer", "--reason", "x")

@@ -143,10 +143,10 @@ def test_the_number_that_stands_for_a_missing_one_is_kept_though_no_probe_row_ha
 @pytest.mark.parametrize(
     ("fitted", "why"),
     [
-        (LogisticRegression(), "a LogisticRegression has no file of its own library"),
+        (LogisticRegression(), "a LogisticRegression cannot be stored in its own library's file"),
         (
             lightgbm.LGBMRegressor(**LGBM, objective=lambda y, p: (p - y, np.ones_like(y))),
-            "a LGBMRegressor with an objective of your own has no file",
+            "a LGBMRegressor with an objective of your own cannot be stored",
         ),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_conversion_that_would_predict_otherwise_is_refused_with_its_place(art
     forest = RandomForestClassifier(5, random_state=0).fit(NARROW, Y)
     assert "nulls, extremes or unseen" in describe_format(kept(artifacts, forest, NARROW, "onnx")[1])
     boosted = lightgbm.LGBMClassifier(**LGBM).fit(NUMBERS.to_numpy(), Y)
-    assert describe_format(kept(artifacts, boosted, NUMBERS, "onnx")[1]).startswith("lightgbm (not onnx: it cannot be converted")
+    assert describe_format(kept(artifacts, boosted, NUMBERS, "onnx")[1]).startswith("lightgbm (not onnx: the model cannot be converted")
     # Without the mended thresholds the converter puts numbers between a threshold and its rounding on the wrong side.
     narrow = HistGradientBoostingClassifier(max_iter=15).fit(NARROW, Y)
     monkeypatch.setattr(onnx, "_round_thresholds_down", lambda *_: None)
@@ -254,7 +254,7 @@ def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
         file.chmod(0o644)
         file.write_bytes(bytes([*whole[:40], whole[40] ^ 1, *whole[41:]]))
         assert find_damage(artifacts, manifest).startswith(f"{part}: ")
-        with pytest.raises(ArtifactError, match="holds other bytes"):
+        with pytest.raises(ArtifactError, match="was changed after it was stored"):
             unpack(artifacts, manifest)
         file.write_bytes(whole)
     assert unpack(artifacts, manifest)
@@ -267,7 +267,9 @@ def test_other_library_versions_are_named_when_a_model_predicts_otherwise(artifa
     ]
     unpack(artifacts, manifest)  # it predicts as it did: whoever loads it warns
     other = [[0.5, 0.5]] * 64
-    with pytest.raises(ArtifactError, match=r"predicts otherwise than when it was stored: it was trained with scikit-learn 0\.1 then, \d"):
+    with pytest.raises(
+        ArtifactError, match=r"predicts differently from when it was stored: it was trained with scikit-learn 0\.1 then, \d"
+    ):
         unpack(artifacts, replaced(artifacts, manifest, probe_predictions=other))
 
 

@@ -52,7 +52,7 @@ def test_one_flipped_bit_anywhere_is_found_and_named(stored, part) -> None:
     data[3] ^= 4
     file.chmod(0o644)
     file.write_bytes(bytes(data))
-    assert find_damage(artifacts, manifest).startswith(f"{part}: artifact {sha256} holds other bytes")
+    assert find_damage(artifacts, manifest).startswith(f"{part}: artifact {sha256} was changed after it was stored")
     file.unlink()
     assert f"artifact {sha256} is missing" in find_damage(artifacts, manifest)
 

@@ -72,7 +72,7 @@ def test_a_feature_named_like_a_numbered_column_keeps_its_place() -> None:
 
 
 def test_a_change_is_described_in_words() -> None:
-    assert describe_changed_kind(FLAG, WORD) == "it predicts String, the version before it Boolean"
+    assert describe_changed_kind(FLAG, WORD) == "it predicts String, but the previous version Boolean"
     assert describe_changed_kind(WORD, PredictionKind("String", ("no", "yes", "perhaps"))).startswith(
         "it predicts the classes no, yes, perhaps"
     )

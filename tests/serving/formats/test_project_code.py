@@ -98,7 +98,7 @@ def test_a_changed_transformer_is_named_with_its_line(code, change) -> None:
 def test_a_class_that_is_gone_is_named(code) -> None:
     artifacts, stored = code.store(importlib.import_module("ratios").Ratio())
     code.write(RATIOS.replace("class Ratio", "class Share"), NUMBERS)
-    with pytest.raises(ArtifactError, match=r"ratios\.Ratio does not exist any more") as refused:
+    with pytest.raises(ArtifactError, match=r"ratios\.Ratio no longer exists") as refused:
         unpack(artifacts, stored, TRUSTED)
     assert "the project's own code has changed" in refused.value.hint
 

@@ -155,7 +155,7 @@ def test_a_lambda_is_refused_with_a_hint_that_can_be_followed() -> None:
 
     for function in (lambda values: values, local):
         pipeline = make_pipeline(FunctionTransformer(function), LINE).fit(X, Y)
-        with pytest.raises(ArtifactError, match="no program can find by its name\nHint: move it to a named function in a module"):
+        with pytest.raises(ArtifactError, match="cannot be imported by its name\nHint: move it to a named function in a module"):
             back(pipeline)
     named = make_pipeline(FunctionTransformer(squares), LINE).fit(X, Y)
     with pytest.raises(ArtifactError, match=r"trusted_types=\['tests.serving.formats.test_trusted_types.squares'\]"):
@@ -180,7 +180,7 @@ def test_trusted_types_and_lambdas_are_checked_before_anything_is_trained() -> N
     def trains(train):
         return make_pipeline(FunctionTransformer(lambda values: values), LINE).fit(train.X, train.y)
 
-    with pytest.raises(ArtifactError, match=r"'model/m' gives a lambda to FunctionTransformer in line \d+"):
+    with pytest.raises(ArtifactError, match=r"'model/m' passes a lambda to FunctionTransformer in line \d+"):
         refuse_lambdas(trains, "'model/m'")
     refuse_lambdas(squares, "'model/m'")
 
@@ -207,4 +207,4 @@ def test_a_threshold_over_a_grid_search_needs_nothing_and_a_lambda_costs_no_trai
 
     runner = Runner(ml.build_definitions([things, learned, meta, nameless], platform=platform), instance)
     runner("dataset/things", "training_set/learned", "model/meta", "version/meta", "champion/meta")
-    assert "gives a lambda to FunctionTransformer" in runner.error("model/nameless")
+    assert "passes a lambda to FunctionTransformer" in runner.error("model/nameless")

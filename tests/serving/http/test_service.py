@@ -202,7 +202,7 @@ def test_a_corrupted_version_never_takes_traffic_and_the_problem_is_reported(sta
     assert {(s.status, s.reply["version"]) for s in sent} == {(200, 1)}
     assert f"version {bad} cannot be loaded: artifact" in now(stage).problem
     assert [w.pid for w in now(stage).workers if w.running] == [w.pid for w in running.workers]
-    with pytest.raises(ServiceError, match=f"does not answer with version {bad}: .*holds other bytes"):
+    with pytest.raises(ServiceError, match=f"does not answer with version {bad}: .*was changed after it was stored"):
         start(stage.spec())
     os.kill(running.workers[0].pid, signal.SIGKILL)  # who comes back has the old version too
     wait_for(lambda: all_answer(stage, 1) and now(stage).workers[0].pid != running.workers[0].pid)
@@ -346,7 +346,7 @@ def test_a_log_that_cannot_be_written_is_reported(cold) -> None:
 
 def test_a_first_version_that_cannot_be_loaded_is_reported(cold) -> None:
     cold.corrupt(1)
-    with pytest.raises(ServiceError, match="does not answer with version 1: .*holds other bytes"):
+    with pytest.raises(ServiceError, match="does not answer with version 1: .*was changed after it was stored"):
         start(cold.spec(workers=1))
     assert status(cold.spec().home, "lateness_api").running is False
 

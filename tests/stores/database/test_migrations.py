@@ -114,7 +114,7 @@ def test_a_newer_database_is_refused_and_left_alone(url) -> None:
     made = Database(url)
     with made.write_transaction() as connection:
         connection.execute(migrations.REVISION_TABLE.update().values(version_num="9999"))
-    with pytest.raises(PlatformError, match=r"revision 9999, this program knows 0001 to 0002[^$]*Hint: upgrade"):
+    with pytest.raises(PlatformError, match=r"revision 9999, but this program knows 0001 to 0002[^$]*Hint: upgrade"):
         Database(url)
     with made.write_transaction() as connection:
         assert connection.execute(sa.select(migrations.REVISION_TABLE.c.version_num)).scalar() == "9999"

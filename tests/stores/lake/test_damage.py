@@ -127,7 +127,7 @@ def test_an_unreadable_table_says_so_also_where_nothing_is_compared(lake) -> Non
 
 
 def test_columns_that_came_later_or_do_not_count_are_no_damage(lake) -> None:
-    lake.write(TABLE, rows(2).with_columns(extra=pl.lit("x")), [PARTS[2]], event_timestamp="at", key=["id"], unhashed=["value"])
+    lake.write(TABLE, rows(2).with_columns(extra=pl.lit("x")), [PARTS[2]], event_timestamp="at", key=["id"], unhashed_columns=["value"])
     assert read(lake).height == 15_000
     lake.write(TABLE, rows(0).with_columns(extra=pl.lit(None)), [PARTS[0]], event_timestamp="at", key=["id"])
     assert read(lake)["extra"].null_count() == 10_000

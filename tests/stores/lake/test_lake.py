@@ -68,8 +68,8 @@ def test_other_inputs_of_the_same_rows_are_recorded_without_rewriting(lake) -> N
 
 def test_columns_that_do_not_count_do_not_change_the_hash(lake) -> None:
     with_run = [rows(0).with_columns(run_id=pl.lit(name)) for name in ("one", "two")]
-    write(lake, with_run[0], [part(0)], unhashed=["run_id"])
-    assert write(lake, with_run[1], [part(0)], unhashed=["run_id"]).changed == ()
+    write(lake, with_run[0], [part(0)], unhashed_columns=["run_id"])
+    assert write(lake, with_run[1], [part(0)], unhashed_columns=["run_id"]).changed == ()
 
 
 def test_a_snapshot_shows_every_table_as_it_was(lake) -> None:

@@ -94,7 +94,7 @@ def test_what_cannot_be_looked_up_is_named(platform) -> None:
         ml.lookup(view("other"), entity, platform=platform)
     with pytest.raises(ml.DataError, match=r"lack the join key 'carrier'.*\n.*they have code"):
         ml.lookup(view(), {"code": "UA"}, platform=platform)
-    with pytest.raises(ml.DataError, match="gives the column 'codes', which is there already"):
+    with pytest.raises(ml.DataError, match="would add the column 'codes', which the entities already have"):
         ml.lookup([view(), view()], entity, platform=platform)
     with pytest.raises(ml.DataError, match="names no time zone"):
         ml.lookup(view(), entity, at=NOW.replace(tzinfo=None), platform=platform)

@@ -177,7 +177,7 @@ def test_values_that_cannot_be_are_refused(tmp_path) -> None:
             with pytest.raises(DataError, match="metric 'a' has the value"):
                 ml.runs.log_metric("a", value)
         for step in (1.5, 2**63, "1"):
-            with pytest.raises(DataError, match="metric 'a' has no step"):
+            with pytest.raises(DataError, match="metric 'a' cannot have the step"):
                 ml.runs.log_metric("a", 1, step=step)
         with pytest.raises(DataError, match="parameter 'p' has the value"):
             ml.runs.log_params({"p": "a\0b"})

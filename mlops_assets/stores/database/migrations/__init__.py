@@ -58,7 +58,7 @@ def refuse_newer(revision: str) -> None:
     known = [path.stem.split("_")[0] for path in sorted((_HERE / "versions").glob("[0-9]*.py"))]
     if revision not in known:
         raise PlatformError(
-            f"the registry's database has revision {revision}, this program knows {known[0]} to {known[-1]}",
+            f"the registry's database has revision {revision}, but this program knows {known[0]} to {known[-1]}",
             hint="upgrade mlops_assets: an older program cannot read what a newer one has written",
         )
 

@@ -37,7 +37,8 @@ def arrive(world: Shop, day: int) -> None:
 
 def test_green_on_real_traffic_red_on_a_wrong_value_patient_with_late_data(world) -> None:
     world.turn(growing=1)
-    world.begin(3)
+    world.train(3)
+    world.serve()
     arrive(world, 3)
     world.run("online/crowds")
     passed, facts, _, _ = skew(serve(world, 3))

@@ -38,8 +38,8 @@ class Shop:
         self.instance = instance
         self.at = open_stores(self.platform)
 
-    def train(self) -> None:
-        self.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+    def train(self, days: int) -> None:
+        self.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(days - 1)}")
         self.run(*shop.TRAIN)
 
     def serve(self) -> None:
@@ -81,7 +81,7 @@ def template(tmp_path_factory) -> Iterator[Shop]:
     with pytest.MonkeyPatch.context() as patch, open_memory_instance() as instance:
         patch.setenv("SHOP_WORLD", "")
         made = Shop(tmp_path_factory.mktemp("template"), instance)
-        made.train()
+        made.train(5)
         yield made
 
 

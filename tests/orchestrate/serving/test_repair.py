@@ -30,7 +30,8 @@ def tick(world: Shop):
 
 def test_a_killed_supervisor_is_repaired_and_a_stopped_service_is_not(world) -> None:
     assert "shop_api was never started" in tick(world).skip_message
-    world.begin(5)
+    world.train(5)
+    world.serve()
     assert "2 workers answer with version 1" in tick(world).skip_message
     file = Path(world.platform.home) / "services" / SERVICE / "supervisor.json"
     dead = psutil.Process(json.loads(file.read_text())["pid"])

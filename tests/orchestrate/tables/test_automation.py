@@ -1,6 +1,10 @@
 """Derived assets follow recorded facts: stepped tick by tick."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -8,7 +12,9 @@ import pytest
 from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, records
+from tests.memory_instance import open_memory_instance
 from tests.projects import visits as project
 
 FOLLOWERS = ("dataset/shares", "features/shop_shares", project.PREDICTIONS)
@@ -17,10 +23,10 @@ FOLLOWERS = ("dataset/shares", "features/shop_shares", project.PREDICTIONS)
 class Ticks:
     """Evaluates every condition as the daemon would, and runs what was asked for."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, like: "Ticks | None" = None) -> None:
         self.runner = runner
-        self.cursor = None
-        self.time = datetime.now(UTC)
+        self.cursor = like and like.cursor
+        self.time = max(datetime.now(UTC), like.time) if like else datetime.now(UTC)
 
     def tick(self) -> dict[str, list[str]]:
         self.time += timedelta(seconds=30)
@@ -63,12 +69,46 @@ def world() -> project.World:
     return project.World()
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Iterator[tuple[Path, Ticks]]:
+    """A home with twenty days made, and its ticks."""
+    home = tmp_path_factory.mktemp("begun") / "home"
+    with open_memory_instance() as instance:
+        found = Ticks(Runner(project.build(Platform.at(home), project.World()), instance))
+        found.runner("dataset/visits", partitions="2024-01-01...2024-01-20")
+        yield home, found
+
+
+@pytest.fixture(scope="module")
+def settled(begun, tmp_path_factory) -> Iterator[tuple[Path, Ticks]]:
+    """A home with a champion, and everything settled."""
+    home = tmp_path_factory.mktemp("settled") / "home"
+    with continued(begun, Platform.at(home), project.World()) as found:
+        found.settle()
+        found.runner(*project.TRAIN)
+        found.settle()
+        yield home, found
+
+
+@contextmanager
+def continued(made: tuple[Path, Ticks], platform: Platform, world: project.World) -> Iterator[Ticks]:
+    """Continue from a copy of what is made."""
+    home, ticks = made
+    shutil.copytree(home, platform.home)
+    with open_memory_instance(like=ticks.runner.instance) as instance:
+        yield Ticks(Runner(project.build(platform, world), instance), like=ticks)
+
+
 @pytest.fixture
-def ticks(run, platform, world) -> Ticks:
-    """Twenty days made, a champion, everything settled."""
-    found = Ticks(run(project.build(platform, world)))
-    found.runner("dataset/visits", partitions="2024-01-01...2024-01-20")
-    return found
+def ticks(begun, platform, world) -> Iterator[Ticks]:
+    with continued(begun, platform, world) as found:
+        yield found
+
+
+@pytest.fixture
+def trained(settled, platform, world) -> Iterator[Ticks]:
+    with continued(settled, platform, world) as found:
+        yield found
 
 
 def days(first: int, last: int | None = None) -> list[str]:
@@ -86,41 +126,32 @@ def test_a_first_start_on_missing_days_asks_for_all_of_them_once(ticks, platform
     assert ticks.tick() == {}
 
 
-def trained(ticks) -> Ticks:
-    ticks.settle()
-    ticks.runner(*project.TRAIN)
-    ticks.settle()
-    return ticks
-
-
-def test_new_late_and_rewritten_days_move_exactly_what_is_made_from_them(ticks, world) -> None:
-    trained(ticks)
-    ticks.runner("dataset/visits", partitions="2024-01-21")
-    assert ticks.settle() == {
+def test_new_late_and_rewritten_days_move_exactly_what_is_made_from_them(trained, world) -> None:
+    trained.runner("dataset/visits", partitions="2024-01-21")
+    assert trained.settle() == {
         "dataset/shares": days(22),
         "features/shop_shares": days(22),
         project.PREDICTIONS: days(21),
     }
-    ticks.runner("dataset/visits", partitions="2024-01-24")  # two days are skipped, and come late
-    ticks.settle()
-    ticks.runner("dataset/visits", partitions="2024-01-23")
-    late = ticks.settle()
+    trained.runner("dataset/visits", partitions="2024-01-24")  # two days are skipped, and come late
+    trained.settle()
+    trained.runner("dataset/visits", partitions="2024-01-23")
+    late = trained.settle()
     assert late["dataset/shares"] == days(24, 25)
     assert late[project.PREDICTIONS] == days(24)  # the features of the 23rd still wait for the 22nd
     world.changed = frozenset({"4-1"})
-    ticks.runner("dataset/visits", partitions="2024-01-05")
-    rewritten = ticks.settle()
+    trained.runner("dataset/visits", partitions="2024-01-05")
+    rewritten = trained.settle()
     assert rewritten["dataset/shares"] == days(6, 8) == rewritten["features/shop_shares"]
     assert rewritten[project.PREDICTIONS] == days(5, 10)  # its own rows, and those whose ttl reaches a changed feature
-    ticks.runner("dataset/visits", partitions="2024-01-05")  # unchanged: nothing follows
-    assert ticks.settle() == {}
+    trained.runner("dataset/visits", partitions="2024-01-05")  # unchanged: nothing follows
+    assert trained.settle() == {}
 
 
-def test_a_new_champion_asks_for_no_prediction_again(ticks, platform) -> None:
-    trained(ticks)
-    ticks.runner("training_set/examples", "model/buys", "version/buys", "champion/buys", config={"model__buys_candidate": {"C": 0.5}})
+def test_a_new_champion_asks_for_no_prediction_again(trained, platform) -> None:
+    trained.runner("training_set/examples", "model/buys", "version/buys", "champion/buys", config={"model__buys_candidate": {"C": 0.5}})
     assert open_stores(platform).registry.versions("buys")[-1].state == "champion"
-    assert ticks.settle() == {}
+    assert trained.settle() == {}
 
 
 def test_nothing_ran_so_it_is_asked_again_and_a_restart_forgets_nothing(ticks) -> None:

@@ -14,6 +14,7 @@ from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.charts import reliability
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION
+from mlops_assets.compute.training.resampling import MAX_RESAMPLED_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,7 +143,8 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     )
     words = (
         f"scikit-learn scorers on {evaluation.rows:,} holdout rows; greater is better. "
-        f"The intervals are over {method}: Student's t for means and for the AUC of many rows, else the bootstrap. They do not include the variance of training."
+        f"The intervals are over {method}: Student's t for means and, of more than {MAX_RESAMPLED_ROWS:,} rows, for the linear form of metrics that have one "
+        "(ROC AUC, R², RMSE, F1, Jaccard, precision, recall, balanced accuracy); else the bootstrap. They do not include the variance of training."
     )
     return Section(
         "Metrics",

@@ -4,8 +4,8 @@ Where a metric is a mean over rows, the interval is Student's t interval of the 
 resampled 1,000 times: the same rows are drawn with replacement for both models, and percentiles of the differences give the interval
 (B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). A draw is an array of row counts, and a vectorised
 metric evaluates many draws at once. A vectorised metric is used only if it agrees with scikit-learn's scorer. Without a vectorised
-metric, the scorer is called for each of fewer draws. The area under the ROC curve of many rows is not resampled: it is linearized to a
-mean over rows.
+metric, the scorer is called for each of fewer draws. Ratios and roots of means and the area under the ROC curve of many rows are not
+resampled: they are linearized to a mean over rows.
 
 Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows. The interval is
 widened for the number of blocks: Student's quantile replaces the normal one. See ``compute/time_blocks.py`` for the length of a block.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.training.responses import CachedPredictor
 
 _MAX_CLASSES = 10
-_MIN_CLASS_ROWS = 1_000  # of either class, for a linear form of the area under the ROC curve
+_MIN_CLASS_ROWS = 1_000  # of each class, or on either side of a ratio, for a linear form
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,12 @@ _ROW_SCORES: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]] =
 
 def _rmse_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric:
     squares = _residuals(model, chosen, y) ** 2
-    return CountedMetric(lambda counts: -np.sqrt(counts @ squares / counts.sum(axis=1)))
+
+    def linearize() -> np.ndarray | None:
+        root = math.sqrt(squares.mean())
+        return -(squares + root**2) / (2 * root) if root > 0 else None
+
+    return CountedMetric(lambda counts: -np.sqrt(counts @ squares / counts.sum(axis=1)), linearize=linearize)
 
 
 def _r2_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric:
@@ -111,7 +117,11 @@ def _r2_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Count
         spread = second - first**2 / counts.sum(axis=1)
         return np.where(spread > 0, 1 - left / spread, np.nan)
 
-    return CountedMetric(measure)
+    def linearize() -> np.ndarray | None:
+        left, _, spread = columns.mean(axis=0)
+        return 1 - errors**2 / spread + left * (middle**2 - spread) / spread**2 if spread > 0 else None
+
+    return CountedMetric(measure, linearize=linearize)
 
 
 def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
@@ -179,9 +189,22 @@ def _confusion_form(
             bottom = below(*cells)
             return np.where(bottom > 0, above(*cells) / np.where(bottom > 0, bottom, 1), 0.0)
 
-        return CountedMetric(measure)
+        return CountedMetric(measure, linearize=lambda: _linearize_ratio(above(*columns.T), below(*columns.T)))
 
     return make
+
+
+def _linearize_ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray | None:
+    """Return values of rows whose mean is ``sum(above) / sum(below)``, from its first derivatives; None near 0 and 1 of few rows.
+
+    References
+    ----------
+    Cochran, *Sampling Techniques*, 1977, section 2.11.
+    """
+    top, bottom = float(above.sum()), float(below.sum())
+    if min(top, bottom - top) < _MIN_CLASS_ROWS:
+        return None
+    return top / bottom + (above - below * (top / bottom)) * (len(above) / bottom)
 
 
 def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
@@ -196,7 +219,12 @@ def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.nd
         shares = np.where(there > 0, hits / np.where(there > 0, there, 1), np.nan)
         return np.nanmean(shares, axis=1)  # type: ignore[no-any-return]
 
-    return CountedMetric(measure)
+    def linearize() -> np.ndarray | None:
+        recalls = [_linearize_ratio(right[:, k], true[:, k]) for k in range(len(known))]
+        found = [recall for recall in recalls if recall is not None]
+        return np.mean(found, axis=0) if found and len(found) == len(known) else None
+
+    return CountedMetric(measure, linearize=linearize)
 
 
 _FORMS: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]] = {

@@ -1,6 +1,7 @@
 """Intervals of metrics and of differences: they cover the truth as often as they say, and every form is scikit-learn's own metric."""
 
 import math
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from mlops_assets.compute.training.responses import CachedPredictor, find_unusab
 from mlops_assets.compute.training.score_forms import find_form
 
 RNG = np.random.default_rng(5)
-ROWS = 300
+ROWS, MANY = 300, resampling.MAX_RESAMPLED_ROWS + 1
 
 
 class Says:
@@ -123,19 +124,46 @@ def test_scipy_gives_nearly_the_same_interval() -> None:
     assert abs(high - peer.confidence_interval.high) < 0.15 * width
 
 
-def test_an_area_over_many_rows_has_the_bootstraps_interval_without_draws(monkeypatch) -> None:
-    rows = resampling.MAX_RESAMPLED_ROWS + 1
-    y, mine, rival = world(np.random.default_rng(3), rows)
-    mine = np.round(mine, 2)  # ties
-    linear = intervals(y, mine, rival)
-    found = [linear.value("roc_auc"), linear.difference("roc_auc")]
-    assert found == [intervals(y, mine, rival, "other").value("roc_auc"), intervals(y, mine, rival, "other").difference("roc_auc")]
-    monkeypatch.setattr(resampling, "MAX_RESAMPLED_ROWS", rows)
-    drawn = intervals(y, mine, rival)
-    for (low, high), (drawn_low, drawn_high) in zip(found, [drawn.value("roc_auc"), drawn.difference("roc_auc")], strict=True):
+def compare_with_bootstrap(monkeypatch, metric, make) -> None:
+    """Assert that an interval without draws ends within a tenth of the bootstrap's width, for the metric and for its difference."""
+    found = [make("digest").value(metric), make("digest").difference(metric)]
+    assert found == [make("other").value(metric), make("other").difference(metric)]
+    monkeypatch.setattr(resampling, "MAX_RESAMPLED_ROWS", MANY)
+    monkeypatch.setattr(resampling, "RESAMPLES", 500)
+    drawn = [make("digest").value(metric), make("digest").difference(metric)]
+    for (low, high), (drawn_low, drawn_high) in zip(found, drawn, strict=True):
         width = drawn_high - drawn_low
         assert 0 < abs(low - drawn_low) < 0.1 * width
         assert 0 < abs(high - drawn_high) < 0.1 * width
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "f1", "jaccard", "precision", "recall", "balanced_accuracy"])
+def test_a_classifiers_metric_over_many_rows_has_the_bootstraps_interval_without_draws(monkeypatch, metric) -> None:
+    y, mine, rival = world(np.random.default_rng(3), MANY)
+    mine = np.round(mine, 2)  # ties
+    compare_with_bootstrap(monkeypatch, metric, lambda seed: intervals(y, mine, rival, seed))
+
+
+@pytest.mark.parametrize("metric", ["r2", "neg_root_mean_squared_error"])
+@pytest.mark.parametrize("days", [None, 400])
+def test_a_regressors_metric_over_many_rows_has_the_bootstraps_interval_without_draws(monkeypatch, metric, days) -> None:
+    rng = np.random.default_rng(4)
+    X = pl.DataFrame({"x": rng.random(MANY), "z": rng.normal(size=MANY)})
+    y = 5 + X["x"].to_numpy() + X["z"].to_numpy() / 4 + rng.gamma(2.0, 0.5, MANY)
+    mine, rival = (CachedPredictor(LinearRegression().fit(part, y), part) for part in (X, X.select("x")))
+    at = None if days is None else pl.Series(np.arange(MANY) * (days * 86_400_000_000 // MANY)).cast(pl.Datetime("us"))
+    length = None if days is None else timedelta(days=1)
+    compare_with_bootstrap(monkeypatch, metric, lambda seed: PairedIntervals(mine, rival, y, X, seed, times=at, block_length=length))
+
+
+@pytest.mark.parametrize("metric", ["f1", "balanced_accuracy", "r2", "neg_root_mean_squared_error"])
+def test_a_ratio_or_a_root_that_is_perfect_or_rests_on_few_rows_is_resampled(metric) -> None:
+    y = np.zeros(MANY)
+    y[:40] = 1
+    model = CachedPredictor(Says(y), pl.DataFrame({"x": y}))
+    form = find_form(metric, model, np.arange(MANY), y)
+    assert form is not None
+    assert (form.linearize() is None) is (metric != "r2")
 
 
 def test_an_area_of_few_rows_of_a_class_is_resampled() -> None:

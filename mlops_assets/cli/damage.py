@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain_damage(error: BaseException) -> MlopsError | None:
-    """Return the error to show in place of one that a damaged file caused; None for any other error.
-
+    """Return the package's error behind an exception, or one that names the damaged file; None for any other exception.
     Parameters
     ----------
     error

@@ -40,7 +40,7 @@ def _server_url(stores: Stores, uri: str) -> str:
 @platform_option
 @json_option
 def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
-    """Copy new runs, versions and aliases to an MLflow server; what is there already stays as it is.
+    """Copy new runs, versions and aliases to an MLflow server; runs and versions that it has already are not changed.
 
     Example: MLOPS_MLFLOW=http://127.0.0.1:5000 mlops mlflow mirror
     """

@@ -57,8 +57,7 @@ class ProjectTarget:
 
 
 def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
-    """Find a project.
-
+    """Return the file and the module name of the project at a location.
     Parameters
     ----------
     location

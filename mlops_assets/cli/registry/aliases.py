@@ -74,7 +74,7 @@ def challenge(project: LoadedProject, name: str, version: int, reason: str, *, e
 
 
 def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
-    """Remove the challenger."""
+    """Remove the challenger's alias; return the version that had it."""
     find_model(project, name)
     return project.stores.registry.withdraw(name, actor=getpass.getuser(), reason=reason)
 

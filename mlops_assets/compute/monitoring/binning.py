@@ -141,7 +141,7 @@ class Binning:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Binning:
-        """Return a stored binning."""
+        """Return the binning that :meth:`as_json` described."""
         known = stored["known"]
         points, edges, atoms = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
         return cls(

@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def undefined(self) -> np.ndarray:
-        """NaN for each window."""
+        """An array of NaN, one for each window: a statistic that is undefined."""
         return np.full(len(self.windows.nulls), np.nan)
 
     def mask_empty(self, values: np.ndarray) -> np.ndarray:

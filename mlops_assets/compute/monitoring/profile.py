@@ -110,7 +110,7 @@ class ColumnProfile:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> ColumnProfile:
-        """Return a stored column."""
+        """Return the column's profile that :meth:`as_json` described."""
         sums = np.array([stored["sums"]], dtype=float).reshape(1, -1)
         counts = Counts(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
         facts = {name: stored[name] for name in _FACTS if name in stored}

@@ -63,13 +63,13 @@ class Section:
     square: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the section as JSON holds it."""
+        """Return the section as a dict of JSON values."""
         tables = [{**asdict(table), "numeric": sorted(table.numeric)} for table in self.tables]
         return {**asdict(self), "tables": tables}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Section:
-        """Return a stored section."""
+        """Return the section that :meth:`as_json` described."""
         tables = tuple(
             CardTable(tuple(table["headings"]), tuple(map(tuple, table["rows"])), frozenset(table["numeric"])) for table in stored["tables"]
         )

@@ -147,9 +147,12 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     found = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
     several = f"column '{label}' holds {_list_values(found)}"
     if positive is not None and positive not in found:
-        raise DataError(f"{where}: positive={positive!r} is no value of the label: {several}", hint="name one of them, in its own type")
+        raise DataError(
+            f"{where}: positive={positive!r} is not a value of the label: {several}",
+            hint="set positive= to one of these values, in its own type",
+        )
     if positive is not None and len(found) != 2:
-        raise DataError(f"{where}: positive={positive!r} needs a label with two classes: {several}", hint="leave positive= out")
+        raise DataError(f"{where}: positive={positive!r} needs a label with two classes: {several}", hint="omit positive=")
     asked = next((name for name in metrics if name in NEED_POSITIVE or (name == "roc_auc" and len(found) > 2)), None)
     if asked is None or not found:
         return
@@ -159,7 +162,7 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     if positive is None and not any(set(found) <= understood for understood in _SKLEARN_CLASSES):
         raise DataError(
             f"{where}: the metric '{asked}' needs to know which class is the positive one: {several}",
-            hint=f"say @ml.model(positive={found[-1]!r}), or positive={found[0]!r}",
+            hint=f"set @ml.model(positive={found[-1]!r}), or positive={found[0]!r}",
         )
 
 

@@ -66,7 +66,7 @@ class PermutationImportance:
     left_out: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the importance as JSON holds it; an undefined value is null."""
+        """Return the importance as a dict of JSON values; an undefined value is None."""
         columns = [[one.column, *(value if math.isfinite(value) else None for value in (one.drop, one.error))] for one in self.columns]
         return {"metric": self.metric, "rows": self.rows, "columns": columns, "left_out": self.left_out}
 

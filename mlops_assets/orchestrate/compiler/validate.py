@@ -33,8 +33,7 @@ _Source = Dataset[..., Any] | ExternalDataset
 
 
 def check_project(project: Project) -> None:
-    """Check a project.
-
+    """Check that the declarations of a project fit together.
     Raises
     ------
     DefinitionError

@@ -59,7 +59,7 @@ def report_missing_events(
 
 
 def _is_reported(instance: dg.DagsterInstance, record: PartitionRecord) -> bool:
-    """Return whether the partition was reported: whether an event of it is newer than its commit."""
+    """Return whether Dagster has an event of the record's partition that is newer than the record."""
     events = dg.AssetRecordsFilter(
         asset_key(record.table),
         asset_partitions=[record.partition] if record.partition else None,

@@ -27,7 +27,7 @@ def find_kind(name: str) -> CandidateKind:
     if name not in KINDS:
         raise ArtifactError(
             f"there is no kind of candidate '{name}' in this program",
-            hint=nearest(name, KINDS) + "upgrade mlops_assets to the one that made it",
+            hint=nearest(name, KINDS) + "upgrade mlops_assets to the version that made the candidate",
         )
     return KINDS[name]
 

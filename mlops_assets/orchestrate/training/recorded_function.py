@@ -46,7 +46,7 @@ def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
     for parameter in function.parameters:
         if parameter.injection not in _ALLOWED:
             raise DefinitionError(
-                f"'{function.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
+                f"'{function.name}' asks for {parameter.injection.value} '{parameter.name}', which the record does not contain",
                 hint="pass it in the training set or in the hyperparameters",
             )
 

@@ -47,7 +47,7 @@ def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
 
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of a training set's checks."""
+    """Return the Dagster check specs of a training set."""
     return check_specs(training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
 
 

@@ -109,6 +109,7 @@ def _score_trial(context: SearchContext, estimator: Any) -> float:  # noqa: ANN4
     evaluation = evaluate(estimator, context.splits["validation"], (context.metric,), positive=context.positive, part="validation")
     if evaluation.problems:
         raise DataError(
-            f"{context.metric} is undefined on the validation part: {evaluation.problems[0][1]}", hint="see its rows and labels"
+            f"{context.metric} is undefined on the validation part: {evaluation.problems[0][1]}",
+            hint="look at the validation rows and their labels",
         )
     return evaluation.metric(context.metric)

@@ -119,7 +119,7 @@ def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Seq
         code = process.wait()
         raise PlatformError(
             f"the process of trial {trial.number} died ({f'signal {-code}' if code < 0 else f'exit code {code}'})",
-            hint="look at memory; materialise the model again, and the search continues with the remaining trials",
+            hint="check the free memory; materialise the model again, and the search continues with the remaining trials",
         ) from None
     if isinstance(answer, errors.MlopsError):
         raise answer

@@ -69,9 +69,9 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
 
 
 def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
-    """Return the version's card.
+    """Return the version's card as metadata, or a note that the card could not be built.
 
-    When the card cannot be built, the version stays registered, and `mlops models card` builds the card later.
+    The version stays registered then, and `mlops models card` builds the card later.
     """
     try:
         return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version, dagster_run=step.context.run.run_id)[MARKDOWN])

@@ -83,8 +83,7 @@ def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trus
 
 
 def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
-    """Read an estimator.
-
+    """Return the estimator that stored bytes contain.
     Parameters
     ----------
     stored

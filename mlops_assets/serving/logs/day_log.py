@@ -240,7 +240,7 @@ def _parse_day(path: Path) -> date | None:
 
 
 def list_files(folder: Path, first: date, last: date) -> Iterator[Path]:
-    """Yield the files of some days, in a stable order."""
+    """Yield the log's files from the first to the last day, in a stable order."""
     for day in list_log_days(folder):
         if first <= day <= last:
             yield from sorted((folder / day.isoformat()).glob("*.jsonl"))

@@ -167,7 +167,7 @@ class _SchemaModel:
         self._schema = schema
 
     def to_schema(self) -> Any:  # noqa: ANN401
-        """Return the schema."""
+        """Return the wrapped schema, as pandera's models do."""
         return self._schema
 
 

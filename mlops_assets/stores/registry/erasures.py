@@ -41,19 +41,19 @@ class ErasureRecord:
 
 
 class ErasureLog:
-    """The log of one platform."""
+    """The log of a platform's erasures."""
 
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
     def add(self, state: str, *, actor: str, reason: str, entity: str, facts: Mapping[str, Any]) -> None:
-        """Add a line."""
+        """Add a line about an erasure to the log."""
         row = {"at": sql.timestamp(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
         with self._database.write_transaction() as connection:
             connection.execute(schema.erasures.insert().values(**row))
 
     def list(self) -> list[ErasureRecord]:
-        """Return every line, oldest first."""
+        """Return every line of the log, oldest first."""
         with self._database.read_transaction() as connection:
             rows = connection.execute(sa.select(schema.erasures).order_by(schema.erasures.c.sequence)).mappings().all()
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]

@@ -66,7 +66,7 @@ class Reproductions:
         self._database = database
 
     def add(self, reproduction: Reproduction) -> None:
-        """Record a verdict."""
+        """Record the verdict of a reproduction."""
         row = {name: getattr(reproduction, name) for name in ("model", "version", "digest", "mode", "verdict", "field")}
         values = {
             "was": json.dumps(reproduction.was),

@@ -94,7 +94,7 @@ def check_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Return tags as text."""
+    """Return the tags of a run as text; raise DataError for a name or a value that is not valid."""
     return {check_name(name, "a tag"): _check_text(str(value), f"tag '{name}'") for name, value in tags.items()}
 
 

@@ -65,7 +65,7 @@ def test_a_label_that_training_did_not_have_is_named() -> None:
         ([1, 2], ["f1"], None, "the metric 'f1' needs to know"),
         (["a", "b", "c"], ["f1"], None, "the metric 'f1' is of two classes.*\n.*f1_macro"),
         (["a", "b", "c"], ["roc_auc"], None, "the metric 'roc_auc' is of two classes.*\n.*roc_auc_ovr"),
-        (["ok", "fraud"], ["accuracy"], "Fraud", "positive='Fraud' is no value of the label"),
+        (["ok", "fraud"], ["accuracy"], "Fraud", "positive='Fraud' is not a value of the label"),
         (["a", "b", "c"], ["accuracy"], "a", "positive='a' needs a label with two classes"),
     ],
 )

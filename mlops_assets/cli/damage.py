@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def explain_damage(error: BaseException) -> MlopsError | None:
     """Return the package's error behind an exception, or one that names the damaged file; None for any other exception.
+
     Parameters
     ----------
     error

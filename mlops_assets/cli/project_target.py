@@ -58,6 +58,7 @@ class ProjectTarget:
 
 def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
     """Return the file and the module name of the project at a location.
+
     Parameters
     ----------
     location

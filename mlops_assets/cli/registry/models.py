@@ -129,6 +129,7 @@ def challenge(model: str, version: int, expected: str | None, reason: str, file:
 @file_option
 def withdraw(model: str, reason: str, file: str) -> None:
     """Remove the alias of the challenger; the version stays registered.
+
     Example: mlops models withdraw lateness --reason "slower than the champion"
     """
     from mlops_assets.cli.registry import aliases

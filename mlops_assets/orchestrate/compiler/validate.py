@@ -34,6 +34,7 @@ _Source = Dataset[..., Any] | ExternalDataset
 
 def check_project(project: Project) -> None:
     """Check that the declarations of a project fit together.
+
     Raises
     ------
     DefinitionError

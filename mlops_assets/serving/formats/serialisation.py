@@ -84,6 +84,7 @@ def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trus
 
 def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
     """Return the estimator that stored bytes contain.
+
     Parameters
     ----------
     stored

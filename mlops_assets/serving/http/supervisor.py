@@ -125,6 +125,7 @@ def make_url(host: str, port: int) -> str:
 
 def listen(spec: ServiceSpec, before: int | None) -> socket.socket:
     """Return a socket that listens on the host and port of a service.
+
     Parameters
     ----------
     spec

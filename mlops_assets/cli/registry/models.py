@@ -48,7 +48,9 @@ def history(model: str, file: str, json_file: str | None) -> None:
 def show(version: str, file: str, json_file: str | None) -> None:
     """Show one version: state, gate results, approvals, damage marks, files, fits, training, metrics, signature and libraries.
 
-    MODEL alone shows the newest version. Example: mlops models show lateness@3
+    MODEL alone shows the newest version.
+
+    Example: mlops models show lateness@3
     """
     from mlops_assets.cli.registry.versions import describe_version
 

@@ -119,7 +119,7 @@ class Table:
         if self.keep not in (None, "first", "last"):
             raise DefinitionError(f"{what} has keep={self.keep!r}", hint='set keep="first" or keep="last", the row of each key to keep')
         if self.keep and not self.key:
-            raise DefinitionError(f"{what} declares order_by= or keep= but no key", hint="name the columns of the key in key=")
+            raise DefinitionError(f"{what} sets order_by= or keep=, but declares no key", hint="name the columns of the key in key=")
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         yield from (("key", column) for column in self.key)

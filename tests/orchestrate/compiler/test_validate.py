@@ -100,7 +100,7 @@ def gate_of(some_model):
 CASES = {
     "a misspelt upstream": (lambda: [ROWS, training_set("row")], ["training_set/examples", "'row'", "did you mean 'rows'"]),
     "an upstream that nobody makes": (lambda: [over("nothing")], ["dataset/derived", "'nothing'", "there are derived"]),
-    "a model as a table": (lambda: [ROWS, EXAMPLES, CLF, over("clf")], ["dataset/derived", "model/clf", "is no table"]),
+    "a model as a table": (lambda: [ROWS, EXAMPLES, CLF, over("clf")], ["dataset/derived", "model/clf", "is not a table"]),
     "a plain asset that returns no frame": (lambda: [number, over("number")], ["dataset/derived", "'number'", "returns int"]),
     "a gate on a model that is not listed": (lambda: [ROWS, EXAMPLES, gate_of(CLF)], ["gate 'sound'", "model/clf", "not in the project"]),
     "a model without its training set": (lambda: [ROWS, CLF], ["model/clf", "training_set/examples"]),

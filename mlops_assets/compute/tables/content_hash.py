@@ -219,7 +219,7 @@ def _byte_slices(series: pl.Series) -> SliceReader:
     if series.dtype == pl.String:
         return _text_slices(series, valid)
     values = _canonical_numbers(series)
-    return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].tobytes())
+    return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].view(np.uint8).data)
 
 
 def _text_slices(series: pl.Series, valid: np.ndarray) -> SliceReader:
@@ -238,8 +238,11 @@ def _canonical_numbers(series: pl.Series) -> np.ndarray:
     """Return canonical little-endian values: one NaN, one zero, nulls as zero."""
     physical = series.to_physical()
     if physical.dtype.is_float():
-        values = physical.cast(pl.Float64).fill_null(0.0).to_numpy().astype("<f8") + 0.0
-        return np.where(np.isnan(values), np.nan, values).astype("<f8")
+        values = np.asarray(physical.cast(pl.Float64).fill_null(0.0).to_numpy() + 0.0, dtype="<f8")
+        unknown = np.isnan(values)
+        if unknown.any():
+            values[unknown] = np.nan
+        return values
     if physical.dtype == pl.UInt64:
-        return physical.fill_null(0).to_numpy().astype("<u8")
-    return physical.cast(pl.Int64).fill_null(0).to_numpy().astype("<i8")
+        return physical.fill_null(0).to_numpy().astype("<u8", copy=False)
+    return physical.cast(pl.Int64).fill_null(0).to_numpy().astype("<i8", copy=False)

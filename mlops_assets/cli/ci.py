@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 environment_option = click.option(
     "--environment",
     default=lambda: os.environ.get("MLOPS_ENV") or "ci",
-    help="The environment that the candidate belongs to  [MLOPS_ENV or ci]",
+    help="The environment of the candidate  [default: MLOPS_ENV or ci]",
 )
 against_option = click.option(
     "--against",
     default=lambda: os.environ.get("MLOPS_AGAINST") or "prod",
-    help="The environment whose champion it is compared with  [MLOPS_AGAINST or prod]",
+    help="The environment of the champion to compare with  [default: MLOPS_AGAINST or prod]",
 )
 
 
 @click.group()
 def ci() -> None:
-    """Train a candidate in continuous integration, and report on it."""
+    """Train a candidate in continuous integration, and report how it compares with the champion."""
 
 
 @ci.command()
@@ -77,7 +77,7 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
 def report(  # noqa: PLR0913  (options)
     model: str | None, output: Path | None, html: Path | None, pictures_url: str, environment: str, against: str, file: str
 ) -> None:
-    """Report of the candidate of MODEL, or of every model: verdict, metrics next to the champion's, slices, data, record, cost.
+    """Report the candidate of MODEL, or of every model: verdict, metrics next to the champion's, slices, data, record and cost.
 
     The exit code is 1 when a gate refused a candidate.
 

@@ -54,10 +54,10 @@ def show_dataset(name: str, file: str, json_file: str | None) -> None:
 
 @datasets.command("drop")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Drop it without asking.")
+@click.option("--yes", is_flag=True, help="Drop the dataset without asking.")
 @file_option
 def drop_dataset(name: str, file: str, *, yes: bool) -> None:
-    """Drop the table and the records of a dataset; it can then be materialised with other types.
+    """Drop the table and the records of a dataset, which can then be materialised with other types.
 
     Earlier states of the lake stay: versions that were trained on them can still be reproduced. `mlops gc` frees what none needs.
 

@@ -43,8 +43,8 @@ def _open_stores(file: str | None) -> Stores:
 @runs.command("list")
 @_where
 @_order
-@click.option("--limit", default=20, show_default=True, help="How many.")
-@click.option("--offset", default=0, help="How many to skip first.")
+@click.option("--limit", default=20, show_default=True, help="The maximum number of runs.")
+@click.option("--offset", default=0, help="The number of runs to skip.")
 @platform_option
 @json_option
 def list_runs(  # noqa: PLR0913  (options)
@@ -124,7 +124,7 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 @click.argument("target")
 @_where
 @_order
-@click.option("--limit", type=int, help="How many  [default: all]")
+@click.option("--limit", type=int, help="The maximum number of runs  [default: all]")
 @platform_option
 def export_runs(target: str, where: str, order: str, limit: int | None, file: str | None) -> None:
     """Write runs to TARGET, one row each: .csv, .parquet or .ndjson.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @click.command("erase")
 @click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Rows with all of these values are the entity's.")
 @click.option("--view", "views", multiple=True, metavar="NAME", help="Only this feature view and its sources; may be repeated.")
-@click.option("--reason", required=True, help="Why, for the log.")
+@click.option("--reason", required=True, help="The reason, which the log of erasures records.")
 @click.option("--yes", is_flag=True, help="Erase; without this option the command only shows what it would erase.")
-@click.option("--keep-key", is_flag=True, help="Name the entity in the log instead of its hash.")
+@click.option("--keep-key", is_flag=True, help="Record the entity's key in the log of erasures instead of its hash.")
 @file_option
 @json_option
 def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key: bool, file: str, json_file: str | None) -> None:  # noqa: FBT001, PLR0913  (click's way)

@@ -81,9 +81,9 @@ def card(version: str, page: str | None, file: str) -> None:
     click.echo(f"wrote {page}")
 
 
-_reason = click.option("--reason", required=True, help="Why, for the log.")
+_reason = click.option("--reason", required=True, help="The reason, which the history shows.")
 _expected = click.option(
-    "--expected", metavar="VERSION", help="The version that you expect to replace, or 'none'; another one there is an error."
+    "--expected", metavar="VERSION", help="The version that you expect to replace, or 'none'; it is an error if another one is there."
 )
 
 
@@ -142,7 +142,7 @@ def withdraw(model: str, reason: str, file: str) -> None:
 
 @models.command("rollback")
 @click.argument("model")
-@click.option("--version", "--to", type=int, help="An earlier champion  [default: the one before the current champion]")
+@click.option("--version", "--to", type=int, help="An earlier champion  [default: the previous champion]")
 @_expected
 @_reason
 @file_option
@@ -180,8 +180,8 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
     @models.command(name)
     @click.argument("model")
     @click.argument("version", type=int)
-    @click.option("--approver", required=True, help="Who decides; recorded as given.")
-    @click.option("--reason", required=True, help="Why.")
+    @click.option("--approver", required=True, help="The name of the person who decides.")
+    @click.option("--reason", required=True, help="The reason of the decision.")
     @file_option
     def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
         from mlops_assets.cli.registry import aliases

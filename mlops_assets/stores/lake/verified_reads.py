@@ -13,6 +13,7 @@ from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import slice_partitions
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
@@ -121,5 +122,5 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
     return ArtifactError(
         f"'{table}'{label}{rest} does not hold what was recorded when it was written: a file of the lake is damaged, or another "
         f"program wrote it: {files}",
-        hint=f"restore the file from a backup, or rebuild the partition: mlops run --select 'key:\"{table}\"'{where}",
+        hint=f"restore the file from a backup, or rebuild the partition: mlops run --select '{select_nodes(table)}'{where}",
     )

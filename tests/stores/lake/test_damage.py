@@ -89,6 +89,17 @@ def test_one_flipped_bit_is_found_where_the_lake_itself_sees_none_and_making_the
     assert {k: r.content_hash for k, r in lake.records(TABLE).items()} == {k: r.content_hash for k, r in before.items()}
 
 
+def test_the_hint_names_the_asset_of_a_damaged_feature_view(lake, tmp_path) -> None:
+    view = "features/numbers"
+    lake.write(view, rows(0), [PARTS[0]], event_timestamp="at", key=["id"])
+    [file] = lake.partition_files(view, PARTS[0].window, "at", lake.snapshot())
+    Path(file).unlink()
+    lake = DuckLake.open(tmp_path / "lake")
+    with pytest.raises(ArtifactError) as error:
+        read_verified(lake, view, PARTS[:1], window=None, event_timestamp="at", snapshot=lake.snapshot())
+    assert error.value.hint.endswith("mlops run --select 'key:\"features/numbers_features\"' --partitions 2024-01-01")
+
+
 def test_damage_in_an_older_state_leaves_the_newer_one_in_peace(lake) -> None:
     before = lake.snapshot()
     file = file_of(lake, 1)

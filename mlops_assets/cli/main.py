@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as collector
 import sys
 from pathlib import Path
 
@@ -306,6 +307,14 @@ def evidently_report(name: str, partition: str, file: str) -> None:
 
 def main() -> None:
     """Run the command; print an expected error as a message with a hint instead of a traceback."""
+    collector.disable()  # until the project is imported: imports make millions of objects that stay, and collections visit them all
+    try:
+        _run_command()
+    finally:
+        collector.freeze()  # else the interpreter's exit visits them once more, for a second
+
+
+def _run_command() -> None:
     try:
         mlops()
     except MlopsError as error:

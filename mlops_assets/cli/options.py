@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,10 @@ def load(file: str, folder: Path | None = None) -> LoadedProject:
     """Import the project of a file or module, or of a folder (default: the current one)."""
     from mlops_assets.cli import project
 
-    return project.load(file, folder)
+    loaded = project.load(file, folder)
+    gc.freeze()  # what was imported stays: no later collection visits it
+    gc.enable()
+    return loaded
 
 
 def write_json(value: Any, target: str) -> None:  # noqa: ANN401

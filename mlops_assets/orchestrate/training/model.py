@@ -26,6 +26,7 @@ from mlops_assets.orchestrate.training.search import search_metadata
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
+from mlops_assets.orchestrate.training.unchanged import JUDGED_FROM, find_last_result, hash_judgement
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
@@ -48,9 +49,14 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     def body(step: StepContext) -> Iterator[object]:
         record = build_training_record(step, model, STARTED)
         step.stores.decisions.record_training(record)
+        rival = find_rival(step.stores, model.name)
+        if (last := find_last_result(step, model, gates, rival)) is not None:
+            step.context.log.info("nothing that decides the result has changed: the last result stands, nothing is trained or judged again")
+            step.stores.decisions.record_training(replace(record, outcome=PASSED if last.passed else REJECTED))
+            yield last.repeat(model, gates)
+            return
         with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
             trained = train_model(step, model)
-        rival = find_rival(step.stores, model.name)
         candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
         results = judge_candidate(step, gates, candidate, rival)
         submission = _choose_submission(step, model, trained, results)
@@ -62,7 +68,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             asset_key(model.key),
             check_results=[to_gate_result(model, name, result) for name, result in results.items()],
             metadata=_training_metadata(trained, candidate)
-            | {"candidate": submission.digest}
+            | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), rival)}
             | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(model, submission)
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)

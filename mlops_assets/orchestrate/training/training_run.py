@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,12 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     DataError
         The labels or the holdout do not allow a valid evaluation, or the function returned an object that cannot predict.
     """
-    kind = find_kind(model.kind)
-    training_set, lake = model.training_set, step.stores.lake
+    kind, training_set = find_kind(model.kind), model.training_set
     rows = read_training_rows(step, training_set)
-    content = lake.records(training_set.key, snapshot=step.snapshot)[""].content_hash
     columns = list_x_columns(training_set, rows)
     splits = split_rows(rows, columns, training_set.label)
     refuse_unclear_classes(
-        f"'{model.key}'", training_set.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
+        f"'{model.key}'", training_set.label, [part.y for part in splits.values()], list_metrics(step.project, model), model.positive
     )
     holdout = splits["holdout"]
     refuse_label_copies(
@@ -59,8 +57,28 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         allowed=training_set.label_copies,
         what=f"the holdout of '{training_set.key}', so that '{model.key}' is not trained",
     )
-    deciding_facts = {
-        "training_set": content,
+    deciding_facts, fingerprint, earlier = find_earlier_run(step, model, gather_deciding_facts(step, model, columns))
+    if earlier is not None and (fitted := _open_earlier_fit(step, model, earlier)) is not None:
+        step.context.log.info(
+            f"nothing that decides the result has changed since run {earlier.id[:8]}: its candidate is judged again, not trained again"
+        )
+        return TrainedModel(earlier, fitted, splits, reused=True, unrecorded=warn_of_unrecorded(step, model))
+    return kind.train(step, model, TrainingInputs(rows, splits, deciding_facts, fingerprint))
+
+
+def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the hashes and values that determine the result of a training, except what its function reads in addition.
+
+    Parameters
+    ----------
+    step, model
+        The step of the model's asset, and the declaration.
+    columns
+        The columns of ``X``.
+    """
+    training_set = model.training_set
+    return {
+        "training_set": step.stores.lake.records(training_set.key, snapshot=step.snapshot)[""].content_hash,
         "X": list(columns),
         "params": step.config,
         "code": source_hash(model.function.function),
@@ -75,13 +93,6 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         **({"refit": model.refit} if model.refit else {}),
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
-    deciding_facts, fingerprint, earlier = _find_earlier_run(step, model, deciding_facts)
-    if earlier is not None and (fitted := _open_earlier_fit(step, model, earlier)) is not None:
-        step.context.log.info(
-            f"nothing that decides the result has changed since run {earlier.id[:8]}: its candidate is judged again, not trained again"
-        )
-        return TrainedModel(earlier, fitted, splits, reused=True, unrecorded=warn_of_unrecorded(step, model))
-    return kind.train(step, model, TrainingInputs(rows, splits, deciding_facts, fingerprint))
 
 
 def read_training_rows(step: StepContext, training_set: TrainingSet[..., Any]) -> pl.DataFrame:
@@ -89,7 +100,7 @@ def read_training_rows(step: StepContext, training_set: TrainingSet[..., Any]) -
     return sort_canonically(step.read(step.project.by_key[training_set.key]), training_set.event_timestamp)
 
 
-def _find_earlier_run(
+def find_earlier_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str, Run | None]:
     """Return the facts that determine a training's result, their fingerprint, and an earlier run with the same fingerprint.
@@ -112,7 +123,7 @@ def _find_earlier_run(
         current["outside"] = hash_outside(list(recorded))
 
 
-def _list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
+def list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
     """Return the metrics to evaluate: those that the model declares, and those that its monitors expect."""
     watched = [e.metric for monitor in project.select(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))

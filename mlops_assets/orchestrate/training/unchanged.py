@@ -1,0 +1,158 @@
+"""Repeat a model's last result while nothing that determines it has changed: no row is read, nothing is fitted or predicted."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_result
+from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
+from mlops_assets.orchestrate.training.training_set import list_x_columns
+from mlops_assets.serving.formats.integrity import find_damage
+from mlops_assets.serving.formats.packaging import find_other_libraries, read_manifest
+from mlops_assets.serving.formats.project_code import changed_sources
+from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
+from mlops_assets.values.evaluation import GateResult
+from mlops_assets.values.features import on_demand
+from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.gates.gate import Gate, GateLike
+from mlops_assets.values.model import Model
+
+_PURE_GATES = (Gate, ArtifactSizeGate, LatencyGate)
+JUDGED_FROM = "judged from"  # in the metadata of a candidate: the hash of everything that determines the result of its step
+
+
+@dataclass(frozen=True)
+class LastResult:
+    """The result of a model's last step, which the present step would only repeat.
+
+    Parameters
+    ----------
+    candidate
+        The candidate that the step submitted.
+    evidence
+        The results of its gates.
+    metadata
+        The metadata of its materialisation.
+    """
+
+    candidate: CandidateRecord
+    evidence: Sequence[Evidence]
+    metadata: Mapping[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(item.passed for item in self.evidence)
+
+    def repeat(self, model: Model[..., Any], gates: Sequence[GateLike]) -> dg.MaterializeResult[Any]:
+        """Return the result for Dagster again, in the order of a first result: the event log sorts keys."""
+        return dg.MaterializeResult(
+            asset_key(model.key),
+            check_results=list(self._check_results(model, gates)),
+            metadata={
+                **{name: _order_columns(value) for name, value in self.metadata.items()},
+                "trained": "no: nothing that decides the result has changed since the last materialisation",
+            },
+            data_version=dg.DataVersion(self.candidate.digest),
+        )
+
+    def _check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
+        by_gate = {item.gate: item for item in self.evidence}
+        for item in (by_gate[gate.name] for gate in gates):
+            result = GateResult(item.passed, item.reason, item.value, item.threshold, item.low, item.high)
+            yield to_gate_result(model, item.gate, result)
+
+
+def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
+    """Return a table of the event log with the columns in the order of its schema; any other value unchanged."""
+    if not isinstance(value, dg.TableMetadataValue):
+        return value
+    names = [column.name for column in value.schema.columns]
+    records = [dg.TableRecord({name: record.data[name] for name in names if name in record.data}) for record in value.records]
+    return dg.TableMetadataValue(records, value.schema)
+
+
+def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], rival: Version | None) -> LastResult | None:
+    """Return the result of the model's last step if the present step would only repeat it.
+
+    The training set, the code, the configuration, the libraries, the champion, the gates and the metrics are the same, and the stored
+    candidate is undamaged. A gate that runs a user's function is judged each time: what the function reads is not recorded.
+
+    Parameters
+    ----------
+    step, model, gates
+        The step of the model, its declaration and its gates.
+    rival
+        The champion to compare with; None without one.
+    """
+    submitted = step.stores.registry.candidate(model.name)
+    if submitted is None or not all(isinstance(gate, _PURE_GATES) for gate in gates):
+        return None
+    event = step.context.instance.get_latest_materialization_event(asset_key(model.key))
+    metadata = event.asset_materialization.metadata if event is not None and event.asset_materialization is not None else {}
+    last = LastResult(*submitted, metadata)
+    if {item.gate: item.definition for item in last.evidence} != hash_gates(gates):
+        return None
+    if JUDGED_FROM not in metadata or str(metadata["candidate"].value) != last.candidate.digest:
+        return None
+    fingerprint = _find_fingerprint(step, model)
+    if fingerprint is None or metadata[JUDGED_FROM].value != hash_judgement(step, model, gates, fingerprint, rival):
+        return None
+    return last if _is_usable(step, last.candidate) else None
+
+
+def _find_fingerprint(step: StepContext, model: Model[..., Any]) -> str | None:
+    """Return the fingerprint of the training that an earlier run has recorded; None when there is no such run."""
+    training_set = model.training_set
+    if not step.stores.lake.records(training_set.key, snapshot=step.snapshot):
+        return None
+    parameters = {name for function in on_demand(training_set.features) for name in function.parameters}
+    stored = step.stores.lake.schema(training_set.key)
+    sample = (
+        step.stores.lake.read(training_set.key, columns=sorted(parameters & set(stored)), snapshot=step.snapshot)
+        if parameters
+        else pl.DataFrame()
+    )
+    _, fingerprint, earlier = find_earlier_run(step, model, gather_deciding_facts(step, model, list_x_columns(training_set, sample)))
+    return None if earlier is None else fingerprint
+
+
+def _is_usable(step: StepContext, candidate: CandidateRecord) -> bool:
+    """Return whether the stored candidate is intact, and predicts with the code and libraries with which it was stored."""
+    artifacts = step.stores.artifacts
+    if find_damage(artifacts, candidate.artifact):
+        return False
+    manifest = read_manifest(artifacts, candidate.artifact)
+    return not changed_sources(manifest) and not find_other_libraries(manifest)
+
+
+def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, rival: Version | None) -> str:
+    """Return a hash of everything that determines the result of a model's step.
+
+    Parameters
+    ----------
+    step, model, gates
+        The step of the model, its declaration and its gates.
+    fingerprint
+        The fingerprint of the training.
+    rival
+        The champion to compare with; None without one.
+    """
+    training_set = model.training_set
+    facts = [
+        fingerprint,
+        hash_gates(gates),
+        None if rival is None else [rival.version, rival.digest, rival.artifact],
+        list_metrics(step.project, model),
+        [model.metrics, model.slices, repr(model.positive), model.approval],
+        [training_set.event_timestamp, training_set.label, str(training_set.block_length), repr(training_set.label_copies)],
+        step.stores.platform.environment,
+    ]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()

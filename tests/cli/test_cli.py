@@ -178,7 +178,7 @@ def test_a_second_run_is_refused_while_the_first_one_works(begun, tmp_path) -> N
     assert first.wait() == 0, first.stdout.read()
     first.stdout.close()
     assert second.returncode == 1
-    assert f"another `mlops run` (process {first.pid}) works" in second.stderr
+    assert f"another `mlops run` (process {first.pid}) is running" in second.stderr
     assert DuckLake.open(tmp_path / "home" / "lake").read("dataset/slow").height == 1
 
 

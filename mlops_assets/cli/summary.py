@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.orchestrate.tables.prediction_tables import PREDICTION_CHANGE
+from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE
 from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
 from mlops_assets.values.asset_names import find_declared_name, graph_key

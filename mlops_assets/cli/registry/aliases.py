@@ -11,7 +11,7 @@ from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
+from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged

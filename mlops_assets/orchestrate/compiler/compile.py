@@ -25,13 +25,13 @@ from mlops_assets.orchestrate.monitoring.reports import (
     performance_node,
 )
 from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
+from mlops_assets.orchestrate.predictions.batch_prediction import prediction_body, prediction_checks
 from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
 from mlops_assets.orchestrate.tables.external import require_valid
 from mlops_assets.orchestrate.tables.tables import publish_dataset, table_check_specs
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
-from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, training_set_body, training_set_checks
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.approval import APPROVAL_CONFIG, approval_body, approval_key

@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.training.fitted_rows import mark_fitted_rows
+from mlops_assets.orchestrate.predictions.fitted_rows import mark_fitted_rows
 from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest
 from mlops_assets.serving.formats.prediction_columns import merge_typed_columns
 from mlops_assets.stores.platform.stores import Stores

@@ -31,7 +31,7 @@ from mlops_assets.orchestrate.core.project import Project, served_partitions, se
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
-from mlops_assets.orchestrate.tables.prediction_tables import stack_predictions
+from mlops_assets.orchestrate.predictions.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table

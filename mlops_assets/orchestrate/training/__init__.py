@@ -1,1 +1,1 @@
-"""Steps of training: training set, model, search, refit, gates, kinds of candidates, and batch predictions."""
+"""Steps of training: training set, model, search, refit, gates and kinds of candidates."""

@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.prediction_tables import prediction_change_metadata
+from mlops_assets.orchestrate.predictions.prediction_tables import prediction_change_metadata
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card

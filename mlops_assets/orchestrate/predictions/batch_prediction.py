@@ -22,10 +22,10 @@ from mlops_assets.compute.tables.own_columns import (
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.tables.prediction_tables import stack_predictions
+from mlops_assets.orchestrate.predictions.fitted_rows import choose_versions
+from mlops_assets.orchestrate.predictions.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
-from mlops_assets.orchestrate.training.fitted_rows import choose_versions
 from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.serving.formats.packaging import find_other_libraries, unpack

@@ -21,6 +21,7 @@ import mlops_assets as ml
 from mlops_assets.serving.http import control
 from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
+from tests.commands import WARM_START
 from tests.conftest import ROOT, Runner, clean_environment
 from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
 from tests.projects import shop
@@ -37,7 +38,7 @@ class ShopDaemon(Daemon):
             "DAGSTER_HOME": str(self.dagster_home),
             "SHOP_WORLD": str(self.home / "world.json"),
             "SHOP_RUNNING": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{WARM_START}",
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(self.home, **more), stdout=log, stderr=log)

@@ -97,7 +97,7 @@ def run_program(line: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> su
 def _serve(descriptor: int) -> None:
     warnings.simplefilter("ignore")
     gc.disable()  # imports make objects that stay; looking for garbage among them takes a third of the time
-    for name in ("tests.warm_start.sitecustomize", *MODULES):
+    for name in ("tests.warm_start.sitecustomize", "mlops_assets.orchestrate.features.dbt", "tests.warm_dbt", *MODULES):
         import_module(name)
     sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
     environment.installed_distributions()
@@ -113,7 +113,7 @@ def _serve(descriptor: int) -> None:
             child = os.fork()
             if child == 0:
                 here.close()
-                _command(json.loads(data), *descriptors)
+                become(json.loads(data), *descriptors)
             for each in descriptors:
                 os.close(each)
             _, status = os.waitpid(child, 0)
@@ -135,7 +135,7 @@ def _execute(program: str, *arguments: str) -> None:
         entry.load()()
 
 
-def _command(asked: dict, out: int, err: int) -> None:
+def become(asked: dict, out: int, err: int) -> None:
     """Become the command: its output, folder and environment, as a new interpreter has them; never return."""
     for descriptor, target in ((out, 1), (err, 2)):
         os.dup2(descriptor, target)
@@ -145,6 +145,8 @@ def _command(asked: dict, out: int, err: int) -> None:
     os.environ.update(asked["env"])
     time.tzset()
     sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    if os.environ.get("WARM_DBT"):
+        import_module("tests.warm_dbt").use_warm_dbt(setattr)
     sys.modules["__main__"] = types.ModuleType("__main__")  # click and multiprocessing look at it
     code: object = 0
     try:

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.serving.http import control
+from tests import warm_dbt
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
@@ -84,8 +85,10 @@ def stopped(tmp_path):
 
 @pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_a_guide_does_what_it_says(guide, tmp_path) -> None:
+def test_a_guide_does_what_it_says(guide, tmp_path, monkeypatch) -> None:
     folder, ran = tmp_path, 0
+    if "ml.DbtProject" in guide.read_text():
+        monkeypatch.setenv(warm_dbt.VARIABLE, warm_dbt.start_warm_dbt())
     for language, name, block in FENCE.findall(guide.read_text()):
         if language == "python":
             if name:  # a block without a name shows a part of the reference project

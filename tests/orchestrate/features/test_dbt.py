@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.features.dbt_columns import explain_column_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
+from tests.warm_dbt import use_warm_dbt
 
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
 MACRO = "{% macro generate_schema_name(custom, node) -%} {{ custom or target.schema }} {%- endmacro %}"
@@ -24,6 +25,11 @@ GOOD = "select shop, max(seen_at) as seen_at, avg(x) as mean_x from {{ source('d
 def visits() -> pl.DataFrame:
     seen_at = pl.datetime(2024, 1, 1, time_zone="UTC").cast(pl.Datetime("us", "UTC"))
     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "x": [1.0, 2.0]}).with_columns(seen_at=seen_at)
+
+
+@pytest.fixture(autouse=True)
+def warm(monkeypatch) -> None:
+    use_warm_dbt(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ def test_changed_columns_of_an_incremental_model_are_announced_or_name_on_schema
     message = materialise("").error("features/means")
     assert "the incremental dbt model 'means' does not fit its table" in message
     assert 'Referenced column "visits" not found' in message
-    assert "Hint: say on_schema_change='append_new_columns' or 'sync_all_columns'" in message
+    assert "Hint: set on_schema_change='append_new_columns' or 'sync_all_columns'" in message
 
 
 @pytest.mark.parametrize(

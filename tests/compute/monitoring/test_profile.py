@@ -214,7 +214,7 @@ def test_outputs_are_kept_apart_and_wrong_rows_refused() -> None:
         build_profile(X.clear())
     with pytest.raises(DataError, match="'x' is a column of X and of outputs"):
         build_profile(X, outputs=X)
-    with pytest.raises(DataError, match="120 rows of X and 60"):
+    with pytest.raises(DataError, match="120 rows of X, but 60"):
         build_profile(X, pl.Series([datetime(2024, 1, 1, tzinfo=UTC)] * 60))
 
 

@@ -144,7 +144,7 @@ BAD = {
     "a short embedding": (
         {"f": Annotated[list[float], 3]},
         pl.Series("f", [[1.0, 2.0, 3.0], [1.0, 2.0]]),
-        "'features/broken', column 'f': row 1 has 2 items, an embedding of 3 is declared",
+        "'features/broken', column 'f': row 1 has 2 items, but an embedding of 3 is declared",
     ),
     "a list of the wrong items": ({"f": list[int]}, pl.Series("f", [["a"], ["b"]]), r"declared as list\[int\]"),
     "too large": ({"f": int}, pl.Series("f", [2**70, 1], dtype=pl.Int128), "a value does not fit Int64"),

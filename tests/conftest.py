@@ -38,10 +38,14 @@ LONG = (
     "cli/test_killed.py",
     "orchestrate/features/test_dbt.py",
     "orchestrate/retraining/test_decisions.py",
+    "serving/http/test_service.py",
+    "serving/bridges/test_mlflow_mirror.py",
+    "orchestrate/training/test_search_processes.py",
     "cli/test_cli.py",
     "orchestrate/tables/test_backfill.py",
     "ui/test_web_ui.py",
     "ui/test_approval.py",
+    "typing/test_typing.py",
 )
 
 

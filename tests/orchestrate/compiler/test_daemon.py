@@ -97,14 +97,16 @@ class Loop:
 
     def __init__(self, daemon: Daemon, runner: Runner) -> None:
         self.daemon, self.runner, self.instance = daemon, runner, runner.instance
+        self._made, self._last = Counter(), dict.fromkeys((SHARES, FEATURES, PREDICTIONS), 0)
 
     def made(self) -> Counter:
         """How often each partition of each derived table was made."""
-        counted: Counter = Counter()
-        for key in (SHARES, FEATURES, PREDICTIONS):
-            events = self.instance.fetch_materializations(asset_key(key), limit=10_000).records
-            counted.update((key, event.partition_key) for event in events)
-        return counted
+        for key, last in self._last.items():
+            new = dg.AssetRecordsFilter(asset_key(key), after_storage_id=last)
+            events = self.instance.fetch_materializations(new, limit=10_000, ascending=True).records
+            self._made.update((key, event.partition_key) for event in events)
+            self._last[key] = events[-1].storage_id if events else last
+        return self._made.copy()
 
     def runs(self, *statuses: dg.DagsterRunStatus) -> list[str]:
         return [run.run_id for run in self.instance.get_runs(dg.RunsFilter(statuses=list(statuses)))]
@@ -112,11 +114,13 @@ class Loop:
     def until(self, what: str, holds: Callable[[], bool]) -> None:
         begun = time.monotonic()
         while not holds():
-            told = f"made {sorted(self.made().items())}; the daemon's last words: {self.daemon.log.read_text()[-3000:]}"
-            assert self.daemon.process.poll() is None, f"{what}: the daemon ended; {told}"
-            assert time.monotonic() - begun < DEADLINE, f"{what}: not within {DEADLINE} s; {told}"
+            assert self.daemon.process.poll() is None, f"{what}: the daemon ended; {self.state()}"
+            assert time.monotonic() - begun < DEADLINE, f"{what}: not within {DEADLINE} s; {self.state()}"
             time.sleep(0.5)
         print(f"{what}: {time.monotonic() - begun:.1f} s")
+
+    def state(self) -> str:
+        return f"made {sorted(self.made().items())}; the daemon's last words: {self.daemon.log.read_text()[-3000:]}"
 
     def makes(self, what: str, wanted: Counter) -> None:
         """Wait until everything wanted is made and nothing runs; then nothing else was made, nor anything twice."""

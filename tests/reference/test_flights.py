@@ -30,6 +30,7 @@ from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.window import TimeWindow
+from tests import warm_dbt
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 
@@ -98,7 +99,8 @@ def _raw_flights() -> bytes:
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return run_mlops(arguments, cwd=ROOT, env=clean_environment(home, **environment))
+    warm = {warm_dbt.VARIABLE: warm_dbt.start_warm_dbt()}
+    return run_mlops(arguments, cwd=ROOT, env=clean_environment(home, **warm, **environment))
 
 
 @pytest.fixture(scope="module")

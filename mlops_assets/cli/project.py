@@ -51,7 +51,7 @@ class LoadedProject:
         return open_stores(self.platform)
 
     def find(self, kind: type[T], name: str, what: str, error: type[MlopsError] = DefinitionError) -> tuple[Project, T]:
-        """Return a declared value and the part of the project that declares it.
+        """Return the part of the project that declares a value, and the value.
 
         Parameters
         ----------

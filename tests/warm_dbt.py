@@ -59,7 +59,7 @@ def use_warm_dbt(put: Callable[[object, str, object], None]) -> None:
     """Let this process call dbt through the program; `put` sets an attribute of a module."""
     program = os.environ.get(VARIABLE) or start_warm_dbt()
     for name in ("dbt_project", "dbt"):
-        put(import_module(f"mlops_assets.orchestrate.features.{name}"), "find_executable", lambda: program)
+        put(import_module(f"mlops_assets.orchestrate.features.{name}"), "find_mlops_dbt", lambda: program)
 
 
 def _serve(descriptor: int) -> None:

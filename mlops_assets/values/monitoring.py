@@ -236,7 +236,7 @@ Expectation = Drift | Performance
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Monitor:
-    """A drift report and a performance report for every window of a model's predictions.
+    """Reports for every window of a model's predictions: of drift, of performance, or of both, as the expectations say.
 
     A window that several versions predicted has one report for each version.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, DbtFolder, find_executable
+from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, DbtFolder, find_mlops_dbt
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import sql_name
@@ -106,7 +106,7 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
         project.target,
     ]
     subprocess.run(
-        [find_executable(), "--no-use-colors", "build", *arguments], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr
+        [find_mlops_dbt(), "--no-use-colors", "build", *arguments], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr
     )
     ledger.say("built", since=since)
     lake.record(DAILY, [Partition("")], key=["day"], run_id=ledger.name)

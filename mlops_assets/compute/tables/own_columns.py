@@ -48,7 +48,7 @@ def table_name(name: str, own: Sequence[str]) -> str:
     name
         The name of the column in memory.
     own
-        The columns that the package adds to this kind of table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
+        The columns that the package adds to this kind of table: ``TRAINING_SET_COLUMNS`` or ``PREDICTION_COLUMNS``.
     """
     if _is_reserved(name, own):
         return name.removeprefix(OWN)

@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.core.metadata import draw_safely, table_metadata
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.dbt_columns import describe_column_changes, explain_column_error
-from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, find_executable
+from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, find_mlops_dbt
 from mlops_assets.orchestrate.features.discovery import dbt_lineage, describe_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.tables.automation import follow_inputs
@@ -272,7 +272,7 @@ class _DbtCli(DbtCliResource):
 def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
     """Run dbt and return the outputs of its models, and its other events."""
     folder.prepare()
-    dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_executable())
+    dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_mlops_dbt())
     with _set_environment(window):
         invocation = dbt.cli(["build"], context=context, target_path=folder.target)
     events = list(invocation.stream())

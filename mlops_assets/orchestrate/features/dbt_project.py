@@ -114,7 +114,7 @@ class DbtFolder:
 
     def _hash_files(self) -> str:
         """Return a hash of every file that dbt parses."""
-        digest = hashlib.sha256(find_executable().encode())
+        digest = hashlib.sha256(find_mlops_dbt().encode())
         for file in sorted(
             p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts
         ):
@@ -133,7 +133,7 @@ class DbtFolder:
             str(self.target),
         ]
         process = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [find_executable(), "--no-use-colors", "parse", *folders],
+            [find_mlops_dbt(), "--no-use-colors", "parse", *folders],
             env=dict(os.environ) | PARSE_WINDOW,
             capture_output=True,
             text=True,
@@ -155,7 +155,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return contents
 
 
-def find_executable() -> str:
+def find_mlops_dbt() -> str:
     """Return the path of ``mlops-dbt``: next to the interpreter, else on the search path."""
     neighbour = Path(sys.executable).parent / "mlops-dbt"
     path = str(neighbour) if neighbour.exists() else shutil.which("mlops-dbt")

@@ -24,7 +24,7 @@ class WindowState:
     partition
         The window.
     state
-        ``good``, ``breach``, ``not enough data`` or ``in training data``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     summary
         The result in words.
     version

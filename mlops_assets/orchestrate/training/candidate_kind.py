@@ -40,18 +40,18 @@ class TrainingInputs:
 
 @dataclass(frozen=True, eq=False)
 class StoredFit:
-    """A fitted model in its stored form.
+    """A fit that has been stored.
 
     Parameters
     ----------
     fitted
-        The predictor, as read back from its stored form.
+        The fitted model in memory. It is the trained one, or for a format that changes it the one that was read back.
     artifact
         The sha256 of its manifest.
     digest
         A hash of the training inputs and the predictions of the fit.
     predictor
-        The cached predictions of an estimator for the holdout.
+        An estimator with its cached predictions for the holdout; None for other kinds.
     """
 
     fitted: Any

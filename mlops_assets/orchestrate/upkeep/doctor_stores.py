@@ -16,7 +16,7 @@ from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.database import migrations, sql
 from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
 from mlops_assets.stores.lake.verified_reads import read_verified
-from mlops_assets.stores.platform.garbage import collect_garbage, is_own, referenced_artifacts
+from mlops_assets.stores.platform.garbage import collect_garbage, find_referring_tables, is_own
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.records import Version
@@ -92,7 +92,7 @@ def _list_parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
 def check_artifacts(stores: Stores) -> Iterator[Finding]:
     """Yield artifacts whose bytes differ from what was stored."""
     checked, has_problem = 0, False
-    owners = referenced_artifacts(stores)
+    owners = find_referring_tables(stores)
     for file in stores.artifacts.files():
         if len(file.name) != 64:
             continue

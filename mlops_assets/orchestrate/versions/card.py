@@ -79,7 +79,7 @@ class _Subject:
 
 @dataclass(frozen=True, eq=False)
 class _Fits:
-    """The fit that serves, and the fit that the gates judged; both are the same fit without a refit."""
+    """The fit that serves, and the fit that the gates judged; without a refit, both are the same object."""
 
     served: ModelBundle
     judged: ModelBundle

@@ -132,7 +132,7 @@ def read_key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def identify_batch_rows(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return the identifying columns of a batch's predictions: an id from the key, and no time of logging."""
+    """Return three columns that logged predictions have too: the id (hash of the key, or null), missing features, and a null time of logging."""
     ids = hash_inputs(rows.select(key)) if key else None
     return pl.DataFrame(
         [

@@ -229,7 +229,11 @@ class Pusher:
         return pl.DataFrame(columns)
 
     def _cast(self, column: pl.Series, dtype: pl.DataType) -> pl.Series:
-        """Widen a column to its type, or raise PushError where a value would change."""
+        """Cast a column to its type in the schema.
+
+        Raise PushError where a number or a time would change, where only one of the two types is text or boolean, or where a column of times
+        has no time zone.
+        """
         import polars as pl
 
         name, hint = column.name, f"'{column.name}' is {dtype}"
@@ -244,7 +248,9 @@ class Pusher:
             raise PushError(
                 f"column '{name}' is {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
             ) from error
-        if column.dtype.is_numeric() and (changed := (cast.cast(column.dtype, strict=False) != column).fill_null(value=False)).any():
+        if (column.dtype.is_numeric() or column.dtype.is_temporal()) and (
+            changed := (cast.cast(column.dtype, strict=False) != column).fill_null(value=False)
+        ).any():
             row = int(changed.arg_true()[0])
             raise PushError(
                 f"row {row}, column '{name}': {column[row]!r} is not a value of {dtype}; nothing was pushed",

@@ -107,14 +107,14 @@ class PushSpec:
         facts = {
             "name": self.name,
             "types": _encode_columns(self.types),
-            "columns": list(self._columns()),
+            "columns": self._encode_rules(),
             "views": views,
             "bounds": bounds,
         }
         return json.dumps(facts | rules | {"max_future": None if future is None else future.total_seconds()})
 
     # Not pandera's own to_json: it drops checks that are functions, and refuses bounds that are times with a TypeError.
-    def _columns(self) -> list[Any]:
+    def _encode_rules(self) -> list[Any]:
         import pandera.polars as pa
 
         schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one

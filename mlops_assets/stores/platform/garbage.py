@@ -71,8 +71,8 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
     return Garbage(removed, len(stored) - len(removed))
 
 
-def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
-    """Return every artifact that a row of the database references, in any column, with the tables of those rows."""
+def find_referring_tables(stores: Stores) -> dict[str, tuple[str, ...]]:
+    """Return artifact → the tables of the database that reference it, in any column."""
     owners: dict[str, tuple[str, ...]] = {}
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         for table in schema.META.sorted_tables:
@@ -87,7 +87,7 @@ def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
 def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]:
     """Return the artifacts that the database references, directly or through other artifacts."""
     reachable: set[str] = set()
-    waiting = [name for name in referenced_artifacts(stores) if name in stored]
+    waiting = [name for name in find_referring_tables(stores) if name in stored]
     while waiting:
         name = waiting.pop()
         if name not in reachable:

@@ -163,6 +163,15 @@ def test_created_times_are_now_when_they_are_left_out_and_frames_are_rows(tmp_pa
         ml.push(ml.ExternalDataset("other"), [])
 
 
+def test_a_time_that_its_column_cannot_hold_is_refused_not_cut(tmp_path) -> None:
+    project = stream.Project(ml.Platform.at(tmp_path / "home"), partitions=None)
+    frame = pl.DataFrame([row("a", 1), row("b", 2)]).with_columns(pl.col("at").cast(pl.Datetime("ns", "UTC")))
+    assert project.push(frame.with_columns(pl.col("at").dt.convert_time_zone("Europe/Berlin"))).rows == 2
+    finer = pl.col("at") + pl.Series([0, 1], dtype=pl.Int64).cast(pl.Duration("ns"))
+    with pytest.raises(DataError, match=r"row 1, column 'at': .* is not a value of Datetime\(time_unit='us', time_zone='UTC'\)"):
+        project.push(frame.with_columns(finer))
+
+
 def test_views_that_could_not_go_online_row_by_row_are_refused(tmp_path) -> None:
     project = stream.Project(ml.Platform.at(tmp_path / "home"))
     given = {"source": project.source, "event_timestamp": "at", "created_timestamp": "heard_at", "features": {"speed": float}}

@@ -6,6 +6,7 @@ An MLflow model names this module as its loader, a Bento imports :func:`hosted`,
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
         supervisor.detach()
         supervisor.main(*rest)
     elif role == WORKER:
+        gc.disable()  # while it imports; the worker enables it again
         from mlops_assets.serving.http import worker
 
         worker.main(rest)

@@ -123,5 +123,6 @@ def main(arguments: list[str]) -> None:
     import uvloop
 
     gc.freeze()  # imported objects stay: collecting them again and again would delay some requests
+    gc.enable()
     uvloop.run(serve(app, metrics, listener, start))
     log.close()

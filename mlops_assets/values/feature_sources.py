@@ -103,7 +103,7 @@ class DbtProject:
     Parameters
     ----------
     path
-        The folder with ``dbt_project.yml``, relative to the project file's folder.
+        The folder with ``dbt_project.yml``. A relative path is looked up in the current folder, then in each folder of ``sys.path``.
 
     See Also
     --------

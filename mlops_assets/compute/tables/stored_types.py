@@ -31,7 +31,7 @@ _HINTS: dict[type[pl.DataType], str] = {
 
 
 def normalize(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame in stored types: times in µs and UTC, plain strings.
+    """Return a frame in stored types: times in µs, in UTC if they have a zone; categories as plain strings.
 
     Raises
     ------

@@ -157,6 +157,7 @@ def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
     slices: Sequence[str],
     min_rows: Mapping[str, int],
 ) -> list[SliceMetrics]:
+    """Score the most frequent values of each column, up to MAX_SLICES, and rarer ones that have ``min_rows`` rows."""
     result = []
     for column in slices:
         values = split.rows[column]

@@ -80,14 +80,14 @@ def best_trial(found: Sequence[Trial], where: str) -> Trial:
 
 
 def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
-    """Return whether a value is below the median of earlier trials at that step (Golovin et al., *Google Vizier*, 2017, section 3.2).
+    """Return whether a value is NaN or below the median that completed trials had at that step; False while fewer than five have one.
 
     Parameters
     ----------
     step, value
         The current step of the running trial, and its value there.
     before
-        The earlier trials.
+        The earlier trials; those that failed or were pruned do not count.
     """
     known = sorted(trial.steps[step] for trial in before if trial.value is not None and step in trial.steps)
     if len(known) < _STARTUP_TRIALS:

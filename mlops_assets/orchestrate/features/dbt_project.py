@@ -47,7 +47,7 @@ class DbtFolder:
 
     @cached_property
     def source(self) -> Path:
-        """The folder with ``dbt_project.yml``; a relative path starts at the project file."""
+        """The folder with ``dbt_project.yml``; a relative path is looked up in the current folder, then in each folder of ``sys.path``."""
         candidates = [Path(self.path)] if Path(self.path).is_absolute() else [Path(base or ".") / self.path for base in ("", *sys.path)]
         folder = next((path for path in candidates if (path / "dbt_project.yml").exists()), None)
         if folder is None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.window import TimeWindow
 
-_FILES = "SELECT data_file, data_file_size_bytes FROM ducklake_list_files('lake', ?, schema => ?)"
-_ORPHANS = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
+_LIST_FILES_SQL = "SELECT data_file, data_file_size_bytes FROM ducklake_list_files('lake', ?, schema => ?)"
+_LIST_ORPHANS_SQL = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
 
 
 def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
@@ -26,7 +26,7 @@ def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
     files = []
     for table in list_tables(cursor):
         schema, _, name = table.partition("/")
-        files += [DataFile(table, Path(path), size) for path, size in cursor.execute(_FILES, [name, schema]).fetchall()]
+        files += [DataFile(table, Path(path), size) for path, size in cursor.execute(_LIST_FILES_SQL, [name, schema]).fetchall()]
     return files
 
 
@@ -46,7 +46,7 @@ def list_partition_files(
 
 def list_orphaned_files(cursor: duckdb.DuckDBPyConnection, *, older_than: timedelta) -> list[Path]:
     """Return the data files on the disk that the catalog does not name and that are older than ``older_than``."""
-    paths = [Path(row[0]) for row in cursor.execute(_ORPHANS, [datetime.now(UTC) - older_than]).fetchall()]
+    paths = [Path(row[0]) for row in cursor.execute(_LIST_ORPHANS_SQL, [datetime.now(UTC) - older_than]).fetchall()]
     return sorted(path for path in paths if path.exists())
 
 

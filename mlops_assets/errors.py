@@ -10,6 +10,7 @@
     ├── RegistryError        the registry has no such entry, or the entry is in the wrong state
     │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
     ├── ServiceError         a service cannot start, or does not reach the requested state
+    ├── ProviderError        an endpoint of a language model fails, or sends a reply that cannot be used
     └── PlatformError        this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
@@ -33,6 +34,7 @@ __all__ = [
     "MissingExtraError",
     "MlopsError",
     "PlatformError",
+    "ProviderError",
     "RegistryError",
     "ServiceError",
 ]
@@ -165,6 +167,54 @@ class ServiceError(MlopsError):
     --------
     mlops_assets.Service : Declares a service.
     """
+
+
+class ProviderError(MlopsError):
+    """An endpoint of a language model fails, or sends a reply that cannot be used.
+
+    Neither the message nor an attribute contains the API key, the prompt or the reply.
+
+    Parameters
+    ----------
+    message
+        The problem, with endpoint, model, status and attempt.
+    hint
+        The next step for the user, in one sentence.
+    kind
+        ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"`` or ``"busy"``.
+    endpoint, model
+        The endpoint and the model that was asked.
+    status
+        The HTTP status; None when there was none.
+    attempts
+        Number of requests of this call, over all models.
+
+    See Also
+    --------
+    ServiceError : A service of this platform fails.
+    """
+
+    def __init__(  # noqa: PLR0913  (facts of one failure)
+        self,
+        message: str,
+        *,
+        hint: str,
+        kind: str = "",
+        endpoint: str = "",
+        model: str = "",
+        status: int | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.endpoint = endpoint
+        self.model = model
+        self.status = status
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the facts when the error crosses a process boundary."""
+        return (*super().__reduce__(), vars(self))
 
 
 class PlatformError(MlopsError):

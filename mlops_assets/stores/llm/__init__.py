@@ -1,0 +1,1 @@
+"""Stored completions of language models: the response cache."""

@@ -1,0 +1,194 @@
+"""The response cache: completions in one SQLite file, shared by threads and processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.base.checksums import json_sha256
+from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.values.llm.provider import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_BUSY_SECONDS = 30.0
+_TABLE = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completion TEXT NOT NULL, stored_at TEXT NOT NULL) WITHOUT ROWID"
+
+
+class ResponseCache:
+    """Completions by the request that they answer.
+
+    It holds texts of models and hashes of requests, no prompts. The file may be deleted at any time. A file that cannot be read or
+    written costs a request and a warning, never an answer.
+
+    Parameters
+    ----------
+    path
+        The file, created if needed.
+
+    Raises
+    ------
+    PlatformError
+        The file cannot be created, or is not a cache.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mlops_assets.stores.llm.response_cache import ResponseCache
+    >>> from mlops_assets.values.llm.provider import Completion
+    >>> scope = ResponseCache(Path(tempfile.mkdtemp()) / "responses.sqlite").scope("v1", {"city": "Rome"})
+    >>> scope.write({"model": "small"}, "", Completion(text="yes", finish_reason="stop", model="small"))
+    >>> scope.read({"model": "small"}, "").text
+    'yes'
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._create()
+        except (OSError, sqlite3.Error) as error:
+            raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
+
+    def scope(self, prompt_version: str, variables: Mapping[str, object]) -> CacheScope:
+        """Return the cache for calls of one prompt with given variables.
+
+        Parameters
+        ----------
+        prompt_version
+            The version of the prompt.
+        variables
+            Its variables, by name.
+        """
+        return CacheScope(self, prompt_version, variables)
+
+    def read(self, key: str) -> Completion | None:
+        """Return the completion that is stored under a key; None when there is none.
+
+        Parameters
+        ----------
+        key
+            As :meth:`CacheScope.find_key` returned.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with closing(self._connect()) as connection:
+                row = connection.execute("SELECT completion FROM completions WHERE key = ?", (key,)).fetchone()
+            return None if row is None else _parse_completion(row[0])
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            _LOG.warning("the response cache '%s' cannot be read (%s); delete it when this repeats", self.path, type(error).__name__)
+            return None
+
+    def write(self, key: str, completion: Completion) -> None:
+        """Store a completion under a key; a later one replaces it.
+
+        Parameters
+        ----------
+        key
+            As :meth:`CacheScope.find_key` returned.
+        completion
+            The answer.
+        """
+        facts = asdict(completion)
+        row = (key, json.dumps({"facts": facts, "sha256": json_sha256(facts)}), datetime.now(UTC).isoformat())
+        try:
+            if not self.path.exists():
+                self._create()
+            with closing(self._connect()) as connection:
+                connection.execute("INSERT OR REPLACE INTO completions VALUES (?, ?, ?)", row)
+        except (OSError, sqlite3.Error) as error:
+            _LOG.warning("the response cache '%s' cannot be written: %s", self.path, error)
+
+    def _create(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch(mode=0o600)
+        with hold_lock(self.path.with_name(f"{self.path.name}.lock")), closing(self._connect()) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_TABLE)
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection of this call only, which no thread or forked process shares."""
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+
+@dataclass(frozen=True)
+class CacheScope:
+    """The response cache for calls of one prompt with given variables.
+
+    Parameters
+    ----------
+    cache
+        Where completions are.
+    prompt_version
+        The version of the prompt.
+    variables
+        Its variables, by name.
+    """
+
+    cache: ResponseCache
+    prompt_version: str
+    variables: Mapping[str, object]
+
+    def read(self, body: Mapping[str, Any], pin: str) -> Completion | None:
+        """Return the stored answer to a request; None when there is none.
+
+        Parameters
+        ----------
+        body
+            Of the request: model, parameters and messages.
+        pin
+            That of the model.
+        """
+        return self.cache.read(self.find_key(body, pin))
+
+    def write(self, body: Mapping[str, Any], pin: str, completion: Completion) -> None:
+        """Store the answer to a request when the model ended it itself or at ``max_tokens``.
+
+        Parameters
+        ----------
+        body
+            Of the request: model, parameters and messages.
+        pin
+            That of the model.
+        completion
+            The answer.
+        """
+        if completion.finish_reason in ("stop", "length"):
+            self.cache.write(self.find_key(body, pin), completion)
+
+    def find_key(self, body: Mapping[str, Any], pin: str) -> str:
+        """Return the sha256 of what decides an answer: prompt version, variables, pin, parameters and messages.
+
+        Parameters
+        ----------
+        body
+            Of the request.
+        pin
+            That of the model.
+        """
+        return json_sha256([self.prompt_version, self._variables, pin, body])
+
+    @cached_property
+    def _variables(self) -> str:
+        return json.dumps(dict(self.variables), sort_keys=True, default=repr)
+
+
+def _parse_completion(text: str) -> Completion:
+    stored = json.loads(text)
+    facts = stored["facts"]
+    if stored["sha256"] != json_sha256(facts):
+        raise ValueError
+    return replace(Completion(**facts), failures=(), cached=True)

@@ -1,0 +1,278 @@
+"""Complete messages with a language model behind an OpenAI-compatible endpoint, in one piece or as a stream."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.serving.llm.connections import CONNECTIONS
+from mlops_assets.serving.llm.failures import AttemptError, combine_failures, describe_failure
+from mlops_assets.serving.llm.replies import ReplyParts, parse_document, read_events
+from mlops_assets.serving.llm.request import CompletionRequest, drain, encode_body, open_reply
+from mlops_assets.values.llm.provider import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from datetime import timedelta
+
+    from mlops_assets.stores.llm.response_cache import CacheScope
+    from mlops_assets.values.llm.provider import LLM
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_PAUSE = 30.0  # seconds between two attempts; an endpoint that asks for more fails at once
+_FIRST_PAUSE = 0.25
+_RANDOM = random.SystemRandom()  # not the generator that a training seeds
+_pause = time.sleep
+
+
+def complete(
+    llm: LLM,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    response_schema: Mapping[str, Any] | None = None,
+    time_limit: timedelta | None = None,
+    cache: CacheScope | None = None,
+) -> Completion:
+    """Return a model's answer to a list of messages.
+
+    Failures that may pass (status 429 and 5xx, lost connections, timeouts) are tried again; then the fallbacks are asked, in order.
+
+    Parameters
+    ----------
+    llm
+        The model.
+    messages
+        Each with ``role`` and ``content``.
+    response_schema
+        The JSON schema that the endpoint is asked to follow. The answer is not checked against it.
+    time_limit
+        The maximum duration of the call; that of the model when None. A reply that falls silent at the end may exceed it by ``timeout``.
+    cache
+        Where to look for the answer, and to store it; None bypasses the cache.
+
+    Returns
+    -------
+    Completion
+        The answer.
+
+    Raises
+    ------
+    ProviderError
+        No model answered.
+    DefinitionError
+        The messages are empty or not JSON.
+    MissingExtraError
+        httpx is not installed.
+
+    See Also
+    --------
+    stream : Returns the answer piece by piece.
+    """
+    request = _prepare_request(llm, messages, response_schema, time_limit)
+
+    def attempt(target: LLM) -> Completion:
+        body = request.to_body(target)
+        if cache is not None and (found := cache.read(body, target.pin)) is not None:
+            return found
+        completion = _complete_once(target, request)
+        if cache is not None:
+            cache.write(body, target.pin, completion)
+        return completion
+
+    return _try_models(llm, request, attempt, lambda completion, failures: _add_failures(completion, request, failures))
+
+
+def stream(
+    llm: LLM,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    response_schema: Mapping[str, Any] | None = None,
+    time_limit: timedelta | None = None,
+) -> CompletionStream:
+    """Return a model's answer piece by piece, after the first piece has arrived.
+
+    Until the first piece, failures are tried again and fallbacks are asked as in :func:`complete`; later ones are raised to the reader.
+
+    Parameters
+    ----------
+    llm
+        The model.
+    messages
+        Each with ``role`` and ``content``.
+    response_schema
+        The JSON schema that the endpoint is asked to follow. The answer is not checked against it.
+    time_limit
+        The maximum duration of the call; that of the model when None. A silence may exceed it by ``stall_timeout``.
+
+    Returns
+    -------
+    CompletionStream
+        Iterates over texts. Close it, or use it in a ``with`` statement, when you may stop before its end.
+
+    Raises
+    ------
+    ProviderError
+        No model answered.
+    DefinitionError
+        The messages are empty or not JSON.
+    MissingExtraError
+        httpx is not installed.
+
+    See Also
+    --------
+    complete : Returns the answer in one piece.
+    """
+    request = _prepare_request(llm, messages, response_schema, time_limit)
+
+    def begin(target: LLM) -> tuple[LLM, str, Generator[str, None, Completion]]:
+        pieces = _stream_once(target, request)
+        return target, next(pieces), pieces
+
+    return _try_models(llm, request, begin, lambda begun, failures: CompletionStream(*begun, request=request, failures=failures))
+
+
+class CompletionStream:
+    """The pieces of an answer, in order.
+
+    Parameters
+    ----------
+    llm
+        The model that answers.
+    first
+        The first piece.
+    pieces
+        The others; their generator returns the completion.
+    request
+        The messages.
+    failures
+        What went wrong in earlier attempts.
+    """
+
+    def __init__(
+        self, llm: LLM, first: str, pieces: Generator[str, None, Completion], *, request: CompletionRequest, failures: tuple[str, ...]
+    ) -> None:
+        self._llm = llm
+        self._first: str | None = first
+        self._pieces = pieces
+        self._request = request
+        self._failures = failures
+        self.completion: Completion | None = None  # the whole answer, after the last piece
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if self._first is not None:
+            piece, self._first = self._first, None
+            return piece
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            if end.value is not None:
+                self.completion = _add_failures(end.value, self._request, self._failures)
+            raise StopIteration from None
+        except AttemptError as error:
+            failure = error
+        attempts = len(self._failures) + 1
+        raise combine_failures(self._llm, failure, [describe_failure(self._llm, failure, attempts)], attempts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and free its slot; the rest of the answer is lost."""
+        self._first = None
+        self._pieces.close()
+
+
+def _prepare_request(
+    llm: LLM, messages: Sequence[Mapping[str, Any]], response_schema: Mapping[str, Any] | None, time_limit: timedelta | None
+) -> CompletionRequest:
+    if not messages or not all(isinstance(message, dict) and message.get("role") for message in messages):
+        raise DefinitionError(
+            f"the messages for the language model '{llm.model}' are empty or have no role",
+            hint='give a list: [{"role": "user", "content": "…"}]',
+        )
+    CONNECTIONS.client()  # without httpx, fail before anything else
+    began = time.monotonic()
+    request = CompletionRequest(
+        messages, response_schema, began, began + (llm.time_limit if time_limit is None else time_limit).total_seconds()
+    )
+    encode_body(request.to_body(llm))
+    return request
+
+
+def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM], T], finish: Callable[[T, tuple[str, ...]], R]) -> R:
+    """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``."""
+    failures: list[str] = []
+    final_failures: list[str] = []
+    for target in (llm, *llm.fallbacks):
+        for number in range(1, target.retries + 2):
+            try:
+                answer = attempt(target)
+            except AttemptError as error:
+                failure = error
+            else:
+                return finish(answer, tuple(failures))
+            failures.append(describe_failure(target, failure, number))
+            pause = _plan_pause(failure, number)
+            if not failure.retryable or number > target.retries or pause > min(MAX_PAUSE, request.ends - time.monotonic()):
+                break
+            _pause(pause)
+        final_failures.append(failures[-1])
+        if time.monotonic() >= request.ends:
+            break
+    raise combine_failures(target, failure, final_failures, len(failures))
+
+
+def _plan_pause(failure: AttemptError, number: int) -> float:
+    """Return the seconds before the next attempt: what the endpoint asks for, or twice as long each time, with some chance."""
+    if failure.pause is not None:
+        return failure.pause
+    return min(MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1)) * _RANDOM.uniform(0.5, 1)
+
+
+def _complete_once(llm: LLM, request: CompletionRequest) -> Completion:
+    with open_reply(llm, request, streams=False) as chunks:
+        body = b"".join(chunks)
+    parts = ReplyParts()
+    parts.add(parse_document(body), "message")
+    return _build_completion(llm, parts)
+
+
+def _stream_once(llm: LLM, request: CompletionRequest) -> Generator[str, None, Completion]:
+    """Yield the texts of a stream, and return the completion."""
+    parts, first = ReplyParts(), None
+    with open_reply(llm, request, streams=True) as chunks:
+        for event in read_events(chunks):
+            if text := parts.add(event, "delta"):
+                first = request.seconds() if first is None else first
+                yield text
+        drain(chunks)
+    return _build_completion(llm, parts, first)
+
+
+def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None = None) -> Completion:
+    parts.check_complete()
+    return Completion(
+        text="".join(parts.texts),
+        finish_reason=str(parts.finish_reason),
+        model=llm.model,
+        reported_model=parts.model,
+        prompt_tokens=parts.prompt_tokens,
+        completion_tokens=parts.completion_tokens,
+        seconds_to_first_token=seconds_to_first_token,
+    )
+
+
+def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[str, ...]) -> Completion:
+    attempts = len(failures) + (0 if completion.cached else 1)
+    return replace(completion, seconds=request.seconds(), failures=failures, attempts=attempts)

@@ -1,0 +1,179 @@
+"""Failures of one request: what went wrong, whether to try again, and the hint. No text contains a key, a prompt or a reply."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import httpx
+
+    from mlops_assets.values.llm.provider import LLM
+
+# Codes that endpoints report in `error.code` or `error.type`. Other texts of an error reply may repeat the prompt or the key.
+_HINTS_BY_CODE = {
+    "context_length_exceeded": "shorten the messages, or take a model with a longer context",
+    "insufficient_quota": "the account has no credit left: raise its limit",
+    "invalid_api_key": "put a valid key into the environment variable",
+    "model_not_found": "check the model's name at the endpoint",
+}
+_HINTS_BY_STATUS = {
+    401: "put a valid key into the environment variable that api_key_env names",
+    403: "the key may not use this model: take another key or model",
+    404: "check base_url, which usually ends in /v1, and the model's name",
+    429: "lower concurrency, raise time_limit, or declare a fallback",
+}
+_HINTS_BY_CLASS = {
+    4: "the endpoint refuses the request: check model, parameters and the roles of the messages",
+    5: "the endpoint is overloaded or broken: try later, or declare a fallback",
+}
+_RETRYABLE_STATUS = {429, *range(500, 600)}
+
+
+class AttemptError(Exception):
+    """One request failed.
+
+    Parameters
+    ----------
+    kind
+        As in :class:`ProviderError`.
+    problem
+        What the endpoint did; a sentence whose subject is the model.
+    hint
+        The next step for the user.
+    retryable
+        Whether another attempt may succeed.
+    status
+        The HTTP status; None when there was none.
+    pause
+        Seconds that the endpoint asks to wait before another attempt.
+    """
+
+    def __init__(  # noqa: PLR0913  (facts of one failure)
+        self, kind: str, problem: str, hint: str, *, retryable: bool = False, status: int | None = None, pause: float | None = None
+    ) -> None:
+        super().__init__(problem)
+        self.kind = kind
+        self.problem = problem
+        self.hint = hint
+        self.retryable = retryable
+        self.status = status
+        self.pause = pause
+
+    @classmethod
+    def from_reply(cls, problem: str, *, hint: str = "check that base_url is an OpenAI-compatible endpoint") -> AttemptError:
+        """Return the failure for a reply that cannot be used; it is final, because the request was answered and may have cost money."""
+        return cls("reply", problem, hint)
+
+    @classmethod
+    def from_status(cls, status: int, headers: Mapping[str, str], body: bytes) -> AttemptError:
+        """Return the failure for an HTTP status other than 200.
+
+        Parameters
+        ----------
+        status
+            The HTTP status.
+        headers
+            Of the reply.
+        body
+            Of the reply, for its code.
+        """
+        code = _read_code(body)
+        hint = _HINTS_BY_CODE.get(code) or _HINTS_BY_STATUS.get(status) or _HINTS_BY_CLASS.get(status // 100, "check base_url")
+        retryable = status in _RETRYABLE_STATUS and code != "insufficient_quota"
+        pause = _read_pause(headers.get("retry-after", "")) if retryable else None
+        problem = f"answered status {status}" + (f" ({code})" if code else "") + (f" and asked to wait {pause:.0f} s" if pause else "")
+        return cls("status", problem, hint, retryable=retryable, status=status, pause=pause)
+
+    @classmethod
+    def from_transport(cls, error: httpx.HTTPError, seconds: float) -> AttemptError:
+        """Return the failure for an error of the connection.
+
+        Parameters
+        ----------
+        error
+            As httpx raised it.
+        seconds
+            Since the attempt began.
+        """
+        import httpx
+
+        if isinstance(error, httpx.TimeoutException):
+            return cls.from_timeout(seconds, retryable=True)
+        if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
+            return cls("connection", f"cannot be reached: {error}", "check base_url, and that the endpoint runs", retryable=True)
+        if isinstance(error, httpx.DecodingError):
+            return cls.from_reply("sent a reply with a broken compression")
+        return cls("connection", "closed the connection before the end of its reply", "check the endpoint's log", retryable=True)
+
+    @classmethod
+    def from_timeout(cls, seconds: float, *, retryable: bool) -> AttemptError:
+        """Return the failure for an attempt that took too long.
+
+        Parameters
+        ----------
+        seconds
+            Since the attempt began.
+        retryable
+            False when the reply had begun: another would take as long.
+        """
+        problem = f"gave no whole reply within {seconds:.2g} s"
+        return cls("timeout", problem, "raise timeout, stall_timeout or time_limit, or lower max_tokens", retryable=retryable)
+
+
+def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> str:
+    """Return one line on a failed attempt, with model, endpoint, problem and the number of the attempt."""
+    return f"the language model '{llm.model}' at {llm.endpoint} {failure.problem} (attempt {attempt} of {llm.retries + 1})"
+
+
+def combine_failures(llm: LLM, failure: AttemptError, final_failures: Sequence[str], attempts: int) -> ProviderError:
+    """Return the error of a call that no model answered.
+
+    Parameters
+    ----------
+    llm
+        The model that failed last.
+    failure
+        Its last failure.
+    final_failures
+        The last failure of each model that was asked, as text.
+    attempts
+        Number of requests.
+    """
+    return ProviderError(
+        "; ".join(final_failures),
+        hint=failure.hint,
+        kind=failure.kind,
+        endpoint=llm.endpoint,
+        model=llm.model,
+        status=failure.status,
+        attempts=attempts,
+    )
+
+
+def _read_code(body: bytes) -> str:
+    """Return the code of an error reply when it is a known one; otherwise an empty text."""
+    try:
+        error = json.loads(body)["error"]
+        codes = [error.get("code"), error.get("type")]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ""
+    return next((code for code in codes if isinstance(code, str) and code in _HINTS_BY_CODE), "")
+
+
+def _read_pause(text: str) -> float | None:
+    """Return the seconds of a Retry-After header, which holds a number or a date; None when it holds neither."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,192 @@
+"""One request to an endpoint: send it, limit its time and size, and translate what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.serving.llm.connections import CONNECTIONS
+from mlops_assets.serving.llm.failures import AttemptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import httpx
+
+    from mlops_assets.values.llm.provider import LLM
+
+_MAX_CONNECT_SECONDS = 10.0
+_MAX_ERROR_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """Messages to complete, for any of several models, and when the call must end.
+
+    Parameters
+    ----------
+    messages
+        Of the chat.
+    response_schema
+        The JSON schema that the endpoint is asked to follow; None for any text.
+    began, ends
+        On the monotonic clock.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    response_schema: Mapping[str, Any] | None
+    began: float
+    ends: float
+
+    def to_body(self, llm: LLM, *, streams: bool = False) -> dict[str, Any]:
+        """Return the body of the request to a model.
+
+        Parameters
+        ----------
+        llm
+            The model.
+        streams
+            Whether the reply is a stream.
+        """
+        body: dict[str, Any] = {"messages": list(self.messages)}
+        if self.response_schema is not None:
+            schema = {"name": "response", "schema": self.response_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if streams:
+            body.update(stream=True)
+            if "stream_options" not in dict(llm.parameters):
+                body.update(stream_options={"include_usage": True})
+        return {**body, **llm.request_parameters}
+
+    def seconds(self) -> float:
+        """Return the seconds since the call began."""
+        return time.monotonic() - self.began
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """Return the body of a request as JSON.
+
+    Raises
+    ------
+    DefinitionError
+        A message holds something that JSON cannot hold.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        problem = "a message or the response schema for a language model is not JSON"
+    raise DefinitionError(problem, hint="give texts, finite numbers, lists and dicts")
+
+
+@contextmanager
+def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterator[Iterator[bytes]]:
+    """Send a request and give the bytes of its reply, which has status 200 and the expected content type.
+
+    Parameters
+    ----------
+    llm
+        The model to ask.
+    request
+        The messages.
+    streams
+        Whether the reply is a stream.
+
+    Raises
+    ------
+    AttemptError
+        The request failed, or the reply is too large or too slow; also raised while the bytes are read.
+    """
+    import httpx
+
+    content, headers = encode_body(request.to_body(llm, streams=streams)), _write_headers(llm, streams=streams)
+    with CONNECTIONS.slots.hold(llm.endpoint, llm.concurrency, request.ends - time.monotonic()):
+        began = time.monotonic()
+        ends = min(request.ends, began + llm.timeout.total_seconds())
+        if ends <= began:
+            raise AttemptError.from_timeout(request.seconds(), retryable=True)
+        timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if streams else ends - began)
+        try:
+            with CONNECTIONS.client().stream("POST", llm.endpoint, content=content, headers=headers, timeout=timeout) as response:
+                _check_head(response, "text/event-stream" if streams else "application/json")
+                yield _read_chunks(response, llm.max_bytes, began, ends)
+        except httpx.HTTPError as error:
+            failure = AttemptError.from_transport(error, time.monotonic() - began)
+        else:
+            return
+    raise failure
+
+
+def drain(chunks: Iterator[bytes]) -> None:
+    """Read a stream to its end after the last event, so that its connection can be used again.
+
+    Parameters
+    ----------
+    chunks
+        The rest.
+    """
+    import httpx
+
+    with suppress(httpx.HTTPError, AttemptError):
+        for _ in chunks:
+            pass
+
+
+def _limit_waits(seconds: float, silence: float) -> httpx.Timeout:
+    import httpx
+
+    return httpx.Timeout(seconds, connect=min(_MAX_CONNECT_SECONDS, seconds), read=min(silence, seconds))
+
+
+def _write_headers(llm: LLM, *, streams: bool) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if streams else "application/json",
+        "accept-encoding": "identity",  # so that the limit on bytes is one on memory
+    }
+    if llm.api_key_env is None:
+        return headers
+    key = os.environ.get(llm.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        problem = f"has no API key: the environment variable {llm.api_key_env} is {'not a valid key' if key else 'not set'}"
+        raise AttemptError("configuration", problem, f"put the key into {llm.api_key_env}")
+    return {**headers, "authorization": f"Bearer {key}"}
+
+
+def _check_head(response: httpx.Response, content_type: str) -> None:
+    if response.status_code != 200:
+        raise AttemptError.from_status(response.status_code, response.headers, _read_error(response))
+    found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found != content_type:
+        shown = found if found in ("application/json", "text/event-stream", "text/html", "text/plain") else "another content type"
+        raise AttemptError.from_reply(f"sent {shown} instead of {content_type}")
+
+
+def _read_error(response: httpx.Response) -> bytes:
+    """Return the beginning of an error reply: it may be long, or never end."""
+    import httpx
+
+    body, ends = b"", time.monotonic() + 1
+    try:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _MAX_ERROR_BYTES or time.monotonic() > ends:
+                break
+    except httpx.HTTPError:
+        return b""  # the status says enough
+    return body
+
+
+def _read_chunks(response: httpx.Response, max_bytes: int, began: float, ends: float) -> Iterator[bytes]:
+    size = 0
+    for chunk in response.iter_bytes():
+        size += len(chunk)
+        if size > max_bytes:
+            raise AttemptError.from_reply(f"sent more than {max_bytes} bytes", hint="raise max_bytes, or lower max_tokens")
+        if time.monotonic() > ends:
+            raise AttemptError.from_timeout(time.monotonic() - began, retryable=False)
+        yield chunk

@@ -75,7 +75,7 @@ def complete(
     """
     request = _prepare_request(llm, messages, response_schema, time_limit)
 
-    def attempt(target: LLM) -> Completion:
+    def attempt(target: LLM, _number: int) -> Completion:
         body = request.to_body(target)
         if cache is not None and (found := cache.read(body, target.pin)) is not None:
             return found
@@ -107,7 +107,8 @@ def stream(
     response_schema
         The JSON schema that the endpoint is asked to follow. The answer is not checked against it.
     time_limit
-        The maximum duration of the call; that of the model when None. A silence may exceed it by ``stall_timeout``.
+        The maximum duration of the call; that of the model when None. The reader's own time counts. A silence may exceed it by
+        ``stall_timeout``.
 
     Returns
     -------
@@ -129,9 +130,9 @@ def stream(
     """
     request = _prepare_request(llm, messages, response_schema, time_limit)
 
-    def begin(target: LLM) -> tuple[LLM, str, Generator[str, None, Completion]]:
+    def begin(target: LLM, number: int) -> tuple[LLM, int, str, Generator[str, None, Completion]]:
         pieces = _stream_once(target, request)
-        return target, next(pieces), pieces
+        return target, number, next(pieces), pieces
 
     return _try_models(llm, request, begin, lambda begun, failures: CompletionStream(*begun, request=request, failures=failures))
 
@@ -143,6 +144,8 @@ class CompletionStream:
     ----------
     llm
         The model that answers.
+    number
+        Of its attempt.
     first
         The first piece.
     pieces
@@ -153,10 +156,18 @@ class CompletionStream:
         What went wrong in earlier attempts.
     """
 
-    def __init__(
-        self, llm: LLM, first: str, pieces: Generator[str, None, Completion], *, request: CompletionRequest, failures: tuple[str, ...]
+    def __init__(  # noqa: PLR0913  (built here only)
+        self,
+        llm: LLM,
+        number: int,
+        first: str,
+        pieces: Generator[str, None, Completion],
+        *,
+        request: CompletionRequest,
+        failures: tuple[str, ...],
     ) -> None:
         self._llm = llm
+        self._number = number
         self._first: str | None = first
         self._pieces = pieces
         self._request = request
@@ -178,8 +189,7 @@ class CompletionStream:
             raise StopIteration from None
         except AttemptError as error:
             failure = error
-        attempts = len(self._failures) + 1
-        raise combine_failures(self._llm, failure, [describe_failure(self._llm, failure, attempts)], attempts)
+        raise combine_failures(self._llm, failure, [describe_failure(self._llm, failure, self._number)], attempts=len(self._failures) + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -210,14 +220,14 @@ def _prepare_request(
     return request
 
 
-def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM], T], finish: Callable[[T, tuple[str, ...]], R]) -> R:
+def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM, int], T], finish: Callable[[T, tuple[str, ...]], R]) -> R:
     """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``."""
     failures: list[str] = []
     final_failures: list[str] = []
     for target in (llm, *llm.fallbacks):
         for number in range(1, target.retries + 2):
             try:
-                answer = attempt(target)
+                answer = attempt(target, number)
             except AttemptError as error:
                 failure = error
             else:
@@ -234,7 +244,7 @@ def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM], T
 
 
 def _plan_pause(failure: AttemptError, number: int) -> float:
-    """Return the seconds before the next attempt: what the endpoint asks for, or twice as long each time, with some chance."""
+    """Return the seconds before the next attempt: what the endpoint asks for, or twice as long each time, with jitter."""
     if failure.pause is not None:
         return failure.pause
     return min(MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1)) * _RANDOM.uniform(0.5, 1)

@@ -195,6 +195,14 @@ def test_a_stream_that_breaks_after_its_first_piece_fails_and_is_not_asked_for_a
     assert (error.kind, error.attempts, len(server.requests)) == ("connection", 2, 2)
 
 
+def test_a_fallback_whose_stream_breaks_is_named_with_its_own_attempt() -> None:
+    with ScriptedServer(fail(500), fail(500), fail(500), hang_up_in_the_middle()) as server:
+        error = refuse(tiny(server, fallbacks=[replace(tiny(server), model="second", retries=1)]), streams=True)
+    assert error.message.startswith("the language model 'second'")
+    assert "(attempt 1 of 2)" in error.message
+    assert error.attempts == 4
+
+
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_the_retries_are_bounded(retries: int) -> None:
     with ScriptedServer(default=fail(500)) as server:

@@ -29,7 +29,7 @@ from mlops_assets.values.upkeep import Upkeep
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
-    from mlops_assets import runs
+    from mlops_assets import llm, runs
     from mlops_assets.orchestrate.compiler.build import build_definitions
     from mlops_assets.serving.predict.loaded_model import load_model
     from mlops_assets.serving.push.push import push
@@ -74,6 +74,7 @@ __all__ = [
     "errors",
     "feature_view",
     "gate",
+    "llm",
     "load_model",
     "lookup",
     "model",
@@ -90,6 +91,7 @@ __all__ = [
 # Loaded on first use: compiling needs Dagster, retrieval a frame library and logging a database, declaring none of them.
 _LAZY = {
     "build_definitions": "mlops_assets.orchestrate.compiler.build",
+    "llm": "mlops_assets.llm",
     "load_model": "mlops_assets.serving.predict.loaded_model",
     "lookup": "mlops_assets.stores.platform.online",
     "push": "mlops_assets.serving.push.push",

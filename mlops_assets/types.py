@@ -14,6 +14,7 @@ from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GateLike
+from mlops_assets.values.llm.prompt import Message, Prompt
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
@@ -35,9 +36,11 @@ __all__ = [
     "Intervals",
     "LatencyGate",
     "LoadedModel",
+    "Message",
     "Model",
     "OnDemandFeatures",
     "PredictionTimes",
+    "Prompt",
     "PushResult",
     "SliceMetrics",
     "TrainingSet",

@@ -20,7 +20,7 @@ C = TypeVar("C", bound=type)
 
 _CLASSES: set[str] = set()  # whose constructors are checked
 _ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check their own arguments, some at every step of a training
-_PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
+_PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.llm": "ml.llm", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

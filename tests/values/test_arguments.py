@@ -12,7 +12,6 @@ from mlops_assets.values.argument_types import type_checks
 from mlops_assets.values.arguments import _ACTIONS, _CLASSES, check_arguments
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
-VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
 MADE = {
     "ActiveRun",
     "Costs",
@@ -26,7 +25,9 @@ MADE = {
 
 def _public_callables():
     """Yield every public callable with its name, methods that construct values included."""
-    members = [(ml, name) for name in ml.__all__] + [(module, name) for module in (ml.errors, ml.runs, ml.types) for name in module.__all__]
+    members = [(ml, name) for name in ml.__all__] + [
+        (module, name) for module in (ml.errors, ml.llm, ml.runs, ml.types) for name in module.__all__
+    ]
     for module, name in members:
         found = getattr(module, name)
         if inspect.ismodule(found) or name in MADE:  # modules are not called
@@ -38,6 +39,7 @@ def _public_callables():
 
 
 PUBLIC = dict(_public_callables())
+VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
 # Not told apart from an error within: exceptions are raised, not declared; these methods are called by the package itself.
 RAISED = {name for name, found in PUBLIC.items() if inspect.isclass(found) and issubclass(found, MlopsError)}
 

@@ -1,0 +1,1 @@
+"""Prompts as computations: the messages of a call, and the version of a prompt."""

@@ -1,0 +1,19 @@
+"""LLM operations: prompts with typed variables, their versions, and the models that answer.
+
+Examples
+--------
+>>> import mlops_assets as ml
+>>> @ml.llm.prompt(model=ml.llm.LLM("smollm2", base_url="http://127.0.0.1:8080/v1"))
+... def summary(report: str) -> None:
+...     '''Summarise the report in one sentence.'''
+>>> [message.role for message in ml.llm.build_messages(summary, {"report": "All flights are on time."})]
+['system', 'user']
+"""
+
+from mlops_assets.compute.prompts.messages import build_messages
+from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.decorators.llm import prompt
+from mlops_assets.values.llm.prompt import Example
+from mlops_assets.values.llm.provider import LLM
+
+__all__ = ["Example", "LLM", "build_messages", "hash_prompt", "prompt"]  # noqa: RUF022  (as sorted() sorts)

@@ -13,7 +13,9 @@ Examples
 from mlops_assets.compute.prompts.messages import build_messages
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.decorators.llm import prompt
+from mlops_assets.serving.llm.ask import ask
+from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.provider import LLM
 
-__all__ = ["Example", "LLM", "build_messages", "hash_prompt", "prompt"]  # noqa: RUF022  (as sorted() sorts)
+__all__ = ["Example", "LLM", "ResponseCache", "ask", "build_messages", "hash_prompt", "prompt"]  # noqa: RUF022  (as sorted() sorts)

@@ -14,7 +14,9 @@ from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GateLike
+from mlops_assets.values.llm.answer import Answer
 from mlops_assets.values.llm.prompt import Message, Prompt
+from mlops_assets.values.llm.provider import Completion
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActiveRun",
+    "Answer",
     "ArtifactSizeGate",
+    "Completion",
     "ComputedFeatureView",
     "Costs",
     "Dataset",

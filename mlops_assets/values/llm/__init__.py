@@ -1,1 +1,1 @@
-"""Language models behind an endpoint, and their completions."""
+"""Language models behind an endpoint, their completions, prompts and answers."""

@@ -1,0 +1,89 @@
+"""Ask a prompt: its messages, the model's reply, and the answer in the declared type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.prompts.messages import build_messages
+from mlops_assets.compute.prompts.version import describe_type, hash_prompt
+from mlops_assets.errors import ProviderError
+from mlops_assets.serving.llm.client import complete
+from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.llm.answer import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.stores.llm.response_cache import ResponseCache
+    from mlops_assets.values.llm.prompt import Prompt
+    from mlops_assets.values.llm.provider import Completion
+
+
+@check_arguments
+def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseCache | None = None) -> Answer:
+    """Return a model's answer to a prompt.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    values
+        Variable → value.
+    cache
+        Where earlier answers are stored; None asks the model in each call.
+
+    Returns
+    -------
+    Answer
+        The answer, in the type that the prompt declares.
+
+    Raises
+    ------
+    DefinitionError
+        A variable is missing, or a value has no variable.
+    DataError
+        A value has another type than its variable declares.
+    ProviderError
+        No model answered, or the answer is not of the declared type.
+
+    See Also
+    --------
+    prompt : Declares a prompt.
+    build_messages : Returns the messages that are sent.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> @ml.llm.prompt(model=ml.llm.LLM("small", base_url="http://127.0.0.1:9/v1", retries=0))
+    ... def summary(report: str) -> None:
+    ...     '''Summarise the report in one sentence.'''
+    >>> try:
+    ...     ml.llm.ask(summary, {"report": "All flights are on time."})
+    ... except ml.errors.ProviderError as error:
+    ...     print(error.kind)
+    connection
+    """
+    messages = [message.as_json() for message in build_messages(prompt, values)]
+    schema = describe_type(prompt.response)
+    scope = None if cache is None else cache.scope(hash_prompt(prompt), values)
+    completion = complete(prompt.model, messages, response_schema=schema, cache=scope)
+    return Answer(completion.text if prompt.response is None else _parse_answer(prompt, completion), completion)
+
+
+def _parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(prompt.response).validate_json(completion.text)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"])
+    cut = "; max_tokens cut it off" if completion.finish_reason == "length" else ""
+    raise ProviderError(
+        f"the answer of '{completion.model}' to '{prompt.key}' is not of the declared type: {place or 'the whole text'}: {first['msg']}{cut}",
+        hint="raise max_tokens" if cut else "ask a model that follows a JSON schema, or declare a simpler response",
+        kind="reply",
+        endpoint=prompt.model.endpoint,
+        model=completion.model,
+        attempts=completion.attempts,
+    )

@@ -1,0 +1,32 @@
+"""The answer to a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.values.arguments import check_constructor
+
+if TYPE_CHECKING:
+    from mlops_assets.values.llm.provider import Completion
+
+
+@check_constructor
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a prompt.
+
+    Parameters
+    ----------
+    value
+        The answer in the type that the prompt declares; text when it declares none.
+    completion
+        The model's reply: its text, its tokens and its duration.
+
+    See Also
+    --------
+    mlops_assets.llm.ask : Returns answers.
+    """
+
+    value: Any
+    completion: Completion

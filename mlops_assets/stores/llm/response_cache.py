@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.llm.provider import Completion
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _BUSY_SECONDS = 30.0
 _TABLE = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completion TEXT NOT NULL, stored_at TEXT NOT NULL) WITHOUT ROWID"
 
 
+@check_constructor
 class ResponseCache:
     """Completions by the request that they answer.
 
@@ -40,6 +42,10 @@ class ResponseCache:
     ------
     PlatformError
         The file cannot be created, or is not a cache.
+
+    See Also
+    --------
+    mlops_assets.llm.ask : Takes a cache.
 
     Examples
     --------

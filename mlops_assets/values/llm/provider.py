@@ -147,6 +147,7 @@ class LLM:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Completion:
     """What a language model answers to a list of messages.

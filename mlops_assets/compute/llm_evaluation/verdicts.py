@@ -1,0 +1,228 @@
+"""Read the verdict of an LLM judge from its reply: one verdict of an enumerated list, or a failure.
+
+A reply that names no verdict, or names several, has failed. A failure is a verdict of its own: it has no score and no default, and
+everything that counts verdicts counts it as well. The parser never searches free text for a verdict, because a judge that reasons
+aloud mentions verdicts that it rejects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import DataError, DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNPARSABLE = "unparsable"  # a reply without exactly one verdict
+ERROR = "error"  # no reply
+TIMEOUT = "timeout"  # no reply in time
+FAILURES = (UNPARSABLE, ERROR, TIMEOUT)
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+_MAX_QUOTED = 60  # characters of a reply in a reason
+
+
+@dataclass(frozen=True)
+class JudgeVerdict:
+    """What a judge's reply says.
+
+    Parameters
+    ----------
+    value : str
+        An allowed verdict as it is declared, or one of ``FAILURES``.
+    reason : str
+        Why there is no verdict; empty when there is one.
+
+    See Also
+    --------
+    parse_verdict : Reads it from a reply.
+    fail_verdict : Makes it from an exception.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import JudgeVerdict
+    >>> JudgeVerdict("supported").failed
+    False
+    """
+
+    value: str
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge gave no verdict."""
+        return self.value in FAILURES
+
+
+def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return the declared verdicts of a judge if no reply can be read as two of them.
+
+    Parameters
+    ----------
+    allowed : Sequence[str]
+        The verdicts that a judge may give.
+
+    Returns
+    -------
+    tuple of str
+        The same verdicts.
+
+    Raises
+    ------
+    DefinitionError
+        There are fewer than two verdicts, two differ only in case or outer space, one is empty, or one is the name of a failure.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_verdicts
+    >>> check_verdicts(["supported", "unsupported"])
+    ('supported', 'unsupported')
+    """
+    found = () if isinstance(allowed, str) else tuple(allowed)
+    folded = [_fold(verdict) for verdict in found]
+    if len(found) < 2:
+        raise DefinitionError(f"a judge has the verdicts {allowed!r}", hint='list two or more, such as ("supported", "unsupported")')
+    for verdict, text in zip(found, folded, strict=True):
+        if not text or "\n" in text:
+            raise DefinitionError(f"a judge has the verdict {verdict!r}", hint="give each verdict a name of one line")
+        if text in FAILURES:
+            raise DefinitionError(f"a judge has the verdict {verdict!r}, the name of a failure", hint=f"use another name than {FAILURES}")
+        if folded.count(text) > 1:
+            raise DefinitionError(f"a judge has the verdict {verdict!r} twice", hint="verdicts must differ in more than case and space")
+    return found
+
+
+def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "verdict") -> JudgeVerdict:
+    r"""Return the one verdict of a reply.
+
+    A reply is a JSON object with the field, alone or in one Markdown fence, or text with one line ``verdict: X``. The name of the field
+    and of the verdict may differ in case. A reply that mentions the field twice is ambiguous, even with equal values: a judge that
+    repeats its instructions has not judged.
+
+    Parameters
+    ----------
+    reply : str or None
+        The judge's reply.
+    allowed : Sequence[str]
+        The verdicts that a judge may give.
+    field : str
+        The name of the JSON field or the start of the line.
+
+    Returns
+    -------
+    JudgeVerdict
+        An allowed verdict, or ``unparsable`` with the reason.
+
+    Raises
+    ------
+    DefinitionError
+        The allowed verdicts are ambiguous themselves; see :func:`check_verdicts`.
+
+    See Also
+    --------
+    fail_verdict : For a call without a reply.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import parse_verdict
+    >>> allowed = ("supported", "unsupported")
+    >>> parse_verdict('{"reason": "the context says 20 %", "verdict": "Supported"}', allowed).value
+    'supported'
+    >>> parse_verdict("The numbers agree.\nVerdict: supported", allowed).value
+    'supported'
+    >>> parse_verdict("It is not unsupported, so it is supported.", allowed)
+    JudgeVerdict(value='unparsable', reason="the reply has no line 'verdict: …'")
+    """
+    verdicts = {_fold(verdict): verdict for verdict in check_verdicts(allowed)}
+    text = (reply or "").strip()
+    if not text:
+        return JudgeVerdict(UNPARSABLE, "the reply is empty")
+    fenced = _FENCE.fullmatch(text)
+    text = fenced[1].strip() if fenced else text
+    answer = _read_json(text, field) if text.startswith(("{", "[")) else _read_line(text, field)
+    if isinstance(answer, JudgeVerdict):
+        return answer
+    if (known := verdicts.get(_fold(answer))) is None:
+        return JudgeVerdict(UNPARSABLE, f"the verdict {_quote(answer)} is none of {', '.join(verdicts.values())}")
+    return JudgeVerdict(known)
+
+
+def fail_verdict(error: BaseException) -> JudgeVerdict:
+    """Return the verdict of a call that raised.
+
+    Parameters
+    ----------
+    error : BaseException
+        The exception. It is a timeout when its class or a base class has ``Timeout`` in its name, as in Python and in httpx.
+
+    Returns
+    -------
+    JudgeVerdict
+        ``timeout`` or ``error``, with the exception as its reason.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import fail_verdict
+    >>> fail_verdict(TimeoutError("no byte in 5 s"))
+    JudgeVerdict(value='timeout', reason='TimeoutError: no byte in 5 s')
+    """
+    timed_out = any("timeout" in cls.__name__.lower() for cls in type(error).__mro__)
+    return JudgeVerdict(TIMEOUT if timed_out else ERROR, f"{type(error).__name__}: {error}")
+
+
+def check_cases(names: Sequence[str]) -> None:
+    """Refuse a case that occurs twice."""
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise DataError(f"the case '{repeated[0]}' occurs more than once", hint="give each case once, with all its verdicts")
+
+
+def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
+    """Refuse a verdict that is none of those known."""
+    if verdict not in known:
+        raise DataError(f"the case '{case}' has the verdict '{verdict}'", hint=f"it must be one of {', '.join(known)}")
+
+
+def _fold(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…")
+
+
+def _read_json(text: str, field: str) -> str | JudgeVerdict:
+    """Return the text of the field of a JSON object, or why there is none."""
+    mentions: list[object] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> list[object]:
+        values = [value for name, value in pairs if _fold(name) == _fold(field)]
+        mentions.extend(values)
+        return values
+
+    try:
+        top = json.loads(text, object_pairs_hook=collect)
+    except (ValueError, RecursionError):
+        return JudgeVerdict(UNPARSABLE, "the reply starts like JSON and is not valid JSON")
+    if text.startswith("[") or not top:
+        return JudgeVerdict(UNPARSABLE, f"the reply is no JSON object with the field '{field}'")
+    if len(mentions) > 1:
+        return JudgeVerdict(UNPARSABLE, f"the reply has the field '{field}' {len(mentions)} times")
+    if not isinstance(top[0], str):
+        return JudgeVerdict(UNPARSABLE, f"the field '{field}' is no text")
+    return top[0]
+
+
+def _read_line(text: str, field: str) -> str | JudgeVerdict:
+    """Return the text of the one line that starts with the field, or why there is none."""
+    lines = re.findall(rf"^[ \t]*{re.escape(field)}[ \t]*:(.*)$", text, re.IGNORECASE | re.MULTILINE)
+    if not lines:
+        return JudgeVerdict(UNPARSABLE, f"the reply has no line '{field}: …'")
+    mentions = len(re.findall(rf"(?<!\w){re.escape(field)}[\"'*\s]*:", text, re.IGNORECASE))
+    if mentions > 1:
+        return JudgeVerdict(UNPARSABLE, f"the reply has '{field}:' {mentions} times")
+    return str(lines[0])

@@ -155,7 +155,7 @@ class JudgeCalibration:
         if self.kappa is None or self.low is None or self.high is None:
             return GateResult(passed=False, reason="kappa is undefined", threshold=min_kappa)
         passed = self.low >= min_kappa
-        kappa = f"kappa {self.kappa:.2f} ({self.agreement.confidence:.0%} CI {self.low:.2f} to {self.high:.2f})".replace("%", " %")
+        kappa = f"kappa {self.kappa:.2f} ({100 * self.agreement.confidence:g} % CI {self.low:.2f} to {self.high:.2f})"
         reason = f"{kappa}: its lower end {'reaches' if passed else 'is below'} {min_kappa:g}{self._compare_with_baseline()}"
         return GateResult(passed=passed, reason=reason, value=self.kappa, threshold=min_kappa, low=self.low, high=self.high)
 
@@ -167,14 +167,14 @@ class JudgeCalibration:
         if scarce:
             return f"too few cases of some verdicts: {', '.join(scarce)}; {max(min_cases_per_label, 1)} of each are needed"
         if self.errors.value is None or not self.errors.value <= max_error_rate:
-            return f"{self.errors.count} of {self.errors.trials} calls gave no verdict; at most {max_error_rate:.0%} may".replace("%", " %")
+            return f"{self.errors.count} of {self.errors.trials} calls gave no verdict; at most {100 * max_error_rate:g} % may"
         return ""
 
     def _compare_with_baseline(self) -> str:
         if self.baseline is None:
             return ""
         constant, own = self.baseline.agreement.value or 0.0, self.agreement.value or 0.0
-        return f"; the judge agrees on {own:.0%} of cases, a constant one on {constant:.0%}".replace("%", " %")
+        return f"; the judge agrees on {100 * own:.0f} % of cases, a constant one on {100 * constant:.0f} %"
 
 
 def calibrate_judge(

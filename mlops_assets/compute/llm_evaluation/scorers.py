@@ -216,10 +216,10 @@ def score_token_f1(answer: str | None, expected: str | None) -> Score:
     """
     if answer is None or expected is None:
         return _report_missing(answer)
-    mine, theirs = Counter(_split_words(answer)), Counter(_split_words(expected))
-    if not mine and not theirs:
+    given, wanted = Counter(_split_words(answer)), Counter(_split_words(expected))
+    if not given and not wanted:
         return Score(1.0)
-    return Score(2 * (mine & theirs).total() / (mine.total() + theirs.total()))
+    return Score(2 * (given & wanted).total() / (given.total() + wanted.total()))
 
 
 def score_edit_similarity(answer: str | None, expected: str | None) -> Score:
@@ -246,10 +246,10 @@ def score_edit_similarity(answer: str | None, expected: str | None) -> Score:
     if answer is None or expected is None:
         return _report_missing(answer)
     one, other = _normalise(answer), _normalise(expected)
-    longest = max(len(one), len(other))
-    if longest > MAX_CHARACTERS:
-        return Score(error=f"a text of {longest:,} characters is too long to compare: the maximum is {MAX_CHARACTERS:,}")
-    return Score(1 - _edit_distance(one, other) / longest if longest else 1.0)
+    length = max(len(one), len(other))
+    if length > MAX_CHARACTERS:
+        return Score(error=f"a text of {length:,} characters is too long to compare: the maximum is {MAX_CHARACTERS:,}")
+    return Score(1 - _edit_distance(one, other) / length if length else 1.0)
 
 
 def score_retrieval_hit(retrieved: Sequence[Hashable] | None, relevant: Sequence[Hashable] | None, *, top: int | None = None) -> Score:
@@ -329,9 +329,9 @@ def _split_words(text: str) -> list[str]:
 def _edit_distance(one: str, other: str) -> int:
     """Return the Levenshtein distance, a row of the table at a time."""
     letters = np.array([ord(letter) for letter in other], dtype=np.int64)
-    places = np.arange(len(other) + 1)
-    row = places
+    columns = np.arange(len(other) + 1)
+    row = columns
     for number, letter in enumerate(one, start=1):
         changed = np.concatenate([[number], np.minimum(row[1:] + 1, row[:-1] + (letters != ord(letter)))])
-        row = np.minimum.accumulate(changed - places) + places  # insertions, from left to right
+        row = np.minimum.accumulate(changed - columns) + columns  # insertions, from left to right
     return int(row[-1])

@@ -175,14 +175,50 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
 
 
 def check_cases(names: Sequence[str]) -> None:
-    """Refuse a case that occurs twice."""
+    """Refuse a case that occurs twice.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        The identifiers of the cases.
+
+    Raises
+    ------
+    DataError
+        A case occurs more than once.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_cases
+    >>> check_cases(["delay-7", "delay-8"])
+    """
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise DataError(f"the case '{repeated[0]}' occurs more than once", hint="give each case once, with all its verdicts")
 
 
 def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
-    """Refuse a verdict that is none of those known."""
+    """Refuse a verdict that is none of those known.
+
+    Parameters
+    ----------
+    case : str
+        The identifier of the case, for the message.
+    verdict : str
+        The verdict.
+    known : tuple of str
+        The verdicts that are possible here.
+
+    Raises
+    ------
+    DataError
+        The verdict is none of them.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_known
+    >>> check_known("delay-7", "timeout", ("supported", "unsupported", "timeout"))
+    """
     if verdict not in known:
         raise DataError(f"the case '{case}' has the verdict '{verdict}'", hint=f"it must be one of {', '.join(known)}")
 

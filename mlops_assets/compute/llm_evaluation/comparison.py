@@ -1,0 +1,230 @@
+"""Compare a candidate with production on the same cases, so that a gate passes only on complete evidence.
+
+The interval is that of a paired bootstrap: cases are drawn with replacement, and percentiles of the mean difference give the interval.
+Percentiles of few cases are too narrow. They are widened by the ratio of Student's quantile to the normal one, and for the number of
+cases (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). Models of rows have ``compute/training/resampling.py``,
+which uses Student's interval for a mean; the scores of LLM answers are few and skewed.
+
+A bootstrap of equal differences has width zero, however few the cases are. The minimum number of cases is what protects from that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
+from mlops_assets.compute.llm_evaluation.scorers import Score
+from mlops_assets.compute.llm_evaluation.verdicts import check_cases
+from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.values.evaluation import GateResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MIN_PAIRS = 20
+_DRAWS = 10_000
+_CHUNK = 1 << 20  # drawn cases at a time
+_MAX_NAMED = 3  # cases that a reason names
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """The difference between the scores of a candidate and of production on the same cases.
+
+    Parameters
+    ----------
+    cases : int
+        The number of cases of the evaluation set.
+    pairs : int
+        The cases with a valid score on both sides; means and difference are those of the pairs.
+    candidate, production : float or None
+        The mean scores; None without pairs.
+    difference : float or None
+        Candidate − production.
+    low, high : float or None
+        The interval of the difference; None with fewer than two pairs.
+    missing : tuple of str
+        The cases without a score or an error on either side.
+    invalid : tuple of str
+        The cases whose score on either side is NaN, no number, or not between 0 and 1.
+    candidate_errors, production_errors : Rate
+        The share of cases on which scoring failed with a stated error.
+    confidence : float
+        The confidence of the interval.
+
+    See Also
+    --------
+    compare_scores : Computes it.
+    """
+
+    cases: int
+    pairs: int
+    candidate: float | None
+    production: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    missing: tuple[str, ...]
+    invalid: tuple[str, ...]
+    candidate_errors: Rate
+    production_errors: Rate
+    confidence: float = CONFIDENCE
+
+    def may_replace(self, *, no_worse_by: float, max_error_rate: float = 0.0, min_pairs: int = MIN_PAIRS) -> GateResult:
+        """Return whether the candidate is no worse than production by more than a margin.
+
+        The lower end of the interval decides. A missing or invalid score of any case does not pass, however good the others are: the
+        cases without a score are often the hard ones. Errors up to ``max_error_rate`` pass, and their cases are left out of the pairs.
+
+        Parameters
+        ----------
+        no_worse_by : float
+            How far below production the lower end may be.
+        max_error_rate : float
+            The maximum share of cases with an error, on each side.
+        min_pairs : int
+            The minimum number of pairs; at least two are needed in any case.
+
+        Returns
+        -------
+        GateResult
+            Not passed, with the reason, when evidence is incomplete.
+
+        Raises
+        ------
+        DefinitionError
+            ``no_worse_by`` is negative or not finite.
+
+        Examples
+        --------
+        >>> from mlops_assets.compute.llm_evaluation.comparison import compare_scores
+        >>> cases = [f"case {number}" for number in range(40)]
+        >>> production = dict.fromkeys(cases, 0.7)
+        >>> compare_scores(cases, production | {"case 7": 0.9}, production, seed="v2").may_replace(no_worse_by=0.02).passed
+        True
+        >>> compare_scores(cases, production | {"case 7": None}, production, seed="v2").may_replace(no_worse_by=0.02).reason
+        '1 of 40 cases have no score: case 7'
+        """
+        if not 0 <= no_worse_by < math.inf:
+            raise DefinitionError(f"a comparison allows no_worse_by {no_worse_by}", hint="give a number from 0, such as 0.02")
+        reason = self._refuse(max_error_rate, max(min_pairs, 2))
+        passed = False
+        if not reason and self.low is not None and self.high is not None and self.difference is not None:
+            passed = self.low >= -no_worse_by
+            interval = f"{self.difference:+.3f} ({100 * self.confidence:g} % CI {self.low:+.3f} to {self.high:+.3f})"
+            bound = f"{'not ' if passed else ''}below −{no_worse_by:g}"
+            reason = f"the difference from production is {interval} on {self.pairs} cases: its lower end is {bound}"
+        return GateResult(passed=passed, reason=reason, value=self.difference, threshold=-no_worse_by, low=self.low, high=self.high)
+
+    def _refuse(self, max_error_rate: float, min_pairs: int) -> str:
+        """Return what the evidence lacks, or an empty text."""
+        if self.missing:
+            return f"{len(self.missing)} of {self.cases} cases have no score: {_name_some(self.missing)}"
+        if self.invalid:
+            return f"{len(self.invalid)} of {self.cases} cases have an invalid score: {_name_some(self.invalid)}"
+        for side, errors in (("candidate", self.candidate_errors), ("production", self.production_errors)):
+            if errors.value is not None and not errors.value <= max_error_rate:
+                return f"{errors.count} of {self.cases} cases of the {side} have an error; at most {100 * max_error_rate:g} % may"
+        if self.pairs < min_pairs:
+            return f"{self.pairs} cases have a score on both sides; {min_pairs} are needed"
+        return ""
+
+
+def compare_scores(
+    cases: Sequence[str],
+    candidate: Mapping[str, Score | float | None],
+    production: Mapping[str, Score | float | None],
+    *,
+    seed: str,
+    confidence: float = CONFIDENCE,
+) -> PairedComparison:
+    """Compare the scores of a candidate with those of production, case by case.
+
+    Parameters
+    ----------
+    cases : Sequence[str]
+        Every case of the evaluation set: a case without a score on either side counts as missing.
+    candidate, production : Mapping
+        The score of each case, from 0 to 1. A higher score is better.
+    seed : str
+        The seed of the draws, such as the candidate's version: the same candidate always has the same interval.
+    confidence : float
+        The confidence of the interval.
+
+    Returns
+    -------
+    PairedComparison
+        The difference with its interval, and what is missing.
+
+    Raises
+    ------
+    DataError
+        A case occurs twice, or a score belongs to no case.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.comparison import compare_scores
+    >>> found = compare_scores(["a", "b", "c"], {"a": 1.0, "b": 0.5}, {"a": 0.5, "b": 0.5, "c": 1.0}, seed="v2")
+    >>> found.pairs, found.difference, found.missing
+    (2, 0.25, ('c',))
+    """
+    check_cases(cases)
+    unknown = sorted({*candidate, *production} - set(cases))
+    if unknown:
+        raise DataError(f"there is a score of '{unknown[0]}', no case of the evaluation set", hint="score the cases of this set")
+    states = {case: (_read_score(candidate.get(case)), _read_score(production.get(case))) for case in cases}
+    pairs = [(one, other) for one, other in states.values() if isinstance(one, float) and isinstance(other, float)]
+    scores = np.array(pairs, dtype=float).reshape(-1, 2)
+    low, high = _resample_mean(scores[:, 0] - scores[:, 1], seed, confidence) if len(pairs) > 1 else (None, None)
+    errors = [Rate(sum(state[side] == _ERROR for state in states.values()), len(cases), confidence) for side in (0, 1)]
+    return PairedComparison(
+        cases=len(cases),
+        pairs=len(pairs),
+        candidate=float(scores[:, 0].mean()) if pairs else None,
+        production=float(scores[:, 1].mean()) if pairs else None,
+        difference=float((scores[:, 0] - scores[:, 1]).mean()) if pairs else None,
+        low=low,
+        high=high,
+        missing=tuple(case for case, state in states.items() if _MISSING in state),
+        invalid=tuple(case for case, state in states.items() if _INVALID in state),
+        candidate_errors=errors[0],
+        production_errors=errors[1],
+        confidence=confidence,
+    )
+
+
+_MISSING, _ERROR, _INVALID = "missing", "error", "invalid"
+
+
+def _read_score(score: object) -> float | str:
+    """Return the valid value of a score, or why there is none."""
+    if isinstance(score, Score):
+        return _ERROR if score.value is None else float(score.value)
+    if score is None:
+        return _MISSING
+    number = isinstance(score, int | float | np.integer | np.floating) and not isinstance(score, bool)
+    return float(score) if number and 0 <= score <= 1 else _INVALID  # type: ignore[arg-type,operator]  # a number
+
+
+def _resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
+    """Return the widened percentile interval of the mean."""
+    from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
+
+    count, mean = len(differences), float(differences.mean())
+    rng, step = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])), max(1, _CHUNK // count)
+    sizes = [min(step, _DRAWS - begin) for begin in range(0, _DRAWS, step)]
+    means = np.concatenate([differences[rng.integers(0, count, size=(size, count))].mean(axis=1) for size in sizes])
+    upper = (1 + confidence) / 2
+    widening = float(stats.t.ppf(upper, count - 1)) / NormalDist().inv_cdf(upper) * math.sqrt(count / (count - 1))
+    low, high = np.quantile(means, [1 - upper, upper]) - mean
+    return mean + float(low) * widening, mean + float(high) * widening
+
+
+def _name_some(cases: Sequence[str]) -> str:
+    return ", ".join(cases[:_MAX_NAMED]) + (", …" if len(cases) > _MAX_NAMED else "")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
@@ -36,6 +36,7 @@ def calibrate(*counts: tuple[str, str, int], allowed: tuple[str, ...] = ("yes", 
 PAIRS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, *FAILURES])), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_kappa_is_that_of_scikit_learn_with_each_failure_as_a_disagreement(pairs: list[tuple[str, str]]) -> None:
     found = calibrate_judge(judge_cases(pairs), LABELS, positive="yes")
@@ -48,6 +49,7 @@ def test_kappa_is_that_of_scikit_learn_with_each_failure_as_a_disagreement(pairs
     assert found.kappa <= found.high + 1e-12 <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_every_case_stays_in_every_count(pairs: list[tuple[str, str]]) -> None:
     found = calibrate_judge(judge_cases(pairs), LABELS, positive="yes")
@@ -60,6 +62,7 @@ def test_every_case_stays_in_every_count(pairs: list[tuple[str, str]]) -> None:
     assert found.true_negative.count == sum(table[one, other] for one, other in itertools.product(("no", "unclear"), repeat=2))
 
 
+@settings(deadline=None)
 @given(PAIRS, st.data())
 def test_a_failure_in_place_of_the_right_verdict_never_helps(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(pairs) - 1))
@@ -108,6 +111,7 @@ def test_the_interval_of_kappa_covers_the_truth(cells: list[float]) -> None:
     assert np.mean([low <= truth <= high for _, low, high in found]) >= 0.93
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300), st.sampled_from([0.8, 0.95, 0.99]))
 def test_the_interval_of_a_rate_is_wilsons(count: int, others: int, confidence: float) -> None:
     rate = Rate(count, count + others, confidence)
@@ -212,6 +216,7 @@ def test_a_case_without_a_verdict_is_an_error() -> None:
     assert (found.errors.count, found.agreement.count, found.true_positive.count) == (1, 0, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.sampled_from(["first", "second", "tie", *FAILURES])] * 2), min_size=1, max_size=30))
 def test_renaming_the_positions_negates_the_preference_and_nothing_else(pairs: list[tuple[str, str]]) -> None:
     names = {"first": "second", "second": "first"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -86,6 +86,7 @@ def test_twenty_faults_or_more_are_injected() -> None:
     assert len(FAULTS) >= 20
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_number_of_faults_passes(data: st.DataObject) -> None:
     cases, candidate, production = make_evidence()
@@ -130,6 +131,7 @@ def test_the_lower_end_decides() -> None:
     assert not found.may_replace(no_worse_by=math.nextafter(-found.low, 0)).passed
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 2), min_size=2, max_size=30))
 def test_exchanging_the_sides_mirrors_the_comparison(pairs: list[tuple[float, float]]) -> None:
     cases = [str(number) for number in range(len(pairs))]

@@ -40,7 +40,7 @@ def make_schemas(inner: st.SearchStrategy) -> st.SearchStrategy:
 SCHEMAS = st.recursive(st.booleans() | st.builds(lambda name: {"type": name}, TYPES), make_schemas, max_leaves=4)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(VALUES, make_schemas(SCHEMAS))
 def test_a_value_fits_when_jsonschema_says_so(value: object, schema: dict) -> None:
     fault = find_fault(value, schema)

@@ -31,7 +31,7 @@ def frame(rows: list[tuple]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TYPES, orient="row")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(TABLES, CALLS)
 def test_many_calls_cost_what_each_costs_alone(table: PriceTable, rows: list[tuple]) -> None:
     found = price_calls(frame(rows), table)
@@ -44,6 +44,7 @@ def test_many_calls_cost_what_each_costs_alone(table: PriceTable, rows: list[tup
     ]
 
 
+@settings(deadline=None)
 @given(TABLES, CALLS)
 def test_a_cost_is_the_exact_fraction_or_null_with_a_reason(table: PriceTable, rows: list[tuple]) -> None:
     for model, at, tokens, output, cached in rows:
@@ -60,6 +61,7 @@ def test_a_cost_is_the_exact_fraction_or_null_with_a_reason(table: PriceTable, r
         assert Fraction(cost.amount) == exact / 10**6
 
 
+@settings(deadline=None)
 @given(TABLES, CALLS, st.randoms())
 def test_the_order_of_prices_and_calls_does_not_matter(table: PriceTable, rows: list[tuple], random) -> None:
     shuffled = list(table.prices)
@@ -71,6 +73,7 @@ def test_the_order_of_prices_and_calls_does_not_matter(table: PriceTable, rows: 
     assert price_calls(frame([rows[place] for place in order]), other)["cost_pico"].to_list() == [costs[place] for place in order]
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(0, 2**63 - 1), max_size=20))
 def test_a_sum_is_exact_and_counts_what_is_unknown(costs: list[int | None]) -> None:
     found = sum_costs(pl.Series(costs, dtype=pl.Int64))

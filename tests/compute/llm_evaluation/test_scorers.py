@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.llm_evaluation import scorers
@@ -31,6 +31,7 @@ PAIRWISE = [score_exact, score_token_f1, score_edit_similarity]
 
 
 @pytest.mark.parametrize("scorer", PAIRWISE)
+@settings(deadline=None)
 @given(one=st.none() | TEXTS, other=st.none() | TEXTS)
 def test_every_pair_of_texts_has_a_score_from_0_to_1_or_an_error(scorer, one, other) -> None:
     found = scorer(one, other)
@@ -49,6 +50,7 @@ def distance(one: str, other: str) -> int:
     return min(distance(one[1:], other) + 1, distance(one, other[1:]) + 1, distance(one[1:], other[1:]) + (one[0] != other[0]))
 
 
+@settings(deadline=None)
 @given(st.text("abc", max_size=9), st.text("abc", max_size=9))
 def test_the_edit_similarity_is_that_of_the_recursive_definition(one: str, other: str) -> None:
     longest = max(len(one), len(other))
@@ -69,6 +71,7 @@ def squad_f1(answer: str, expected: str) -> float:
     return 0.0 if not same else 2 * (same / len(mine)) * (same / len(theirs)) / (same / len(mine) + same / len(theirs))
 
 
+@settings(deadline=None)
 @given(
     *[st.lists(st.sampled_from(["the", "An", "a", "late", "Late.", "(late)", "flight", "15", ",", "min-utes"]), max_size=8).map(" ".join)]
     * 2
@@ -105,6 +108,7 @@ def test_long_texts_are_an_error_and_not_a_wait(monkeypatch: pytest.MonkeyPatch)
 IDS = st.lists(st.sampled_from("abcdef"), max_size=6)
 
 
+@settings(deadline=None)
 @given(IDS, IDS, st.none() | st.integers(1, 7))
 def test_the_rank_is_that_of_the_first_relevant_document(retrieved: list[str], relevant: list[str], top: int | None) -> None:
     hit, rank = score_retrieval_hit(retrieved, relevant, top=top), score_reciprocal_rank(retrieved, relevant, top=top)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.llm_evaluation.verdicts import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts, fail_verdict, parse_verdict
@@ -21,6 +21,7 @@ def cases_of(text: str) -> st.SearchStrategy[str]:
     return st.sampled_from([text, text.upper(), text.lower(), text.title()])
 
 
+@settings(deadline=None)
 @given(st.one_of(st.none(), st.text(), st.lists(PIECES, max_size=25).map("".join)))
 def test_every_reply_is_an_allowed_verdict_or_unparsable_with_a_reason(reply: str | None) -> None:
     found = parse_verdict(reply, ALLOWED)
@@ -28,6 +29,7 @@ def test_every_reply_is_an_allowed_verdict_or_unparsable_with_a_reason(reply: st
     assert found.failed == bool(found.reason)
 
 
+@settings(deadline=None)
 @given(
     VERDICTS.flatmap(lambda v: st.tuples(st.just(v), cases_of(v))),
     st.text(),
@@ -38,6 +40,7 @@ def test_a_json_object_gives_its_verdict_whatever_its_reason_says(verdict: tuple
     assert parse_verdict(frame.replace("{}", reply), ALLOWED).value == verdict[0]
 
 
+@settings(deadline=None)
 @given(
     VERDICTS.flatmap(lambda v: st.tuples(st.just(v), cases_of(v))),
     st.sampled_from(["verdict: {}", "  Verdict :{} ", "I read it.\nVERDICT: {}\nDone."]),
@@ -46,6 +49,7 @@ def test_one_line_gives_its_verdict(verdict: tuple[str, str], frame: str) -> Non
     assert parse_verdict(frame.format(verdict[1]), ALLOWED).value == verdict[0]
 
 
+@settings(deadline=None)
 @given(VERDICTS, VERDICTS, st.sampled_from(["\n", " ", ", ", "\n\nbut on second thought\n", "</think>\n"]))
 def test_two_verdicts_are_ambiguous_even_when_they_are_equal(first: str, second: str, between: str) -> None:
     lines = [f"verdict: {first}", f"verdict: {second}"]
@@ -55,6 +59,7 @@ def test_two_verdicts_are_ambiguous_even_when_they_are_equal(first: str, second:
     assert {parse_verdict(reply, ALLOWED).value for reply in replies} == {UNPARSABLE}
 
 
+@settings(deadline=None)
 @given(VERDICTS, st.data())
 def test_a_truncated_json_object_is_unparsable_at_every_length(verdict: str, data: st.DataObject) -> None:
     reply = json.dumps({"verdict": verdict, "reason": "the context says so"}, indent=1)

@@ -169,13 +169,13 @@ def score_json_schema(answer: str | None, schema: Mapping[str, Any]) -> Score:
     Raises
     ------
     DefinitionError
-        The schema has a keyword that the validator does not know.
+        The schema is none, or has an unknown keyword.
 
     Examples
     --------
     >>> from mlops_assets.compute.llm_evaluation.scorers import score_json_schema
     >>> score_json_schema('{"minutes": "15"}', {"type": "object", "properties": {"minutes": {"type": "integer"}}})
-    Score(value=0.0, error='', reason='$.minutes: "15" is not of type "integer"')
+    Score(value=0.0, error='', reason="$.minutes: '15' is not of type 'integer'")
     """
     if answer is None:
         find_fault(None, schema)

@@ -157,7 +157,8 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
     Parameters
     ----------
     error : BaseException
-        The exception. It is a timeout when its class or a base class has ``Timeout`` in its name, as in Python and in httpx.
+        The exception. It is a timeout when its class or a base class has ``Timeout`` in its name, as in Python and in httpx, or when it is a
+        ProviderError of that kind.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
     >>> fail_verdict(TimeoutError("no byte in 5 s"))
     JudgeVerdict(value='timeout', reason='TimeoutError: no byte in 5 s')
     """
-    timed_out = any("timeout" in cls.__name__.lower() for cls in type(error).__mro__)
+    timed_out = getattr(error, "kind", "") == "timeout" or any("timeout" in cls.__name__.lower() for cls in type(error).__mro__)
     return JudgeVerdict(TIMEOUT if timed_out else ERROR, f"{type(error).__name__}: {error}")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.llm_evaluation.verdicts import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts, fail_verdict, parse_verdict
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, ProviderError
 
 ALLOWED = ("supported", "unsupported", "Not enough evidence")
 VERDICTS = st.sampled_from(ALLOWED)
@@ -114,7 +114,16 @@ class ReadTimeout(Exception):  # noqa: N818  (as in httpx)
     """Named as that of an HTTP client."""
 
 
-@pytest.mark.parametrize(("error", "value"), [(TimeoutError("5 s"), TIMEOUT), (ReadTimeout("5 s"), TIMEOUT), (OSError("reset"), ERROR)])
+@pytest.mark.parametrize(
+    ("error", "value"),
+    [
+        (TimeoutError("5 s"), TIMEOUT),
+        (ReadTimeout("5 s"), TIMEOUT),
+        (ProviderError("no whole reply", hint="raise timeout", kind="timeout"), TIMEOUT),
+        (ProviderError("status 500", hint="try later", kind="status"), ERROR),
+        (OSError("reset"), ERROR),
+    ],
+)
 def test_a_call_that_raises_is_a_failure_of_its_own(error: Exception, value: str) -> None:
     found = fail_verdict(error)
     assert (found.value, found.failed) == (value, True)

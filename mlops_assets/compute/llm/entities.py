@@ -1,0 +1,111 @@
+"""Names and codes of an answer that its context has to mention."""
+
+from __future__ import annotations
+
+import re
+
+from mlops_assets.compute.llm.numbers import find_quantities
+from mlops_assets.compute.llm.units import DATE
+from mlops_assets.compute.llm.words import STOP_WORDS, match_stems, split_sentences, stem_word
+
+_NAME = re.compile(r"[^\W\d_][\w.&-]*\w(?:[’']s)?|[A-Z]\b")
+_INITIALS_OF = re.compile(r"(?:\b[A-Z][\w&]*(?:\s+(?:of|and|the|for)\b)*[\s-]*){2,6}")
+_NO_NAMES = frozenset({"i", "am", "pm", "ok", "mr", "mrs", "ms", "dr"})
+
+
+def _is_code(word: str) -> bool:
+    """Return whether a word is written as a code: ``JFK``, ``B6``, ``KiB``."""
+    return len(word) > 1 and (any(character.isdigit() for character in word) or any(character.isupper() for character in word[1:]))
+
+
+def list_names(answer: str, context: str = "") -> list[str]:
+    """Return the names and codes of an answer: words with a capital letter or a digit within.
+
+    Parameters
+    ----------
+    answer
+        The text; the first word of a sentence is a name where it is a code, precedes a name, or is a name in the context.
+    context
+        A text that shows more names.
+
+    Returns
+    -------
+    list[str]
+        The names in their order, each word of its own; possessives lose their ending.
+
+    Examples
+    --------
+    >>> list_names("Most flights of United Airlines left JFK's Terminal 4 late.")
+    ['United', 'Airlines', 'JFK', 'Terminal']
+    """
+    known = {word.lower() for word in list_names(context)} if context else set()
+    for quantity in find_quantities(answer):  # the month of a date is no name
+        answer = answer.replace(quantity.text, quantity.text.lower()) if quantity.dimension == DATE else answer
+    names: list[str] = []
+    for sentence in split_sentences(answer):
+        words = [re.sub(r"[’']s$", "", found[0]) for found in _NAME.finditer(sentence)]
+        for position, word in enumerate(words):
+            if not _is_code(word) and not word[0].isupper():
+                continue
+            starts = position == 0 and not _is_code(word) and word.lower() not in known
+            followed = position + 1 < len(words) and words[position + 1][0].isupper() and sentence.startswith(f"{word} {words[position + 1]}")
+            if word.lower() not in STOP_WORDS | _NO_NAMES and (not starts or followed):
+                names.append(word)
+    return names
+
+
+def _list_initials(text: str) -> set[str]:
+    """Return the initials of the names of several words, such as ``jfk`` of John F Kennedy."""
+    runs = [[word for word in re.findall(r"\w+", found[0]) if word[0].isupper()] for found in _INITIALS_OF.finditer(text)]
+    return {"".join(word[0] for word in run[i:j]).lower() for run in runs for i in range(len(run)) for j in range(i + 2, len(run) + 1)}
+
+
+def find_unknown_names(answer: str, context: str) -> list[str]:
+    """Return the names and codes of an answer that its context does not mention.
+
+    Parameters
+    ----------
+    answer, context
+        The texts; initials and the names that they stand for are the same.
+
+    Examples
+    --------
+    >>> find_unknown_names("The flight left LGA for Boston.", "The flight from LaGuardia Airport (LGA) went to Denver.")
+    ['Boston']
+    """
+    stems = {stem_word(word) for word in re.findall(r"[\w-]+", context)}
+    written = context.lower()
+    initials = _list_initials(context)
+    spelled_out = {word for code in _list_initials(answer) if re.search(rf"\b{code}\b", written) for word in code}
+    return [
+        name
+        for name in list_names(answer, context)
+        if not _is_mentioned(name, written, stems, initials) and not (spelled_out and name[0].lower() in spelled_out)
+    ]
+
+
+def _is_mentioned(name: str, written: str, stems: set[str], initials: set[str]) -> bool:
+    if _is_code(name) or len(name) < 3:
+        return re.search(rf"\b{re.escape(name.lower())}\b", written) is not None or name.lower() in initials
+    return any(match_stems(stem_word(name), stem) for stem in stems)
+
+
+def score_entities(answer: str, context: str) -> float:
+    """Return 1 where the context mentions every name and code of an answer, and 0 otherwise.
+
+    Parameters
+    ----------
+    answer, context
+        The texts.
+
+    Returns
+    -------
+    float
+        1.0 for an answer without names.
+
+    Examples
+    --------
+    >>> score_entities("The flight left JFK.", "The flight left EWR."), score_entities("It left.", "The flight left EWR.")
+    (0.0, 1.0)
+    """
+    return 0.0 if find_unknown_names(answer, context) else 1.0

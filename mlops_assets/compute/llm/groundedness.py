@@ -1,0 +1,154 @@
+"""How far the statements of an answer are supported by a context, without a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+from mlops_assets.compute.llm.embeddings import EmbeddedSentence, compare_embeddings, embed_sentences, list_missing_packages
+from mlops_assets.compute.llm.entities import score_entities
+from mlops_assets.compute.llm.numbers import score_numbers
+from mlops_assets.compute.llm.overlap import score_binding, score_overlap
+from mlops_assets.compute.llm.polarity import score_polarity
+from mlops_assets.compute.llm.refusals import drop_refusals
+from mlops_assets.compute.llm.words import split_sentences
+
+FLOOR = 0.05  # the lowest factor of a component, so that several failed components rank below one
+NEAR = 0.5  # the cosine from which a sentence of the context is on the topic of the answer
+MAX_COMPARED = 2  # sentences of the context whose vectors are computed for a sentence of the answer
+RULES, EMBEDDINGS = "rules only", "rules and embeddings"
+
+
+@dataclass(frozen=True)
+class GroundednessComponents:
+    """What supports a sentence, each from 0 to 1.
+
+    Parameters
+    ----------
+    numbers
+        Whether the context has its numbers: 1 as stated, 0.7 as derived from two numbers, 0 neither.
+    entities
+        Whether the context has all its names and codes.
+    polarity
+        Low where a clause of the context says the opposite, by a negation or an antonym.
+    binding
+        How far words that stand together in the sentence stand together in the context.
+    overlap
+        The share of its content words that the context has.
+    similarity
+        The mean cosine of its tokens with the nearest token of the context; None without embeddings.
+    topic
+        The cosine with the nearest sentence of the context; None without embeddings.
+    """
+
+    numbers: float
+    entities: float
+    polarity: float
+    binding: float
+    overlap: float
+    similarity: float | None = None
+    topic: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The support of the sentence: the product of its facts, and of the root of binding and wording."""
+        wording = self.overlap
+        if self.similarity is not None and self.topic is not None:
+            wording = (self.overlap + self.similarity) / 2 * min(1.0, max(self.topic, FLOOR) / NEAR)
+        facts = prod(max(FLOOR, value) for value in (self.numbers, self.entities, self.polarity))
+        return facts * sqrt(max(FLOOR, self.binding) * max(FLOOR, wording))
+
+
+@dataclass(frozen=True)
+class Groundedness:
+    """The support of an answer by a context.
+
+    Parameters
+    ----------
+    score
+        From 0 to 1: the score of the weakest sentence; 1.0 for an answer that claims nothing.
+    components
+        The components of the weakest sentence.
+    weakest_sentence
+        The sentence of the lowest score; empty for an answer that claims nothing.
+    method
+        ``rules and embeddings``, or ``rules only`` where the weights are not installed.
+    """
+
+    score: float
+    components: GroundednessComponents
+    weakest_sentence: str
+    method: str
+
+
+CLAIMS_NOTHING = GroundednessComponents(1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def score_groundedness(context: str, answer: str, *, embeddings: bool | None = None) -> Groundedness:
+    """Return how far every statement of an answer is supported by a context.
+
+    Parameters
+    ----------
+    context
+        The text that the answer has to follow from.
+    answer
+        Its statements are scored one by one; a refusal such as "The text does not say" claims nothing.
+        Names are recognised by their capital letters.
+    embeddings
+        Whether to use sentence vectors; the default uses them where their packages are installed.
+
+    Returns
+    -------
+    Groundedness
+        The score, the weakest sentence with its components, and the method.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Embeddings are demanded and their packages are not installed.
+
+    Examples
+    --------
+    >>> context = "One in five flights from JFK was late. The lounge is closed."
+    >>> round(score_groundedness(context, "20 % of the flights from JFK were late.", embeddings=False).score, 2)
+    1.0
+    >>> result = score_groundedness(context, "One in five flights from JFK was late. The lounge is open.", embeddings=False)
+    >>> result.weakest_sentence, result.method, result.score < 0.1
+    ('The lounge is open.', 'rules only', True)
+    """
+    missing = list_missing_packages()
+    if embeddings and missing:
+        raise ModuleNotFoundError(f"sentence vectors need the packages {', '.join(missing)}; pass embeddings=False for rules only")
+    uses_vectors = not missing if embeddings is None else embeddings
+    method = EMBEDDINGS if uses_vectors else RULES
+    claims = [(sentence, claim) for sentence in split_sentences(answer) if (claim := drop_refusals(sentence))]
+    if not claims:
+        return Groundedness(1.0, CLAIMS_NOTHING, "", method)
+    scored = [(_score_claim(context, claim), sentence) for sentence, claim in claims]
+    if uses_vectors:
+        vectors = _compare_vectors(split_sentences(context), [claim for _, claim in claims])
+        scored = [(_add_vectors(found, *pair), sentence) for (found, sentence), pair in zip(scored, vectors, strict=True)]
+    components, weakest = min(scored, key=lambda pair: pair[0].score)
+    return Groundedness(components.score, components, weakest, method)
+
+
+def _score_claim(context: str, claim: str) -> GroundednessComponents:
+    return GroundednessComponents(
+        score_numbers(claim, context),
+        score_entities(claim, context),
+        score_polarity(claim, context),
+        score_binding(claim, context),
+        score_overlap(claim, context),
+    )
+
+
+def _add_vectors(rules: GroundednessComponents, topic: float, similarity: float) -> GroundednessComponents:
+    return GroundednessComponents(rules.numbers, rules.entities, rules.polarity, rules.binding, rules.overlap, similarity, topic)
+
+
+def _compare_vectors(sentences: list[str], claims: list[str]) -> list[tuple[float, float]]:
+    """Return the topic and the similarity of each claim, with the vectors of the sentences that share the highest number of its words."""
+    nearest = {claim: sorted(sentences, key=lambda sentence: -score_overlap(claim, sentence))[:MAX_COMPARED] for claim in claims}
+    wanted = list(dict.fromkeys([*claims, *(sentence for chosen in nearest.values() for sentence in chosen)]))
+    vectors: dict[str, EmbeddedSentence] = dict(zip(wanted, embed_sentences(wanted), strict=True))
+    return [compare_embeddings(vectors[claim], [vectors[sentence] for sentence in nearest[claim]]) for claim in claims]

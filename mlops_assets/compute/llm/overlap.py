@@ -1,0 +1,182 @@
+"""Lexical overlap of an answer with its context, and whether its words belong together there too."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.llm.antonyms import NEGATORS, share_meaning
+from mlops_assets.compute.llm.entities import list_names
+from mlops_assets.compute.llm.numbers import Quantity, find_quantities, match_quantities
+from mlops_assets.compute.llm.words import Word, list_content_words, list_words, match_stems, split_clauses, split_sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DIRECTIONS = re.compile(r"\b(from|to)\s+(?:[$€£]\s?)?([\w.]+)", re.IGNORECASE)
+_PASSIVE = re.compile(r"\bby\b|[’']s\b", re.IGNORECASE)
+_PLACE = re.compile(r"\b(?:in|at|near|on|from|to)\s+(?:the\s+)?$", re.IGNORECASE)
+_CONTINUES = re.compile(
+    r"(?:\w+\s+){0,2}(?:it|its|they|their|them|he|his|she|her|this|these)\b"
+    r"|(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should)\b",
+    re.IGNORECASE,
+)
+SAME_CLAUSE, SAME_SENTENCE, APART, OTHER_SUBJECT, REVERSED = 1.0, 0.5, 0.0, 0.25, 0.15
+
+
+@dataclass(frozen=True)
+class Item:
+    """A content word or a number of a text, with where it stands.
+
+    Parameters
+    ----------
+    value
+        The word or the number.
+    sentence, clause, segment
+        Their numbers, counted through the text; commas end a segment.
+    """
+
+    value: Word | Quantity
+    sentence: int
+    clause: int
+    segment: float
+
+    def matches(self, other: Item) -> bool:
+        """Return whether an item of the context is the same word or number."""
+        if isinstance(self.value, Quantity) or isinstance(other.value, Quantity):
+            return isinstance(self.value, Quantity) and isinstance(other.value, Quantity) and match_quantities(self.value, other.value)
+        return match_stems(self.value.stem, other.value.stem) or share_meaning(self.value.stem, other.value.stem)
+
+
+def _list_clause(clause: str) -> list[Word | Quantity]:
+    """Return the content words and numbers of a clause; a unit belongs to its number."""
+    quantities = find_quantities(clause)
+    spans = [(quantity.start, quantity.start + len(quantity.text)) for quantity in quantities]
+    words = [word for word in list_content_words(clause) if word.text not in NEGATORS and not any(a <= word.start < b for a, b in spans)]
+    return sorted((*quantities, *words), key=lambda value: value.start)
+
+
+def list_items(text: str) -> list[Item]:
+    """Return the content words and numbers of a text in their order, without negators.
+
+    A sentence with a pronoun among its first words also holds the first word of the sentence before; likewise a clause without a subject.
+    """
+    items: list[Item] = []
+    subject: Word | Quantity | None = None
+    clause = 0
+    for number, sentence in enumerate(split_sentences(text)):
+        parts = [(part, _list_clause(part)) for part in split_clauses(sentence)]
+        topic = subject
+        for part, values in parts:
+            if _CONTINUES.match(part) is not None and topic is not None:
+                items.append(Item(topic, number, clause, clause))
+            elif values:
+                topic = values[0]
+            items += [Item(value, number, clause, clause + part.count(", ", 0, value.start) / 100) for value in values]
+            clause += 1
+        if parts[0][1] and _CONTINUES.match(parts[0][0]) is None:
+            subject = parts[0][1][0]
+    return items
+
+
+def score_overlap(answer: str, context: str) -> float:
+    """Return the share of the content words of an answer that the context has, in any form of the word.
+
+    Parameters
+    ----------
+    answer, context
+        The texts.
+
+    Returns
+    -------
+    float
+        1.0 for an answer without content words.
+
+    Examples
+    --------
+    >>> score_overlap("The delayed flights departed.", "A flight departs after a delay.")
+    1.0
+    """
+    words = [item for item in list_items(answer) if isinstance(item.value, Word)]
+    others = list_items(context)
+    return sum(any(word.matches(other) for other in others) for word in words) / len(words) if words else 1.0
+
+
+def score_binding(answer: str, context: str) -> float:
+    """Return how far words that stand together in an answer stand together in its context.
+
+    Parameters
+    ----------
+    answer, context
+        The texts. Neighbours within a clause are compared: 1 where a clause of the context has both, 0.5 where only a sentence has
+        both, else 0. An exchange of ``from`` and ``to`` is 0 for the whole.
+
+    Returns
+    -------
+    float
+        The mean over the neighbours; 1.0 for an answer without neighbours in the context.
+
+    Examples
+    --------
+    >>> score_binding("The sauna is free.", "The sauna is free, whereas parking costs $18.")
+    1.0
+    >>> score_binding("Parking is free.", "The sauna is free, whereas parking costs $18.")
+    0.5
+    """
+    if _swap_directions(answer, context):
+        return APART
+    others = list_items(context)
+    matched = [(item, found) for item in list_items(answer) if (found := [other for other in others if item.matches(other)])]
+    neighbours = [_compare(found, after) for (item, found), (following, after) in pairwise(matched) if item.clause == following.clause]
+    subjects = [_compare_subject(found, after) for (_, found), (_, after) in _pair_subjects(matched)]
+    score = sum(neighbours) / len(neighbours) if neighbours else SAME_CLAUSE
+    return score * min(subjects, default=SAME_CLAUSE) * (REVERSED if _reverse_roles(answer, context) else SAME_CLAUSE)
+
+
+def _reverse_roles(answer: str, context: str) -> bool:
+    """Return whether an answer has two names of one clause in the other order, without a change between active and passive."""
+    for clause in (part for sentence in split_sentences(answer) for part in split_clauses(sentence)):
+        actors = _find_actors(clause, list_names(clause, context))
+        for other in (part for sentence in split_sentences(context) for part in split_clauses(sentence)):
+            theirs = _find_actors(other, actors)
+            shared = [name for name in actors if name in theirs]
+            same_voice = (_PASSIVE.search(clause) is None) == (_PASSIVE.search(other) is None)
+            if same_voice and "than" not in list_words(clause) and shared != [name for name in theirs if name in shared]:
+                return True
+    return False
+
+
+def _find_actors(clause: str, names: list[str]) -> list[str]:
+    """Return which of the names a clause has, in the order of their first use, without places."""
+    starts = {name: found.start() for name in names if (found := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", clause, re.IGNORECASE))}
+    return [name for name in sorted(starts, key=starts.__getitem__) if _PLACE.search(clause[: starts[name]]) is None]
+
+
+def _pair_subjects(matched: list[tuple[Item, list[Item]]]) -> Iterator[tuple[tuple[Item, list[Item]], tuple[Item, list[Item]]]]:
+    """Yield the first word of each clause with each number of the clause."""
+    for _, group in groupby(matched, key=lambda pair: pair[0].clause):
+        first, *rest = group
+        yield from ((first, pair) for pair in rest if isinstance(pair[0].value, Quantity))
+
+
+def _compare_subject(subjects: list[Item], numbers: list[Item]) -> float:
+    """Return how close a number stands to a subject, which comes first or in the same segment."""
+    if any(a.clause == b.clause and a.segment <= b.segment for a in subjects for b in numbers):
+        return SAME_CLAUSE
+    return SAME_SENTENCE if {item.sentence for item in subjects} & {item.sentence for item in numbers} else OTHER_SUBJECT
+
+
+def _compare(first: list[Item], second: list[Item]) -> float:
+    if {item.clause for item in first} & {item.clause for item in second}:
+        return SAME_CLAUSE
+    return SAME_SENTENCE if {item.sentence for item in first} & {item.sentence for item in second} else APART
+
+
+def _swap_directions(answer: str, context: str) -> bool:
+    """Return whether an answer has ``from`` where its context has ``to``, or the other way round."""
+    known: dict[str, set[str]] = {}
+    for word, target in _DIRECTIONS.findall(context.lower()):
+        known.setdefault(target.rstrip("."), set()).add(word)
+    return any(word not in known.get(target.rstrip("."), {word}) for word, target in _DIRECTIONS.findall(answer.lower()))

@@ -5,9 +5,42 @@ from __future__ import annotations
 from mlops_assets.compute.llm.words import stem_word
 
 NEGATORS = frozenset(
-    "no not never none unless except neither nor cannot without nothing unable impossible n't hardly "
-    "forbid forbids forbidden prohibit prohibited ban banned exclude excluded excludes exempt disallow disallowed "
-    "lack lacks lacking absent absence unavailable".split()
+    [
+        "no",
+        "not",
+        "never",
+        "none",
+        "unless",
+        "except",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "nothing",
+        "unable",
+        "impossible",
+        "n't",
+        "hardly",
+        "forbid",
+        "forbids",
+        "forbidden",
+        "prohibit",
+        "prohibited",
+        "ban",
+        "banned",
+        "exclude",
+        "excluded",
+        "excludes",
+        "exempt",
+        "disallow",
+        "disallowed",
+        "lack",
+        "lacks",
+        "lacking",
+        "absent",
+        "absence",
+        "unavailable",
+    ]
 )
 
 _GROUPS = """
@@ -73,7 +106,28 @@ separate / together
 visible / hidden
 alive / dead
 """
-AS_WRITTEN = frozenset("before after above over below under may most more few up down on off with without all every".split())
+AS_WRITTEN = frozenset(
+    [
+        "before",
+        "after",
+        "above",
+        "over",
+        "below",
+        "under",
+        "may",
+        "most",
+        "more",
+        "few",
+        "up",
+        "down",
+        "on",
+        "off",
+        "with",
+        "without",
+        "all",
+        "every",
+    ]
+)
 
 
 def _key(word: str) -> str:
@@ -83,7 +137,9 @@ def _key(word: str) -> str:
 def _read_groups() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[int]]]:
     opposites: dict[str, set[str]] = {}
     meanings: dict[str, set[int]] = {}
-    sides = [{_key(word) for word in side.split()} for line in _GROUPS.replace("\n /", " /").strip().splitlines() for side in line.split("/")]
+    sides = [
+        {_key(word) for word in side.split()} for line in _GROUPS.replace("\n /", " /").strip().splitlines() for side in line.split("/")
+    ]
     for number, side in enumerate(sides):
         for word in side:
             opposites.setdefault(word, set()).update(sides[number ^ 1] - side)

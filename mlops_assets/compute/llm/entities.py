@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mlops_assets.compute.llm.numbers import find_quantities
 from mlops_assets.compute.llm.units import DATE
-from mlops_assets.compute.llm.words import STOP_WORDS, match_stems, split_sentences, stem_word
+from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, match_stems, split_sentences, stem_word
 
 _NAME = re.compile(r"[^\W\d_][\w.&-]*\w(?:[’']s)?|[A-Z]\b")
 _INITIALS_OF = re.compile(r"(?:\b[A-Z][\w&]*(?:\s+(?:of|and|the|for)\b)*[\s-]*){2,6}")
@@ -18,7 +19,8 @@ def _is_code(word: str) -> bool:
     return len(word) > 1 and (any(character.isdigit() for character in word) or any(character.isupper() for character in word[1:]))
 
 
-def list_names(answer: str, context: str = "") -> list[str]:
+@lru_cache(maxsize=MAX_CACHED)
+def list_names(answer: str, context: str = "") -> tuple[str, ...]:
     """Return the names and codes of an answer: words with a capital letter or a digit within.
 
     Parameters
@@ -30,13 +32,13 @@ def list_names(answer: str, context: str = "") -> list[str]:
 
     Returns
     -------
-    list[str]
+    tuple[str, ...]
         The names in their order, each word of its own; possessives lose their ending.
 
     Examples
     --------
     >>> list_names("Most flights of United Airlines left JFK's Terminal 4 late.")
-    ['United', 'Airlines', 'JFK', 'Terminal']
+    ('United', 'Airlines', 'JFK', 'Terminal')
     """
     known = {word.lower() for word in list_names(context)} if context else set()
     for quantity in find_quantities(answer):  # the month of a date is no name
@@ -48,10 +50,12 @@ def list_names(answer: str, context: str = "") -> list[str]:
             if not _is_code(word) and not word[0].isupper():
                 continue
             starts = position == 0 and not _is_code(word) and word.lower() not in known
-            followed = position + 1 < len(words) and words[position + 1][0].isupper() and sentence.startswith(f"{word} {words[position + 1]}")
+            followed = (
+                position + 1 < len(words) and words[position + 1][0].isupper() and sentence.startswith(f"{word} {words[position + 1]}")
+            )
             if word.lower() not in STOP_WORDS | _NO_NAMES and (not starts or followed):
                 names.append(word)
-    return names
+    return tuple(names)
 
 
 def _list_initials(text: str) -> set[str]:

@@ -15,7 +15,8 @@ from mlops_assets.compute.llm.words import split_sentences
 
 FLOOR = 0.05  # the lowest factor of a component, so that several failed components rank below one
 NEAR = 0.5  # the cosine from which a sentence of the context is on the topic of the answer
-MAX_COMPARED = 2  # sentences of the context whose vectors are computed for a sentence of the answer
+MAX_COMPARED = 1  # sentences of the context whose vectors are computed for a sentence of the answer
+MIN_SUPPORTED = 0.4  # the score from which an answer counts as supported
 RULES, EMBEDDINGS = "rules only", "rules and embeddings"
 
 
@@ -79,6 +80,11 @@ class Groundedness:
     components: GroundednessComponents
     weakest_sentence: str
     method: str
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the score reaches 0.4, the threshold that was chosen with the build pairs."""
+        return self.score >= MIN_SUPPORTED
 
 
 CLAIMS_NOTHING = GroundednessComponents(1.0, 1.0, 1.0, 1.0, 1.0)
@@ -146,7 +152,7 @@ def _add_vectors(rules: GroundednessComponents, topic: float, similarity: float)
     return GroundednessComponents(rules.numbers, rules.entities, rules.polarity, rules.binding, rules.overlap, similarity, topic)
 
 
-def _compare_vectors(sentences: list[str], claims: list[str]) -> list[tuple[float, float]]:
+def _compare_vectors(sentences: tuple[str, ...], claims: list[str]) -> list[tuple[float, float]]:
     """Return the topic and the similarity of each claim, with the vectors of the sentences that share the highest number of its words."""
     nearest = {claim: sorted(sentences, key=lambda sentence: -score_overlap(claim, sentence))[:MAX_COMPARED] for claim in claims}
     wanted = list(dict.fromkeys([*claims, *(sentence for chosen in nearest.values() for sentence in chosen)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm.units import (
@@ -20,9 +21,10 @@ from mlops_assets.compute.llm.units import (
     TIME,
     UNITS,
 )
+from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, match_stems, stem_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _TOKEN = re.compile(
     r"\d{4}-\d{2}(?:-\d{2})?(?!\d)"  # an ISO date
@@ -31,7 +33,7 @@ _TOKEN = re.compile(
     r"|[$€£¥%]|°\s?[CFcf]\b|[^\W\d_]+[²]?(?:/[^\W\d_]+)?|[-–−]"
 )
 _CODE = re.compile(r"[^\W\d_]+-?\d[\w-]*|\d+-?(?:bit|[A-Za-z]{3,}\b)|\d+(?:\.\d+){2,}")
-_HEDGES = {"about", "almost", "approximately", "around", "circa", "just", "nearly", "over", "roughly", "some", "under"}
+_HEDGES = {"about", "almost", "approximately", "around", "circa", "just", "nearly", "over", "roughly", "some", "than", "under"}
 _BEFORE_A_UNIT = {"about", "after", "almost", "for", "in", "nearly", "one", "within"}
 _PER_THOUSAND = {"k": 1e3, "m": 1e6, "bn": 1e9}
 
@@ -107,7 +109,11 @@ class _Reader:
             self.at += 1
             return int(found[1]) * 1e4 + int(found[2]) * 100 + int(found[3] or 0), DATE, 0.0
         day = month = year = 0
-        if self.peek().isdigit() and int(self.peek()) <= 31 and (self.peek(1) in MONTHS or (self.peek(1), self.peek(2) in MONTHS) == ("of", True)):
+        if (
+            self.peek().isdigit()
+            and int(self.peek()) <= 31
+            and (self.peek(1) in MONTHS or (self.peek(1), self.peek(2) in MONTHS) == ("of", True))
+        ):
             day, month = int(self.peek()), MONTHS.get(self.peek(1)) or MONTHS[self.peek(2)]
             self.at += 2 if self.peek(1) in MONTHS else 3
         elif self.peek() in MONTHS and re.fullmatch(r"\d{1,2}|[12]\d{3}", self.peek(1)):
@@ -178,7 +184,17 @@ class _Reader:
             return True
         last = self.tokens[self.at - 1]
         after = self.text[last.end : last.end + 1]
-        return after in {".", ",", ";", ")"} or self.peek() in {"of", "less", "more", "lower", "higher", "fewer", "than", "from", "compared"}
+        return after in {".", ",", ";", ")"} or self.peek() in {
+            "of",
+            "less",
+            "more",
+            "lower",
+            "higher",
+            "fewer",
+            "than",
+            "from",
+            "compared",
+        }
 
     def _read_amount(self) -> tuple[float, str, float] | None:
         currency = UNITS[self.peek()][0] if self.peek() in {"$", "€", "£", "¥"} else None
@@ -266,7 +282,8 @@ class _Reader:
         return self._read_words()
 
 
-def find_quantities(text: str) -> list[Quantity]:
+@lru_cache(maxsize=MAX_CACHED)
+def find_quantities(text: str) -> tuple[Quantity, ...]:
     """Return the numbers of a text with their units.
 
     Parameters
@@ -276,7 +293,7 @@ def find_quantities(text: str) -> list[Quantity]:
 
     Returns
     -------
-    list[Quantity]
+    tuple[Quantity, ...]
         The numbers in their order.
 
     Examples
@@ -284,7 +301,7 @@ def find_quantities(text: str) -> list[Quantity]:
     >>> [(q.value, q.dimension) for q in find_quantities("One fifth of 1,200 flights took half an hour.")]
     [(20.0, 'percent'), (1200.0, ''), (30.0, 'time')]
     """
-    return list(_Reader(text).read())
+    return tuple(_Reader(text).read())
 
 
 def match_dates(answer: float, context: float) -> bool:
@@ -309,7 +326,7 @@ def _share_dimension(first: str, second: str) -> bool:
     return "" in {first, second} or (first.startswith(MONEY) and second.startswith(MONEY) and MONEY in {first, second})
 
 
-def derive_quantities(quantities: list[Quantity]) -> list[Quantity]:
+def derive_quantities(quantities: Sequence[Quantity]) -> list[Quantity]:
     """Return what follows from two numbers of a text: sums and differences, durations, later years, shares and multiples."""
     derived = []
     for i, first in enumerate(quantities):
@@ -373,7 +390,12 @@ def score_numbers(answer: str, context: str) -> float:
     if not claims:
         return EXACT
     known = find_quantities(context)
-    supports = [EXACT if any(match_quantities(claim, other) for other in known) else UNSUPPORTED for claim in claims]
+    supports = [
+        EXACT
+        if any(match_quantities(claim, other) for other in known) and not _counts_otherwise(claim, answer, known, context)
+        else UNSUPPORTED
+        for claim in claims
+    ]
     if UNSUPPORTED in supports:
         derived = derive_quantities(known)
         supports = [
@@ -381,3 +403,16 @@ def score_numbers(answer: str, context: str) -> float:
             for support, claim in zip(supports, claims, strict=True)
         ]
     return min(supports)
+
+
+def _read_noun(quantity: Quantity, text: str) -> str:
+    """Return the stem of the word right after a bare number: what it counts."""
+    after = re.match(r"\s+([^\W\d_]+)", text[quantity.start + len(quantity.text) :])
+    return stem_word(after[1]) if after and not quantity.dimension and after[1].lower() not in STOP_WORDS else ""
+
+
+def _counts_otherwise(claim: Quantity, answer: str, known: Sequence[Quantity], context: str) -> bool:
+    """Return whether the context counts the noun of a claim, and gives other numbers each time."""
+    noun = _read_noun(claim, answer)
+    counts = [other for other in known if noun and match_stems(_read_noun(other, context), noun)]
+    return bool(counts) and not any(match_quantities(claim, other) for other in counts)

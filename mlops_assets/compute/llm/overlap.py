@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm.antonyms import NEGATORS, share_meaning
 from mlops_assets.compute.llm.entities import list_names
 from mlops_assets.compute.llm.numbers import Quantity, find_quantities, match_quantities
-from mlops_assets.compute.llm.words import Word, list_content_words, list_words, match_stems, split_clauses, split_sentences
+from mlops_assets.compute.llm.words import (
+    MAX_CACHED,
+    Word,
+    list_content_words,
+    list_words,
+    match_stems,
+    split_clauses,
+    split_sentences,
+    stem_word,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _DIRECTIONS = re.compile(r"\b(from|to)\s+(?:[$€£]\s?)?([\w.]+)", re.IGNORECASE)
+_CONJUNCTION = re.compile(r",\s+|\s+and\s+|;\s+|\s+but\s+", re.IGNORECASE)
 _PASSIVE = re.compile(r"\bby\b|[’']s\b", re.IGNORECASE)
 _PLACE = re.compile(r"\b(?:in|at|near|on|from|to)\s+(?:the\s+)?$", re.IGNORECASE)
 _CONTINUES = re.compile(
@@ -58,7 +69,8 @@ def _list_clause(clause: str) -> list[Word | Quantity]:
     return sorted((*quantities, *words), key=lambda value: value.start)
 
 
-def list_items(text: str) -> list[Item]:
+@lru_cache(maxsize=MAX_CACHED)
+def list_items(text: str) -> tuple[Item, ...]:
     """Return the content words and numbers of a text in their order, without negators.
 
     A sentence with a pronoun among its first words also holds the first word of the sentence before; likewise a clause without a subject.
@@ -78,7 +90,7 @@ def list_items(text: str) -> list[Item]:
             clause += 1
         if parts[0][1] and _CONTINUES.match(parts[0][0]) is None:
             subject = parts[0][1][0]
-    return items
+    return tuple(items)
 
 
 def score_overlap(answer: str, context: str) -> float:
@@ -92,16 +104,25 @@ def score_overlap(answer: str, context: str) -> float:
     Returns
     -------
     float
+        The mean of the share over the answer and of the lowest share over its parts around ``and`` and commas;
         1.0 for an answer without content words.
 
     Examples
     --------
     >>> score_overlap("The delayed flights departed.", "A flight departs after a delay.")
     1.0
+    >>> score_overlap("The flight departed and passengers received vouchers.", "The flight departed.")
+    0.2
     """
-    words = [item for item in list_items(answer) if isinstance(item.value, Word)]
     others = list_items(context)
-    return sum(any(word.matches(other) for other in others) for word in words) / len(words) if words else 1.0
+    shares = [_share_words(part, others) for part in (answer, *_CONJUNCTION.split(answer))]
+    whole, *parts = [share for share in shares if share is not None] or [1.0]
+    return (whole + min(parts, default=whole)) / 2
+
+
+def _share_words(text: str, others: Sequence[Item]) -> float | None:
+    words = [item for item in list_items(text) if isinstance(item.value, Word)]
+    return sum(any(word.matches(other) for other in others) for word in words) / len(words) if words else None
 
 
 def score_binding(answer: str, context: str) -> float:
@@ -130,7 +151,7 @@ def score_binding(answer: str, context: str) -> float:
     others = list_items(context)
     matched = [(item, found) for item in list_items(answer) if (found := [other for other in others if item.matches(other)])]
     neighbours = [_compare(found, after) for (item, found), (following, after) in pairwise(matched) if item.clause == following.clause]
-    subjects = [_compare_subject(found, after) for (_, found), (_, after) in _pair_subjects(matched)]
+    subjects = [_compare_subject(found, after) for (_, found), (_, after) in _pair_subjects(matched, _list_stems(answer, context))]
     score = sum(neighbours) / len(neighbours) if neighbours else SAME_CLAUSE
     return score * min(subjects, default=SAME_CLAUSE) * (REVERSED if _reverse_roles(answer, context) else SAME_CLAUSE)
 
@@ -154,11 +175,17 @@ def _find_actors(clause: str, names: list[str]) -> list[str]:
     return [name for name in sorted(starts, key=starts.__getitem__) if _PLACE.search(clause[: starts[name]]) is None]
 
 
-def _pair_subjects(matched: list[tuple[Item, list[Item]]]) -> Iterator[tuple[tuple[Item, list[Item]], tuple[Item, list[Item]]]]:
-    """Yield the first word of each clause with each number of the clause."""
+def _list_stems(answer: str, context: str) -> set[str]:
+    return {stem_word(name) for name in list_names(answer, context)}
+
+
+def _pair_subjects(
+    matched: list[tuple[Item, list[Item]]], names: set[str]
+) -> Iterator[tuple[tuple[Item, list[Item]], tuple[Item, list[Item]]]]:
+    """Yield the first word of each clause with each number and name of the clause."""
     for _, group in groupby(matched, key=lambda pair: pair[0].clause):
         first, *rest = group
-        yield from ((first, pair) for pair in rest if isinstance(pair[0].value, Quantity))
+        yield from ((first, pair) for pair in rest if isinstance(pair[0].value, Quantity) or pair[0].value.stem in names)
 
 
 def _compare_subject(subjects: list[Item], numbers: list[Item]) -> float:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mlops_assets.compute.llm.antonyms import NEGATORS, OPPOSITES, list_keys, share_meaning
-from mlops_assets.compute.llm.words import STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
+from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
 
 _BOUNDS = re.compile(r"\b(?:no|not)\s+(?:\w+\s+){0,2}?(?:more|less|later|fewer|longer|earlier|only|just)\s+(?:than\b)?", re.IGNORECASE)
 MIN_OVERLAP = 0.5  # the share of common words from which two clauses speak of the same
 
 
-def _read_clause(clause: str) -> tuple[bool, list[str]]:
+@lru_cache(maxsize=MAX_CACHED)
+def _read_clause(clause: str) -> tuple[bool, tuple[str, ...]]:
     """Return whether a clause is negated, and the keys of its words."""
     words = list_words(_BOUNDS.sub(" ", clause))
     negations = sum(word in NEGATORS or word.endswith("n't") for word in words)
-    return negations % 2 == 1, list_keys(words)
+    return negations % 2 == 1, tuple(list_keys(words))
 
 
-def _list_subjects(keys: list[str]) -> list[str]:
+def _list_subjects(keys: tuple[str, ...]) -> list[str]:
     return [key for key in keys if key not in STOP_WORDS and key not in NEGATORS and (key[0].isalpha() or key[0].isdigit())]
 
 

@@ -88,7 +88,7 @@ FRACTIONS = {
     for ending in ("", "s")
 } | {"half": 0.5}
 
-_MONTH_NAMES = "january february march april may june july august september october november december".split()
+_MONTH_NAMES = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)} | {
     name[:3]: number for number, name in enumerate(_MONTH_NAMES, start=1)
 }

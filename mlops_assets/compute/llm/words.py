@@ -10,17 +10,166 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)")
 _ABBREVIATIONS = ("approx.", "dr.", "e.g.", "i.e.", "mr.", "mrs.", "ms.", "no.", "prof.", "st.", "u.s.", "vs.")
 _CLAUSE_END = re.compile(
     r"\s*;\s*|,?\s+(?:while|whereas|but|although|though|however|because)\s+|,\s+(?:and|or|then|which|who|where)\s+"
-    r"|\s+and\s+(?=(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should|it|its|they)\b)", re.IGNORECASE
+    r"|\s+and\s+(?=(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should|it|its|they)\b)",
+    re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]+\d[\w-]*|\d+-?(?:bit|[^\W\d_]{3,})|[^\W\d_]+(?:[’'][^\W\d_]+)?|\d[\w.,:/'’]*\w|\d|[%€$£¥°]", re.UNICODE)
-_SUFFIXES = ("ations", "ation", "ments", "ment", "ness", "ions", "ion", "ings", "ing", "edly", "ed", "ers", "er", "es", "ly", "al", "s", "e")
+_SUFFIXES = (
+    "ations",
+    "ation",
+    "ments",
+    "ment",
+    "ness",
+    "ions",
+    "ion",
+    "ings",
+    "ing",
+    "edly",
+    "ed",
+    "ers",
+    "er",
+    "es",
+    "ly",
+    "al",
+    "s",
+    "e",
+)
 
+MAX_CACHED = 512  # texts whose parts are remembered: a context is read once for all components
 STOP_WORDS = frozenset(
-    "a about after again all also am an and any are as at be because been before being both but by can could did do does doing down during "
-    "each either etc for from further get gets got had has have having he her here hers him his how i if in into is it its itself just "
-    "may me might more must my of off on once one only or other our out over own per quite rather s same shall she should so some such "
-    "than that the their them then there these they this those through to too under until up upon us very was we were what when where "
-    "which while who whom why will with within would you your according therefore thus however whereas although though".split()
+    [
+        "a",
+        "about",
+        "after",
+        "again",
+        "all",
+        "also",
+        "am",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "because",
+        "been",
+        "before",
+        "being",
+        "both",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "doing",
+        "down",
+        "during",
+        "each",
+        "either",
+        "etc",
+        "for",
+        "from",
+        "further",
+        "get",
+        "gets",
+        "got",
+        "had",
+        "has",
+        "have",
+        "having",
+        "he",
+        "her",
+        "here",
+        "hers",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "itself",
+        "just",
+        "may",
+        "me",
+        "might",
+        "more",
+        "must",
+        "my",
+        "of",
+        "off",
+        "on",
+        "once",
+        "one",
+        "only",
+        "or",
+        "other",
+        "our",
+        "out",
+        "over",
+        "own",
+        "per",
+        "quite",
+        "rather",
+        "s",
+        "same",
+        "shall",
+        "she",
+        "should",
+        "so",
+        "some",
+        "such",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "through",
+        "to",
+        "too",
+        "under",
+        "until",
+        "up",
+        "upon",
+        "us",
+        "very",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "why",
+        "will",
+        "with",
+        "within",
+        "would",
+        "you",
+        "your",
+        "according",
+        "therefore",
+        "thus",
+        "however",
+        "whereas",
+        "although",
+        "though",
+    ]
 )
 
 
@@ -46,7 +195,8 @@ class Word:
     start: int
 
 
-def split_sentences(text: str) -> list[str]:
+@lru_cache(maxsize=MAX_CACHED)
+def split_sentences(text: str) -> tuple[str, ...]:
     """Return the sentences of a text, without the white space around them."""
     sentences: list[str] = []
     for part in (part for line in re.split(r"\n\s*\n|\n(?=[-*•])", text) for part in _SENTENCE_END.split(line)):
@@ -55,12 +205,13 @@ def split_sentences(text: str) -> list[str]:
             sentences[-1] += f" {cleaned}"
         elif cleaned:
             sentences.append(cleaned)
-    return sentences
+    return tuple(sentences)
 
 
-def split_clauses(sentence: str) -> list[str]:
+@lru_cache(maxsize=MAX_CACHED)
+def split_clauses(sentence: str) -> tuple[str, ...]:
     """Return the clauses of a sentence: the parts around ``;``, ``while``, ``but``, ``, and`` and their like."""
-    return [clause for clause in _CLAUSE_END.split(sentence) if clause.strip()] or [sentence]
+    return tuple(clause for clause in _CLAUSE_END.split(sentence) if clause.strip()) or (sentence,)
 
 
 @lru_cache(maxsize=10_000)

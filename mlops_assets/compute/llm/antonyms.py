@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-from mlops_assets.compute.llm.words import stem_word
+from mlops_assets.compute.llm.words import read_set, stem_word
 
-NEGATORS = frozenset(
-    [
-        "no",
-        "not",
-        "never",
-        "none",
-        "unless",
-        "except",
-        "neither",
-        "nor",
-        "cannot",
-        "without",
-        "nothing",
-        "unable",
-        "impossible",
-        "n't",
-        "hardly",
-        "forbid",
-        "forbids",
-        "forbidden",
-        "prohibit",
-        "prohibited",
-        "ban",
-        "banned",
-        "exclude",
-        "excluded",
-        "excludes",
-        "exempt",
-        "disallow",
-        "disallowed",
-        "lack",
-        "lacks",
-        "lacking",
-        "absent",
-        "absence",
-        "unavailable",
-    ]
+NEGATORS = read_set(
+    "no not never none unless except neither nor cannot without nothing unable impossible n't hardly forbid forbids forbidden "
+    "prohibit prohibited ban banned exclude excluded excludes exempt disallow disallowed lack lacks lacking absent absence "
+    "unavailable"
 )
 
 _GROUPS = """
@@ -106,28 +73,7 @@ separate / together
 visible / hidden
 alive / dead
 """
-AS_WRITTEN = frozenset(
-    [
-        "before",
-        "after",
-        "above",
-        "over",
-        "below",
-        "under",
-        "may",
-        "most",
-        "more",
-        "few",
-        "up",
-        "down",
-        "on",
-        "off",
-        "with",
-        "without",
-        "all",
-        "every",
-    ]
-)
+AS_WRITTEN = read_set("before after above over below under may most more few up down on off with without all every")
 
 
 def _key(word: str) -> str:

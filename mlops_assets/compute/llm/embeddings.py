@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.llm.words import STOP_WORDS
+from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +58,8 @@ def _locate(package: str, *parts: str) -> str:
 @lru_cache(maxsize=1)
 def _load() -> tuple[Any, Any]:
     from onnxruntime import InferenceSession, SessionOptions
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(_locate(TOKENIZER, "model", "tokenizer.json"))
+    tokenizer = import_module("tokenizers").Tokenizer.from_file(_locate(TOKENIZER, "model", "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     options = SessionOptions()
@@ -67,30 +67,29 @@ def _load() -> tuple[Any, Any]:
     return tokenizer, InferenceSession(_locate(WEIGHTS, "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
-def embed_sentences(sentences: list[str]) -> list[EmbeddedSentence]:
-    """Return the vectors of sentences, computed on one thread.
+@lru_cache(maxsize=MAX_CACHED)
+def embed_sentence(sentence: str) -> EmbeddedSentence:
+    """Return the vectors of a sentence, computed on one thread.
 
     Parameters
     ----------
-    sentences
-        Each is cut after 128 tokens.
+    sentence
+        It is cut after 128 tokens.
 
     Returns
     -------
-    list[EmbeddedSentence]
-        In the order of the sentences.
+    EmbeddedSentence
+        The vector of the sentence and those of its content tokens.
     """
     import numpy as np
 
     tokenizer, session = _load()
-    embedded = []
-    for encoding in tokenizer.encode_batch(sentences):  # one by one: padding costs more than a call
-        ids = np.array([encoding.ids], dtype=np.int64)
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        hidden = session.run(None, inputs)[0][0]
-        content = [i for i, token in enumerate(encoding.tokens) if _is_content(token)]
-        embedded.append(EmbeddedSentence(_normalize(hidden.mean(axis=0)), _normalize(hidden[content])))
-    return embedded
+    encoding = tokenizer.encode(sentence)
+    ids = np.array([encoding.ids], dtype=np.int64)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    hidden = session.run(None, inputs)[0][0]
+    content = [i for i, token in enumerate(encoding.tokens) if _is_content(token)]
+    return EmbeddedSentence(_normalize(hidden.mean(axis=0)), _normalize(hidden[content]))
 
 
 def _is_content(token: str) -> bool:
@@ -105,7 +104,7 @@ def _normalize(vectors: np.ndarray) -> np.ndarray:
 
 
 def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]) -> tuple[float, float]:
-    """Return the cosine of a sentence with the nearest sentence of the context, and the cosine of its word that is farthest from it.
+    """Return the cosine of a sentence with the nearest sentence of the context, and the mean cosine of its tokens.
 
     Parameters
     ----------
@@ -117,7 +116,7 @@ def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]
     Returns
     -------
     tuple[float, float]
-        Both from 0 to 1; the second is the mean of the two lowest best cosines over the tokens.
+        Both from 0 to 1; each token counts with its nearest token of the context.
     """
     import numpy as np
 
@@ -127,5 +126,4 @@ def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]
     known = np.concatenate([other.tokens for other in context])
     if not len(answer.tokens) or not len(known):
         return max(sentence, 0.0), 1.0
-    best = np.sort((answer.tokens @ known.T).max(axis=1))
-    return max(sentence, 0.0), float(np.clip(best.mean(), 0.0, 1.0))
+    return max(sentence, 0.0), float(np.clip((answer.tokens @ known.T).max(axis=1).mean(), 0.0, 1.0))

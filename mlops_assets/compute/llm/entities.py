@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from mlops_assets.compute.llm.numbers import find_quantities
+from mlops_assets.compute.llm.quantities import find_quantities
 from mlops_assets.compute.llm.units import DATE
 from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, match_stems, split_sentences, stem_word
 

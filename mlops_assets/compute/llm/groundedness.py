@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from mlops_assets.compute.llm.embeddings import EmbeddedSentence, compare_embeddings, embed_sentences, list_missing_packages
+from mlops_assets.compute.llm.embeddings import compare_embeddings, embed_sentence, list_missing_packages
 from mlops_assets.compute.llm.entities import score_entities
 from mlops_assets.compute.llm.numbers import score_numbers
 from mlops_assets.compute.llm.overlap import score_binding, score_overlap
@@ -155,6 +155,4 @@ def _add_vectors(rules: GroundednessComponents, topic: float, similarity: float)
 def _compare_vectors(sentences: tuple[str, ...], claims: list[str]) -> list[tuple[float, float]]:
     """Return the topic and the similarity of each claim, with the vectors of the sentences that share the highest number of its words."""
     nearest = {claim: sorted(sentences, key=lambda sentence: -score_overlap(claim, sentence))[:MAX_COMPARED] for claim in claims}
-    wanted = list(dict.fromkeys([*claims, *(sentence for chosen in nearest.values() for sentence in chosen)]))
-    vectors: dict[str, EmbeddedSentence] = dict(zip(wanted, embed_sentences(wanted), strict=True))
-    return [compare_embeddings(vectors[claim], [vectors[sentence] for sentence in nearest[claim]]) for claim in claims]
+    return [compare_embeddings(embed_sentence(claim), list(map(embed_sentence, nearest[claim]))) for claim in claims]

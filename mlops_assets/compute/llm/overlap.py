@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm.antonyms import NEGATORS, share_meaning
 from mlops_assets.compute.llm.entities import list_names
-from mlops_assets.compute.llm.numbers import Quantity, find_quantities, match_quantities
+from mlops_assets.compute.llm.numbers import match_quantities
+from mlops_assets.compute.llm.quantities import Quantity, find_quantities
 from mlops_assets.compute.llm.words import (
     MAX_CACHED,
     Word,
@@ -169,7 +170,7 @@ def _reverse_roles(answer: str, context: str) -> bool:
     return False
 
 
-def _find_actors(clause: str, names: list[str]) -> list[str]:
+def _find_actors(clause: str, names: Sequence[str]) -> list[str]:
     """Return which of the names a clause has, in the order of their first use, without places."""
     starts = {name: found.start() for name in names if (found := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", clause, re.IGNORECASE))}
     return [name for name in sorted(starts, key=starts.__getitem__) if _PLACE.search(clause[: starts[name]]) is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CLOCK, DATE, MONEY, PERCENT, TIME = "clock", "date", "money", "percent", "time"
 
-_UNITS = {
+_UNITS: dict[str, dict[str, float]] = {
     # dimension: {spellings: factor to the base unit}
     TIME: {
         "s sec secs second seconds": 1 / 60,

@@ -162,10 +162,10 @@ def _reverse_roles(answer: str, context: str) -> bool:
     for clause in (part for sentence in split_sentences(answer) for part in split_clauses(sentence)):
         actors = _find_actors(clause, list_names(clause, context))
         for other in (part for sentence in split_sentences(context) for part in split_clauses(sentence)):
-            theirs = _find_actors(other, actors)
-            shared = [name for name in actors if name in theirs]
+            others = _find_actors(other, actors)
+            shared = [name for name in actors if name in others]
             same_voice = (_PASSIVE.search(clause) is None) == (_PASSIVE.search(other) is None)
-            if same_voice and "than" not in list_words(clause) and shared != [name for name in theirs if name in shared]:
+            if same_voice and "than" not in list_words(clause) and shared != [name for name in others if name in shared]:
                 return True
     return False
 

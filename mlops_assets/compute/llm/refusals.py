@@ -7,9 +7,7 @@ import re
 from mlops_assets.compute.llm.words import split_clauses
 
 _SOURCE = r"(?:context|text|passage|document|excerpt|source|article|rows?|table|data|information|answer|question)"
-_SAYING = (
-    r"(?:say|state|mention|contain|include|specify|provide|name|give|indicate|tell|reveal|disclose|cover|address|describe|list)(?:s|ed|n)?"
-)
+_SAYING = r"(?:say|state|mention|contain|include|specify|provide|name|give|indicate|te(?:ll)|reveal|disclose|cover|address|describe|list)(?:s|ed|n)?"
 _UNABLE = r"(?:do(?:\s+not|n[’']t)|cannot|can[’']t|could\s+not|couldn[’']t|am\s+(?:unable|not\s+able)\s+to|are\s+unable\s+to)"
 _REFUSALS = (
     rf"\b{_SOURCE}s?\b[^.]*?\b(?:do|does|did)(?:\s+not|n[’']t)\s+{_SAYING}\b",
@@ -17,8 +15,8 @@ _REFUSALS = (
     r"\bno\s+(?:data|information|details?|mention|indication|figures?|answer)\b[^.]*?\b(?:in|about|on|of|for|whether)\b",
     rf"\b(?:is|are|was|were)(?:\s+not|n[’']t)\s+{_SAYING}\b",
     r"\bnot\s+(?:mentioned|stated|specified|provided|given|available|included)\b[^.]*?\b(?:context|text|passage|document|data|rows?)\b",
-    rf"\b(?:i|we)\s+{_UNABLE}\s+(?:know|say|tell|find|answer|determine|see|confirm)\b",
-    r"\b(?:it\s+is\s+)?(?:impossible|not\s+possible)\s+to\s+(?:say|tell|answer|determine)\b",
+    rf"\b(?:i|we)\s+{_UNABLE}\s+(?:know|say|te(?:ll)|find|answer|determine|see|confirm)\b",
+    r"\b(?:it\s+is\s+)?(?:impossible|not\s+possible)\s+to\s+(?:say|te(?:ll)|answer|determine)\b",
     r"\b(?:cannot|can[’']t|could\s+not)\s+be\s+(?:answered|determined|found)\b",
 )
 _REFUSAL = re.compile("|".join(_REFUSALS), re.IGNORECASE)

@@ -30,11 +30,14 @@ _DIRECTIONS = re.compile(r"\b(from|to)\s+(?:[$€£]\s?)?([\w.]+)", re.IGNORECAS
 _CONJUNCTION = re.compile(r",\s+|\s+and\s+|;\s+|\s+but\s+", re.IGNORECASE)
 _PASSIVE = re.compile(r"\bby\b|[’']s\b", re.IGNORECASE)
 _PLACE = re.compile(r"\b(?:in|at|near|on|from|to)\s+(?:the\s+)?$", re.IGNORECASE)
+MAX_PLACE = 20  # characters of a preposition and an article before a name
+_NAME = re.compile(r"[^\W\d_](?:[\w.&-]*\w)?")
 _CONTINUES = re.compile(
     r"(?:\w+\s+){0,2}(?:it|its|they|their|them|he|his|she|her|this|these)\b"
     r"|(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should)\b",
     re.IGNORECASE,
 )
+# Factors for the places where the context has two words of one clause of the answer.
 SAME_CLAUSE, SAME_SENTENCE, APART, OTHER_SUBJECT, REVERSED = 1.0, 0.5, 0.0, 0.25, 0.15
 
 
@@ -133,7 +136,8 @@ def score_binding(answer: str, context: str) -> float:
     ----------
     answer, context
         The texts. Neighbours within a clause are compared: 1 where a clause of the context has both, 0.5 where only a sentence has
-        both, else 0. An exchange of ``from`` and ``to`` is 0 for the whole.
+        both, else 0. An exchange of ``from`` and ``to`` is 0 for the whole. Numbers and names that the context has with another
+        subject, and two names in the other order, lower the score.
 
     Returns
     -------
@@ -172,8 +176,12 @@ def _reverse_roles(answer: str, context: str) -> bool:
 
 def _find_actors(clause: str, names: Sequence[str]) -> list[str]:
     """Return which of the names a clause has, in the order of their first use, without places."""
-    starts = {name: found.start() for name in names if (found := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", clause, re.IGNORECASE))}
-    return [name for name in sorted(starts, key=starts.__getitem__) if _PLACE.search(clause[: starts[name]]) is None]
+    wanted = {name.lower(): name for name in names}
+    found: dict[str, int] = {}
+    for word in _NAME.finditer(clause):
+        if (name := wanted.get(word[0].lower())) is not None:
+            found.setdefault(name, word.start())
+    return [name for name, start in found.items() if _PLACE.search(clause[max(0, start - MAX_PLACE) : start]) is None]
 
 
 def _list_stems(answer: str, context: str) -> set[str]:

@@ -30,9 +30,10 @@ _TOKEN = re.compile(
     r"|\d{1,3}(?:[,'’\u00a0\u202f\u2009]\d{3})+(?:\.\d+)?(?![\d,]*\d)|\d+(?:\.\d+)?"
     r"|[$€£¥%]|°\s?[CFcf]\b|[^\W\d_]+[²]?(?:/[^\W\d_]+)?|[-–−]"
 )
-_CODE = re.compile(r"[^\W\d_]+-?\d[\w-]*|\d+-?(?:bit|[A-Za-z]{3,}\b)|\d+(?:\.\d+){2,}")
+_CODE = re.compile(r"(?<!\w)[^\W\d_]+-?\d[\w-]*|\d+-?(?:bit|[A-Za-z]{3,}\b)|\d+(?:\.\d+){2,}")
+HEDGED = 0.06  # the tolerance after such a word
 _HEDGES = {"about", "almost", "approximately", "around", "circa", "just", "nearly", "over", "roughly", "some", "than", "under"}
-EXACTLY = 1e-6  # of two numbers that are converted to one unit
+EXACTLY = 1e-6  # the tolerance of numbers that may be converted to another unit
 _BEFORE_A_UNIT = {"about", "after", "almost", "for", "in", "nearly", "one", "within"}
 _PER_THOUSAND = {"k": 1e3, "m": 1e6, "bn": 1e9}
 
@@ -100,7 +101,7 @@ class _Reader:
             value, dimension, tolerance = found
             first, last = self.tokens[start], self.tokens[self.at - 1]
             if self.peek(start - self.at - 1) in _HEDGES:
-                tolerance = max(tolerance, 0.06)
+                tolerance = max(tolerance, HEDGED)
             yield Quantity(value, dimension, self.text[first.start : last.end], first.start, tolerance)
 
     def _read_date(self) -> tuple[float, str, float] | None:
@@ -109,7 +110,7 @@ class _Reader:
             return int(found[1]) * 1e4 + int(found[2]) * 100 + int(found[3] or 0), DATE, 0.0
         day = month = year = 0
         if (
-            self.peek().isdigit()
+            self.peek().isdecimal()
             and int(self.peek()) <= 31
             and (self.peek(1) in MONTHS or (self.peek(1), self.peek(2) in MONTHS) == ("of", True))
         ):
@@ -153,7 +154,7 @@ class _Reader:
     def _read_fraction(self) -> tuple[float, str, float] | None:
         """Read ``a third``, ``three quarters of``, ``half an hour`` and ``a quarter of a kilogram``."""
         start, count = self.at, 1.0
-        if self.peek() in {"a", "an", "one"} or self.peek() in SMALL_NUMBERS or self.peek().isdigit():
+        if self.peek() in {"a", "an", "one"} or self.peek() in SMALL_NUMBERS or self.peek().isdecimal():
             count = {"a": 1.0, "an": 1.0}.get(self.peek()) or SMALL_NUMBERS.get(self.peek()) or float(self.peek())
             self.at += 1
         word = self.peek()

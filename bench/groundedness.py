@@ -14,8 +14,8 @@ from itertools import cycle
 
 from bench.harness import ROOT, ContenderError, alternate
 from bench.report import Comparison, Facts, Report
-from mlops_assets.compute.llm import embeddings, entities, overlap, polarity, quantities, words
-from mlops_assets.compute.llm.groundedness import score_groundedness
+from mlops_assets.compute.groundedness import embeddings, entities, overlap, polarity, quantities, words
+from mlops_assets.compute.groundedness.score import score_groundedness
 
 RULES, BOTH, COSINE = "ours, rules only", "ours, rules and embeddings", "cosine of answer and context, MiniLM int8"
 SETS = {"built on": "build", "held out": "held_out"}
@@ -55,7 +55,7 @@ def run(*, full: bool) -> Report:  # noqa: ARG001  (every benchmark has it)
     ]
     rows = [(name, *(f"{value:.3f}" for value in values)) for name, values in aucs.items()]
     tables = [
-        Facts("AUC", ("score", *SETS), rows, ["How both sets were made: tests/compute/llm/README.md."], wrong),
+        Facts("AUC", ("score", *SETS), rows, ["How both sets were made: tests/compute/groundedness/README.md."], wrong),
         Comparison("One pair", BOTH, {"score a held-out pair": samples}, FAIR),
         Facts("Budget", ("above 15 ms a pair",), [(text,) for text in slow or ["none"]]),
     ]

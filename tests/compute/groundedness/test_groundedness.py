@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mlops_assets.compute.llm import groundedness
-from mlops_assets.compute.llm.embeddings import embed_sentence
-from mlops_assets.compute.llm.groundedness import CLAIMS_NOTHING, EMBEDDINGS, RULES, score_groundedness
-from mlops_assets.compute.llm.words import split_sentences
-from tests.compute.llm.conftest import Pair, read_pairs
+from mlops_assets.compute.groundedness import groundedness
+from mlops_assets.compute.groundedness.embeddings import embed_sentence
+from mlops_assets.compute.groundedness.score import CLAIMS_NOTHING, EMBEDDINGS, RULES, score_groundedness
+from mlops_assets.compute.groundedness.words import split_sentences
+from tests.compute.groundedness.conftest import Pair, read_pairs
 
 # Measured: 0.861 by rules, which compute the same everywhere, and 0.853 with embeddings, whose int8 products may differ a little
 # between processors. See the README next to this file.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from mlops_assets.compute.llm.quantities import find_quantities
-from mlops_assets.compute.llm.units import DATE
-from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, match_stems, split_sentences, stem_word
+from mlops_assets.compute.groundedness.quantities import find_quantities
+from mlops_assets.compute.groundedness.units import DATE
+from mlops_assets.compute.groundedness.words import MAX_CACHED, STOP_WORDS, match_stems, split_sentences, stem_word
 
 _NAME = re.compile(r"[^\W\d_][\w.&-]*\w(?:[’']s)?|[A-Z]\b")
 _INITIALS_OF = re.compile(r"(?:\b[A-Z][\w&]*(?:\s+(?:of|and|the|for)\b)*[\s-]*){2,6}")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS
+from mlops_assets.compute.groundedness.words import MAX_CACHED, STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np

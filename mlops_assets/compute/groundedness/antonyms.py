@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlops_assets.compute.llm.words import read_set, stem_word
+from mlops_assets.compute.groundedness.words import read_set, stem_word
 
 NEGATORS = read_set(
     "no not never none unless except neither nor cannot without nothing unable impossible n't hardly forbid forbids forbidden "

@@ -2,13 +2,13 @@
 
 import pytest
 
-from mlops_assets.compute.llm.antonyms import NEGATORS, OPPOSITES
-from mlops_assets.compute.llm.entities import find_unknown_names, score_entities
-from mlops_assets.compute.llm.numbers import DERIVED, score_numbers
-from mlops_assets.compute.llm.overlap import score_binding, score_overlap
-from mlops_assets.compute.llm.polarity import score_polarity
-from mlops_assets.compute.llm.refusals import drop_refusals, is_refusal
-from mlops_assets.compute.llm.words import split_clauses, split_sentences
+from mlops_assets.compute.groundedness.antonyms import NEGATORS, OPPOSITES
+from mlops_assets.compute.groundedness.entities import find_unknown_names, score_entities
+from mlops_assets.compute.groundedness.numbers import DERIVED, score_numbers
+from mlops_assets.compute.groundedness.overlap import score_binding, score_overlap
+from mlops_assets.compute.groundedness.polarity import score_polarity
+from mlops_assets.compute.groundedness.refusals import drop_refusals, is_refusal
+from mlops_assets.compute.groundedness.words import split_clauses, split_sentences
 
 FLIGHT = "Flight DL 1174 was scheduled for 14:35 and left at 15:20. One in five flights was late. It carried 1,200 kg for $18."
 

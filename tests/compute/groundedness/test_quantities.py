@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlops_assets.compute.llm.quantities import find_quantities
+from mlops_assets.compute.groundedness.quantities import find_quantities
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.llm.quantities import EXACTLY, Quantity, find_quantities
-from mlops_assets.compute.llm.units import CLOCK, DATE, MONEY, PERCENT, TIME
-from mlops_assets.compute.llm.words import STOP_WORDS, match_stems, stem_word
+from mlops_assets.compute.groundedness.quantities import EXACTLY, Quantity, find_quantities
+from mlops_assets.compute.groundedness.units import CLOCK, DATE, MONEY, PERCENT, TIME
+from mlops_assets.compute.groundedness.words import STOP_WORDS, match_stems, stem_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

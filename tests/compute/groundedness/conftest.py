@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mlops_assets.compute.llm.embeddings import list_missing_packages
+from mlops_assets.compute.groundedness.embeddings import list_missing_packages
 
 FOLDER = Path(__file__).parent
 

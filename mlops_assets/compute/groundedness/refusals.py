@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlops_assets.compute.llm.words import split_clauses
+from mlops_assets.compute.groundedness.words import split_clauses
 
 _SOURCE = r"(?:context|text|passage|document|excerpt|source|article|rows?|table|data|information|answer|question)"
 _SAYING = r"(?:say|state|mention|contain|include|specify|provide|name|give|indicate|te(?:ll)|reveal|disclose|cover|address|describe|list)(?:s|ed|n)?"

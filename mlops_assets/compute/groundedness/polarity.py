@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from mlops_assets.compute.llm.antonyms import NEGATORS, OPPOSITES, list_keys, share_meaning
-from mlops_assets.compute.llm.words import MAX_CACHED, STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
+from mlops_assets.compute.groundedness.antonyms import NEGATORS, OPPOSITES, list_keys, share_meaning
+from mlops_assets.compute.groundedness.words import MAX_CACHED, STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
 
 _BOUNDS = re.compile(r"\b(?:no|not)\s+(?:\w+\s+){0,2}?(?:more|less|later|fewer|longer|earlier|only|just)\s+(?:than\b)?", re.IGNORECASE)
 MIN_OVERLAP = 0.5  # the share of common words from which two clauses speak of the same

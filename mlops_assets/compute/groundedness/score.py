@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from mlops_assets.compute.llm.embeddings import compare_embeddings, embed_sentence, list_missing_packages
-from mlops_assets.compute.llm.entities import score_entities
-from mlops_assets.compute.llm.numbers import score_numbers
-from mlops_assets.compute.llm.overlap import score_binding, score_overlap
-from mlops_assets.compute.llm.polarity import score_polarity
-from mlops_assets.compute.llm.refusals import drop_refusals
-from mlops_assets.compute.llm.words import split_sentences
+from mlops_assets.compute.groundedness.embeddings import compare_embeddings, embed_sentence, list_missing_packages
+from mlops_assets.compute.groundedness.entities import score_entities
+from mlops_assets.compute.groundedness.numbers import score_numbers
+from mlops_assets.compute.groundedness.overlap import score_binding, score_overlap
+from mlops_assets.compute.groundedness.polarity import score_polarity
+from mlops_assets.compute.groundedness.refusals import drop_refusals
+from mlops_assets.compute.groundedness.words import split_sentences
 
 FLOOR = 0.05  # the lowest factor of a component, so that several failed components rank below one
 NEAR = 0.5  # the cosine from which a sentence of the context is on the topic of the answer

@@ -8,11 +8,11 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.llm.antonyms import NEGATORS, share_meaning
-from mlops_assets.compute.llm.entities import list_names
-from mlops_assets.compute.llm.numbers import match_quantities
-from mlops_assets.compute.llm.quantities import Quantity, find_quantities
-from mlops_assets.compute.llm.words import (
+from mlops_assets.compute.groundedness.antonyms import NEGATORS, share_meaning
+from mlops_assets.compute.groundedness.entities import list_names
+from mlops_assets.compute.groundedness.numbers import match_quantities
+from mlops_assets.compute.groundedness.quantities import Quantity, find_quantities
+from mlops_assets.compute.groundedness.words import (
     MAX_CACHED,
     Word,
     list_content_words,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.llm.units import (
+from mlops_assets.compute.groundedness.units import (
     CLOCK,
     COUNTS,
     DATE,
@@ -19,7 +19,7 @@ from mlops_assets.compute.llm.units import (
     SMALL_NUMBERS,
     UNITS,
 )
-from mlops_assets.compute.llm.words import MAX_CACHED
+from mlops_assets.compute.groundedness.words import MAX_CACHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

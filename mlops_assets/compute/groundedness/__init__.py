@@ -1,0 +1,1 @@
+"""Groundedness of an answer in its context, scored without a language model."""

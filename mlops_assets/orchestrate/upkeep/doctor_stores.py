@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_assets.errors import ArtifactError, LakeError, RegistryError
 from mlops_assets.orchestrate.core.partitions import list_partition_keys, sort_keys
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.training.card_measurements import MEASURED
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.serving.formats.integrity import JUDGED, list_parts
 from mlops_assets.serving.formats.judged_fit import parse_judged_fit
@@ -74,8 +75,11 @@ def _list_files(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
     yield from _list_parts(stores, version.artifact)
     yield from open_version_files(stores.platform.registry).list_files(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
-        facts = stores.tracker.get(version.run_id).record.get("facts", {})
+        record = stores.tracker.get(version.run_id).record
+        facts = record.get("facts", {})
         yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
+        if measured := record.get(MEASURED):
+            yield "measurements of the training for the card", measured
 
 
 def _list_parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:

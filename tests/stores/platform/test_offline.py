@@ -86,7 +86,7 @@ def test_what_cannot_be_asked_is_refused(platform) -> None:
         ml.training_frame(spine(), [view()], event_timestamp="t", as_of=datetime(2024, 3, 9), platform=platform)
     with pytest.raises(ml.DefinitionError, match="give one of them"):
         ml.training_frame(spine(), [view()], event_timestamp="t", as_of=datetime(2024, 3, 9, tzinfo=UTC), as_known=False, platform=platform)
-    with pytest.raises(ml.DefinitionError, match="holds a str"):
+    with pytest.raises(ml.DefinitionError, match="contains a str"):
         ml.training_frame(spine(), ["v"], event_timestamp="t", platform=platform)
     with pytest.raises(ml.DataError, match="needs the column 'event_timestamp', which the spine lacks"):
         ml.training_frame(spine(), [view()], platform=platform)

@@ -17,7 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from mlops_assets.compute.monitoring.binning import CellIndex
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, judge_column
 from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift_statistics import measure_statistics, min_effects
+from mlops_assets.compute.monitoring.drift_statistics import deciding_statistics, measure_statistics, min_effects
 from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
 from mlops_assets.compute.monitoring.thresholds import (
     DriftCalibration,
@@ -29,6 +29,7 @@ from mlops_assets.compute.monitoring.thresholds import (
 from mlops_assets.errors import DataError
 
 RNG = np.random.default_rng(0)
+DECIDING = len(deciding_statistics())
 SHAPES = {
     "normal": lambda n: RNG.normal(size=n),
     "moved": lambda n: RNG.normal(0.4, 1.3, n),
@@ -49,9 +50,11 @@ def found(reference: np.ndarray, current: np.ndarray) -> dict[str, float | None]
     """What a monitor says of two columns, through JSON as it is stored."""
     before = ColumnProfile.from_json(json.loads(json.dumps(ColumnProfile.from_series(pl.Series(reference)).as_json(), allow_nan=False)))
     tail = ExponentialTail(1.0, 1.0, 10, 40)
-    calibration = DriftCalibration(np.ones(4), (tail,) * 4, 1.0, np.zeros((4, 0)), np.zeros((4, 0)), always_filled=True)
+    calibration = DriftCalibration(
+        np.ones(DECIDING), (tail,) * DECIDING, 1.0, np.zeros((DECIDING, 0)), np.zeros((DECIDING, 0)), always_filled=True
+    )
     comparison = ColumnComparison("x", "feature", before, ColumnProfile.from_series(pl.Series(current), before), calibration)
-    return judge_column(comparison, np.full(4, 0.1)).statistics
+    return judge_column(comparison, np.full(DECIDING, 0.1)).statistics
 
 
 def shares(values: np.ndarray, edges: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -157,7 +160,7 @@ def test_what_chance_does_is_learned_for_any_number_of_rows() -> None:
     found = calibrate(reference.binning, column, reference.spread, None, dealt)
     for n in (200, 5_000):
         size = 1 / n + 1 / 20_000
-        limit = found.chance_limits(np.full((4, 1), size), 0.01)[0, 0]
+        limit = found.chance_limits(np.full((DECIDING, 1), size), 0.01)[0, 0]
         # Kolmogorov's own limit at 1 % is 1.63; the other statistics share the rate.
         assert 1.55 < limit / math.sqrt(size) < 2.0
 
@@ -170,7 +173,7 @@ def test_windows_of_time_raise_the_threshold_of_what_differs_between_them() -> N
     profile = build_profile(X, times)
     assert profile["windows"] == days
     calibrations = [DriftCalibration.from_json(profile["columns"][name]["calibration"]) for name in X.columns]
-    sizes = np.full((2, 4), 1 / rows + 1 / (days * rows))
+    sizes = np.full((2, DECIDING), 1 / rows + 1 / (days * rows))
     limits = compute_thresholds(calibrations, sizes, 0.01, min_effects(0.1)).limits
     assert limits[0, 1] > 2.0  # a day's weather is one draw, standard deviations away
     assert limits[1, 1] < 0.5
@@ -219,7 +222,7 @@ def test_outputs_are_kept_apart_and_wrong_rows_refused() -> None:
 
 
 def test_the_least_effect_is_that_of_a_normal_column_that_moves() -> None:
-    ks, wasserstein, js, _ = min_effects(0.1)
+    ks, wasserstein, js, *_ = min_effects(0.1)
     x = np.linspace(-8, 8, 4001)
     p, q = stats.norm.pdf(x), stats.norm.pdf(x, wasserstein)
     assert ks == pytest.approx(np.abs(stats.norm.cdf(x) - stats.norm.cdf(x, wasserstein)).max(), abs=1e-3)

@@ -316,7 +316,7 @@ def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: fl
     before = {name: ColumnProfile.from_json(column) for name, column in profile["columns"].items()}
     calibrations = [DriftCalibration.from_json(column["calibration"]) for column in profile["columns"].values()]
     attainable = np.array([max_values(column.binning, column.counts) for column in before.values()])
-    sizes = np.full((3, 4), 1 / 300)
+    sizes = np.full(attainable.shape, 1 / 300)
     limits = compute_thresholds(calibrations, sizes, 0.001, min_effects(psi), attainable).limits
     assert (limits <= attainable).all()
     assert (attainable[:2, 0] == 1).all()

@@ -12,7 +12,7 @@ import pytest
 from mlops_assets.compute.monitoring.binning import CATEGORICAL
 from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
-from mlops_assets.compute.monitoring.drift_statistics import BIN, STATISTICS, Statistic
+from mlops_assets.compute.monitoring.drift_statistics import BIN, STATISTICS, Statistic, deciding_statistics
 from mlops_assets.compute.monitoring.profile import FORMAT, build_profile
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.errors import DataError
@@ -73,7 +73,7 @@ def test_a_reference_of_format_1_gives_the_report_that_it_gave() -> None:
 def test_calibrations_are_stored_by_the_name_of_the_statistic() -> None:
     profile = json.loads(json.dumps(build_profile(*shops(days=25, rows=40)), sort_keys=True))
     statistics = profile["columns"]["shop"]["calibration"]["statistics"]
-    assert set(statistics) == {"ks", "wasserstein", "js", "null_rate"}
+    assert set(statistics) == {statistic.name for statistic in deciding_statistics()}
     assert len(statistics["js"]["strays"]) == 25
     with pytest.raises(DataError, match="stored in format 3, but this program reads 2"):
         measure_drift(profile | {"format": 3}, window_of_stored())

@@ -197,11 +197,16 @@ def ask_once(url: str) -> int:
 
 
 def test_a_moved_project_still_stops_its_own_service(serving, tmp_path) -> None:
+    members = processes_of(serving.folder.path)
+    for member in members:
+        member.suspend()  # a state file that it writes now would make the folder again
     moved = Path(serving.home).rename(Path(serving.home).with_name("moved"))
     try:
         assert status(str(moved), NAME).running
     finally:
         moved.rename(serving.home)
+        for member in members:
+            member.resume()
 
 
 def test_a_service_is_stopped_although_the_file_that_names_its_supervisor_is_damaged(serving) -> None:

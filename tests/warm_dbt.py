@@ -68,7 +68,7 @@ def _serve(descriptor: int) -> None:
         import_module(name)
     gc.freeze()
     gc.enable()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the processes that answer
     with socket.socket(fileno=descriptor) as listener:
         while True:
             here, _ = listener.accept()

@@ -53,6 +53,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         if (last := find_last_result(step, model, gates, rival)) is not None:
             step.context.log.info("nothing that decides the result has changed: the last result stands, nothing is trained or judged again")
             step.stores.decisions.record_training(replace(record, outcome=PASSED if last.passed else REJECTED))
+            mirror_to_mlflow(step)  # an earlier mirror may have failed
             yield last.repeat(model, gates)
             return
         with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice

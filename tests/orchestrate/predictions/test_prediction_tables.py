@@ -135,8 +135,8 @@ def test_the_other_rows_are_judged_and_the_share_is_shown(world) -> None:
 
 
 def test_a_version_that_predicts_another_type_says_so_and_nothing_is_lost(world) -> None:
-    told = metadata(world.promotion, "champion/level")["predictions change"]
-    assert told.startswith("it predicts String, but the previous version Float64; tables of predictions store its rows in new columns")
+    changes = metadata(world.promotion, "champion/level")["predictions change"]
+    assert changes.startswith("it predicts String, but the previous version Float64; tables of predictions store its rows in new columns")
     table, old = world.table("scores"), world.before["scores"]
     assert table[:ROWS].select(old.columns).equals(old)
     new = table[ROWS:]
@@ -164,5 +164,5 @@ def test_promote_and_rollback_say_that_predictions_change(world, monkeypatch) ->
     assert "note" not in same.output
     with dg.DagsterInstance.from_config(f"{world.platform.home}/dagster") as instance:
         records = instance.fetch_materializations(asset_key("champion/level"), limit=10).records
-    told = [record.asset_materialization.metadata.get("predictions change") for record in records]
-    assert told[1].value.startswith("it predicts String")
+    changes = [record.asset_materialization.metadata.get("predictions change") for record in records]
+    assert changes[1].value.startswith("it predicts String")

@@ -228,11 +228,11 @@ def test_of_eight_that_promote_at_once_exactly_one_wins(registry, url) -> None:
     processes = [context.Process(target=_race, args=(url, i + 1, barrier, results)) for i in range(PROCESSES)]
     for process in processes:
         process.start()
-    told = [results.get(timeout=120) for _ in range(PROCESSES * ROUNDS)]
+    outcomes = [results.get(timeout=120) for _ in range(PROCESSES * ROUNDS)]
     for process in processes:
         process.join()
-    assert told.count("won") == ROUNDS
-    assert all("was expected; p" in text for text in told if text != "won")
+    assert outcomes.count("won") == ROUNDS
+    assert all("was expected; p" in text for text in outcomes if text != "won")
     events = registry.history("m")
     assert len(events) == ROUNDS + 1
     assert all(later.previous == earlier.version for earlier, later in itertools.pairwise(events))

@@ -1,7 +1,7 @@
-"""A Bento of a service: the same application with the champion's artifacts, packaged and hosted by BentoML.
+"""Package a service with its champion as a Bento, and host the same application in BentoML.
 
-A Bento contains one version. Features are looked up in the folder of ``MLOPS_ONLINE``, by default the platform's, and predictions are
-logged below ``MLOPS_HOME``, in the service's own folder.
+A Bento contains one version and never reads the registry. It looks features up in ``MLOPS_ONLINE``, and logs predictions in the service's
+folder below ``MLOPS_HOME``. Without these variables it uses the paths of the service's configuration.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Bento:
     tag
         ``name:version`` of the Bento in its BentoML store.
     home
-        The BentoML store (``BENTOML_HOME``), which only this service uses.
+        Folder of the BentoML store that contains it (``BENTOML_HOME``).
     version
         Version of the model.
     """
@@ -75,14 +75,14 @@ class Bento:
 
 
 def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -> Bento:
-    """Build the Bento of a service with its current champion.
+    """Build the Bento of a service with its current champion, and return its description.
 
     Parameters
     ----------
     spec
         Configuration of the service.
     home
-        The store, ``BENTOML_HOME``; ``bento`` in the service's folder when None.
+        Folder of the BentoML store, created when missing; ``bento`` in the service's folder when None.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _bento_environment(store: Path) -> dict[str, str]:
 
 
 def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
-    """Write the files that BentoML packages: the module, the configuration, and every artifact of the manifest."""
+    """Write the files that BentoML packages: the module, the configurations, the manifest and every stored artifact that it names."""
     source, model = open_artifacts(spec.artifacts), open_artifacts(str(context / "model"))
     manifest = source.get(champion.artifact)
     model.put(manifest)
@@ -125,7 +125,7 @@ def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
         if source.exists(sha256):
             model.put(source.get(sha256))
     target = TargetVersion(champion.version, champion.digest, champion.artifact)
-    spec = replace(spec, registry="", artifacts="")  # a Bento asks neither, and their URLs may hold passwords
+    spec = replace(spec, registry="", artifacts="")  # a Bento reads neither, and their URLs may contain passwords
     (context / "serving.json").write_text(json.dumps({"spec": asdict(spec), "wanted": asdict(target)}), encoding="utf-8")
     (context / "service.py").write_text(_MODULE, encoding="utf-8")
     (context / "bentofile.yaml").write_text(json.dumps(_BENTOFILE), encoding="utf-8")
@@ -151,13 +151,13 @@ def host_bento(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
         def __init__(self) -> None:
             app.app = _load_app(folder, spec, TargetVersion(**facts["wanted"]), (bentoml.server_context.worker_index or 1) - 1)
 
-    # /metrics is the application's own: that of BentoML knows one process.
+    # The application serves its own /metrics; BentoML's would cover one process only.
     options = {"workers": spec.workers, "logging": {"access": {"enabled": False}}, "metrics": {"enabled": False}}
     return bentoml.asgi_app(app, path="/")(bentoml.service(name=spec.name, **options)(Hosted))
 
 
 class _LazyApp:
-    """An ASGI application that forwards each event to the loaded application, and ignores events before."""
+    """An ASGI application that forwards every call to ``app``, and does nothing until ``app`` is set."""
 
     app: App | None = None
 
@@ -167,6 +167,7 @@ class _LazyApp:
 
 
 def _load_app(folder: Path, spec: ServiceSpec, target: TargetVersion, index: int) -> App:
+    """Return the application of one worker with its model loaded; its prediction log is closed at exit."""
     from mlops_assets.serving.http.app import App
     from mlops_assets.serving.http.metrics import Metrics
     from mlops_assets.serving.http.served_model import load_served_model

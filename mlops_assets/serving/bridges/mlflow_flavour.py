@@ -1,4 +1,4 @@
-"""Export a version as an MLflow model: ``mlflow.pyfunc.load_model`` loads it and verifies the same bytes as a service."""
+"""Export a version as an MLflow model, and load it for ``mlflow.pyfunc.load_model`` with the same checks as a service."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.artifacts.store import Artifacts
     from mlops_assets.stores.registry.records import Version
 
-METHOD = "predict_method"  # a parameter of ``predict``
+METHOD = "predict_method"  # name of the parameter of ``predict`` that chooses the estimator's method
 _METHODS = ("predict", "predict_proba", "decision_function")
 _INTEGERS = {
     "Int8": "integer",
@@ -56,6 +56,8 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
     ------
     ArtifactError
         The folder is not empty, or bytes are missing or changed.
+    MissingExtraError
+        MLflow is not installed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"'{folder}' is not empty", hint="name a folder that does not exist yet")
@@ -72,7 +74,7 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
             loader_module=entry_points.MODULE,
             data_path=str(data),
             signature=_make_signature(artifacts, manifest),
-            pip_requirements=[_pip_requirement(name, of) for name, of in manifest.get("libraries", {}).items()],
+            pip_requirements=[_pip_requirement(name, trained) for name, trained in manifest.get("libraries", {}).items()],
             metadata={"mlops_assets": {"model": version.model, "version": version.version, "digest": version.digest}},
         )
         shutil.copytree(model_folder, folder, dirs_exist_ok=True)
@@ -80,17 +82,21 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
 
 
 def _list_artifacts(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the artifacts that :func:`unpack` reads besides the manifest."""
+    """Yield the sha256 of each artifact that :func:`unpack` reads besides the manifest."""
     yield from (manifest[name] for name in ("estimator", "before", "probe") if name in manifest)
     yield from (module["source"] for module in manifest["modules"])
 
 
 def _pip_requirement(name: str, version: str) -> str:
-    """Return a requirement for pip; that of ``mlops_assets`` has no version, because the installed one may be unpublished."""
+    """Return ``name==version`` for pip; ``mlops_assets`` gets no version, because the installed one may be unpublished."""
     return "mlops_assets" if name == "mlops_assets" else f"{name}=={version}"
 
 
 def _make_signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (MLflow has no types)
+    """Return the MLflow signature of a model, from the types of its probe rows.
+
+    MLflow has no type for some columns, and rejects nulls in integers and booleans: such columns accept any type.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
@@ -111,10 +117,12 @@ def _read_probe(artifacts: Artifacts, manifest: Mapping[str, Any]) -> pl.DataFra
 class PyfuncModel:
     """The model that MLflow calls: rows of ``X`` in, predictions out.
 
+    Types beyond scikit-learn's own are trusted only if ``MLOPS_TRUSTED_TYPES`` names them, separated by commas.
+
     Parameters
     ----------
     folder
-        Folder of the version's artifacts.
+        Folder of the version's artifacts and its ``version.json``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,14 +133,19 @@ class PyfuncModel:
         self.estimator, self._rows = bundle.estimator, _read_probe(artifacts, bundle.manifest).clear()
 
     def predict(self, rows: pd.DataFrame, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401  (what the estimator returns)
-        """Return the predictions of the estimator.
+        """Return the estimator's output for rows.
 
         Parameters
         ----------
         rows
-            Rows with the columns of ``X``; other columns are ignored.
+            Rows with the columns of ``X``, which are cast to the types in training; other columns are ignored.
         params
             ``predict_method``: ``predict`` (default), ``predict_proba`` or ``decision_function``.
+
+        Raises
+        ------
+        DataError
+            The estimator has no such method, or a column is missing.
         """
         method = (params or {}).get(METHOD, "predict")
         if method not in _METHODS or not hasattr(self.estimator, method):
@@ -145,5 +158,5 @@ class PyfuncModel:
 
 
 def load_pyfunc(path: str) -> PyfuncModel:
-    """Load the model in a folder that :func:`export_version` wrote."""
+    """Load the model from the data folder of an export, whose path MLflow passes: see :func:`export_version`."""
     return PyfuncModel(Path(path))

@@ -1,4 +1,4 @@
-"""Mirror a platform on an MLflow server: runs, versions as models that MLflow loads, and this environment's aliases."""
+"""Mirror a platform to an MLflow server: runs, versions as models that MLflow can load, and this environment's aliases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.registry.records import Version
 
-DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"
+DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"  # tags of a model version on the server
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class MirrorSummary:
     Parameters
     ----------
     runs, versions, aliases
-        Numbers of sent runs, sent versions and moved aliases. Runs and versions that an interrupted mirroring left incomplete are included.
+        Numbers of runs and versions that were sent, and of aliases that were set or deleted. Runs and versions that an interrupted
+        mirroring left incomplete are included.
     waiting
-        Number of active runs, which the next mirroring sends.
+        Number of runs that a later mirroring sends, because they or their parents are still active.
     """
 
     runs: int
@@ -39,19 +40,23 @@ class MirrorSummary:
 
 
 def mirror(stores: Stores, uri: str) -> MirrorSummary:
-    """Send a platform's runs, versions and aliases that an MLflow server lacks; existing runs and versions stay unchanged.
+    """Send the runs and undamaged versions that an MLflow server lacks, and set or delete this environment's aliases on the server.
+
+    Runs and versions that are on the server stay unchanged. One process mirrors at a time; another waits.
 
     Parameters
     ----------
     stores
         Stores of the platform.
     uri
-        ``http://…``; only entries that were sent before are read from it.
+        Address of the server, ``http://…`` or ``https://…``.
 
     Raises
     ------
+    MissingExtraError
+        MLflow is not installed.
     PlatformError
-        The server is down or refuses; the next mirroring continues.
+        The address is not valid, or the server is down or refuses; the next mirroring continues.
     """
     locks = Path(stores.platform.home) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -64,7 +69,7 @@ def mirror(stores: Stores, uri: str) -> MirrorSummary:
 
 
 class _MirroredVersions:
-    """The versions of a platform on a server."""
+    """Sends the versions and aliases of a platform to a server, and counts them in ``sent`` and ``moved``."""
 
     def __init__(self, server: Any, stores: Stores, runs: RunMirror) -> None:  # noqa: ANN401  (MLflow has no types)
         self._server, self._stores, self._runs = server, stores, runs
@@ -75,36 +80,41 @@ class _MirroredVersions:
         for version in self._stores.registry.versions():
             models.setdefault(version.model, []).append(version)
         for model, versions in models.items():
-            self._model(model, versions)
+            self._mirror_model(model, versions)
 
-    def _model(self, model: str, versions: list[Version]) -> None:
+    def _mirror_model(self, model: str, versions: list[Version]) -> None:
         name = self._find_or_create_model(model)
         known = dict(self._read_digests(name))
         for version in versions:
             if version.digest not in known and not version.damage:
-                known[version.digest] = self._send(name, version)
+                known[version.digest] = self._send_version(name, version)
                 self.sent += 1
         numbers = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
-        self._aliases(name, numbers)
+        self._update_aliases(name, numbers)
 
     def _find_or_create_model(self, model: str) -> str:
-        """Return the name of the mirror's registered model, created if missing; a number is added if another project has the name."""
+        """Return the name of the registered model that mirrors a model; create it if missing.
+
+        If a registered model that is not ours has the name, ``-mlops_assets-2`` or a higher number is appended.
+        """
         for number in range(1, 1000):
-            tried = model if number == 1 else f"{model}-mlops_assets-{number}"
-            models = self._server.search_registered_models(filter_string=f"name = '{tried}'")
+            name = model if number == 1 else f"{model}-mlops_assets-{number}"
+            models = self._server.search_registered_models(filter_string=f"name = '{name}'")
             if not models:
-                self._server.create_registered_model(tried, tags={MIRROR: model})
-                return tried
+                self._server.create_registered_model(name, tags={MIRROR: model})
+                return name
             if models[0].tags.get(MIRROR) == model:
-                return tried
+                return name
         raise AssertionError(model)
 
     def _read_digests(self, name: str) -> list[tuple[str, str]]:
+        """Return the digest and the MLflow version number of each mirrored version."""
         where = f"name = '{name}'"
         versions = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
         return [(version.tags[DIGEST], str(version.version)) for version in versions if DIGEST in version.tags]
 
-    def _send(self, name: str, version: Version) -> str:
+    def _send_version(self, name: str, version: Version) -> str:
+        """Send a version with its run, if the run is not there yet, and return the MLflow version number."""
         run = self._stores.tracker.get(version.run_id)
         run_id = self._runs.send_run(run)
         with tempfile.TemporaryDirectory() as scratch:
@@ -113,20 +123,28 @@ class _MirroredVersions:
         source = f"{self._server.get_run(run_id).info.artifact_uri}/model"
         return str(self._server.create_model_version(name, source, run_id=run_id, tags=tags).version)
 
-    def _aliases(self, name: str, numbers: dict[str, str]) -> None:
-        """Move the aliases of this environment only."""
-        now = self._server.get_registered_model(name).aliases
-        for own in (CHAMPION, CHALLENGER):
-            alias, number = mlflow_alias(own, self._stores.platform.environment), numbers.get(own)
-            if number is not None and str(now.get(alias)) != number:
-                self._server.set_registered_model_alias(name, alias, number)
-            elif number is None and alias in now:
-                self._server.delete_registered_model_alias(name, alias)
+    def _update_aliases(self, name: str, numbers: dict[str, str]) -> None:
+        """Set or delete the aliases of this environment on the server; those of other environments stay.
+
+        Parameters
+        ----------
+        name
+            Name of the registered model.
+        numbers
+            Alias → MLflow version number; the server's alias is deleted when it is missing here.
+        """
+        existing = self._server.get_registered_model(name).aliases
+        for alias in (CHAMPION, CHALLENGER):
+            mlflow_name, number = mlflow_alias(alias, self._stores.platform.environment), numbers.get(alias)
+            if number is not None and str(existing.get(mlflow_name)) != number:
+                self._server.set_registered_model_alias(name, mlflow_name, number)
+            elif number is None and mlflow_name in existing:
+                self._server.delete_registered_model_alias(name, mlflow_name)
             else:
                 continue
             self.moved += 1
 
 
 def mlflow_alias(alias: str, environment: str) -> str:
-    """Return the MLflow name of an alias: plain in ``dev``, with the environment elsewhere."""
+    """Return the MLflow name of an alias: the alias itself in ``dev``, ``alias-environment`` elsewhere."""
     return alias if environment == "dev" else f"{alias}-{environment}"

@@ -1,4 +1,4 @@
-"""Verify that predictions are the argmax of the probabilities, so that a service computes only the probabilities."""
+"""Verify that predictions are the argmax of the probabilities, so that a service can compute the probabilities only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mlops_assets.compute.training.responses import CachedPredictor
 
 _LIBRARIES = ("sklearn.", "lightgbm.", "xgboost.", "mlops_assets.serving.")
-# Thresholds, and estimators of scikit-learn that compute predictions and probabilities separately: they differ far from the training
-# rows, so no holdout shows it.
+# Classifiers with a threshold, and those that compute predictions and probabilities separately. These may differ only far from the
+# training rows, where no holdout shows it.
 _NOT_ARGMAX = frozenset(
     {
         *("FixedThresholdClassifier", "TunedThresholdClassifierCV", "SVC", "NuSVC", "SGDClassifier", "OneVsRestClassifier"),
@@ -36,10 +36,10 @@ def argmax_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa
 
 
 def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
-    """Whether no part of an estimator can make its prediction differ from the argmax of its probabilities.
+    """Whether an estimator consists only of parts that predict the argmax of their probabilities.
 
-    A tuned decision threshold, a support vector machine or a class of the project can. Rows cannot distinguish a threshold of 0.499 from
-    0.5, so the predictions of such an estimator are always computed.
+    A tuned decision threshold, a support vector machine or a class of the project may predict otherwise. Rows cannot distinguish a
+    threshold of 0.499 from 0.5, so the predictions of such an estimator are always computed.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def count_rows_off_argmax(predictor: CachedPredictor) -> int:
 
 
 def predict_labels(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401  (any estimator)
-    """Return the predictions of rows, as every gate, service, batch and monitor uses them.
+    """Return the predictions of rows, as every gate, service, batch and monitor uses them; an empty array for no rows.
 
     Parameters
     ----------

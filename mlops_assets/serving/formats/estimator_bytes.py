@@ -1,4 +1,4 @@
-"""A stored estimator as bytes."""
+"""A stored estimator as bytes, the names of the forms, and writing as skops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIGHTGBM, XGBOOST = "lightgbm", "xgboost"  # the forms of "native"
 
 @dataclass(frozen=True, eq=False)
 class EstimatorBytes:
-    """An estimator as bytes.
+    """An estimator as bytes, with the form in which it can be read back.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class EstimatorBytes:
 
 
 def dump_skops(estimator: Any) -> bytes:  # noqa: ANN401
-    """Write an estimator as skops."""
+    """Return an estimator as skops, with descriptions in place of search distributions; raise ArtifactError if skops cannot store it."""
     import skops.io
 
     try:

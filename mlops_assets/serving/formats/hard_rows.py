@@ -10,7 +10,7 @@ _EXTREMES = {"Float64": (-1e300, 1e300, 0.0), "Float32": (-1e38, 1e38, 0.0)}
 
 
 def make_hard_rows(probe: pl.DataFrame) -> pl.DataFrame:
-    """Return a row of nulls, and copies of the first probe row with one hard value each."""
+    """Return a row of nulls, then copies of the first probe row with one null, extreme or unseen value each."""
     usual = probe.head(1)
     frames = [usual.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in probe.schema.items())]
     for name, dtype in probe.schema.items():

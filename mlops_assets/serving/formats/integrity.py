@@ -21,7 +21,7 @@ _PARTS = ("estimator", "before", "probe", "profile")
 
 
 def list_parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and sha256 of each artifact of a version besides its manifest."""
+    """Yield a label and the sha256 of each artifact of a version besides its manifest."""
     for name in _PARTS:
         if name in manifest:
             yield name, str(manifest[name])
@@ -32,7 +32,7 @@ def list_parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def find_damage(artifacts: Artifacts, artifact: str) -> str:
-    """Return which artifact of a stored model is missing or changed; ``""`` when none is.
+    """Describe the first artifact of a stored model that is missing or changed; ``""`` when every byte is intact.
 
     Parameters
     ----------
@@ -41,25 +41,25 @@ def find_damage(artifacts: Artifacts, artifact: str) -> str:
     artifact
         The sha256 of the manifest; every byte of its artifacts is read.
     """
-    what = "manifest"
+    part = "manifest"
     try:
         manifest = json.loads(artifacts.get(artifact))
-        for what, sha256 in list_parts(manifest):
-            if what == JUDGED and (damage := find_damage(artifacts, sha256)):
+        for part, sha256 in list_parts(manifest):
+            if part == JUDGED and (damage := find_damage(artifacts, sha256)):
                 return f"{JUDGED}: {damage}"
             artifacts.get(sha256)
     except ArtifactError as error:
-        return f"{what}: {error.message}"
+        return f"{part}: {error.message}"
     return ""
 
 
 def mark_damage(registry: Registry, artifacts: Artifacts, version: Version) -> str:
-    """Return the damage of a version, and update its mark in the registry.
+    """Mark a version as damaged or restored where its mark is outdated, and return its damage; ``""`` when it is intact.
 
     Parameters
     ----------
     registry
-        Records the mark with its reason.
+        Stores the mark with its reason.
     artifacts
         The store of artifacts.
     version
@@ -74,7 +74,7 @@ def mark_damage(registry: Registry, artifacts: Artifacts, version: Version) -> s
 
 
 def refuse_damaged(registry: Registry, artifacts: Artifacts, version: Version) -> None:
-    """Mark a damaged version and raise ArtifactError; running services keep their loaded version."""
+    """Update the damage mark of a version, and raise ArtifactError if it is damaged; running services keep their loaded version."""
     if damage := mark_damage(registry, artifacts, version):
         raise ArtifactError(
             f"version {version.version} of '{version.model}' is damaged: {damage}",

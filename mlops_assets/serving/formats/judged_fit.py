@@ -35,7 +35,7 @@ class JudgedFit:
     refitted: bool = False
 
     def as_json(self) -> dict[str, str]:
-        """Return the value for the manifest of the second fit."""
+        """Return the value of ``refit`` in the manifest of the second fit."""
         return {"artifact": self.artifact, "digest": self.digest}
 
 

@@ -17,7 +17,7 @@ _XGBOOST = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor"
 
 
 def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
-    """Write a LightGBM or XGBoost estimator in the file of its library; earlier steps of a pipeline are written as skops.
+    """Return a LightGBM or XGBoost estimator in the file of its library; earlier steps of a pipeline are written as skops.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
     if type(estimator).__name__ == "Pipeline":
         name, last = estimator.steps[-1]
         before = type(estimator)([*estimator.steps[:-1], (name, "passthrough")])
-        done = to_native(last)
-        return EstimatorBytes(done.form, done.data, dump_skops(before), done.facts)
+        stored = to_native(last)
+        return EstimatorBytes(stored.form, stored.data, dump_skops(before), stored.facts)
     kind = type(estimator).__name__
     if kind in _LIGHTGBM:
         if callable(estimator.objective):
@@ -47,7 +47,7 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.ubj"
             estimator.save_model(file)
-            # The file does not record the number for missing values, and the probe may contain none; NaN is no JSON.
+            # The file does not record which number stands for a missing value, and the probe rows may contain none. JSON has no NaN.
             missing = {} if np.isnan(estimator.missing) else {"missing": float(estimator.missing)}
             return EstimatorBytes(XGBOOST, file.read_bytes(), facts={"class": kind, **missing})
     raise ArtifactError(
@@ -64,7 +64,7 @@ def from_native(stored: EstimatorBytes, before: Any) -> Any:  # noqa: ANN401
     stored
         The verified bytes.
     before
-        The pipeline without its last step, or None.
+        The pipeline whose last step is replaced in place by the estimator; None for an estimator without a pipeline.
     """
     last = _read_lightgbm(stored) if stored.form == LIGHTGBM else _read_xgboost(stored)
     if before is None:

@@ -1,8 +1,8 @@
 """Convert estimators to ONNX where the conversion is verified to predict the same.
 
 A conversion may be silently wrong, e.g. for categories of histogram gradient boosting, or for numbers that are rounded to 32 bits. So it
-is used only when it agrees on training rows, around thresholds, and on nulls, extremes and unseen categories. Otherwise the estimator is
-stored in its own format, with the reason.
+is used only when it agrees with the estimator on training rows, around thresholds, and on nulls, extremes and unseen categories.
+Otherwise the estimator is stored in its library's own format, with the reason.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mlops_assets.serving.formats.stored_estimators import StoredClassifier, Sto
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-TOLERANCE = 1e-5  # of probabilities; relative for numbers
-_MAX_ROWS = 20_000  # of training rows that are compared
-_MAX_THRESHOLDS = 256  # of a column that are compared
+TOLERANCE = 1e-5  # absolute for probabilities; relative for regression predictions above 1
+_MAX_ROWS = 20_000  # training rows that are compared
+_MAX_THRESHOLDS = 256  # compared per column: at most twice as many midpoints, and twice as many splits
 _KINDS = ("double", "float")
 _NULL_TEXT = "\x00 null"  # ONNX has no null text: null is a category of its own
 
 
 def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
-    """Convert an estimator to ONNX; without a verified conversion, return its own format and the reason.
+    """Return an estimator as ONNX; without a verified conversion, in its library's own format with the reason.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa:
     for kind in _KINDS:
         for single in (True, False):
             try:
-                done = _convert(estimator, X, kind, single=single)
-                why = find_disparity(estimator, load_onnx(done.data, done.facts), X)
+                converted = _convert(estimator, X, kind, single=single)
+                why = find_disparity(estimator, load_onnx(converted.data, converted.facts), X)
             except Exception as error:  # noqa: BLE001  (any error means that this conversion fails)
                 why = f"the model cannot be converted ({type(error).__name__})"
             if not why:
-                return EstimatorBytes(ONNX, done.data, facts={**done.facts, "onnxruntime": onnxruntime.__version__})
+                return EstimatorBytes(ONNX, converted.data, facts={**converted.facts, "onnxruntime": onnxruntime.__version__})
             reasons.setdefault(why, kind)
     texts = [why for why in reasons if "cannot be converted" not in why] or list(reasons)
     wide = [name for name, dtype in X.schema.items() if dtype == pl.Float64]
@@ -71,7 +71,7 @@ def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa:
 
 
 def _keep_own_format(estimator: Any) -> EstimatorBytes:  # noqa: ANN401
-    """Return an estimator in the file of its own library, or as skops."""
+    """Return an estimator in the file of its own library if that is LightGBM or XGBoost, else as skops."""
     try:
         return to_native(estimator)
     except ArtifactError:
@@ -79,6 +79,17 @@ def _keep_own_format(estimator: Any) -> EstimatorBytes:  # noqa: ANN401
 
 
 def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> EstimatorBytes:  # noqa: ANN401
+    """Convert an estimator, unverified.
+
+    Parameters
+    ----------
+    estimator, X
+        As in :func:`convert_to_onnx`.
+    kind
+        Type of the numbers: ``double`` or ``float``.
+    single
+        Whether the input is one matrix; otherwise each column is an input.
+    """
     from skl2onnx import to_onnx
     from skl2onnx.common import data_types
 
@@ -100,9 +111,16 @@ def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Est
 
 
 def _round_thresholds_down(model: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ONNX's)
-    """Round the thresholds of trees down to 32 bits, which keeps every comparison with a 32-bit number.
+    """Round the thresholds of trees in a converted model down to 32 bits, so that 32-bit numbers stay on their side of a split.
 
     The converter rounds to the nearest, which puts a number that lies between a threshold and its rounding on the wrong side.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    thresholds
+        The estimator's thresholds in 64 bits.
     """
     exact = np.array(thresholds)
     near = exact.astype(np.float32)
@@ -124,36 +142,37 @@ def _is_number(dtype: pl.DataType) -> bool:
 
 
 def load_onnx(data: bytes, facts: Mapping[str, Any]) -> StoredRegressor:
-    """Return a fitted model that onnxruntime runs.
+    """Return a fitted estimator whose predictions onnxruntime computes.
 
     Parameters
     ----------
     data
-        The file.
+        Content of the ONNX file.
     facts
-        From :func:`convert_to_onnx`.
+        The ``facts`` that :func:`convert_to_onnx` returned with it.
     """
     return make_estimator(partial(_run, _InferenceSessions(data), facts), facts)
 
 
 class _InferenceSessions:
-    """Sessions of one model by number of threads, created on first use."""
+    """Sessions of one model by number of threads, created on first use; 0 means all threads."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._made = data, dict[int, Any]()
-        self(0)  # refuse a file that is no model now
+        self._data, self._sessions = data, dict[int, Any]()
+        self(0)  # a file that is not a model raises here, not at the first prediction
 
     def __call__(self, threads: int) -> Any:  # noqa: ANN401
         import onnxruntime
 
-        if threads not in self._made:
+        if threads not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.log_severity_level = threads, 4
-            self._made[threads] = onnxruntime.InferenceSession(self._data, options, providers=["CPUExecutionProvider"])
-        return self._made[threads]
+            self._sessions[threads] = onnxruntime.InferenceSession(self._data, options, providers=["CPUExecutionProvider"])
+        return self._sessions[threads]
 
 
 def _run(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
+    """Return probabilities, shape (rows, classes), or predictions, shape (rows,); raise ValueError when one is not finite."""
     columns = [name for name, _ in facts["columns"]]
     frame = X if isinstance(X, pl.DataFrame) else pl.DataFrame(np.asarray(X), schema=columns, orient="row")
     if not frame.height:
@@ -167,6 +186,7 @@ def _run(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads
 
 
 def _make_inputs(frame: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return input name → array: one matrix ``X``, or one array per column, in which null text is a category."""
     dtype = np.float64 if facts["kind"] == "double" else np.float32
     if facts["single"]:
         return {"X": _to_float_matrix(frame).astype(dtype)}
@@ -185,7 +205,7 @@ def _to_float_matrix(frame: pl.DataFrame) -> np.ndarray:
 
 
 def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> str:  # noqa: ANN401
-    """Return where a converted model and its estimator disagree, or ``""``.
+    """Describe the first rows on which a converted model and its estimator disagree; ``""`` when they agree on all that are tried.
 
     Parameters
     ----------
@@ -210,6 +230,7 @@ def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> s
 
 
 def _describe_difference(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> str:  # noqa: ANN401
+    """Describe how a model differs from the estimator on rows; ``""`` when both refuse them, or no label flips and none exceeds TOLERANCE."""
     was, now = _respond(estimator, rows), _respond(model, rows)
     if was is None or now is None:
         return (
@@ -230,6 +251,7 @@ def _count_flipped_labels(estimator: Any, model: StoredRegressor, rows: pl.DataF
 
 
 def _respond(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401
+    """Return the probabilities of rows, else the predictions; None when the model raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -239,7 +261,10 @@ def _respond(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN4
 
 
 def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:  # noqa: ANN401
-    """Yield rows just below, on and just above thresholds of each float column: midpoints of the data and splits of trees."""
+    """Yield the name of each float column, and rows whose value there is just below, on or just above a threshold.
+
+    Thresholds are midpoints between neighbouring values, and the splits of trees; both are thinned out.
+    """
     known = dict[int, list[float]]()
     for column, threshold in _thresholds(estimator):
         known.setdefault(column, []).append(threshold)
@@ -256,16 +281,20 @@ def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tupl
 
 
 def _thin_out(values: np.ndarray) -> np.ndarray:
+    """Return every n-th value, so that fewer than ``2 * _MAX_THRESHOLDS`` remain."""
     return values[:: max(1, len(values) // _MAX_THRESHOLDS)]
 
 
 def _thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: ANN401
-    """Yield column and threshold of each split of scikit-learn's trees that are fitted on ``X`` itself, without preprocessing."""
+    """Yield column index and threshold of each numeric split in the trees of a scikit-learn estimator.
+
+    A pipeline has none of its own, and gradient boosting that encodes categories is skipped: its indices are not those of ``X``.
+    """
     if getattr(estimator, "_preprocessor", None) is None:
-        for tree in (tree for several in getattr(estimator, "_predictors", ()) for tree in several):
+        for tree in (tree for iteration in getattr(estimator, "_predictors", ()) for tree in iteration):
             splits = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
             yield from zip(splits["feature_idx"].tolist(), splits["num_threshold"].tolist(), strict=True)
     trees: Sequence[Any] = np.ravel(getattr(estimator, "estimators_", [estimator])).tolist()
-    for grown in (tree.tree_ for tree in trees if hasattr(tree, "tree_")):
-        inner = grown.feature >= 0
-        yield from zip(grown.feature[inner].tolist(), grown.threshold[inner].tolist(), strict=True)
+    for nodes in (tree.tree_ for tree in trees if hasattr(tree, "tree_")):
+        inner = nodes.feature >= 0
+        yield from zip(nodes.feature[inner].tolist(), nodes.threshold[inner].tolist(), strict=True)

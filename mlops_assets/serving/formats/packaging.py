@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.artifacts.store import Artifacts
 
-MAX_FORMAT = 2  # 1 is skops only, and still written for skops
+MAX_FORMAT = 2  # of a manifest: 1 for an estimator in skops, 2 for every other form
 PROBE_ROWS = 64
 POSITIVE = "positive"  # in a manifest: the positive class, where one is declared
 PREDICTS_ARGMAX = "predicts_likeliest"  # in a manifest: the number of rows on which predictions were verified to be the argmax
-_PLAIN_SKOPS = "leave format= out, so that it is stored as skops"
-_TOLERANCE = 1e-5  # between the fitted and the stored estimator; ONNX has 32 bits
+_PLAIN_SKOPS = "omit format= to store it as skops"
+_TOLERANCE = 1e-5  # between the fitted and the stored estimator; ONNX may compute in 32 bits
 
 
 @dataclass(frozen=True, eq=False)
 class ModelBundle:
-    """A loaded model.
+    """A stored model that :func:`unpack` has loaded and verified.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class ModelBundle:
 
 @dataclass(frozen=True)
 class OnDemandSource:
-    """The name of an on-demand function and the source of its module."""
+    """The source of a module, and the name of the on-demand function in it."""
 
     source: str
     name: str
@@ -98,13 +98,13 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     modules
         The sources of on-demand functions.
     holdout
-        Further rows and the estimator's predictions for them; without them predictions are not recorded as the argmax.
+        Further rows and the estimator's predictions for them. When None, the manifest does not record that predictions are the argmax.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
     form
         The requested format: see :class:`mlops_assets.values.model.Model`.
     facts
-        Further entries of the manifest, JSON-like.
+        Further entries of the manifest, JSON-like; entries of this function replace those of the same name.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def _format_facts(
     holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the manifest's entries on the format; a model in another format than skops must predict like the estimator."""
+    """Return the manifest's entries on the format; raise ArtifactError if a model outside skops predicts differently when read back."""
     facts: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
     if done.form == SKOPS:
         return facts | _argmax_facts(estimator, probe, holdout)
@@ -164,7 +164,10 @@ def _format_facts(
 
 
 def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: CachedPredictor | None) -> dict[str, int]:  # noqa: ANN401
-    """Return the number of rows on which predictions are verified to be the argmax; empty where they are not."""
+    """Return the manifest's entry with the number of rows on which every prediction is the argmax.
+
+    The dict is empty without a holdout, when a prediction differs, and for an estimator that may differ on other rows.
+    """
     if holdout is None or not may_predict_argmax(estimator):
         return {}
     verified = not any(count_rows_off_argmax(predictor) for predictor in (CachedPredictor(estimator, probe), holdout))
@@ -177,7 +180,9 @@ def read_manifest(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, An
 
 
 def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> ModelBundle:
-    """Load a stored model. Every byte is verified before it is opened, and the model must predict the probe rows as in training.
+    """Load a stored model and its on-demand functions, which runs their stored sources.
+
+    Every byte is verified before it is opened, and the model must predict the probe rows as it did when it was stored.
 
     Parameters
     ----------
@@ -191,7 +196,8 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     Raises
     ------
     ArtifactError
-        Bytes are missing or changed, a type is not trusted, or the model predicts differently from when it was stored.
+        Bytes are missing or changed, a type is not trusted, the format is newer than this program, the manifest belongs to a candidate
+        that is not an estimator, or the model can no longer predict or predicts differently.
     """
     manifest = read_manifest(artifacts, manifest_sha256)
     if (kind := manifest.get(KIND, ESTIMATOR)) != ESTIMATOR:
@@ -226,7 +232,7 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
 
 
 def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
-    """Return the error for a model that predicts differently from training: it names changed project code or libraries."""
+    """Return the error for a model that cannot be read or predicts differently: it names changed project code, else changed libraries."""
     if changed := changed_sources(manifest):
         return ArtifactError(
             f"{what}: {'; '.join(changed)}",
@@ -239,20 +245,20 @@ def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
 
 
 def _has_same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401
-    """Whether a classifier predicts the stored classes of the probe rows; always True for a regressor."""
+    """Whether a classifier predicts the stored labels of the probe rows; True for a regressor and for a manifest without labels."""
     if not manifest["classes"] or "probe_labels" not in manifest:
         return True
     return bool(predict_labels(estimator, probe).tolist() == manifest["probe_labels"])
 
 
 def describe_format(manifest: Mapping[str, Any]) -> str:
-    """Return the format of a stored model, and why it is not the requested one."""
+    """Return the format of a stored model, and why it is not ONNX if ONNX was requested but refused."""
     refused = manifest.get("refused_format")
     return str(manifest.get("form", SKOPS)) + (f" (not onnx: {refused})" if refused else "")
 
 
 def find_other_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
-    """Return libraries that are installed in another version than in training, the critical ones first."""
+    """Return libraries that are not installed in the version of the training, incompatible versions first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
     return find_library_changes(trained, {name: installed_distributions().get(canonical_name(name), "") for name in trained})
 
@@ -264,17 +270,17 @@ def describe_other_libraries(manifest: Mapping[str, Any]) -> str:
 
 
 def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
-    """Return the on-demand functions of a stored model, without loading the model."""
+    """Run the stored sources of a model's on-demand functions and return the functions in declared order; the estimator is not loaded."""
     return tuple(f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]]))
 
 
 def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
-    """Return up to 64 rows, spread evenly."""
+    """Return every n-th row from the first on, at most 64 rows."""
     return X.gather_every(max(1, X.height // PROBE_ROWS)).head(PROBE_ROWS)
 
 
 def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
-    """Return the probabilities of rows; without them decision values, else predictions; as float64.
+    """Return one output of an estimator for rows as float64: probabilities, else decision values, else predictions.
 
     Predictions that are not numbers are returned as the indices of their classes.
     """

@@ -20,7 +20,7 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TYPED = ("prediction", "probabilities")  # numbered in the lake where the first column has another type
+TYPED = ("prediction", "probabilities")  # in the lake a number is appended when the plain column has another type
 HAS_PROBABILITIES = "probabilities"  # in a manifest
 _FINITE = "__finite"
 
@@ -36,7 +36,7 @@ class PredictionKind:
     classes
         Names of the classes in the estimator's order; empty when it gives no probabilities.
     positive
-        The class whose probability is in the column ``probability``; empty unless there are two classes.
+        The class whose probability is in the column ``probability``; empty without probabilities and unless there are two classes.
     """
 
     dtype: str
@@ -54,12 +54,14 @@ class PredictionKind:
 
     @property
     def types(self) -> dict[str, pl.DataType]:
-        """The types of the columns that depend on the model."""
+        """Column → type, of ``prediction`` and, with probabilities, ``probabilities``."""
         types = {PREDICTION: find_polars_type(self.dtype, PREDICTION)}
         return types | ({PROBABILITIES: pl.Struct(dict.fromkeys(self.classes, pl.Float64()))} if self.classes else {})
 
     def to_frame(self, predictions: pl.Series, probabilities: pl.Series | None = None) -> pl.DataFrame:
-        """Return the prediction columns of rows; a row without finite numbers has no prediction but a reason.
+        """Return the prediction columns of rows.
+
+        A row with a prediction or probability that is not finite has null in all of them, and the reason in ``problem``.
 
         Parameters
         ----------
@@ -114,7 +116,9 @@ def make_probability_structs(classes: Sequence[str], shares: np.ndarray) -> pl.S
 
 
 def find_column(base: str, dtype: pl.DataType, taken: Mapping[str, pl.DataType]) -> str:
-    """Return the column for values of a type: the first of ``base``, ``base_2``, … that has this type or does not exist.
+    """Return the name of the column for values of a type: the first of ``base``, ``base_2``, … that fits the type or does not exist.
+
+    Integers of any width fit each other, and so do floats.
 
     Parameters
     ----------
@@ -134,12 +138,12 @@ def _fits(dtype: pl.DataType, other: pl.DataType) -> bool:
 
 
 def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataType]) -> list[pl.DataFrame]:
-    """Return frames of several kinds with their predictions in columns of matching types.
+    """Return the frames, in order, with their predictions and probabilities renamed to columns of fitting types.
 
     Parameters
     ----------
     frames
-        Rows under the names of the lake.
+        Rows of versions that may predict different types, under the names of the lake.
     taken
         Columns of the table that have values, with their types.
     """
@@ -153,7 +157,9 @@ def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataTy
 
 
 def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of one version with its predictions in ``prediction`` and ``probabilities``.
+    """Return rows of one version with its values in ``prediction`` and ``probabilities``, copied from the first column that has values.
+
+    Numbered columns such as ``prediction_2`` stay. Without any such column, ``prediction`` is added with nulls.
 
     Parameters
     ----------
@@ -169,7 +175,7 @@ def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def describe_changed_kind(before: PredictionKind, after: PredictionKind) -> str:
-    """Describe how the predictions of a version differ in type or classes from the previous one; ``""`` when they do not."""
+    """Describe how a version's predictions differ in type or classes from those of the previous version; ``""`` when they do not."""
     if not _fits(find_polars_type(after.dtype, PREDICTION), find_polars_type(before.dtype, PREDICTION)):
         return f"it predicts {after.dtype}, but the previous version {before.dtype}"
     if before.classes and after.classes and before.classes != after.classes:
@@ -180,10 +186,17 @@ def describe_changed_kind(before: PredictionKind, after: PredictionKind) -> str:
 def find_polars_type(dtype: str, column: str) -> pl.DataType:
     """Return the polars type of a name in a manifest.
 
+    Parameters
+    ----------
+    dtype
+        Name of a type without parameters, such as ``Int64``.
+    column
+        Name of the column, for the message.
+
     Raises
     ------
     DataError
-        A request cannot carry this type.
+        The name is not that of a type without parameters.
     """
     polars_type: Any = getattr(pl, dtype, None)
     if not (isinstance(polars_type, type) and issubclass(polars_type, pl.DataType)):

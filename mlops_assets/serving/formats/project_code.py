@@ -21,14 +21,14 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # noqa: ANN401  (any estimator)
-    """Return the hash of the code of every type and function of the project in an estimator.
+    """Return qualified name → hash of the code, for every type and function of the project in an estimator.
 
     Parameters
     ----------
     estimator
         Fitted.
     trusted
-        Qualified names of types that the project trusts.
+        Qualified names of types that the project trusts; those that the project defines are included, even if the estimator has none.
     """
     kinds = {_name_of(kind): kind for kind in _find_project_code(estimator)}
     kinds |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
@@ -36,7 +36,9 @@ def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # n
 
 
 def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
-    """Return each type or function of the project whose code has changed since training, with file and line.
+    """Describe each type or function of the project whose code has changed since training, or that no longer exists.
+
+    Modules that are not loaded are not compared, because a name from an artifact must not cause an import.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401
 
 
 def _is_project_code(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
-    """Whether a type or function is defined in a file of the project under a name that can be imported."""
+    """Whether a type or function can be imported by name from a source file outside installed packages, the standard library and this one."""
     if not isinstance(kind, type | types.FunctionType) or "<" in kind.__qualname__ or kind.__module__.split(".")[0] == "mlops_assets":
         return False
     try:
@@ -102,7 +104,7 @@ def _name_of(kind: Any) -> str:  # noqa: ANN401
 
 
 def _is_gone(name: str) -> bool:
-    """Whether a qualified name, which could not be resolved, belongs to a loaded module or to a package that cannot be found."""
+    """Whether an unresolved name is missing for certain: its module is loaded, or its top-level package cannot be found."""
     return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
 
 

@@ -47,7 +47,9 @@ def refuse_unavailable_format(requested_format: str) -> None:
 
 
 def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
-    """Write an estimator in the requested format; where ONNX would predict differently, in its own format with the reason.
+    """Return an estimator as bytes in the requested format.
+
+    If it cannot be converted to ONNX, or would predict differently there, the bytes are in its library's own format and give the reason.
 
     Parameters
     ----------
@@ -75,11 +77,11 @@ def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trus
     if requested_format == ONNX:
         from mlops_assets.serving.formats.onnx import convert_to_onnx
 
-        done = convert_to_onnx(estimator, X)
+        stored = convert_to_onnx(estimator, X)
     else:
-        done = EstimatorBytes(SKOPS, dump_skops(estimator))
-    read_estimator(done, trusted)  # an untrusted type is refused now rather than when the model is needed
-    return done
+        stored = EstimatorBytes(SKOPS, dump_skops(estimator))
+    read_estimator(stored, trusted)  # an untrusted type is refused now rather than when the model is loaded to serve
+    return stored
 
 
 def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
@@ -88,14 +90,14 @@ def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # no
     Parameters
     ----------
     stored
-        Returned by :func:`write_estimator`; its bytes are verified.
+        Returned by :func:`write_estimator`; the caller has verified the sha256 of its bytes.
     trusted
         As in :func:`write_estimator`.
 
     Raises
     ------
     ArtifactError
-        The bytes contain an untrusted type or a forbidden pickle, or cannot be read.
+        The bytes contain an untrusted type or a forbidden pickle, cannot be read, or have an unknown form.
     """
     try:
         match stored.form:
@@ -123,7 +125,10 @@ def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # no
 
 
 def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
-    """Return the estimator as it will be read back: LightGBM and ONNX break ties differently from the fitted estimator.
+    """Return the estimator as a service will load it.
+
+    Only LightGBM's file and ONNX are written and read back, because they break ties differently from the fitted estimator. In every other
+    form, and where ONNX is refused, the estimator itself is returned.
 
     Parameters
     ----------
@@ -142,13 +147,13 @@ def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN40
     if form == ONNX:
         from mlops_assets.serving.formats.onnx import convert_to_onnx, load_onnx
 
-        done = convert_to_onnx(estimator, X)
-        return load_onnx(done.data, done.facts) if done.form == ONNX else estimator
+        stored = convert_to_onnx(estimator, X)
+        return load_onnx(stored.data, stored.facts) if stored.form == ONNX else estimator
     return estimator
 
 
 def refuse_pickle() -> None:
-    """Raise ArtifactError unless the environment allows pickles."""
+    """Raise ArtifactError unless ``MLOPS_ALLOW_PICKLE`` is ``1``."""
     if os.environ.get(ALLOW_PICKLE) != "1":
         raise ArtifactError(
             "a pickle runs code when it is opened, and none is allowed here",
@@ -157,6 +162,7 @@ def refuse_pickle() -> None:
 
 
 def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
+    """Read skops bytes; raise ArtifactError with one untrusted type if there are any."""
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 

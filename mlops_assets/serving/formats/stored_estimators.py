@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class StoredRegressor:
-    """A fitted regressor.
+    """A fitted regressor whose predictions come from another library's model; ``n_jobs`` is its only parameter.
 
     Parameters
     ----------
     raw
-        Function of rows and a number of threads (None for all). It returns predictions, shape (rows,), or probabilities, shape (rows,
-        classes).
+        Function of rows and a number of threads (None for all). It returns predictions, shape (rows,); for a classifier probabilities,
+        shape (rows, classes), or those of the second of two classes, shape (rows,).
     n_features
         Number of columns of ``X``.
     """
@@ -40,12 +40,12 @@ class StoredRegressor:
         return float((r2_score if self.kind == "regressor" else accuracy_score)(y, self.predict(X)))
 
     def get_params(self, *, deep: bool = True) -> dict[str, Any]:
-        """Return the only parameter: the number of threads."""
+        """Return the only parameter, ``n_jobs``: the number of threads, None for all."""
         del deep
         return {"n_jobs": self.n_jobs}
 
     def set_params(self, **params: Any) -> Self:  # noqa: ANN401
-        """Set the number of threads."""
+        """Set ``n_jobs``, the number of threads; other parameters are ignored."""
         self.n_jobs = params.get("n_jobs", self.n_jobs)
         return self
 
@@ -58,7 +58,7 @@ class StoredRegressor:
         return True
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401
-        """Return the tags of scikit-learn."""
+        """Return scikit-learn's tags of a regressor or classifier."""
         from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags
 
         return Tags(
@@ -70,7 +70,7 @@ class StoredRegressor:
 
 
 class StoredClassifier(StoredRegressor):
-    """A fitted classifier.
+    """A fitted classifier whose probabilities come from another library's model.
 
     Parameters
     ----------
@@ -92,12 +92,12 @@ class StoredClassifier(StoredRegressor):
         return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Return the argmax class of each row, shape (rows,): verified to be the estimator's prediction when it was stored."""
+        """Return the likeliest class of each row, shape (rows,); it was verified to be the estimator's prediction when it was stored."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]  # type: ignore[no-any-return]
 
 
 def describe_classes(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the classes of a classifier, JSON-like; empty for a regressor."""
+    """Return ``classes`` and their ``dtype``, JSON-like; an empty dict for an estimator without classes."""
     if not hasattr(estimator, "classes_"):
         return {}
     classes = np.asarray(estimator.classes_)

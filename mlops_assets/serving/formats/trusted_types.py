@@ -1,8 +1,8 @@
 """Types that a stored scikit-learn estimator may contain without being trusted by the project.
 
 The list is never read from an artifact. Every type on it contains data, or is a function that computes numbers from its arguments; none
-runs code from an artifact. A frozen distribution of scipy does, because its state contains source, so it is not on the list:
-:func:`replace_distributions` removes it before an estimator is stored.
+runs code from an artifact. A frozen distribution of scipy is not on the list, because its state contains source code that would run.
+:func:`replace_distributions` replaces it by a description before an estimator is stored.
 """
 
 from __future__ import annotations
@@ -181,14 +181,14 @@ TRUSTED = frozenset(
         "sklearn.utils.validation.check_array",
     ]
 )
-_KEEP_FUNCTIONS = ("FunctionTransformer", "TransformedTargetRegressor", "make_scorer")  # and their stored forms
+_KEEP_FUNCTIONS = ("FunctionTransformer", "TransformedTargetRegressor", "make_scorer")  # their results contain the function they get
 LAMBDA_HINT = (
     'move it to a named function in a module of your project, and name that function: @ml.model(trusted_types=["module.function"])'
 )
 
 
 def is_nameless(type_name: str) -> bool:
-    """Whether a function or class cannot be imported by name: a lambda, or one that is defined inside a function.
+    """Whether a function or class cannot be imported by name: a lambda, one defined inside a function, or one that its module lacks.
 
     Only imported modules are searched: the name may come from an artifact, and importing its module would run code.
     """
@@ -198,12 +198,12 @@ def is_nameless(type_name: str) -> bool:
 
 
 def refuse_lambdas(function: Callable[..., Any], what: str) -> None:
-    """Raise ArtifactError, before training, for a lambda that a model's function passes to a transformer.
+    """Raise ArtifactError, before training, for a lambda that a model's function passes to a transformer or ``make_scorer``.
 
     Parameters
     ----------
     function
-        Function of the model; nothing is checked without its source.
+        Function of the model; nothing is checked if its source cannot be read.
     what
         Name of the model, for the message.
     """
@@ -272,7 +272,7 @@ def replace_distributions(estimator: Any) -> Iterator[None]:  # noqa: ANN401  (a
 
 
 def _find_searches(value: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
-    """Yield every object with ``param_distributions`` in an estimator."""
+    """Yield every object with ``param_distributions`` in an estimator; ``seen`` collects the ids of visited objects."""
     if id(value) in seen:
         return
     seen.add(id(value))

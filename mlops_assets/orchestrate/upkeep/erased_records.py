@@ -127,8 +127,8 @@ def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
     if partitions is None or time is None or not recorded:
         return
     parts = [Partition(key, window_of(partitions, key)) for key in recorded]
-    erased, erased_bounds = slice_partitions(normalize(erasing.rows(table)), parts, time, table, others=True)
-    remaining, bounds = slice_partitions(rows, parts, time, table, others=True)
+    erased, erased_bounds = slice_partitions(normalize(erasing.rows(table)), parts, time, table, skip_outside=True)
+    remaining, bounds = slice_partitions(rows, parts, time, table, skip_outside=True)
     for part, (first, last), (start, end) in zip(parts, erased_bounds, bounds, strict=True):
         if last > first and erased.height:
             yield part.key, recorded[part.key], remaining[start:end]

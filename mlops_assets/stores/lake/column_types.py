@@ -1,4 +1,4 @@
-"""Fit new rows to a table of the lake: columns that are new, widened or of another type."""
+"""Fit new rows to a table of the lake whose columns have other names or types."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
 
 
 class StoredValues(Protocol):
-    """Facts about the stored values of a table, which are computed only for columns whose type differs from the new rows."""
+    """Facts about the stored values of a table. Each costs a query, so they are asked for only where column types differ."""
 
     def is_empty(self, column: str) -> bool:
-        """Return whether a column of the table holds no value at all."""
+        """Return whether a column of the table holds no value but null; False when it cannot be read."""
         ...
 
     def max_abs(self, column: str) -> float:
@@ -33,7 +33,10 @@ class StoredValues(Protocol):
 
 
 class ColumnTypeError(LakeError):
-    """A column has different types in the new rows and in the table, and no type holds the values of both without loss."""
+    """A column of the new rows conflicts with the table.
+
+    Their names differ only in case, or no type holds the values of both without loss.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class TypeFit:
     frame
         The rows.
     changes
-        Messages, one for each column of the table that changes.
+        One message for each column of the table that changes.
     conflicts
-        Messages, one for each column whose name or type does not fit the table.
+        One message for each column whose name or type does not fit the table; such a column is not cast.
     """
 
     frame: pl.DataFrame
@@ -56,7 +59,7 @@ class TypeFit:
 
 
 def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Cast columns that hold only nulls and have no type to the column's type in the table."""
+    """Cast columns of polars' type Null, which hold only nulls, to the column's type in the table."""
     unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in known]
     return frame.with_columns(pl.col(name).cast(known[name]) for name in unknown) if unknown else frame
 
@@ -70,7 +73,7 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
 
 
 def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
-    """Cast new rows to types that hold both their values and the stored values of the table.
+    """Cast each column of new rows to a type that holds its values and the stored values; report columns without such a type as conflicts.
 
     Parameters
     ----------
@@ -85,11 +88,11 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
     columns, changes, conflicts = [], list[str](), list[str]()
     for series in frame.iter_columns():
         name, dtype = series.name, series.dtype
-        same = folded.get(name.lower())
-        if same is None:
+        stored_name = folded.get(name.lower())
+        if stored_name is None:
             changes.append(f"column '{name}' is new; earlier partitions have no value in it")
-        elif same != name:
-            conflicts.append(f"column '{name}' is named '{same}' in the lake, which ignores case in names")
+        elif stored_name != name:
+            conflicts.append(f"column '{name}' is named '{stored_name}' in the lake, which ignores case in names")
         elif dtype != known[name]:
             target = _common_type(series, known[name], stored)
             if target is None:
@@ -132,7 +135,7 @@ def _describe_change(name: str, old: pl.DataType, new: pl.DataType) -> str:
 
 
 def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
-    """Return the type that holds the new and the stored values without loss; None when there is none."""
+    """Return the type that holds the new and the stored values without loss, and to which the lake can alter the column; else None."""
     if new.null_count() == len(new):
         return old
     if stored.is_empty(new.name):

@@ -1,4 +1,4 @@
-"""Connections to a DuckLake, which load extensions without a network and attach the lake with options that passed the stress test."""
+"""Connections to a DuckLake: load DuckDB's extensions from installed wheels, and attach the lake with options that concurrent writers need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ATTACH_OPTIONS = {
     "META_JOURNAL_MODE": "'WAL'",
     "META_BUSY_TIMEOUT": "30000",
     "DATA_INLINING_ROW_LIMIT": "0",
-    "OVERRIDE_DATA_PATH": "1",  # the profile of dbt quotes it, and 'true' is no flag
+    "OVERRIDE_DATA_PATH": "1",  # not TRUE: a dbt profile quotes the value, and DuckLake rejects the text 'true'
 }
 # The extensions come from installed wheels, which pip has verified. DuckDB's own check of their signatures costs a third of a second in
 # each process. These connections run the package's statements only.
@@ -46,7 +46,7 @@ class LakeConnections:
     Raises
     ------
     PlatformError
-        The folder cannot be written, or DuckDB's extensions are not installed.
+        The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,15 @@ class LakeConnections:
         return hold_lock(self.lock_path)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return this thread's connection; a forked process opens a new connection."""
+        """Return this thread's connection, opened at first use; a forked process opens a new connection.
+
+        Raises
+        ------
+        PlatformError
+            DuckDB's extensions are not installed.
+        LakeError
+            The catalog is damaged, or is missing while files of rows remain.
+        """
         if getattr(self._local, "pid", None) != os.getpid():
             self._local.connection = self._open()
             self._local.pid = os.getpid()
@@ -83,6 +91,7 @@ class LakeConnections:
             self._local.pid = None
 
     def _open(self) -> duckdb.DuckDBPyConnection:
+        """Open a connection with the lake attached; create the catalog if there are no rows yet."""
         connection = duckdb.connect(config=_CONFIG)
         _load_extensions(connection)
         with self.lock():
@@ -94,13 +103,13 @@ class LakeConnections:
                 is_new = connection.execute(_INLINING_LIMIT).fetchone() is None
             except duckdb.Error as error:
                 raise damaged_lake_error(self.folder, error) from error
-            if is_new:  # or its creator was killed before this line
+            if is_new:  # or the process that created it was killed before it set the option
                 self._refuse_leftovers()
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         return connection
 
     def _refuse_leftovers(self) -> None:
-        """Raise LakeError when data files exist but the catalog is missing."""
+        """Raise LakeError when data files exist; the caller has found that their catalog is missing or empty."""
         files = sorted(self.data_path.rglob("*.parquet"))
         if files:
             raise LakeError(
@@ -123,7 +132,7 @@ class LakeAttachment:
     Parameters
     ----------
     path
-        The URL of the catalog.
+        The catalog, as ``ducklake:sqlite:<file>``.
     options
         Options of ``ATTACH``, in the form of a dbt profile.
     lock_path
@@ -143,7 +152,7 @@ def describe_attachment(folder: Path) -> LakeAttachment:
 
 
 def damaged_lake_error(folder: Path, error: Exception) -> LakeError:
-    """Translate an error of DuckDB into the error for a damaged or missing file of the lake."""
+    """Return the error for a damaged or missing file of the lake, given an error of DuckDB; it names the catalog when that is damaged."""
     reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
     if problem := find_sqlite_damage(catalog) if catalog.is_file() else "":
         return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")
@@ -183,7 +192,7 @@ def link_extensions(directory: Path) -> None:
     Parameters
     ----------
     directory
-        The folder, created if needed; for programs that load extensions by name, such as dbt.
+        The folder, created if needed. Programs that load extensions by name, such as dbt, are given it.
     """
     platform = duckdb.execute("PRAGMA platform").fetchone()
     assert platform is not None  # noqa: S101  (it returns one row)

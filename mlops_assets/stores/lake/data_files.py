@@ -22,7 +22,7 @@ _LIST_ORPHANS_SQL = "CALL ducklake_delete_orphaned_files('lake', dry_run => true
 
 
 def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
-    """Return the files of every table in the newest snapshot."""
+    """Return the files of every table in the newest snapshot, without the lake's own table of records."""
     files = []
     for table in list_tables(cursor):
         schema, _, name = table.partition("/")
@@ -33,7 +33,7 @@ def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
 def list_partition_files(
     cursor: duckdb.DuckDBPyConnection, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
 ) -> list[str]:
-    """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
+    """Return the sorted paths of the files with the rows of a time window (None: all rows); empty when a file cannot be read."""
     query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
     if window is not None:
         time = quote_name(event_timestamp or "")
@@ -45,12 +45,12 @@ def list_partition_files(
 
 
 def list_orphaned_files(cursor: duckdb.DuckDBPyConnection, *, older_than: timedelta) -> list[Path]:
-    """Return the data files on the disk that the catalog does not name and that are older than ``older_than``."""
+    """Return the sorted paths of data files on the disk that the catalog does not name and that are older than ``older_than``."""
     paths = [Path(row[0]) for row in cursor.execute(_LIST_ORPHANS_SQL, [datetime.now(UTC) - older_than]).fetchall()]
     return sorted(path for path in paths if path.exists())
 
 
 def measure_disk(folder: Path) -> tuple[int, int]:
-    """Return the number and the bytes of the Parquet files in a folder."""
+    """Return the number of Parquet files in a folder and its subfolders, and their total size in bytes."""
     sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
     return len(sizes), sum(sizes)

@@ -48,7 +48,7 @@ class DuckLake:
 
     @classmethod
     def open(cls, folder: str | Path) -> DuckLake:
-        """Open the lake in ``folder``, and create it if needed.
+        """Open the lake in ``folder``, which is created if needed; the first use creates the catalog.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class DuckLake:
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return the rows of a table; of one time window, and as of one snapshot, when these are given.
+        """Return the rows of a table, restricted to a time window if one is given.
 
         Parameters
         ----------
@@ -87,12 +87,12 @@ class DuckLake:
         snapshot
             The newest when None.
         columns
-            The columns to read; all when None.
+            The columns to read; all when None or empty.
 
         Raises
         ------
         LakeError
-            The table does not exist in that snapshot.
+            The table or the snapshot does not exist, or a file cannot be read.
         """
         chosen = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
@@ -111,7 +111,7 @@ class DuckLake:
             ) from error
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
-        """Return the last record of each partition of a table; empty when the table was never written.
+        """Return partition key → last record of the partition; empty when the table has no records.
 
         Parameters
         ----------
@@ -119,6 +119,11 @@ class DuckLake:
             ``<kind>/<name>``.
         snapshot
             The newest when None.
+
+        Raises
+        ------
+        LakeError
+            The records cannot be read.
         """
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = {quote_value(table)}"
@@ -132,7 +137,7 @@ class DuckLake:
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
     def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
-        """Return the last record of each partition, of any table, whose last write was by one of these runs.
+        """Return the current records, of any table, that one of these runs wrote.
 
         Parameters
         ----------
@@ -162,7 +167,7 @@ class DuckLake:
         unhashed_columns: Collection[str] = (),
         companions: Sequence[TableWrite] = (),
     ) -> Commit:
-        """Replace the given partitions in one transaction.
+        """Replace the given partitions of a table and of its companions in one transaction; skip unchanged partitions.
 
         Parameters
         ----------
@@ -175,7 +180,7 @@ class DuckLake:
         event_timestamp
             The column with the time that assigns a row to a partition.
         key
-            Columns that identify a row. Rows are sorted by them before they are hashed.
+            Columns that identify a row. Rows are sorted by them, or by every column when empty, before they are hashed.
         run_id
             The run that writes.
         unhashed_columns
@@ -186,15 +191,16 @@ class DuckLake:
         Returns
         -------
         Commit
-            The outcome. A partition is skipped when its content and inputs equal its last record. If every partition is skipped, no
-            snapshot is made.
+            The outcome for ``table``. A partition is skipped when its content and inputs equal its last record. If every partition is
+            skipped, no snapshot is made.
 
         Raises
         ------
         DataError
             A row lies in none of the partitions, or the lake cannot store a column under its name and type.
         LakeError
-            The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type.
+            The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type. Or
+            a damaged file also holds partitions that are not rewritten.
         """
         writes = [TableWrite(table, frame, partitions, event_timestamp, key, unhashed_columns), *companions]
         with self.lock():
@@ -210,18 +216,18 @@ class DuckLake:
     def record(
         self, table: str, partitions: Sequence[Partition], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
-        """Record the partitions of a table that another program has written.
+        """Record the current rows of partitions that another program, such as dbt, has written.
 
         Parameters
         ----------
         table, partitions, event_timestamp, key, run_id
-            As in :meth:`write`. The records describe the rows that the lake currently holds.
+            As in :meth:`write`. Rows outside of the partitions are ignored.
         """
         with self.lock():
             windows = [partition.window for partition in partitions if partition.window is not None]
             window = type(windows[0])(min(w.start for w in windows), max(w.end for w in windows)) if windows else None
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
-            frame, bounds = slice_partitions(normalize(frame), partitions, event_timestamp, table, others=True)
+            frame, bounds = slice_partitions(normalize(frame), partitions, event_timestamp, table, skip_outside=True)
             stored = self._table_state(table)
             new_records = build_records(TableWrite(table, frame, partitions, event_timestamp, key), frame, bounds, stored, run_id)
             if new_records:
@@ -230,14 +236,14 @@ class DuckLake:
         return self._commit(partitions, new_records, stored.records)
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
-        """Record partitions as damaged, with a hash that matches no rows, so that the next run rebuilds them."""
+        """Record partitions as damaged: the prefixed hash matches no rows, so the next run rebuilds them."""
         with self.lock(), self._transaction():
             now, snapshot = datetime.now(UTC), self.snapshot() + 1
             marked = [replace(record, content_hash=DAMAGED_PREFIX + record.content_hash) for record in records]
             self._append_records([replace(record, snapshot=snapshot, recorded_at=now) for record in marked])
 
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
-        """Return the columns of a table with their types; empty when the table or the snapshot does not exist."""
+        """Return column → type of a table; empty when the table or the snapshot does not exist."""
         try:
             return table_sql.table_schema(self._cursor, table, snapshot) or {}
         except duckdb.Error:
@@ -246,7 +252,7 @@ class DuckLake:
             return {}
 
     def tables(self) -> list[str]:
-        """Return the names of all written tables, including tables without rows."""
+        """Return the sorted names of all tables that have records, including tables without rows."""
         try:
             rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {RECORDS} ORDER BY 1").fetchall()
         except duckdb.CatalogException:
@@ -256,11 +262,11 @@ class DuckLake:
     def find_keys(
         self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
     ) -> pl.DataFrame:
-        """Return keys that also occur outside of some time windows: see :func:`mlops_assets.stores.lake.table_sql.find_keys`."""
+        """Return the keys that also occur outside of some time windows: see :func:`mlops_assets.stores.lake.table_sql.find_keys`."""
         return table_sql.find_keys(self._cursor, table, keys, outside=outside, event_timestamp=event_timestamp, snapshot=snapshot)
 
     def query_columns(self, query: str) -> tuple[str, ...]:
-        """Return the column names of a dbt model's query; empty when only dbt's own connection can run it."""
+        """Return the column names of a dbt model's query; empty when the lake's connection cannot run the query."""
         try:
             return tuple(table_sql.column_types(self._cursor, f"({query.strip().rstrip(';')})"))
         except duckdb.Error:
@@ -273,7 +279,7 @@ class DuckLake:
             self._cursor.execute(f"DELETE FROM {RECORDS} WHERE table_name = ?", [table])
 
     def run_transaction(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
-        """Change tables and record their new content in one transaction. The caller must hold the lock."""
+        """Call ``change`` and append records of its effect in one transaction. The caller must hold the lock."""
         with self._transaction():
             change()
             if records:
@@ -284,14 +290,15 @@ class DuckLake:
         return self.connections.lock()
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge small files and expire old snapshots: see :func:`mlops_assets.stores.lake.maintenance.run_maintenance`."""
+        """Merge files, expire snapshots and delete unneeded files: see :func:`mlops_assets.stores.lake.maintenance.run_maintenance`."""
         from mlops_assets.stores.lake.maintenance import run_maintenance
 
         return run_maintenance(self.connections, pins, older_than=older_than)
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Return the newest snapshot and keep it readable until the context or this process ends."""
-        self.connections.cursor()  # opening it needs the lake's lock, which upkeep holds when it reads the leases
+        """Lease the newest snapshot: it stays readable until the context or this process ends."""
+        # Opening a connection takes the lake's lock. Upkeep takes that lock before the one of the leases; the other order could deadlock.
+        self.connections.cursor()
         return self.connections.leases.lease(self.snapshot)
 
     def data_files(self) -> list[DataFile]:
@@ -299,7 +306,7 @@ class DuckLake:
         return data_files.list_data_files(self._cursor)
 
     def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
-        """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
+        """Return the paths of the files with the rows of a time window (None: all rows); empty when a file cannot be read."""
         return data_files.list_partition_files(self._cursor, table, window, event_timestamp, snapshot)
 
     def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
@@ -311,7 +318,7 @@ class DuckLake:
         return examine_records(self.connections)
 
     def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> Erasure:
-        """Return the erasure of one entity: its rows in the tables for which ``include`` returns true."""
+        """Return an object that finds and erases the rows of one entity in the tables whose name ``include`` accepts."""
         from mlops_assets.stores.lake.erasure import Erasure
 
         return Erasure(self, entity, include)
@@ -344,10 +351,11 @@ class DuckLake:
         return TableState(schema, self.records(table), table_sql.TableValues(self._cursor, table), self.snapshot() + 1)
 
     def _append_records(self, records: Sequence[PartitionRecord]) -> None:
+        """Insert records with their checksums; create the table of records if needed, or add columns that an older lake lacks."""
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {RECORDS} {_RECORD_COLUMNS}")
         known = table_sql.column_types(self._cursor, RECORDS)
-        for column in ("hashed", "checksum"):  # older lakes do not have them
+        for column in ("hashed", "checksum"):
             if column not in known:
                 self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
         rows = pl.DataFrame([{**asdict(record), "checksum": record_checksum(record)} for record in records])

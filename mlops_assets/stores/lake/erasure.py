@@ -53,7 +53,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class EntityFile:
-    """A Parquet file that holds rows of an entity.
+    """A Parquet file that holds rows of an entity, including rows that a later snapshot deleted.
 
     Parameters
     ----------
@@ -70,7 +70,9 @@ class EntityFile:
 
 
 class Erasure:
-    """The rows of one entity in the tables of a lake.
+    """Finds and erases the rows of one entity in the tables of a lake.
+
+    An erasure calls :meth:`delete`, :meth:`rewrite`, :meth:`expire` and :meth:`vacuum`, in this order. The other methods only read.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ class Erasure:
         self._lake, self._entity, self._include = lake, dict(entity), include
 
     def rows(self, table: str) -> pl.DataFrame:
-        """Return the entity's rows of a table, in the newest snapshot."""
+        """Return the entity's rows of a table in the newest snapshot."""
         condition, values = self._condition(table)
         return to_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} WHERE {condition}", values))
 
@@ -97,16 +99,16 @@ class Erasure:
         return to_polars(self._cursor.execute(query, values))
 
     def tables(self) -> list[str]:
-        """Return the searched tables that have the entity's columns, and every quarantine."""
+        """Return the searched tables that have the entity's columns, and the searched quarantines, whose rows are JSON."""
         names = [table for table in list_tables(self._cursor) if self._include(table)]
         return [name for name in names if name.startswith(f"{QUARANTINE}/") or self._entity.keys() <= self._columns(sql_name(name))]
 
     def files(self) -> list[EntityFile]:
-        """Return the files that hold rows of the entity, in all snapshots."""
-        stores = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
+        """Return the files of the searched tables that hold rows of the entity, in all snapshots."""
+        paths = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
         known: dict[str, list[tuple[Path, int, int | None]]] = {}
         for table, name, first_snapshot, end_snapshot in self._cursor.execute(_FILES).fetchall():
-            path = stores.get(name.rpartition("/")[2])
+            path = paths.get(name.rpartition("/")[2])
             if path is not None and not table.startswith("_mlops/") and self._include(table):
                 known.setdefault(table, []).append((path, first_snapshot, end_snapshot))
         return [file for table, files in known.items() for file in self._entity_files(table, files)]
@@ -117,21 +119,21 @@ class Erasure:
         return [n for n in numbers[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
 
     def delete(self, tables: Sequence[str], records: Sequence[PartitionRecord]) -> dict[str, int]:
-        """Delete the entity's rows and write new records in one transaction; return table → number of deleted rows.
+        """Delete the entity's rows and append new records in one transaction; return table → number of deleted rows, without zeros.
 
         Parameters
         ----------
         tables
             The tables to delete from.
         records
-            The new records.
+            The new records of the partitions that lose rows.
         """
         counts: dict[str, int] = {}
         self._lake.run_transaction(lambda: counts.update((table, self._delete_rows(table)) for table in tables), records)
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:
-        """Rewrite the files of the newest snapshot that still contain deleted rows of the entity.
+        """Rewrite the files of the newest snapshot that still contain rows of the entity, which :meth:`delete` only marked as deleted.
 
         Raises
         ------
@@ -149,7 +151,9 @@ class Erasure:
             )
 
     def expire(self) -> list[int]:
-        """Expire every snapshot that contains a file with rows of the entity, even when pinned, and delete the files.
+        """Expire every older snapshot that contains a file with rows of the entity, even when pinned; return the expired snapshots.
+
+        Every file that no remaining snapshot names is deleted from the disk.
 
         Raises
         ------
@@ -175,15 +179,16 @@ class Erasure:
     def vacuum(self) -> None:
         """Remove values of erased rows from the catalog.
 
-        Such values remain in its free pages, in its log, and in column bounds, because DuckLake never narrows bounds.
+        Such values remain in its free pages, in its write-ahead log, and in column bounds, because DuckLake never narrows bounds. This
+        thread's connection to the lake is closed.
 
         Raises
         ------
         LakeError
-            A reader keeps the catalog's log open.
+            A reader keeps the write-ahead log open, or the vacuum failed.
         """
         bounds, connections = [bound for table in self.tables() for bound in self._column_bounds(table)], self._lake.connections
-        connections.close()  # this process must not keep the log open
+        connections.close()  # this process must not keep the write-ahead log open
         request = json.dumps({"catalog": str(connections.catalog_path), "limits": bounds})
         command = [sys.executable, "-m", "mlops_assets.stores.lake.catalog_vacuum"]
         done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
@@ -192,7 +197,7 @@ class Erasure:
             raise LakeError(f"the lake's catalog cannot be vacuumed: {why}", hint="run the same command again: it continues from here")
 
     def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
-        """Yield minimum, maximum, table id and column id of each column of a table, from the statistics of the remaining files."""
+        """Yield minimum, maximum, table id and column id of each column of a type in ``_TYPES``, from the statistics of the remaining files."""
         schema, name = split_name(table)
         query = (
             f"SELECT c.table_id, c.column_id, c.column_type FROM {_METADATA}.ducklake_column c JOIN {_METADATA}.ducklake_table t USING (table_id) "
@@ -218,7 +223,7 @@ class Erasure:
         return {row[0] for row in self._cursor.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
 
     def _condition(self, table: str) -> tuple[str, list[Any]]:
-        """Return the SQL condition for the entity's rows; a quarantine holds rows as JSON."""
+        """Return the SQL condition that selects the entity's rows of a table, and the values that it binds."""
         if table.startswith(f"{QUARANTINE}/"):
             return " AND ".join('json_extract_string("row", ?) = ?' for _ in self._entity), [
                 part for column, value in self._entity.items() for part in (f'$."{column}"', value)
@@ -233,11 +238,13 @@ class Erasure:
     def _entity_files(self, table: str, files: Sequence[tuple[Path, int, int | None]]) -> Iterator[EntityFile]:
         """Yield the files of a table that hold rows of the entity."""
         try:
-            holding = self._paths_with_entity(table, [path for path, _, _ in files])
+            with_entity = self._paths_with_entity(table, [path for path, _, _ in files])
         except duckdb.Error:  # the files have incompatible columns: an older file lacks the key, or has it in another type
-            holding = {name for path, _, _ in files for name in self._check_file(table, path)}
+            with_entity = {name for path, _, _ in files for name in self._search_file(table, path)}
         yield from (
-            EntityFile(table, path, first_snapshot, end_snapshot) for path, first_snapshot, end_snapshot in files if str(path) in holding
+            EntityFile(table, path, first_snapshot, end_snapshot)
+            for path, first_snapshot, end_snapshot in files
+            if str(path) in with_entity
         )
 
     def _paths_with_entity(self, table: str, paths: Sequence[Path]) -> set[str]:
@@ -246,7 +253,8 @@ class Erasure:
         source = f"read_parquet([{names}], union_by_name => true, filename => '__file')"
         return {row[0] for row in self._cursor.execute(f"SELECT DISTINCT __file FROM {source} WHERE {condition}", values).fetchall()}
 
-    def _check_file(self, table: str, path: Path) -> set[str]:
+    def _search_file(self, table: str, path: Path) -> set[str]:
+        """Return the path of a file if it has the entity's columns and holds its rows, else an empty set."""
         columns = self._columns("read_parquet('{}')".format(str(path).replace("'", "''")))
         entity_columns = {"row"} if table.startswith(f"{QUARANTINE}/") else set(self._entity)
         return self._paths_with_entity(table, [path]) if entity_columns <= columns else set()

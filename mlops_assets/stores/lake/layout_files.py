@@ -1,4 +1,4 @@
-"""The state file of a layout, protected by a checksum."""
+"""The state file of an as-of layout, protected by a checksum, and the search for damaged layout files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _is_complete(facts: Mapping[str, Any]) -> bool:
 
 
 def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the damaged files of all layouts, each with its problem; the problem is empty for a file that belongs to no layout.
+    """Yield the damaged files of all layouts, each with its problem; also each file or folder that is no layout, with an empty problem.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def file_checksum(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
-    """Return a fast checksum of a file: the sum and the XOR of its 64-bit words. Any single flipped bit changes both."""
+    """Return a fast checksum of bytes: the sum and the XOR of their 64-bit words, in hex. Any single flipped bit changes both."""
     data = np.frombuffer(content, dtype=np.uint8)
     words = data[: len(data) // 8 * 8].view(np.uint64)
     rest = int.from_bytes(data[len(words) * 8 :].tobytes(), "little")

@@ -1,7 +1,8 @@
 """Store the as-of layouts of feature views on disk, and update them from partitions that have changed in the lake.
 
-A layout is derived from the lake, and is rebuilt when its files are missing or damaged. Its state records the content hashes of its
-source partitions, so that a layout is used only for a snapshot with the same content.
+:mod:`mlops_assets.compute.features.layout` defines layouts and their buckets; each bucket is one file. A layout is derived from the lake,
+and is rebuilt when its files are missing or damaged. Its state records the content hashes of its source partitions, so that a layout is
+used only for a snapshot with the same content.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 FORMAT = 1
-MAX_TRUST_SECONDS = 60.0  # for so long, verified files are not read in full again
+MAX_TRUST_SECONDS = 60.0  # verified files are not read in full again before
 
 
 @dataclass(frozen=True)
 class _BucketFile:
-    """One bucket on disk: the number of its rows, the size of its file in bytes, and the checksum of the file."""
+    """One bucket on disk: the name of its file, the number of its rows, and the size (bytes) and checksum of the file."""
 
     name: str
     rows: int
@@ -63,7 +64,7 @@ class _BucketFile:
 
 @dataclass(frozen=True)
 class _LayoutState:
-    """The state of a layout: its definition, its source snapshot and partitions, and its files."""
+    """The state of a layout: a hash of its definition, its snapshot, partition key → content hash of the view, and its files."""
 
     definition: str
     snapshot: int
@@ -77,7 +78,10 @@ class _LayoutState:
 
 @dataclass(frozen=True, eq=False)
 class _OpenLayout:
-    """The mapped and verified files of a layout, cached because notebooks and batch jobs load the same layout repeatedly."""
+    """The mapped and verified files of a layout, cached because notebooks and batch jobs load the same layout repeatedly.
+
+    ``stamps`` are the inode and modification time of each file, ``entities`` the position of each entity in each bucket.
+    """
 
     state: _LayoutState
     stamps: tuple[tuple[int, int] | None, ...]
@@ -88,7 +92,7 @@ class _OpenLayout:
 
 
 class Layouts:
-    """The layouts of one lake.
+    """The layouts of one lake, stored in a folder and cached in this object.
 
     Parameters
     ----------
@@ -104,7 +108,7 @@ class Layouts:
         self._open: dict[Path, _OpenLayout] = {}
 
     def load(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
-        """Return the layout of a view in a snapshot; for a renamed view, with the new names.
+        """Return the layout of a view in a snapshot, with the new names if the view is renamed; build or update the files when needed.
 
         Parameters
         ----------
@@ -118,7 +122,9 @@ class Layouts:
         Raises
         ------
         LakeError
-            The view has no rows in that snapshot.
+            The view's table does not exist in that snapshot, or cannot be read.
+        ArtifactError
+            The view's rows in the lake are damaged.
         DataError
             The view has two different rows of one entity and time.
         """
@@ -126,7 +132,7 @@ class Layouts:
         return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
-        """Remove layouts and return their number. A process that has opened a layout can still read it.
+        """Remove layouts from the disk and return their number. A process that has opened a layout can still read it.
 
         Parameters
         ----------
@@ -157,6 +163,7 @@ class _LayoutUpdate:
         self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def layout(self, snapshot: int) -> AsOfLayout:
+        """Return the layout in a snapshot: cached, read from files, or built; only a snapshot older than the files is built in memory."""
         if (cache := self._cache.get(self._folder)) is not None and cache.snapshot_checked == snapshot and self._is_unchanged(cache):
             return self._assemble(cache)  # a snapshot never changes
         hashes = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
@@ -178,9 +185,10 @@ class _LayoutUpdate:
                 written = {number: self._write_bucket(number, part) for number, part in changed.items()}
                 self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], hashes, snapshot)
         new_files = self._load_current(hashes, snapshot)
-        return self._build_in_memory(snapshot) if new_files is None else new_files  # a third process has updated it to a newer snapshot
+        return self._build_in_memory(snapshot) if new_files is None else new_files  # another process has published a newer snapshot
 
     def _load_current(self, hashes: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
+        """Return the stored layout; None when it is missing or damaged, or was built from other content than ``hashes``."""
         state, cache = self._read_state(), self._cache.get(self._folder)
         if state is None or state.partitions != hashes:
             return None
@@ -202,7 +210,7 @@ class _LayoutUpdate:
         )
 
     def _file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
-        """Return inode and modification time of each file; None for a missing one."""
+        """Return the inode and the modification time in nanoseconds of each file; None for a missing file."""
         return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
 
     def _open_verified(self, state: _LayoutState) -> _OpenLayout | None:
@@ -215,7 +223,7 @@ class _LayoutUpdate:
         return _OpenLayout(state, stamps, tables, entities, time.monotonic())
 
     def _open_bucket(self, number: int, file: _BucketFile) -> tuple[pa.Table, pl.DataFrame] | None:
-        """Return the rows of a bucket and the position of each entity in it; None when the file is missing or damaged."""
+        """Return the rows of a bucket, and the start and end of each entity's rows; None when the file is missing or damaged."""
         keys = list(self._view.entity.join_keys)
         table = self._map_file(file)
         return None if table is None else (table, find_entity_ranges(pl.DataFrame(table.select(keys)), keys, number))
@@ -229,7 +237,7 @@ class _LayoutUpdate:
         )
 
     def _map_file(self, file: _BucketFile) -> pa.Table | None:
-        """Map a file into memory; return None when it is missing or damaged."""
+        """Map a bucket's file into memory and verify its checksum; return None when the file is missing or damaged."""
         import pyarrow as pa
 
         try:
@@ -257,7 +265,7 @@ class _LayoutUpdate:
         return bind_rows(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed_buckets(self, before: _LayoutState, hashes: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
-        """Return bucket number → new rows, for each bucket that changes; None when all buckets must be rebuilt."""
+        """Return bucket number → all its rows, for each bucket that changes; None when all buckets must be rebuilt."""
         if self._view.partitions is None or any(key not in hashes for key in before.partitions):
             return None
         changed = [key for key, digest in hashes.items() if before.partitions.get(key) != digest]
@@ -271,13 +279,13 @@ class _LayoutUpdate:
         tables = [pl.DataFrame(table) for table in old]
         if not rewritten:
             return self._merge_buckets(tables, self._order_rows(new))
-        # Removing a row may expose rows that it hid; a row that is not in the layout hides nothing.
+        # A bucket with a row of a rewritten partition is rebuilt, because rows that this row dominated may become visible.
         inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in join_windows(rewritten))
         removed = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
         return self._rebuild_buckets(removed | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
 
     def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
-        """Return the rows of some partitions in a snapshot."""
+        """Return the verified rows of some partitions in a snapshot; no rows for no partitions."""
         spans = join_windows(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
         if not spans:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
@@ -287,14 +295,14 @@ class _LayoutUpdate:
         keys = list(self._view.entity.join_keys)
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
-    def _rebuild_buckets(self, stamps: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
-        """Rebuild some buckets from all rows of the view, because rows that changed rows had hidden may become visible."""
+    def _rebuild_buckets(self, numbers: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
+        """Rebuild some buckets from all rows of the view, because rows that a changed row dominated may become visible."""
         source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
         parts = split_buckets(source, self._view.entity.join_keys, count)
-        return {number: self._order_rows(parts[number]) for number in stamps}
+        return {number: self._order_rows(parts[number]) for number in numbers}
 
     def _merge_buckets(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
-        """Add rows to the buckets of their entities, without rows that the old rows hide; None when the columns differ."""
+        """Return the buckets that get new rows, with old and new rows merged and without dominated rows; None when the columns differ."""
         if any(table.schema != new.schema for table in old):
             return None
         parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))

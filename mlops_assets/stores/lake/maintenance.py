@@ -28,7 +28,7 @@ _RECORDS = f"SELECT count(*) FROM {RECORDS}"
 
 
 class Leases:
-    """Leases on snapshots. Each is a file that its process locks, so the kernel ends the lease when the process ends.
+    """Leases, which keep snapshots readable. A lease is a file that its process locks, so the kernel ends it when the process ends.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Leases:
 
     @contextlib.contextmanager
     def lease(self, snapshot: Callable[[], int]) -> Iterator[int]:
-        """Lease the snapshot that ``snapshot`` returns.
+        """Lease the snapshot that ``snapshot`` returns, and yield its number.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Leases:
             yield leased
 
     def list_active(self) -> dict[int, tuple[int, ...]]:
-        """Return snapshot → process ids of its leases, and remove leases of dead processes; call this within :meth:`block`."""
+        """Return snapshot → ids of the processes that lease it, and remove leases of dead processes; call this within :meth:`block`."""
         by_snapshot: dict[int, tuple[int, ...]] = {}
         for path in self._folder.iterdir():
             snapshot, _, rest = path.name.partition("-")
@@ -81,7 +81,9 @@ class Leases:
 
 
 def run_maintenance(connections: LakeConnections, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-    """Merge small files and expire old snapshots, except the newest and those that are pinned or leased.
+    """Merge small files, expire old snapshots and delete old files that no snapshot needs, under the lock of the lake's writers.
+
+    The newest snapshot never expires, nor does one that is pinned or leased.
 
     Parameters
     ----------
@@ -92,20 +94,20 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
     older_than
         The minimum age of snapshots and files to remove. It must exceed the duration of the longest transaction.
     """
-    cursor, before = connections.cursor(), datetime.now(UTC) - older_than
+    cursor, cutoff = connections.cursor(), datetime.now(UTC) - older_than
     with connections.lock():
-        at_first = measure_disk(connections.data_path)
+        disk_before = measure_disk(connections.data_path)
         merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
         with connections.leases.block():
             leased = connections.leases.list_active()
             query = "SELECT snapshot_id, snapshot_time < ? FROM ducklake_snapshots('lake') ORDER BY 1"
-            snapshots = cursor.execute(query, [before]).fetchall()
+            snapshots = cursor.execute(query, [cutoff]).fetchall()
             expired = sorted({number for number, old in snapshots if old} - {*pins, *leased, snapshots[-1][0]})
             if expired:
                 cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expired})").fetchall()
-        cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
-        orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
-        files, size = zip(at_first, measure_disk(connections.data_path), strict=True)
+        cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [cutoff]).fetchall()
+        orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [cutoff]).fetchall()
+        files, size = zip(disk_before, measure_disk(connections.data_path), strict=True)
     return MaintenanceReport(
         len(merged), len(expired), len(cleaned) + len(orphans), len(snapshots) - len(expired), files, size, leased, _count_records(cursor)
     )

@@ -1,4 +1,7 @@
-"""The lake: versioned tables, written in transactions, read as of any snapshot."""
+"""The interface of the lake, and the values that its methods take and return.
+
+The lake holds versioned tables: they are written in transactions, and read as of any snapshot that upkeep has not expired.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ DAMAGED_PREFIX = "damaged:"
 
 @dataclass(frozen=True)
 class Partition:
-    """One partition of a table.
+    """A partition to write or to verify.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class Partition:
     window
         The span of event time; None for the whole of an unpartitioned table.
     inputs
-        The fingerprint of the inputs; ``""`` when the inputs come from outside of the platform.
+        The fingerprint of the inputs from which the rows were computed; ``""`` when the platform does not record the inputs.
     """
 
     key: str
@@ -45,7 +48,27 @@ class Partition:
 
 @dataclass(frozen=True)
 class PartitionRecord:
-    """The record of one written partition, committed together with its rows."""
+    """The record of one written partition, committed together with its rows.
+
+    Parameters
+    ----------
+    table, partition
+        The table, named ``<kind>/<name>``, and the partition key.
+    content_hash
+        The hash of the rows; prefixed with ``DAMAGED_PREFIX`` when a check found damage.
+    inputs
+        As in :class:`Partition`.
+    rows
+        The number of rows.
+    run_id
+        The run that wrote the record.
+    snapshot
+        The snapshot that first contains the record.
+    recorded_at
+        The time of the write.
+    hashed
+        The :attr:`coverage` as JSON; ``""`` in records of older lakes.
+    """
 
     table: str
     partition: str
@@ -55,34 +78,34 @@ class PartitionRecord:
     run_id: str
     snapshot: int
     recorded_at: datetime
-    hashed: str = ""  # the coverage as JSON; "" where it was not recorded
+    hashed: str = ""
 
     @property
     def coverage(self) -> Mapping[str, Any]:
-        """The key, columns and types that the hash covers, the time column and the window; empty for old records without them."""
+        """The ``key``, ``columns`` and ``types`` that the hash covers, the ``time`` column and the ``window``; empty in records of older lakes."""
         recorded: dict[str, Any] = json.loads(self.hashed) if self.hashed else {}
         return recorded
 
     @property
     def event_timestamp(self) -> str | None:
-        """The column with the time that assigns a row to a partition."""
+        """The column with the time that assigns a row to a partition; None when it was not recorded."""
         return self.coverage.get("time")
 
     @property
     def window(self) -> TimeWindow | None:
-        """The partition's span of event time; None for an unpartitioned table, or when the span was not recorded."""
+        """The partition's span of event time; None for an unpartitioned table, and when it was not recorded."""
         ends = self.coverage.get("window")
         return TimeWindow(*map(datetime.fromisoformat, ends)) if ends else None
 
     @property
     def damaged(self) -> bool:
-        """Whether a check found that the stored rows differ from the written rows."""
+        """Whether a check found that the stored rows cannot be read or differ from the written rows."""
         return self.content_hash.startswith(DAMAGED_PREFIX)
 
 
 @dataclass(frozen=True)
 class TableWrite:
-    """The write of one table: the partitions to replace and their rows. The fields are parameters of :meth:`LakeWriter.write`."""
+    """The write of one table. :meth:`mlops_assets.stores.lake.ducklake.DuckLake.write` documents the fields, which are its parameters."""
 
     table: str
     frame: pl.DataFrame
@@ -94,18 +117,18 @@ class TableWrite:
 
 @dataclass(frozen=True)
 class Commit:
-    """The outcome of one write.
+    """The outcome of one write for its main table; the companions are left out.
 
     Parameters
     ----------
     snapshot
-        The snapshot that contains the write.
+        The snapshot that contains the new records; the newest snapshot when no record is new.
     records
-        One record for each partition, in the given order.
+        The current record of each given partition, in the given order.
     changed
-        The partitions whose content differs from their content before the write.
+        The keys of the partitions that are new or have other content than before.
     columns
-        Messages, one for each column of the table that changed.
+        One message for each column that was added, dropped or cast to another type, or that the new rows lack.
     """
 
     snapshot: int
@@ -121,15 +144,15 @@ class MaintenanceReport:
     Parameters
     ----------
     merged_files
-        Tables whose small files were merged.
+        The number of tables whose small files were merged, counting the lake's own table of records.
     expired_snapshots, snapshots
         How many snapshots expired, and how many remain.
     deleted_files
         How many files were deleted from the disk.
     files, size
-        The number of Parquet files on the disk and their bytes, each as a pair: before and after.
+        The number of Parquet files on the disk, and their total size in bytes: each as a pair of before and after.
     leased
-        Snapshots that running steps read, with their process ids.
+        Snapshot → ids of the processes that read it.
     records
         The number of rows in the lake's table of partition records.
     """
@@ -154,7 +177,7 @@ class DataFile:
 
 
 class LakeReader(Protocol):
-    """Reads tables named ``<kind>/<name>``. One snapshot fixes the state of all tables."""
+    """Reads tables named ``<kind>/<name>``. A snapshot fixes the state of all tables; by default the newest is read."""
 
     def snapshot(self) -> int:
         """Return the number of the newest snapshot."""
@@ -169,29 +192,29 @@ class LakeReader(Protocol):
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return the rows of a table; of one time window, and as of one snapshot, when these are given."""
+        """Return the rows of a table, restricted to a time window if one is given."""
         ...
 
     def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
-        """Return the last record of each partition of a table; empty when the table was never written."""
+        """Return partition key → last record of the partition; empty when the table has no records."""
         ...
 
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
-        """Return the columns of a table with their types; empty when the table or the snapshot does not exist."""
+        """Return column → type of a table; empty when the table or the snapshot does not exist."""
         ...
 
     def tables(self) -> list[str]:
-        """Return the names of all written tables, including tables without rows."""
+        """Return the sorted names of all tables that have records, including tables without rows."""
         ...
 
     def find_keys(
         self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
     ) -> pl.DataFrame:
-        """Return those of the given keys that also occur outside of some time windows, each with the time of its latest such row."""
+        """Return at most 1,000 of the given keys that also occur outside of some time windows, each with the time of its latest row there."""
         ...
 
     def query_columns(self, query: str) -> tuple[str, ...]:
-        """Return the column names of a dbt model's query; empty when only dbt's own connection can run it."""
+        """Return the column names of a dbt model's query; empty when the lake's connection cannot run the query."""
         ...
 
 
@@ -210,13 +233,13 @@ class LakeWriter(Protocol):
         unhashed_columns: Collection[str] = (),
         companions: Sequence[TableWrite] = (),
     ) -> Commit:
-        """Replace the given partitions of this table and of its companions in one transaction; unchanged partitions are skipped."""
+        """Replace the given partitions of a table and of its companions in one transaction; skip unchanged partitions."""
         ...
 
     def record(
         self, table: str, partitions: Sequence[Partition], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
-        """Record the partitions of a table that another program, such as dbt, has written."""
+        """Record the current rows of partitions that another program, such as dbt, has written."""
         ...
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
@@ -240,11 +263,11 @@ class LakeUpkeep(Protocol):
         ...
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Return the newest snapshot and keep it readable until the context ends."""
+        """Lease the newest snapshot: it stays readable until the context ends."""
         ...
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge small files and expire old snapshots, except pinned ones."""
+        """Merge small files, expire old snapshots that are neither pinned nor leased, and delete unneeded files."""
         ...
 
     def data_files(self) -> list[DataFile]:
@@ -252,7 +275,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
-        """Return the files with the rows of a time window, all rows when None; empty when a file cannot be read."""
+        """Return the paths of the files with the rows of a time window (None: all rows); empty when a file cannot be read."""
         ...
 
     def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
@@ -260,7 +283,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
-        """Return the last record of each partition, of any table, whose last write was by one of these runs."""
+        """Return the current records, of any table, that one of these runs wrote."""
         ...
 
     def examine_records(self) -> RecordsReport:
@@ -268,7 +291,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = ...) -> Erasure:
-        """Return the erasure of one entity: its rows in the tables for which ``include`` returns true."""
+        """Return an object that finds and erases the rows of one entity in the tables whose name ``include`` accepts."""
         ...
 
 

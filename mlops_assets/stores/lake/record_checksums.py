@@ -21,16 +21,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class AlteredRecord:
-    """A record that has changed since it was written.
+    """A record that differs from its checksum, or that has lost its checksum.
 
     Parameters
     ----------
     record
         The current content of the record.
     file
-        The file that holds it.
+        The Parquet file that holds the record.
     is_latest
-        Whether it is the current record of its partition.
+        Whether the record is the current one of its partition.
     """
 
     record: PartitionRecord
@@ -45,7 +45,7 @@ class RecordsReport:
     Parameters
     ----------
     altered
-        The changed records.
+        The changed records, ordered by snapshot.
     intact, without_checksum
         The number of intact records, and of records that are too old to have a checksum.
     """
@@ -90,7 +90,7 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
     first = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)
     altered, unchecked = [], 0
     for record, checksum, row in zip(records, checksums, rows, strict=True):
-        if not checksum and (first is None or record.snapshot < first):  # later ones had one
+        if not checksum and (first is None or record.snapshot < first):  # every later record was written with a checksum
             unchecked += 1
         elif checksum != record_checksum(record):
             altered.append(AlteredRecord(record, row[-1], latest[record.table, record.partition] is record))
@@ -98,5 +98,5 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
 
 
 def _stored_checksum(row: tuple[object, ...]) -> str:
-    """Return the checksum in a row of the records; ``""`` for records of an older lake."""
+    """Return the checksum in a row of the records; ``""`` when the row has none."""
     return str(row[CHECKSUM_INDEX] or "") if len(row) > CHECKSUM_INDEX else ""

@@ -1,4 +1,4 @@
-"""Convert rows and names between polars and the lake."""
+"""Convert rows and names between polars and the lake's SQL, and cut rows into partitions."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
-    """Return the record in a row. In an older lake, the last columns are missing or null."""
+    """Return the record in a row of the records. Text columns that an older lake lacks or holds as null become ``""``."""
     return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_INDEX]))
 
 
 def split_name(table: str) -> tuple[str, str]:
-    """Return kind and name of ``<kind>/<name>``; raise LakeError for any other text."""
-    partitions = table.split("/")
-    if len(partitions) != 2 or not all(_NAME.fullmatch(partition) for partition in partitions):
+    """Return the kind and the name in ``<kind>/<name>``; raise LakeError for any other text."""
+    parts = table.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
         raise LakeError(
             f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores"
         )
-    return partitions[0], partitions[1]
+    return parts[0], parts[1]
 
 
 def quote_name(name: str) -> str:
-    """Return a quoted SQL identifier."""
+    """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -52,13 +52,13 @@ def quote_value(value: str | datetime) -> str:
 
 
 def sql_name(table: str) -> str:
-    """Return the name of a table in SQL."""
+    """Return the quoted SQL name of a table ``<kind>/<name>``."""
     schema, name = split_name(table)
     return f'lake."{schema}"."{name}"'
 
 
 def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Return a result of DuckDB as a polars frame with times in UTC."""
+    """Return a result of DuckDB as a polars frame; times with a zone are in UTC."""
     frame = pl.DataFrame(result.to_arrow_table())
     times = [
         pl.col(name).cast(pl.Datetime("us", "UTC"))
@@ -69,13 +69,13 @@ def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def to_storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """Cast rows to types that the lake stores without change; raise DataError with the table's name when there is no such type."""
+    """Cast rows to types that the lake stores without change; raise DataError with the table's name when it cannot store a column."""
     with _name_table(table):
         return normalize(frame)
 
 
 def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:
-    """Raise DataError with the table's name when it cannot store the columns of a frame."""
+    """Raise DataError with the table's name when the lake cannot store a column's name or type; values are not checked."""
     with _name_table(table):
         cast_to_stored(frame.clear())
 
@@ -89,11 +89,27 @@ def _name_table(table: str) -> Iterator[None]:
 
 
 def slice_partitions(
-    frame: pl.DataFrame, partitions: Sequence[Partition], event_timestamp: str | None, table: str, *, others: bool = False
+    frame: pl.DataFrame, partitions: Sequence[Partition], event_timestamp: str | None, table: str, *, skip_outside: bool = False
 ) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
-    """Return the rows ordered by partition, and where each partition begins and ends.
+    """Return the rows ordered by time, and the index of the first row and of the row after the last, for each partition.
 
-    ``others``: whether to skip rows outside of every partition; if false, such rows raise DataError.
+    Parameters
+    ----------
+    frame
+        The rows.
+    partitions
+        The partitions, with disjoint windows; or one partition without a window, which takes all rows in their order.
+    event_timestamp
+        The column with the time that assigns a row to a partition.
+    table
+        The name of the table, for messages.
+    skip_outside
+        Whether to drop rows outside of every partition.
+
+    Raises
+    ------
+    DataError
+        The rows have no such time column, or a row lies outside of every partition and ``skip_outside`` is false.
     """
     if len(partitions) == 1 and partitions[0].window is None:
         return frame, [(0, frame.height)]
@@ -109,10 +125,10 @@ def slice_partitions(
     edges = pl.Series([edge for window in windows for edge in (window.start, window.end)], dtype=times.dtype)
     positions = times.search_sorted(edges).to_list()
     bounds = list(zip(positions[::2], positions[1::2], strict=True))
-    if others:
-        cut = [frame[start:end] for start, end in bounds]
-        ends = list(itertools.accumulate((partition.height for partition in cut), initial=0))
-        return pl.concat(cut), list(itertools.pairwise(ends))
+    if skip_outside:
+        slices = [frame[start:end] for start, end in bounds]
+        ends = list(itertools.accumulate((rows.height for rows in slices), initial=0))
+        return pl.concat(slices), list(itertools.pairwise(ends))
     if sum(end - start for start, end in bounds) != frame.height:
         raise DataError(
             f"'{table}': rows lie outside of the partitions {partitions[0].key} to {partitions[-1].key}",

@@ -1,4 +1,4 @@
-"""SQL statements on the tables of a lake, run on a cursor and within a transaction of the caller."""
+"""SQL statements on the tables of a lake. The caller passes the cursor, and begins and ends the transaction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TableValues:
         self._cursor, self._table = cursor, table
 
     def is_empty(self, column: str) -> bool:
-        """Return whether a column has no value at all."""
+        """Return whether a column holds no value but null; False when it cannot be read."""
         return self._query(f"count({quote_name(column)})", unreadable=1) == 0
 
     def max_abs(self, column: str) -> float:
@@ -47,12 +47,12 @@ class TableValues:
 
 
 def list_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the tables of the newest snapshot, with or without a record."""
+    """Return the sorted names of the tables in the newest snapshot, with or without records."""
     return [name for (name,) in cursor.execute(_TABLES).fetchall()]
 
 
 def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
-    """Return the error for a table that does not exist; the hint lists the existing tables."""
+    """Return the error for a table that does not exist; the hint lists the tables of the newest snapshot."""
     tables, when = list_tables(cursor), "" if snapshot is None else f" in snapshot {snapshot}"
     return LakeError(
         f"the lake has no table '{table}'{when}",
@@ -69,9 +69,9 @@ def find_keys(  # noqa: PLR0913  (where it looks)
     event_timestamp: str,
     snapshot: int,
 ) -> pl.DataFrame:
-    """Return the keys that also occur outside of some time windows, each with the time of its latest such row.
+    """Return the keys that also occur outside of some time windows, each with the time of its latest row there as ``__elsewhere``.
 
-    Only the key columns and the time column are read.
+    The result is sorted and ends after ``MAX_KEYS`` keys. Only the key columns and the time column are read.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def find_keys(  # noqa: PLR0913  (where it looks)
     keys
         The key columns of rows that are about to be written.
     outside
-        The windows that those rows will replace.
+        The windows in which the write replaces all rows.
     event_timestamp
-        The column that partitions the table.
+        The column with the time that assigns a row to a partition.
     """
     columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
     inside = " OR ".join(f"({time} >= ? AND {time} < ?)" for _ in outside)
@@ -103,7 +103,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
 
 
 def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None = None) -> pl.Schema | None:
-    """Return a table's columns with their types; None when there is no such table.
+    """Return column → type of a table; None when there is no such table.
 
     The function runs a query without rows, because DuckDB's list of tables would open every file of the lake.
     """
@@ -115,7 +115,7 @@ def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | 
 
 
 def column_types(cursor: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
-    """Return the columns of a table, a registered frame or a query, with their SQL types."""
+    """Return column → SQL type of a table, a registered frame or a query in parentheses."""
     return {row[0]: row[1] for row in cursor.execute(f"DESCRIBE {source}").fetchall()}
 
 
@@ -129,12 +129,12 @@ def insert_rows(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFra
 
 
 def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
-    """Delete the partitions of a plan, then call ``insert`` to add the new rows to the table.
+    """Replace the partitions of a plan: create or adapt the table, delete their old rows, and call ``insert`` with the new rows.
 
     Raises
     ------
     DataError
-        The table would return other names or types than the rows have.
+        The table would return other column names or types than the rows have.
     LakeError
         A damaged file also holds rows of partitions that are not replaced.
     """
@@ -151,7 +151,7 @@ def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, inser
 
 
 def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
-    """Delete the rows of the replaced partitions, and change the table's columns to those of the new rows."""
+    """Delete the rows of the replaced partitions and give the table the columns of the new rows; create the table if needed."""
     is_unpartitioned = any(part.window is None for part in plan.partitions)
     if plan.stored_schema is None:
         cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
@@ -172,7 +172,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
 
 
 def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
-    """Rebuild the table from the rows outside of damaged partitions: a DELETE would read the damaged files."""
+    """Rebuild the table from the rows outside of the replaced windows: a DELETE would read the damaged files."""
     outside_rows = _read_outside(cursor, target, windows, plan.event_timestamp)
     cursor.register("mlops_kept", outside_rows.to_arrow())
     cursor.execute(f"DROP TABLE {target}")
@@ -181,7 +181,10 @@ def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: 
 
 
 def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
-    """Add new columns, and change others to the type of the new rows, which holds the stored values too."""
+    """Add new columns, and change others to the type of the new rows, which also holds the stored values.
+
+    An empty column is dropped and added again, because it may change to any type.
+    """
     old = column_types(cursor, target)
     for column, dtype in column_types(cursor, "mlops_rows").items():
         name = quote_name(column)
@@ -197,7 +200,7 @@ def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: s
 def _read_outside(
     cursor: duckdb.DuckDBPyConnection, target: str, windows: Sequence[TimeWindow], event_timestamp: str | None
 ) -> pl.DataFrame:
-    """Return a table's rows outside of some windows, without opening files that lie within them.
+    """Return a table's rows outside of some disjoint windows, without opening files that lie within them.
 
     Raises
     ------

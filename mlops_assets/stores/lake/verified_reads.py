@@ -38,13 +38,15 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
     lake, table, window, event_timestamp, snapshot
         As in :meth:`mlops_assets.stores.lake.protocol.LakeReader.read`.
     partitions
-        The partitions within the window; those without a recorded hash are skipped.
+        The partitions within the window. Those without a record, or with a record of an older lake, are not compared.
 
     Raises
     ------
     ArtifactError
-        A partition holds other rows than were written, or cannot be read. It is recorded as damaged, so that the next
-        materialisation rebuilds it.
+        A partition holds other rows than were written, or cannot be read. Unless a later write has replaced its content, it is recorded
+        as damaged, so that the next materialisation rebuilds it.
+    LakeError
+        The table cannot be read, and no damaged partition explains it.
     """
     records = lake.records(table, snapshot=snapshot)
     known = [partition for partition in partitions if partition.key in records and records[partition.key].hashed]
@@ -61,7 +63,7 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
 
 
 def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
-    """Read columns of a feature view and verify them as :func:`read_verified` does; all rows, or those of whole partitions."""
+    """Return columns of a feature view, verified by :func:`read_verified`: all rows, or those of a window that spans whole partitions."""
     known = [""] if view.partitions is None else view.partitions.get_partition_keys()
     recorded = lake.records(view.key, snapshot=snapshot)
     partitions = [Partition(key, window_of(view.partitions, key)) for key in known if key in recorded]
@@ -97,7 +99,7 @@ def _hash_partitions(
 ) -> list[str]:
     if missing := [c for c in coverage["columns"] if c not in frame.columns]:
         return [f"without {missing[0]}"] * len(partitions)
-    rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, others=True)
+    rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, skip_outside=True)
     return hash_slices(rows, bounds, coverage["key"], types=coverage.get("types"))
 
 
@@ -109,12 +111,15 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
     event_timestamp: str | None,
     snapshot: int,
 ) -> ArtifactError:
-    """Record partitions as damaged, and return the error that names them and their files."""
+    """Return the error that names the first partition and its files, and record the partitions as damaged.
+
+    A partition is not recorded when a later write has replaced its content.
+    """
     first = partitions[0]
     label = f" partition '{first.key}'" if first.key else ""
     rest = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
-    newest = lake.records(table)  # an older snapshot does not show what has replaced the rows since
+    newest = lake.records(table)
     same = [records[partition.key] for partition in partitions if newest[partition.key].content_hash == records[partition.key].content_hash]
     if same:
         lake.mark_damaged(same)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewVersion:
-    """One version of a feature view.
+    """One period in which a version of a feature view was current.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class ViewVersion:
     definition
         The declaration as a JSON-like mapping.
     last_snapshot
-        The last snapshot of this version; None for the current one.
+        The last snapshot of the period; None for the current version.
     recorded_at
-        The time of its first materialisation.
+        The time at which the period began.
     """
 
     view: str
@@ -48,7 +48,7 @@ class ViewVersions:
         self._database = database
 
     def declare(self, view: FeatureView, version: str, snapshot: int) -> None:
-        """Record the beginning of a version; do nothing when the version is already current.
+        """Record that a version becomes current; do nothing when it already is.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class ViewVersions:
                 connection.execute(schema.view_versions.insert().values(**fresh))
 
     def list_versions(self, name: str) -> list[ViewVersion]:
-        """Return the readable versions of a view, newest first."""
+        """Return the versions of a view that were not removed, newest first; one that was current twice is listed twice."""
         with self._database.read_transaction() as connection:
             rows = (
                 connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))
@@ -93,7 +93,7 @@ class ViewVersions:
         return versions[::-1]
 
     def resolve(self, view: FeatureView) -> tuple[FeatureView, int | None]:
-        """Return a pinned view as its version was declared, and the snapshot to read; None for the current version.
+        """Return a pinned view as its version was declared, and the snapshot to read: None (the newest) for the current version.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class ViewVersions:
         return _restore_view(view, match.definition), match.last_snapshot
 
     def remove(self, name: str, version: str) -> int:
-        """Remove an earlier version, so that its snapshots may expire; return how often the version had been declared.
+        """Mark an earlier version as removed, so that its snapshots may expire; return in how many periods the version was current.
 
         Raises
         ------
@@ -134,11 +134,11 @@ class ViewVersions:
         return int(removed)
 
     def pinned_snapshots(self) -> set[int]:
-        """Return the snapshots that must stay readable for earlier versions."""
+        """Return the last snapshots of the earlier versions, which must stay readable."""
         return {version.last_snapshot for version in self.list_earlier() if version.last_snapshot is not None}
 
     def list_earlier(self) -> list[ViewVersion]:
-        """Return the earlier versions of every view that are still readable."""
+        """Return the earlier versions of every view that were not removed."""
         with self._database.read_transaction() as connection:
             names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
         return [version for name in names for version in self.list_versions(name) if version.last_snapshot is not None]
@@ -156,7 +156,7 @@ def _describe_view(view: FeatureView) -> dict[str, Any]:
 
 
 def _restore_view(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
-    """Return a view with the keys, time columns, ttl and features of an earlier definition, as needed to read that version."""
+    """Return a view with the keys, time columns, ttl and features of an earlier definition, and with the renaming and pin of ``view``."""
     kinds = {kind.__name__: kind for kind in PLAIN}
     earlier = FeatureView(
         name=view.name,
@@ -173,5 +173,5 @@ def _restore_view(view: FeatureView, definition: Mapping[str, Any]) -> FeatureVi
 
 @cache
 def open_view_versions(url: str) -> ViewVersions:
-    """Open the versions at a SQLAlchemy URL."""
+    """Return the view versions in the database at a SQLAlchemy URL; all callers in a process share one object."""
     return ViewVersions(sql.open_database(url))

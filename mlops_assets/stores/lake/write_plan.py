@@ -1,4 +1,4 @@
-"""Plan a write: the partitions that differ from their records, and the column types to store."""
+"""Plan a write: which partitions differ from their current records, and which column types the table will have."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WritePlan:
-    """The partitions of one table that are about to be replaced.
+    """The plan for one table of a write: which rows to replace and which records to add.
 
     Parameters
     ----------
     table, event_timestamp
         As in :class:`mlops_assets.stores.lake.protocol.TableWrite`.
     partitions, rows
-        The partitions to rewrite and their rows; no rows when only records are new.
-    new_records, old_records
-        The records to be written, and the current record of each partition.
+        The partitions to rewrite, and their rows; the rows are None when there is no partition to rewrite.
+    new_records
+        The records to add: of the rewritten partitions, and of partitions where only the inputs changed.
+    old_records
+        Partition key → current record, for every partition of the table.
     stored_schema
         The table's columns; None when the table does not exist.
     changes
-        Messages, one for each column that changes.
+        One message for each column that changes.
     replaces_table
         Whether the write replaces every recorded partition, with column types that the existing table cannot take.
     """
@@ -53,12 +55,12 @@ class WritePlan:
 
     @property
     def damaged(self) -> bool:
-        """Whether any replaced partition is recorded as damaged, so that its files may be unreadable."""
+        """Whether any replaced partition is recorded as damaged. Its files may be unreadable."""
         return any(self.old_records[partition.key].damaged for partition in self.partitions if partition.key in self.old_records)
 
     @property
     def frame(self) -> pl.DataFrame:
-        """The rows to write; read this property only when the plan has rows."""
+        """The rows to write, for callers that know that ``rows`` is not None."""
         assert self.rows is not None  # noqa: S101  (the caller has checked)
         return self.rows
 
@@ -72,9 +74,9 @@ class TableState:
     schema
         The columns; None when the table does not exist.
     records
-        The current record of each partition.
+        Partition key → current record.
     values
-        Facts about the values of its columns.
+        Facts about the stored values of a column.
     next_snapshot
         The number of the next snapshot, which is certain while the caller holds the lock.
     """
@@ -123,14 +125,14 @@ def plan_write(write: TableWrite, stored: TableState, run_id: str) -> WritePlan:
 def build_records(
     write: TableWrite, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState, run_id: str
 ) -> list[PartitionRecord]:
-    """Return new records for partitions whose content or inputs differ from their current record.
+    """Return new records for the partitions that have no record, or whose content or inputs differ from their current record.
 
     Parameters
     ----------
     write
         The table, its partitions, its key and its unhashed columns.
     frame, bounds
-        The rows, ordered by partition, and where each partition begins and ends.
+        The result of :func:`mlops_assets.stores.lake.rows.slice_partitions`.
     stored
         The state of the table before the write.
     run_id
@@ -161,12 +163,12 @@ def build_records(
 
 
 def _describe_coverage(coverage: Mapping[str, Any], partition: Partition) -> str:
-    """Return as JSON the columns and types that the hash of a partition covers, and the partition's window."""
+    """Return the coverage of a partition's hash, completed by the partition's window, as JSON."""
     return json.dumps({**coverage, "window": partition.window and [partition.window.start.isoformat(), partition.window.end.isoformat()]})
 
 
 def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRecord]) -> bool:
-    """Return whether a partition is new, or its content hash differs from the hash in its earlier record."""
+    """Return whether a record's partition is new, or its content hash differs from the one in its earlier record."""
     old = earlier.get(record.partition)
     return old is None or old.content_hash != record.content_hash
 

@@ -2,7 +2,7 @@
 
 Functions compute, values declare: a decorator on a function for what you compute, a frozen value for what you declare,
 and :func:`build_definitions` compiles both to a plain ``dagster.Definitions``. Importing this package imports neither
-Dagster nor a data-frame library; only :func:`build_definitions` does.
+Dagster nor a data-frame library: the names that need one of them are imported at their first use.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ __all__ = [
     "types",
 ]
 
-# Loaded on first use: compiling needs Dagster, retrieval a frame library and logging a database, declaring none of them.
+# Imported at first use: compiling needs Dagster, retrieval a data-frame library, and logging a database. Declaring needs none of these.
 _LAZY = {
     "build_definitions": "mlops_assets.orchestrate.compiler.build",
     "llm": "mlops_assets.llm",
@@ -103,13 +103,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from a heavy module at its first use."""
+    """Import a public name from its heavy module at first use, and keep it as an attribute of the package."""
     if name not in _LAZY:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     module = importlib.import_module(_LAZY[name])
-    found = globals()[name] = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
-    return found
+    value = globals()[name] = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -38,7 +38,7 @@ def _load_pyfunc(path: str) -> Any:  # noqa: ANN401  (an MLflow model)
 
 
 def main(arguments: list[str]) -> None:
-    """Run a supervisor or a worker of a service.
+    """Run the supervisor of a service in a detached process, or run one of its workers in this process; exit for any other role.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         supervisor.detach()
         supervisor.main(*rest)
     elif role == WORKER:
-        gc.disable()  # while it imports; the worker enables it again
+        gc.disable()  # no collection slows the imports; the worker enables it again
         from mlops_assets.serving.http import worker
 
         worker.main(rest)

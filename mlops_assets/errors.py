@@ -8,7 +8,7 @@
     ├── LakeError            the lake cannot perform an operation
     ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
     ├── RegistryError        the registry has no such entry, or the entry is in the wrong state
-    │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
+    │   └── GateError        registration or promotion refused: a gate result is missing, failed, or about another candidate
     ├── ServiceError         a service cannot start, or does not reach the requested state
     ├── ProviderError        an endpoint of a language model fails, or sends a reply that cannot be used
     └── PlatformError        this machine or installation lacks something
@@ -106,8 +106,6 @@ class DataError(MlopsError):
 
     Examples
     --------
-    >>> import tempfile
-    >>> from datetime import datetime
     >>> import mlops_assets as ml
     >>> ml.training_frame(None, [])
     Traceback (most recent call last):
@@ -152,7 +150,7 @@ class RegistryError(MlopsError):
 
 
 class GateError(RegistryError):
-    """Registration or promotion refused: evidence is missing, failed, or another candidate's.
+    """Registration or promotion refused: a gate result is missing, failed, or about another candidate; or an approval is missing.
 
     See Also
     --------
@@ -177,15 +175,15 @@ class ProviderError(MlopsError):
     Parameters
     ----------
     message
-        The problem, with endpoint, model, status and attempt.
+        The problem; for a failed request with endpoint, model, status and attempt.
     hint
         The next step for the user, in one sentence.
     kind
         ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"`` or ``"busy"``.
     endpoint, model
-        The endpoint and the model that was asked.
+        The model that was asked last, and its endpoint.
     status
-        The HTTP status; None when there was none.
+        The HTTP status of the last reply; None without a reply.
     attempts
         Number of requests of this call, over all models.
 
@@ -236,11 +234,11 @@ class MissingExtraError(PlatformError):
 
     @classmethod
     def from_extra(cls, package: str, extra: str) -> MissingExtraError:
-        """Return the error for a missing package, with the command that installs its extra."""
+        """Return the error for a missing package, with the command that installs the extra of ``mlops_assets`` that needs it."""
         return cls(f"{package} is not installed", hint=f"pip install 'mlops_assets[{extra}]'")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'? `` for the known name most like ``name``, or an empty string."""
+    """Return ``did you mean 'x'? `` for the known name most like ``name``; an empty string when none is similar."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean '{match[0]}'? " if match else ""

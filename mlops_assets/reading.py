@@ -1,6 +1,6 @@
 r"""Read files in dataset functions, without silent changes of values.
 
-Every mistake is a :class:`mlops_assets.DataError` that names file, column, first bad row and rule.
+Invalid data raises :class:`mlops_assets.DataError`. It names the file and the rule, and where they apply the column and the first bad row.
 
 Examples
 --------
@@ -29,21 +29,23 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ZONED = r"(Z|[+-]\d\d:?\d\d)$"
-_NO_HINT = "correct the file, or declare the type that the column really has"
+_TYPE_HINT = "correct the file, or declare the type that the column really has"
 
 
 def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFrame:
     """Read a CSV file with a header, and parse every value by the declared type of its column.
 
-    Nothing is guessed from the first rows: a value of another type is refused wherever it stands, identifiers that are declared as text
-    keep their zeros, and whole numbers never pass through floats. An empty field is null.
+    Nothing is guessed from the first rows: a value of another type is refused in any row, identifiers that are declared as text
+    keep their leading zeros, and whole numbers are never read as floats. An empty field is null; ``""`` is an empty text.
+    A boolean is ``true``, ``false``, ``1`` or ``0``, in any case.
 
     Parameters
     ----------
     file
         The file, in UTF-8.
     columns
-        A pandera ``DataFrameModel``, or column → polars or Python type. Other columns of the file are ignored.
+        A pandera ``DataFrameModel``, or column → polars or Python type. Other columns of the file are ignored. A pandera column without a
+        type is text.
 
     Returns
     -------
@@ -53,8 +55,8 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     Raises
     ------
     DataError
-        The file is not UTF-8, a column is missing or duplicated, or a line has another number of fields. A value has another type, a whole
-        number begins with a zero, or a time has no time zone where UTC is declared.
+        The file is not UTF-8, a column is missing or duplicated, or a row has another number of fields than the header. A value has another
+        type, a whole number begins with a zero, or a time has a time zone where none is declared, or none where one is declared.
     """
     import polars as pl
 
@@ -71,7 +73,7 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
 
 
 def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataFrame:
-    """Read a Parquet file and verify that its bytes are those that were written.
+    """Read a Parquet file and verify by checksums that its bytes are those that were written.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
         The file.
     sha256
         The expected sha256 of the file. When None, it is read from ``<file>.sha256`` next to the file, in the format of ``sha256sum``.
-        Without such a file, every page must have a checksum (``write_page_checksum=True`` in pyarrow), and these checksums are verified.
+        Without such a file, the pages must have checksums (``write_page_checksum=True`` in pyarrow). Page checksums are always verified.
 
     Raises
     ------
@@ -101,13 +103,13 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
                 hint="fetch the file again; if it was replaced on purpose, give its new sha256",
             )
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as opened:
-            if expected is None and (bare := _find_column_without_checksum(path, opened.metadata)):
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            if expected is None and (column := _find_column_without_checksum(path, parquet.metadata)):
                 raise DataError(
-                    f"'{path}': column '{bare}' carries no page checksums, and there is no '{sha256_file.name}'",
+                    f"'{path}': column '{column}' carries no page checksums, and there is no '{sha256_file.name}'",
                     hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {sha256_file.name}` where it is made",
                 )
-            return pl.DataFrame(opened.read())
+            return pl.DataFrame(parquet.read())
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"'{path}' is damaged or truncated: {str(error).splitlines()[0]}", hint="fetch the file again, or write it again"
@@ -115,7 +117,7 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
 
 
 def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: ANN401  (pyarrow's)
-    """Return the first column whose first page has no checksum; "" when there is no such column."""
+    """Return the first column with a row group whose first page has no checksum; "" when there is no such column."""
     with path.open("rb") as file:
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
@@ -128,9 +130,9 @@ def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: AN
 
 
 def _has_crc(header: bytes) -> bool:
-    """Return whether a Parquet page header has a checksum.
+    """Return True if a Parquet page header has a checksum.
 
-    In the header's encoding, Thrift's compact protocol, fields 1 to 3 are numbers, and field 4 is the checksum.
+    The header is encoded in Thrift's compact protocol: its fields 1 to 3 are numbers, and its field 4 is the checksum.
     """
     at, field = 0, 0
     while at < len(header) and header[at] & 0x0F == 5 and field < 4:  # 5: a 32-bit number
@@ -164,13 +166,14 @@ def _check_utf8(path: Path, data: bytes) -> None:
 
 
 def _check_header(path: Path, header: list[str], types: Mapping[str, Any]) -> None:
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise DataError(f"'{path}' has two columns named '{twice[0]}'", hint="rename one of them where the file is made")
+    if duplicated := [name for name in header if header.count(name) > 1]:
+        raise DataError(f"'{path}' has two columns named '{duplicated[0]}'", hint="rename one of them where the file is made")
     if missing := [name for name in types if name not in header]:
         raise DataError(f"'{path}' has no column '{missing[0]}'", hint=nearest(missing[0], header) + f"it has {', '.join(header)}")
 
 
 def _explain_ragged_row(path: Path, data: bytes, fields: int, error: Exception) -> DataError:
+    """Return the error for the first row with another number of fields than the header; for ``error`` itself when there is none."""
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     for number, row in enumerate(rows):
         if row and len(row) != fields:
@@ -182,14 +185,19 @@ def _explain_ragged_row(path: Path, data: bytes, fields: int, error: Exception) 
 
 
 def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
+    """Return a column of texts as the declared type; raise DataError for the first value that has another type."""
     import polars as pl
 
     if kind == pl.String:
         return text
-    rule, hint = f"no {kind}", _NO_HINT
+    rule, hint = f"which is not of type {kind}", _TYPE_HINT
     if kind.is_integer() and (zeros := text.str.contains(r"^[+-]?0\d").fill_null(value=False)).any():
         raise _bad_value(
-            path, text, zeros, "a number with a leading zero, which would be lost", "declare the column as text: it is an identifier"
+            path,
+            text,
+            zeros,
+            "a number with a leading zero, which would be lost",
+            "if the column is an identifier, declare it as text; else remove the leading zeros",
         )
     if isinstance(kind, pl.Datetime):
         zoned = text.str.contains(_ZONED).fill_null(value=kind.time_zone is not None)

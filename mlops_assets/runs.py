@@ -1,6 +1,6 @@
 """Log metrics, parameters, files and figures to the active run, and search runs.
 
-A model function has an active run. A notebook or script starts one with ``ml.start_run``.
+While a model function trains, its run is active. A notebook or script starts a run with ``ml.start_run``.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Contract tests of online stores, as plain functions for your own test suite.
+"""Contract tests of online stores, as plain functions for your own test suite. A failed check raises AssertionError.
 
 Examples
 --------
@@ -37,12 +37,14 @@ FactRow = tuple[str, int, int, Any]
 
 
 def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  # noqa: ANN401  (a polars type)
-    """Return the as-of layout of rows of one entity key ``k`` and one feature ``value``.
+    """Return rows in the layout that an online store writes, with the entity key ``k`` and the feature ``value``.
+
+    The layout is that of :func:`~mlops_assets.compute.features.point_in_time.sort_as_of`.
 
     Parameters
     ----------
     rows
-        Entity, hour of the event, hour when the event became known, and value. Hours count from the beginning of 2024 in UTC.
+        For each row: entity, hour of the event, hour when the event became known, and value. Hours count from the beginning of 2024 in UTC.
     dtype
         The polars type of the feature; 64-bit integers when None.
     """
@@ -57,7 +59,7 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
 
 
 class _StoreView:
-    """A new view of a store, with one key and one feature."""
+    """A view with a new random name in a store, with one key and one feature; not written before the first :meth:`replace`."""
 
     def __init__(self, store: OnlineStore) -> None:
         self.store, self.name = store, f"v{uuid.uuid4().hex[:12]}"
@@ -69,11 +71,11 @@ class _StoreView:
     def update(self, rows: Sequence[FactRow], dtype: Any = None, **more: Any) -> Any:  # noqa: ANN401
         return self.store.update(self.name, online_layout(rows, dtype), join_keys=["k"], features=["value"], **more)
 
-    def at(self, entity: str | None, hour: int) -> FeatureRow:
+    def lookup(self, entity: str | None, hour: int) -> FeatureRow:
         return self._reader.lookup_one([(entity,)], _START + hour * _HOURS)[0]
 
     def value(self, entity: str | None, hour: int) -> Any:  # noqa: ANN401
-        return self.at(entity, hour).values[0]
+        return self.lookup(entity, hour).values[0]
 
 
 def _check_equal(actual: object, expected: object, what: str) -> None:
@@ -82,19 +84,20 @@ def _check_equal(actual: object, expected: object, what: str) -> None:
 
 
 def _check_refusal(work: Callable[[], object], text: str) -> None:
+    """Raise AssertionError unless a call raises PlatformError with ``text`` in its message."""
     try:
         work()
     except PlatformError as error:
         if text not in error.message:
             raise AssertionError(f"the message {error.message!r} does not name '{text}'") from error
     else:
-        raise AssertionError(f"nothing was refused where '{text}' is wrong")
+        raise AssertionError(f"no PlatformError was raised, although '{text}' is wrong")
 
 
 def _expected_value(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
-    """Return the value that a lookup must find: the last event that has happened and is known.
+    """Return the value that a lookup at an hour must find: that of the last event that has happened and is known by then.
 
-    Of events at the same time, the one that became known last counts.
+    Of several events at the same time, the one that became known last counts. None when there is no event.
     """
     known = [(event, created, value) for k, event, created, value in rows if k == entity and event <= hour and created <= hour]
     return max(known, key=lambda row: row[:2])[2] if known else None
@@ -107,7 +110,7 @@ def _random_rows(seed: int) -> list[FactRow]:
 
 
 def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
-    """Check that single and batch lookups find the value that the point-in-time rule gives, at every hour."""
+    """Check that single and batch lookups find the value that the point-in-time join gives, at every hour."""
     for seed in range(5):
         view, rows = _StoreView(store), _random_rows(seed)
         view.replace(rows)
@@ -132,7 +135,7 @@ def updates_in_any_order_end_alike(store: OnlineStore) -> None:
             parts.update(rng.sample(shuffled[: start + 7], min(3, start + 7)))
         for k in "abcde":
             for hour in range(-4, 32):
-                _check_equal(parts.at(k, hour), whole.at(k, hour), f"{k} at {hour}")
+                _check_equal(parts.lookup(k, hour), whole.lookup(k, hour), f"{k} at {hour}")
 
 
 def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
@@ -146,14 +149,14 @@ def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
     _check_equal(view.update([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 0, "changed by the same rows again")
     _check_equal(view.update([("b", 5, 5, 99)]).changed, 1, "changed by a correction")
     _check_equal((view.value("a", 9), view.value("b", 9)), (50, 99), "after a correction")
-    view.update([("c", 20, 2, 1)])  # a forecast, and its revision
+    view.update([("c", 20, 2, 1)])  # a forecast, and its two revisions, out of order
     view.update([("c", 20, 4, 2)])
     view.update([("c", 20, 3, 3)])
     _check_equal(view.value("c", 20), 2, "of several that were known before their time, the one known last")
 
 
 def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
-    """Check that a row is valid up to its ttl, inclusive to the microsecond, and that stale and missing differ."""
+    """Check that a row is fresh up to and including its ttl, to the microsecond, and that stale and missing rows are reported as such."""
     view = _StoreView(store)
     view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
     reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
@@ -171,15 +174,15 @@ def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
 
 
 def values_come_back_exactly(store: OnlineStore) -> None:
-    """Check that values are returned exactly.
+    """Check that values are returned exactly, and times as microseconds since 1970.
 
-    The values are integers that floats cannot hold, NaN, null, leading zeros, microseconds, lists and embeddings.
+    Among the values are integers that floats cannot hold, NaN, null, leading zeros, microseconds, lists and embeddings.
     """
     import polars as pl
 
     utc, time = pl.Datetime("us", "UTC"), datetime(1931, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    for dtype, given, expected in (
+    for dtype, stored, expected in (
         (pl.Int64, [2**53 + 1, -(2**63), None], [2**53 + 1, -(2**63), None]),
         (pl.UInt64, [2**64 - 1, 0, None], [2**64 - 1, 0, None]),
         (pl.Float64, [0.1, -0.0, None], [0.1, -0.0, None]),
@@ -193,7 +196,7 @@ def values_come_back_exactly(store: OnlineStore) -> None:
         (pl.List(pl.String), [["00", "é"], [], None], [["00", "é"], [], None]),
     ):
         view = _StoreView(store)
-        view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
+        view.replace([(k, 1, 1, value) for k, value in zip("abc", stored, strict=True)], dtype)
         _check_equal([view.value(k, 1) for k in "abc"], expected, f"values of {dtype}")
         (columns,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
         listed = [None if null else value for value, null in zip(columns.values["value"].tolist(), columns.nulls["value"], strict=True)]
@@ -204,7 +207,7 @@ def values_come_back_exactly(store: OnlineStore) -> None:
 
 
 def entities_are_distinguished(store: OnlineStore) -> None:
-    """Check that entities differ by type and length, for keys of any length and number."""
+    """Check that similar keys are separate entities: keys that differ only in type, length, or the boundary between two join keys."""
     import polars as pl
 
     name, utc = _StoreView(store).name, pl.Datetime("us", "UTC")
@@ -223,16 +226,18 @@ def entities_are_distinguished(store: OnlineStore) -> None:
         _check_equal(
             [reader.lookup_one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others"
         )
-        _check_equal(reader.lookup_one([("no one", "here")], _START)[0].status, MISSING, "an entity that is none")
+        _check_equal(reader.lookup_one([("no one", "here")], _START)[0].status, MISSING, "an unknown entity")
     view = _StoreView(store)
     view.replace([("1", 1, 1, 10)])
     _check_equal(
-        view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text"
+        view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status,
+        MISSING,
+        "a number as the value of a text key",
     )
 
 
 def features_are_found_by_name(store: OnlineStore) -> None:
-    """Check that features are found in any order after the view has changed, and that an error names a missing feature."""
+    """Check that readers find features by name after the schema has changed, and that an error names a feature that the view lost."""
     import polars as pl
 
     name = _StoreView(store).name
@@ -243,17 +248,17 @@ def features_are_found_by_name(store: OnlineStore) -> None:
         store.replace(name, layout, join_keys=["k"], features=list(values))
 
     write({"one": 1, "two": 2.0, "three": None})
-    both, single = store.reader([Lookup(name, ("two", "one"))]), store.reader([Lookup(name, ("two",))])
-    lost = store.reader([Lookup(name, ("three",))])
-    _check_equal(both.lookup_one([("a",)], _START)[0].values, (2.0, 1), "two features")
-    _check_equal(single.lookup_one([("a",)], _START)[0].values, (2.0,), "one feature")
-    _check_equal(lost.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
+    pair_reader, single_reader = store.reader([Lookup(name, ("two", "one"))]), store.reader([Lookup(name, ("two",))])
+    third_reader = store.reader([Lookup(name, ("three",))])
+    _check_equal(pair_reader.lookup_one([("a",)], _START)[0].values, (2.0, 1), "two features")
+    _check_equal(single_reader.lookup_one([("a",)], _START)[0].values, (2.0,), "one feature")
+    _check_equal(third_reader.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
     write({"two": 4.0, "word": "w", "one": 3})
-    _check_equal(both.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
-    (columns,) = both.lookup_many([[("a",)]], [_START])
+    _check_equal(pair_reader.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
+    (columns,) = pair_reader.lookup_many([[("a",)]], [_START])
     _check_equal([columns.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
-    _check_refusal(lambda: lost.lookup_one([("a",)], _START), "three")
-    _check_refusal(lambda: lost.lookup_many([[("a",)]], [_START]), "three")
+    _check_refusal(lambda: third_reader.lookup_one([("a",)], _START), "three")
+    _check_refusal(lambda: third_reader.lookup_many([[("a",)]], [_START]), "three")
 
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
@@ -271,7 +276,7 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
 
 
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
-    """Check that a replacement removes rows that it lacks and sets the mark, and that an update without a mark keeps the mark."""
+    """Check that a replacement removes rows that it lacks and sets ``ViewState.mark``, and that an update without a mark keeps the mark."""
     view = _StoreView(store)
     _check_equal(store.state(view.name), None, "state before")
     view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
@@ -279,12 +284,12 @@ def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
     state = store.state(view.name)
     _check_equal((state and state.mark, state and state.entities), ("first", 3), "mark and entities after an update")
     view.update([], mark="second")
-    _check_equal((s.mark if (s := store.state(view.name)) else ""), "second", "mark after an update with one")
+    _check_equal((s.mark if (s := store.state(view.name)) else ""), "second", "mark after an update with a mark")
     view.replace([("b", 1, 1, 21)], mark="third")
     _check_equal([view.value(k, 1) for k in "abc"], [None, 21, None], "values after a replacement")
     view.replace([])
-    _check_equal(((s.entities, s.mark) if (s := store.state(view.name)) else ()), (0, ""), "after a replacement by nothing")
-    _check_equal(view.value("b", 1), None, "a value after a replacement by nothing")
+    _check_equal(((s.entities, s.mark) if (s := store.state(view.name)) else ()), (0, ""), "after a replacement by no rows")
+    _check_equal(view.value("b", 1), None, "a value after a replacement by no rows")
 
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
@@ -298,30 +303,30 @@ def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
 
 
 def a_store_refuses_other_types(store: OnlineStore) -> None:
-    """Check that rows of another type are refused, errors name columns that cannot be stored, and the store does not change."""
+    """Check that rows of another type, or of a type that cannot be stored, are refused with the column's name and change nothing."""
     import polars as pl
 
     view = _StoreView(store)
     view.replace([("a", 1, 1, 10)])
     _check_refusal(lambda: view.update([("a", 2, 2, "ten")], pl.String), "value")
     _check_refusal(lambda: view.replace([("a", 2, 2, timedelta(1))], pl.Duration("us")), "value")
-    _check_equal(view.value("a", 9), 10, "the value after what was refused")
+    _check_equal(view.value("a", 9), 10, "the value after the refusals")
 
 
 def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
-    """Check that no reader finds a removed view, even an open one, and that it can be written again."""
-    kept, gone = _StoreView(store), _StoreView(store)
-    for view in (kept, gone):
+    """Check that a removed view is neither listed nor found, even by an open reader, and that the view can be written again."""
+    remaining, removed = _StoreView(store), _StoreView(store)
+    for view in (remaining, removed):
         view.replace([("a", 1, 1, 10)], mark="seen")
-    reader = store.reader([Lookup(gone.name, ("value",))])
+    reader = store.reader([Lookup(removed.name, ("value",))])
     _check_equal([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
-    _check_equal({kept.name, gone.name} - set(store.views()), set(), "views that were written and are not listed")
-    store.remove(gone.name)
-    _check_equal([name in store.views() for name in (kept.name, gone.name)], [True, False], "whether they are listed")
+    _check_equal({remaining.name, removed.name} - set(store.views()), set(), "views that were written and are not listed")
+    store.remove(removed.name)
+    _check_equal([name in store.views() for name in (remaining.name, removed.name)], [True, False], "whether they are listed")
     _check_equal([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
-    _check_equal((store.state(gone.name), kept.value("a", 2), gone.value("a", 2)), (None, 10, None), "state and values")
-    gone.update([("b", 1, 1, 20)])
-    _check_equal((gone.value("a", 2), gone.value("b", 2)), (None, 20), "values after it was written again")
+    _check_equal((store.state(removed.name), remaining.value("a", 2), removed.value("a", 2)), (None, 10, None), "state and values")
+    removed.update([("b", 1, 1, 20)])
+    _check_equal((removed.value("a", 2), removed.value("b", 2)), (None, 20), "values after it was written again")
     store.remove("never_written")
 
 

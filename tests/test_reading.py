@@ -56,7 +56,9 @@ def test_values_have_the_declared_type_exactly(csv) -> None:
 
 def test_a_type_that_flips_in_row_30001_is_named(csv) -> None:
     text = "id,n\n" + "".join(f"a{i},{i}\n" for i in range(30_000)) + "a30000,thirty thousand\n" + "b,1\n" * 5
-    assert "column 'n' of row 30001 is 'thirty thousand', no Int64 (1 such row(s))" in refused(csv(text), {"id": str, "n": int})
+    assert "column 'n' of row 30001 is 'thirty thousand', which is not of type Int64 (1 such row(s))" in refused(
+        csv(text), {"id": str, "n": int}
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,15 +68,18 @@ def test_a_type_that_flips_in_row_30001_is_named(csv) -> None:
             "id,n,x,ok,at\n1,0012,1,true,2024-01-01T00:00Z\n",
             "column 'n' of row 1 is '0012', a number with a leading zero, which would be lost",
         ),
-        ("id,n,x,ok,at\n1,12.0,1,true,2024-01-01T00:00Z\n", "column 'n' of row 1 is '12.0', no Int64"),
-        ("id,n,x,ok,at\n1,99999999999999999999,1,true,2024-01-01T00:00Z\n", "column 'n' of row 1 is '99999999999999999999', no Int64"),
-        ("id,n,x,ok,at\n1,1,1;5,true,2024-01-01T00:00Z\n", "column 'x' of row 1 is '1;5', no Float64"),
-        ("id,n,x,ok,at\n1,1,1,perhaps,2024-01-01T00:00Z\n", "column 'ok' of row 1 is 'perhaps', no Boolean"),
+        ("id,n,x,ok,at\n1,12.0,1,true,2024-01-01T00:00Z\n", "column 'n' of row 1 is '12.0', which is not of type Int64"),
+        (
+            "id,n,x,ok,at\n1,99999999999999999999,1,true,2024-01-01T00:00Z\n",
+            "column 'n' of row 1 is '99999999999999999999', which is not of type Int64",
+        ),
+        ("id,n,x,ok,at\n1,1,1;5,true,2024-01-01T00:00Z\n", "column 'x' of row 1 is '1;5', which is not of type Float64"),
+        ("id,n,x,ok,at\n1,1,1,perhaps,2024-01-01T00:00Z\n", "column 'ok' of row 1 is 'perhaps', which is not of type Boolean"),
         (
             HEAD + GOOD + "1,1,1,true,2024-01-01T00:00\n",
             "column 'at' of row 3 is '2024-01-01T00:00', a time without a time zone among those with one",
         ),
-        (HEAD + "1,1,1,true,2024-13-01T00:00Z\n", "column 'at' of row 1 is '2024-13-01T00:00Z', no Datetime"),
+        (HEAD + "1,1,1,true,2024-13-01T00:00Z\n", "column 'at' of row 1 is '2024-13-01T00:00Z', which is not of type Datetime"),
         ("id,n,x,ok,at,n\n1,1,1,true,2024-01-01T00:00Z,2\n", "has two columns named 'n'"),
         ("id,n,x,ok,when\n1,1,1,true,2024-01-01T00:00Z\n", "has no column 'at'"),
         (HEAD + GOOD + "1,1,1,true\n1,1,1,true,2024-01-01T00:00Z,9\n", "row 3 has 4 fields, the header 5"),

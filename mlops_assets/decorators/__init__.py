@@ -1,4 +1,4 @@
-"""The decorators: each reads a signature once and returns a frozen value that is still the function."""
+"""The decorators: each reads the signature of a function once, and returns a frozen value that is still callable as the function."""
 
 from mlops_assets.decorators.models import gate, model, training_set
 from mlops_assets.decorators.tables import dataset, feature_view, on_demand_features

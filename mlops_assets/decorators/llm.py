@@ -36,7 +36,7 @@ def prompt(
     response
         The type of the answer: a pydantic model, a dataclass, or any other type with a JSON schema. None for text.
     examples
-        Calls with the answers that they should get.
+        Calls with the answers that the model should give; they are sent with each call.
 
     Returns
     -------
@@ -46,7 +46,8 @@ def prompt(
     Raises
     ------
     DefinitionError
-        A variable has no type, the instructions contain a placeholder that may not stand there, or an example lacks a variable.
+        A variable has no type, or an example lacks a variable or has an unknown one. The instructions contain a placeholder that is not a
+        variable, or whose values may contain instructions; or the function has neither instructions nor a body.
 
     See Also
     --------

@@ -47,7 +47,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     """Declare the rows a model learns from.
 
     The function receives upstream tables by name and returns the spine: one row per example, with the label, the event
-    time, the declared columns and the join keys of the features. Features are joined as they were known at each row's time.
+    time, the declared columns and the join keys of the features. Features are then joined as of each row's event time.
 
     Parameters
     ----------
@@ -56,21 +56,21 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     split
         The rule that divides rows into train, validation and holdout.
     features
-        Feature views and on-demand features; with ``columns`` they make ``X``, in that order.
+        Feature views and on-demand features. Their features, then ``columns``, are the columns of ``X``.
     columns
         Columns of the spine that are features themselves.
     event_timestamp
         The column with the time of the prediction; needed by feature views and by a time split.
     label_known_at
-        The column with the time at which the label becomes known.
+        The column with the time at which the label becomes known; the event time when None.
     as_known
-        Whether only feature rows known at the event time count; late data then does not leak.
+        Whether a join ignores feature rows that became known only after the event time, so that late data does not leak.
     label_copies
-        Columns of ``X`` that may reproduce the label, or a monotone or one-to-one function of it, on the holdout. Any other such column
-        stops the training: at prediction time it seldom exists.
+        Columns of ``X`` that may reproduce the label, or a monotone or one-to-one function of it, on the holdout. Any other column that does
+        so stops the training, because such a column seldom exists at prediction time.
     block_length
-        The time over which errors are correlated: confidence intervals of metrics resample whole blocks of this length. Zero declares
-        independent rows. By default the length is estimated from the errors, where there are event times.
+        The time over which prediction errors are correlated: confidence intervals of metrics resample whole blocks of this length. Zero
+        declares independent rows. When None, the length is estimated from the errors; without event times, rows are independent.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -105,9 +105,9 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     """
 
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
-        read = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
+        user_function = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
         X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.from_arguments(options)
-        value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
+        value = TrainingSet(user_function, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
         if block_length is not None and (event_timestamp is None or block_length < timedelta(0)):
             raise DefinitionError(
                 f"training set '{value.name}' declares block_length={block_length}, which needs an event_timestamp and a length of 0 or more",
@@ -143,26 +143,26 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
 
-    The function receives ``train: ml.Split`` (and ``validation: ml.Split`` when it tunes), a ``dagster.Config`` subclass with its
-    hyperparameters, and resources; it returns a fitted scikit-learn estimator. It never sees the holdout: gates read that.
+    The function receives ``train: ml.Split`` and, where it declares them, ``validation: ml.Split`` to tune on, a ``dagster.Config`` subclass
+    with its hyperparameters, and resources. It returns a fitted scikit-learn estimator. It never sees the holdout, which only gates read.
 
     Parameters
     ----------
     training_set
         The training set to fit on.
     metrics
-        scikit-learn scorer names, greater is better.
+        scikit-learn scorer names; a greater value is better. A search without a metric of its own maximises the first.
     gates
         The gates that a candidate must pass before it can be registered.
     slices
-        Columns of the training set by whose values the metrics are broken down.
+        Columns of the training set; the metrics are also measured on the rows of each of their values.
     cron_schedule, cron_timezone
-        The schedule on which upstream assets are refreshed and the model is trained again, and its time zone.
+        The schedule on which upstream assets are refreshed and the model is trained again, and its time zone. No schedule when None.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format
-        ``skops``; ``native``, LightGBM's or XGBoost's file; ``onnx``, where its predictions are verified to agree; ``pickle`` where
-        ``MLOPS_ALLOW_PICKLE=1``.
+        The format of the stored model: ``skops``; ``native``, the file format of LightGBM or XGBoost; ``onnx``, whose predictions are
+        verified to agree with the estimator's; or ``pickle``, which needs ``MLOPS_ALLOW_PICKLE=1``.
     approval
         Whether a person must approve a version before it can become champion.
     search
@@ -170,11 +170,11 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     limits
         Known limits and excluded uses, as sentences for the model card.
     positive
-        The positive one of two classes, as the label has it; needed by metrics such as ``recall`` unless the label is True or 1.
+        The positive class of a binary label, as a value of the label. Metrics such as ``recall`` need it unless that value is True or 1.
     refit
         ``after_gates``: once the gates have passed, the function is called again with the same parameters and every row of train, validation
-        and holdout as its ``train``; this second fit serves, while metrics and gate results are those of the first. None serves the first
-        fit.
+        and holdout as its ``train``. This second fit serves; metrics and gate results stay those of the first fit. When None, the first fit
+        serves.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -186,7 +186,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     Raises
     ------
     DefinitionError
-        A parameter cannot be injected, no metric is named, two gates have one name, or there is no such format.
+        A parameter cannot be injected, no metric is named, a gate reads another metric, two gates have one name, there is no such format, or
+        the declarations contradict each other.
 
     See Also
     --------
@@ -213,27 +214,30 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     """
 
     def decorate(function: Callable[P, R]) -> Model[P, R]:
-        read = read_function(function, kind="model", allowed=_MODEL, what="a model")
-        _check_splits(read)
-        _check_gates(read.name, metrics, gates)
+        user_function = read_function(function, kind="model", allowed=_MODEL, what="a model")
+        _check_splits(user_function)
+        _check_gates(user_function.name, metrics, gates)
         check_format(format)
         check_refit(refit)
-        _check_validation(read, training_set, search)
-        _check_refit_without_tuning(read, refit)
+        _check_validation(user_function, training_set, search)
+        _check_refit_without_tuning(user_function, refit)
         if search is not None:
-            search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
-        judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
-        stored, options_ = (names(trusted_types), format), AssetOptions.from_arguments(options)
-        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, refit, options=options_)
+            search.check(user_function.parameters_for(Injection.CONFIG), metrics, f"model '{user_function.name}'")
+        evaluation, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
+        storage, limits_, options_ = (names(trusted_types), format), names(limits), AssetOptions.from_arguments(options)
+        return Model(
+            user_function, training_set, *evaluation, *schedule, *storage, approval, search, limits_, positive, refit, options=options_
+        )
 
     return decorate
 
 
 @check_arguments
 def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R]]:
-    """Declare a gate of your own: a sentence that must be true of a candidate.
+    """Declare a gate of your own: a condition that a candidate must meet.
 
-    The function receives ``candidate: ml.Candidate`` and returns a :class:`GateResult` or a bool. An exception means not passed.
+    The function receives ``candidate: ml.Candidate``, and resources where it declares them. It returns a :class:`GateResult` or a bool. An
+    exception means not passed.
 
     Parameters
     ----------
@@ -248,7 +252,7 @@ def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R
     Raises
     ------
     DefinitionError
-        The function does not take a candidate.
+        The function does not take exactly one candidate, or a parameter cannot be injected.
 
     See Also
     --------
@@ -277,44 +281,48 @@ def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R
     """
 
     def decorate(function: Callable[P, R]) -> GateFunction[P, R]:
-        read = read_function(function, kind="gate", allowed=_GATE, what="a gate")
-        if len(read.receiving(Injection.CANDIDATE)) != 1:
-            raise DefinitionError(f"gate '{read.name}' does not take a candidate", hint="declare one parameter `candidate: ml.Candidate`")
-        return GateFunction(read, model)
+        user_function = read_function(function, kind="gate", allowed=_GATE, what="a gate")
+        if len(user_function.parameters_for(Injection.CANDIDATE)) != 1:
+            raise DefinitionError(
+                f"gate '{user_function.name}' does not take a candidate", hint="declare one parameter `candidate: ml.Candidate`"
+            )
+        return GateFunction(user_function, model)
 
     return decorate
 
 
-def _check_splits(read: UserFunction[P, R]) -> None:
-    splits = {parameter.name for parameter in read.receiving(Injection.SPLIT)}
+def _check_splits(user_function: UserFunction[P, R]) -> None:
+    splits = {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}
     if "holdout" in splits:
         raise DefinitionError(
-            f"model '{read.name}' asks for the holdout",
+            f"model '{user_function.name}' asks for the holdout",
             hint="fit on train and tune on validation: the holdout judges, so training never sees it",
         )
     if unknown := splits - {"train", "validation"}:
-        raise DefinitionError(f"model '{read.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation")
+        raise DefinitionError(
+            f"model '{user_function.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation"
+        )
     if "train" not in splits:
-        raise DefinitionError(f"model '{read.name}' does not take its training data", hint="declare a parameter `train: ml.Split`")
+        raise DefinitionError(f"model '{user_function.name}' does not take its training data", hint="declare a parameter `train: ml.Split`")
 
 
-def _check_validation(read: UserFunction[P, R], training_set: TrainingSet[..., Any], search: Search | None) -> None:
-    """Refuse a model that tunes on a validation part that its training set does not have."""
+def _check_validation(user_function: UserFunction[P, R], training_set: TrainingSet[..., Any], search: Search | None) -> None:
+    """Raise DefinitionError for a model that tunes on a validation part that its training set does not have."""
     if not isinstance(training_set.split, TimeSplit) or training_set.split.validation is not None:
         return
     tunes = "searches hyperparameters" if search is not None else "takes `validation: ml.Split`"
-    if search is not None or "validation" in {parameter.name for parameter in read.receiving(Injection.SPLIT)}:
+    if search is not None or "validation" in {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}:
         raise DefinitionError(
-            f"model '{read.name}' {tunes}, but '{training_set.key}' has no validation part",
+            f"model '{user_function.name}' {tunes}, but '{training_set.key}' has no validation part",
             hint="give one: ml.TimeSplit(validation=timedelta(...), holdout=...)",
         )
 
 
-def _check_refit_without_tuning(read: UserFunction[P, R], refit: Refit | None) -> None:
-    """Refuse a refit of a function that tunes: the refit trains on the rows that it would tune on."""
-    if refit is not None and "validation" in {parameter.name for parameter in read.receiving(Injection.SPLIT)}:
+def _check_refit_without_tuning(user_function: UserFunction[P, R], refit: Refit | None) -> None:
+    """Raise DefinitionError for a refit of a function that tunes, because the refit trains on the validation rows too."""
+    if refit is not None and "validation" in {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}:
         raise DefinitionError(
-            f"model '{read.name}' takes `validation: ml.Split` and declares refit='{refit}', which trains on the validation rows too",
+            f"model '{user_function.name}' takes `validation: ml.Split` and declares refit='{refit}', which trains on the validation rows too",
             hint="tune with search=ml.Search(...), whose best parameters the refit keeps, or omit refit=",
         )
 
@@ -327,8 +335,8 @@ def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[GateLike]) -
             hint = "remove it from gates=: @ml.gate(model) adds it" if isinstance(g, GateFunction) else "give ml.Gate(…)"
             raise DefinitionError(f"model '{name}': a {type(g).__name__} in gates= is not a gate: it has no '{missing[0]}'", hint=hint)
     gate_names = [g.name for g in gates]
-    if twice := {g for g in gate_names if gate_names.count(g) > 1}:
-        raise DefinitionError(f"model '{name}' has two gates named '{min(twice)}'", hint="give one of them another rule or slice")
+    if duplicated := {g for g in gate_names if gate_names.count(g) > 1}:
+        raise DefinitionError(f"model '{name}' has two gates named '{min(duplicated)}'", hint="give one of them another rule or slice")
     for g in gates:
         if isinstance(g, Gate) and g.metric not in metrics:
             raise DefinitionError(

@@ -77,8 +77,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
 ) -> Dataset[P, R] | Callable[[Callable[P, R]], Dataset[P, R]]:
     """Declare a table made by a function.
 
-    The function receives a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context;
-    it returns a frame with the rows of its window. Schema, key and times are verified before anything is committed.
+    Its parameters may be a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context. The function
+    returns a frame with the rows of its window. Schema, key and times are verified before anything is committed.
 
     Parameters
     ----------
@@ -99,25 +99,25 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     allow_empty
         Whether a partition may have no row; an empty one is refused otherwise.
     quality
-        Limits on nulls, ranges, categories and rows, declared or learnt.
+        Limits on null shares, ranges, categories and row counts, declared or learnt.
     quarantine
         Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
         rows when True, or up to the share that a number gives.
     keep
-        Which row of a duplicated key is kept, ``"first"`` or ``"last"``; the others are dropped and counted. By default a duplicated
-        key refuses the write.
+        Which row of a duplicated key is kept, ``"first"`` or ``"last"``; the others are dropped and counted. When None and without
+        ``order_by``, a duplicated key refuses the write.
     order_by
-        The column that orders the rows of a key, e.g. ``"updated_at"``; the last row is kept unless ``keep`` is ``"first"``. By default
-        the order of the frame.
+        The column that orders the rows of a key, e.g. ``"updated_at"``; the last row is kept unless ``keep`` is ``"first"``. When None,
+        rows have the order of the frame.
     max_future
-        How far after now an event time may lie; any time when None. In a table with partitions, the window of the partition is the bound
-        instead.
+        How far after now an event time may lie, one day by default; any time when None. In a table with partitions, the window of the
+        partition is the bound instead.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition by default.
     call_per
         ``"partition"``: the function is called once for each partition, also in a run over many. ``"range"``: a run over several
-        consecutive partitions calls it once, with one window over all of them; it must return the rows of each. A run in which a
-        partition would lose all its rows is then refused.
+        consecutive partitions calls the function once, with one window over all of them, and it must return the rows of each. Such a run
+        is refused when a partition would lose all its rows.
     **options
         Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
 
@@ -164,14 +164,14 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     )
 
     def decorate(function: Callable[P, R]) -> Dataset[P, R]:
-        read = read_function(function, kind="dataset", allowed=_DATASET, what="a dataset")
-        table.check(f"dataset '{read.name}'")
-        if read.receiving(Injection.WINDOW) and partitions is None:
+        user_function = read_function(function, kind="dataset", allowed=_DATASET, what="a dataset")
+        table.check(f"dataset '{user_function.name}'")
+        if user_function.parameters_for(Injection.WINDOW) and partitions is None:
             raise DefinitionError(
-                f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+                f"dataset '{user_function.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
-        check_call_per(call_per, f"dataset '{read.name}'", partitioned=partitions is not None)
-        return Dataset(read, table, pairs(partition_mappings), AssetOptions.from_arguments(options), call_per)
+        check_call_per(call_per, f"dataset '{user_function.name}'", partitioned=partitions is not None)
+        return Dataset(user_function, table, pairs(partition_mappings), AssetOptions.from_arguments(options), call_per)
 
     return decorate if function is None else decorate(function)
 
@@ -195,8 +195,8 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
 ) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
     """Declare a feature view that a function computes.
 
-    The function receives what a :func:`dataset` may receive, and returns a frame with the join keys, the times and the features.
-    When the source of the function changes, the history of the view is rebuilt.
+    The function may have the parameters of a :func:`dataset`, and returns a frame with the join keys, the times and the features.
+    When the source code of the function changes, the history of the view is rebuilt.
 
     Parameters
     ----------
@@ -234,14 +234,15 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     """
 
     def decorate(function: Callable[P, R]) -> ComputedFeatureView[P, R]:
-        read = read_function(function, kind="feature_view", allowed=_DATASET, what="a feature view")
-        if read.receiving(Injection.WINDOW) and partitions is None:
+        user_function = read_function(function, kind="feature_view", allowed=_DATASET, what="a feature view")
+        if user_function.parameters_for(Injection.WINDOW) and partitions is None:
             raise DefinitionError(
-                f"feature view '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+                f"feature view '{user_function.name}' takes a TimeWindow but has no partitions",
+                hint="give partitions=, or drop the parameter",
             )
-        check_call_per(call_per, f"feature view '{read.name}'", partitioned=partitions is not None)
+        check_call_per(call_per, f"feature view '{user_function.name}'", partitioned=partitions is not None)
         return ComputedFeatureView(
-            source=Computed(read, partitions, pairs(partition_mappings), call_per),
+            source=Computed(user_function, partitions, pairs(partition_mappings), call_per),
             entity=entity,
             event_timestamp=event_timestamp,
             features=features,
@@ -251,7 +252,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
             defaults=defaults,
             quality=quality,
             freshness=freshness,
-            description=read.description,
+            description=user_function.description,
             **options,
         )
 
@@ -263,8 +264,13 @@ def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     """Declare features computed from a row and the features looked up for it, the same in training and in serving.
 
     The function takes columns or features by name, as numpy arrays (times as ``datetime64[us]``, UTC), and returns
-    a dict of arrays of the same length. Its module may import only numpy, the standard library and ``mlops_assets``:
-    every version stores that module, and a service runs exactly the stored one.
+    a dict of feature name → array of the same length. Its module may import only numpy, the standard library and ``mlops_assets``:
+    every version stores the source of that module, and a service runs exactly the stored source.
+
+    Parameters
+    ----------
+    function
+        The function; the names of its parameters are the columns or features that it reads.
 
     Returns
     -------

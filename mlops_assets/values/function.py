@@ -97,14 +97,14 @@ class UserFunction(Generic[P, R]):
         """The function's docstring."""
         return inspect.getdoc(self.function) or ""
 
-    def receiving(self, injection: Injection) -> tuple[Parameter, ...]:
+    def parameters_for(self, injection: Injection) -> tuple[Parameter, ...]:
         """Return the parameters that receive ``injection``."""
         return tuple(p for p in self.parameters if p.injection is injection)
 
     @property
     def tables(self) -> tuple[Parameter, ...]:
         """The parameters that receive an upstream table."""
-        return self.receiving(Injection.TABLE)
+        return self.parameters_for(Injection.TABLE)
 
 
 def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[Injection], what: str) -> UserFunction[P, R]:
@@ -128,9 +128,9 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
         or the function's name cannot name an asset.
     """
     where = f"@ml.{kind} '{getattr(function, '__name__', function)}'"
-    read = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
-    validate_name(read.name, what)
-    return read
+    user_function = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
+    validate_name(user_function.name, what)
+    return user_function
 
 
 def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:

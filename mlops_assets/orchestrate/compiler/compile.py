@@ -190,7 +190,7 @@ class Compiler:
                 deps=_list_deps(node),
                 checks=model_checks(model, gates),
                 config=config,
-                resources=resources | {p.name for f in functions for p in f.function.receiving(Injection.RESOURCE)},
+                resources=resources | {p.name for f in functions for p in f.function.parameters_for(Injection.RESOURCE)},
                 options=model.options,
             ),
             self.io,

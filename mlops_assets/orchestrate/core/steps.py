@@ -58,9 +58,9 @@ def op_name(key: str) -> str:
 def function_requirements(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:
     """Return the configuration fields and resource keys that a user's function asks for."""
     config: dict[str, dg.Field] = {}
-    for parameter in function.receiving(Injection.CONFIG):
+    for parameter in function.parameters_for(Injection.CONFIG):
         config |= parameter.annotation.to_fields_dict()  # type: ignore[attr-defined]  # a dagster.Config
-    return config, frozenset(p.name for p in function.receiving(Injection.RESOURCE))
+    return config, frozenset(p.name for p in function.parameters_for(Injection.RESOURCE))
 
 
 def compile_step(step: StepSpec, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:

@@ -121,12 +121,12 @@ def _is_divisible(step: StepContext, view: FeatureView) -> bool:
     if not isinstance(view.source, Computed) or view.source.call_per == "partition":
         return True
     function = view.source.function
-    if step.plain_inputs or function.receiving(Injection.CONTEXT):
+    if step.plain_inputs or function.parameters_for(Injection.CONTEXT):
         return False
     bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in step.node.edges)
-    return bool(function.receiving(Injection.WINDOW)) or bounded
+    return bool(function.parameters_for(Injection.WINDOW)) or bounded
 
 
 def _reads_configuration(view: FeatureView) -> bool:
     """Return whether the function of the view reads the run configuration, which is not recorded."""
-    return isinstance(view.source, Computed) and bool(view.source.function.receiving(Injection.CONFIG))
+    return isinstance(view.source, Computed) and bool(view.source.function.parameters_for(Injection.CONFIG))

@@ -54,7 +54,7 @@ class EstimatorKind:
         splits, fingerprint = inputs.splits, inputs.fingerprint
         with record_training_run(step, model, inputs.deciding_facts, fingerprint) as active:
             chosen = run_search(step, model, splits, active, fingerprint)
-            arguments = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+            arguments = {p.name: splits[p.name] for p in model.function.parameters_for(Injection.SPLIT)}
             with seed_globals(fingerprint) as draws:
                 estimator = chosen.call(model.function, **arguments)
             unrecorded = warn_of_unrecorded(chosen, model)

@@ -66,7 +66,7 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
 def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
     if not isinstance(gate, FunctionGate):
         return gate
-    parameters = gate.declared.function.receiving(Injection.RESOURCE)
+    parameters = gate.declared.function.parameters_for(Injection.RESOURCE)
     return replace(gate, resources={p.name: getattr(step.context.resources, p.name) for p in parameters})
 
 

@@ -89,7 +89,7 @@ def _open_rounds(step: StepContext, model: Model[..., Any], context: SearchConte
         with start_trial_processes(context, step.stores.platform, extract_source(model.function.function), step.config) as run:
             yield run
         return
-    arguments = {p.name: context.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+    arguments = {p.name: context.splits[p.name] for p in model.function.parameters_for(Injection.SPLIT)}
 
     def train(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
         return step.with_params(params).call(model.function, **arguments)

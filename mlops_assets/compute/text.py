@@ -12,7 +12,7 @@ UNKNOWN = "–"
 
 
 def format_number(value: float | None, digits: int = 3, *, nan: str = UNKNOWN) -> str:
-    """Return a number with significant digits and a true minus sign.
+    """Return a number as text with a true minus sign, in scientific notation when it is very small or very large.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def format_number(value: float | None, digits: int = 3, *, nan: str = UNKNOWN) -
 
 
 def format_duration(duration: timedelta | None) -> str:
-    """Return a duration in seconds, minutes or hours; a dash for None.
+    """Return a duration in seconds below two minutes, in minutes below two hours, otherwise in hours; a dash for None.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def format_duration(duration: timedelta | None) -> str:
 
 
 def truncate(text: str, max_length: int) -> str:
-    """Return a text of at most ``max_length`` characters, cut with an ellipsis.
+    """Return the text; one longer than ``max_length`` characters is cut to that length and ends with an ellipsis.
 
     Examples
     --------

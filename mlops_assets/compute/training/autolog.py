@@ -1,6 +1,6 @@
 """Read parameters and per-iteration scores from a fitted estimator.
 
-Estimators are recognized by their attributes, not by their classes, so that no library is imported.
+Estimators are recognized by their attributes and by the name of their package, so that no library is imported.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_MAX_PARAMS, _MAX_LENGTH = 500, 500
-_OF_SKLEARN = {  # attribute → metric; what is empty was not kept
+_MAX_PARAMS, _MAX_LENGTH = 500, 500  # parameters; characters of a value
+_SKLEARN_CURVES = {  # attribute → curve; an attribute may be missing or empty
     "train_score_": "train_score",
     "validation_score_": "validation_score",
     "loss_curve_": "loss",
@@ -31,7 +31,7 @@ class TrainingLog:
     Parameters
     ----------
     params
-        Name → value; a parameter of a pipeline's step has the name ``step__name``.
+        Name → value. A parameter of a pipeline's step has the name ``step__name``; a search's best parameter, ``best__name``.
     metrics
         Name → single value, such as the best iteration.
     curves
@@ -44,7 +44,10 @@ class TrainingLog:
 
 
 def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any estimator)
-    """Return parameters and iterations of a fitted estimator of scikit-learn, LightGBM or XGBoost, also inside a pipeline or a search.
+    """Return parameters, metrics and curves of a fitted estimator of scikit-learn, LightGBM or XGBoost.
+
+    Metrics and curves come from the last step of a pipeline and the best estimator of a search. The first 500 parameters by name are
+    returned, without those that are None or an estimator; a value of more than 500 characters is cut.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any esti
 
 
 def _unwrap_fitted(estimator: Any) -> Any:  # noqa: ANN401
-    """Return the innermost fitted estimator: the last step of a pipeline, the best one of a search."""
+    """Return the innermost fitted estimator: the best estimator of a search, the last step of a pipeline."""
     for _ in range(10):
         if hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
@@ -83,9 +86,9 @@ def _read_params(estimator: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
 
 
 def _read_metrics(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
-    min_iteration = 1 if _package_name(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
+    min_iteration = 1 if _package_name(estimator) == "lightgbm" else 0  # LightGBM's 0 means no early stopping
     for attribute, name in _COUNTS.items():
-        with suppress(Exception):  # XGBoost raises where nothing stopped early, each version something else
+        with suppress(Exception):  # without early stopping XGBoost raises, an error type that depends on its version
             value = getattr(estimator, attribute)
             if getattr(value, "shape", ()) == () and float(value) >= min_iteration:
                 yield name, float(value)
@@ -95,22 +98,22 @@ def _read_metrics(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN40
 
 
 def _read_curves(estimator: Any) -> Iterator[tuple[str, Sequence[float]]]:  # noqa: ANN401
-    for attribute, name in _OF_SKLEARN.items():
-        if len(kept := _to_floats(getattr(estimator, attribute, None))) > 1:
-            yield name, kept
+    for attribute, name in _SKLEARN_CURVES.items():
+        if len(curve := _to_floats(getattr(estimator, attribute, None))) > 1:
+            yield name, curve
     for part, scores in _read_evaluations(estimator).items():
         for metric, values in scores.items():
             yield f"{part}.{metric}", _to_floats(values)
 
 
 def _read_evaluations(estimator: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:  # noqa: ANN401
-    """Return dataset → metric → one value per iteration, of LightGBM and XGBoost."""
+    """Return dataset → metric → one value per iteration for LightGBM and XGBoost; empty for any other estimator."""
     if _package_name(estimator) == "lightgbm":
         return getattr(estimator, "evals_result_", None) or {}
     if _package_name(estimator) == "xgboost":
-        with suppress(Exception):  # raised where it was fitted without an eval_set
-            found: Mapping[str, Mapping[str, Sequence[float]]] = estimator.evals_result()
-            return found or {}
+        with suppress(Exception):  # raised when the estimator was fitted without an eval_set
+            evaluations: Mapping[str, Mapping[str, Sequence[float]]] = estimator.evals_result()
+            return evaluations or {}
     return {}
 
 
@@ -126,7 +129,7 @@ def _to_floats(values: Any) -> list[float]:  # noqa: ANN401
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a parameter is a plain value; the parameters of an inner estimator are listed separately."""
+    """Return False for None, an estimator, and a list that holds either; ``get_params`` lists the parameters of an inner estimator."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(inner) for inner in value)
     return value is not None and not hasattr(value, "get_params")

@@ -16,9 +16,9 @@ class CalibrationBin:
     Parameters
     ----------
     rows
-        How many.
+        The number of rows in the bin.
     predicted, observed
-        The mean prediction, and the share of positive rows; for numbers, the mean label.
+        The mean prediction, and the share of positive rows (in a regression, the mean label).
     error
         Standard error of ``observed``.
     """
@@ -36,24 +36,24 @@ class CalibrationCurve:
     Parameters
     ----------
     error
-        Expected calibration error: the mean absolute difference of ``predicted`` and ``observed`` over the bins, weighted by rows. The
-        unit is a share for probabilities, and that of the label for numbers.
+        Expected calibration error: the mean absolute difference of ``predicted`` and ``observed`` over the bins, weighted by rows. It
+        is a share for probabilities; in a regression it has the label's unit.
     bins
-        Quantile bins with equally many predictions each, ascending.
+        At most ten quantile bins, ascending. They hold equally many rows each, unless predictions are equal.
     """
 
     error: float
     bins: tuple[CalibrationBin, ...]
 
 
-def calibrate(predicted: np.ndarray, happened: np.ndarray) -> CalibrationCurve:
-    """Return the calibration curve of predictions, in ten quantile bins.
+def calibrate(predicted: np.ndarray, observed: np.ndarray) -> CalibrationCurve:
+    """Return the calibration curve of predictions, in at most ten quantile bins; without rows, no bin and an error of 0.
 
     Parameters
     ----------
     predicted
         Probabilities or numbers, shape (rows,).
-    happened
+    observed
         0 and 1, or numbers; shape (rows,).
 
     References
@@ -63,11 +63,11 @@ def calibrate(predicted: np.ndarray, happened: np.ndarray) -> CalibrationCurve:
     """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(predicted) else np.zeros(0)
     place = np.searchsorted(edges, predicted, side="left")
-    bins = tuple(_summarize_bin(predicted[place == b], happened[place == b]) for b in np.unique(place))
-    total = sum(one.rows for one in bins)
-    return CalibrationCurve(sum(one.rows * abs(one.predicted - one.observed) for one in bins) / max(total, 1), bins)
+    bins = tuple(_summarize_bin(predicted[place == b], observed[place == b]) for b in np.unique(place))
+    total = sum(bin_.rows for bin_ in bins)
+    return CalibrationCurve(sum(bin_.rows * abs(bin_.predicted - bin_.observed) for bin_ in bins) / max(total, 1), bins)
 
 
-def _summarize_bin(predicted: np.ndarray, happened: np.ndarray) -> CalibrationBin:
+def _summarize_bin(predicted: np.ndarray, observed: np.ndarray) -> CalibrationBin:
     rows = len(predicted)
-    return CalibrationBin(rows, float(predicted.mean()), float(happened.mean()), float(happened.std() / np.sqrt(rows)))
+    return CalibrationBin(rows, float(predicted.mean()), float(observed.mean()), float(observed.std() / np.sqrt(rows)))

@@ -20,19 +20,19 @@ _MULTICLASS = {"roc_auc": "roc_auc_ovr", **{name: f"{name}_macro" for name in ("
 
 
 def class_names(classes: Any) -> list[str]:  # noqa: ANN401  (an estimator's classes)
-    """Return the field names of ``probabilities``, one for each class."""
+    """Return the classes as text, in their order: the field names of the column ``probabilities``."""
     return [str(value) for value in np.asarray(classes).tolist()]
 
 
 def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
-    """Return the class whose probability is ``probability``; None unless there are two classes.
+    """Return the class whose probability the column ``probability`` holds; None unless there are two classes.
 
     Parameters
     ----------
     classes
         The classes in the estimator's order.
     declared
-        ``@ml.model(positive=...)``; the second class when None.
+        ``@ml.model(positive=...)``, which is returned even if it is neither class; the second class when None.
     """
     values = np.asarray(classes).tolist()
     if len(values) != 2:
@@ -43,8 +43,8 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
 def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
     """Return the class to encode as True for metrics; None when metrics get the labels unchanged.
 
-    Labels stay unchanged when there are not two classes, when some label is neither class, and when scikit-learn knows their positive
-    class.
+    Labels stay unchanged when there are not two classes, when ``declared`` or some label is neither class, and when the classes are 0 and
+    1 (or False and True) with 1 as the positive one.
 
     Parameters
     ----------
@@ -79,20 +79,20 @@ class TwoClasses:
         self.classes_ = np.array([False, True])
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
-        """Return a prediction method with encoded labels, or the attribute of the model."""
-        found = getattr(self._model, name)
-        seen = {
+        """Return a prediction method with output for the encoded labels; any other attribute of the model is returned unchanged."""
+        attribute = getattr(self._model, name)
+        encode = {
             "predict": self._encode_predictions,
             "predict_proba": self._encode_probabilities,
             "decision_function": self._encode_decisions,
         }.get(name)
-        if seen is None:
-            return found
+        if encode is None:
+            return attribute
 
         def answer(rows: Any) -> np.ndarray:  # noqa: ANN401  (what the model takes)
-            return seen(np.asarray(found(rows)))
+            return encode(np.asarray(attribute(rows)))
 
-        answer.__name__ = name  # scikit-learn asks which method it was given
+        answer.__name__ = name  # scikit-learn's scorers read the name of the method
         return answer
 
     def _encode_predictions(self, labels: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class TwoClasses:
 
 
 def wrap_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
-    """Return a model that predicts encoded labels; the model itself when ``encoded`` is None."""
+    """Return a model that predicts True for the class ``encoded``; the model itself when ``encoded`` is None."""
     return model if encoded is None else TwoClasses(model, encoded)
 
 
@@ -141,28 +141,31 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     Raises
     ------
     DataError
-        ``positive`` is not among the labels, or the labels do not have two classes. A metric needs a positive class and none is known.
-        Two classes have the same name as text.
+        ``positive`` is not among the labels, or is set for labels that do not have two classes. The labels have more classes
+        than a metric supports. A metric needs a positive class that neither ``positive`` nor scikit-learn's convention (1 or True) names.
     """
-    found = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
-    several = f"column '{label}' holds {_list_values(found)}"
-    if positive is not None and positive not in found:
+    classes = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
+    contents = f"column '{label}' holds {_list_values(classes)}"
+    if positive is not None and positive not in classes:
         raise DataError(
-            f"{where}: positive={positive!r} is not a value of the label: {several}",
+            f"{where}: positive={positive!r} is not a value of the label: {contents}",
             hint="set positive= to one of these values, in its own type",
         )
-    if positive is not None and len(found) != 2:
-        raise DataError(f"{where}: positive={positive!r} needs a label with two classes: {several}", hint="omit positive=")
-    asked = next((name for name in metrics if name in NEED_POSITIVE or (name == "roc_auc" and len(found) > 2)), None)
-    if asked is None or not found:
+    if positive is not None and len(classes) != 2:
+        raise DataError(f"{where}: positive={positive!r} needs a label with two classes: {contents}", hint="omit positive=")
+    metric = next((name for name in metrics if name in NEED_POSITIVE or (name == "roc_auc" and len(classes) > 2)), None)
+    if metric is None or not classes:
         return
-    if len(found) > 2:
-        other = _MULTICLASS.get(asked, "")
-        raise DataError(f"{where}: the metric '{asked}' is of two classes: {several}", hint=f"use {other or 'a metric of several classes'}")
-    if positive is None and not any(set(found) <= understood for understood in _SKLEARN_CLASSES):
+    if len(classes) > 2:
+        replacement = _MULTICLASS.get(metric, "")
         raise DataError(
-            f"{where}: the metric '{asked}' needs to know which class is the positive one: {several}",
-            hint=f"set @ml.model(positive={found[-1]!r}), or positive={found[0]!r}",
+            f"{where}: the metric '{metric}' supports two classes only: {contents}",
+            hint=f"use {replacement or 'a metric of several classes'}",
+        )
+    if positive is None and not any(set(classes) <= convention for convention in _SKLEARN_CLASSES):
+        raise DataError(
+            f"{where}: the metric '{metric}' needs to know which class is the positive one: {contents}",
+            hint=f"set @ml.model(positive={classes[-1]!r}), or positive={classes[0]!r}",
         )
 
 

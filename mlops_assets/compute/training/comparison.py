@@ -29,7 +29,7 @@ class RecordChange:
     was, now
         The recorded value, and the value in the reproduced training.
     cause
-        Whether the field decides the trained model. Threads and hardware are circumstances, not causes.
+        Whether the field is one of ``CAUSES``, which decide the trained model. Threads, hardware and results are no causes.
     """
 
     field: str
@@ -40,18 +40,18 @@ class RecordChange:
 
 @dataclass(frozen=True)
 class TrainingComparison:
-    """The result of a comparison.
+    """The result of :func:`compare_trainings`.
 
     Parameters
     ----------
     verdict
-        ``IDENTICAL``: every probe prediction and every metric is equal to the last bit, and nothing that decides a training differs.
-        ``EQUIVALENT``: something differs, but predictions and metrics agree within ``TOLERANCE``. ``DIFFERENT``: predictions or metrics
-        differ by more.
+        ``IDENTICAL``: every probe prediction and every metric is equal to the last bit, and none of ``CAUSES`` differs. ``EQUIVALENT``:
+        something differs, but predicted labels are equal, and predictions and metrics agree within ``TOLERANCE``. ``DIFFERENT``: labels
+        differ, or predictions or metrics differ by more.
     differences
-        In causal order.
+        In causal order: causes, circumstances, then results. Other packages are compared only when results differ without another reason.
     largest
-        Maximum absolute difference of a probe prediction.
+        Maximum absolute difference of a probe prediction; infinite when the shapes differ.
     """
 
     verdict: str
@@ -70,24 +70,27 @@ def compare_trainings(was: Mapping[str, Any], now: Mapping[str, Any]) -> Trainin
     Parameters
     ----------
     was, now
-        A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows (probabilities, where there are any),
-        ``labels`` (what ``predict`` returns for these rows; not compared when the record has none), and ``metrics``. A refitted version
-        also has ``refit``, with predictions and labels of the second fit.
+        The record and the reproduced training, each with a mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, and with ``metrics``.
+        ``predictions`` holds probabilities of the probe rows, or else predicted values. ``labels`` holds the output of ``predict`` for
+        these rows, and is not compared when the record has none. A refitted version also has ``refit``, with predictions and labels of
+        the second fit.
     """
-    found = [*_compare_fields(was, now, CAUSES, cause=True), *_compare_fields(was, now, CIRCUMSTANCES, cause=False)]
+    differences = [*_compare_fields(was, now, CAUSES, cause=True), *_compare_fields(was, now, CIRCUMSTANCES, cause=False)]
     fits = [("", was, now), *([("refit.", was["refit"], now["refit"])] if "refit" in was else [])]
-    pairs = [(where, _as_array(old), _as_array(new)) for where, old, new in fits]
-    flips = [found for where, old, new in fits for found in _compare_labels(old.get("labels"), new.get("labels"), where)]
-    moved = [found for where, before, after in pairs for found in _compare_predictions(before, after, where)]
-    results = [*moved, *flips, *_compare_fields(was, now, ("metrics",), cause=False)]
-    if results and not found:
-        found += _compare_fields(was, now, ("other_packages",), cause=False)
+    predictions = [(where, _as_array(old), _as_array(new)) for where, old, new in fits]
+    changed_labels = [change for where, old, new in fits for change in _compare_labels(old.get("labels"), new.get("labels"), where)]
+    changed_predictions = [change for where, before, after in predictions for change in _compare_predictions(before, after, where)]
+    results = [*changed_predictions, *changed_labels, *_compare_fields(was, now, ("metrics",), cause=False)]
+    if results and not differences:
+        differences += _compare_fields(was, now, ("other_packages",), cause=False)
     if not results:
-        verdict = EQUIVALENT if any(difference.cause for difference in found) else IDENTICAL
+        verdict = EQUIVALENT if any(difference.cause for difference in differences) else IDENTICAL
     else:
-        close = all(_are_close(before, after) for _, before, after in pairs)
-        verdict = EQUIVALENT if not flips and close and _metrics_are_close(was["metrics"], now["metrics"]) else DIFFERENT
-    return TrainingComparison(verdict, (*found, *results), max(_largest_difference(before, after) for _, before, after in pairs))
+        close = all(_are_close(before, after) for _, before, after in predictions)
+        verdict = EQUIVALENT if not changed_labels and close and _metrics_are_close(was["metrics"], now["metrics"]) else DIFFERENT
+    return TrainingComparison(
+        verdict, (*differences, *results), max(_largest_difference(before, after) for _, before, after in predictions)
+    )
 
 
 def _as_array(fit: Mapping[str, Any]) -> np.ndarray:
@@ -95,9 +98,10 @@ def _as_array(fit: Mapping[str, Any]) -> np.ndarray:
 
 
 def _compare_fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[RecordChange]:
+    """Yield the keys of the mappings ``names`` whose values differ; a missing value is ``absent``, except in circumstances."""
     for name in names:
         old, new = was.get(name, {}), now.get(name, {})
-        # A library of threads that was loaded in one process and not in the other has computed nothing.
+        # Circumstances are compared when both trainings have them: a thread library that one process did not load computed nothing there.
         keys = sorted(old.keys() & new.keys() if name in CIRCUMSTANCES else old.keys() | new.keys())
         for key in keys:
             if not _are_equal(old.get(key, _ABSENT), new.get(key, _ABSENT)):
@@ -109,6 +113,7 @@ def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a reco
 
 
 def _compare_predictions(before: np.ndarray, after: np.ndarray, where: str) -> Iterator[RecordChange]:
+    """Yield the shapes if they differ; otherwise the first row whose predictions are not equal to the last bit."""
     if before.shape != after.shape:
         yield RecordChange(f"{where}predictions.shape", list(before.shape), list(after.shape), cause=False)
     elif before.tobytes() != after.tobytes():
@@ -118,7 +123,7 @@ def _compare_predictions(before: np.ndarray, after: np.ndarray, where: str) -> I
 
 
 def _compare_labels(before: Sequence[Any] | None, after: Sequence[Any] | None, where: str) -> Iterator[RecordChange]:
-    """Yield the first row whose predicted class differs."""
+    """Yield the first row whose predicted label differs; nothing when either side has no labels."""
     for row, (old, new) in enumerate(zip(before or (), after or (), strict=False)):
         if old != new:
             yield RecordChange(f"{where}labels.row {row} of the probe", old, new, cause=False)
@@ -136,6 +141,7 @@ def _metrics_are_close(was: Mapping[str, float], now: Mapping[str, float]) -> bo
 
 
 def _largest_difference(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the maximum absolute difference, NaN ignored; infinite for unequal shapes, 0 for no predictions."""
     if before.shape != after.shape or not before.size:
         return 0.0 if before.shape == after.shape else math.inf
     return float(np.nanmax(np.abs(before - after))) if not np.isnan(before - after).all() else 0.0

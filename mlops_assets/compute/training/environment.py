@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DECIDING = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "joblib", "threadpoolctl", "skops", "lightgbm", "xgboost", "catboost")
-_ROOTS = ("sklearn",)  # of DECIDING, though it is called otherwise
+_DECIDING_MODULES = ("sklearn",)  # modules whose distribution in DECIDING has another name
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -27,13 +27,13 @@ _THREADS = (
 
 
 def canonical_name(name: str) -> str:
-    """Return the normalized name of a distribution."""
+    """Return the normalized name of a distribution, as PEP 503 defines it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
 def installed_distributions() -> dict[str, str]:
-    """Return name → version of all installed distributions; of duplicates, the imported one."""
+    """Return normalized name → version of all installed distributions, by name; of duplicates, the first on ``sys.path``."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
@@ -43,36 +43,36 @@ def installed_distributions() -> dict[str, str]:
 
 @cache
 def local_distributions() -> frozenset[str]:
-    """Return distributions installed from a folder, a file or a repository rather than from a package index."""
+    """Return the normalized names of distributions installed from a folder, file or URL rather than from a package index."""
     known = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
     return frozenset(canonical_name(name) for name, url in known if name and url)
 
 
 def format_lock(versions: Mapping[str, str]) -> str:
-    """Return distributions as lines of a requirements file."""
+    """Return name → version as lines ``name==version`` of a requirements file, sorted by name."""
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
 def parse_lock(text: str) -> dict[str, str]:
-    """Return the distributions of a requirements file written by :func:`format_lock`."""
+    """Return name → version of a requirements file written by :func:`format_lock`."""
     return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
 
 
 def deciding_packages(roots: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the packages that decide a result: numeric libraries, and packages with the modules ``roots``.
+    """Return name → version of Python and of the packages that decide a result: numeric libraries, and the owners of ``roots``.
 
     Parameters
     ----------
     roots
         Top-level modules that the code and the estimator import.
     """
-    known = installed_distributions()
-    foreign = {root for root in roots if root not in sys.stdlib_module_names and root not in {"mlops_assets", *_ROOTS}}
-    here = {canonical_name(root) for root in foreign if canonical_name(root) in known}
-    # The index of all modules takes long to make; most distributions are called as what they hold.
-    asked = {root for root in foreign if canonical_name(root) not in known}
-    names = {*DECIDING, *here, *(canonical_name(name) for root in asked for name in _find_owners().get(root, ()))}
-    return {"python": platform.python_version(), **{name: known[name] for name in sorted(names) if name in known}}
+    installed = installed_distributions()
+    third_party = {root for root in roots if root not in sys.stdlib_module_names and root not in {"mlops_assets", *_DECIDING_MODULES}}
+    same_named = {canonical_name(root) for root in third_party if canonical_name(root) in installed}
+    # Indexing all modules is slow. It is skipped for a module whose distribution has the same name, as most have.
+    unmatched = {root for root in third_party if canonical_name(root) not in installed}
+    names = {*DECIDING, *same_named, *(canonical_name(name) for root in unmatched for name in _find_owners().get(root, ()))}
+    return {"python": platform.python_version(), **{name: installed[name] for name in sorted(names) if name in installed}}
 
 
 @cache
@@ -81,23 +81,23 @@ def _find_owners() -> Mapping[str, list[str]]:
 
 
 def find_root_modules(estimator: Any) -> set[str]:  # noqa: ANN401  (any estimator)
-    """Return the top-level modules of an estimator and of its parts."""
-    known = getattr(estimator, "get_params", None)
-    parts = [estimator, *(known(deep=True).values() if known else ())]
+    """Return the top-level modules that define an estimator and its parameters' values, without ``builtins``."""
+    get_params = getattr(estimator, "get_params", None)
+    parts = [estimator, *(get_params(deep=True).values() if get_params else ())]
     return {type(part).__module__.split(".")[0] for part in parts} - {"builtins"}
 
 
 def thread_settings() -> dict[str, Any]:
-    """Return the thread-count variables and the libraries that use threads."""
+    """Return the usable CPUs, the thread-count variables that are set, and the threads, architecture and version of each thread library."""
     from threadpoolctl import threadpool_info
 
     variables = {name: os.environ[name] for name in _THREADS if name in os.environ}
     # Several packages bundle a copy of one library: name the package too.
     pools = {f"{Path(pool['filepath']).parent.name.removesuffix('.libs')}.{pool['internal_api']}": pool for pool in threadpool_info()}
-    found = {
+    libraries = {
         f"{name}.{key}": pool[key] for name, pool in pools.items() for key in ("num_threads", "architecture", "version") if pool.get(key)
     }
-    return {"cpus": _count_cpus(), **dict(sorted({**variables, **found}.items()))}
+    return {"cpus": _count_cpus(), **dict(sorted({**variables, **libraries}.items()))}
 
 
 def _count_cpus() -> int:
@@ -106,7 +106,7 @@ def _count_cpus() -> int:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Return architecture, processor, and memory in GiB."""
+    """Return the machine architecture, the name of the processor, and the memory in GiB."""
     import psutil
 
     memory = round(psutil.virtual_memory().total / 2**30, 1)

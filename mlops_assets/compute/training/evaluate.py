@@ -52,7 +52,7 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     train
         Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
     min_rows
-        Column of ``slices`` → a number of rows; values with at least so many rows are measured also beyond the limit of 50.
+        Column of ``slices`` → a number of rows; values with at least that many rows are measured beyond the limit of 50 as well.
     positive
         The positive class of two; the second when None.
     part
@@ -63,20 +63,20 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     Evaluation
         An undefined or infinite metric is NaN, with a reason in ``problems``.
     """
-    remembered = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, split.X)
+    predictor = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, split.X)
     encoded = class_to_encode(getattr(estimator, "classes_", None), split.y, positive)
-    model, y = wrap_two_classes(remembered, encoded), encode_labels(split.y, encoded)
+    model, y = wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded)
     values, problems = _score(model, np.arange(len(y)), y, metrics)
     baseline: Scores = ()
     if train is not None:
-        known = encode_labels(train.y, encoded)
-        baseline, _ = _score(_make_baseline(estimator).fit(_constant_column(known), known), _constant_column(y), y, metrics)
-    reasons = tuple((name, why + _explain_classes(remembered, split.y, part)) for name, why in problems)
+        train_labels = encode_labels(train.y, encoded)
+        baseline, _ = _score(_make_baseline(estimator).fit(_constant_column(train_labels), train_labels), _constant_column(y), y, metrics)
+    reasons = tuple((name, why + _explain_classes(predictor, split.y, part)) for name, why in problems)
     return Evaluation(len(y), values, baseline, tuple(_score_slices(model, split, y, metrics, slices, min_rows or {})), reasons)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
-    """Raise DefinitionError for a name that is not a scikit-learn scorer."""
+    """Raise DefinitionError for a name that is not a scikit-learn scorer; ``where`` names the definition in the message."""
     from sklearn.metrics import get_scorer_names
 
     known = get_scorer_names()
@@ -89,6 +89,7 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
 
 
 def _score(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
+    """Return the metrics, NaN where one raises an error or is not finite, and the reason for each NaN."""
     values: dict[str, float] = {}
     problems: dict[str, str] = {}
     for name in metrics:
@@ -129,12 +130,12 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
-    """Return the end of a reason: which classes have no rows, and which labels the model does not know."""
-    known, there = getattr(model, "classes_", None), np.unique(y).tolist()
+    """Return a note on an absent class (of more than two) and on a label that the model does not know; empty without either."""
+    known, present = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if known is None else np.asarray(known).tolist()
-    lacking, foreign = [c for c in classes if c not in there], [label for label in there if classes and label not in classes]
-    notes = [f"none of the {len(y)} {part} rows has the label {lacking[0]!r}"] if lacking and len(classes) > 2 else []
-    notes += [f"the label {foreign[0]!r} of the {part} was not among the training rows"] if foreign else []
+    absent, unknown = [c for c in classes if c not in present], [label for label in present if classes and label not in classes]
+    notes = [f"none of the {len(y)} {part} rows has the label {absent[0]!r}"] if absent and len(classes) > 2 else []
+    notes += [f"the label {unknown[0]!r} of the {part} was not among the training rows"] if unknown else []
     return f" ({'; '.join(notes)})" if notes else ""
 
 
@@ -171,7 +172,7 @@ def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
 
 
 def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
-    """Return the metrics of a candidate as table rows: metric, holdout, baseline, champion, difference and its interval."""
+    """Return the metrics of a candidate as table rows: metric, holdout, baseline, champion, difference and its 95 % interval."""
     baseline: Mapping[str, float] = dict(candidate.evaluation.baseline)
     return [
         {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_compare_with_champion(candidate, name, value)}
@@ -180,10 +181,10 @@ def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
 
 
 def _compare_with_champion(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
-    """Return three table cells of a metric: the champion's value, the difference and its interval."""
+    """Return three table cells of a metric: the champion's value, the difference and its interval; texts without a champion."""
     if candidate.champion is None:
         return {"champion": "none yet", "Δ": "", "95 % CI of Δ": ""}
-    rival = candidate.champion.metric(metric)
+    champion_value = candidate.champion.metric(metric)
     low, high = candidate.intervals.difference(metric) if candidate.intervals else (math.nan, math.nan)
     known = math.isfinite(low) and math.isfinite(high)
-    return {"champion": rival, "Δ": value - rival, "95 % CI of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}
+    return {"champion": champion_value, "Δ": value - champion_value, "95 % CI of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.evaluation import Split
 
-FITTED = "fitted"  # where a version's manifest holds them
+FITTED = "fitted"  # their key in a version's manifest
 
 
 @dataclass(frozen=True)
 class FittedRows:
-    """The fitted rows, as recorded in the manifest of a version.
+    """Number, parts and time range of the rows that a version was fitted on, as the manifest of the version records them.
 
     Parameters
     ----------
     parts
         Parts of the training set: ``train``, and ``validation`` or ``holdout`` where the model's function receives them or a refit adds them.
     rows
-        How many rows.
+        The number of fitted rows.
     first, last
         Event times of the first and the last row (aware); None without event times.
     by_time
@@ -52,7 +52,7 @@ class FittedRows:
         event_timestamp
             The column with the event time; None without one.
         by_time
-            Whether the training set was split by time.
+            Whether the training set was split by time; ignored when there are no event times.
         """
         rows = sum(len(splits[part].y) for part in parts)
         if event_timestamp is None:
@@ -62,13 +62,13 @@ class FittedRows:
         return cls(tuple(parts), rows, first, last, by_time and first is not None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the value as the manifest stores it."""
+        """Return the fields as the manifest stores them; times are ISO texts."""
         ends = {name: None if time is None else time.isoformat() for name, time in (("first", self.first), ("last", self.last))}
         return {"parts": list(self.parts), "rows": self.rows, **ends, "by_time": self.by_time}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> FittedRows | None:
-        """Return the recorded value; None for versions stored before it was recorded."""
+        """Read the fitted rows from a manifest; None for versions stored before manifests recorded them."""
         stored = manifest.get(FITTED)
         if stored is None:
             return None
@@ -76,7 +76,7 @@ class FittedRows:
         return cls(tuple(stored["parts"]), stored["rows"], first, last, stored["by_time"])
 
     def contain_times(self, times: pl.Series) -> pl.Series:
-        """Return whether each time lies between the first and the last fitted row.
+        """Return for each time True if it lies between the first and the last fitted row, both included; False for null.
 
         Parameters
         ----------
@@ -89,6 +89,7 @@ class FittedRows:
 
 
 def _to_utc(time: object) -> datetime | None:
+    """Return a datetime in UTC, a naive one read as UTC; None for any other value, such as a date."""
     if not isinstance(time, datetime):
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -35,15 +35,15 @@ def judge(gate: GateLike, candidate: Candidate) -> GateResult:
         Not passed when the gate raises, returns no :class:`GateResult`, or returns a value that is not finite.
     """
     try:
-        found = gate.judge(candidate)
+        result = gate.judge(candidate)
     except Exception as error:  # noqa: BLE001  (an exception of any type means not passed)
         function = gate.declared.function.function if isinstance(gate, FunctionGate) else None
         return GateResult(passed=False, reason=f"the gate raised {describe_error(error, function)}")
-    if not isinstance(found, GateResult):
-        return GateResult(passed=False, reason=f"the gate returned {type(found).__name__}, neither a GateResult nor a bool")
-    if found.value is not None and not math.isfinite(found.value):
-        return GateResult(passed=False, reason=f"the gate's value is {found.value}")
-    return found
+    if not isinstance(result, GateResult):
+        return GateResult(passed=False, reason=f"the gate returned {type(result).__name__}, neither a GateResult nor a bool")
+    if result.value is not None and not math.isfinite(result.value):
+        return GateResult(passed=False, reason=f"the gate's value is {result.value}")
+    return result
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FunctionGate:
     Parameters
     ----------
     declared
-        The function.
+        The decorated function.
     resources
         Dagster resources that the function requires, by parameter name.
     """
@@ -68,7 +68,7 @@ class FunctionGate:
 
     @property
     def definition(self) -> str:
-        """The hash of the function's source; evidence from a gate with another hash does not count."""
+        """The SHA-256 of the function's source; evidence from a gate with another hash does not count."""
         return hashlib.sha256(inspect.getsource(self.declared.function.function).encode()).hexdigest()
 
     @property
@@ -82,9 +82,9 @@ class FunctionGate:
         return True
 
     def judge(self, candidate: Candidate) -> GateResult:
-        """Call the function, which returns a :class:`GateResult` or a bool."""
+        """Call the function with its resources, and the candidate for every other parameter; a bool becomes a :class:`GateResult`."""
         answer = self.declared(**{p.name: self.resources.get(p.name, candidate) for p in self.declared.function.parameters})
-        # Comparisons of metrics give numpy's bool; another value that is merely true is no answer.
+        # Comparisons of metrics give numpy's bool; other truthy values are refused.
         if type(answer).__name__ in ("bool", "bool_"):
             return GateResult(passed=bool(answer), reason="holds" if answer else "does not hold")
-        return answer  # type: ignore[return-value]  # `judge` above refuses anything else
+        return answer  # type: ignore[return-value]  # the function `judge` above refuses anything else

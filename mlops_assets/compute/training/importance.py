@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-IMPORTANCE = "importance"  # in the record of a training
+IMPORTANCE = "importance"  # key in the record of a training
 REPEATS, MAX_ROWS, MAX_COLUMNS = 5, 2_000, 100
-_MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # of the estimator, for any number of columns
+_MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # rows of a sample; predicted rows over all columns and repeats
 _ROUNDING_ERROR = 1e-12
 
 
@@ -46,7 +46,7 @@ class ColumnImportance:
 
 @dataclass(frozen=True)
 class PermutationImportance:
-    """Permutation importance of all columns, most important first.
+    """Permutation importance of the columns of ``X``.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class PermutationImportance:
     rows
         The number of rows on which the decrease was measured.
     columns
-        The most important first.
+        The most important first, undefined ones last.
     left_out
-        How many columns were not measured, because there are too many.
+        The number of columns that were not measured, because only the first 100 are.
     """
 
     metric: str
@@ -67,12 +67,12 @@ class PermutationImportance:
 
     def as_json(self) -> dict[str, Any]:
         """Return the importance as a dict of JSON values; an undefined value is None."""
-        columns = [[one.column, *(value if math.isfinite(value) else None for value in (one.drop, one.error))] for one in self.columns]
+        columns = [[each.column, *(value if math.isfinite(value) else None for value in (each.drop, each.error))] for each in self.columns]
         return {"metric": self.metric, "rows": self.rows, "columns": columns, "left_out": self.left_out}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PermutationImportance:
-        """Return a stored importance."""
+        """Return the importance that :meth:`as_json` stored; None becomes NaN."""
         columns = [(name, *(math.nan if value is None else value for value in figures)) for name, *figures in stored["columns"]]
         return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*each) for each in columns), stored["left_out"])
 
@@ -88,7 +88,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     max_rows: int = MAX_ROWS,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> PermutationImportance:
-    """Return the mean decrease of a metric when one column is shuffled.
+    """Measure how much a metric falls when one column is shuffled, for each of the first 100 columns.
 
     Parameters
     ----------
@@ -103,7 +103,8 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     repeats
         Shuffles of each column; all of them are predicted in one call.
     max_rows
-        The maximum number of rows; of more rows, a sample of this size is used.
+        The maximum number of rows; of more rows, a random sample is used. With many columns or repeats, the sample is smaller, down to 200
+        rows.
     positive
         The positive class of two; the second when None.
 
@@ -120,23 +121,25 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
         drawn = np.sort(rng.choice(len(y), size=rows, replace=False))
         X, y = X[drawn], y[drawn]
     orders = np.stack([rng.permutation(rows) for _ in range(repeats)]).ravel()
-    stacked, found = X[np.tile(np.arange(rows), repeats)], []
-    # With a thread for each core, where other processes want the cores too, threads wait for one another longer than they work.
+    stacked, importances = X[np.tile(np.arange(rows), repeats)], []
+    # One thread: if other processes use the cores too, a model's threads wait for each other longer than they work.
     with threadpool_limits(1):
-        whole = _score_stretches(metric, estimator, X, y, 1, positive)[0]
-        answers = {
+        unshuffled = _score_stretches(metric, estimator, X, y, 1, positive)[0]
+        scores_by_column = {
             name: _score_stretches(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive)
             for name in columns
         }
-    for name, scores in answers.items():
-        found.append(ColumnImportance(name, _drop_rounding(whole - scores.mean(), whole), _drop_rounding(scores.std(), whole)))
-    ordered = sorted(found, key=lambda one: (math.inf if math.isnan(one.drop) else -one.drop, one.column))
+    for name, scores in scores_by_column.items():
+        importances.append(
+            ColumnImportance(name, _drop_rounding(unshuffled - scores.mean(), unshuffled), _drop_rounding(scores.std(), unshuffled))
+        )
+    ordered = sorted(importances, key=lambda each: (math.inf if math.isnan(each.drop) else -each.drop, each.column))
     return PermutationImportance(metric, rows, tuple(ordered), X.width - len(columns))
 
 
-def _drop_rounding(figure: float, whole: float) -> float:
-    """Return ``figure``, or 0 when it is within the rounding error of ``whole``."""
-    return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(whole)) else float(figure)
+def _drop_rounding(figure: float, unshuffled: float) -> float:
+    """Return ``figure``, or 0 when it is within the rounding error of ``unshuffled``."""
+    return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(unshuffled)) else float(figure)
 
 
 def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
@@ -147,13 +150,13 @@ def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
     repeats: int,
     positive: Any,  # noqa: ANN401
 ) -> np.ndarray:
-    """Return the metric of each of ``repeats`` shuffled copies of the rows, which are stacked in ``X``."""
+    """Return the metric of each of the ``repeats`` copies of the rows that are stacked in ``X``; all NaN when it cannot be computed."""
     encoded = class_to_encode(getattr(estimator, "classes_", None), y, positive)
-    answers, y, rows = wrap_two_classes(CachedPredictor(estimator, X), encoded), encode_labels(y, encoded), len(y)
+    model, y, rows = wrap_two_classes(CachedPredictor(estimator, X), encoded), encode_labels(y, encoded), len(y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined metric is NaN
         try:
-            scorer = make_scorer(metric, getattr(answers, "classes_", None))
-            return np.array([float(scorer(answers, np.arange(k * rows, (k + 1) * rows), y)) for k in range(repeats)])
+            scorer = make_scorer(metric, getattr(model, "classes_", None))
+            return np.array([float(scorer(model, np.arange(k * rows, (k + 1) * rows), y)) for k in range(repeats)])
         except (ValueError, TypeError, AttributeError):
             return np.full(repeats, np.nan)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIN_ROWS = 20
-_MIN_LEVELS = 5  # fewer levels are put in the label's order by chance, or by an honest feature
-_MAX_TURNS = 0.001  # of the steps from one value of the feature to the next; floats that were recomputed may turn a few
+_MIN_LEVELS = 5  # fewer levels may have the label's order by chance, or in an honest feature
+_MAX_TURNS = 0.001  # maximum share of steps between neighbouring feature values against the trend; recomputed floats have a few
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LabelCopy:
     rows
         The number of rows on which the two were compared.
     example
-        The first row's values: of the feature, then of the label.
+        The values of the first row with a label: of the feature, then of the label.
     """
 
     column: str
@@ -51,6 +51,9 @@ def find_label_copies(X: pl.DataFrame, label: pl.Series) -> list[LabelCopy]:
 
     Notes
     -----
+    Nothing is found with fewer than 20 labelled rows or a constant label, nor in a nested column. The label and a monotone function are
+    compared on rows with a feature value; these must be at least half of the rows.
+
     A one-to-one function needs 20 rows that repeat an earlier value, so that identifiers are not reported. A monotone function needs five
     distinct values on both sides: with fewer, an honest feature may separate the classes.
     """
@@ -58,7 +61,7 @@ def find_label_copies(X: pl.DataFrame, label: pl.Series) -> list[LabelCopy]:
 
 
 def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[str], what: str) -> None:
-    """Raise DataError for a feature that reproduces the label and that the project does not allow by name.
+    """Refuse features that reproduce the label, unless the project allows them by name.
 
     Parameters
     ----------
@@ -67,19 +70,26 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     allowed
         The features that may reproduce the label.
     what
-        The rows, for the message.
+        The name of the rows, for the message.
+
+    Raises
+    ------
+    DataError
+        A feature that ``allowed`` does not name reproduces the label.
+    DefinitionError
+        ``allowed`` names a feature that is not in ``X``.
     """
     if unknown := [name for name in allowed if name not in X.columns]:
         raise DefinitionError(
             f"{what}: label_copies= names '{unknown[0]}', which is no column of X",
             hint=nearest(unknown[0], X.columns) + f"X has {', '.join(X.columns)}",
         )
-    found = find_label_copies(X.drop(allowed), label)
-    if not found:
+    copies = find_label_copies(X.drop(allowed), label)
+    if not copies:
         return
-    first, others = found[0], [copy.column for copy in found[1:]]
+    first, others = copies[0], [copy.column for copy in copies[1:]]
     also = f"; so {'does' if len(others) == 1 else 'do'} {', '.join(map(repr, others))}" if others else ""
-    named = ", ".join(f'"{copy.column}"' for copy in found)
+    named = ", ".join(f'"{copy.column}"' for copy in copies)
     raise DataError(
         f"the column '{first.column}' of X is {first.how} '{label.name}' on all {first.rows} rows of {what} "
         f"(the first row has {first.example[0]!r} for the label {first.example[1]!r}){also}",
@@ -89,6 +99,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
 
 
 def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | None:
+    """Return how a feature reproduces the label; None when it does not, or when the rows are too few to judge."""
     if feature.dtype.is_nested() or label.dtype.is_nested():
         return None
     pairs = pl.DataFrame({"feature": _to_comparable(feature), "label": _to_comparable(label)}).drop_nulls("label")
@@ -107,7 +118,7 @@ def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | N
 
 
 def _to_comparable(values: pl.Series) -> pl.Series:
-    """Return ordered values and text of numbers as floats, all others as text; NaN becomes null."""
+    """Return numbers, times, booleans and text of numbers as floats with NaN as null; anything else as text."""
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = values.cast(pl.String)
         numbers = text.cast(pl.Float64, strict=False)
@@ -120,13 +131,13 @@ def _to_comparable(values: pl.Series) -> pl.Series:
 
 
 def _is_one_to_one(pairs: pl.DataFrame) -> bool:
-    """Return whether values of the feature (null included) and of the label correspond one to one, over enough repeated rows."""
+    """Return True if feature values (null included) and labels correspond one to one, with at least 20 repeated rows."""
     levels = pairs["label"].n_unique()
     return pairs.height - levels >= MIN_ROWS and levels == pairs["feature"].n_unique() == pairs.n_unique()
 
 
 def _is_monotone(known: pl.DataFrame) -> bool:
-    """Return whether the label only rises, or only falls, when rows are sorted by the feature; a few exceptions are allowed."""
+    """Return True if the label only rises or only falls with the feature, apart from 0.1 % of the steps; False for text or few levels."""
     levels = known["feature"].n_unique()
     if min(levels, known["label"].n_unique()) < _MIN_LEVELS or pl.String in known.dtypes:
         return False

@@ -10,9 +10,9 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MIN_AGREEMENT = 0.99  # of the rows on which a column must repeat a later one
-_SAMPLE_ROWS = 20_000  # at least, of more rows
-_MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is too good
+_MIN_AGREEMENT = 0.99  # share of equal rows, or absolute rank correlation, from which a column repeats another
+_SAMPLE_ROWS = 20_000  # minimum size of a sample of more rows
+_MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is suspiciously good
 _MIN_ROWS = 25  # rows of each class
 
 
@@ -25,9 +25,9 @@ class RepeatedColumn:
     column
         The column of ``X``.
     later
-        The column that is known later, and its dataset.
+        The column that is known later: ``dataset.column``, or ``the label NAME``.
     share
-        The share of rows with equal values, or the absolute rank correlation of the two columns.
+        The share of rows with equal values; if it is below 99 %, the absolute rank correlation of the two columns.
     """
 
     column: str
@@ -36,12 +36,12 @@ class RepeatedColumn:
 
 
 def sample_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return every n-th row, 20,000 to 40,000 rows of a larger frame; sampling the sample again changes nothing."""
+    """Return every n-th row of a frame of 40,000 rows or more, at least 20,000 rows; a smaller frame, such as a sample, is unchanged."""
     return rows.gather_every(max(1, rows.height // _SAMPLE_ROWS))
 
 
 def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[RepeatedColumn]:
-    """Find columns that repeat a later-known column up to scale and offset.
+    """Find columns that equal a later-known column, or that order the rows as it does: one result for each pair.
 
     Parameters
     ----------
@@ -62,20 +62,21 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
 
 
 def _measure_agreement(one: pl.Series, other: pl.Series) -> float:
-    both = pl.DataFrame({"one": one, "other": other}).drop_nulls()
-    if both.height < 20 or both["other"].n_unique() < 2 or both["one"].n_unique() < 2:
+    """Return the share of equal values if at least 99 %, else the absolute rank correlation; 0 for few rows or unordered types."""
+    known = pl.DataFrame({"one": one, "other": other}).drop_nulls()
+    if known.height < 20 or known["other"].n_unique() < 2 or known["one"].n_unique() < 2:
         return 0.0
-    if both["one"].dtype == both["other"].dtype and (equal := (both["one"] == both["other"]).mean()) and float(equal) >= _MIN_AGREEMENT:  # type: ignore[arg-type]  # the mean of booleans
+    if known["one"].dtype == known["other"].dtype and (equal := (known["one"] == known["other"]).mean()) and float(equal) >= _MIN_AGREEMENT:  # type: ignore[arg-type]  # the mean of booleans
         return float(equal)  # type: ignore[arg-type]
-    if not _to_ordered(both["one"].dtype) or not _to_ordered(both["other"].dtype):
+    if not _is_ordered(known["one"].dtype) or not _is_ordered(known["other"].dtype):
         return 0.0
-    correlation = both.select(
+    correlation = known.select(
         pl.corr(pl.col("one").to_physical().cast(pl.Float64), pl.col("other").to_physical().cast(pl.Float64), method="spearman")
     ).item()
     return abs(float(correlation)) if correlation is not None and correlation == correlation else 0.0  # noqa: PLR0124  (NaN)
 
 
-def _to_ordered(dtype: pl.DataType) -> bool:
+def _is_ordered(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
 
 
@@ -88,7 +89,8 @@ class StrongColumn:
     column
         The column of ``X``.
     share
-        For two classes, the area under the ROC curve of the column as a score. For numbers, the absolute rank correlation with the label.
+        For two classes, the area under the ROC curve of the column as a score, in the better direction. For numbers, the share of rows
+        equal to the label if it is at least 99 %, else the absolute rank correlation with the label.
     of_classes
         Whether the label has two classes.
     """
@@ -100,7 +102,17 @@ class StrongColumn:
 
 @dataclass(frozen=True)
 class LaterTime:
-    """A time in ``X`` after the event of its row."""
+    """A column of ``X`` with times after the event of their row.
+
+    Parameters
+    ----------
+    column
+        The column of ``X``.
+    rows
+        The number of rows with a later time.
+    first, event
+        The first such time, and the event time of its row, as text.
+    """
 
     column: str
     rows: int
@@ -114,11 +126,12 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
     Parameters
     ----------
     rows
-        The training set.
+        The training set; a sample of its rows is measured.
     columns
         The columns of ``X``.
     label
-        With two values, or numbers; nothing is found for others.
+        The label column. Nothing is found for text with more than two values, with fewer than 25 sampled rows of a class, or with fewer
+        than 50 numbers.
     """
     sample = sample_rows(rows).drop_nulls(label)
     classes = sample[label].unique().sort()
@@ -134,14 +147,14 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
         {
             c: s
             for c in columns
-            if _to_ordered(sample[c].dtype) and (s := _measure_agreement(sample[c], sample[label])) >= _MIN_RANK_CORRELATION
+            if _is_ordered(sample[c].dtype) and (s := _measure_agreement(sample[c], sample[label])) >= _MIN_RANK_CORRELATION
         },
         of_classes=False,
     )
 
 
 def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[LaterTime]:
-    """Find times in ``X`` after the event of their row.
+    """Find dates and times in ``X`` after the event of their row; times with and without a time zone are not compared.
 
     Parameters
     ----------
@@ -166,15 +179,18 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
     return found
 
 
-def _rank_strength(found: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:
-    return [StrongColumn(c, s, of_classes) for c, s in sorted(found.items(), key=lambda each: -each[1])]
+def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:
+    return [StrongColumn(c, s, of_classes) for c, s in sorted(strengths.items(), key=lambda each: -each[1])]
 
 
 def _measure_order(column: pl.Series, positive: pl.Series) -> float:
-    """Return the area under the ROC curve of a column as a score, in the better direction; 0 without an order."""
+    """Return the area under the ROC curve of a column as a score, in the better direction; 0 for a type without an order.
+
+    Text is scored by the rate of the second class among equal values.
+    """
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         values = _class_rates(column.cast(pl.String), positive)
-    elif _to_ordered(column.dtype):
+    elif _is_ordered(column.dtype):
         values = column.to_physical().cast(pl.Float64)
     else:
         return 0.0
@@ -188,7 +204,8 @@ def _measure_order(column: pl.Series, positive: pl.Series) -> float:
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
     """Return, for each row, the rate of the second class among rows with the same value in the other half.
 
-    Two halves are used so that a row's rate does not include its own label.
+    Halves are the odd and the even rows, so that a row's rate does not include its own label. A value that is absent there gets the rate of
+    all rows.
     """
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
     others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_EXACT_TO_MINOR = ("scikit-learn",)  # whose minor versions change what is stored
+_EXACT_TO_MINOR = ("scikit-learn",)  # libraries whose minor versions change the stored format
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class LibraryChange:
 
     Parameters
     ----------
-    installed
-        Empty when it is not installed.
+    name
+        The library.
+    trained, installed
+        Its version in training, and the installed one; ``installed`` is empty when the library is missing.
     serious
         Whether the major version differs, or scikit-learn's minor version, because a stored model may then predict differently.
     """
@@ -29,12 +31,12 @@ class LibraryChange:
     serious: bool
 
     def __str__(self) -> str:
-        """Return both versions as text."""
+        """Return the name and both versions as text."""
         return f"{self.name} {self.trained} then, {self.installed or 'not installed'} now"
 
 
 def find_library_changes(trained: Mapping[str, str], installed: Mapping[str, str]) -> list[LibraryChange]:
-    """Return changed libraries, incompatible ones first.
+    """Return the libraries of a training whose installed version differs, serious changes first, then by name.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def find_library_changes(trained: Mapping[str, str], installed: Mapping[str, str
         for name, then in trained.items()
         if (now := installed.get(name, "")) != then
     ]
-    return sorted(found, key=lambda other: (not other.serious, other.name))
+    return sorted(found, key=lambda change: (not change.serious, change.name))
 
 
 def _is_serious(name: str, then: str, now: str) -> bool:

@@ -21,7 +21,7 @@ RESTORED = "restored"
 
 STATES = (REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER, CHAMPION, ARCHIVED, ROLLED_BACK, DAMAGED)
 NEVER_CHAMPION = frozenset({REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER})
-# What may be done to a version of each state; everything else is refused. A rejected or damaged one goes nowhere until a person says otherwise.
+# Move → the states that allow it. A rejected version makes no move until a person approves it; a damaged one can only be withdrawn.
 ALLOWED: Mapping[str, frozenset[str]] = {
     PROMOTION: frozenset({REGISTERED, GATES_PASSED, APPROVED, CHALLENGER, ARCHIVED, ROLLED_BACK}),
     CHALLENGE: frozenset({REGISTERED, GATES_PASSED, APPROVED, ARCHIVED, ROLLED_BACK}),
@@ -30,7 +30,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 
 
-_DEEDS = {
+_VERB_PHRASES = {
     PROMOTION: "be promoted",
     CHALLENGE: "become the challenger",
     ROLLBACK: "be restored by a rollback",
@@ -51,7 +51,8 @@ class VersionFacts:
     approval
         ``approved``, ``rejected``, or empty.
     last_move
-        The last move of the champion's alias to or from the version: ``(kind, whether to it)``. None when the version never was champion.
+        The last move of the champion's alias to or from the version: a pair of its kind and True if the alias moved to
+        the version. None when the version never was champion.
     mark
         The last mark of the version, ``damaged`` or ``restored``; empty without a mark.
     """
@@ -64,7 +65,7 @@ class VersionFacts:
 
 
 def state_of(facts: VersionFacts) -> str:
-    """Return the state of a version.
+    """Return the state of a version: damaged first, then its alias, a rejection, past moves, and last its approval or gates.
 
     Parameters
     ----------
@@ -83,5 +84,5 @@ def state_of(facts: VersionFacts) -> str:
 
 
 def refusal(kind: str, state: str) -> str:
-    """Return what a version in a state cannot do, such as "it cannot be promoted"; empty when the state allows the move."""
-    return "" if state in ALLOWED[kind] else f"it cannot {_DEEDS[kind]}"
+    """Return why a version in a state cannot make a move, such as "it cannot be promoted"; empty when the state allows the move."""
+    return "" if state in ALLOWED[kind] else f"it cannot {_VERB_PHRASES[kind]}"

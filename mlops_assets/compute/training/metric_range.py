@@ -27,7 +27,7 @@ _AVERAGES = ("_ovo_weighted", "_ovr_weighted", "_ovo", "_ovr", "_macro", "_micro
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """Return minimum and maximum of a scikit-learn scorer.
+    """Return minimum and maximum of a scikit-learn scorer; an end is infinite when it is unbounded or unknown.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def clip_interval(metric: str, low: float, high: float, *, difference: bool = Fa
     metric
         The scorer's name.
     low, high
-        The ends; NaN stays.
+        The ends; both are returned unchanged when one is NaN.
     difference
         Whether the interval is of the difference of two values.
     """

@@ -31,7 +31,10 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
     positive: Any = None,  # noqa: ANN401  (any label)
     importance: PermutationImportance | None = None,
 ) -> dict[str, bytes | str]:
-    """Return title → PNG, or an error text: ROC, calibration and importance of a classifier; predicted against true values and importance of a regressor.
+    """Return title → PNG, or an error text for a plot that failed.
+
+    A binary classifier with probabilities gets an ROC and a calibration curve. A regressor gets predicted against true values. Every model
+    gets the importance of its columns, unless ``X`` has none.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
     positive
         The positive class of two; the second when None.
     importance
-        On the holdout; computed when None.
+        The importance on the holdout; computed when None.
     """
     model = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, holdout.X)
 
@@ -55,6 +58,7 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
 
 
 def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
+    """Return the PNG, or the error as text."""
     try:
         return draw()
     except Exception as error:  # noqa: BLE001  (a picture fails no training)
@@ -62,22 +66,22 @@ def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
 
 
 def plot_curves(curves: Mapping[str, Any]) -> bytes:
-    """Return curves of metrics as small multiples, as PNG.
+    """Return curves of metrics as small multiples, as PNG; points that are not finite are left blank.
 
     Parameters
     ----------
     curves
-        Name → an object with ``steps`` and ``values``; the first twelve are drawn.
+        Name → an object with ``steps`` and ``values``; at least one. The first twelve are drawn.
     """
     from matplotlib.figure import Figure
 
     shown = list(curves.items())[:_MAX_CURVES]
-    wide = min(len(shown), 3)
-    high = -(-len(shown) // wide)
-    figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80)
-    figure.subplots_adjust(left=0.2 / wide, right=1 - 0.04 / wide, bottom=0.2 / high, top=1 - 0.12 / high, wspace=0.3, hspace=0.5)
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4 * columns, 2.6 * rows), dpi=80)
+    figure.subplots_adjust(left=0.2 / columns, right=1 - 0.04 / columns, bottom=0.2 / rows, top=1 - 0.12 / rows, wspace=0.3, hspace=0.5)
     for at, (name, curve) in enumerate(shown):
-        axes = figure.add_subplot(high, wide, at + 1)
+        axes = figure.add_subplot(rows, columns, at + 1)
         axes.plot(curve.steps, np.where(np.isfinite(curve.values), curve.values, np.nan))
         axes.set_title(name if len(name) <= 40 else name[:39] + "…", fontsize=9, parse_math=False)
         axes.set_xlabel("step", fontsize=8)
@@ -91,12 +95,13 @@ def _iterate_plots(
     positive: Any,  # noqa: ANN401
     measure: Callable[[], PermutationImportance],
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the title of each plot that suits the model, and the function that draws it."""
     from sklearn.base import is_classifier
 
     if is_classifier(model.estimator):
-        wanted = positive_class(model.classes_, positive) if hasattr(model, "predict_proba") else None
-        if wanted is not None and len(np.unique(holdout.y)) == 2:
-            truth, at = holdout.y == wanted, class_names(model.classes_).index(str(wanted))
+        positive_label = positive_class(model.classes_, positive) if hasattr(model, "predict_proba") else None
+        if positive_label is not None and len(np.unique(holdout.y)) == 2:
+            truth, at = holdout.y == positive_label, class_names(model.classes_).index(str(positive_label))
             yield "ROC", lambda: _plot_roc(truth, model.answers("predict_proba")[:, at])
             yield "calibration", lambda: _plot_calibration(truth, model.answers("predict_proba")[:, at])
     else:
@@ -136,10 +141,10 @@ def _plot_predictions(truth: np.ndarray, predicted: np.ndarray) -> bytes:
 
 
 def _plot_importance(importance: PermutationImportance) -> bytes:
-    found = importance.columns[::-1]
-    names = [one.column if len(one.column) <= _MAX_NAME else f"{one.column[: _MAX_NAME - 1]}…" for one in found]
+    columns = importance.columns[::-1]
+    names = [column.column if len(column.column) <= _MAX_NAME else f"{column.column[: _MAX_NAME - 1]}…" for column in columns]
     figure, axes = _make_figure(f"loss of {importance.metric} when shuffled", "", left=0.04 + 0.018 * max(map(len, names)))
-    axes.barh(names, [one.drop for one in found], xerr=[one.error for one in found])
+    axes.barh(names, [column.drop for column in columns], xerr=[column.error for column in columns])
     return encode_png(figure)
 
 

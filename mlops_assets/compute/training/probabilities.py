@@ -28,7 +28,8 @@ class PredictionQuality:
         The calibration of the positive class's probability. With several classes, that of the predicted class (Guo et al. 2017, On
         calibration of modern neural networks); for numbers, predicted against observed values.
     brier
-        Mean squared distance of probabilities from outcomes, over all classes when there are several (Brier 1950); None for numbers.
+        Mean squared distance of the positive class's probability from the outcome. With several classes, the mean over rows of the sum
+        over all classes (Brier 1950). None for numbers.
     about
         The class whose probability is assessed; empty for several classes and for numbers.
     """
@@ -49,7 +50,7 @@ def task_of(estimator: object) -> str:
 
 
 def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, positive: Any = None) -> PredictionQuality | None:  # noqa: ANN401  (any label)
-    """Assess predictions against labels; None for a classifier without probabilities.
+    """Assess predictions against labels; None for a classifier without probabilities and a regressor with several outputs.
 
     Parameters
     ----------
@@ -67,13 +68,15 @@ def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, posit
         return PredictionQuality(kind, calibrate(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
     if not hasattr(answers, "predict_proba"):
         return None
-    shares, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
-    happened = y[:, None] == classes[None, :]
+    probabilities, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
+    outcomes = y[:, None] == classes[None, :]
     if kind == BINARY:
         about = str(positive_class(classes, positive))
         at = class_names(classes).index(about)
-        brier = float(np.square(shares[:, at] - happened[:, at]).mean())
-        return PredictionQuality(kind, calibrate(shares[:, at], happened[:, at].astype(float)), brier, about)
+        brier = float(np.square(probabilities[:, at] - outcomes[:, at]).mean())
+        return PredictionQuality(kind, calibrate(probabilities[:, at], outcomes[:, at].astype(float)), brier, about)
     predicted = (answers.answers("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
-    sure, right = np.take_along_axis(shares, predicted, 1)[:, 0], np.take_along_axis(happened, predicted, 1)[:, 0]
-    return PredictionQuality(kind, calibrate(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))
+    confidence, correct = np.take_along_axis(probabilities, predicted, 1)[:, 0], np.take_along_axis(outcomes, predicted, 1)[:, 0]
+    return PredictionQuality(
+        kind, calibrate(confidence, correct.astype(float)), float(np.square(probabilities - outcomes).sum(axis=1).mean())
+    )

@@ -1,7 +1,7 @@
 """Paired bootstrap: confidence intervals of metrics, and of differences on the same rows.
 
 Where a metric is a mean over rows, the interval is Student's t interval of the mean of paired differences. All other metrics are
-resampled 1,000 times: the same rows are drawn with replacement for both models, and percentiles of the differences give the interval
+resampled up to 1,000 times: the same rows are drawn with replacement for both models, and percentiles of the differences give the interval
 (B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). A draw is an array of row counts, and a vectorised
 metric evaluates many draws at once. A vectorised metric is used only if it agrees with scikit-learn's scorer. Without a vectorised
 metric, the scorer is called for each of fewer draws. Ratios and roots of means and the area under the ROC curve of many rows are not
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-MAX_RESAMPLED_ROWS = 20_000  # of more rows, a metric that has a linear form gets Student's interval of it
-_MAX_DRAWN_COUNTS = 100_000_000  # rows times draws, of forms of ours
-_MAX_SCORED = 20_000_000  # rows times draws, of scorers that are asked one draw at a time
+MAX_RESAMPLED_ROWS = 20_000  # with more rows, a metric with a linear form gets Student's interval of that form
+_MAX_DRAWN_COUNTS = 100_000_000  # rows times draws of a vectorised metric
+_MAX_SCORED = 20_000_000  # rows times draws of a scorer that is called once per draw
 _CHUNK = 1 << 18  # counts that fit a processor's cache
-_MIN_DEFINED = 200  # draws from which percentiles are read; of fewer, a normal interval is made
-_UNDEFINED_BOUNDS = 0.05  # the share of draws without a value that is left out
+_MIN_DEFINED = 200  # minimum number of draws for percentiles; fewer give a normal interval
+_UNDEFINED_BOUNDS = 0.05  # maximum share of draws without a value; with more, the interval is unknown
 
 Bounds = tuple[float, float]
 
@@ -56,6 +56,7 @@ class _Spread:
     draws: np.ndarray | None = None
 
     def interval(self, confidence: float) -> Bounds:
+        """Return the ends of the confidence interval; NaN when unknown."""
         from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
         if self.draws is None:
@@ -71,7 +72,7 @@ class _Spread:
         return self.value + float(low) * self._widening(confidence), self.value + float(high) * self._widening(confidence)
 
     def _widening(self, confidence: float) -> float:
-        """Return the factor that widens an interval of few blocks."""
+        """Return the factor that widens an interval of few blocks; 1 for independent rows."""
         from scipy import stats
 
         if not self.freedom:
@@ -81,7 +82,7 @@ class _Spread:
 
 
 class PairedIntervals:
-    """Intervals of the metrics of a candidate, and of differences from the champion on the same rows.
+    """Intervals of a candidate's metrics, and of differences from the champion on the same rows.
 
     Parameters
     ----------
@@ -92,12 +93,12 @@ class PairedIntervals:
     rows
         Every column of the same rows, for slices.
     seed
-        Text, the candidate's digest: the same candidate and champion always have the same intervals.
+        Text, such as the candidate's digest: equal texts give equal draws, and so equal intervals.
     times
         The event time of each row. Blocks of time are resampled when the errors of neighbours are correlated. Rows are independent when
         None.
     block_length
-        As the project declares it; estimated from the errors when None.
+        As the project declares it; zero declares independent rows. Estimated from the errors when None.
     """
 
     def __init__(  # noqa: PLR0913  (models, rows and their time)
@@ -123,17 +124,17 @@ class PairedIntervals:
         return INDEPENDENT if self._blocks is None else str(self._blocks)
 
     def value(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
-        """Return the interval of a metric of the candidate, optionally of a slice ``(column, value)``; NaN when unknown."""
+        """Return the interval of the candidate's metric, over all rows or a slice ``(column, value)``; NaN when unknown."""
         return clip_interval(metric, *self._spreads(metric, within)[0].interval(confidence))
 
     def difference(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
-        """Return the interval of candidate − champion; NaN when unknown."""
+        """Return the interval of candidate − champion; NaN when unknown or without a champion."""
         if len(self._models) == 1:
             return math.nan, math.nan
         return clip_interval(metric, *self._spreads(metric, within)[-1].interval(confidence), difference=True)
 
     def _spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
-        """Return the spread of the candidate's metric and, with a champion, of the difference."""
+        """Return the spread of the candidate's metric and, with a champion, of the difference; each is estimated once."""
         if (metric, within) not in self._known:
             chosen = self._select_rows(within)
             blocks = None if self._blocks is None else np.unique(self._blocks.ids[chosen], return_inverse=True)[1]
@@ -141,17 +142,20 @@ class PairedIntervals:
         return self._known[metric, within]
 
     def _select_rows(self, within: tuple[str, str] | None) -> np.ndarray:
+        """Return the row numbers of a slice, whose value is compared as text; all rows for None."""
         if within is None:
             return np.arange(len(self._y))
-        column, wanted = within
-        values = [v for v in self._rows[column].unique() if str(v) == wanted]
+        column, value = within
+        values = [v for v in self._rows[column].unique() if str(v) == value]
         return np.flatnonzero(self._rows[column].is_in(values, nulls_equal=True).to_numpy()) if values else np.zeros(0, dtype=int)
 
 
 def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
     metric: str, models: Sequence[CachedPredictor], chosen: np.ndarray, y: np.ndarray, seed: int, blocks: np.ndarray | None = None
 ) -> list[_Spread]:
-    """Return the spread of the metric of one model or, for two models, also that of the difference.
+    """Return the spread of the first model's metric and, for two models, of the difference first − second.
+
+    A spread has NaN as its value when the metric is undefined, or when there is only one block.
 
     Parameters
     ----------
@@ -168,8 +172,8 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a draw in which a metric is undefined is counted as such
-        scored = [_score_draws(metric, model, chosen, y) for model in models]
-        whole = [score(np.arange(len(y))) for score in scored]
+        scorers = [_make_draw_scorer(metric, model, chosen, y) for model in models]
+        whole = [score(np.arange(len(y))) for score in scorers]
         freedom = 0 if blocks is None else int(blocks.max(initial=0))
         if not all(math.isfinite(value) for value in whole) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
@@ -177,13 +181,18 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
         by_row = [values for form in forms if form is not None and (values := _values_by_row(form, len(y))) is not None]
         if len(by_row) == len(models):
             return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
-        kept = [form for form in forms if form is not None]
-        drawn = _evaluate_draws(kept, len(y), seed, blocks) if len(kept) == len(models) else _ask_scorers(scored, len(y), seed, blocks)
+        vectorised = [form for form in forms if form is not None]
+        drawn = (
+            _evaluate_draws(vectorised, len(y), seed, blocks)
+            if len(vectorised) == len(models)
+            else _score_draws(scorers, len(y), seed, blocks)
+        )
     mine = _Spread(whole[0], draws=drawn[0], freedom=freedom)
     return [mine] if len(models) == 1 else [mine, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
 
 
-def _score_draws(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
+def _make_draw_scorer(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Return a function that scores drawn rows, given as positions in ``chosen``; NaN where the scorer raises an error."""
     scorer = make_scorer(metric, getattr(model, "classes_", None))
 
     def score(drawn: np.ndarray) -> float:
@@ -196,17 +205,17 @@ def _score_draws(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
 
 
 def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
-    """Return the vectorised metric if it agrees with the scorer on these rows."""
+    """Return the vectorised metric if it agrees with the scorer on these rows, otherwise None."""
     try:
         form = find_form(metric, model, chosen, y)
-        mine = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
+        whole = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
     except (ValueError, TypeError, AttributeError, IndexError):
         return None
-    return form if math.isclose(mine, value, rel_tol=1e-9, abs_tol=1e-12) else None
+    return form if math.isclose(whole, value, rel_tol=1e-9, abs_tol=1e-12) else None
 
 
 def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
-    """Return values of rows whose mean is the metric; None when the metric must be resampled.
+    """Return row values whose mean is the metric; None when the metric must be resampled.
 
     With many rows, the values may be a linear approximation of the metric.
     """
@@ -214,24 +223,24 @@ def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
 
 
 def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
-    """Return the spread of a mean over rows, or over blocks of unequal size."""
+    """Return the spread of a mean over independent rows, or over blocks of unequal size."""
     rows, mean = len(values), float(values.mean())
     if blocks is None:
         return _Spread(mean, float(values.std(ddof=1)) / math.sqrt(rows) if rows > 1 else math.nan, rows - 1)
-    away = np.bincount(blocks, values - mean)
-    count = len(away)
-    return _Spread(mean, math.sqrt(count / (count - 1) * float((away**2).sum())) / rows, count - 1)
+    deviations = np.bincount(blocks, values - mean)
+    count = len(deviations)
+    return _Spread(mean, math.sqrt(count / (count - 1) * float((deviations**2).sum())) / rows, count - 1)
 
 
 def _evaluate_draws(forms: Sequence[CountedMetric], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
     """Return the metric of each draw, shape (forms, draws)."""
     draws = min(RESAMPLES, max(_MIN_DEFINED, _MAX_DRAWN_COUNTS // rows))
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // rows)
-    found = []
+    values = []
     for begin in range(0, draws, step):
         counts = _draw_counts(rng, min(step, draws - begin), rows if blocks is None else int(blocks.max()) + 1)
-        found.append(np.stack([form(counts if blocks is None else counts[:, blocks]) for form in forms]))
-    return np.concatenate(found, axis=1)
+        values.append(np.stack([form(counts if blocks is None else counts[:, blocks]) for form in forms]))
+    return np.concatenate(values, axis=1)
 
 
 def _draw_counts(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
@@ -240,12 +249,12 @@ def _draw_counts(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(float)
 
 
-def _ask_scorers(scored: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
-    """Return the scores of draws, one scorer call per draw."""
+def _score_draws(scorers: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
+    """Return the scores of draws with one scorer call per draw, shape (scorers, draws)."""
     rng, count = np.random.default_rng(seed), min(2 * _MIN_DEFINED, max(40, _MAX_SCORED // rows))
     if blocks is None:
         draws = [rng.integers(0, rows, size=rows) for _ in range(count)]
     else:
         members = np.split(np.argsort(blocks, kind="stable"), np.cumsum(np.bincount(blocks))[:-1])
         draws = [np.concatenate([members[block] for block in rng.integers(0, len(members), size=len(members))]) for _ in range(count)]
-    return np.array([[score(drawn) for drawn in draws] for score in scored])
+    return np.array([[score(drawn) for drawn in draws] for score in scorers])

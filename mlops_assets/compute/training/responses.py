@@ -34,35 +34,35 @@ class CachedPredictor:
 
     @property
     def X(self) -> pl.DataFrame:  # noqa: N802  (the field's name)
-        """The rows."""
+        """The rows to predict."""
         return self._X
 
     def answers(self, method: str) -> np.ndarray:
-        """Return the output of one method of the estimator for all rows."""
+        """Return the output of one of the estimator's methods for all rows; the method is called once."""
         if method not in self._answers:
             self._answers[method] = np.asarray(getattr(self._estimator, method)(self._X))
         return self._answers[method]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
-        """Return a method over row numbers, or the attribute of the estimator."""
-        found = getattr(self._estimator, name)
+        """Return a prediction method that takes row numbers, or any other attribute of the estimator."""
+        attribute = getattr(self._estimator, name)
         if name not in _METHODS:
-            return found
+            return attribute
 
         def answer(rows: np.ndarray) -> np.ndarray:
             return self.answers(name)[rows]  # type: ignore[no-any-return]  # an array of answers
 
-        answer.__name__ = name  # scikit-learn asks which method it was given
+        answer.__name__ = name  # scikit-learn's scorers read the name of the method
         return answer
 
     @property
     def scores(self) -> np.ndarray:
-        """Continuous output: probabilities, else decisions, else predictions."""
+        """Probabilities of all rows; without them decision values, otherwise predictions."""
         return self.answers(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
 
 
 def find_unusable_predictions(scores: np.ndarray, rows: int) -> str:
-    """Return why predictions cannot be used, with row counts; empty when they can.
+    """Return why predictions cannot be used: a wrong number, values that are not finite, or one constant; empty when they can.
 
     Parameters
     ----------

@@ -19,17 +19,17 @@ _MIN_CLASS_ROWS = 1_000  # of each class, or on either side of a ratio, for a li
 
 @dataclass(frozen=True, eq=False)
 class CountedMetric:
-    """A metric of row counts.
+    """A metric as a function of how often each row was drawn.
 
     Parameters
     ----------
     measure
         Counts of rows, shape (draws, rows) → values, shape (draws,).
     by_row
-        Values of rows whose mean is the metric; None when the metric is no mean.
+        Row values whose mean is the metric, shape (rows,); None when the metric is no mean.
     linearize
-        Returns values of rows whose mean is the metric, with nearly the same sampling variance over many rows; None where no such
-        values are known.
+        Returns row values whose mean is the metric, with nearly the same sampling variance over many rows; None where no such values are
+        known.
     """
 
     measure: Callable[[np.ndarray], np.ndarray]
@@ -42,7 +42,7 @@ class CountedMetric:
 
 
 def find_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the vectorised form of a metric; None when it has none.
+    """Return the vectorised form of a metric; None when it has none for this model.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ def _log_likelihood(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -
     shares = model.predict_proba(chosen)
     epsilon = np.finfo(shares.dtype).eps
     clipped = np.clip(shares, epsilon, 1 - epsilon)
-    taken: np.ndarray = np.log(clipped / clipped.sum(axis=1, keepdims=True))[np.arange(len(y)), np.searchsorted(model.classes_, y)]
-    return taken
+    logs: np.ndarray = np.log(clipped / clipped.sum(axis=1, keepdims=True))[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+    return logs
 
 
 def _positive_scores(model: CachedPredictor, chosen: np.ndarray) -> np.ndarray:
     """Return the score of the positive class: decisions, else probabilities."""
-    if hasattr(model, "decision_function"):  # what scikit-learn asks first for a ranking
+    if hasattr(model, "decision_function"):  # scikit-learn prefers it for a ranking
         return model.decision_function(chosen)  # type: ignore[no-any-return]
     return model.predict_proba(chosen)[:, 1]  # type: ignore[no-any-return]
 
@@ -125,7 +125,7 @@ def _r2_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Count
 
 
 def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the area under the ROC curve; ties count half."""
+    """Return the form of the area under the ROC curve, where ties count half; None unless there are two classes."""
     if len(model.classes_) != 2:
         return None
     scores, positive = _positive_scores(model, chosen), y == model.classes_[1]
@@ -147,16 +147,16 @@ def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Coun
 
 
 def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> np.ndarray | None:
-    """Return the influence of each row on the area under the ROC curve, plus the area; None with few rows of a class.
+    """Return row values whose mean is the area under the ROC curve; None with fewer than 1,000 rows of a class.
 
     Parameters
     ----------
     order
-        The rows by their score.
+        The row numbers, sorted by score.
     first
-        Where each distinct score begins in that order.
+        The positions in that order where a new score begins.
     positive
-        In that order, 1 for a row of the positive class.
+        1 for a row of the positive class, in that order.
 
     References
     ----------
@@ -176,9 +176,12 @@ def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> n
 
 
 def _confusion_form(
-    above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]
+    numerator: Callable[..., np.ndarray], denominator: Callable[..., np.ndarray]
 ) -> Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]:
-    """Return a form of true positives, false positives and false negatives of class 1; 0 where the denominator is 0, as in scikit-learn."""
+    """Return a maker of forms: a ratio of true positives, false positives and false negatives of class 1, arguments of both functions.
+
+    The ratio is 0 where the denominator is 0, as in scikit-learn.
+    """
 
     def make(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
         predicted, true = model.predict(chosen) == 1, y == 1
@@ -186,43 +189,45 @@ def _confusion_form(
 
         def measure(counts: np.ndarray) -> np.ndarray:
             cells = (counts @ columns).T
-            bottom = below(*cells)
-            return np.where(bottom > 0, above(*cells) / np.where(bottom > 0, bottom, 1), 0.0)
+            bottom = denominator(*cells)
+            return np.where(bottom > 0, numerator(*cells) / np.where(bottom > 0, bottom, 1), 0.0)
 
-        return CountedMetric(measure, linearize=lambda: _linearize_ratio(above(*columns.T), below(*columns.T)))
+        return CountedMetric(measure, linearize=lambda: _linearize_ratio(numerator(*columns.T), denominator(*columns.T)))
 
     return make
 
 
-def _linearize_ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray | None:
-    """Return values of rows whose mean is ``sum(above) / sum(below)``, from its first derivatives; None near 0 and 1 of few rows.
+def _linearize_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray | None:
+    """Return row values whose mean is ``sum(numerator) / sum(denominator)``, from its first derivatives.
+
+    None when the numerator, or the denominator without it, counts fewer than 1,000 rows.
 
     References
     ----------
     Cochran, *Sampling Techniques*, 1977, section 2.11.
     """
-    top, bottom = float(above.sum()), float(below.sum())
+    top, bottom = float(numerator.sum()), float(denominator.sum())
     if min(top, bottom - top) < _MIN_CLASS_ROWS:
         return None
-    return top / bottom + (above - below * (top / bottom)) * (len(above) / bottom)
+    return top / bottom + (numerator - denominator * (top / bottom)) * (len(numerator) / bottom)
 
 
 def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the mean recall over the drawn classes."""
+    """Return the form of the mean recall over the drawn classes; None with more than ten classes."""
     if len(known := np.unique(y)) > _MAX_CLASSES:
         return None
     true = (np.asarray(y)[:, None] == known).astype(float)
     right = true * (model.predict(chosen) == y)[:, None]
 
     def measure(counts: np.ndarray) -> np.ndarray:
-        there, hits = counts @ true, counts @ right
-        shares = np.where(there > 0, hits / np.where(there > 0, there, 1), np.nan)
+        drawn, hits = counts @ true, counts @ right
+        shares = np.where(drawn > 0, hits / np.where(drawn > 0, drawn, 1), np.nan)
         return np.nanmean(shares, axis=1)  # type: ignore[no-any-return]
 
     def linearize() -> np.ndarray | None:
         recalls = [_linearize_ratio(right[:, k], true[:, k]) for k in range(len(known))]
-        found = [recall for recall in recalls if recall is not None]
-        return np.mean(found, axis=0) if found and len(found) == len(known) else None
+        defined = [recall for recall in recalls if recall is not None]
+        return np.mean(defined, axis=0) if defined and len(defined) == len(known) else None
 
     return CountedMetric(measure, linearize=linearize)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STARTUP_TRIALS = 5  # trials that are never pruned: a median of fewer says nothing
+_STARTUP_TRIALS = 5  # completed trials that a median needs; with fewer, no trial is pruned
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Trial:
     steps
         Step → intermediate value of the metric that the trial logged.
     error
-        The reason why the trial failed.
+        The reason why the trial failed; empty otherwise.
     """
 
     number: int
@@ -46,30 +46,30 @@ class Trial:
     error: str = ""
 
 
-def run_trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
-    """Run the trials of a search, in order.
+def run_trials(search: Search, run_round: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
+    """Run the trials of a search in rounds and return their results in order.
 
     Parameters
     ----------
     search
         The declared search.
-    tried
-        Function of a round's proposed trials and of all earlier trials, which returns the round's results. It runs the trials, or
-        returns recorded results. A round has as many trials as there are processes.
+    run_round
+        Takes the proposed trials of a round and all earlier results; runs the trials, or reads their recorded results, and returns the
+        results. A round has ``search.processes`` trials, the last one perhaps fewer.
     """
     done: list[Trial] = []
-    for asked in _propose_rounds(search, done):
-        done.extend(tried(asked, tuple(done)))
+    for proposed in _propose_rounds(search, done):
+        done.extend(run_round(proposed, tuple(done)))
     return done
 
 
 def best_trial(found: Sequence[Trial], where: str) -> Trial:
-    """Return the trial with the maximum value; of equal ones, the first.
+    """Return the trial with the maximum value; of equal ones, the first. ``where`` names the search in the message.
 
     Raises
     ------
     DataError
-        Every trial has failed.
+        No trial has a finite value.
     """
     scored = [trial for trial in found if trial.value is not None and math.isfinite(trial.value)]
     if not scored:
@@ -80,7 +80,7 @@ def best_trial(found: Sequence[Trial], where: str) -> Trial:
 
 
 def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
-    """Return whether a value is NaN or below the median that completed trials had at that step; False while fewer than five have one.
+    """Return True if a value is NaN, or below the median of completed trials at that step; False while fewer than five have one.
 
     Parameters
     ----------
@@ -94,16 +94,16 @@ def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
         return False
     middle = len(known) // 2
     median = known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
-    return not value >= median  # NaN falls behind
+    return not value >= median  # also True for NaN
 
 
 def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Yield the parameters of each round; ``done`` holds earlier results when the next round is requested."""
+    """Yield the proposed trials of each round; the caller appends their results to ``done`` before it asks for the next round."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
-        every = itertools.product(*(_propose_values(values) for _, values in search.space))
+        every = itertools.product(*(_list_grid_values(values) for _, values in search.space))
         numbered = enumerate(itertools.islice(every, search.trials))
-        yield from _propose_batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
+        yield from _split_batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
         return
     try:
         import optuna
@@ -113,42 +113,43 @@ def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Tria
     space = {name: _to_distribution(values) for name, values in search.space}
     study = optuna.create_study(direction="maximize")
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    for numbers in _propose_batches(range(search.trials), search.processes):
+    for numbers in _split_batches(range(search.trials), search.processes):
         asked = []
         for number in numbers:
-            # A sampler of its own for each trial: what it draws then depends on nothing but the rounds before.
+            # A sampler of its own for each trial: its draws then depend on the earlier rounds only.
             study.sampler = samplers[search.sampler](seed=(search.seed * 1_000_003 + number) % 2**32)
             asked.append(study.ask(space))
-        yield [Trial(n, {name: _choose(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
+        yield [Trial(n, {name: _to_value(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
         for trial, reached in zip(asked, done[-len(asked) :], strict=True):
             value = reached.value
             result = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
             study.tell(trial, **result)
 
 
-def _propose_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _split_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(itertools.islice(rest, size)):
         yield batch
 
 
-def _propose_values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
+def _list_grid_values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
+    """Return the listed values, or those of a range in steps of ``step``, by default 1."""
     if not isinstance(values, Range):
         return values
     step = values.step or 1
-    found = (values.low + index * step for index in range(int((values.high - values.low) / step + 1e-9) + 1))
-    return [int(value) if values.whole else value for value in found]
+    steps = (values.low + index * step for index in range(int((values.high - values.low) / step + 1e-9) + 1))
+    return [int(value) if values.whole else value for value in steps]
 
 
 def _to_distribution(values: Range | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(values, Range):
-        return CategoricalDistribution(tuple(range(len(values))))  # by place: a value may be anything
+        return CategoricalDistribution(tuple(range(len(values))))  # by index: Optuna stores few types of values
     if values.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-def _choose(values: Range | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
+def _to_value(values: Range | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
     return drawn if isinstance(values, Range) else values[drawn]

@@ -16,7 +16,7 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    """Return all seeds of an estimator and its parts, by parameter name.
+    """Return parameter name → seed of an estimator and its parts, by name; a seed that is no plain value is shown as its type.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)
 
 
 class GlobalDraws:
-    """Which global random generators, of Python or numpy, were drawn from."""
+    """The global random generators, ``python`` and ``numpy``, that a block drew from; ``drawn`` is set when the block ends."""
 
     def __init__(self) -> None:
         self.drawn: tuple[str, ...] = ()
@@ -43,29 +43,29 @@ class GlobalDraws:
 def seed_globals(fingerprint: str) -> Iterator[GlobalDraws]:
     """Seed the global generators from the fingerprint, watch them, and restore their state afterwards.
 
-    Code without a seed (``random_state=None``, ``numpy.random.shuffle``) draws from the global generators, so that equal fingerprints
-    give equal numbers. A generator that the operating system seeds, such as ``numpy.random.default_rng()``, is not covered.
+    Code without a seed (``random_state=None``, ``numpy.random.shuffle``) draws from the global generators, so it gets equal numbers for
+    equal fingerprints. A generator that the operating system seeds, such as ``numpy.random.default_rng()``, is not covered.
 
     Parameters
     ----------
     fingerprint
-        Hexadecimal; see :func:`derive_seed`.
+        Hexadecimal text; see :func:`derive_seed`.
     """
-    before, seen = (random.getstate(), np.random.get_state()), GlobalDraws()  # noqa: NPY002  (the global one is meant)
+    before, draws = (random.getstate(), np.random.get_state()), GlobalDraws()  # noqa: NPY002  (the global one is meant)
     try:
         random.seed(derive_seed(fingerprint))
         np.random.seed(derive_seed(fingerprint))  # noqa: NPY002
-        begun = {"python": _python_state(), "numpy": _numpy_state()}
-        yield seen
-        ended = {"python": _python_state(), "numpy": _numpy_state()}
-        seen.drawn = tuple(sorted(name for name in begun if begun[name] != ended[name]))
+        initial = {"python": _python_state(), "numpy": _numpy_state()}
+        yield draws
+        final = {"python": _python_state(), "numpy": _numpy_state()}
+        draws.drawn = tuple(sorted(name for name in initial if initial[name] != final[name]))
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
 
 
 def derive_seed(fingerprint: str) -> int:
-    """Return the seed of the global generators for a training."""
+    """Return the seed of the global generators for a training: the first 32 bits of the fingerprint."""
     return int(fingerprint[:8], 16)
 
 

@@ -20,12 +20,12 @@ SPLIT_NAMES = ("train", "validation", "holdout")
 
 
 def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
-    """Sort training rows by time, then by every column, so that equal content trains equal models.
+    """Sort training rows by time, then by every column that is not nested, so that equal content trains equal models.
 
     Parameters
     ----------
     rows
-        Rows with the column names of the lake; the result has the column names in memory.
+        Rows with column names as in the lake; the result has the names that user code sees.
     event_timestamp
         The column with the time of a row, if there is one.
     """
@@ -38,7 +38,7 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
 
 
 def _sort_by_unique_time(rows: pl.DataFrame, time: str) -> pl.DataFrame | None:
-    """Return rows sorted by time, which costs a fraction of a sort by every column; None when two rows have one time."""
+    """Return rows sorted by time, which is much faster than a sort by every column; None when a time is null or repeated."""
     order = rows[time].arg_sort()
     steps = rows[time].gather(order).to_physical().diff().drop_nulls()
     unique = not rows[time].null_count() and len(steps) == rows.height - 1 and bool((steps > 0).all())
@@ -46,12 +46,12 @@ def _sort_by_unique_time(rows: pl.DataFrame, time: str) -> pl.DataFrame | None:
 
 
 def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
-    """Return the parts of a training set as models and gates receive them.
+    """Return part name → rows of a training set, as models and gates receive them.
 
     Parameters
     ----------
     rows
-        In order, each with its part in the column ``SPLIT``.
+        The sorted rows, each with its part in the column ``SPLIT``.
     columns
         The columns of ``X``.
     label
@@ -84,25 +84,26 @@ def split_by_time(
     holdout: timedelta,
     train: timedelta | None = None,
 ) -> pl.Series:
-    """Split by event time, oldest rows first.
+    """Split by event time: the oldest rows train, the newest are the holdout.
 
     Parameters
     ----------
     event_times, label_known_at
         UTC times, shape (rows,); the second is when each label became known.
     validation, holdout, train
-        Lengths of the parts, which end at the last event time. Without ``validation`` there is no such part; without ``train`` the
-        training part begins at the oldest row.
+        Lengths of the parts, counted back from the last event time. Without ``validation`` there is no such part; without ``train``
+        the training part begins at the oldest row.
 
     Returns
     -------
     polars.Series
-        ``train``, ``validation`` or ``holdout``; null for a row before the first part, or whose label became known only after its part had ended.
+        ``train``, ``validation`` or ``holdout``. Null for a row before the first part, and for a row of the training or validation part
+        whose label became known only after that part had ended.
 
     Raises
     ------
     DataError
-        A part is empty.
+        There is no row, or a part is empty.
     """
     if event_times.is_empty():
         raise DataError("the training set has no row", hint="materialise its datasets first")
@@ -127,16 +128,21 @@ def split_by_time(
 
 
 def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
-    """Split so that each group is in one part, the same on every machine.
+    """Split so that each group is in one part, which a hash of the group decides: the same on every machine.
 
     Parameters
     ----------
     groups
         The group of each row, shape (rows,).
     validation, holdout
-        Shares of the groups.
+        Approximate shares of the groups.
     seed
         Another seed gives another split.
+
+    Returns
+    -------
+    polars.Series
+        ``train``, ``validation`` or ``holdout`` for each row.
 
     Raises
     ------
@@ -155,7 +161,7 @@ def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed
 
 
 def _hash_to_unit(value: object, seed: int) -> float:
-    """Hash a group to [0, 1), independently of library versions."""
+    """Hash the text of a group to [0, 1), independently of library versions."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{value}".encode()).digest()[:8], "big") / 2**64
 
 
@@ -164,6 +170,7 @@ def _choose_part(share: float, validation: float, holdout: float) -> str:
 
 
 def _refuse_empty_part(split: pl.Series, what: str, parts: Sequence[str] = SPLIT_NAMES) -> pl.Series:
+    """Return the split, or raise DataError if one of ``parts`` has no row."""
     counts = {part: int((split == part).sum()) for part in parts}
     if empty := [part for part, count in counts.items() if not count]:
         raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.training.responses import CachedPredictor
 
-MIN_BLOCKS = 8  # fewer say too little of how much blocks differ
+MIN_BLOCKS = 8  # fewer do not show how much blocks differ
 MIN_ROWS = 4 * MIN_BLOCKS
-_SIGNIFICANCE = 0.01  # at which independent errors are taken for dependent ones
-_MARGIN = 4  # blocks as long as this many of the shortest ones that look independent; simulated for AR(1) errors
-_MIN_TESTED = 8  # averages from which a dependence is judged
+_SIGNIFICANCE = 0.01  # probability of taking independent errors for dependent ones
+_MARGIN = 4  # a block's length, in shortest blocks that look independent; chosen by simulation of AR(1) errors
+_MIN_TESTED = 8  # averages that a test of dependence needs
 INDEPENDENT = "independent rows"
 
 
@@ -50,7 +50,7 @@ class TimeBlocks:
         return int(self.ids.max()) + 1 if len(self.ids) else 0
 
     def __str__(self) -> str:
-        """Return the resampled blocks and the origin of their length as text."""
+        """Return the number of blocks, their length and the origin of the length as text."""
         return f"{self.count} blocks of {_format_span(self.length)}, {'as declared' if self.declared else 'estimated from the errors'}"
 
 
@@ -62,14 +62,15 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     times
         The time of each row, shape (rows,).
     errors
-        The error of each row's prediction by one or several measures, each of shape (rows,).
+        Series of prediction errors, each of shape (rows,), as from :func:`prediction_errors`. A series with NaN or infinity is ignored.
     block_length
         As the project declares it; a length of zero declares independent rows. None: estimated from the errors.
 
     Returns
     -------
     TimeBlocks or None
-        None when rows are independent: by declaration, because no dependence was found, or because there are fewer than 32 rows.
+        None when rows count as independent: by declaration, because no dependence was found, or because there are fewer than 32 rows or
+        only one time.
     """
     stamps = times.cast(pl.Datetime("us", getattr(times.dtype, "time_zone", None))).to_physical().fill_null(0).to_numpy()
     if block_length is not None:
@@ -79,55 +80,56 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     rows = len(stamps)
     if rows < MIN_ROWS or stamps.min() == stamps.max():
         return None
-    # Rows of one moment have no order: the one in which they are stored follows their values, which would look like dependence.
+    # Rows with equal times are shuffled: their stored order follows their values, which would look like dependence.
     order = np.lexsort((np.random.default_rng(0).random(rows), stamps))
-    found = max((block_rows(series[order]) for series in errors if np.isfinite(series).all()), default=1)
-    if found == 1:
+    shortest = max((block_rows(series[order]) for series in errors if np.isfinite(series).all()), default=1)
+    if shortest == 1:
         return None
-    count = max(MIN_BLOCKS, rows // (_MARGIN * found))
+    count = max(MIN_BLOCKS, rows // (_MARGIN * shortest))
     ids = np.empty(rows, dtype=int)
     ids[order] = np.arange(rows) * count // rows
     return TimeBlocks(ids, timedelta(microseconds=int(stamps.max() - stamps.min()) // count))
 
 
 def block_rows(series: np.ndarray) -> int:
-    """Return the shortest block, in rows and a power of 2, whose means look independent; 1 when rows do.
+    """Return the number of rows, a power of 2, of the shortest blocks whose means look independent; 1 when single rows do.
 
     Parameters
     ----------
     series
-        In the order of time, shape (rows,).
+        Errors in the order of time, shape (rows,).
     """
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
-    averages, found = np.asarray(series, dtype=float) - np.mean(series), list[float]()
+    averages, evidence_by_level = np.asarray(series, dtype=float) - np.mean(series), list[float]()
     while len(averages) >= _MIN_TESTED and (variance := float(averages.var())) > 0:
         rows = len(averages)
         lagged = float((averages[1:] * averages[:-1]).sum()) / rows / variance
-        found.append(rows * ((rows - 1) / rows**2 + lagged) ** 2)
+        evidence_by_level.append(rows * ((rows - 1) / rows**2 + lagged) ** 2)
         averages = averages[rows % 2 :].reshape(-1, 2).mean(axis=1)
-    left = np.cumsum(found[::-1])[::-1]  # the evidence for dependence at each level and all above
-    for level, evidence in enumerate(left):
-        if evidence < stats.chi2.ppf(1 - _SIGNIFICANCE, len(left) - level):
+    remaining = np.cumsum(evidence_by_level[::-1])[::-1]  # the evidence for dependence at each level and all above
+    for level, evidence in enumerate(remaining):
+        if evidence < stats.chi2.ppf(1 - _SIGNIFICANCE, len(remaining) - level):
             return int(2**level)
-    return int(2 ** len(left))
+    return int(2 ** len(remaining))
 
 
 def prediction_errors(models: Sequence[CachedPredictor], y: np.ndarray) -> list[np.ndarray]:
-    """Return the error of each prediction: signed, as loss, and as loss difference of two models.
+    """Return series of prediction errors: signed errors and losses of each model, then the loss difference of two models.
 
     Parameters
     ----------
     models
-        One or two, which predicted the same rows.
+        One or two models with cached predictions of the same rows.
     y
         The labels.
     """
-    found = [_signed_errors(model, y) for model in models]
-    return [*(series for pair in found for series in pair), *([found[0][-1] - found[1][-1]] if len(found) == 2 else [])]
+    by_model = [_errors_and_losses(model, y) for model in models]
+    return [*(series for errors in by_model for series in errors), *([by_model[0][-1] - by_model[1][-1]] if len(by_model) == 2 else [])]
 
 
-def _signed_errors(model: CachedPredictor, y: np.ndarray) -> list[np.ndarray]:
+def _errors_and_losses(model: CachedPredictor, y: np.ndarray) -> list[np.ndarray]:
+    """Return signed errors and losses; for predictions without probabilities or numbers, only 1 for each wrong row."""
     classes = getattr(model, "classes_", None)
     if classes is None and np.issubdtype(np.asarray(y).dtype, np.number):
         signed = np.asarray(y, dtype=float) - np.asarray(model.answers("predict"), dtype=float).reshape(len(y), -1).mean(axis=1)

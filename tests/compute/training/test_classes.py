@@ -63,8 +63,8 @@ def test_a_label_that_training_did_not_have_is_named() -> None:
     [
         (["ok", "fraud"], ["recall"], None, "the metric 'recall' needs to know which class is the positive one.*'fraud', 'ok'"),
         ([1, 2], ["f1"], None, "the metric 'f1' needs to know"),
-        (["a", "b", "c"], ["f1"], None, "the metric 'f1' is of two classes.*\n.*f1_macro"),
-        (["a", "b", "c"], ["roc_auc"], None, "the metric 'roc_auc' is of two classes.*\n.*roc_auc_ovr"),
+        (["a", "b", "c"], ["f1"], None, "the metric 'f1' supports two classes only.*\n.*f1_macro"),
+        (["a", "b", "c"], ["roc_auc"], None, "the metric 'roc_auc' supports two classes only.*\n.*roc_auc_ovr"),
         (["ok", "fraud"], ["accuracy"], "Fraud", "positive='Fraud' is not a value of the label"),
         (["a", "b", "c"], ["accuracy"], "a", "positive='a' needs a label with two classes"),
     ],

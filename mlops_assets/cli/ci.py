@@ -79,7 +79,7 @@ def report(  # noqa: PLR0913  (options)
 ) -> None:
     """Report the candidate of MODEL, or of every model: verdict, metrics next to the champion's, slices, data, record and cost.
 
-    The exit code is 1 when a gate refused a candidate.
+    Without --output the report goes to standard output. The exit code is 1 when a gate refused a candidate.
 
     Example: mlops ci report lateness --output report.md --html report.html
     """
@@ -106,6 +106,7 @@ def report(  # noqa: PLR0913  (options)
 
 
 def _load_environment(file: str, environment: str, against: str) -> LoadedProject:
+    """Set MLOPS_ENV and MLOPS_AGAINST for this process, and load the project; refuse a project that fixes another environment."""
     os.environ["MLOPS_ENV"], os.environ["MLOPS_AGAINST"] = environment, "" if against == environment else against
     project = load(file)
     if project.platform.environment != environment:
@@ -123,7 +124,7 @@ def _choose_models(project: LoadedProject, name: str | None) -> list[str]:
 
 
 def model_names(project: LoadedProject) -> list[str]:
-    """Return the names of a project's models.
+    """Return the sorted names of a project's models.
 
     Raises
     ------
@@ -139,7 +140,10 @@ def model_names(project: LoadedProject) -> list[str]:
 
 
 def _choose_partitions(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
-    """Return the range of the newest ``sample`` partitions; None when nothing is partitioned."""
+    """Return the range of the newest ``sample`` partitions, or of all; None when nothing in the selection is partitioned.
+
+    Unknown partitions are returned unchanged: the run refuses them.
+    """
     from mlops_assets.cli.running import select_assets
 
     graph = project.definitions.resolve_asset_graph()
@@ -152,4 +156,4 @@ def _choose_partitions(project: LoadedProject, select: str, partitions: str | No
         keys = keys[keys.index(first) : keys.index(last or first) + 1]
         newest = keys[-sample:] if sample else keys
         return f"{newest[0]}...{newest[-1]}"
-    return partitions  # the run says what is wrong with it
+    return partitions

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain_damage(error: BaseException) -> MlopsError | None:
-    """Return the package's error behind an exception, or one that names the damaged file; None for any other exception.
+    """Return the package's error among an exception's causes, or one about the database or lake that failed; else None.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def explain_damage(error: BaseException) -> MlopsError | None:
 
 
 def _explain_database_error(error: Exception) -> MlopsError:
+    """Return an error that names the first damaged database of the environment's platform; if all are sound, it quotes ``error``."""
     from mlops_assets.orchestrate.core.dagster_files import find_damaged_databases, prepare_dagster_home
     from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.dataset import Dataset
 
 _PREFIX = "dataset/"
-_MAX_PINS = 10  # that are listed
+_MAX_PINS = 10  # users of earlier states that are listed
 
 
 @click.group()
@@ -94,7 +94,7 @@ def _declared_datasets(project: LoadedProject) -> Mapping[str, Dataset[..., Any]
 
 
 def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
-    """Return the records of a dataset; refuse one that the lake does not hold."""
+    """Return partition → record of a dataset; refuse an unknown dataset, and one that was never written."""
     if name not in (known := _list_names(project)):
         raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
     records = project.stores.lake.records(_PREFIX + name)
@@ -135,7 +135,7 @@ def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
 
 
 def _find_pins(project: LoadedProject, name: str) -> list[str]:
-    """Return the users of earlier states of the lake that hold the dataset."""
+    """Return the users of earlier states of the lake that hold the dataset: the first ten, and the number of the others."""
     from mlops_assets.stores.platform.pins import collect_pins
 
     lake = project.stores.lake

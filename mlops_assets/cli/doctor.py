@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @file_option
 @json_option
 def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
-    """Examine database, artifacts, runs, lake, services, disk, clock, permissions and packages.
+    """Examine database, artifacts, runs, lake, online store, services, logs, disk, clock, permissions and packages.
 
-    Exit code 1 when a check fails; warnings do not count.
+    Exit code 1 when a failure is left that was not fixed; warnings do not count.
 
     Example: mlops doctor --fix
     """
@@ -47,14 +47,15 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
 
 
 def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
+    """Return the findings as rows; with ``fix``, apply each fix first, and a fix that several findings share only once."""
     from mlops_assets.orchestrate.upkeep.doctor import run_checks
 
-    installation, found = _load_installation(file)
+    installation, load_findings = _load_installation(file)
     examined = list(run_checks(installation))
-    known_texts = {finding.text for finding in examined}  # an instance that cannot be opened may be found again, with a fix
-    found = [*(finding for finding in found if finding.text not in known_texts), *examined]
+    known_texts = {finding.text for finding in examined}  # a check may report an unopenable instance again, with a fix
+    findings = [*(finding for finding in load_findings if finding.text not in known_texts), *examined]
     done: dict[tuple[str, str], str] = {}
-    for finding in found:
+    for finding in findings:
         if fix and finding.fix and (finding.check, finding.advice) not in done:
             done[finding.check, finding.advice] = _apply_fix(finding.fix)
     return [
@@ -66,7 +67,7 @@ def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
             "fixable": "yes" if finding.fix else "",
             "fixed": done.get((finding.check, finding.advice), "") if finding.fix else "",
         }
-        for finding in found
+        for finding in findings
     ]
 
 
@@ -80,7 +81,10 @@ def _apply_fix(fix: Callable[[], str]) -> str:
 
 
 def _load_installation(file: str) -> tuple[Installation, list[Finding]]:
-    """Return the installation to examine, and a finding for a project that cannot be imported or a Dagster instance that cannot be opened."""
+    """Return the installation to examine, and findings: whether the project can be imported, and an instance that cannot be opened.
+
+    Without a project, the platform is that of the environment.
+    """
     from mlops_assets.orchestrate.core.dagster_files import open_instance
     from mlops_assets.orchestrate.upkeep.doctor import Installation
     from mlops_assets.orchestrate.upkeep.findings import OK, Finding
@@ -91,16 +95,16 @@ def _load_installation(file: str) -> tuple[Installation, list[Finding]]:
     except Exception as error:  # noqa: BLE001  (importing a project may raise anything)
         platform, projects, definitions = Platform.from_env(), [], None
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
-        found = [
+        findings = [
             Finding.failure(
                 "project", f"'{file or 'the project'}' cannot be imported: {message}", getattr(error, "hint", "correct it, then look again")
             )
         ]
     else:
         platform, projects, definitions = project.platform, [part.project for part in project.parts], project.definitions
-        found = [Finding("project", OK, f"{project.target} can be imported")]
+        findings = [Finding("project", OK, f"{project.target} can be imported")]
     try:
         instance = open_instance(platform)
     except MlopsError as error:
-        instance, found = None, [*found, Finding.failure("dagster", error.message, error.hint)]
-    return Installation(platform, projects, instance, definitions), found
+        instance, findings = None, [*findings, Finding.failure("dagster", error.message, error.hint)]
+    return Installation(platform, projects, instance, definitions), findings

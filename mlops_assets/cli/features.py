@@ -1,4 +1,4 @@
-"""``mlops features``: list, show and look up feature views, and compare what services saw with the offline store."""
+"""``mlops features``: list, show and look up feature views, compare served features with the lake, and remove earlier versions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """List, show and look up feature views, offline and online."""
+    """List, show, look up and erase features, offline and online."""
 
 
 @features.command("list")
 @file_option
 @json_option
 def list_views(file: str, json_file: str | None) -> None:
-    """List feature views with entity, features, newest row and the models that use them.
+    """List feature views with entity, features, ttl, rows, newest row and the models that use them.
 
     Example: mlops features list --json -
     """
@@ -46,7 +46,7 @@ def list_views(file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def show(name: str, file: str, json_file: str | None) -> None:
-    """Show one feature view: statistics, lineage, versions, and the models and services that use it.
+    """Show one feature view: statistics, column lineage, versions, and the models and services that use it.
 
     Example: mlops features show carrier_punctuality
     """
@@ -60,7 +60,7 @@ def show(name: str, file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def online(name: str, entities: tuple[str, ...], at: str | None, file: str, json_file: str | None) -> None:
-    """Look up the online features of an entity: values, status and age.
+    """Look up the online features of one or more entities: values, status and age. Repeat --entity for each entity.
 
     Example: mlops features online carrier_punctuality --entity carrier=UA --at 2013-04-01T12:00
     """
@@ -73,7 +73,9 @@ def online(name: str, entities: tuple[str, ...], at: str | None, file: str, json
 @file_option
 @json_option
 def skew(service: str, partitions: str | None, file: str, json_file: str | None) -> None:
-    """Compare the features that a service used with the offline store; exit code 1 when one differs.
+    """Compare the features that a service used with the offline store; exit code 1 when one was served wrong.
+
+    Only predictions that were imported into the lake are compared.
 
     Example: mlops features skew lateness_api --partitions 2013-04-01
     """
@@ -215,7 +217,7 @@ def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], rows: Seque
 
 
 def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
-    """Return the given join keys in the types of the view."""
+    """Parse ``KEY=VALUE[,KEY=VALUE]`` to the values of the join keys, in their order and in the types of the view's rows."""
     values = dict(part.partition("=")[::2] for part in text.split(","))
     if set(values) != set(view.entity.join_keys):
         raise DataError(

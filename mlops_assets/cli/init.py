@@ -21,7 +21,7 @@ def write_project(name: str) -> list[Path]:
     Parameters
     ----------
     name
-        A new folder, or ``.`` for this one.
+        A folder, created if it is missing, or ``.`` for this one.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def write_project(name: str) -> list[Path]:
     Raises
     ------
     DefinitionError
-        A file is there already.
+        A file of the project exists already; nothing is written.
     """
     folder = Path(name)
     module = _NOT_A_NAME.sub("_", folder.absolute().name.lower()).strip("_") or "project"
@@ -46,7 +46,7 @@ def write_project(name: str) -> list[Path]:
 
 
 def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
-    """Write CI workflows: pull-request report, release, rollback, weekly reproduction.
+    """Write CI workflows: pull-request report, release, rollback, weekly reproduction; return the written files.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
     Raises
     ------
     DefinitionError
-        A file is there already.
+        A workflow file exists already; nothing is written.
     """
     files = {folder / path: _repeat_for_models(text, models) for path, text in _read_workflows(kind)}
     if existing := [path for path in files if path.exists()]:
@@ -79,7 +79,7 @@ def _read_workflows(kind: str) -> Iterator[tuple[Path, str]]:
 
 
 def _repeat_for_models(text: str, models: Sequence[str]) -> str:
-    """Repeat the lines with a model's name for each model."""
+    """Replace each line with the placeholder ``MODEL_NAME`` by one line for each model."""
     lines = (line for line in text.splitlines(keepends=True))
     return "".join("".join(line.replace("MODEL_NAME", name) for name in models) if "MODEL_NAME" in line else line for line in lines)
 
@@ -90,7 +90,7 @@ def _read_templates() -> dict[str, str]:
 
 
 def _sample_csv() -> str:
-    """Return scikit-learn's breast cancer data (Wolberg, Street, Mangasarian 1995) as CSV."""
+    """Return scikit-learn's breast cancer data (Wolberg, Street, Mangasarian 1995) as CSV: a patient number, ten features, the label."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()

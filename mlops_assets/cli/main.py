@@ -131,7 +131,9 @@ def validate(file: str) -> None:
 @file_option
 @json_option
 def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared: bool) -> None:
-    """Merge files of the lake, expire old snapshots and remove unreferenced artifacts; what a version or a run needs stays.
+    """Merge files of the lake, expire old snapshots, and remove artifacts, layouts and online views that are not needed.
+
+    What a version, a run or a service needs stays.
 
     Example: mlops gc --older-than 48 --json -
     """
@@ -197,7 +199,7 @@ def stop_service(service: str, file: str) -> None:
 @file_option
 @json_option
 def service_status(service: str | None, file: str, json_file: str | None) -> None:
-    """Show services and the version of each worker; exit code 1 when one is not in its wanted state.
+    """Show services and the version of each worker; exit code 1 when a service has a problem.
 
     Example: mlops serve status --json -
     """
@@ -218,7 +220,7 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
 @file_option
 @json_option
 def predict(service: str, rows: str | None, partitions: str | None, file: str, json_file: str | None) -> None:
-    """Send rows to a running service, one request per row.
+    """Send rows to a running service, one request per row; exit code 1 when a request was refused.
 
     Example: mlops predict lateness_api --partitions 2013-04-01
     """
@@ -244,7 +246,7 @@ def monitor() -> None:
 
 @monitor.command("show")
 @click.argument("name")
-@click.option("--partition", help="One window  [default: the latest 20]")
+@click.option("--partition", help="Only this window  [default: the latest 20 reports]")
 @file_option
 @json_option
 def show_monitor(name: str, partition: str | None, file: str, json_file: str | None) -> None:
@@ -272,7 +274,9 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
 @file_option
 @json_option
 def step_monitor(name: str, file: str, json_file: str | None) -> None:
-    """Run one turn of the sensors in this process: reports, decision, training, promotion.
+    """Run one turn of the sensors in this process: reports, promotion, decision, training.
+
+    Exit code 1 when a run failed.
 
     Example: mlops monitor step lateness_watch
     """
@@ -306,12 +310,12 @@ def evidently_report(name: str, partition: str, file: str) -> None:
 
 
 def main() -> None:
-    """Run the command; print an expected error as a message with a hint instead of a traceback."""
-    collector.disable()  # until the project is imported: imports make millions of objects that stay, and collections visit them all
+    """Run the command; print an expected error as a message with a hint instead of a traceback, with exit code 1."""
+    collector.disable()  # until options.load() has imported the project: collections would visit millions of objects that stay
     try:
         _run_command()
     finally:
-        collector.freeze()  # else the interpreter's exit visits them once more, for a second
+        collector.freeze()  # else the interpreter's exit visits these objects once more, for a second
 
 
 def _run_command() -> None:

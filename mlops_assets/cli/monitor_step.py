@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Turn:
-    """The results of one turn, and the runs that it started."""
+    """The results of one turn as name → text or lines, and the runs that it started."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     runs: list[FinishedRun] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def lines(self) -> Iterator[str]:
-        """The summary for people, failures last."""
+        """The summary for people as console markup, failures last."""
         for name, value in self.facts.items():
             for line in value if isinstance(value, list) else [value]:
                 yield f"{name}: {line}"
@@ -54,7 +54,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class _Loop:
-    """A monitor, the project that declares it, and the Dagster instance that records its runs."""
+    """A monitor, the project that declares it, and the instance and console that record and show its runs."""
 
     loaded: LoadedProject
     project: Project
@@ -63,12 +63,14 @@ class _Loop:
     console: Console
 
     def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> FinishedRun:
-        """Run assets or a whole job in this process."""
+        """Run the chosen assets of a job, or with None the whole job, in this process."""
         return execute_job(job, self.instance, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
 
 
 def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
-    """Materialise reports that are behind, decide, and start the training or promotion that is due.
+    """Materialise the reports that are behind, promote an approved version, then decide and run the training that is due.
+
+    After a run that failed, the rest of the turn is skipped.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
     DefinitionError
         There is no such monitor.
     PlatformError
-        Another run of this project is in progress in this folder.
+        Another run is in progress in the platform's home, or the home cannot be written.
     """
     project, monitor = find_monitor(loaded, name)
     with lock_home(Path(loaded.platform.home)):
@@ -101,7 +103,10 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
 
 
 def _report(loop: _Loop, turn: Turn) -> list[str]:
-    """Materialise the reports whose inputs changed; return a line for each run."""
+    """Materialise the reports whose inputs changed, and add the runs to the turn.
+
+    Return a line for each run, and for each range of predictions that is itself behind its inputs.
+    """
     from mlops_assets.orchestrate.core.steps import asset_key
 
     due = find_due_reports(loop.project, loop.monitor, loop.loaded.stores)
@@ -117,7 +122,7 @@ def _report(loop: _Loop, turn: Turn) -> list[str]:
 
 
 def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
-    """Yield the command for each range of predictions that are behind their inputs."""
+    """Yield a line with the command to run for each range of predictions that are behind their inputs."""
     table = loop.monitor.predictions_key
     command = f"mlops run --select '{select_nodes(table)}'"
     for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.stores):
@@ -127,7 +132,7 @@ def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
 
 
 def _train(loop: _Loop, turn: Turn) -> None:
-    """Decide as the sensor does, and run the training that is due."""
+    """Decide as the sensor does, run the training that is due, and note decision and training in the turn's facts."""
     stores, model = loop.loaded.stores, loop.monitor.model.name
     action = advance_loop(stores, loop.project, loop.monitor, loop.instance)
     decisions = collect_facts(stores, loop.project, loop.monitor, loop.instance).open_decisions
@@ -138,16 +143,16 @@ def _train(loop: _Loop, turn: Turn) -> None:
     finished = loop.run(loop.loaded.definitions.resolve_job_def(job_name(model)), None, action.tags)
     turn.runs.append(finished)
     record_decision(stores, loop.project, loop.monitor, loop.instance)  # closes the decision that the training has settled
-    turn.facts["training"] = _outcome(loop, action, finished)
+    turn.facts["training"] = _describe_training(loop, action, finished)
 
 
-def _outcome(loop: _Loop, started: Launch, finished: FinishedRun) -> str:
+def _describe_training(loop: _Loop, started: Launch, finished: FinishedRun) -> str:
     facts = collect_facts(loop.loaded.stores, loop.project, loop.monitor, loop.instance)
     state = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
     return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {state}"
 
 
 def _promote(loop: _Loop, turn: Turn) -> None:
-    """Promote an approved version that is not champion yet; later steps of the turn then judge the new champion."""
+    """Promote an approved version that is not champion yet, so that the decision of this turn concerns the new champion."""
     if chosen := find_promotion(loop.loaded.stores, loop.project, loop.monitor.model):
         turn.runs.append(loop.run(loop.loaded.definitions.resolve_implicit_global_asset_job_def(), chosen, {}))

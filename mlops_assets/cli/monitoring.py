@@ -42,7 +42,15 @@ def find_monitor(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
 
 
 def describe_monitor(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
-    """Return the latest reports, the decisions and the next step, as JSON-like values."""
+    """Return the latest 20 reports, all decisions and trainings, the next step and the path of the newest page, as JSON-like values.
+
+    With ``partition``, the reports and the page are those of this window only.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such monitor, or it has no such window.
+    """
     declared, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
     with open_clean_instance(project.platform) as instance:
@@ -72,7 +80,7 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
 
 
 def next_step(project: LoadedProject, declared: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts) -> str:
-    """Return the next step of a monitor in words, with the sensor that it waits for."""
+    """Return the next step of a monitor in words, reports that are behind first; name the sensor and the command if a sensor is off."""
     command = f"mlops monitor step {monitor.name}"
     upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], instance, command))
     due = find_due_reports(declared, monitor, project.stores)
@@ -83,7 +91,10 @@ def next_step(project: LoadedProject, declared: Project, monitor: Monitor, insta
 
 
 def summarise_monitors(project: LoadedProject, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
-    """Return the newest window and the next step of each monitor, as JSON-like values."""
+    """Return the newest reported window and the next step of each monitor, as JSON-like values.
+
+    The window is that of the newest performance report if the monitor measures performance, else of the newest drift report.
+    """
     rows = []
     for part in project.parts:
         for monitor in part.project.select(Monitor):
@@ -109,6 +120,8 @@ def _check_window(monitor: Monitor, partition: str | None) -> None:
 
 def write_evidently_report(project: LoadedProject, name: str, partition: str) -> Path:
     """Write Evidently's report of a window next to the monitor page, and return its path.
+
+    It compares the version with the most predictions in the window with the training set of that version.
 
     Raises
     ------

@@ -35,24 +35,24 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write th
 
 
 def console() -> Console:
-    """Return a console on the current standard output; it still shows progress when code redirects standard output later."""
+    """Return a console on the current standard output, which keeps it when code redirects standard output; 160 wide in a file."""
     from rich.console import Console
 
     return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
 
 
 def load(file: str, folder: Path | None = None) -> LoadedProject:
-    """Import the project of a file or module, or of a folder (default: the current one)."""
+    """Import the project of a file or module, or of a folder (default: the current one), and enable the garbage collector again."""
     from mlops_assets.cli import project
 
     loaded = project.load(file, folder)
     gc.freeze()  # what was imported stays: no later collection visits it
-    gc.enable()
+    gc.enable()  # cli.main has disabled it
     return loaded
 
 
 def write_json(value: Any, target: str) -> None:  # noqa: ANN401
-    """Write a value to a file, or to standard output."""
+    """Write a value as indented JSON to a file, or to standard output when ``target`` is ``-``."""
     text = json.dumps(value, indent=2, default=str)
     if target == "-":
         click.echo(text)
@@ -62,7 +62,7 @@ def write_json(value: Any, target: str) -> None:  # noqa: ANN401
 
 
 def build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return rows as a table with a column for each key."""
+    """Return rows as a table with a column for each key of any row; missing values are empty."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -84,7 +84,10 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], json_file: str | N
 
 
 def print_facts(facts: Mapping[str, Any], json_file: str | None) -> None:
-    """Print each group of facts that is not empty as a table, or write all as JSON; a mapping is a table of names and values."""
+    """Print each group of facts that is not empty as a table, or write all groups as JSON.
+
+    A group is a list of rows, or a mapping that becomes a table of names and values.
+    """
     if json_file:
         write_json(facts, json_file)
         return

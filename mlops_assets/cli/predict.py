@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class SendReport:
-    """The outcome of the requests.
+    """The outcome of the requests so far.
 
     Parameters
     ----------
+    url
+        The URL of the service.
     seconds
         Latency of each answered request.
     versions
@@ -44,7 +46,9 @@ class SendReport:
     missing
         Feature → number of rows without it.
     refused
-        The first error responses.
+        The first three error responses, as ``<status>: <body>``.
+    failed
+        The number of error responses.
     """
 
     url: str
@@ -78,7 +82,7 @@ class SendReport:
 
 
 def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> SendReport:
-    """Send rows to a service.
+    """Send rows to a running service, one request per row, and report the answers; an error response does not stop it.
 
     Parameters
     ----------
@@ -94,9 +98,9 @@ def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions
     Raises
     ------
     ServiceError
-        The service does not run.
+        The service does not run, or its model has no champion.
     DefinitionError
-        Neither or both of ``rows`` and ``partitions`` are given, or they cannot be read.
+        There is no such service, neither or both of ``rows`` and ``partitions`` are given, or the file or partitions do not exist.
     DataError
         The rows lack a field that the service needs.
     """

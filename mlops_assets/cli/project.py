@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoadedProject:
-    """A project that was imported."""
+    """A project that was imported: its merged definitions, and one part for each call of ``build_definitions``."""
 
     target: ProjectTarget
     definitions: dg.Definitions
@@ -42,16 +42,16 @@ class LoadedProject:
 
     @cached_property
     def platform(self) -> Platform:
-        """The platform of the project."""
+        """The platform of the first part; that of the environment when there is none."""
         return self.parts[0].platform if self.parts else Platform.from_env()
 
     @property
     def stores(self) -> Stores:
-        """The stores of the project."""
+        """The stores of the platform."""
         return open_stores(self.platform)
 
     def find(self, kind: type[T], name: str, what: str, error: type[MlopsError] = DefinitionError) -> tuple[Project, T]:
-        """Return the part of the project that declares a value, and the value.
+        """Return the project part that declares a value, and the value.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class LoadedProject:
         what
             The noun for the message: ``model``.
         error
-            Raised when there is none of that name.
+            The class of the error that is raised when there is no such value.
         """
         known = {value.name: (part.project, value) for part in self.parts for value in part.project.select(kind)}  # type: ignore[attr-defined]
         if name not in known:
@@ -71,7 +71,7 @@ class LoadedProject:
 
 
 def load(location: str = "", folder: Path | None = None) -> LoadedProject:
-    """Import a project and return its definitions.
+    """Import a project; several ``Definitions`` in its module are merged.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def load(location: str = "", folder: Path | None = None) -> LoadedProject:
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:
-    """Return definitions, also those that a function under ``@dg.definitions`` returns; None for any other value."""
+    """Return a value that is definitions, or the definitions of a function under ``@dg.definitions``; None for any other value."""
     if isinstance(value, LazyDefinitions) and not value.has_context_arg:
         value = value()
     return value if isinstance(value, dg.Definitions) else None
@@ -143,7 +143,10 @@ def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
 
 
 def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent instance and report to it what the last failed runs had committed; this opens the lake, which may be busy."""
+    """Open the persistent instance, mark dead runs as failed, and report to it what the latest failed runs had committed.
+
+    This opens the lake if there are failed runs.
+    """
     instance = open_clean_instance(platform)
     report_missing_events(instance, platform, limit=MAX_FAILED_RUNS)
     return instance

@@ -69,7 +69,7 @@ def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
     Raises
     ------
     DefinitionError
-        There is no such project, or several are named.
+        There is no such project, ``pyproject.toml`` names several, or a settings file cannot be read.
     """
     here = (folder or Path.cwd()).absolute()
     if not location:
@@ -99,7 +99,10 @@ def _file_target(path: Path, location: str) -> ProjectTarget:
 
 
 def _module_target(name: str, here: Path) -> ProjectTarget:
-    """Find a module by its name, in the folder, in its ``src`` and among what is installed."""
+    """Return the target of a module, found in the folder's ``src``, in the folder or among what is installed.
+
+    ``sys.path`` is extended by these folders.
+    """
     extend_path(here / "src" if (here / "src").is_dir() else here, here)
     file = _find_module_file(name)
     if file is None:
@@ -114,6 +117,7 @@ def extend_path(*folders: Path) -> None:
 
 
 def _find_module_file(name: str) -> Path | None:
+    """Return the file of a module; None when there is no such module, or when it is not a Python file."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError as error:

@@ -62,7 +62,7 @@ def show(name: str, partition: str | None, file: str, json_file: str | None) -> 
 @partition_option
 @file_option
 def replay(name: str, partition: str | None, file: str) -> None:
-    """Materialise the partitions with quarantined rows again; exit code 1 while rows are left.
+    """Materialise the partitions with quarantined rows again; exit code 1 when a run failed or rows are left.
 
     Correct the function, the schema or the source first.
 
@@ -90,7 +90,7 @@ def _rerun(project: LoadedProject, dataset: Dataset[..., Any], span: str | None,
 
 
 def _group_partitions(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[str | None]:
-    """Return the ranges of partitions with rows; each range is one run."""
+    """Return the ranges of consecutive partitions with rows, each for one run; ``[None]`` for rows of a table without partitions."""
     if rows.is_empty():
         return []
     if dataset.table.partitions is None:
@@ -123,6 +123,7 @@ def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
 
 
 def _read_rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | None) -> pl.DataFrame:
+    """Return the quarantined rows of one or all partitions, sorted by partition and row."""
     import polars as pl
 
     from mlops_assets.compute.tables.quarantine import SCHEMA

@@ -35,7 +35,7 @@ _POLL = 0.2  # seconds between two reads of the event log
 
 @dataclass
 class StepProgress:
-    """The state and duration of one step."""
+    """The state and duration of one step; while it runs, ``seconds`` is the negative time of its start."""
 
     name: str
     seconds: float = 0.0
@@ -44,7 +44,7 @@ class StepProgress:
 
 @dataclass
 class FinishedRun:
-    """The result of a run."""
+    """The result of a run, its duration in seconds, and step key → progress."""
 
     result: dg.ExecuteInProcessResult
     steps: dict[str, StepProgress] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class FinishedRun:
 
 
 def run_assets(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> FinishedRun:
-    """Materialise a selection of assets.
+    """Materialise a selection of assets in this process, without approvals; a run that fails is returned, not raised.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
     partitions
         ``KEY`` or ``FIRST...LAST``, for every partitioned asset of the selection.
     as_of
-        Training sets use only what was known by this time.
+        Training sets use only what was known by this time, in ISO 8601; the current time when None.
     console
         The console that shows progress.
 
@@ -72,7 +72,9 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
     DefinitionError
         The selection is empty, or the partitions do not fit it.
     PlatformError
-        Another run of this command is in progress, or an optional package that the selection needs is not installed.
+        Another run is in progress in the platform's home.
+    MissingExtraError
+        An optional package that the selection needs is not installed.
     """
     chosen = drop_decisions(select_assets(project.definitions, select), models_with_approval(project.definitions))
     _refuse_missing_packages(project, chosen)
@@ -91,7 +93,13 @@ def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKe
 
 
 def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
-    """Return the materialisable assets of a selection."""
+    """Return the materialisable assets of a selection in topological order.
+
+    Raises
+    ------
+    DefinitionError
+        The selection cannot be read, or matches no asset.
+    """
     graph = definitions.resolve_asset_graph()
     try:
         with allow_beta():
@@ -119,7 +127,7 @@ def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
 
 
 def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[str]) -> list[dg.AssetKey]:
-    """Leave out what a person decides: approvals, and the champion of a version of the same run that needs approval.
+    """Return the assets without those that a person decides: approvals, and the champion of an unapproved version of the same run.
 
     Parameters
     ----------
@@ -149,6 +157,13 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
 
 
 def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
+    """Return the tags of a run over a range of partitions; none when no chosen asset has partitions.
+
+    Raises
+    ------
+    DefinitionError
+        The assets have different partitions, or the range is missing, unknown or reversed.
+    """
     graph = definitions.resolve_asset_graph()
     partitioned = {key: graph.get(key).partitions_def for key in chosen if graph.get(key).partitions_def is not None}
     if not partitioned:
@@ -187,7 +202,7 @@ def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, A
 
 @contextmanager
 def lock_home(home: Path) -> Iterator[None]:
-    """Lock a home for one run; a second run is refused at once."""
+    """Lock a home for one run of the command line; refuse a second run at once."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / "run.lock").open("a+", encoding="ascii")
@@ -218,7 +233,7 @@ def execute_job(  # noqa: PLR0913  (the parts of a run)
     config: dict[str, Any],
     console: Console,
 ) -> FinishedRun:
-    """Run a job, or the chosen assets of it, in this process, and show progress."""
+    """Run the chosen assets of a job, or with None the whole job, in this process, and show progress; a failure is not raised."""
     run_id = str(uuid.uuid4())
     started = time.monotonic()
     steps: dict[str, StepProgress] = {}
@@ -252,6 +267,7 @@ def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
     show: Callable[[str], None],
     ended: threading.Event,
 ) -> None:
+    """Show the events of a run, and collect its steps in ``steps``, until the run has ended and its last event is shown."""
     cursor: str | None = None
     while True:
         last = ended.is_set()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.tracker.tracker import Run
 
-_MAX_METRICS = 5
+_MAX_METRICS = 5  # columns of `mlops runs list`
 _FIGURES = {"best": "[bold green]✓ {}[/]", "": "{}"}
 _where = click.option(
     "--where", default="", metavar="FILTER", help="E.g. \"metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'\"."
@@ -52,15 +52,17 @@ def list_runs(  # noqa: PLR0913  (options)
 ) -> None:
     """List runs, newest first or by any column, metric or parameter.
 
+    The table shows five metrics at most; --json has all.
+
     Example: mlops runs list --where "experiment = 'lateness' and metrics.roc_auc > 0.7" --order "metrics.roc_auc desc"
     """
-    found = _open_stores(file).tracker.search(where, order, limit, offset)
+    matches = _open_stores(file).tracker.search(where, order, limit, offset)
     if json_file:
-        write_json([_facts(run) for run in found], json_file)
+        write_json([_facts(run) for run in matches], json_file)
         return
-    names = [name for name in dict.fromkeys(n for run in found for n in run.metrics) if "." not in name][:_MAX_METRICS]
+    names = [name for name in dict.fromkeys(n for run in matches for n in run.metrics) if "." not in name][:_MAX_METRICS]
     table = _table("runs", ("id", "experiment", "name", "kind", "status", "started", "took", *names))
-    for run in found:
+    for run in matches:
         figures = (_format_number(run.metrics.get(name)) for name in names)
         took = _format_duration(run.started_at, run.ended_at)
         table.add_row(
@@ -104,7 +106,7 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
 @platform_option
 @json_option
 def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, json_file: str | None) -> None:
-    """Compare runs: metrics with the best marked, parameters that differ, and curves.
+    """Compare runs: metrics with the best marked, parameters that differ, and with --html their curves.
 
     Example: mlops runs compare 3f2a91c0 77b0c2d4 --html comparison.html
     """

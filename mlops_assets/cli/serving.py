@@ -28,23 +28,23 @@ def find_service(project: LoadedProject, name: str) -> Service:
 
 
 def start(project: LoadedProject, name: str) -> ServiceStatus:
-    """Start a service, or update it to the champion."""
+    """Start a service, or update a running one to the champion; return its state."""
     return control.start(build_service_spec(find_service(project, name), project.platform))
 
 
 def stop(project: LoadedProject, name: str) -> ServiceStatus:
-    """Stop a service; automation does not restart it."""
+    """Stop a service and return its state; automation does not restart it."""
     return control.stop(project.platform.home, find_service(project, name).name)
 
 
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
-    """Return the state of one service, or of all."""
+    """Return the state of the service of this name; with None, the states of all services."""
     services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.select(Service)]
     return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
 
 
 def status_facts(status: ServiceStatus) -> dict[str, Any]:
-    """Return a state as JSON-like values."""
+    """Return a service's state as JSON-like values."""
     workers = [
         {
             "worker": w.index,

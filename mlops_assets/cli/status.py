@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def collect_status(project: LoadedProject) -> dict[str, Any]:
-    """Return tables, versions, monitors and the latest runs as JSON-like values."""
+    """Return tables, versions, monitors and the latest five runs as JSON-like values; dead runs are marked as failed first."""
     instance = open_reconciled_instance(project.platform)
     return {
         "tables": [row for part in project.parts for row in _table_rows(project, part.project)],
@@ -52,7 +52,7 @@ def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, A
 
 
 def validate_project(project: LoadedProject) -> str:
-    """Check what building the definitions does not check, and count assets and checks.
+    """Check what building the definitions does not check; return a sentence with the number of assets and checks.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Summarise a run on one screen."""
+"""The summary of a run in the terminal: tables of assets, metrics and gates, then notes, outcomes and failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
 
 
 def print_summary(project: LoadedProject, finished: FinishedRun, console: Console) -> None:
-    """Print assets with rows and durations, metrics, gates, versions, and the next commands."""
+    """Print a run's assets with rows and durations, metrics, gates, notes, outcomes and failures, and where to look next."""
     console.print()
     console.print(_asset_table(finished))
     for key, metadata in _last_metadata(finished).items():
@@ -38,12 +38,12 @@ def print_summary(project: LoadedProject, finished: FinishedRun, console: Consol
     gates = _check_table(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*list_notes(finished), *_outcomes(project, finished), *list_failures(finished), *_describe_stores(project, finished)):
+    for line in (*list_notes(finished), *_list_outcomes(project, finished), *list_failures(finished), *_describe_stores(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
 def _last_metadata(finished: FinishedRun) -> dict[dg.AssetKey, Mapping[str, Any]]:
-    """Return the metadata of each asset; for a range of partitions, that of the last one."""
+    """Return asset → metadata of its last materialisation in the run."""
     by_asset: dict[dg.AssetKey, Mapping[str, Any]] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
@@ -51,8 +51,8 @@ def _last_metadata(finished: FinishedRun) -> dict[dg.AssetKey, Mapping[str, Any]
     return by_asset
 
 
-def _side_rows(finished: FinishedRun, key: dg.AssetKey) -> int:
-    """Return the number of quarantined rows, summed over the partitions."""
+def _count_quarantined(finished: FinishedRun, key: dg.AssetKey) -> int:
+    """Return the number of rows that the run wrote to a quarantine, summed over the partitions."""
     counts: dict[str | None, int] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
@@ -82,7 +82,7 @@ def _asset_table(finished: FinishedRun) -> Table:
     for column in ("asset", "rows", "changed", "seconds"):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for key, metadata in _last_metadata(finished).items():
-        rows = _side_rows(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
+        rows = _count_quarantined(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
         changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
         step = finished.steps.get("__".join(key.path)) or _shared_step(finished)
         table.add_row(
@@ -96,7 +96,7 @@ def _shorten(changed: Any) -> str:  # noqa: ANN401
 
 
 def _shared_step(finished: FinishedRun) -> Any:  # noqa: ANN401
-    """Return the step of dbt, which builds several models."""
+    """Return the run's first dbt step, which builds several models; None without dbt."""
     return next((step for name, step in finished.steps.items() if name.startswith("dbt__")), None)
 
 
@@ -111,7 +111,7 @@ def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
 
 
 def _check_table(finished: FinishedRun) -> Table:
-    """Return a table of the gates, and of other checks that did not pass."""
+    """Return a table of the checks of models, which are the gates, and of other checks that did not pass."""
     table = Table(title="gates and failed checks", title_justify="left")
     for column in ("check", "result", "reason"):
         table.add_column(column)
@@ -129,7 +129,8 @@ def _check_table(finished: FinishedRun) -> Table:
     return table
 
 
-def _outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
+def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
+    """Yield what the run changed in use: champions, approvals, predictions, services, reports and decisions."""
     tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
@@ -152,7 +153,7 @@ def _outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
 
 
 def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
-    """Yield a line when the newest version waits for approval."""
+    """Yield a line when the newest version of a model with ``approval=True`` is neither approved nor rejected."""
     newest = project.stores.registry.versions(model)[-1]
     if any(m.approval and m.name == model for part in project.parts for m in part.project.select(Model)) and not newest.approval:
         yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise {graph_key(f'approval/{model}')} in the UI"
@@ -163,7 +164,7 @@ def _failed_steps(finished: FinishedRun) -> dict[str, str]:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """Return the message of the first error of this package, else of the root cause."""
+    """Return the message of the outermost error of this package, else of the root cause; an interrupt has a text of its own."""
     chain = [event.step_failure_data.error]
     while chain[-1] is not None and chain[-1].cause is not None:
         chain.append(chain[-1].cause)

@@ -13,7 +13,7 @@ from mlops_assets.values.platform import Platform
 
 
 def open_ui(file: str, port: int) -> None:
-    """Replace this process by ``dagster dev``.
+    """Replace this process by ``dagster dev`` on the instance of the environment's platform.
 
     Raises
     ------

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @click.command("erase")
 @click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Rows with all of these values are the entity's.")
-@click.option("--view", "views", multiple=True, metavar="NAME", help="Only this feature view and its sources; may be repeated.")
+@click.option(
+    "--view", "views", multiple=True, metavar="NAME", help="Only this feature view and its sources, and no prediction log; may be repeated."
+)
 @click.option("--reason", required=True, help="The reason, which the log of erasures records.")
 @click.option("--yes", is_flag=True, help="Erase; without this option the command only shows what it would erase.")
 @click.option("--keep-key", is_flag=True, help="Record the entity's key in the log of erasures instead of its hash.")
@@ -73,7 +75,7 @@ def _format_erasure(report: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (i
 
 
 def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
-    """Return which artifacts upkeep would remove."""
+    """Return the number and size of the artifacts that upkeep would remove, and each of them with its age."""
     from mlops_assets.stores.platform.garbage import collect_garbage
 
     garbage = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)

@@ -38,7 +38,7 @@ def find_model(project: LoadedProject, name: str) -> tuple[Project, Model[..., A
 def promote(  # noqa: PLR0913  (what is moved, and why)
     project: LoadedProject, name: str, version: int, reason: str, *, source: str = "", expected: int | None = ANY_VERSION
 ) -> Version:
-    """Make a version the champion; evidence and every stored byte are verified again."""
+    """Make a version the champion after verifying its evidence and every stored byte; report it to Dagster and return the version."""
     model, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
     entry, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
@@ -47,7 +47,10 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
 
 
 def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
-    """Make an earlier champion the champion again; services follow within two seconds."""
+    """Make an earlier champion, by default the previous one, the champion again, and report it to Dagster.
+
+    Every stored byte is verified first. Services follow within two seconds.
+    """
     find_model(project, name)
     registry, champion_before = project.stores.registry, champion(project, name)
     if (before := version or _previous_champion(project, name)) is not None:
@@ -67,7 +70,7 @@ def describe_change(project: LoadedProject, before: Version | None, after: Versi
 
 
 def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
-    """Make a version the challenger; its gates are verified and the champion stays."""
+    """Make a version the challenger after verifying its evidence and every stored byte; the champion stays."""
     _, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
     return project.stores.registry.challenge(name, gates, version=version, actor=getpass.getuser(), reason=reason, expected=expected)
@@ -80,6 +83,7 @@ def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
 
 
 def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
+    """Return the declared model, and gate → hash of its definition."""
     declared, model = find_model(project, name)
     return model, hash_gates(gather_gates(model, declared.select(GateFunction)))
 
@@ -93,7 +97,7 @@ def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
 
 
 def _previous_champion(project: LoadedProject, name: str) -> int | None:
-    """Return the champion before the current one."""
+    """Return the version that the current champion replaced by promotion; None without one."""
     champion, environment = project.stores.registry.champion(name), project.platform.environment
     moves = [e for e in project.stores.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
     return next((e.previous for e in reversed(moves) if champion is not None and e.version == champion.version), None)
@@ -102,7 +106,10 @@ def _previous_champion(project: LoadedProject, name: str) -> int | None:
 def approve(  # noqa: PLR0913  (who decided what, and why)
     project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str
 ) -> ApprovalDecision:
-    """Record that a person approved or rejected a version, and report that to Dagster as an asset check."""
+    """Record that a person approved or rejected a version.
+
+    For a model with ``approval=True``, also report that to Dagster as an asset check and a materialisation.
+    """
     _, model = find_model(project, name)
     approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
     with open_clean_instance(project.platform) as instance:

@@ -1,4 +1,4 @@
-"""``mlops models``: the registry."""
+"""The commands of ``mlops models``: list, show, promote, challenge, roll back, approve and reject versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def models() -> None:
 @file_option
 @json_option
 def list_models(model: str | None, file: str, json_file: str | None) -> None:
-    """List versions, newest first.
+    """List versions, newest first; the files of versions with an alias are verified.
 
     Example: mlops models list lateness --json -
     """
@@ -31,7 +31,7 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def history(model: str, file: str, json_file: str | None) -> None:
-    """Show the events of a model, newest first: refused candidates, versions, approvals, promotions, rollbacks.
+    """Show the events of a model, newest first: refused candidates, versions, approvals, damage, promotions, rollbacks.
 
     Example: mlops models history lateness
     """
@@ -166,7 +166,7 @@ def _print_change(change: str) -> None:
 
 
 def _parse_expected(expected: str | None) -> int | None:
-    """Return the expected version: None for no version, ANY_VERSION when any version may be there."""
+    """Parse ``--expected``: None for ``none``, which means no version; ANY_VERSION without the option."""
     from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 
     if expected is None:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 def reproduce(version: str | None, history: str | None, file: str, json_file: str | None, **choices: Any) -> None:  # noqa: ANN401
     """Train a version again from its record, in a new process, and compare: IDENTICAL, EQUIVALENT or DIFFERENT.
 
-    Exit code 0 for the first two. With current data, current code or other parameters no verdict is recorded.
+    VERSION is a number or an alias; MODEL alone is its champion. Exit code 1 for DIFFERENT.
+    With current data, current code or other parameters no verdict is recorded.
 
     Example: mlops reproduce lateness@7 --env locked
     """
@@ -68,6 +69,7 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
 
 
 def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any]) -> Reproduction:
+    """Reproduce a version; report a verdict on recorded data, code and parameters, or why there is none, to Dagster."""
     from mlops_assets.cli.project import open_clean_instance
     from mlops_assets.cli.registry.aliases import find_model
     from mlops_assets.errors import RegistryError
@@ -131,14 +133,15 @@ def _facts(reproduction: Reproduction) -> dict[str, Any]:
 
 
 def _format_lines(reproduction: Reproduction) -> list[str]:
-    rest = [f"  {d['field']}: was {_shorten(d['was'])}, is {_shorten(d['now'])}" for d in reproduction.facts["differences"]]
+    """Return a reproduction as lines for people, with the first 20 differences."""
+    differences = [f"  {d['field']}: was {_shorten(d['was'])}, is {_shorten(d['now'])}" for d in reproduction.facts["differences"]]
     first = f"first field that differs: {reproduction.field}" if reproduction.field else "every field is as recorded"
     largest = reproduction.facts["largest difference of a prediction"]
     return [
         f"{reproduction.model}@{reproduction.version}: {reproduction.verdict}",
         first,
-        *rest[:20],
-        *([f"  and {len(rest) - 20} more"] if len(rest) > 20 else []),
+        *differences[:20],
+        *([f"  and {len(differences) - 20} more"] if len(differences) > 20 else []),
         f"code: {reproduction.facts['code']}",
         f"largest difference of a probe prediction: {largest:.3g}",
     ]

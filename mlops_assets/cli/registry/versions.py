@@ -1,4 +1,4 @@
-"""``mlops models``: the versions of a model, their history, and all that is recorded of one."""
+"""What ``mlops models`` prints: the versions of a model, its history, and the records of one version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any]:
-    """Return all that is recorded of a version, as JSON-like values.
+    """Return the records of a version as JSON-like values; its files are verified first, and damage is recorded.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
 
 
 def read_card(project: LoadedProject, version_name: str) -> dict[str, str]:
-    """Return the forms of a version's model card.
+    """Return form → text of a version's model card: Markdown and HTML; a missing card is built.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
 
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
-    """Return both fits of a version that was refitted after its gates; empty for a version that serves its judged fit."""
+    """Return the serving fit and the fit that the gates judged, for a version refitted after its gates; empty when they are one."""
     judged = read_judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
@@ -164,7 +164,7 @@ def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
 
 
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    """Return the libraries of the training, with the installed version where it differs."""
+    """Return one row for each library of the training, with its version then and now."""
     manifest = _manifest(project, version)
     changes = {change.name: change for change in find_other_libraries(manifest)}
     words = {None: "same", False: "differs", True: "differs; predictions may differ"}
@@ -187,7 +187,7 @@ def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
 
 
 def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    """Return one row for each column of ``X``."""
+    """Return one row for each column of ``X``: type, nulls and values in training."""
     return [
         {
             "column": row["column"],
@@ -208,7 +208,9 @@ def _format_time(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
 
 
 def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
-    """Return versions, newest first.
+    """Return the versions of one model or of all, newest first.
+
+    The files of versions with an alias or recorded damage are verified, and a change is recorded.
 
     Raises
     ------
@@ -238,13 +240,16 @@ def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, A
 
 
 def _holdout_metrics(run: Run) -> list[tuple[str, float]]:
-    """Return the metrics of the holdout, which gates judge."""
+    """Return the names and values of the holdout metrics, which gates judge."""
     names = run.record.get("judged_by", run.metrics)
     return [(name, value) for name, value in run.metrics.items() if name in names]
 
 
 def list_history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
-    """Return the events of a model, newest first: refused candidates, versions, decisions, damage, moves of aliases."""
+    """Return the events of a model, newest first: refused candidates, versions, decisions, damage, moves of aliases.
+
+    As in :func:`list_versions`, files are verified and an unknown model raises RegistryError.
+    """
     list_versions(project, model)
     return [
         {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
@@ -254,7 +259,7 @@ def list_history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
 
 
 def format_event(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return an event of the history as a row for people."""
+    """Return an event of :func:`list_history` as a row for people, with column names as keys."""
     happened = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
     whom = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
     what = f"{happened} of {whom}"

@@ -1,1 +1,1 @@
-"""Train and report the candidate of a pull request."""
+"""The report on the candidate of a pull request."""

@@ -30,14 +30,17 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import ESTIMATOR, Model
 
-# Record fields shown in the report; the others are redundant or change on every run. Data have a section of their own.
+# Record fields and facts shown in the report; the others are redundant, change on every run, or are in the report's section on data.
 _SHOWN_FIELDS = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
 _SHOWN_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
 
 
 @dataclass(frozen=True, eq=False)
 class _Facts:
-    """A candidate and its champion, both evaluated on the candidate's holdout."""
+    """A candidate and the champion that it is compared with, both evaluated on the candidate's holdout.
+
+    ``splits`` are those of the candidate's training set, ``judged`` is the comparison, and ``rival`` is the champion or None.
+    """
 
     stores: Stores
     model: Model[..., Any]
@@ -53,7 +56,7 @@ class _Facts:
 
 
 def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
-    """Return the report of the pending candidate of this environment.
+    """Return the report on the model's pending candidate in this environment; the metrics of candidate and champion are computed again.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     model
         The declaration of the model.
     pictures
-        The folder for the PNG files; it is created when it is missing. With None, no figures are drawn.
+        The folder for the PNG files of an estimator's plots; it is created when it is missing. With None, nothing is drawn.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
             hint="run `mlops ci train` first; if it failed, its output says why",
         )
     record, evidence = waiting
-    fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
+    fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # the fit that the gates judged, not its refit on all rows
     kind = find_kind(model.kind)
     fitted = kind.open(stores, model, fit.artifact)
     splits = _splits(stores, model, record.snapshot)
@@ -96,7 +99,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
         reproduce=_commands(facts),
         pictures={}
         if pictures is None or model.kind != ESTIMATOR
-        else _pictures(
+        else _write_pictures(
             plot_model(fitted, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
         ),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
@@ -153,7 +156,7 @@ def _champion_metric(champion: Evaluation | None, column: str, value: str, metri
 
 
 def _data(facts: _Facts) -> list[FieldChange]:
-    """Return the row counts that differ from the champion's, and the columns that drifted from the champion's stored profile."""
+    """Return the row counts that differ from the champion's, and the columns that drifted; without a champion, all row counts."""
     before = facts.rival_run
     if facts.rival is None or before is None:
         return [FieldChange(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
@@ -167,6 +170,7 @@ def _data(facts: _Facts) -> list[FieldChange]:
 
 
 def _drifted_columns(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
+    """Yield the new columns, and those that drifted from the champion's profile; nothing if the champion has no profile."""
     X = pl.concat([split.X for split in facts.splits.values()])
     manifest = read_manifest(facts.stores.artifacts, rival.artifact)
     if "profile" not in manifest:
@@ -190,6 +194,7 @@ def _describe_drift(column: ColumnDrift) -> str:
 
 
 def _record(facts: _Facts) -> list[FieldChange]:
+    """Return the shown fields of the training record that differ from the champion's; none without a champion."""
     before = facts.rival_run
     if before is None:
         return []
@@ -226,7 +231,7 @@ def _cost(facts: _Facts) -> dict[str, str]:
 
 
 def _refit_cost(facts: _Facts) -> dict[str, str]:
-    """Return the duration of the second fit; an empty dict when the model was not fitted again."""
+    """Return the duration and the row count of the refit; empty when the model was not refitted."""
     run = find_refit(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}
@@ -238,7 +243,8 @@ def _commands(facts: _Facts) -> list[str]:
     return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
 
 
-def _pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dict[str, str]:
+def _write_pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dict[str, str]:
+    """Write the plots that could be drawn as PNG files; return title → path below the folder's parent."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for title, png in drawn.items():

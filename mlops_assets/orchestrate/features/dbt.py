@@ -41,7 +41,10 @@ Props = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DbtTable:
-    """A dbt model as a table of the lake; ``descriptions`` of its columns are from ``schema.yml``."""
+    """A dbt model as a table of the lake; without a feature view, it has no event timestamp and no key.
+
+    ``descriptions`` are those of its columns in ``schema.yml``.
+    """
 
     node: Node
     event_timestamp: str | None
@@ -52,7 +55,7 @@ class DbtTable:
 
 
 def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
-    """Yield the assets of every dbt project: one definition for all models of the same partitions."""
+    """Yield the assets of every dbt project: one definition for all models with the same partitions."""
     for declared in project.select(DbtProject):
         folder = DbtFolder(declared.path, platform)
         manifest = folder.manifest()
@@ -65,7 +68,13 @@ def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.Assets
 
 
 def _read_tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
-    """Return the models of a dbt project by name, as tables."""
+    """Return name → table of the models that dbt stores, so without ephemeral models.
+
+    Raises
+    ------
+    DefinitionError
+        A feature view names an unknown model, or a model reads a source that is not in the project.
+    """
     views = {v.source.name: v for v in project.select(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
     models = {
         m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"
@@ -145,7 +154,7 @@ class _Translator(DagsterDbtTranslator):
         self._platform = platform
 
     def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
-        """Return the key of the table in the lake."""
+        """Return the key of a model's or source's table in the lake; for other resources, dagster-dbt's key."""
         return (
             asset_key(_table_key(dbt_resource_props))
             if dbt_resource_props["resource_type"] in {"source", "model"}
@@ -157,7 +166,7 @@ class _Translator(DagsterDbtTranslator):
         return table.view if table else None
 
     def get_group_name(self, dbt_resource_props: Props) -> str | None:
-        """Return the group of the feature view; by default, the group of the datasets."""
+        """Return the group of the feature view; by default ``data``."""
         view = self._view(dbt_resource_props)
         return (view.options.group if view else None) or "data"
 
@@ -172,19 +181,19 @@ class _Translator(DagsterDbtTranslator):
         return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
 
     def get_tags(self, dbt_resource_props: Props) -> Mapping[str, str]:
-        """Return the tags of dbt and those of the feature view."""
+        """Return the tags of dbt and those of the feature view, which override dbt's."""
         view = self._view(dbt_resource_props)
         return {**super().get_tags(dbt_resource_props), **(dict(view.options.tags) if view else {})}
 
     def get_asset_spec(self, manifest: Props, unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ANN401  (dagster-dbt's signature)
-        """Return the spec of dagster-dbt with the freshness policy of the feature view."""
+        """Return the spec of dagster-dbt, with the freshness policy of the feature view if it has one."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         view = self._view(self.get_resource_props(manifest, unique_id))
         policy = (view.options.freshness_policy or build_freshness_policy(view)) if view else None
         return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
 
     def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
-        """Return the partition mapping that the feature view declares."""
+        """Return the partition mapping that the feature view declares; None, Dagster's default, if it declares none."""
         table = self._tables.get(dbt_resource_props["name"])
         parent = _table_key(dbt_parent_resource_props)
         return next((edge.mapping for edge in table.node.edges if edge.parent == parent), None) if table else None
@@ -270,7 +279,7 @@ class _DbtCli(DbtCliResource):
 
 
 def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
-    """Run dbt and return the outputs of its models, and its other events."""
+    """Run dbt to its end; return the outputs of its models, and its other events."""
     folder.prepare()
     dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_mlops_dbt())
     with _set_environment(window):
@@ -324,6 +333,7 @@ def _record_output(  # noqa: PLR0913  (one output)
     compiled: str,
     before: Mapping[str, pl.DataType],
 ) -> Any:  # noqa: ANN401
+    """Record the table that dbt wrote; return dagster-dbt's output with metadata of the table."""
     commit: Commit = stores.lake.record(
         table.node.key, partitions, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id
     )

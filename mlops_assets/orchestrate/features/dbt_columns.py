@@ -23,7 +23,7 @@ _POLICIES = "on_schema_change='append_new_columns' or 'sync_all_columns'"
 def describe_column_changes(
     lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool
 ) -> tuple[str, ...]:
-    """Return sentences about changed columns of a dbt model's table.
+    """Return sentences about changed columns of a dbt model's table; none when the table is new.
 
     The columns are compared with those before the run and with those of the model's query.
 
@@ -51,23 +51,23 @@ def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], comp
     """Return a sentence for each column of the query that the table lacks: dbt ignores such columns by default."""
     known = {name.lower() for name in after}
     return [
-        f"column '{name}' of the model's query is not in its table: say {_POLICIES}"
+        f"column '{name}' of the model's query is not in its table: set {_POLICIES}"
         for name in lake.query_columns(compiled)
         if name.lower() not in known
     ]
 
 
 def explain_column_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:
-    """Return the error to raise for a failed dbt run.
+    """Return the error to raise for a failed dbt run: ``error`` itself, unless changed columns of an incremental model caused it.
 
-    When an incremental model failed because its columns changed, the error has a hint about ``on_schema_change``.
+    Then it is a DataError with a hint about ``on_schema_change``.
 
     Parameters
     ----------
     error
         The error of the dbt run.
     tables
-        Each incremental model of the run, with the columns of its table before the run.
+        Incremental model of the run → columns of its table before the run.
     """
     text = str(error)
     for name, columns in tables.items():

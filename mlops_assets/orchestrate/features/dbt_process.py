@@ -16,7 +16,7 @@ _WRITES = frozenset({"build", "run", "seed", "snapshot", "run-operation", "clone
 
 
 def main() -> None:
-    """Run dbt with the arguments of this process; a command that writes first waits for the lake's lock."""
+    """Run dbt with the arguments of this process; a command that writes holds the lake's lock, and waits for it first."""
     from dbt.cli.main import cli
 
     lock = find_lock_path(sys.argv[1:], os.environ.get("DBT_PROFILES_DIR", ""))
@@ -28,7 +28,10 @@ def main() -> None:
 
 
 def find_lock_path(arguments: list[str], profiles: str) -> Path | None:
-    """Return the path of the lock, read from a file next to the profiles; None without such a file."""
+    """Return the path of the lake's lock, read from a file in the folder of the profiles; None without such a file.
+
+    The argument ``--profiles-dir`` overrides ``profiles``.
+    """
     if "--profiles-dir" in arguments[:-1]:
         profiles = arguments[arguments.index("--profiles-dir") + 1]
     file = Path(profiles) / LOCK_FILE

@@ -72,7 +72,10 @@ class DbtFolder:
         self.manifest()
 
     def manifest(self) -> Mapping[str, Any]:
-        """Return the manifest of the project's current files, from a copy: each dbt build overwrites the original."""
+        """Return the manifest of the project's current files; parse the project only if they have changed.
+
+        The manifest is kept as a copy, because each dbt build overwrites the original.
+        """
         self._write_profiles()
         copy, files = self.work / "parsed.json", self._hash_files()
         with hold_lock(self.work / "parse.lock"):  # two parsers at once would overwrite each other's files
@@ -113,7 +116,7 @@ class DbtFolder:
             ) from error
 
     def _hash_files(self) -> str:
-        """Return a hash of every file that dbt parses."""
+        """Return a hash of the files that dbt parses, and of the path of ``mlops-dbt``."""
         digest = hashlib.sha256(find_mlops_dbt().encode())
         for file in sorted(
             p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts
@@ -156,7 +159,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def find_mlops_dbt() -> str:
-    """Return the path of ``mlops-dbt``: next to the interpreter, else on the search path."""
+    """Return the path of ``mlops-dbt``: next to the interpreter, else on the search path.
+
+    Raises
+    ------
+    MissingExtraError
+        ``mlops-dbt`` is not installed.
+    """
     neighbour = Path(sys.executable).parent / "mlops-dbt"
     path = str(neighbour) if neighbour.exists() else shutil.which("mlops-dbt")
     if path is None:

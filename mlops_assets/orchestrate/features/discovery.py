@@ -22,7 +22,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
 
-Lineage = Mapping[str, Sequence[tuple[str, str]]]
+Lineage = Mapping[str, Sequence[tuple[str, str]]]  # column → its source columns, each as (table key, column)
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class FeatureUsage:
     Parameters
     ----------
     training_sets, models, services
-            Names of the training sets, models and services.
+        Names of the training sets, models and services.
     versions
-        Registered versions that were trained with it, as ``model@version``.
+        Registered versions of these models that look the view up, as ``model@version``.
     """
 
     training_sets: tuple[str, ...]
@@ -58,7 +58,7 @@ def _looks_up(stores: Stores, artifact: str, view: str) -> bool:
 
 
 def describe_view(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
-    """Return the metadata of a materialised feature view: statistics with histograms, and column lineage."""
+    """Return the metadata of a materialised feature view: statistics with histograms, and column lineage if there is any."""
     shown = [{name: _display_value(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
     metadata: dict[str, Any] = {"statistics": to_markdown(shown)}
     if lineage:
@@ -75,7 +75,7 @@ def _display_value(value: object) -> object:
 
 
 def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Lineage:
-    """Return the source columns of a feature view over a dataset or a query; none for a function.
+    """Return the lineage of a feature view over a dataset or a query; empty for a function.
 
     For dbt models, use :func:`dbt_lineage`.
     """
@@ -90,7 +90,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
 
 
 def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
-    """Return column lineage as metadata: looked-up column of a training set → column of a feature view."""
+    """Return as metadata the lineage of a training set's looked-up columns; empty when it looks up no feature view."""
     deps = {
         table_name(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
         for view in feature_views(training_set.features)
@@ -100,7 +100,7 @@ def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
 
 
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
-    """Return the source columns of a dbt model, derived from its compiled SQL."""
+    """Return the lineage of a dbt model, derived from its compiled SQL; columns without a source in ``parents`` are left out."""
     tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
     traced = trace_columns(compiled, _list_columns(view), tables)
     return {column: known for column, sources in traced.items() if (known := [(t, c) for t, c in sources if t in parents])}

@@ -27,7 +27,7 @@ from mlops_assets.values.function import Injection
 
 
 def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[object]:
-    """Make, check and commit partitions of a feature view; many partitions are committed in chunks."""
+    """Record the view's version, then make, check and commit the step's partitions; many partitions are committed in chunks."""
     step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
     chunks = ChunkPlan(
         view_rules(view),

@@ -8,7 +8,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.values.features import FeatureView
 
-MIN_WINDOW = timedelta(minutes=1)  # which Dagster accepts
+MIN_WINDOW = timedelta(minutes=1)  # Dagster accepts no shorter one
 
 
 def build_freshness_policy(view: FeatureView) -> dg.FreshnessPolicy | None:
@@ -16,6 +16,7 @@ def build_freshness_policy(view: FeatureView) -> dg.FreshnessPolicy | None:
 
     ``freshness=`` is the maximum age of the newest materialisation, or a cron schedule. Without it, the maximum age is the ttl,
     but at least the length of two partitions: between the ends of two partitions there is nothing to materialise.
+    Dagster warns at three quarters of the maximum age.
     A view whose last partition has ended gets no new rows, so a project on past data raises no alarm.
     """
     if has_ended(view.partitions):

@@ -17,7 +17,9 @@ from mlops_assets.values.training import TrainingSet
 
 
 def check_on_demand(project: Project, training_set: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
-    """Check the function of a training set's on-demand features on sample rows.
+    """Check the module of a training set's on-demand features, and run their function on sample rows.
+
+    The run is skipped when a parameter's type is unknown, or when the function fails on made-up values.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def check_on_demand(project: Project, training_set: TrainingSet[..., Any], funct
 
 
 def _declared_types(project: Project, training_set: TrainingSet[..., Any]) -> dict[str, type]:
-    """Return the declared types of columns and features."""
+    """Return name → declared type, of the columns of the training set's datasets and of its looked-up features."""
     types: dict[str, type] = {}
     for parameter in training_set.function.tables:
         dataset = project.dataset(parameter.name)

@@ -43,7 +43,7 @@ def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsD
 
 
 def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[object]:
-    """Load pushed rows from their log into the lake."""
+    """Check and commit the pushed rows of the step's partitions: those of the log, and those that only the lake still has."""
     yield from publish_table(step, source.table, partial(_make_pushed_rows, step, source))
 
 
@@ -75,7 +75,7 @@ def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
 
 
 def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
-    """Return the pushed rows of a range of days; of rows with the same key and created time, only the row pushed last.
+    """Return the pushed rows of a range of days; of rows with the same key of the source's table, only the row pushed last.
 
     Parameters
     ----------
@@ -94,7 +94,9 @@ def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date
 
 
 def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
-    """Return pushed rows that are not in the view's table yet, with the view's columns; None for a view without a push source.
+    """Return the pushed rows of the days that the view's table may lack rows of, with the view's columns; None without a push source.
+
+    Rows of such a day that the table already has are among them. Rows with a null in a key or a time are left out.
 
     Parameters
     ----------
@@ -150,5 +152,5 @@ def merge_pending(rows: pl.DataFrame, pending: pl.DataFrame | None, view: Featur
     if pending is None or pending.is_empty():
         return rows
     times: Any = (view.event_timestamp, view.created_timestamp or view.event_timestamp)
-    both = pl.concat([rows.select(pending.columns), pending])
-    return both.unique([*view.entity.join_keys, *times], keep="last", maintain_order=True)
+    merged = pl.concat([rows.select(pending.columns), pending])
+    return merged.unique([*view.entity.join_keys, *times], keep="last", maintain_order=True)

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 
 FAILURES, CHECKS = "mlops_run_failure_alerts", "mlops_check_alerts"
-_MAX_EVALUATIONS = 50  # of one check in one tick
+_MAX_EVALUATIONS = 50  # the newest of one check in one tick; earlier ones are skipped
 
 
 def build_alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.SensorDefinition]:
-    """Return the sensors that post failures to a webhook; none without a webhook."""
+    """Return the sensors that post failed runs and checks to a webhook, every ``interval`` seconds; none without a URL."""
     if not url:
         return []
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
@@ -20,7 +20,7 @@ def build_alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.Se
 
 
 def post_alert(url: str, event: Mapping[str, Any]) -> None:
-    """Send one alert as JSON; chat webhooks show its field ``text``."""
+    """Post one alert as JSON; chat webhooks show its field ``text``. An unreachable webhook raises OSError after at most 10 s."""
     body = json.dumps(event, default=str).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  (the operator's own URL)
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
@@ -67,10 +67,13 @@ def _build_check_failure_sensor(url: str, status: dg.DefaultSensorStatus, interv
 def _post_failed_checks(
     url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], last_ids: dict[str, int]
 ) -> Iterator[str]:
-    """Post the checks that failed since the last tick of the sensor, and yield their names."""
+    """Post the checks that failed since the last tick of the sensor, and yield their names.
+
+    ``last_ids`` maps the name of a check to its last handled evaluation, and is updated after each post.
+    """
     for key in keys:
         name = key.to_user_string()
-        # The first look posts nothing: a new webhook gets no failures of last year.
+        # The first tick posts nothing, so that a new webhook gets no old failures.
         for storage_id, evaluation in _read_new_evaluations(instance, key, last_ids.get(name)):
             failed = not evaluation.passed and name in last_ids
             if failed:
@@ -96,7 +99,7 @@ def _build_event(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
 def _read_new_evaluations(
     instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int | None
 ) -> list[tuple[int, dg.AssetCheckEvaluation]]:
-    """Return the evaluations of a check since the last tick of the sensor, oldest first."""
+    """Return the storage id and evaluation of a check's evaluations after the id ``after``, oldest first; at most the newest 50."""
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_EVALUATIONS)
     events = [
         (record.id, record.event.dagster_event) for record in reversed(records) if record.event is not None and record.id > (after or 0)

@@ -60,9 +60,9 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return a version's reference profile, calibrated on windows of the monitor's length.
+    """Return a version's reference profile, calibrated on windows of the monitor's length; None when the version stored none.
 
-    A version that was trained before the monitor was declared has only the default profile, which is returned then.
+    A version that was trained before the monitor was declared has only its default profile, which is returned instead.
     """
     if not (stored := manifest.get("profile")):
         return None
@@ -72,7 +72,7 @@ def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any])
 
 
 def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[str, Any]) -> str:
-    """Return a note when a version's thresholds are calibrated on other windows than the monitor's; empty otherwise."""
+    """Return a note when a version's thresholds are calibrated on windows of another length than the monitor's; empty otherwise."""
     length, partitions = partition_length(monitor.partitions), predicted_partitions(project, monitor)
     if partitions is None or length == partition_length(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""

@@ -32,7 +32,7 @@ from mlops_assets.values.monitoring import BREACH, Monitor
 
 WINDOW_START = "window_start"
 TOP, MAX_HISTORY = 8, 60  # columns in metadata, windows in a chart
-PAGE_MODE = 0o644  # a page is there to be shown
+PAGE_MODE = 0o644  # every user may read a page
 _RULES = Table(event_timestamp=WINDOW_START)
 
 
@@ -88,6 +88,7 @@ def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = No
 
 
 def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
+    """Measure drift, write the pages, record the reports for retraining decisions, and return the table to commit."""
     measurements = _measure(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
     for partition, units in _group_by_partition(measurements).items():
@@ -176,6 +177,7 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
 
 
 def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
+    """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     measurements = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
     records = [unit.performance_record for unit in measurements if unit.performance_record]
@@ -259,7 +261,7 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
 
 
 def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
-    """Return the performance reports of every window that has been measured before."""
+    """Return the monitor's performance table as of the step's snapshot; without a table, a frame without rows."""
     try:
         return step.stores.lake.read(monitor.performance_key, snapshot=step.snapshot)
     except LakeError:
@@ -267,7 +269,7 @@ def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
 
 
 def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: PerformanceReport | None) -> tuple[Point, ...]:
-    """Return the history of the first metric, up to this window.
+    """Return the history of the first metric up to this window, at most ``MAX_HISTORY`` points; empty without metrics.
 
     Each earlier window contributes the value of the version with the most predictions.
     """
@@ -289,7 +291,7 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 
 
 def _write_page(step: StepContext, monitor: Monitor, partition: str, sections: Sequence[VersionReports], *notes: str) -> None:
-    """Draw a page and store it; a page that cannot be drawn causes a warning, not a failed step."""
+    """Draw a page and store it. If it cannot be drawn, log a warning and store a page that says so: the step does not fail."""
     try:
         text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes))
     except Exception as error:  # noqa: BLE001  (any error of a chart)

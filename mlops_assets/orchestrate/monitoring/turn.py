@@ -19,7 +19,7 @@ from mlops_assets.values.serving import BatchPrediction, Service
 
 
 def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict[str, list[str]]:
-    """Return the windows of each report that automation would materialise now, oldest first."""
+    """Return the table of each report → the windows that automation would materialise now, oldest first; without idle reports."""
     nodes = [drift_node(project, monitor)] if monitor.drift else []
     nodes += [performance_node(project, monitor)] if monitor.performance else []
     clock = datetime.now(UTC)
@@ -27,7 +27,9 @@ def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict
 
 
 def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefinition) -> Iterator[tuple[list[str], str, str]]:
-    """Yield the tables of one run with its first and last partition: one run for each range without a gap, as automation starts them.
+    """Yield the runs that automation would start, each as its tables, first partition and last partition.
+
+    Tables with the same due partitions share runs, and each range of partitions without a gap is one run.
 
     Parameters
     ----------
@@ -51,9 +53,9 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
 
 
 def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
-    """Return the assets that promote an approved version; an empty list when no version waits for promotion.
+    """Return the champion and the services to materialise if the newest version is approved and not promoted yet; else an empty list.
 
-    Without ``approval=True`` the training's own run promotes.
+    It is empty for a model without ``approval=True`` too: there the training run itself promotes.
     """
     newest = next(iter(stores.registry.versions(model.name)[-1:]), None)
     if not model.approval or newest is None or newest.was_champion or newest.approval != APPROVED:
@@ -63,9 +65,9 @@ def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> 
 
 
 def find_late_predictions(project: Project, monitor: Monitor, stores: Stores) -> list[tuple[str, str]]:
-    """Return the first and last key of each range of stale partitions of the watched batch prediction.
+    """Return the first and last key of each range of due partitions of the watched batch prediction; both ``""`` without partitions.
 
-    The predictions must be up to date before their reports. The keys are empty for a table without partitions.
+    These must be materialised before the reports. The list is empty for a monitor of a service, and before the first champion.
     """
     watched = monitor.of
     if not isinstance(watched, BatchPrediction) or stores.registry.champion(monitor.model.name) is None:

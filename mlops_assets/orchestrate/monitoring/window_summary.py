@@ -38,7 +38,7 @@ class WindowState:
 
 
 def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
-    """Return state, summary and table of the windows of one run, as metadata.
+    """Return the worst state and the summary of the windows of one run as metadata; with several windows, also a table of them.
 
     Parameters
     ----------
@@ -75,7 +75,9 @@ def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:
 
 
 def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
-    """Return one sentence that counts the windows by state and names those that are not good.
+    """Return text that counts the windows by state, names those that are not good, and ends with the newest breach.
+
+    For a single window, it is that window's own summary.
 
     Parameters
     ----------

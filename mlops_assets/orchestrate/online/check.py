@@ -21,7 +21,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def compare_with_lake(step: StepContext, view: FeatureView, max_entities: int) -> Outcome:
-    """Compare the store with the lake for some entities, at each time when one of their values changes.
+    """Return the outcome of comparing the online store with the lake, for a sample of entities at each time when their values change.
+
+    A view of pushed rows is compared up to three times: rows that are pushed during a comparison can make it fail.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ def compare_with_lake(step: StepContext, view: FeatureView, max_entities: int) -
     max_entities
         The maximum number of entities to compare.
     """
-    tries = 3 if isinstance(view.source, PushSource) else 1  # rows pushed in between are online and are not compared
+    tries = 3 if isinstance(view.source, PushSource) else 1
     outcomes = (_compare_once(step, view, max_entities) for _ in range(tries))
     first = next(outcomes)
     return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
@@ -55,9 +57,9 @@ def _compare_once(step: StepContext, view: FeatureView, max_entities: int) -> Ou
 
 
 def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return entity–time pairs to compare: each time at which an entity's values change, and the current time.
+    """Return the pairs of entity and time to compare: each time at which the entity's values change, and the current time.
 
-    The times reach back as far as lookups in the online store do.
+    Changes before the history of the online store are left out.
     """
     layout = sort_as_of(
         ViewRows(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
@@ -71,6 +73,7 @@ def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _first_difference(view: FeatureView, offline: pl.DataFrame, online: FeatureColumns) -> Outcome | None:
+    """Return the failed outcome of the first value that differs; None when all values are equal, where NaN equals NaN."""
     for name in view.feature_names:
         expected = _convert_to_stored(offline[name])
         nulls = online.nulls[name].tolist()
@@ -86,7 +89,7 @@ def _first_difference(view: FeatureView, offline: pl.DataFrame, online: FeatureC
 
 
 def _convert_to_stored(column: pl.Series) -> list[Any]:
-    """Return values as the store returns them: times in microseconds."""
+    """Return values as the online store returns them: times in microseconds since 1970 (UTC)."""
     values = column.to_list()
     if isinstance(column.dtype, pl.Datetime):
         return [None if value is None else (value - _EPOCH) // timedelta(microseconds=1) for value in values]

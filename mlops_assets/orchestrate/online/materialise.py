@@ -57,11 +57,11 @@ class Mark:
     snapshot
         The snapshot of the lake.
     parts
-        Partition of the feature view → its content hash.
+        Partition of the feature view → the first letters of its content hash.
     watermark
-        The latest time at which any row became known.
+        The latest created time of the rows written so far; None before the first row.
     newest
-        The latest event time.
+        The latest event time of these rows; None before the first row.
     """
 
     definition: str
@@ -110,14 +110,14 @@ def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
 
 
 def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
-    """Update the store, compare it with the lake, and return the record for the lake."""
+    """Update the online store, compare it with the lake, and return the row that records the new state in the lake."""
     state = step.stores.online.state(view.name)
     update = _OnlineUpdate(step, view, state)
     written = update.run(full=step.config["full_rebuild"])
     # Writing the view may have replaced a push that was logged meanwhile.
     update.write_pending()
     outcome = compare_with_lake(step, view, step.config["verify_entities"])
-    if not outcome.passed:  # the next attempt rebuilds the view
+    if not outcome.passed:  # without a mark, the next attempt rebuilds the view
         _write(step, view, read_view_rows(step, view).clear(), mark="")
     mark = update.mark
     facts: dict[str, Any] = {
@@ -147,7 +147,10 @@ def _describe_update(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict
 
 
 class _OnlineUpdate:
-    """One materialisation: a full rebuild of a view, or the changes since the mark."""
+    """One materialisation: a full rebuild of a view, or the changes since the mark.
+
+    After :meth:`run`, ``mark`` is the mark to compare with next time, and ``metadata`` describes the update.
+    """
 
     def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
         self._step, self._view, self._state = step, view, state
@@ -159,7 +162,7 @@ class _OnlineUpdate:
         self.metadata: dict[str, Any] = {}
 
     def run(self, *, full: bool) -> WriteCounts:
-        """Write all rows or only the changed rows, and describe the update in ``metadata``."""
+        """Write all rows or only the changed rows, each with the pushed rows that the lake lacks; write nothing if nothing changed."""
         reason = "requested" if full else self._rebuild_reason()
         changes = None if reason else self._find_changes()
         if changes is None:
@@ -196,7 +199,7 @@ class _OnlineUpdate:
         )
 
     def _find_changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-        """Return the rows added and removed since the mark, or None when the snapshot of the mark has expired."""
+        """Return the rows added and the rows removed since the mark; None when the snapshot of the mark has expired."""
         assert self._before is not None  # noqa: S101  (_rebuild_reason checked it)
         before = self._before.parts
         changed = [key for key in {**before, **self._parts} if before.get(key) != self._parts.get(key)]
@@ -220,7 +223,7 @@ class _OnlineUpdate:
         )
 
     def _advance_mark(self, rows: pl.DataFrame) -> None:
-        """Move the mark to the current snapshot and to the latest times of these rows."""
+        """Move the mark to the step's snapshot; its times only move forward, to the latest times of these rows."""
         event, created = _times(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
         watermark, newest = _max_time(before.watermark, rows[created].max()), _max_time(before.newest, rows[event].max())
@@ -231,7 +234,7 @@ class _OnlineUpdate:
         return rows.join(entities, on=entities.columns, how="semi", maintain_order="left")
 
     def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
-        """Return the rows of some partitions in one snapshot of the lake."""
+        """Return the view's rows of some partitions in one snapshot of the lake; no rows without partitions."""
         view, lake = self._view, self._step.stores.lake
         spans: list[TimeWindow | None] = [*join_windows(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:

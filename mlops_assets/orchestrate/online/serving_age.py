@@ -28,11 +28,12 @@ def warn_of_short_ttls(project: Project) -> None:
 
 
 def explain_short_ttl(view: FeatureView) -> Iterator[str]:
-    """Yield why the values of a view are temporarily STALE or MISSING at serving; nothing where the ttl suffices.
+    """Yield why the values of a view are temporarily STALE or MISSING at serving; nothing when the ttl suffices.
 
     The rows of a partition exist once the partition has ended, and stay the newest until the next partition has ended. So a row
-    stamped with the end of its partition is up to one partition old, and a row stamped with the start up to two. A view whose last
-    partition has ended is not checked, nor is a view of pushed rows, which are online at once.
+    stamped with the end of its partition is up to one partition old, and a row stamped with the start up to two.
+    The ttl must not be shorter than a ``freshness=`` duration either. A view whose last partition has ended is not checked,
+    nor is a view of pushed rows, which are online at once.
     """
     if view.ttl is None or isinstance(view.source, PushSource) or has_ended(view.partitions):
         return
@@ -50,7 +51,7 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
 
 
 def _max_lookup_age(view: FeatureView) -> tuple[timedelta, str]:
-    """Return how old a view's newest row can be when it is looked up, and why; zero for a view without partitions."""
+    """Return the maximum age of a view's newest row when it is looked up, and why; zero for a view without partitions."""
     if view.partitions is None:
         return timedelta(0), ""
     step, early = partition_length(view.partitions), getattr(view.partitions, "end_offset", 0)
@@ -61,7 +62,7 @@ def _max_lookup_age(view: FeatureView) -> tuple[timedelta, str]:
 
 
 def _is_stamped_at_start(view: FeatureView) -> bool:
-    """Return whether a query uses the start of the partition as the event time."""
+    """Return whether the view is an SQL query that uses the start of the partition as the event time."""
     if not isinstance(view.source, Sql):
         return False
     name = rf'"?{re.escape(view.event_timestamp)}"?(?!\w)'

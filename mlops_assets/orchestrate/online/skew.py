@@ -63,7 +63,7 @@ class SkewContext(Protocol):
 
 @dataclass(frozen=True)
 class SkewReading:
-    """The context of a comparison outside of a run."""
+    """The project, stores and snapshot of a comparison outside of a run."""
 
     project: Project
     stores: Stores
@@ -72,7 +72,7 @@ class SkewReading:
 
 @dataclass(frozen=True)
 class _ServedVersion:
-    """The manifest, views and functions with which one version computes its features."""
+    """The manifest, views by name and on-demand functions with which one version computes its features."""
 
     manifest: Mapping[str, Any]
     views: Mapping[str, FeatureView]
@@ -84,7 +84,9 @@ class _ServedVersion:
 
 
 def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Outcome:
-    """Return the outcome of the skew check: whether the served features equal those of the offline store.
+    """Return the outcome of the skew check: whether the served features equal those of the offline store; it never blocks.
+
+    Rows of versions that look up no view, or a view that is no longer declared, are not compared.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Out
 
 
 def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> str:
-    """Return a hint for a value that was served wrong; lookups at times before the online store's history get a specific hint."""
+    """Return a hint for a value that was served wrong: on-demand features and lookups before the online history have their own."""
     view = version.views.get(skew.view)
     if view is None:
         return _ON_DEMAND
@@ -131,7 +133,7 @@ def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> st
 
 
 def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:
-    """Return how a version computes its features; None when it looks up no view, or a view that is no longer declared."""
+    """Return how a version computes its features; None when it is not registered, or looks up no view or one no longer declared."""
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
@@ -160,7 +162,7 @@ def _restore_trained_view(view: FeatureView, step: Mapping[str, Any]) -> Feature
 
 
 def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
-    """Return the source of each feature."""
+    """Return feature → its source: a looked-up view, or the on-demand function; request fields are left out."""
     inputs = [field["name"] for field in version.manifest["request"]]
     looked_up = {
         name: FeatureSource(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
@@ -174,7 +176,10 @@ def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
 
 
 def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
-    """Return the features of rows, computed from the lake; ``states`` maps a view to another snapshot to read."""
+    """Return the features of rows, computed from the lake at the step's snapshot.
+
+    ``states`` maps a view to another snapshot to read, or to None for a view that counts as empty.
+    """
     functions = iter(version.functions)
     stored = {name: _load_layout(step, view, states) for name, view in version.views.items()}
     steps = [_rename_columns(stored[e["view"]], e) if "view" in e else next(functions) for e in version.manifest["steps"]]
@@ -202,7 +207,10 @@ def _load_layout(step: SkewContext, view: FeatureView, states: Mapping[str, int 
 def _select_served_wrong(
     step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, differences: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
-    """Return the differences that remain when each row is computed from the snapshot that was online when it was served."""
+    """Return the differences that remain when each row is computed from the snapshots that were online when it was served.
+
+    Only the first ``MAX_SNAPSHOTS`` combinations of snapshots are computed. For the other rows, every difference remains.
+    """
     if differences.is_empty():
         return differences
     chosen = differences[ROW].unique().sort()
@@ -224,17 +232,18 @@ def _select_served_wrong(
 def _compare_again(  # noqa: PLR0913  (one look at one state of the lake)
     step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
+    """Return the row number and feature of the values that still differ in the rows numbered ``where``, all served from one state."""
     states = {name: group[name][0] for name in version.views}
     try:
         offline = _compute_offline(step, version, rows[where], states)
-    except LakeError:  # that snapshot has expired, so the difference counts
+    except LakeError:  # a snapshot has expired, so every difference remains
         return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
     again = find_skewed(rows[where], offline, features)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
 def _read_online_history(step: SkewContext, view: FeatureView) -> pl.DataFrame:
-    """Return when a view was materialised online, and the snapshot of the lake at that time."""
+    """Return when a view was materialised online, and the snapshot of the lake at each of these times; oldest first."""
     try:
         records = step.stores.lake.read("_mlops/partitions")
     except LakeError:

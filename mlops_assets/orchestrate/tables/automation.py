@@ -1,4 +1,4 @@
-"""Automation conditions of derived assets: they compare recorded fingerprints instead of Dagster events."""
+"""Automation of derived assets, and its sensors: tables follow recorded fingerprints, versions and services follow Dagster's events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ _MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of two machines
 
 @dataclass(frozen=True, unsafe_hash=True)
 class InputsChanged(dg.AutomationCondition[Any]):
-    """True for exactly the partitions whose recorded inputs differ from the current ones.
+    """True for the partitions that :func:`find_due` returns: missing, or made from inputs that have changed since.
 
     Parameters
     ----------
     node
         The table with its inputs.
     platform
-        Where the facts are recorded.
+        Where the records, failed attempts and champions are stored.
     model
         For predictions: no partition is due before this model has a champion.
     """
@@ -48,7 +48,7 @@ class InputsChanged(dg.AutomationCondition[Any]):
         return f"inputs of {self.node.key} changed"
 
     def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
-        """Compare fingerprints with records, for all partitions of a table at once."""
+        """Return the due partitions; none while the model of predictions has no champion."""
         due = [] if self._waits_for_champion() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
         return dg.AutomationResult(context, true_subset=_to_subset(context, self.node, due))
 
@@ -57,7 +57,7 @@ class InputsChanged(dg.AutomationCondition[Any]):
 
 
 def find_stale(node: Node, platform: Platform) -> dict[str, str]:
-    """Return partition → current fingerprint, for partitions that are missing or were made from other inputs."""
+    """Return partition → current fingerprint, for partitions without a record or with a record of other inputs."""
     lake = open_stores(platform).lake
     current = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
     records = lake.records(node.key)
@@ -72,7 +72,7 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
     node, platform
         As in :class:`InputsChanged`.
     clock
-        The current time (aware): a failed attempt blocks the next one for a while.
+        The current time, with a time zone. A failed attempt blocks the next one for a while, and too many of them block for good.
     """
     stale = find_stale(node, platform)
     blocked = open_stores(platform).attempts.find_blocked(node.key, stale, clock) if stale else {}
@@ -89,7 +89,7 @@ def _to_subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) 
 
 
 def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
-    """Return the default condition of a derived table.
+    """Return the default condition of a derived table: :class:`InputsChanged`, while no run makes the table or one of its inputs.
 
     Parameters
     ----------
@@ -108,12 +108,14 @@ def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str])
 
 
 def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition of a version, a champion or a service: an input is new, and the input's blocking checks passed.
+    """Return the condition of a version, a champion or a service: an input is new, and all inputs passed their blocking checks.
+
+    No input may be missing, and no run may be making the asset or one of its inputs.
 
     Parameters
     ----------
     ignoring
-        Upstream assets whose changes do not trigger a run.
+        Upstream assets whose changes do not trigger a run, and whose runs are not waited for.
     """
     return (
         _ignore_deps(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
@@ -125,7 +127,7 @@ def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
 
 
 def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates every condition, in the code server because the conditions need the project."""
+    """Return the sensor that evaluates all automation conditions, in the code server because they need the project."""
     with allow_beta():
         return dg.AutomationConditionSensorDefinition(
             AUTOMATION,
@@ -137,9 +139,9 @@ def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVA
 
 
 def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
-    """Return the sensor that marks runs without a process as failed, and reports the partitions that they committed.
+    """Return the sensor that marks runs whose process is gone as failed, since automation conditions would wait for them.
 
-    Otherwise automation conditions would wait for such runs.
+    It also reports to Dagster the partitions that failed or cancelled runs committed without an event.
     """
 
     @dg.sensor(

@@ -18,8 +18,8 @@ from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.values.dataset import Table
 
-CHUNK_SIZE = 31  # partitions in one transaction: a month of days
-MAX_CHUNKS = 100  # transactions in one run, however many partitions it has
+CHUNK_SIZE = 31  # partitions in one transaction, unless MAX_CHUNKS needs larger chunks: a month of days
+MAX_CHUNKS = 100  # transactions of equal size in one run, however many partitions it has
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ChunkPlan:
     rules
         Key, times and quality of the table.
     make
-        Makes the rows of the partitions of a step.
+        Makes and checks the rows of the step's partitions.
     read
         Reads and checks partitions that the lake already holds.
     describe
-        Returns metadata of the rows, in addition to that of every table.
+        Returns metadata of the rows in addition to the metadata that every table has.
     is_divisible
         Whether the run may be split into chunks.
     is_repeatable
@@ -52,7 +52,7 @@ class ChunkPlan:
 
 @dataclass
 class _ChunkTotal:
-    """The rows and commits of the chunks that are committed so far."""
+    """The rows and commits of the chunks so far; ``reused`` of these chunks were committed by an earlier run."""
 
     checked: list[CheckedTable] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
@@ -63,22 +63,22 @@ class _ChunkTotal:
         return sum(len(commit.records) for commit in self.commits)
 
     def outcomes(self, *more: Outcome) -> list[Outcome]:
-        """Return one outcome of each check: the first failure, else the last outcome."""
+        """Return one outcome of each check over all chunks and ``more``: the first failure, else the last outcome."""
         outcomes = [outcome for chunk in self.checked for outcome in chunk.outcomes] + list(more)
         names = dict.fromkeys(outcome.check for outcome in outcomes)
         return [_worst_outcome([outcome for outcome in outcomes if outcome.check == name]) for name in names]
 
-    def merge(self, chunks: int) -> CheckedTable:
-        """Return the rows and outcomes of all chunks."""
+    def merge(self, chunk_count: int) -> CheckedTable:
+        """Return the rows, outcomes and metadata of all chunks; a later chunk's metadata replaces an earlier one's of the same name."""
         metadata = {name: value for chunk in self.checked for name, value in chunk.metadata.items()}
         metadata |= merge_unrecorded(chunk.metadata for chunk in self.checked)
-        summary = f"{chunks - self.reused} made, {self.reused} reused"
+        summary = f"{chunk_count - self.reused} made, {self.reused} reused"
         return CheckedTable(
             pl.concat([chunk.frame for chunk in self.checked], how="vertical_relaxed"), self.outcomes(), {**metadata, "chunks": summary}
         )
 
     def commit(self, keys: Sequence[str]) -> Commit:
-        """Return one commit for all chunks, in the order of the run's partitions."""
+        """Return all chunks as one commit of the last snapshot, with its records in the order of ``keys``."""
         records = {record.partition: record for commit in self.commits for record in commit.records}
         changed = {partition for commit in self.commits for partition in commit.changed}
         columns = tuple(dict.fromkeys(text for commit in self.commits for text in commit.columns))
@@ -89,6 +89,7 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish_table` does, but commit its partitions chunk by chunk.
 
     Each chunk reads the lake as it is when the chunk begins, so that the records of its partitions name the inputs that it read.
+    If a column has changed its type and the run covers all recorded partitions, all of them are made in one commit instead.
 
     Parameters
     ----------
@@ -96,6 +97,11 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
         The step.
     chunks
         How to make its partitions.
+
+    Raises
+    ------
+    DataError
+        A blocking check fails on a chunk. Earlier chunks stay committed.
     """
     groups = _split_step(step, chunks) if step.node.partitions is not None and chunks.is_divisible else [list(step.keys)]
     if len(groups) == 1:
@@ -118,7 +124,7 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
 
 
 class _ChunkRefusedError(Exception):
-    """Raised when a blocking check fails on a chunk."""
+    """Raised when a blocking check fails on a chunk; it has the outcomes of all chunks so far."""
 
     def __init__(self, outcomes: Sequence[Outcome], error: DataError) -> None:
         super().__init__(str(error))
@@ -131,7 +137,7 @@ def _publish_whole(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
 
 
 def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
-    """Make and commit one chunk after the other; return all rows and outcomes, and one merged commit."""
+    """Make and commit one chunk after the other, or reuse recorded ones; return the merged rows and outcomes, and the merged commit."""
     total = _ChunkTotal()
     for keys in groups:
         chunk = replace(step, selected_keys=tuple(keys))
@@ -165,7 +171,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
     keys
         Consecutive partitions, oldest first.
     first
-        Partitions that form one chunk before the others: quality limits are learnt from them.
+        Partitions that form one chunk of any size before the others: quality limits are learnt from them.
     """
     size = max(CHUNK_SIZE, -(-len(keys) // MAX_CHUNKS))
     result: list[list[str]] = []
@@ -179,7 +185,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
 
 
 def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
-    """Return the stored rows and commit of a chunk whose partitions may be reused; None when the chunk must be made."""
+    """Return the stored rows and the records of a chunk whose partitions may be reused; None when the chunk must be made."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
     if not all(p.inputs and p.key in recorded and recorded[p.key].inputs == p.inputs for p in step.partitions):
         return None

@@ -38,7 +38,7 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
 
 
 def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
-    """Return the checks of external assets, which run by hand or with their downstream assets."""
+    """Return the checks of external tables that declare rules; they run by hand or with their downstream assets."""
     return [_build_checks(e, platform) for e in project.select(ExternalDataset) if check_names(e.table)]
 
 
@@ -52,14 +52,17 @@ def _build_checks(external: ExternalDataset, platform: Platform) -> dg.AssetChec
 
 
 def verify_external(external: ExternalDataset, platform: Platform) -> list[Outcome]:
-    """Verify all rows of an external table."""
+    """Return the outcomes of an external table's checks on all of its rows."""
     frame = open_stores(platform).lake.read(external.key)
     windows = [(partition.key, partition.window) for partition in _list_written_partitions(external, platform)]
     return verify(frame, external.table, windows)
 
 
 def _list_written_partitions(external: ExternalDataset, platform: Platform) -> list[Partition]:
-    """Return the partitions from the one of the first row to the one of the last; later partitions are not written yet."""
+    """Return the partitions between the first and the last event time; none when a partitioned table has no rows.
+
+    Partitions after the last row do not count as empty: the other program has not written them yet.
+    """
     definition, lake = external.table.partitions, open_stores(platform).lake
     partitions = [Partition(key, window_of(definition, key)) for key in list_partition_keys(definition)]
     if definition is None:
@@ -70,12 +73,12 @@ def _list_written_partitions(external: ExternalDataset, platform: Platform) -> l
 
 
 def require_valid(external: ExternalDataset, platform: Platform, reader: str) -> None:
-    """Verify and record an external table before a step reads it.
+    """Verify and record an external table before a step reads it; do nothing when the lake cannot read the table.
 
     Raises
     ------
     DataError
-        The table breaks a declared rule.
+        The table breaks a rule that blocks.
     """
     try:
         failures = [o for o in verify_external(external, platform) if o.blocking and not o.passed]
@@ -89,7 +92,7 @@ def require_valid(external: ExternalDataset, platform: Platform, reader: str) ->
 
 
 def record_external(external: ExternalDataset, platform: Platform) -> Commit | None:
-    """Record the current contents of an external table; return None when it does not exist or breaks a rule."""
+    """Record the current contents of an external table; return None when it is unreadable, breaks a blocking rule or has no partition."""
     try:
         if any(o.blocking and not o.passed for o in verify_external(external, platform)):
             return None
@@ -108,7 +111,7 @@ def _record(external: ExternalDataset, platform: Platform) -> Commit | None:
 
 
 def record_all_external(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
-    """Record every external table, and report changed partitions to Dagster."""
+    """Record every external table, report changed partitions to Dagster, and return these as ``<table> <partition>``."""
     changed = []
     for external in project.select(ExternalDataset):
         commit = record_external(external, platform)
@@ -120,7 +123,7 @@ def record_all_external(project: Project, platform: Platform, instance: dg.Dagst
 
 
 def external_sensor(project: Project, platform: Platform, *, running: bool) -> list[dg.SensorDefinition]:
-    """Return the sensor that observes external tables, when there are any."""
+    """Return the sensor that records external tables after each write into the lake; empty when the project has no such table."""
     if not project.select(ExternalDataset):
         return []
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED

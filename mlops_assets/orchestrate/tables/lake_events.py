@@ -1,4 +1,4 @@
-"""Report partitions to Dagster that no run has reported: of other programs, and of runs that died after a commit."""
+"""Report partitions to Dagster that no run has reported: written by other programs, or by runs that died after a commit."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,9 @@ def materialization_event(record: PartitionRecord) -> dg.AssetMaterialization:
 def report_missing_events(
     instance: dg.DagsterInstance, platform: Platform, *, since: datetime | None = None, limit: int | None = None
 ) -> list[PartitionRecord]:
-    """Report partitions that failed or cancelled runs have committed without an event; Dagster shows them as missing.
+    """Report partitions that failed or cancelled runs have committed without an event, so that Dagster no longer shows them as missing.
+
+    The failed attempts of these partitions are forgotten.
 
     Parameters
     ----------

@@ -23,9 +23,9 @@ class ProducedRows:
     Parameters
     ----------
     frame
-        The rows of all calls that lie in the partition of their call, or in no partition at all.
+        The rows of all calls except the strays.
     strays
-        Partition → rows that its call returned for another partition.
+        Partition → rows that its call returned for another partition of the step. Empty when there was one call.
     whole_range
         Whether one call returned the rows of several partitions.
     """
@@ -71,49 +71,51 @@ def call_function(
 
 
 def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
-    """Return a mask that is False for rows in the window of another partition of the run than the call's own."""
+    """Return a mask that is False for rows inside the window of the run and outside of the call's own; all True without UTC times."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
     times = pl.col(column)
-    other = times.is_between(run.start, run.end, closed="left") & ~times.is_between(own.start, own.end, closed="left")
-    return frame.select(~other.fill_null(value=False)).to_series()
+    is_stray = times.is_between(run.start, run.end, closed="left") & ~times.is_between(own.start, own.end, closed="left")
+    return frame.select(~is_stray.fill_null(value=False)).to_series()
 
 
 def stack_frames(frames: Sequence[tuple[str, pl.DataFrame]], owner: str) -> pl.DataFrame:
-    """Return the rows of all partitions, in order; ``owner`` names the table in messages.
+    """Return the rows of (partition, rows) pairs in their order; frames without rows are ignored, unless all are empty.
+
+    The columns are in the order of the first frame with rows. ``owner`` names the table in messages.
 
     Raises
     ------
     DataError
         The calls for two partitions returned different columns, or one column with types that do not fit together.
     """
-    first, model = next(((key, frame) for key, frame in frames if frame.height), frames[0])
+    first, template = next(((key, frame) for key, frame in frames if frame.height), frames[0])
     stacked = []
     for key, frame in frames:
         if not frame.height:
             continue
-        if differing := sorted(set(frame.columns) ^ set(model.columns)):
+        if differing := sorted(set(frame.columns) ^ set(template.columns)):
             present, absent = (key, first) if differing[0] in frame.columns else (first, key)
             raise DataError(
                 f"{owner}: column '{differing[0]}' is in partition '{present}' and not in partition '{absent}'",
                 hint="return the same columns for every partition",
             )
-        for name, dtype in model.schema.items():
+        for name, dtype in template.schema.items():
             if not _are_compatible(dtype, frame.schema[name]):
                 raise DataError(
                     f"{owner}: column '{name}' is {dtype} in partition '{first}' and {frame.schema[name]} in partition '{key}'",
                     hint=f"cast '{name}' in the function, so that every partition has the same type",
                 )
-        stacked.append(frame.select(model.columns))
-    return pl.concat(stacked, how="vertical_relaxed") if stacked else model
+        stacked.append(frame.select(template.columns))
+    return pl.concat(stacked, how="vertical_relaxed") if stacked else template
 
 
-def _are_compatible(one: pl.DataType, other: pl.DataType) -> bool:
-    return one == other or pl.Null in (one, other) or (one.is_integer() and other.is_integer()) or (one.is_float() and other.is_float())
+def _are_compatible(left: pl.DataType, right: pl.DataType) -> bool:
+    return left == right or pl.Null in (left, right) or (left.is_integer() and right.is_integer()) or (left.is_float() and right.is_float())
 
 
 def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
-    """Return the failed outcome for the first call that returned rows of another partition; None without such a call."""
+    """Return a failed ``event_time`` outcome for the first call that returned rows of another partition; None without strays."""
     for key, rows in produced.strays.items():
         violation = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
         return Outcome("event_time", passed=False, message=violation.message, hint=_WINDOW_HINT)
@@ -121,7 +123,7 @@ def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str
 
 
 def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
-    """Return the failed outcome of a range call that would delete all rows of some partition; None otherwise."""
+    """Return a failed ``not_empty`` outcome if the rows of a range call would leave a recorded partition empty; None otherwise."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())
     emptied = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]

@@ -1,4 +1,4 @@
-"""Check a table, and commit its companions in the same transaction: learnt limits and quarantined rows."""
+"""Check the rows of a table, and prepare its companions for the same transaction: learnt limits and quarantined rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,14 +53,14 @@ class CompanionWrite:
     write
         The table to commit.
     metadata
-        Partition → metadata; the only key is ``""`` when the table is not partitioned.
+        Partition → metadata of its materialisation; the only key is ``""`` when the table is not partitioned.
     """
 
     write: TableWrite
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def report(self, step: StepContext) -> None:
-        """Report the companion as materialised by the step of its table."""
+        """Log the companion's partitions as materialised, in the step of its table."""
         for key, facts in self.metadata.items():
             event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
             step.context.log_event(event)
@@ -68,7 +68,7 @@ class CompanionWrite:
 
 @dataclass(frozen=True)
 class CheckedTable:
-    """The rows of a step with the outcomes of their checks; they are committed unless a check blocks.
+    """The rows of a step with the outcomes of their checks; the rows are committed unless a blocking check failed.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class CheckedTable:
     outcomes
         The outcomes of the checks.
     metadata
-        Metadata in addition to that of every table.
+        Metadata in addition to the metadata that every table has.
     companions
         Tables that are committed in the same transaction.
     """
@@ -134,9 +134,9 @@ def _keys_may_repeat(table: Table) -> bool:
 
 
 def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
-    """Warn when keys of the new rows are also in other partitions.
+    """Return the outcome that warns of keys that other partitions have as well; empty when the table's keys cannot repeat.
 
-    This is no error: a row that moves is in both partitions until its old partition is made again.
+    This is no error: a row whose event time changes is in two partitions until its old partition is rebuilt.
     """
     if not _keys_may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
@@ -159,7 +159,9 @@ def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table
 def check_table(
     step: StepContext, produced: ProducedRows | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
 ) -> CheckedTable:
-    """Verify rows, learn quality limits when the reference period is complete, and move bad rows to the quarantine if there is one.
+    """Verify rows, learn quality limits when the reference period is complete, and split off bad rows if there is a quarantine.
+
+    Nothing is written: the caller commits the returned rows and companions.
 
     Parameters
     ----------
@@ -205,7 +207,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
 def _add_call_outcomes(
     step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
-    """Return the outcomes; a failure found in the function's calls replaces a passed outcome of the same check."""
+    """Replace passed outcomes by failures of the same check that concern the calls: misplaced rows and emptied partitions."""
     misplaced = misplaced_outcome(produced, table, dict(step.windows))
     emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
     failures = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
@@ -230,7 +232,10 @@ def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
 def _find_limits(
     step: StepContext, table: Table, key: str, good_rows: Callable[[], pl.DataFrame]
 ) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
-    """Return the current limits, and the writes of the limits that this step learns from its good rows."""
+    """Return the limits that apply, and the write of the limits if this step learns them from its good rows.
+
+    Until every reference partition is recorded or in this step, only the declared limits apply.
+    """
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
@@ -255,7 +260,13 @@ def _find_limits(
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
-    """Return the partitions that the limits of a table are learnt from; ``key`` names the table in errors."""
+    """Return the partitions that the limits of a table are learnt from, with their windows; ``key`` names the table in errors.
+
+    Raises
+    ------
+    DefinitionError
+        ``learn_from`` selects no partition.
+    """
     keys = list_partition_keys(table.partitions)
     learn_from = quality.learn_from
     chosen = keys[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
@@ -286,6 +297,7 @@ def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequ
 
 
 def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
+    """Return the stored limits; None when there are none, or when they were learnt for another quality declaration."""
     try:
         rows = step.stores.lake.read(key, snapshot=step.snapshot)
     except LakeError:
@@ -294,7 +306,7 @@ def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame 
 
 
 def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, new_keys: set[str]) -> pl.DataFrame:
-    """Return the rows of the reference period: the step's new rows, and the other rows from the lake."""
+    """Return the rows of the reference period: of the step's partitions from ``frame``, of the others from the lake."""
     column = pl.col(table.event_timestamp or "")
     frames = []
     for name, window in windows:

@@ -24,7 +24,7 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
     step
         The step, whose table is filled from a log.
     rows
-        The log's rows of those partitions.
+        The log's rows of the step's partitions.
     rules
         Key and event time of the table.
 
@@ -38,7 +38,7 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
     Raises
     ------
     DataError
-        The lake's rows are damaged and the log lacks some of them, or a column has changed its type.
+        The log has fewer rows than a damaged partition had, the lake's rows cannot be read, or a cast to the log's types changes a value.
     """
     records = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     damaged = [(key, window) for key, window in step.windows if key in records and records[key].damaged]
@@ -95,7 +95,7 @@ def _cast_to_log_types(step: StepContext, stored: pl.DataFrame, rows: pl.DataFra
 
 
 def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
-    """Return the check that counts the lines that were set aside and names the first.
+    """Return the outcome of the non-blocking check that fails when lines of a log were set aside; it names the first.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> O
 
 
 def log_metadata(lake_only: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
-    """Return metadata of a table that is filled from a log: the number of rows that only the lake has, and the lines set aside."""
+    """Return metadata of a table that is filled from a log: the number of rows that only the lake has, and the first lines set aside."""
     lines = [*corrupt, *unfit]
     facts: dict[str, Any] = {"rows that the log lacks": lake_only} if lake_only else {}
     return facts | ({"lines set aside": to_markdown([{"line": line} for line in lines[:_MAX_LINES]])} if lines else {})

@@ -34,7 +34,7 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
 def publish_table(
     step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed_columns: Collection[str] = ()
 ) -> Iterator[object]:
-    """Make a table and commit it unless a blocking check fails; yield Dagster's results.
+    """Make a table and commit it unless a blocking check fails; yield Dagster's materialisation, or the check results before an error.
 
     Parameters
     ----------
@@ -46,6 +46,11 @@ def publish_table(
         Returns the rows and the outcomes of their checks.
     unhashed_columns
         Columns that the content hash ignores.
+
+    Raises
+    ------
+    DataError
+        A blocking check failed.
     """
     checked, commit = make_and_commit(step, rules, make, unhashed_columns=unhashed_columns)
     if commit is None:
@@ -57,7 +62,7 @@ def publish_table(
 def make_and_commit(
     step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed_columns: Collection[str] = ()
 ) -> tuple[CheckedTable, Commit | None]:
-    """Make rows, commit them and record the attempt; the returned commit is None when a blocking check failed."""
+    """Make rows, commit them with their companions and record the attempt; the returned commit is None when a blocking check failed."""
     attempts, key = step.stores.attempts, step.node.key
     attempts.record_start(key, step.partitions, step.context.run.run_id)
     try:
@@ -76,7 +81,10 @@ def make_and_commit(
 
 
 def materialize_result(step: StepContext, checked: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
-    """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows."""
+    """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows.
+
+    It logs a warning about each changed column, and about times that lost precision.
+    """
     cut_times = describe_cut_times(checked.frame)
     for text in (*(f"{name}: {text}" for name, text in cut_times.items()), *commit.columns):
         step.context.log.warning(f"{step.node.key}: {text}")
@@ -134,6 +142,7 @@ def _data_version(commit: Commit) -> str:
 
 
 def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
+    """Return a commit as metadata; with several partitions, also attach each one's rows and hash to its materialisation."""
     for record in commit.records if step.node.partitions is not None and len(commit.records) > 1 else ():
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
         step.context.add_asset_metadata(facts, asset_key=asset_key(step.node.key), partition_key=record.partition)
@@ -166,7 +175,7 @@ def _make_dataset(step: StepContext, dataset: Dataset[..., Any]) -> CheckedTable
 
 
 def _drop_duplicates(step: StepContext, produced: ProducedRows, table: Table) -> tuple[ProducedRows, dict[str, str]]:
-    """Drop repeated keys if the dataset declares which row to keep, and return metadata about them."""
+    """Drop repeated keys if the dataset declares which row to keep; return the rows, and metadata about the dropped ones."""
     if table.keep is None:
         return produced, {}
     refuse_unstorable(produced.frame, step.node.key)

@@ -19,13 +19,13 @@ def unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
 
 
 def merge_unrecorded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Merge the unrecorded dependencies in the metadata of a run's chunks; duplicates are dropped."""
+    """Merge the unrecorded dependencies in the metadata of chunks, without duplicates; empty when there are none."""
     texts = (text for chunk in chunks if UNRECORDED in chunk for text in chunk[UNRECORDED].split(_SEPARATOR))
     return unrecorded_metadata(dict.fromkeys(texts))
 
 
 def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
-    """Warn of each dependency of a view's rows that the view's version does not cover; return these dependencies as metadata."""
+    """Log a warning of each code or file that a computed view uses and its version does not cover; return these as metadata."""
     if not isinstance(view.source, Computed):
         return {}
     names, reads = find_unrecorded(view.source.function.function), step.outside_reads.names()

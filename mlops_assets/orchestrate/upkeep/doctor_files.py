@@ -29,7 +29,7 @@ _BACKUP = "restore it from a backup"
 
 
 def check_dagster_files(platform: Platform) -> Iterator[Finding]:
-    """Yield databases of the Dagster instance that are damaged, or that are missing although runs were recorded."""
+    """Yield damaged or lost databases of the Dagster instance, and an empty ``dagster.yaml``."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
     lost_states = find_lost_schedules(home)
     findings = [
@@ -49,7 +49,7 @@ def check_dagster_files(platform: Platform) -> Iterator[Finding]:
 
 
 def check_catalog(stores: Stores) -> Iterator[Finding]:
-    """Yield damage of the lake's catalog, and versions that need a snapshot newer than the newest of the lake."""
+    """Yield damage of the lake's catalog, or the version that needs a snapshot newer than the newest in the lake."""
     path = Path(stores.platform.lake) / "catalog.sqlite"
     if path.exists() and path.stat().st_size and (problem := find_sqlite_damage(path)):
         yield Finding.failure("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
@@ -65,7 +65,7 @@ def check_catalog(stores: Stores) -> Iterator[Finding]:
 
 
 def check_online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
-    """Yield damage of the online store, and views that were materialised but are missing."""
+    """Yield damage of the online store, or the first view that was materialised and is missing; the fix rebuilds them."""
     url = stores.platform.online
     views = {online_key(view): view.name for project in projects for view in online_views(project)}
     damage = "" if "://" in url else find_lmdb_damage(Path(url))

@@ -56,7 +56,7 @@ def _migrate(platform: Platform) -> str:
 
 
 def check_versions(stores: Stores) -> Iterator[Finding]:
-    """Yield the artifacts of registered versions that are missing."""
+    """Yield the missing artifacts of registered versions."""
     versions, missing = stores.registry.versions(), False
     for version in versions:
         name = f"{version.model}@{version.version}"
@@ -71,7 +71,7 @@ def check_versions(stores: Stores) -> Iterator[Finding]:
 
 
 def _list_files(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
-    """Yield the name and sha256 of every artifact of a version."""
+    """Yield the name and sha256 of every artifact of a version, those of its training run included."""
     yield from _list_parts(stores, version.artifact)
     yield from open_version_files(stores.platform.registry).list_files(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
@@ -112,7 +112,7 @@ def check_artifacts(stores: Stores) -> Iterator[Finding]:
 
 
 def check_lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
-    """Yield files of the lake that are missing or damaged."""
+    """Yield files of the lake that are missing or have another size, and tables whose rows differ from their records."""
     files, damaged_tables = stores.lake.data_files(), set()
     for file in files:
         if not file.path.exists() or file.path.stat().st_size != file.size:
@@ -133,6 +133,7 @@ def check_lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]
 
 
 def _find_damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
+    """Return a table's first problem and its hint; None when every recorded partition matches its record."""
     newest, recorded = stores.lake.snapshot(), stores.lake.records(key)
     damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:

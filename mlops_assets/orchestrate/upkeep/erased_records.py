@@ -1,4 +1,4 @@
-"""Records of the lake after an erasure: of partitions that lose rows, and of tables that are made from them."""
+"""Build the lake's records for after an erasure: of partitions that lose rows, and of partitions that are made from these."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ class _LakeAfterErasure:
 
 
 def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
-    """Return the node of every table by its key, except those of dbt models."""
+    """Return key → node of push sources, datasets, training sets, batch predictions, services, and feature views except dbt models."""
     return {node.key: node for project in projects for node in _project_nodes(project, platform)}
 
 
@@ -64,9 +64,9 @@ def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
 def build_records(
     projects: Sequence[Project], stores: Stores, erasing: Erasure, tables_with_rows: Sequence[str]
 ) -> tuple[list[PartitionRecord], tuple[str, ...]]:
-    """Return the records to write when rows are erased, and the tables that become stale.
+    """Return the records to write when rows are erased, and the sorted names of the tables that become stale.
 
-    A row with the entity's keys is assumed to depend on that entity only. So a table with the keys stays up to date where it was up to date.
+    A row with the entity's keys is assumed to depend on that entity only. So a table with the keys stays up to date where it was.
     Every other table that is made from a changed one is stale.
 
     Parameters
@@ -76,7 +76,7 @@ def build_records(
     erasing
         The rows to erase.
     tables_with_rows
-        The tables that have such rows.
+        The tables that have rows to erase.
     """
     lake, snapshot = stores.lake, stores.lake.snapshot()
     shapes, now = collect_shapes(projects), datetime.now(UTC)
@@ -105,7 +105,7 @@ def build_records(
 
 
 def collect_shapes(projects: Sequence[Project]) -> dict[str, Shape]:
-    """Return partitions and time column of every table."""
+    """Return table → its partitions and time column, quarantines included."""
     shapes: dict[str, Shape] = {}
     for project in projects:
         shapes |= {key: (ref.partitions, ref.event_timestamp) for key, ref in project.by_key.items()}
@@ -135,6 +135,7 @@ def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
 
 
 def _recount(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
+    """Return a partition's record with the number and the content hash of its remaining rows."""
     recipe = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     hashed_rows = rows.select(name for name in recipe["columns"] if name in rows.columns)
     (digest,) = hash_slices(hashed_rows, [(0, hashed_rows.height)], recipe["key"], types=recipe.get("types"))

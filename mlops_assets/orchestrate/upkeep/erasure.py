@@ -34,13 +34,14 @@ class ErasureReport:
     rows
         Table of the lake → the number of its erased rows.
     states
-        Snapshots of the lake that expire because they contain those rows.
+        Snapshots of the lake that expire because they contain these rows.
     versions, view_versions
         Registered model versions that can no longer be reproduced, and earlier view versions that can no longer be read.
     online, layouts
-        Views of the online store that are searched, and the number of removed layouts, which the next use rebuilds.
+        Names of the views that are searched in the online store, and the number of removed layouts, which the next use rebuilds.
+        A planned erasure counts no layouts.
     predictions, pushed
-        Erased lines of the prediction logs, and erased rows of the push logs.
+        The number of erased lines of the prediction logs, and of erased rows of the push logs.
     stale_tables
         Tables without the entity's keys that were made from its rows; automation rebuilds them.
     other_names
@@ -60,7 +61,7 @@ class ErasureReport:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The effects, as the log of erasures stores them."""
+        """Name → effect, as the log of erasures stores them."""
         facts = asdict(self)
         return {_STORED_NAMES.get(name, name): value for name, value in facts.items()}
 
@@ -76,7 +77,8 @@ class ErasureRequest:
     entity
         Join key column → value, as text.
     views
-        The erasure is limited to these feature views and the tables they are made from. When empty, every table is included.
+        The erasure is limited to these feature views, to the tables upstream of them and to these tables' quarantines, so prediction logs
+        stay. When empty, every table and log is included.
     """
 
     projects: Sequence[Project]
@@ -97,14 +99,14 @@ class ErasureRequest:
 
     @property
     def feature_views(self) -> list[FeatureView]:
-        """The views that have rows of the entity."""
+        """The views of the request whose join keys include those of the entity."""
         declared = [view for project in self.projects for view in project.select(FeatureView)]
         chosen = [view for view in declared if not self.views or view.name in self.views]
         return [view for view in chosen if self.entity.keys() <= set(view.entity.join_keys)]
 
     @property
     def other_names(self) -> tuple[str, ...]:
-        """The columns of training sets that contain the entity under another name than the join key, e.g. ``from_card`` for ``card``."""
+        """The sorted columns by which training sets look the entity up under another name than the join key, e.g. ``from_card``."""
         looked_up = [
             view for project in self.projects for declared in project.select(TrainingSet) for view in feature_views(declared.features)
         ]
@@ -112,7 +114,7 @@ class ErasureRequest:
         return tuple(sorted(column for key, column in pairs if key in self.entity and column != key))
 
     def erasure(self) -> Erasure:
-        """Return the rows of the lake to erase."""
+        """Return the erasure of the entity's rows in the lake, limited to ``views`` and the tables upstream of them if there are any."""
         if not self.views:
             return self.stores.lake.erasure(self.entity)
         edges = {key: [e.parent for e in node.edges] for key, node in collect_nodes(self.projects, self.stores.platform).items()}
@@ -125,7 +127,7 @@ class ErasureRequest:
 
 
 def plan_erasure(request: ErasureRequest) -> ErasureReport:
-    """Return the effects that :func:`erase` would have.
+    """Return the effects that :func:`erase` would have, without its removed layouts; it takes the lake's lock and changes nothing.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ def plan_erasure(request: ErasureRequest) -> ErasureReport:
 def erase(
     request: ErasureRequest, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None
 ) -> ErasureReport:
-    """Erase an entity; call this again after a killed attempt to complete the erasure.
+    """Erase an entity and log it; call this again after a killed attempt to complete the erasure.
 
     Parameters
     ----------
@@ -164,7 +166,7 @@ def erase(
     keep_key
         Whether the log stores the entity; when False, the log stores a hash of it.
     instance
-        The Dagster instance that gets the new data versions of the partitions.
+        The Dagster instance that gets the new data versions of the partitions; None reports them to none.
 
     Raises
     ------
@@ -197,9 +199,9 @@ def erase(
 
 
 def _erase_in_lake(request: ErasureRequest, reported_tables: Sequence[str]) -> None:
-    """Delete the rows from the lake and its older snapshots.
+    """Delete the rows of ``reported_tables`` from the lake, and expire the older snapshots that contain them.
 
-    After a killed attempt, the current snapshot may no longer have rows of ``reported_tables``.
+    After a killed attempt, the current snapshot may have none of these rows any more, and only the rest is done.
     """
     erasing = request.erasure()
     tables = [table for table in erasing.tables() if table in reported_tables]
@@ -225,7 +227,7 @@ def _merge_unfinished(report: ErasureReport, earlier: Mapping[str, Any]) -> Eras
 
 
 def _report_records(request: ErasureRequest, instance: dg.DagsterInstance, since: datetime) -> None:
-    """Report the new records to Dagster, so that its data versions are those of the lake."""
+    """Report the records since the erasure began to Dagster, so that its data versions are those of the lake."""
     declared = collect_shapes(request.projects)
     for table in request.erasure().tables():
         for record in request.stores.lake.records(table).values() if table in declared else ():
@@ -239,7 +241,7 @@ def _count_rows(erasing: Erasure) -> dict[str, int]:
 
 
 def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
-    """Return the snapshots that contain rows of the entity, including the current snapshot, which the erasure supersedes."""
+    """Return the snapshots that contain rows of the entity, and the current snapshot, which the erasure supersedes."""
     return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 
@@ -255,7 +257,7 @@ def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
 
 @dataclass(frozen=True)
 class _OutsideLake:
-    """The number of matches and views that an erasure finds outside of the lake."""
+    """The views that an erasure finds online, and the numbers of layouts, logged predictions and pushed rows that it removes."""
 
     online: tuple[str, ...]
     layouts: int
@@ -264,7 +266,10 @@ class _OutsideLake:
 
 
 def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
-    """Erase an entity from layouts and logs, and return the matches; with ``dry``, nothing is changed."""
+    """Remove the layouts of the entity's views and its rows in logs; with ``dry``, count without changing anything.
+
+    The online store is only searched for the views, not changed.
+    """
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
     layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)
@@ -281,7 +286,7 @@ def _list_push_logs(request: ErasureRequest, home: Path) -> Iterator[Path]:
 
 
 def _read_entities(request: ErasureRequest, view: FeatureView) -> pl.DataFrame | None:
-    """Return the join keys, with their types, of the view's entities to erase; None when the view has no table yet."""
+    """Return the join keys of the view's entities to erase, in the types of the view's table; None when it has no table yet."""
     keys = list(view.entity.join_keys)
     try:
         rows = request.stores.lake.read(view.key, columns=keys)
@@ -297,7 +302,7 @@ def _read_entities(request: ErasureRequest, view: FeatureView) -> pl.DataFrame |
 
 
 def _erase_online(request: ErasureRequest, entities: Mapping[str, pl.DataFrame | None]) -> None:
-    """Remove entities from the online store."""
+    """Remove entities from the online store; ``entities`` maps a view to the join keys to remove."""
     stores, known = request.stores, set(request.stores.online.views())
     for view in request.feature_views:
         view_entities = entities[view.name]

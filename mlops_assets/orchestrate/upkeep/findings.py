@@ -1,4 +1,4 @@
-"""The findings of the doctor."""
+"""What a check of the doctor reports: a finding with its state, advice and perhaps a fix."""
 
 from __future__ import annotations
 

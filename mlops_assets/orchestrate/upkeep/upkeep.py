@@ -28,7 +28,7 @@ _JOB = "upkeep"
 
 @dataclass(frozen=True)
 class UpkeepReport:
-    """The results of one upkeep.
+    """The results of one upkeep, made by :func:`run_upkeep`.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class UpkeepReport:
     layouts, online
         The number of removed layouts, and the removed online views.
     artifacts
-        The unused files of the artifact store.
+        The unused files of the artifact store, which are removed unless other platforms may share the store.
     """
 
     lake: MaintenanceReport
@@ -72,7 +72,7 @@ class UpkeepReport:
 
 
 def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timedelta, shared: bool = False) -> UpkeepReport:
-    """Maintain the lake, layouts, online store and artifacts of a platform.
+    """Merge files and expire snapshots of the lake, and remove unneeded layouts, online views and artifacts of a platform.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     older_than
         As in :class:`mlops_assets.values.upkeep.Upkeep`.
     shared
-        Whether to remove unused artifacts from a store outside of the platform's home, which other platforms may share.
+        Whether to remove unused artifacts also from a store outside of the platform's home, which other platforms may share.
     """
     declared = {view.name for project in projects for view in project.select(FeatureView)}
     needed_views = _list_needed_views(projects, stores)
@@ -102,7 +102,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
 
 
 def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
-    """Return the views that services look up: online views of the projects, and views of every version with an alias."""
+    """Return the names of the views that services look up: online views of the projects, and views of every version with an alias."""
     declared = {view.name for project in projects for view in online_views(project)}
     steps = (step for artifact in aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}

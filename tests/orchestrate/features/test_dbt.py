@@ -80,7 +80,7 @@ def test_changed_columns_of_an_incremental_model_are_announced_or_name_on_schema
     assert "columns changed" not in metadata(materialise("")("dataset/visits", "features/means"), "features/means")
     ignored = metadata(materialise(", 1 as visits")("features/means"), "features/means")
     assert ignored["columns changed"] == (
-        "column 'visits' of the model's query is not in its table: say on_schema_change='append_new_columns' or 'sync_all_columns'"
+        "column 'visits' of the model's query is not in its table: set on_schema_change='append_new_columns' or 'sync_all_columns'"
     )
     appended = metadata(materialise(", 1 as visits", ", on_schema_change='append_new_columns'")("features/means"), "features/means")
     assert appended["columns changed"] == "column 'visits' is new"

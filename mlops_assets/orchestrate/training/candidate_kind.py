@@ -1,4 +1,4 @@
-"""The protocol of a kind of candidate, by which steps train, judge and register it."""
+"""The protocol that every kind of candidate implements, with the inputs and results of its methods."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from mlops_assets.values.model import Model
 
 @dataclass(frozen=True, eq=False)
 class TrainingInputs:
-    """The inputs that decide the result of a training.
+    """The inputs that decide the result of a training; made by the step of a model.
 
     Parameters
     ----------
     rows
         The training set in its canonical order.
     splits
-        The parts of the training set.
+        The parts of the training set: ``train``, ``validation`` and ``holdout``.
     deciding_facts
         Hashes and values that identify the training, as its record stores them.
     fingerprint
@@ -45,13 +45,13 @@ class StoredFit:
     Parameters
     ----------
     fitted
-        The fitted model in memory. It is the trained one, or for a format that changes it the one that was read back.
+        The fitted model in memory: the trained object, or the object read back from the artifact if the format changes it.
     artifact
         The sha256 of its manifest.
     digest
-        A hash of the training inputs and the predictions of the fit.
+        A hash of the inputs of the fit and of its predictions for the probe rows, which are stored with it.
     predictor
-        An estimator with its cached predictions for the holdout; None for other kinds.
+        The cached predictions of an estimator for the holdout; None for other kinds.
     """
 
     fitted: Any
@@ -69,17 +69,17 @@ class TrainedModel:
     run
         The run that trained it.
     fitted
-        The predictor, as read back from its stored form.
+        The fitted model: of a new training :attr:`StoredFit.fitted`, of an earlier one the model read back from its artifact.
     splits
         The parts of its training set.
     reused
         Whether an earlier run trained it from the same inputs.
     unrecorded
-        Dependencies of the function that no record holds.
-    answers
-        The predictions for the holdout that a newly trained estimator has cached so far.
+        A sentence for each dependency of the function that the run's record does not cover.
+    holdout_predictor
+        The cached predictions of a newly trained estimator for the holdout; None otherwise.
     evaluation, intervals
-        The evaluation of a newly trained estimator on the holdout, and the intervals of its metrics.
+        The evaluation of a newly trained estimator on the holdout, and the intervals of its metrics; None otherwise.
     """
 
     run: Run
@@ -87,14 +87,14 @@ class TrainedModel:
     splits: Mapping[str, Split]
     reused: bool
     unrecorded: tuple[str, ...] = ()
-    answers: CachedPredictor | None = None
+    holdout_predictor: CachedPredictor | None = None
     evaluation: Evaluation | None = None
     intervals: Intervals | None = None
 
     @cached_property
     def predictor(self) -> CachedPredictor:
         """The estimator with cached predictions for the holdout, shared by metrics, gates and plots."""
-        return self.answers or CachedPredictor(self.fitted, self.splits["holdout"].X)
+        return self.holdout_predictor or CachedPredictor(self.fitted, self.splits["holdout"].X)
 
     @property
     def digest(self) -> str:
@@ -103,7 +103,7 @@ class TrainedModel:
 
     @property
     def snapshot(self) -> int:
-        """The state of the lake that the training read."""
+        """The id of the lake snapshot that the training read."""
         return cast("int", self.run.snapshot)
 
     @property
@@ -114,24 +114,24 @@ class TrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class Retraining:
-    """The recorded inputs to train a registered version again.
+    """The inputs to train a registered version again: recorded, or replaced by options of the reproduction.
 
     Parameters
     ----------
     function
-        The model's function, loaded from its stored source.
+        The model's function, loaded from ``source``.
     source
-        The stored source.
+        The source of the function, from :func:`~mlops_assets.compute.user_code.source_slice.extract_source`.
     params
         Hyperparameters.
     rows, splits
-        The training set, and its parts.
+        The training set in its canonical order, and its parts.
     facts
         The recorded facts of the first training.
     artifact
-        The sha256 of the manifest of the judged fit.
+        The sha256 of the manifest of the fit that the gates judged.
     refit_artifact
-        The sha256 of the manifest of the second fit, which serves; None without a second fit.
+        The sha256 of the manifest of the second fit on all rows, which serves; None without a second fit.
     """
 
     function: Callable[..., Any]
@@ -145,11 +145,11 @@ class Retraining:
 
 
 class CandidateKind(Protocol):
-    """One kind of candidate: six methods, called by training, versions, reproduction and CI."""
+    """One kind of candidate: how it is trained, stored, opened, evaluated, compared and reproduced."""
 
     @property
     def name(self) -> str:
-        """The name in declarations and records."""
+        """The name of the kind in declarations and records."""
         ...
 
     def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
@@ -166,15 +166,15 @@ class CandidateKind(Protocol):
         identity: str,
         facts: Mapping[str, Any],
     ) -> StoredFit:
-        """Store a fit; two fits with one ``identity`` get the same digest exactly when they predict the same."""
+        """Store a fit. Fits with the same ``identity`` share a digest if and only if they predict the same for the probe rows."""
         ...
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401
-        """Return the verified predictor; raise ArtifactError when it is damaged or its predictions have changed."""
+        """Return the stored fit, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
         ...
 
     def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
-        """Return the model's metrics on the holdout."""
+        """Return the evaluation of a fit on the holdout, with the metrics that the model declares."""
         ...
 
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
@@ -182,5 +182,8 @@ class CandidateKind(Protocol):
         ...
 
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Train again; return the stored and the new ``predictions`` and ``labels``, and new ``metrics``."""
+        """Train again; return the stored results of the first training, then the new results, as field → value.
+
+        Both hold ``predictions`` for the probe rows; the new results also hold the holdout's ``metrics``.
+        """
         ...

@@ -33,13 +33,13 @@ class CardMeasurements:
     data
         The section on the rows.
     quality
-        The sections on metrics, slices and calibration.
+        The sections on metrics, slices and calibration, without those that do not apply.
     importance
-        The importance of the columns of ``X``.
+        The permutation importance of the columns of ``X``.
     sources
-        Column of ``X`` → where it comes from.
+        Column of ``X`` → a description of its source.
     leaks
-        The findings of the leakage check.
+        The findings of the leakage check, as text.
     """
 
     data: Section
@@ -61,7 +61,7 @@ class CardMeasurements:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "CardMeasurements":
-        """Return stored measurements."""
+        """Return the measurements that :meth:`to_bytes` wrote."""
         stored = json.loads(data)
         quality = tuple(Section.from_json(section) for section in stored["quality"])
         importance = PermutationImportance.from_json(stored["importance"])
@@ -76,7 +76,7 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
     intervals: Intervals,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> tuple[Section, tuple[Section, ...]]:
-    """Return the section on the rows, and those on metrics, slices and calibration.
+    """Return the card section on the rows, then the sections on metrics, slices and calibration that apply.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
     evaluation, intervals
         The evaluation on the holdout, and the intervals of its metrics.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; None for its second class.
     """
     kind = task_of(predictor.estimator)
     bounds = {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}
@@ -103,16 +103,16 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
 
 
 def list_sources(training_set: TrainingSet[..., Any], functions: Sequence[Callable[..., Any]], rows: pl.DataFrame) -> dict[str, str]:
-    """Return the source of each column of ``X``.
+    """Return column of ``X`` → a description of its source: the training set, a feature view or an on-demand function.
 
     Parameters
     ----------
     training_set
         The current declaration.
     functions
-        The on-demand functions, in declared order.
+        The on-demand functions of the training set, in the order of its declaration.
     rows
-        The training rows; the first of them show which columns a function computes.
+        The training rows; the functions are called on the first 8 to find the names of the columns that they compute.
     """
     sample, sources = rows.head(8), dict.fromkeys(training_set.columns, f"a column of {training_set.key}")
     for view in training_set.features:
@@ -127,7 +127,7 @@ def list_sources(training_set: TrainingSet[..., Any], functions: Sequence[Callab
 def find_leaks(  # noqa: PLR0913  (where the rows and their datasets are)
     project: Project, lake: Lake, training_set: TrainingSet[..., Any], rows: pl.DataFrame, X: Sequence[str], snapshot: int
 ) -> tuple[str, ...]:
-    """Return the finding of the leakage check as text; empty without a finding.
+    """Return the finding of the leakage check as text; empty without a finding, and when ``rows`` lack the label.
 
     Parameters
     ----------

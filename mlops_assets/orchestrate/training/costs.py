@@ -38,12 +38,15 @@ class StoredCosts:
     rows: pl.DataFrame
 
     def artifact_bytes(self) -> float:
-        """Return the size of the manifest and of all files that it names."""
+        """Return the bytes of the manifest and of the files that it names, each file once; a judged fit's manifest is not counted."""
         files = {sha256 for name, sha256 in list_parts(read_manifest(self.artifacts, self.artifact)) if name != JUDGED}
         return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *files}))
 
     def time_predictions(self, calls: int) -> PredictionTimes:
-        """Measure single-row predictions with the predictor that a service builds from these artifacts."""
+        """Return the seconds of ``calls`` single-row predictions, by the predictor that a service builds from these artifacts.
+
+        Rows repeat when there are fewer than ``calls``.
+        """
         # A separate copy, because the predictor limits its estimator to one thread.
         bundle = unpack(self.artifacts, self.artifact, self.trusted_types)
         probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))

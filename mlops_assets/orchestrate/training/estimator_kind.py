@@ -47,7 +47,7 @@ class EstimatorKind:
     name = ESTIMATOR
 
     def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
-        """Search hyperparameters if the model declares a search, then call its function, and store and record the estimator."""
+        """Call the model's function, after a search if the model declares one, and store and record the estimator."""
         refuse_unavailable_format(model.format)
         refuse_unknown_types(model.trusted_types, f"'{model.key}'")
         refuse_lambdas(model.function.function, f"'{model.key}'")
@@ -74,7 +74,14 @@ class EstimatorKind:
             )
             run = record_fit(active, chosen, inputs, fit, dict(evaluation.metrics), facts, importance, measured)
         return TrainedModel(
-            run, fit.fitted, splits, reused=False, unrecorded=unrecorded, answers=predictor, evaluation=evaluation, intervals=intervals
+            run,
+            fit.fitted,
+            splits,
+            reused=False,
+            unrecorded=unrecorded,
+            holdout_predictor=predictor,
+            evaluation=evaluation,
+            intervals=intervals,
         )
 
     def package(  # noqa: PLR0913  (everything a manifest holds)
@@ -91,11 +98,11 @@ class EstimatorKind:
         return store_fit(step, model, fitted, fitted_on, splits, identity, facts)
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401  (any estimator)
-        """Return the stored estimator."""
+        """Return the stored estimator, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
         return unpack(stores.artifacts, artifact, model.trusted_types).estimator
 
     def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
-        """Return the values of the model's metrics on the holdout."""
+        """Return the evaluation of an estimator on the holdout, with the metrics that the model declares."""
         return evaluate(fitted, splits["holdout"], model.metrics, positive=model.positive)
 
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
@@ -103,7 +110,11 @@ class EstimatorKind:
         return compare_with_champion(stores, model, trained, rival)
 
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Repeat the fit from the record, and the second fit if there was one; predict the stored probe rows."""
+        """Repeat the fit, and the second fit on all rows if there was one; return the stored results, then the new results.
+
+        Both hold ``predictions`` and ``labels`` for the probe rows. With a second fit, both hold its predictions as ``refit``. The new
+        results also hold the holdout's ``metrics``, and seeds, packages, threads and hardware.
+        """
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
         second = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
         estimator = _fit_again(retraining, retraining.splits)
@@ -118,9 +129,9 @@ class EstimatorKind:
 
 
 def _measure_importance(step: StepContext, model: Model[..., Any], fit: StoredFit, holdout: Split) -> PermutationImportance | None:
-    """Return the importance of the columns for the first metric.
+    """Return the permutation importance of the columns of ``X`` for the first metric; None without columns or after an error.
 
-    The importance is only displayed, so an error in it does not fail the training.
+    An error is logged as a warning: the importance is only displayed, so it must not fail the training.
     """
     if not holdout.X.width:
         return None
@@ -140,9 +151,9 @@ def _measure_for_card(  # noqa: PLR0913  (what is measured, and on what)
     intervals: Intervals,
     importance: PermutationImportance,
 ) -> str | None:
-    """Store what the model card shows of the training rows, and return the artifact.
+    """Store the measurements for the model card, and return the sha256 of their artifact; None after an error.
 
-    An error does not fail the training: the card then measures the fit itself.
+    An error is logged as a warning and does not fail the training: the card is then measured when it is built.
     """
     declared, X = model.training_set, inputs.splits["train"].X.columns
     reads = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp}
@@ -160,7 +171,7 @@ def _measure_for_card(  # noqa: PLR0913  (what is measured, and on what)
 
 
 def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (any object)
-    """Raise DataError when a model's function returned something that cannot predict."""
+    """Raise DataError if a model's function returned an object without ``predict``."""
     if not hasattr(estimator, "predict"):
         raise DataError(
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
@@ -169,12 +180,12 @@ def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # n
 
 
 def _describe_fitted_rows(training_set: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
-    """Return the rows that a fit received."""
+    """Describe the rows that the model's function received; a function without split parameters counts as fitted on ``train``."""
     return FittedRows.of(splits, received or ("train",), training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit))
 
 
 def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
-    """Call the recorded function; its logs go to a temporary tracker."""
+    """Return the result of the recorded function, with the seeds of the first training; its logs go to a temporary tracker."""
     with (
         tempfile.TemporaryDirectory() as folder,
         start_run("reproduction", platform=Platform.at(Path(folder))),
@@ -184,12 +195,12 @@ def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # n
 
 
 def _read_stored_predictions(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored predictions of the probe rows, and the classes of a classifier."""
+    """Return the stored ``predictions`` of the probe rows; for a classifier also their predicted classes, as ``labels``."""
     labels = {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
     return {"predictions": manifest["probe_predictions"], **labels}
 
 
 def _predict_probe(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    """Return the predictions of an estimator for the stored probe rows."""
+    """Return the ``predictions`` and ``labels`` of an estimator for the stored probe rows."""
     rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(manifest["probe"])))
     return {"predictions": np.asarray(compute_responses(estimator, rows)).tolist(), "labels": predict_labels(estimator, rows).tolist()}

@@ -35,7 +35,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     identity: str,
     facts: Mapping[str, Any],
 ) -> StoredFit:
-    """Store an estimator with everything that a service and a monitor need.
+    """Store an estimator with everything that a service and a monitor need; return it in the form that will serve.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     estimator
         The fitted estimator that the model's function returned.
     fitted_on
-        The rows that it was fitted on; the probe is taken from them.
+        The rows that it was fitted on; the probe, whose predictions are stored for comparison, is taken from them.
     splits
         The parts of the training set.
     identity
-        The inputs of the fit: two fits with one identity get the same digest exactly when they predict the same.
+        Identifies the inputs of the fit. Fits with the same identity share a digest if and only if they predict the same for the probe.
     facts
         Additional entries of the manifest.
     """
@@ -87,14 +87,15 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
-    """Return the declared positive class as an entry of a record; an empty dict without one."""
+    """Return the declared positive class as an entry of a record or manifest; an empty dict if none is declared."""
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
 def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_set: TrainingSet[..., Any]) -> bytes:
-    """Return the reference profile of every row of the training set; monitors compare with it.
+    """Return, as JSON, the reference profile of the training set's rows, with which monitors compare their windows.
 
-    It is calibrated on windows as long as the data's partitions, and also for each monitor with longer windows.
+    It is calibrated on windows as long as the data's partitions, and once more for each other window length of a drift monitor.
+    Without event times, it is not calibrated.
     """
     X = pl.concat([split.X for split in splits.values()])
     if training_set.event_timestamp is None:
@@ -104,18 +105,18 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
     profile = build_profile(X, local, window=partition_length(partitions))
     monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
-    longer = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
-    if longer:
+    other_lengths = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
+    if other_lengths:
         profile[BY_WINDOW] = {
-            str(int(step.total_seconds())): build_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}
-            for step in sorted(longer)
+            str(int(length.total_seconds())): build_profile(X, local, window=length) | {WINDOW_LENGTH: length.total_seconds()}
+            for length in sorted(other_lengths)
         }
     return json.dumps(profile, sort_keys=True).encode()
 
 
 @cache
 def training_libraries() -> tuple[tuple[str, str], ...]:
-    """Return the versions of the libraries that decide the result of a training."""
+    """Return (library, version) pairs for the installed libraries that decide the result of a training."""
     versions = installed_distributions() | {"mlops_assets": installed_distributions().get("mlops-assets", "")}
     names = (
         "numpy",

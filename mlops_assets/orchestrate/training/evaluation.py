@@ -35,7 +35,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     trained
         The stored fit.
     rival
-        The champion to compare with; None without one.
+        The champion to compare with; None if there is none.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
     metrics: Sequence[str] | None = None,
     slices: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Evaluate a model on the holdout: its metrics with a baseline, and by slice.
+    """Evaluate a model on the holdout: its metrics over all rows and by slice, with a baseline.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
     splits
         The parts of the training set.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; None for its second class.
     metrics, slices
-        Those of an earlier declaration; the model's own when None.
+        Metrics and slice columns of an earlier declaration; those of ``model`` when None.
     """
     return evaluate(
         predictor,
@@ -104,18 +104,22 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     seed: str,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> PairedIntervals:
-    """Return the intervals of a holdout's metrics: over blocks of time where the training set has event times.
+    """Return the intervals of the holdout's metrics and of their differences from the champion.
+
+    Where the training set has event times, blocks of time are resampled, else single rows.
 
     Parameters
     ----------
     training_set
         The training set, with its event time and the declared length of a block.
     predictor, rival_predictor
-        Predictions of the candidate and of the champion for the holdout.
-    holdout, seed
+        Cached predictions of the candidate and of the champion for the holdout; without the champion's, there are no differences.
+    holdout
+        The rows to resample.
+    seed
         As in :class:`PairedIntervals`.
     positive
-        The positive class of a binary classification, for both models.
+        The positive class of both models, if they are binary classifiers; None for the second class.
     """
     times = holdout.rows[training_set.event_timestamp] if training_set.event_timestamp in holdout.rows.columns else None
     encoded = class_to_encode(getattr(predictor, "classes_", None), holdout.y, positive)
@@ -126,26 +130,26 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
 
 
 def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
-    """Return slice column → the minimum number of rows that a slice needs to be judged by a gate."""
+    """Return slice column → the minimum number of rows from which a gate judges a value of the column."""
     slice_gates = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
     return {column: min(g.min_rows for g in slice_gates if g.slice == column) for column in {g.slice_column for g in slice_gates}}
 
 
 def find_rival(stores: Stores, model: str) -> Version | None:
-    """Return the champion to compare with: this environment's, or without one, that of the environment ``Platform.against``."""
+    """Return the champion to compare with: this environment's, else that of the environment ``Platform.against``, else None."""
     own, against = stores.registry.champion(model), stores.platform.against
     return own if own is not None or not against else open_registry(stores.platform.registry, against).champion(model)
 
 
 def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
-    """Return the champion's judged fit, not its second fit, which may have been fitted on rows of the holdout."""
+    """Return the champion's judged fit; its second fit is no fair rival, because it may have been fitted on rows of the holdout."""
     return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
 def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
-    """Evaluate the champion on the candidate's holdout.
+    """Return the champion's evaluation on the candidate's holdout, and its cached predictions.
 
-    When the evaluation fails, the champion's metrics are NaN, so that no relative gate passes.
+    When the evaluation fails, every metric is NaN, so that no relative gate passes, and there are no predictions (None).
 
     Parameters
     ----------

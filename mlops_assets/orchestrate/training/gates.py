@@ -1,4 +1,4 @@
-"""Judge a candidate by its gates, and store the results as evidence and asset checks of the candidate."""
+"""Judge a candidate by its gates, and turn the results into evidence and results of asset checks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +34,12 @@ def gather_gates(model: Model[..., Any], functions: Iterable[GateFunction[..., A
 
 
 def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:
-    """Return gate → hash of its definition."""
+    """Return gate name → hash of the gate's definition."""
     return {gate.name: gate.definition for gate in gates}
 
 
 def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Candidate, rival: Version | None) -> dict[str, GateResult]:
-    """Return gate → its result for the candidate.
+    """Return gate name → result for the candidate; every relative gate passes if the candidate is the champion itself.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
     candidate
         The evaluated candidate.
     rival
-        The champion to compare with; None without one.
+        The champion to compare with; None if there is none.
     """
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
     if rival is None:
@@ -71,7 +71,7 @@ def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
 
 
 def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, rival: Version | None) -> list[Evidence]:
-    """Bind the result of each gate to a candidate; the result of a relative gate is valid only for the same champion.
+    """Return the results as evidence for a candidate; evidence of a relative gate is valid only against the same champion.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
     digest
         The digest of the candidate.
     rival
-        The champion that the candidate was compared with; None without a champion.
+        The champion that the candidate was compared with; None if there was none.
     """
     rival_digest = rival.digest if rival else ""
     return [
@@ -104,7 +104,7 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
     ]
 
 
-def to_gate_result(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
+def to_gate_check_result(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
     """Return the result of a gate as the result of its asset check."""
     figures = {"value": result.value, "threshold": result.threshold, "interval, low": result.low, "interval, high": result.high}
     return dg.AssetCheckResult(

@@ -22,7 +22,7 @@ def find_kind(name: str) -> CandidateKind:
     Raises
     ------
     ArtifactError
-        This version of the package has no such kind.
+        This version of the package has no kind of this name.
     """
     if name not in KINDS:
         raise ArtifactError(
@@ -33,5 +33,5 @@ def find_kind(name: str) -> CandidateKind:
 
 
 def read_kind(record: Mapping[str, Any]) -> CandidateKind:
-    """Return the kind that a run's record or a manifest names; in records of earlier package versions, which name none, the estimator."""
+    """Return the kind that a run's record or a manifest names; an estimator if it names none, as earlier package versions did."""
     return find_kind(str(record.get(KIND, ESTIMATOR)))

@@ -15,7 +15,7 @@ DEFAULT_SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
 def mirror_to_mlflow(step: StepContext) -> None:
-    """Mirror runs and versions when ``MLOPS_MLFLOW`` is set; runs that could not be mirrored are sent at the next attempt."""
+    """Mirror new runs and versions if ``MLOPS_MLFLOW`` is set; a failure is logged as a warning, and the next mirror catches up."""
     platform = step.stores.platform
     if not platform.mlflow:
         return
@@ -25,7 +25,7 @@ def mirror_to_mlflow(step: StepContext) -> None:
 
 
 def _run_mirror(platform: Platform, seconds: float) -> str:
-    """Run the mirror; return why it failed or is incomplete, or an empty string."""
+    """Run the mirror in a child process; return why it failed or timed out, or an empty string."""
     environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
     command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
     try:
@@ -47,7 +47,7 @@ def _timeout_seconds() -> float:
 
 
 def _main() -> None:
-    """Mirror the platform of the parent process; environment variables describe the platform."""
+    """Mirror the platform that the parent process describes in environment variables."""
     settings = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
     platform = Platform(**settings)
     mirror(open_stores(platform), platform.mlflow)

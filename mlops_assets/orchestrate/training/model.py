@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
-from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candidate, to_gate_result
+from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candidate, to_gate_check_result
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
@@ -35,7 +35,7 @@ from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import ESTIMATOR, Model
 
-_MAX_SLICES = 200  # slices in the UI; gates judge them all
+_MAX_SLICES = 200  # slices in the UI; gates judge all slices
 
 
 def model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.AssetCheckSpec]:
@@ -44,7 +44,7 @@ def model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.A
 
 
 def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of a model's step."""
+    """Return the body of a model's step: train, judge and submit, or repeat the last result if nothing that decides it has changed."""
 
     def body(step: StepContext) -> Iterator[object]:
         record = build_training_record(step, model, STARTED)
@@ -67,7 +67,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         mirror_to_mlflow(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
-            check_results=[to_gate_result(model, name, result) for name, result in results.items()],
+            check_results=[to_gate_check_result(model, name, result) for name, result in results.items()],
             metadata=_training_metadata(trained, candidate)
             | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), rival)}
             | _estimator_metadata(step, model, trained, submission)
@@ -102,7 +102,7 @@ def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str,
 
 
 def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:
-    """Return metadata of an estimator: format, positive class and plots. For other kinds, return the name of the kind."""
+    """Return an estimator's format, positive class (of two classes) and plots as metadata. For other kinds, return only their name."""
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)

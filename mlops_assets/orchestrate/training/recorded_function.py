@@ -1,4 +1,4 @@
-"""Call the function of a model from its stored source, with its training set and parameters."""
+"""Call a model's function outside of its Dagster step, with the parts of the training set and hyperparameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ _ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
 
 
 def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Call a model's function, loaded from its stored source, as its step does.
+    """Call a model's function, loaded from its stored source, with the arguments that its step would pass; return its result.
 
     Parameters
     ----------
     function
         The model's function without its decorator.
     splits, params
-        The parts of the training set, and the hyperparameters; the function receives those in its signature.
+        The parts of the training set, and the hyperparameters. The function receives those that its signature names.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[st
 
 
 def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
-    """Raise DefinitionError for a function that asks for more than its training set and its hyperparameters.
+    """Raise DefinitionError for a function that asks for more than parts of its training set, hyperparameters and a Dagster context.
 
     Parameters
     ----------

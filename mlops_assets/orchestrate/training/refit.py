@@ -26,12 +26,12 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TimeSplit
 
-RUN_KIND = "refit"  # of its run, a child of the training's
+RUN_KIND = "refit"  # kind of the run of a second fit, a child of the run of the first fit
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The fit that is submitted to the registry: the judged fit, or the second fit where there is one.
+    """The fit that is submitted to the registry: the second fit if there is one, else the judged fit.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Submission:
 
 
 def refit_after_gates(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Submission:
-    """Fit a model again on all rows of its training set, or return the second fit of an earlier run.
+    """Fit a model again on all rows of its training set; a second fit that is already stored and intact is returned instead.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
 
 
 def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
-    """Return the run of the second fit of a training; None without a second fit.
+    """Return the finished run of the second fit of a training; None if there is none.
 
     Parameters
     ----------
@@ -147,5 +147,5 @@ def _refuse_unusable(model: Model[..., Any], estimator: Any, holdout: Split) -> 
     if problem := find_unusable_predictions(CachedPredictor(estimator, holdout.X).scores, len(holdout.y)):
         raise DataError(
             f"the second fit of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
-            hint="its function failed with all rows as `train`; nothing was submitted, the champion keeps serving",
+            hint="its function received all rows as `train`; nothing was submitted, the champion keeps serving",
         )

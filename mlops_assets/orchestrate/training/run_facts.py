@@ -1,4 +1,4 @@
-"""The facts that a reproduction of a training needs: see docs/adr/0020-reproduction.md."""
+"""Collect the facts of a training that its reproduction needs: see docs/adr/0020-reproduction.md."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TrainingSet
 
-_MAX_DIFF_BYTES = 5_000_000  # bytes
+_MAX_DIFF_BYTES = 5_000_000
 
 
 def run_facts(  # noqa: PLR0913  (everything that describes a training)
@@ -48,7 +48,7 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
     deciding_facts: Mapping[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Return the facts of a training.
+    """Return the facts of a training; source, library versions and uncommitted changes become artifacts, named by their sha256.
 
     Parameters
     ----------
@@ -96,10 +96,10 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
 
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
-    """Return an order-dependent hash of a training set's rows, and one of each part's rows."""
+    """Return order-dependent hashes of a training set: of all rows as ``row_order``, and part → hash of its rows as ``split``."""
     stored = cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS))
     bounds = {name: _find_stretch(rows, split, stored.columns, name) for name, split in splits.items()}
-    stretches = {name: found for name, found in bounds.items() if found is not None}
+    stretches = {name: bound for name, bound in bounds.items() if bound is not None}
     whole, *hashes = hash_ordered_slices(stored, [(0, stored.height), *stretches.values()])
     parts = dict(zip(stretches, hashes, strict=True))
     return {
@@ -109,7 +109,7 @@ def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dic
 
 
 def _find_stretch(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: str) -> tuple[int, int] | None:
-    """Return the start and end row of a part whose rows follow each other, as in a split by time; None for other parts."""
+    """Return the first row of a part and the row after its last, if its rows are contiguous as in a split by time; else None."""
     if SPLIT not in rows.columns or set(split.rows.columns) != set(columns):
         return None
     inside = rows[SPLIT] == part
@@ -119,7 +119,7 @@ def _find_stretch(rows: pl.DataFrame, split: Split, columns: Sequence[str], part
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Return the seeds of a fitted model, and the libraries, threads and hardware of its training."""
+    """Return the seeds of a fitted model, and the packages, threads and hardware of this process."""
     own = {name.split(".")[0] for name in source["modules"]}
     roots = (imported_packages(source) | find_root_modules(estimator)) - own
     deciding = deciding_packages(roots)
@@ -132,7 +132,7 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
 
 
 def _extract_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
-    """Return the source of a model's function, or why it cannot be stored.
+    """Return the source of a model's function, and an empty text; or None, and why the source cannot be stored.
 
     The training continues without a stored source; a reproduction reports the reason.
     """
@@ -143,7 +143,7 @@ def _extract_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]
 
 
 def _hash_tables(project: Project, lake: Lake, training_set: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
-    """Yield the training set and every table upstream, with a hash of its contents."""
+    """Yield the key of the training set and of every table upstream that has records, each with a hash of its contents."""
     declarations = {declaration.key: declaration for declaration in project.declarations if hasattr(declaration, "key")}
     pending, seen = [training_set.key], set[str]()
     while pending:
@@ -166,7 +166,7 @@ def _list_edges(project: Project, declaration: Any) -> tuple[Any, ...]:  # noqa:
 
 
 def _explain_unsorted(training_set: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
-    """Return why the rows have no unique order; empty when they have one."""
+    """Return why the rows have no unique order; empty if they have one."""
     nested = [name for name, dtype in rows.schema.items() if dtype.is_nested()]
     compared = [name for name in rows.columns if name not in nested]
     if nested and rows.height and rows.select(compared).is_duplicated().any():
@@ -175,7 +175,9 @@ def _explain_unsorted(training_set: TrainingSet[..., Any], rows: pl.DataFrame) -
 
 
 def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
-    """Return commit and branch of the project, and uncommitted changes as an artifact; empty outside of a repository.
+    """Return ``commit`` and ``branch`` of the project's repository; empty without git or outside of a repository.
+
+    Uncommitted changes of tracked files are stored, and ``diff`` is the sha256 of their artifact. A diff is cut after 5 MB.
 
     Parameters
     ----------

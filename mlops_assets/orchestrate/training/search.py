@@ -22,14 +22,14 @@ _MAX_TRIALS = 10  # trials in the metadata of a materialisation
 
 
 def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
-    """Return the step with the best hyperparameters of the search; the step unchanged when the model declares no search.
+    """Run the model's search, and return the step with the best hyperparameters; without a search, return the step unchanged.
 
     Parameters
     ----------
     step, model, splits
         The step, the model and the parts of the training set.
     active
-        The run of the training; the best values are logged as its parameters.
+        The run of the training; the best hyperparameters and their score are logged to it.
     fingerprint
         Identifies the training: trials with this fingerprint are not run again.
     """
@@ -37,10 +37,10 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
         return step
     context = SearchContext(model.search, _search_metric(model), active.run, fingerprint, splits, model.positive)
     finished = _read_finished_trials(step, fingerprint)
-    with _open_rounds(step, model, context) as run:
+    with _open_rounds(step, model, context) as run_new_trials:
 
         def run_round(proposed: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
-            new = {trial.number: trial for trial in run([trial for trial in proposed if trial.number not in finished], before)}
+            new = {trial.number: trial for trial in run_new_trials([trial for trial in proposed if trial.number not in finished], before)}
             for trial in new.values():
                 if trial.error:
                     step.context.log.warning(f"trial {trial.number} failed: {trial.error}")
@@ -57,7 +57,7 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
 
 
 def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
-    """Return the best trials of a training as metadata for the UI."""
+    """Return the ten best trials of a training as a table, and all trials as a plot; empty without trials."""
     if model.search is None:
         return {}
     trials = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
@@ -75,7 +75,7 @@ def _search_metric(model: Model[..., Any]) -> str:
 
 
 def _read_finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
-    """Return the finished trials of a fingerprint: completed, pruned or failed."""
+    """Return number → trial, for the trials of a training that have ended: completed, pruned or failed."""
     runs = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in runs if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}

@@ -1,4 +1,4 @@
-"""Check that each row of a training set has one label: a join that doubles rows may give it two."""
+"""Check that each key of a training set has one label: a join that doubles rows may give a key two labels."""
 
 from typing import Any
 
@@ -13,7 +13,9 @@ ONE_LABEL = "one_label_per_key"
 
 
 def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
-    """Check that no key has two different labels; monitors find labels by the same key.
+    """Check that no key has two different labels, because monitors look up labels by key.
+
+    The check passes, with the fact ``not judged``, when no key is declared or the rows lack a key column. Rows with a null key are ignored.
 
     Parameters
     ----------
@@ -28,11 +30,11 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
     if not key:
         return Outcome(ONE_LABEL, passed=True, facts={"not judged": "no dataset that it reads declares a key"})
     rows = spine.select(*key, pl.col(training_set.label).alias("__label")).drop_nulls(key)
-    several = rows.filter(pl.struct(key).is_duplicated())
-    counts = several.group_by(key, maintain_order=True).agg(
+    duplicated = rows.filter(pl.struct(key).is_duplicated())
+    counts = duplicated.group_by(key, maintain_order=True).agg(
         labels=pl.col("__label").n_unique(), first=pl.col("__label").unique(maintain_order=True).head(3)
     )
-    repeated = several.height - counts.height
+    repeated = duplicated.height - counts.height
     facts = {"key": ", ".join(key), "keys": rows.height - repeated, "repeated rows": repeated}
     conflicting = counts.filter(pl.col("labels") > 1)
     if conflicting.is_empty():
@@ -50,9 +52,9 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
 
 
 def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row: the key for labels, and possibly the event time of the training set.
+    """Return the columns that identify a row: the key of its labels, and possibly the event time of the training set.
 
-    The event time is added when the dataset that declares the key has another event time or none.
+    The event time is added when the key is a dataset's own and that dataset has another event time or none: its rows then repeat in time.
     """
     keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
     own = keyed.key if keyed else ()

@@ -70,7 +70,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     importance: PermutationImportance | None = None,
     measured: str | None = None,
 ) -> Run:
-    """Complete the record of a training.
+    """Complete the record of a training, end its run and return the run.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     facts
         The facts that a reproduction needs.
     importance
-        The importance of the columns of ``X`` on the holdout, for figures and the card; None when it was not measured.
+        The importance of the columns of ``X`` on the holdout, for figures and the card; None if it was not measured.
     measured
-        The artifact with what the card shows of the training rows.
+        The sha256 of the artifact with the :class:`CardMeasurements`; None if nothing was measured for the card.
     """
     return active.close(
         metrics=dict(metrics),
@@ -103,7 +103,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
 
 
 def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
-    """Warn of each dependency of the fit that its record does not cover; return a sentence for each."""
+    """Log a warning for each dependency of the fit that its record does not cover, and return a sentence for each."""
     copied = ["the whole environment"] if step.outside_reads.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
@@ -114,7 +114,7 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
 
 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
-    """Log parameters and curves of the estimator, except names that were already logged; errors become warnings."""
+    """Log the parameters, curves and figures that an estimator reports, except names already logged; errors become warnings."""
     try:
         report = read_training_log(estimator)
         for name, value in report.params.items():
@@ -139,7 +139,7 @@ def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
 
 
 def _describe_inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
-    """Yield the training set and its upstream tables: partitions, rows and one hash of their contents."""
+    """Yield facts of the training set, then of its direct upstream tables: partitions, rows and one hash of the contents."""
     training_set = model.training_set
     for key in (training_set.key, *(edge.parent for edge in step.project.node(training_set).edges)):
         known = step.stores.lake.records(key, snapshot=step.snapshot)
@@ -158,7 +158,7 @@ def _describe_inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict
 
 
 def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Return the log of a training as the UI shows it: last values as numbers, curves as a picture.
+    """Return the log of a training as the UI shows it: the last values of up to 60 names as numbers, and curves as a picture.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> di
     run
         The run of the training, from this step or an earlier step.
     metrics
-        The model's own, which are shown anyway.
+        The metrics that the model declares; their values are left out, because the metadata show them already.
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
     curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}

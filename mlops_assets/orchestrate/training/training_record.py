@@ -1,4 +1,4 @@
-"""The record of a training run, and the time of the data that it was trained on."""
+"""Build the record of a training run, with the end of the data that it was trained on."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -19,11 +19,11 @@ from mlops_assets.values.window import window_of
 
 
 def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
-    """Return the end of a model's newest data in event time; retraining intervals are measured in event time, not wall-clock time.
+    """Return the end of a model's newest data in event time, UTC; retraining intervals are measured in event time, not wall-clock time.
 
     A partitioned table ends with its newest partition that has rows. An unpartitioned table ends with its newest event time, rounded up to
-    the end of a partition of the predictions. The table or the training set declares the event time. If no table has an event time,
-    the time at which the newest records were written is used.
+    the end of a window of the model's monitor. The table or the training set declares the event time. If no table has an event time, the
+    time at which the newest record was written is used; without records, the minimum datetime.
     """
     training_set = model.training_set
     windows = next((predicted_partitions(project, m) for m in project.select(Monitor) if m.model.key == model.key), None)
@@ -35,7 +35,7 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
 
 
 def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
-    """Return the end of a table's newest data in event time; None when the table has no rows or no event time."""
+    """Return the end of a table's newest data in event time; None if the table has no rows or no event time."""
     if ref.partitions is not None:
         records = stores.lake.records(ref.key)
         newest = sort_keys(ref.partitions, (key for key, record in records.items() if record.rows))[-1:]
@@ -47,7 +47,7 @@ def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg
 
 
 def _find_window_end(windows: dg.PartitionsDefinition | None, time: datetime) -> datetime:
-    """Return the end of the window that holds a time; the time itself without windows."""
+    """Return the end of the window that holds a time, in UTC; the time itself without windows. A naive time counts as UTC."""
     moment = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     if windows is None:
         return moment
@@ -56,11 +56,11 @@ def _find_window_end(windows: dg.PartitionsDefinition | None, time: datetime) ->
 
 
 def list_source_tables(project: Project, training_set: TrainingSet[..., object]) -> list[TableRef]:
-    """Return the tables that the rows of a training set come from."""
+    """Return the tables that the function of a training set reads, without plain Dagster assets."""
     return [ref for p in training_set.function.tables if (ref := project.tables[p.name]).plain is None]
 
 
 def build_training_record(step: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
-    """Return the record of the training in this run."""
+    """Return the record of the current Dagster run as a training of the model; nothing is stored."""
     run, as_of = step.context.run, find_data_end(step.stores, step.project, model)
     return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

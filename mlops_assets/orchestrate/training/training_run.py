@@ -67,7 +67,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
 
 
 def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return the hashes and values that determine the result of a training, except what its function reads in addition.
+    """Return the hashes and values that determine the result of a training, except the files and variables that its function reads.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Se
 
 
 def read_training_rows(step: StepContext, training_set: TrainingSet[..., Any]) -> pl.DataFrame:
-    """Return the rows of a training set in the order in which they are fitted."""
+    """Return the rows of a training set in the canonical order, in which they are fitted."""
     return sort_canonically(step.read(step.project.by_key[training_set.key]), training_set.event_timestamp)
 
 
 def find_earlier_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str, Run | None]:
-    """Return the facts that determine a training's result, their fingerprint, and an earlier run with the same fingerprint.
+    """Return the facts that determine a training's result, their fingerprint, and an earlier run with this fingerprint or None.
 
-    Only an earlier run knows the files and variables that the function reads in addition to its arguments. If they have changed, their
-    hashes become deciding facts of this training.
+    Only the record of an earlier run names the files and variables that the function reads. If they have changed since, the change is
+    logged, their current hashes become deciding facts of this training, and the search is repeated with the new fingerprint.
     """
     current, seen = dict(deciding_facts), set[str]()
     while True:
@@ -124,20 +124,20 @@ def find_earlier_run(
 
 
 def list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
-    """Return the metrics to evaluate: those that the model declares, and those that its monitors expect."""
+    """Return the metrics that the model declares, then those that only its monitors judge."""
     watched = [e.metric for monitor in project.select(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))
 
 
 def training_lock(step: StepContext, model: Model[..., Any]) -> Path:
-    """Return the lock file of a model's trainings."""
+    """Return the lock file of a model's trainings, and create its folder."""
     folder = Path(step.stores.platform.home) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"train_{model.name}"
 
 
 def _open_earlier_fit(step: StepContext, model: Model[..., Any], run: Run) -> Any:  # noqa: ANN401  (what this kind trains)
-    """Return the stored fit of an earlier run; None when it is damaged."""
+    """Return the stored fit of an earlier run; None, with a warning in the log, if it cannot be used."""
     try:
         return find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:

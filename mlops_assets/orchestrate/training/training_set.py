@@ -41,18 +41,18 @@ ReadColumns = Callable[[TableRef, Sequence[str]], pl.DataFrame]
 
 
 def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
-    """Return the rules for rows of a training set."""
+    """Return the rules for the stored rows of a training set: only the event time is checked."""
     time = training_set.event_timestamp
     return Table(event_timestamp=time and table_name(time, TRAINING_SET_COLUMNS))
 
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
-    """Return the Dagster check specs of a training set."""
+    """Return the Dagster check specs of a training set; the leakage check only warns."""
     return check_specs(training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
 
 
 def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of a training set's step."""
+    """Return the body of the step that assembles, checks and publishes a training set."""
 
     def body(step: StepContext) -> Iterator[object]:
         yield from publish_table(step, training_set_rules(training_set), lambda: _make_training_set(step, training_set))
@@ -99,7 +99,7 @@ def _make_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -
 
 
 def parse_as_of(text: str | None) -> datetime | None:
-    """Return a time given as text, in UTC; raise DataError when the text is no time."""
+    """Parse an ISO 8601 time and return it in UTC; None for no text. A text without zone is UTC; an invalid text raises DataError."""
     if not text:
         return None
     try:
@@ -110,12 +110,12 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def read_view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
-    """Return the rows of a feature view that a step may look up."""
+    """Return the rows of a feature view as :meth:`StepContext.read` returns them."""
     return step.read(TableRef(view.key, view.partitions, view.event_timestamp))
 
 
 def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
-    """Check the spine's columns, and drop rows that were not known by ``as_of``."""
+    """Return the rows that were known by ``as_of``, or all rows without it; raise DataError for missing columns, no rows or null labels."""
     required = [training_set.label, *training_set.columns, *(c for c in (training_set.event_timestamp, training_set.label_known_at) if c)]
     refuse_unstorable(spine, training_set.key)
     if missing := [c for c in required if c not in spine.columns]:
@@ -166,7 +166,7 @@ def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> p
 def check_leakage(
     project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> Outcome:
-    """Return the outcome of the check that no column of X leaks the label.
+    """Return the outcome of the non-blocking check that no column of X leaks the label.
 
     Parameters
     ----------
@@ -187,9 +187,12 @@ def check_leakage(
 def _find_repeats(
     project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
-    """Compare every column of X with the label and with the columns that the datasets declare as ``known_later``."""
+    """Return the columns of X that repeat the label, or a column that a dataset declares as ``known_later``, on a sample of rows.
+
+    A dataset is skipped when it has no key or the rows lack a column of its key.
+    """
     sample = sample_rows(frame)
-    found = find_repeated_columns(sample, X, sample.select(pl.col(training_set.label).alias(f"the label {training_set.label}")))
+    repeats = find_repeated_columns(sample, X, sample.select(pl.col(training_set.label).alias(f"the label {training_set.label}")))
     for parameter in training_set.function.tables:
         dataset = project.dataset(parameter.name)
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
@@ -200,8 +203,8 @@ def _find_repeats(
         source = source.join(sample.select(key), on=list(key), how="semi")
         source = source.select(*key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
         later_columns = sample.select(key).join(source, on=list(key), how="left", maintain_order="left")
-        found += find_repeated_columns(sample, X, later_columns.drop(dataset.table.key))
-    return found
+        repeats += find_repeated_columns(sample, X, later_columns.drop(dataset.table.key))
+    return repeats
 
 
 def _find_newer_times(training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
@@ -209,7 +212,7 @@ def _find_newer_times(training_set: TrainingSet[..., Any], frame: pl.DataFrame, 
 
 
 def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], late: list[LaterTime]) -> Outcome:
-    """Return the outcome for the most certain leak.
+    """Return the outcome of the leakage check; its message is about the most certain leak.
 
     The order is: a repeated column, a time after the row's event, a column that predicts the label by itself.
     """
@@ -237,7 +240,11 @@ def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], 
 
 
 def list_x_columns(training_set: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
-    """Return the columns of ``X``, in their order; the names of on-demand features are found by running them on a few rows."""
+    """Return the columns of ``X`` in order: features, then the training set's columns.
+
+    On-demand functions are run on the first 8 rows to find the names of their features. Raise DefinitionError if a column that they read
+    is missing.
+    """
     steps = [f for f in training_set.features if not isinstance(f, FeatureView)]
     outputs: dict[str, tuple[str, ...]] = {}
     sample = rows.head(8)

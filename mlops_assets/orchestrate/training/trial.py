@@ -34,7 +34,7 @@ class SearchContext:
     search, metric
         The declared search, and the metric to maximise.
     parent
-        The run of the training.
+        The run of the training, whose children are the trials.
     fingerprint
         Identifies the training; a resumed search finds trials by it.
     splits
@@ -54,16 +54,16 @@ class SearchContext:
 def run_trial(
     context: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], train: Callable[[Mapping[str, Any]], Any]
 ) -> Trial:
-    """Run a trial, record it, and return it with its value.
+    """Run a trial, record it as a child run, and return it with its value; the value of a pruned or failed trial is None.
 
     Parameters
     ----------
     context, stores
-        The search, and where runs are recorded.
+        The search, and the stores where runs are recorded.
     trial
         The number and the hyperparameters of the trial.
     before
-        Earlier trials, for pruning.
+        Earlier trials, with which pruning compares.
     train
         A function that maps hyperparameters to the estimator of the model's function.
     """

@@ -36,7 +36,7 @@ class WorkerSetup:
     context
         The search.
     platform
-        Where runs are recorded.
+        The platform whose tracker records the trials.
     source
         The stored source of the model's function.
     config
@@ -44,7 +44,7 @@ class WorkerSetup:
     threads
         The number of threads that the worker may use.
     folder
-        The folder for the source.
+        The folder into which workers unpack the source.
     """
 
     context: SearchContext
@@ -55,7 +55,7 @@ class WorkerSetup:
     folder: str
 
 
-RunRound = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
+RunRound = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]  # proposed trials, earlier trials → the proposed trials with results
 
 
 @contextmanager

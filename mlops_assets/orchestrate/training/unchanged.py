@@ -1,4 +1,4 @@
-"""Repeat a model's last result while nothing that determines it has changed: no row is read, nothing is fitted or predicted."""
+"""Repeat a model's last result while nothing that determines it has changed: nothing is fitted, predicted or judged."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_result
+from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_check_result
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.integrity import find_damage
@@ -30,7 +30,7 @@ JUDGED_FROM = "judged from"  # in the metadata of a candidate: the hash of every
 
 @dataclass(frozen=True)
 class LastResult:
-    """The result of a model's last step, which the present step would only repeat.
+    """The result of a model's last step, which the current step would only repeat.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class LastResult:
         return all(item.passed for item in self.evidence)
 
     def repeat(self, model: Model[..., Any], gates: Sequence[GateLike]) -> dg.MaterializeResult[Any]:
-        """Return the result for Dagster again, in the order of a first result: the event log sorts keys."""
+        """Return the result for Dagster again, with ``trained: no``; table columns get their order back, which the event log loses."""
         return dg.MaterializeResult(
             asset_key(model.key),
             check_results=list(self._check_results(model, gates)),
@@ -67,11 +67,11 @@ class LastResult:
         by_gate = {item.gate: item for item in self.evidence}
         for item in (by_gate[gate.name] for gate in gates):
             result = GateResult(item.passed, item.reason, item.value, item.threshold, item.low, item.high)
-            yield to_gate_result(model, item.gate, result)
+            yield to_gate_check_result(model, item.gate, result)
 
 
 def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
-    """Return a table of the event log with the columns in the order of its schema; any other value unchanged."""
+    """Return a metadata table with each record's columns in the order of the schema; any other value unchanged."""
     if not isinstance(value, dg.TableMetadataValue):
         return value
     names = [column.name for column in value.schema.columns]
@@ -80,17 +80,17 @@ def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
 
 
 def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], rival: Version | None) -> LastResult | None:
-    """Return the result of the model's last step if the present step would only repeat it.
+    """Return the result of the model's last step if the current step would only repeat it, else None.
 
-    The training set, the code, the configuration, the libraries, the champion, the gates and the metrics are the same, and the stored
-    candidate is undamaged. A gate that runs a user's function is judged each time: what the function reads is not recorded.
+    It would when the training set, the code, the configuration, the libraries, the champion, the gates and the metrics are the same, and
+    the stored candidate is undamaged. A model with a gate function has no last result: what such a function reads is not recorded.
 
     Parameters
     ----------
     step, model, gates
         The step of the model, its declaration and its gates.
     rival
-        The champion to compare with; None without one.
+        The champion to compare with; None if there is none.
     """
     submitted = step.stores.registry.candidate(model.name)
     if submitted is None or not all(isinstance(gate, _PURE_GATES) for gate in gates):
@@ -109,7 +109,10 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
 
 
 def _find_fingerprint(step: StepContext, model: Model[..., Any]) -> str | None:
-    """Return the fingerprint of the training that an earlier run has recorded; None when there is no such run."""
+    """Return the fingerprint of the current training if an earlier run has recorded it; else None.
+
+    Rows are read only for on-demand features, which must run to name their columns.
+    """
     training_set = model.training_set
     if not step.stores.lake.records(training_set.key, snapshot=step.snapshot):
         return None
@@ -125,7 +128,7 @@ def _find_fingerprint(step: StepContext, model: Model[..., Any]) -> str | None:
 
 
 def _is_usable(step: StepContext, candidate: CandidateRecord) -> bool:
-    """Return whether the stored candidate is intact, and predicts with the code and libraries with which it was stored."""
+    """Return True if the stored candidate is intact, and its code and libraries are those with which it was stored."""
     artifacts = step.stores.artifacts
     if find_damage(artifacts, candidate.artifact):
         return False
@@ -143,7 +146,7 @@ def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[Ga
     fingerprint
         The fingerprint of the training.
     rival
-        The champion to compare with; None without one.
+        The champion to compare with; None if there is none.
     """
     training_set = model.training_set
     facts = [

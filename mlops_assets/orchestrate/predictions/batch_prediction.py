@@ -1,4 +1,4 @@
-"""The step of a batch prediction: the champion predicts a partition of a dataset."""
+"""The step of a batch prediction: the champion predicts partitions of a dataset, and an earlier champion those it was fitted on."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ from mlops_assets.values.serving import BatchPrediction
 
 
 def prediction_rules(batch: BatchPrediction) -> Table:
-    """Return the rules for rows of predictions: the keys and times of the dataset."""
+    """Return the rules for rows of predictions: key, event time and partitions of the dataset. No row is allowed too."""
     table = batch.dataset.table
     key = tuple(table_name(column, PREDICTION_COLUMNS) for column in table.key)
     time = table.event_timestamp and table_name(table.event_timestamp, PREDICTION_COLUMNS)
@@ -47,7 +47,7 @@ def prediction_rules(batch: BatchPrediction) -> Table:
 
 
 def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the checks of predictions."""
+    """Return the Dagster check specs of a batch prediction's table."""
     return check_specs(batch.key, check_names(prediction_rules(batch)))
 
 
@@ -86,7 +86,7 @@ def _predict_partitions(step: StepContext, batch: BatchPrediction, champion: Ver
 
 
 def _assign_partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
-    """Return the partition of each row; an empty key when the dataset has no partitions."""
+    """Return the partition key of each row by its event time; an empty key without partitions or event times."""
     spans = [(key, span) for key, span in step.windows if span is not None]
     if time is None or not spans:
         return pl.Series([""] * rows.height, dtype=pl.String)
@@ -96,7 +96,7 @@ def _assign_partitions(step: StepContext, rows: pl.DataFrame, time: str | None) 
 
 
 def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
-    """Return the predictions of one version for some rows of the dataset."""
+    """Return the predictions of one version for some rows: identity columns, the columns of ``X``, predictions, version and run."""
     training_set = batch.model.training_set
     refuse_damaged(step.stores.registry, step.stores.artifacts, version)
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
@@ -124,7 +124,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
 
 
 def _select_identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, lookup_columns: Iterable[str]) -> pl.DataFrame:
-    """Return the lookup columns, key and times of each row, without columns that are model inputs."""
+    """Return the lookup columns, key and event times of each row, except those that are columns of ``X``."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
     columns = dict.fromkeys(
         c for c in (*lookup_columns, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns

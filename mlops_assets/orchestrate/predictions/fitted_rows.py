@@ -1,4 +1,4 @@
-"""Find the rows that a version was fitted on: its predictions there are no evidence, so another version predicts them if possible."""
+"""Find the rows that a version was fitted on: its predictions for them show no quality, so an earlier champion predicts them if possible."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
     stores: Stores, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
 ) -> pl.Series:
-    """Mark the rows that a version was fitted on.
+    """Return a boolean for each row, True if a version was fitted on it.
 
     Parameters
     ----------
     stores
-        Where versions and training sets are stored.
+        The stores of the platform, with the version and its training set.
     project, model
         The project and the model of the version.
     version
@@ -37,18 +37,18 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
     rows
         Rows with the key of the training set or with event times.
     event_timestamp
-        The column with the event time where ``rows`` lack that of the training set.
+        The event time column of ``rows``, used if they lack the event time column of the training set.
 
     Notes
     -----
     After a split by time, every row between the first and the last fitted row is marked. After a split by group, a row is marked if its key
     is among the fitted keys, which are read from the training set at the version's snapshot. If the keys are unavailable, the time is used.
-    For a version that was stored before fitted rows were recorded, no row is marked.
+    Without keys and times, and for a version that was stored before fitted rows were recorded, no row is marked.
     """
-    none = pl.Series([False] * rows.height, dtype=pl.Boolean)
+    unmarked = pl.Series([False] * rows.height, dtype=pl.Boolean)
     fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(read_manifest(stores.artifacts, version.artifact))
     if fitted is None or version is None:
-        return none
+        return unmarked
     key = row_key(project, model)
     if (
         not fitted.by_time
@@ -58,13 +58,13 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
     ):
         return _match_keys(rows.select(key), fitted_keys)
     time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
-    return none if time is None else fitted.contain_times(rows[time])
+    return unmarked if time is None else fitted.contain_times(rows[time])
 
 
 def _read_fitted_keys(
     stores: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]
 ) -> pl.DataFrame | None:
-    """Return the keys of the fitted rows; None when the training set cannot be read or lacks the key columns."""
+    """Return the distinct keys of the fitted rows; None if the training set cannot be read or lacks a key column."""
     try:
         rows = rename_from_table(stores.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
     except LakeError:
@@ -90,10 +90,10 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     partitions: pl.Series,
     event_timestamp: str | None,
 ) -> list[tuple[Version, pl.DataFrame]]:
-    """Return (version, rows) pairs: each row with the version that predicts it.
+    """Return (version, rows) pairs, each version with the rows that it predicts.
 
-    The current champion predicts a partition unless it was fitted on rows of it. Then the newest earlier champion
-    that was not fitted on rows of the partition predicts it; without one, the current champion.
+    The current champion predicts a partition unless it was fitted on rows of this partition. Then the newest earlier champion that was not
+    fitted on its rows predicts it; without one, the current champion. Without rows, the current champion is paired with them.
 
     Parameters
     ----------
@@ -102,21 +102,21 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     champion
         The current champion, which predicts where every earlier champion was fitted on the rows as well.
     rows, event_timestamp
-        The rows to predict.
+        The rows to predict, and their event time column.
     partitions
-        The partition of each row.
+        The partition key of each row.
 
     Notes
     -----
-    A version that was rolled back is never chosen, nor is a version with other inputs or another prediction type than the champion.
+    No version is chosen that was rolled back or is damaged, or whose inputs, prediction type or classes differ from the champion's.
     """
     chosen, remaining = [], partitions.unique(maintain_order=True)
     for version in _list_eligible_versions(stores, model, champion):
         fitted = mark_fitted_rows(stores, project, model, version, rows, event_timestamp)
         fitted_partitions = partitions.filter(fitted).unique()
-        seen = remaining.is_in(fitted_partitions.implode())
-        chosen += [(version, remaining.filter(~seen))]
-        remaining = remaining.filter(seen)
+        is_fitted = remaining.is_in(fitted_partitions.implode())
+        chosen += [(version, remaining.filter(~is_fitted))]
+        remaining = remaining.filter(is_fitted)
         if remaining.is_empty():
             break
     chosen[0] = (champion, pl.concat([chosen[0][1], remaining]))
@@ -125,7 +125,7 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
 
 
 def _list_eligible_versions(stores: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
-    """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
+    """Yield the champion, then earlier champions that may predict instead, newest first; see :func:`choose_versions`."""
     yield champion
     withdrawn = {event.previous for event in stores.registry.history(model.name) if event.kind == "rollback"}
     signature = _read_signature(stores, champion)

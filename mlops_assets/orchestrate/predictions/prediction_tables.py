@@ -1,4 +1,4 @@
-"""Store predictions of several versions in one table of the lake."""
+"""Bring predictions of several versions into the columns of one table, and report a promotion that changes the columns."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ def stack_predictions(step: StepContext, frames: Sequence[pl.DataFrame], event_t
     Parameters
     ----------
     step
-        The step.
+        The step that writes the table.
     frames
-        Predictions, one frame for each kind.
+        Predictions; within a frame, all have the same type.
     event_timestamp
         The event time column of the table.
     """
@@ -36,7 +36,10 @@ def stack_predictions(step: StepContext, frames: Sequence[pl.DataFrame], event_t
 
 
 def _stored_types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
-    """Return the types of the table's prediction columns; empty when the step replaces the whole table."""
+    """Return prediction column → type in the stored table; empty if the step replaces the whole table or it cannot be read.
+
+    A column without values is left out if a new type occurs: it can still take any type.
+    """
     lake, key = step.stores.lake, step.node.key
     if step.node.partitions is None or event_timestamp is None:
         return {}
@@ -59,7 +62,7 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
 
 
 def prediction_change_metadata(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
-    """Return metadata for a promotion whose version predicts another type or other classes than the version before it."""
+    """Return metadata, and log a warning, if a new champion predicts another type or other classes than the one before; else empty."""
     change = describe_prediction_change(step.stores.artifacts, before, after)
     if not change:
         return {}
@@ -68,12 +71,12 @@ def prediction_change_metadata(step: StepContext, before: Version | None, after:
 
 
 def describe_prediction_change(artifacts: Artifacts, before: Version | None, after: Version) -> str:
-    """Return a sentence when the predictions of a new champion differ in type or classes; it names their columns. Empty otherwise.
+    """Return how the predictions of a new champion differ in type or classes, and where they are stored; empty if they do not.
 
     Parameters
     ----------
     artifacts
-        Where versions are stored.
+        The store of the versions' artifacts.
     before, after
         The champion before the promotion, or None, and the new champion.
     """

@@ -1,4 +1,4 @@
-"""Two checks on a version, and the scheduled job that trains the champion again."""
+"""The checks on a version's reproducibility, and the scheduled job that trains the champion again."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ _WEEKLY = "0 5 * * 0"
 
 
 def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
-    """Return the checks of a version: its last reproduction, and whether its training was deterministic."""
+    """Return two checks of a model's newest version: its last reproduction had the same result, and its training was deterministic."""
     specs = [
         dg.AssetCheckSpec(
             REPRODUCIBLE, asset=_key(model), description="The last time that this version was trained again, it predicted the same."
@@ -66,7 +66,7 @@ def _key(model: Model[..., Any]) -> dg.AssetKey:
 
 
 def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[str, Any]:
-    """Return the fields of the check; a version that was never reproduced passes, with a description that says this."""
+    """Return the fields of the check result. A version that was never reproduced passes, and the description says so."""
     if reproduction is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
         return {"passed": True, "severity": dg.AssetCheckSeverity.WARN, "description": text, "metadata": {"verdict": "not tried"}}
@@ -86,13 +86,13 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
 
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
-    """Report a verdict as the result of the version's check; the command line and the scheduled job both call this."""
+    """Report a reproduction as the result of the version's check; the command line and the scheduled job both call this."""
     fields = _check_fields(version, reproduction)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
 
 
 def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
-    """Report as the result of the version's check why the reproduction has no verdict."""
+    """Report a failed check of the version, with the error because of which its reproduction has no verdict."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=_key(model),
@@ -106,7 +106,7 @@ def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version
 
 
 def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
-    """Return the weekly schedule of the job that trains the champion again; the schedule is on by default only outside of dev."""
+    """Return the weekly schedule of the job that trains the champion again; it is off by default in the environment ``dev``."""
     name = f"reproduce_{model.name}"
 
     @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")

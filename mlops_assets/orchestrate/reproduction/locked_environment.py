@@ -18,11 +18,11 @@ _DONE = "complete"
 
 
 def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
-    """Return the interpreter of an environment with the wanted versions; create the environment when it is missing.
+    """Return the interpreter of an environment with the wanted versions: the current one if it has them, else that of a new environment.
 
-    The new environment extends the current one. Packages that have the wanted version are reused from the current environment.
-    uv or pip installs only the others, from the index that the user has configured. Packages that no index has (the project itself, or
-    this package when it is installed from a folder) keep their current version.
+    A new environment is kept in the home of the platform for the next call. It reuses packages of the current environment that have the
+    wanted version. uv or pip installs only the others, from the index that the user has configured. Packages that no index has (the project
+    itself, or any package installed from a folder) keep their current version, and so do this package, pip and setuptools.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
 def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) -> None:
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
-    below = [
+    site_folders = [
         path for path in dict.fromkeys((*sys.path, sysconfig.get_path("purelib"))) if path.endswith(("site-packages", "dist-packages"))
     ]
     # addsitedir reads the .pth files there too, which a plain line would not: packages that are installed from a folder live in them.
-    lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in below)])
+    lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in site_folders)])
     (site / "below.pth").write_text(f"{lines}\n", encoding="utf-8")
     pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
     install = subprocess.run([*_install_command(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603

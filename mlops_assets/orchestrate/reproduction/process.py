@@ -27,22 +27,27 @@ from mlops_assets.values.platform import Platform
 
 
 def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train again from a record; return the stored result as ``was`` and the new result as ``now``.
+    """Train again from a record; return ``was``, the stored results, and ``now``, the new results, each as field → value.
 
     Parameters
     ----------
     request
-        ``platform``, ``kind`` (module and class), ``snapshot`` (the newest when null), ``source``, ``params``, ``artifact``, ``refit_artifact``
-        (null without a second fit) and the recorded ``facts``.
+        ``platform``, ``kind`` (``module:class``), ``snapshot`` (None for the newest), ``source``, ``params``, ``artifact``, ``refit_artifact``
+        (None without a second fit) and the recorded ``facts``.
+
+    Raises
+    ------
+    DataError
+        The training set no longer has a recorded column.
     """
     kind = _import_kind(request["kind"])  # before the recorded source, which may bring packages of the same names
     stores, recorded = Stores(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], stores.lake
     snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
-    read = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
-    if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
+    stored_rows = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
+    if missing := [name for name in (*reads["X"], reads["label"]) if name not in stored_rows.columns]:
         raise DataError(f"'{reads['table']}' no longer has the column '{missing[0]}'", hint="omit --data, or pass --data recorded")
-    rows = sort_canonically(read, reads["event_timestamp"])
+    rows = sort_canonically(stored_rows, reads["event_timestamp"])
     splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))
@@ -68,7 +73,7 @@ def _import_kind(path: str) -> CandidateKind:
 
 
 def _name_other_package(request: Mapping[str, Any]) -> str:
-    """Return a clause that names the first package whose version differs from the record; empty when all agree."""
+    """Return a clause that names the first recorded package whose installed version differs; empty if all agree."""
     installed = {"python": platform.python_version(), **installed_distributions()}
     recorded = request["facts"]["packages"].items()
     return next((f"; {name} was {was}, is {installed.get(name, 'absent')}" for name, was in recorded if installed.get(name) != was), "")
@@ -82,7 +87,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
     error
         The error that the recorded code raised.
     request
-        As for :func:`retrain`.
+        As for :func:`retrain`, with the hashes of what the code reads as ``outside``.
     """
     outside: Mapping[str, str] = request.get("outside", {})
     if isinstance(error, OSError) and error.filename is not None:
@@ -102,7 +107,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train again from the request in the first file, and write the result to the second file."""
+    """Train again from the request in the file of the first argument; write the result or an ``error`` to that of the second."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         result: dict[str, Any] = retrain(request)

@@ -1,4 +1,4 @@
-"""Train a registered version again from its record, in a separate process, and compare the two."""
+"""Train a registered version again from its record, in a separate process, and compare the new results with the recorded ones."""
 
 import json
 import os
@@ -34,7 +34,7 @@ _PROCESS = "mlops_assets.orchestrate.reproduction.process"
 
 @dataclass(frozen=True)
 class ReproductionOptions:
-    """The options of a repeated training.
+    """The options of a reproduction.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ReproductionOptions:
     data, code
         ``recorded``; or ``current`` for the current rows of the training set, or the current code of the project.
     params
-        Hyperparameters that replace the recorded values.
+        Hyperparameters that replace the recorded values of the same names; None for none.
     """
 
     env: str = CURRENT
@@ -62,6 +62,8 @@ def reproduce(
 ) -> Reproduction:
     """Train a version again and compare the result with the record; candidates, aliases and the champion do not change.
 
+    The result is stored only if data, code and parameters are the recorded ones.
+
     Parameters
     ----------
     stores
@@ -71,22 +73,24 @@ def reproduce(
     function
         The model's function in the current project; None when the project has no such model any more.
     options
-        The options of the training.
+        The options of the reproduction; all default when None.
 
     Raises
     ------
     RegistryError
-        The record is incomplete, the lake no longer has the snapshot, or rows were erased.
+        The record is incomplete, the project no longer has the code, the lake no longer has the snapshot, or rows were erased.
     DataError
-        The recorded code raised an error.
+        The code raised an error.
+    PlatformError
+        The recorded library versions cannot be installed, or the process died.
     """
     options = options or ReproductionOptions()
     run = stores.tracker.get(version.run_id)
-    facts = _facts(run, version)
+    facts = _require_facts(run, version)
     if options.data == RECORDED:
         _refuse_unreadable(stores, version)
-    source, which = _source(stores, version, facts, function, options)
-    fit, begun = read_judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
+    source, origin = _choose_source(stores, version, facts, function, options)
+    fit, started = read_judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
     kind = type(read_kind(run.record))
     locked = parse_lock(stores.artifacts.get(facts["environment"]).decode())
     request: dict[str, Any] = {
@@ -108,14 +112,14 @@ def reproduce(
         version,
         options,
         compare_trainings(was, now),
-        {"code": which, "changed besides the data": describe_changes(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
+        {"code": origin, "changed besides the data": describe_changes(request["outside"]), "seconds": round(time.monotonic() - started, 1)},
     )
     if options.plain:
         open_reproductions(stores.platform.registry).add(reproduction)
     return reproduction
 
 
-def _facts(run: Run, version: Version) -> Mapping[str, Any]:
+def _require_facts(run: Run, version: Version) -> Mapping[str, Any]:
     if "facts" not in run.record:
         raise RegistryError(
             f"{version.model}@{version.version} was trained before records were complete enough to train it again",
@@ -141,10 +145,10 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
         )
 
 
-def _source(
+def _choose_source(
     stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, options: ReproductionOptions
 ) -> tuple[Mapping[str, Any], str]:
-    """Return the source code to run, and a description of where it comes from."""
+    """Return the source code to run, current or stored, and a description of its origin."""
     if options.code == CURRENT:
         if function is None:
             raise RegistryError(
@@ -162,8 +166,9 @@ def _source(
     return stored, "as stored; the project's is the same" if same else "as stored; the project's has changed since"
 
 
-def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[str, Any]) -> dict[str, Any]:
-    threads = {name: value for name, value in threads_of.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
+def _run_process(python: Path, request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the request in a process with the thread settings of ``facts``; return its result, or raise its error."""
+    threads = {name: value for name, value in facts.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
     root = str(Path(errors.__file__).parents[1])
     environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""From window reports to a decision, and from a decision to one training run."""
+"""The retraining loop of a monitor: its window reports lead to a decision, and a decision to a training run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import BREACH, GOOD, Monitor, Retrain
 
 NO_RETRAINING = "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing"
-MAX_RUNS = 200  # of a job
+MAX_RUNS = 200  # the newest runs of a retraining job that are read
 
 
 def job_name(model: str) -> str:
@@ -39,7 +39,7 @@ def job_name(model: str) -> str:
 
 
 def collect_facts(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> LoopFacts:
-    """Collect the facts that decide whether a monitored model is retrained."""
+    """Collect the facts that decide whether a monitored model is retrained; their ``now`` is the end of the newest data or window."""
     model = monitor.model
     champion = stores.registry.champion(model.name)
     reports = stores.decisions.reports(monitor.name)
@@ -56,24 +56,24 @@ def collect_facts(stores: Stores, project: Project, monitor: Monitor, instance: 
 
 
 def list_trainings(stores: Stores, model: Model[..., object], instance: dg.DagsterInstance) -> tuple[Training, ...]:
-    """Return every training of a model with its state, including requested runs that have not reached the model step."""
+    """Return the trainings of a model with their states: the recorded ones, then runs that have not reached the model step.
+
+    The latter are among the newest 200 runs of the retraining job; finished runs without a decision are left out.
+    """
     known = {record.run_id: record for record in stores.decisions.trainings(model.name)}
-    asked = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=MAX_RUNS)
-    runs = {record.dagster_run.run_id: record for record in asked}
+    job_runs = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=MAX_RUNS)
+    runs = {record.dagster_run.run_id: record for record in job_runs}
     runs |= {run_id: record for run_id in known if run_id not in runs and (record := instance.get_run_record_by_id(run_id)) is not None}
     opened = {decision.id: decision.opened for decision in stores.decisions.decisions(model.name)}
-    begun = (_describe_started_run(stores, model, record, runs.get(run_id)) for run_id, record in known.items())
+    started = (_describe_started_run(stores, model, record, runs.get(run_id)) for run_id, record in known.items())
     return (
-        *begun,
-        *(found for run_id, run in runs.items() if run_id not in known and (found := _describe_queued_run(run, opened)) is not None),
+        *started,
+        *(training for run_id, run in runs.items() if run_id not in known and (training := _describe_queued_run(run, opened)) is not None),
     )
 
 
 def _describe_queued_run(record: dg.RunRecord, opened: Mapping[str, datetime]) -> Training | None:
-    """Return a run that has not reached the model step as a pending or crashed training.
-
-    A finished run without a decision returns None.
-    """
+    """Return a run that has not reached the model step as a running or crashed training; None if it is finished without a decision."""
     run = record.dagster_run
     decision = run.tags.get(DECISION_TAG)
     if run.is_finished and decision is None:
@@ -107,7 +107,7 @@ def _derive_state(stores: Stores, model: Model[..., object], record: TrainingRec
 
 
 def record_decision(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
-    """Close and open decisions as the facts require; return the new decision, or why there is none."""
+    """Close decisions and open one, as the facts require; return the new decision, or why there is none."""
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
     return _record(stores, monitor, collect_facts(stores, project, monitor, instance))
@@ -116,44 +116,43 @@ def record_decision(stores: Stores, project: Project, monitor: Monitor, instance
 def _record(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Hold:
     for decision, why in list_closings(facts):
         stores.decisions.close(decision, why)
-    found = decide(facts)
-    if isinstance(found, Decision):
-        stores.decisions.open(monitor.name, found)
-    return found
+    outcome = decide(facts)
+    if isinstance(outcome, Decision):
+        stores.decisions.open(monitor.name, outcome)
+    return outcome
 
 
 def describe_next_action(facts: LoopFacts, monitor: Monitor, turned_off: str = "") -> str:
-    """Return a sentence about the next action of a monitor's loop, in the wording of the sensor.
+    """Return a clause about what the sensor of a monitor does next, or why it does nothing; nothing is recorded.
 
     Parameters
     ----------
     facts, monitor
         The recorded facts of a monitor, and the monitor.
     turned_off
-        The reason why the sensors are idle, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty when the
-        sensors run.
+        The clause about idle sensors, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty if they run.
     """
     if monitor.on_failure is None:
         return NO_RETRAINING + _describe_newest_breach(facts)
-    found = decide(facts)
-    if isinstance(found, Decision):
-        return f"opens a decision about {found.partition}: {found.reason}{turned_off}"
-    start = next_action(facts, datetime.now(UTC))
-    if isinstance(start, Hold):
-        return start.reason + (turned_off if facts.open_decisions else "")
-    return f"retrains {facts.model}, attempt {start.attempt} of decision {start.decision.id}: {start.decision.reason}{turned_off}"
+    outcome = decide(facts)
+    if isinstance(outcome, Decision):
+        return f"opens a decision about {outcome.partition}: {outcome.reason}{turned_off}"
+    action = next_action(facts, datetime.now(UTC))
+    if isinstance(action, Hold):
+        return action.reason + (turned_off if facts.open_decisions else "")
+    return f"retrains {facts.model}, attempt {action.attempt} of decision {action.decision.id}: {action.decision.reason}{turned_off}"
 
 
 def _describe_newest_breach(facts: LoopFacts) -> str:
-    """Return a note when the newest evaluated window is a breach; empty otherwise."""
+    """Return a note if the newest window with an evaluated performance is a breach; empty otherwise."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
 
 
 def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
-    """Close and open decisions as the facts require; return the training to start now, or why there is none.
+    """Close decisions and open one, as the facts require; return the training to start now, or why there is none.
 
-    The sensor and `mlops monitor step` call this; no other code starts the training of a decision.
+    The sensor and `mlops monitor step` call this and start the training; no other code starts the training of a decision.
     """
     facts = collect_facts(stores, project, monitor, instance)
     if monitor.on_failure is not None:

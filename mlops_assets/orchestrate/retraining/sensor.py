@@ -6,15 +6,16 @@ from mlops_assets.orchestrate.core.liveness import reap_dead_runs
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.retraining.decisions import advance_loop, job_name, sensor_name
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.values.decisions import (
-    Hold,
-)
+from mlops_assets.values.decisions import Hold
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
 
 
 def build_retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
-    """Return the sensor that carries out a monitor's decisions; the sensor is stateless, because decisions are recorded in the stores."""
+    """Return the sensor that requests the training runs of a monitor's decisions every ``interval`` seconds.
+
+    It has no cursor, because decisions are recorded in the stores. Each tick first reaps dead runs, which would block the next attempt.
+    """
     name = job_name(monitor.model.name)
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
@@ -28,9 +29,9 @@ def build_retrain_sensor(project: Project, monitor: Monitor, platform: Platform,
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         reap_dead_runs(context.instance)
         stores = open_stores(platform)
-        found = advance_loop(stores, project, monitor, context.instance)
-        if isinstance(found, Hold):
-            return dg.SkipReason(found.reason)
-        return dg.RunRequest(run_key=found.run_key, job_name=name, tags=found.tags)
+        action = advance_loop(stores, project, monitor, context.instance)
+        if isinstance(action, Hold):
+            return dg.SkipReason(action.reason)
+        return dg.RunRequest(run_key=action.run_key, job_name=name, tags=action.tags)
 
     return sensor

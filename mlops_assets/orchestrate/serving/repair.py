@@ -8,11 +8,11 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 
-SENSOR, TAG, ATTEMPTS = "mlops_services", "mlops/repair", 3
+SENSOR, TAG, MAX_ATTEMPTS = "mlops_services", "mlops/repair", 3
 
 
 def repair_sensor(services: Sequence[Service], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
-    """Return the sensor that requests a run of a service's asset to repair it; the repair is visible like every run."""
+    """Return the sensor that repairs services by requesting runs of their assets, so that a repair is visible like every run."""
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
@@ -31,7 +31,10 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
 
 
 def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
-    """Return the run that repairs a service, or the reason why none is needed."""
+    """Return the run to request that repairs a service, or the reason why none is requested.
+
+    A run that is not finished, and a third repair of the same problem, prevent another one.
+    """
     from mlops_assets.serving.http import control
     from mlops_assets.serving.http.service_folder import ServiceFolder
 
@@ -49,6 +52,6 @@ def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstan
     runs = instance.get_runs(filters=dg.RunsFilter(tags={TAG: event}))
     if any(not run.is_finished for run in runs):
         return f"{service.name} is being repaired by run {runs[0].run_id[:8]}"
-    if len(runs) >= ATTEMPTS:
+    if len(runs) >= MAX_ATTEMPTS:
         return f"{service.name} is still unhealthy after {len(runs)} repairs ({status.problem or 'a worker is behind'}): look at `mlops serve status {service.name}`"
     return dg.RunRequest(run_key=f"{event}#{len(runs) + 1}", asset_selection=[asset_key(service.key)], tags={TAG: event})

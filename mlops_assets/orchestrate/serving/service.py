@@ -75,7 +75,10 @@ def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
 
 
 def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that starts a service or updates it to the champion."""
+    """Return the body of the step that starts a service or updates it to the champion.
+
+    A run of a sensor, schedule or automation condition does not start a service that a person has stopped.
+    """
 
     def body(step: StepContext) -> Iterator[object]:
         from mlops_assets.serving.http import control
@@ -107,7 +110,7 @@ def _build_facts(service: Service, status: "ServiceStatus") -> dict[str, Any]:
 
 
 def _time_smoke(service: Service, url: str) -> float:
-    """Return the seconds that the service takes to predict the stored example row.
+    """Return the seconds that the service takes to predict its stored example row; raise ServiceError if it cannot.
 
     The row is predicted twice and the second call is timed; neither call is logged.
     """
@@ -124,7 +127,7 @@ def _time_smoke(service: Service, url: str) -> float:
 
 
 def served_node(project: Project, service: Service, platform: Platform) -> Node:
-    """Return the node of a service's predictions; the prediction log is its input."""
+    """Return the node of a service's predictions in the asset graph; its external input is the prediction log."""
     partitions = served_partitions(project, service)
     return Node(
         service.predictions_key, partitions, external_inputs=lambda keys: _hash_logged_partitions(service, platform, partitions, keys)
@@ -132,14 +135,14 @@ def served_node(project: Project, service: Service, platform: Platform) -> Node:
 
 
 def log_folder(service: Service, platform: Platform) -> Path:
-    """Return the folder of the service's prediction log."""
+    """Return the folder of the service's prediction log; it may not exist yet."""
     return Path(platform.home) / "services" / service.name / "log"
 
 
 def _hash_logged_partitions(
     service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]
 ) -> Mapping[str, str]:
-    """Return partition → hash of its log files, for partitions with logged predictions."""
+    """Return partition → hash of its log files, for the partitions among ``keys`` with logged predictions."""
     folder = log_folder(service, platform)
     if not folder.is_dir():
         return {}
@@ -151,7 +154,7 @@ def _hash_logged_partitions(
 
 
 def served_rules(project: Project, service: Service) -> Table:
-    """Return the rules of a service's predictions: each prediction occurs once, in the partition of its event time."""
+    """Return the rules for imported predictions: each occurs once, in the partition of its event time. No row is allowed too."""
     return Table(
         partitions=served_partitions(project, service),
         key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),
@@ -161,13 +164,13 @@ def served_rules(project: Project, service: Service) -> Table:
 
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
-    """Return the specs of the checks of a service's predictions."""
+    """Return the check specs of a service's predictions; unreadable log lines and feature skew only warn."""
     own_checks = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
 
 
 def publish_served(step: StepContext, service: Service) -> Iterator[object]:
-    """Import the logged predictions of a service into the lake."""
+    """Import the logged predictions of a service into the lake, and yield the results for Dagster."""
     rules = served_rules(step.project, service)
     yield from publish_table(
         step, rules, partial(_make_served, step, service, rules), unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),)
@@ -193,8 +196,8 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
     typed_frames = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
-    answers = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in typed_frames], rules.event_timestamp)
-    stored, counts = add_stored_rows(step, answers, rules)
+    predictions = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in typed_frames], rules.event_timestamp)
+    stored, counts = add_stored_rows(step, predictions, rules)
     frame = rename_from_table(stored, PREDICTION_COLUMNS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
@@ -206,7 +209,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
 
 
 def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
-    """Return the type of a version's logged predictions; an unregistered version gets the type of the newest version."""
+    """Return the dtype of a record's prediction; a record of an unregistered version gets that of the newest version."""
     newest = kinds[max(kinds)].dtype if kinds else "String"
     return kinds[record.version].dtype if record.version in kinds else newest
 
@@ -214,9 +217,9 @@ def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRe
 def _read_types(
     step: StepContext, service: Service, versions: Sequence[int]
 ) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
-    """Return the types of the columns of ``X`` and of the key, and the kind of prediction of each version.
+    """Return column of ``X`` → dtype, key column → dtype, and version → kind of its predictions.
 
-    The versions are those that predicted, and the champion.
+    They are those of ``versions`` that are registered, and of the champion.
     """
     registered = step.stores.registry.versions(service.model.name)
     selected = [v for v in registered if v.version in versions or "champion" in v.aliases]

@@ -45,7 +45,7 @@ def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[ob
 
 
 def approval_facts(approval: ApprovalDecision) -> dict[str, Any]:
-    """Return a person's decision about a version as metadata."""
+    """Return a person's decision about a version as metadata of the approval asset."""
     return {
         "version": approval.version,
         "approved": approval.approved,
@@ -55,7 +55,7 @@ def approval_facts(approval: ApprovalDecision) -> dict[str, Any]:
 
 
 def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: ApprovalDecision) -> None:
-    """Report an approval as the result of the version's check; the command line and the UI both call this."""
+    """Report an approval or rejection as the result of the version's check; the command line and the UI both call this."""
     text = f"version {approval.version} {'approved' if approval.approved else 'rejected'} by {approval.approver} (self-declared): {approval.reason}"
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
@@ -70,7 +70,7 @@ def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approv
 
 
 def approved_check(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
-    """Return the check of a version that shows whether a person has approved it."""
+    """Return the check that passes if a person has approved the newest version; otherwise it only warns."""
 
     @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")
     def check_approval() -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""The model card of a version: made from its records when it is registered, and stored."""
+"""The model card of a version: built from its records when it is registered, and stored."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,14 +66,14 @@ class _Subject:
 
     @property
     def reads(self) -> Mapping[str, Any]:
-        """The training set's table and its columns by role: as recorded, else as declared now."""
+        """Role → the training set's table, columns and metrics: as recorded, else as declared now. ``X`` is that of the manifest."""
         declared = self.model.training_set
         now = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp, "metrics": self.model.metrics}
         return now | dict(self.facts.get("reads", {})) | {"X": self.manifest.get("columns", ())}
 
     @property
     def positive(self) -> Any:  # noqa: ANN401  (any label)
-        """The positive class, where one is declared."""
+        """The positive class that was declared at the training; None if none was."""
         return self.manifest.get(POSITIVE)
 
 
@@ -92,7 +92,7 @@ class _Fits:
 
 
 def ensure_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> dict[str, str]:
-    """Return the formats of a version's card, name → text; a missing card is built and stored first.
+    """Return file name → text of a version's card, as Markdown and as HTML; a missing card is built and stored first.
 
     Parameters
     ----------
@@ -103,12 +103,13 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
     model, version
         The model and the version that the card describes.
     dagster_run
-        The Dagster run that registers the version. Rows that it verified for the training are not verified again.
+        The Dagster run that registers the version. If it has also trained the version, its measurements are used and rows are not verified
+        again.
 
     Raises
     ------
     ArtifactError
-        The version, or its card, is damaged.
+        An artifact of the version or of its card is damaged.
     """
     files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
     known = files.list_files(version.model, version.version)
@@ -120,7 +121,7 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
 
 
 def build_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> Card:
-    """Return the card of a version in its current state.
+    """Build the card of a version from its records and its current state in the registry; nothing is stored.
 
     Parameters
     ----------
@@ -133,12 +134,12 @@ def build_card(project: Project, stores: Stores, model: Model[..., Any], version
     if kind.name == ESTIMATOR:
         head, measured = _describe_estimator(subject, _open_fits(subject))
     else:
-        head, measured = [("kind of candidate", kind.name)], [_metrics_of_record(subject)]
+        head, measured = [("kind of candidate", kind.name)], [_recorded_metrics(subject)]
     return Card(
         f"{version.model}, version {version.version}",
         tuple(filter(None, (" ".join(part.split()) for part in model.function.description.split("\n\n")))),
         (*head, *_version_headline(subject)),
-        (*measured, *_registry_sections(subject), _lineage(subject), _reproduce(subject)),
+        (*measured, *_registry_sections(subject), _lineage_section(subject), _reproduction_section(subject)),
     )
 
 
@@ -151,14 +152,14 @@ def _open_fits(subject: _Subject) -> _Fits:
 def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str, str]], list[Section]]:
     """Return the header lines and the sections of an estimator's card.
 
-    The sections show what the training measured, or what is measured now on the training rows. When the rows cannot be read any more,
-    only the record is shown.
+    The sections show the measurements of the training, if they may be used, else new measurements on the training rows. If the rows cannot
+    be read any more, only the record is shown.
     """
     measured = _read_measurements(subject)
     if measured is not None:
         sections = _measured_sections(subject, fits, measured, subject.manifest["signature"])
     else:
-        rows, why = _rows(subject)
+        rows, why = _read_rows(subject)
         sections = _recorded_sections(subject, why) if rows is None else _measure_sections(subject, fits, rows)
     return list(_estimator_headline(subject, fits)), list(sections)
 
@@ -169,7 +170,7 @@ def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, s
     positive = positive_class(getattr(estimator, "classes_", ()), subject.positive)
     if positive is not None:
         yield "positive class", str(positive)
-    yield "estimator", _estimator(estimator)
+    yield "estimator", _name_estimators(estimator)
     yield "stored as", describe_format(subject.manifest)
     if fits.refitted:
         yield (
@@ -191,7 +192,7 @@ def _version_headline(subject: _Subject) -> Iterator[tuple[str, str]]:
 
 
 def _describe_rows(subject: _Subject) -> str:
-    """Return a description of the rows on which the serving fit was fitted."""
+    """Describe the rows on which the serving fit was fitted."""
     fitted = FittedRows.from_manifest(subject.manifest)
     if fitted is None:
         return "all rows"
@@ -199,21 +200,21 @@ def _describe_rows(subject: _Subject) -> str:
     return f"all {fitted.rows:,} rows of {', '.join(fitted.parts[:-1])} and {fitted.parts[-1]}{until}"
 
 
-def _estimator(estimator: Any) -> str:  # noqa: ANN401
+def _name_estimators(estimator: Any) -> str:  # noqa: ANN401
     steps = getattr(estimator, "steps", None)
     return type(estimator).__name__ if steps is None else " → ".join(type(step).__name__ for _, step in steps)
 
 
 def _read_measurements(subject: _Subject) -> CardMeasurements | None:
-    """Return what the training has measured; None unless it belongs to the same Dagster run and its rows are unchanged."""
+    """Return the measurements of the training if the same Dagster run made them and no row was erased since; else None."""
     name = subject.run.record.get(MEASURED)
     if name is None or subject.run.dagster_run_id != subject.dagster_run or _find_erasure(subject):
         return None
     return CardMeasurements.from_bytes(subject.stores.artifacts.get(name))
 
 
-def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
-    """Return the training rows, or why they cannot be read any more; current rows are never used as a substitute."""
+def _read_rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
+    """Return the training rows at the version's snapshot, and an empty text; or None, and why they cannot be read any more."""
     reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
     verified = subject.run.dagster_run_id == subject.dagster_run  # by the training, in the same Dagster run
     partitions = [] if verified else [Partition("", None)]
@@ -227,7 +228,7 @@ def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
 
 
 def _find_erasure(subject: _Subject) -> str:
-    """Return how the training set differs from the one that was trained on; empty when it is the same."""
+    """Return how the training set differs from the rows that were trained on; empty if it does not, or if no hash was recorded."""
     table, snapshot = subject.reads["table"], subject.version.snapshot
     was, record = subject.run.record.get("training_set"), subject.stores.lake.records(table, snapshot=snapshot).get("")
     now = record.content_hash if record else "no rows"
@@ -235,21 +236,21 @@ def _find_erasure(subject: _Subject) -> str:
 
 
 def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
-    """Yield the sections that need no rows."""
+    """Yield the sections that need no training rows; the first one says why the rows cannot be read."""
     problem = f"The training rows cannot be read any more, so nothing is measured here: {why}"
     yield Section("Data", (f"It was trained on {subject.reads['table']}; the label is {subject.reads['label']}.",), problems=(problem,))
     yield features_section(subject.manifest.get("signature", ()), {})
-    yield _metrics_of_record(subject)
+    yield _recorded_metrics(subject)
     yield limits_section(subject.model.limits, find_nondeterminism(dict(subject.facts)), looked_for=())
 
 
-def _metrics_of_record(subject: _Subject) -> Section:
+def _recorded_metrics(subject: _Subject) -> Section:
     values = [(name, f"{value:.5g}") for name, value in subject.run.metrics.items()]
     return pairs_section("Metrics", ("As they were recorded.",), (("metric", "value"), values))
 
 
 def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
-    """Measure the judged fit on the training set of the version, and yield the sections."""
+    """Measure the judged fit on the training rows of the version, and yield the sections."""
     reads, model = subject.reads, subject.model
     parts = split_rows(rows, reads["X"], reads["label"])
     holdout, answers = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
@@ -271,7 +272,7 @@ def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Ite
 def _measured_sections(
     subject: _Subject, fits: _Fits, measured: CardMeasurements, signature: Sequence[Mapping[str, Any]]
 ) -> Iterator[Section]:
-    """Yield the sections of what was measured on the training set of the version."""
+    """Yield the sections that show measurements on the training rows of the version."""
     yield mention_refit(measured.data) if fits.refitted else measured.data
     yield features_section(signature, measured.sources)
     yield from measured.quality
@@ -281,7 +282,7 @@ def _measured_sections(
 
 
 def _registry_sections(subject: _Subject) -> Iterator[Section]:
-    """Yield gates and approvals in their current state."""
+    """Yield the sections on gates and approvals, as they are in the registry now."""
     registry, version = subject.stores.registry, subject.version
     evidence = registry.evidence(version.model, version.digest)
     yield gates_section((e.gate, e.passed, e.value, e.threshold, format_interval(e.low, e.high), e.reason) for e in evidence)
@@ -295,8 +296,8 @@ def _registry_sections(subject: _Subject) -> Iterator[Section]:
     yield pairs_section("Approvals", (*needs, *undecided), (("at", "environment", "", "who", "why"), approvals))
 
 
-def _lineage(subject: _Subject) -> Section:
-    """Return the lineage: state of the lake, tables with hashes, run, code."""
+def _lineage_section(subject: _Subject) -> Section:
+    """Return the section on lineage: upstream tables with hashes, the facts of the run and of its code, and parameters."""
     run, facts, version = subject.run, subject.facts, subject.version
     inputs = {entry["table"]: entry for entry in run.record.get("inputs", ())}
     hashes = {**{table: entry["content_hash"] for table, entry in inputs.items()}, **facts.get("tables", {})}
@@ -320,9 +321,9 @@ def _lineage(subject: _Subject) -> Section:
         *((f"view {name}", f"version {view_version}") for name, view_version in facts.get("views", {}).items()),
     ]
     params = [(name, json.dumps(value, default=str)) for name, value in dict(facts.get("params", run.params)).items()]
-    words = ("Every table upstream, with a hash of its contents.",) if tables else ()
-    of_tables, of_params = ("table", "rows", "partitions", "content"), ("parameter", "value")
-    return pairs_section("Lineage", words, (of_tables, tables), (("", "value"), facts_rows), (of_params, params))
+    text = ("Every table upstream, with a hash of its contents.",) if tables else ()
+    table_header, params_header = ("table", "rows", "partitions", "content"), ("parameter", "value")
+    return pairs_section("Lineage", text, (table_header, tables), (("", "value"), facts_rows), (params_header, params))
 
 
 def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
@@ -333,14 +334,14 @@ def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
     return [("run of the refit", run.id if run else "unknown"), ("judged fit", judged.digest)]
 
 
-def _reproduce(subject: _Subject) -> Section:
-    """Return the commands that train the version again and compare."""
+def _reproduction_section(subject: _Subject) -> Section:
+    """Return the section with the commands that train the version again, or why that is impossible."""
     name = f"{subject.version.model}@{subject.version.version}"
     if not subject.facts:
         return Section("How to reproduce", ("It was trained before records were complete enough to train it again.",))
-    words = "Trains the version again from its record, in a separate process, and compares data, code, predictions and metrics. Nothing is promoted."
+    text = "Trains the version again from its record, in a separate process, and compares data, code, predictions and metrics. Nothing is promoted."
     return Section(
         "How to reproduce",
-        (words,),
+        (text,),
         code=f"mlops reproduce {name}\nmlops reproduce {name} --env locked  # in the recorded library versions",
     )

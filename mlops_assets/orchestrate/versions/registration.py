@@ -21,24 +21,24 @@ from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.decisions import REASON_TAG
 from mlops_assets.values.model import Model
 
-Gates = Mapping[str, str]
+Gates = Mapping[str, str]  # gate name → hash of its definition
 
 
 def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that registers the candidate."""
+    """Return the body of the step that registers the candidate as a version, with its model card."""
 
     def body(step: StepContext) -> Iterator[object]:
         _refuse_incomplete(step, model)
         version = step.stores.registry.register(model.name, gates)
         step.stores.decisions.record_training(build_training_record(step, model, PASSED, version.version))
-        metadata = {**_version_metadata(version), **_refit_metadata(step, version), "model card": _card(step, model, version)}
+        metadata = {**_version_metadata(version), **_refit_metadata(step, version), "model card": _card_metadata(step, model, version)}
         yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
 
 
 def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that promotes the newest version."""
+    """Return the body of the step that makes the newest version the champion, if it is not yet."""
 
     def body(step: StepContext) -> Iterator[object]:
         registry = step.stores.registry
@@ -59,7 +59,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
 
 
 def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
-    """Raise ArtifactError for a candidate whose artifacts are missing or changed: a version is immutable."""
+    """Raise ArtifactError if artifacts of the candidate are missing or changed, because a version cannot be repaired later."""
     waiting = step.stores.registry.candidate(model.name)
     if waiting is not None and (damage := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
@@ -68,8 +68,8 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
         )
 
 
-def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
-    """Return the version's card as metadata, or a note that the card could not be built.
+def _card_metadata(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
+    """Return the version's card as metadata; if it cannot be built, log a warning and return a note.
 
     The version stays registered then, and `mlops models card` builds the card later.
     """
@@ -92,7 +92,7 @@ def _actor(step: StepContext) -> str:
 
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
-    """Return metadata about the judged fit when a second fit serves; empty otherwise."""
+    """Return metadata about the judged fit if a second fit, on all rows, will serve; empty otherwise."""
     judged = read_judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was fitted on all rows, after the gates", "judged fit": judged.digest}

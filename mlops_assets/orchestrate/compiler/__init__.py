@@ -1,1 +1,1 @@
-"""Compile a project's values to Dagster definitions, validated before Dagster sees them."""
+"""Validate the declarations of a project, and compile them to Dagster definitions."""

@@ -73,7 +73,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     Parameters
     ----------
     items
-        Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
+        Datasets, external datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
         services, monitors, and plain Dagster assets, in any order.
     platform
         Where data, models and records are stored; ``Platform.from_env()`` when None.
@@ -84,7 +84,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     running
         Whether sensors and schedules start with the code location instead of being switched on in the UI.
     automation_interval
-        How often automation looks for changes and for runs whose process is gone. Dagster's daemon evaluates it every five seconds at most.
+        How often sensors look for changes and for runs whose process is gone. Dagster's daemon evaluates sensors every five seconds at most.
     upkeep
         ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake`` with a schedule. When None, only `mlops gc` maintains the lake.
 
@@ -97,6 +97,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ------
     DefinitionError
         The project has a declaration that cannot work; the message names the declaration and what it refers to.
+    MissingExtraError
+        The project has a dbt project, and the packages for dbt are not installed.
 
     See Also
     --------
@@ -134,7 +136,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
 
 
 def _compile_assets(project: Project, platform: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets of a project's declarations."""
+    """Return the assets of a project's declarations, and the asset of the upkeep unless it is None."""
     compiler = Compiler(project, platform)
     return [
         *compiler.compile_assets(),
@@ -156,7 +158,7 @@ def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDe
 
 
 def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep | None, *, running: bool) -> list[dg.ScheduleDefinition]:
-    """Return the schedules of reproductions and of the upkeep of the lake."""
+    """Return the schedules of the reproduction of each champion, and that of the lake's upkeep unless it is None."""
     return [
         *(reproduction_schedule(m, platform, running=running) for m in project.select(Model)),
         *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
@@ -193,7 +195,7 @@ def _compile_dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefi
 
 
 def _build_retraining_jobs(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:
-    """Return the retraining job of each model, and the schedules of those with a cron schedule."""
+    """Return the retraining job of each model, and the schedules of the models that declare a cron schedule."""
     jobs, schedules = [], []
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     for model in project.select(Model):

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_declared_columns(project: Project) -> None:
-    """Refuse declared columns whose names are invalid in a table, a log or a request.
+    """Check the names of all declared columns.
 
     Raises
     ------
     DefinitionError
-        A column has such a name; the message names the first column, and the item that declares it.
+        A name is invalid in a table, a log or a request; the message names the first such column, and the item that declares it.
     """
     for owner, names in _list_declared_columns(project):
         check_columns([name for name in names if name is not None], f"'{owner}'")

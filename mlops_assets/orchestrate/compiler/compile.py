@@ -59,7 +59,7 @@ class Compiler:
     Parameters
     ----------
     project, platform
-        The declarations, and where everything is stored.
+        The declarations, and the platform that the steps use.
     """
 
     def __init__(self, project: Project, platform: Platform) -> None:
@@ -69,7 +69,7 @@ class Compiler:
         manager.add_tables(project)
 
     def compile_assets(self) -> Iterator[dg.AssetsDefinition]:
-        """Yield every asset except those of dbt."""
+        """Yield the assets of all steps except the upkeep and dbt; external datasets have no step."""
         for dataset in self.project.select(Dataset):
             yield self._compile_pushed(dataset) if isinstance(dataset, PushSource) else self._compile_dataset(dataset)
         for view in self.project.select(FeatureView):
@@ -170,7 +170,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_training_set_group(self, training_set: TrainingSet[..., Any]) -> str:
-        """Return the model's name as the group of a training set; the training set's own name when several models, or none, use it."""
+        """Return the name of the only model that uses a training set; the training set's own name if not exactly one does."""
         users = [model.name for model in self.project.select(Model) if model.training_set.key == training_set.key]
         return users[0] if len(users) == 1 else training_set.name
 
@@ -268,7 +268,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_online_group(self, view: FeatureView) -> str:
-        """Return the name of the only model whose services look the view up; the group of the data when there is not exactly one."""
+        """Return the name of the only model whose services look a view up; the group of the data if not exactly one does."""
         users = {
             s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
         }
@@ -343,6 +343,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _bind_body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
+        """Return the function that Dagster calls: it checks external inputs, calls ``body`` with a step context and ends its leases."""
         project, platform = self.project, self.platform
         parents = {edge.parent for edge in node.edges}
         externals = [e for e in project.select(ExternalDataset) if e.key in parents]
@@ -356,7 +357,7 @@ class Compiler:
         return run
 
     def _list_plain_inputs(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
-        """Return the inputs of a function that Dagster loads itself: those that are plain assets."""
+        """Return parameter name → input, for the plain assets that a function asks for: Dagster loads them itself."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
         return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
 

@@ -1,4 +1,4 @@
-"""Run all steps of a run in one process: with one process per step, five empty steps spend half a minute on imports."""
+"""The default executor: all steps of a run share one process, because five empty steps in processes spend half a minute on imports."""
 
 from collections.abc import Iterator
 from typing import Any

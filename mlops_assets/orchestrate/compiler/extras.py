@@ -55,21 +55,21 @@ class RequiredPackage:
 
 
 def find_missing_packages(project: Project, platform: Platform) -> list[RequiredPackage]:
-    """Return the optional packages that a project needs and that are not installed.
+    """Return the optional packages that a project or its platform needs and that are not installed.
 
     Parameters
     ----------
     project
         The declarations.
     platform
-        Where everything is stored.
+        The platform, whose stores may need packages of their own.
     """
     needs = [*_list_platform_packages(project, platform), *_list_declared_packages(project), *_list_imported_packages(project)]
     return [need for need in dict.fromkeys(needs) if not is_installed(need.package)]
 
 
 def refuse_missing_packages(missing: Sequence[RequiredPackage]) -> None:
-    """Raise MissingExtraError with every missing package and one command that installs them all."""
+    """Raise MissingExtraError with every missing package and one command that installs them all; do nothing if none is missing."""
     if not missing:
         return
     reasons = dict.fromkeys((need.package.partition(".")[0], need.reason) for need in missing)
@@ -123,11 +123,11 @@ def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]
 
 
 def _find_imports(function: Callable[..., Any]) -> set[str]:
-    """Return the packages that a function and the code it uses import, without imports inside ``try``."""
+    """Return the packages that a function and its stored source import, except in a ``try`` body; empty if the source is unavailable."""
     try:
         modules: Mapping[str, str] = extract_source(function)["modules"]
     except (DefinitionError, OSError, SyntaxError):
-        return set()  # the training reports it
+        return set()  # the training reports why
     return {name for text in modules.values() for name in _find_packages(ast.parse(text))}
 
 
@@ -142,7 +142,7 @@ def _find_packages(node: ast.AST) -> Iterator[str]:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a module can be imported, without importing it."""
+    """Return True if a module is installed; the module itself is not imported."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):

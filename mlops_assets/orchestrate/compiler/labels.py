@@ -1,4 +1,4 @@
-"""Check the labels of the asset graph: Dagster shows only the last component of an asset key, so it must be unique."""
+"""Check the labels of the asset graph: Dagster shows only the last component of an asset key, so this label must be unique."""
 
 from collections.abc import Iterable, Iterator
 

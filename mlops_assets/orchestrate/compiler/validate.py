@@ -101,7 +101,7 @@ def _check_duplicates(project: Project) -> None:
 
 
 def _check_references(project: Project) -> None:
-    """Check that the project contains everything that its declarations refer to; a table outside of the project is never materialised."""
+    """Refuse a reference to a declaration outside of the project, because it would never be materialised."""
     known = set(_list_keys(project))
     for owner, role, key in _list_references(project):
         if key not in known:
@@ -161,7 +161,7 @@ def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]
 
 
 def _check_returns_frame(key: str, name: str, ref: TableRef) -> None:
-    """Check that a plain asset with an annotated result returns a frame."""
+    """Refuse a plain asset whose result is annotated with something else than a frame."""
     if ref.plain is None:
         return
     op = getattr(ref.plain, "node_def", None)
@@ -185,7 +185,7 @@ def _check_partitions(
     names: tuple[str, ...],
     mappings: Mapping[str, dg.PartitionMapping],
 ) -> None:
-    """Check that the partitions of a table can be mapped to those of its inputs."""
+    """Check that the partitions of a table can be mapped to those of its inputs, and that each declared mapping is for an input."""
     if unknown := set(mappings) - set(names):
         raise DefinitionError(
             f"'{key}' maps the partitions of '{min(unknown)}', which it does not read",
@@ -200,22 +200,22 @@ def _check_partitions(
 
 def _check_mapping(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
     parent = ref.partitions
-    both = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
+    relation = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
         raise DefinitionError(
-            f"{both}: their days begin at different times",
+            f"{relation}: their days begin at different times",
             hint="give both the same timezone=, or declare partition_mappings=",
         )
     if mapping is None and _is_hourly(child) and not _is_hourly(parent):
         raise DefinitionError(
-            f"{both}: a partition would read data from after its own end",
+            f"{relation}: a partition would read data from after its own end",
             hint="give partition_mappings={...} that reaches back, or read a finer table",
         )
     if mapping is not None and not isinstance(
         mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)
     ):
         raise DefinitionError(
-            f"{both} by a {type(mapping).__name__}",
+            f"{relation} by a {type(mapping).__name__}",
             hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping",
         )
 
@@ -320,10 +320,10 @@ def _check_label(training_set: TrainingSet[..., Any]) -> None:
 
 def _check_unique_inputs(training_set: TrainingSet[..., Any]) -> None:
     names = [*training_set.columns, *(n for view in feature_views(training_set.features) for n in view.renamed_features)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if duplicates:
         raise DefinitionError(
-            f"'{training_set.key}' has two inputs named '{twice[0]}'",
+            f"'{training_set.key}' has two inputs named '{duplicates[0]}'",
             hint="rename one of the features, or look the view up as view.renamed('prefix_')",
         )
     if not names and not on_demand(training_set.features):

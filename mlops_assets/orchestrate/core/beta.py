@@ -1,4 +1,4 @@
-"""Dagster features that are still in beta."""
+"""Use Dagster features that are still in beta without warnings to the user."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import dagster as dg
 
 @contextmanager
 def allow_beta() -> Iterator[None]:
-    """Silence Dagster's warnings about beta features; the tests of this package cover the behaviour that it relies on."""
+    """Silence Dagster's beta warnings in a ``with`` block; the tests of this package cover the beta features that it uses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

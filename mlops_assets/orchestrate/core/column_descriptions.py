@@ -43,7 +43,7 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Column of the lake → description; columns without one are left out.
+        Column in the lake → description. Columns without a description are left out; columns that the table lacks may be described too.
     """
     for declaration in project.declarations:
         if isinstance(declaration, Service) and declaration.predictions_key == key:
@@ -54,7 +54,7 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
 
 
 def parse_attributes(docstring: str) -> dict[str, str]:
-    """Return the descriptions in the numpydoc section *Attributes* of a docstring, each as one line."""
+    """Return name → description, as one line, from the numpydoc section *Attributes* of a docstring; empty without the section."""
     section = _ATTRIBUTES.search(inspect.cleandoc(docstring) + "\n")
     lines_of: dict[str, list[str]] = {}
     names: list[str] = []
@@ -89,7 +89,7 @@ def _describe_dataset(dataset: Dataset[..., Any] | ExternalDataset) -> dict[str,
 
 
 def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
-    """Yield the column descriptions of a pandera schema; a field's description overrides the one in the docstring."""
+    """Yield (column, description) pairs of a pandera schema: first from docstrings of its classes, then from fields, which override."""
     if schema is None:
         return
     described: Mapping[str, str] = {}

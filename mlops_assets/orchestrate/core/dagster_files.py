@@ -12,12 +12,14 @@ from mlops_assets.values.platform import Platform
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 _RESTORE = "restore it from a backup; to begin again without {}, move '{}' away first"
 _DEFAULT_STATES = "the default states of sensors and schedules"
-_POOLED_DAGSTER = "1.13."  # the versions whose storage `event_storage` extends; others keep their own, which is slower
+_POOLED_DAGSTER = "1.13."  # the versions that the storage of `event_storage` supports; others use Dagster's own, which is slower
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
 def prepare_dagster_home(platform: Platform) -> Path:
-    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; create it when it is missing.
+    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home.
+
+    A missing folder and a missing ``dagster.yaml`` are created, and ``DAGSTER_HOME`` is set for this process.
 
     Raises
     ------
@@ -41,12 +43,13 @@ def prepare_dagster_home(platform: Platform) -> Path:
 
 
 def open_instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent Dagster instance.
+    """Open the persistent Dagster instance; its folder is prepared by :func:`prepare_dagster_home`.
 
     Raises
     ------
     PlatformError
-        The configuration or a database of the instance is damaged, or the configuration names a storage that is not installed.
+        The folder cannot be written, the configuration or a database of the instance is damaged or lost, or the configuration names a
+        storage that is not installed.
     """
     home = prepare_dagster_home(platform)
     if problem := find_lost_history(home):
@@ -54,11 +57,11 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
     if problem := find_lost_schedules(home):
         raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
     try:
-        opened = _open_at(home)
-        opened.get_runs(limit=1)
+        instance = _open_at(home)
+        instance.get_runs(limit=1)
     except Exception as error:
         raise explain_instance_error(home, error) from error
-    return opened
+    return instance
 
 
 def _open_at(home: Path) -> dg.DagsterInstance:
@@ -70,7 +73,7 @@ def _open_at(home: Path) -> dg.DagsterInstance:
 
 
 def explain_instance_error(home: Path, error: Exception) -> PlatformError:
-    """Return the error to raise for a failure of the Dagster instance; it names the file that causes it."""
+    """Return the error to raise for a failure of the Dagster instance; it names the damaged database, else ``dagster.yaml``."""
     damaged = find_damaged_databases(home)
     reason = " ".join(str(error).split())[:300]
     if damaged:
@@ -102,20 +105,20 @@ def find_damaged_databases(home: Path) -> list[tuple[Path, str]]:
 
 
 def find_lost_history(home: Path) -> str:
-    """Return a warning when a database of runs is missing or empty although event logs of runs remain; ``""`` when none is lost."""
+    """Return a warning if a database of runs is missing or empty although event logs of runs remain; else an empty text."""
     return _describe_lost_database(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
 
 
 def find_lost_schedules(home: Path) -> str:
-    """Return a warning when the database of sensors and schedules is missing or empty although event logs of runs remain.
+    """Return a warning if the database of sensors and schedules is missing or empty although event logs of runs remain; else an empty text.
 
-    The result is ``""`` when nothing is lost.
+    Without its folder, the instance keeps the states elsewhere, and nothing is lost.
     """
     return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
 
 
 def recreate_schedules(home: Path) -> str:
-    """Create the database of sensors and schedules again, and return a sentence that describes the repair."""
+    """Create the database of sensors and schedules again, and return a clause that describes the repair."""
     os.environ["DAGSTER_HOME"] = str(home)
     dg.DagsterInstance.get().all_instigator_state()
     return f"began again with {_DEFAULT_STATES}"

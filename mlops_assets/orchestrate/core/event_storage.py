@@ -1,7 +1,7 @@
 """Dagster's SQLite storage with databases that stay open: recording an event takes a tenth of the time.
 
 Dagster opens and closes a database for each event, compiles each statement again, and waits for the disk. Here a process keeps its connections,
-and the events of a batch are one transaction. Files and tables are Dagster's own: its web server and daemon use them at the same time.
+and the events of a batch are one transaction. Files and tables are those of Dagster, whose web server and daemon use them at the same time.
 """
 
 import os
@@ -30,7 +30,10 @@ MAX_BATCH = 1_000  # events that Dagster hands over at once, such as the partiti
 
 
 def open_pooled_instance(home: str) -> dg.DagsterInstance:
-    """Open the Dagster instance of a folder; its SQLite databases stay open.
+    """Open the Dagster instance of a folder; its SQLite databases of runs and events stay open.
+
+    An instance with another storage than Dagster's default is opened as Dagster does. Otherwise, the batch size of events is set for this
+    process, unless ``DAGSTER_EVENT_BATCH_SIZE`` is set.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def _has_tables(engine: Engine) -> bool:
 
 
 class PooledEventLog(SqliteEventLogStorage):
-    """An event log whose databases stay open."""
+    """An event log whose databases stay open; a shard is the database of one run, or the index of all runs."""
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, Engine] = {}
@@ -89,19 +92,19 @@ class PooledEventLog(SqliteEventLogStorage):
                 yield connection
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002  (Dagster's signature)
-        """Create the tables when the database has none, without reading each migration as Dagster does."""
+        """Create the tables if the database has none; if it has them, do not read each migration as Dagster does."""
         if not _has_tables(engine):
             super()._initdb(engine, for_index_shard)
 
     def has_table(self, table_name: str) -> bool:
-        """Return whether the database of all runs has a table; the answer is cached because Dagster asks for each event."""
+        """Return True if the index of all runs has a table; this answer is cached, because Dagster asks for each event."""
         if table_name not in self._tables:
             with self._connect(INDEX_SHARD_NAME) as connection:
                 self._tables |= set(db.inspect(connection).get_table_names())
         return table_name in self._tables
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Record events in one transaction for each database."""
+        """Record events in one transaction for each database, and update the summary of each asset once."""
         shards = dict.fromkeys([INDEX_SHARD_NAME, *(event.run_id for event in events)])
         with self._lock, ExitStack() as stack:
             connections = {shard: stack.enter_context(self._connect(shard)) for shard in shards}
@@ -113,7 +116,7 @@ class PooledEventLog(SqliteEventLogStorage):
                 super()._store_asset_event(connections[INDEX_SHARD_NAME], event, event_id)
 
     def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
-        """Update the summary of an asset; within a batch, only the last event of each type updates it."""
+        """Update the summary of an asset; within a batch, remember the last event of each asset and type to do it at the end."""
         if not self._in_batch:
             super()._store_asset_event(conn, event, event_id)
         elif event.dagster_event and event.dagster_event.asset_key:
@@ -122,7 +125,7 @@ class PooledEventLog(SqliteEventLogStorage):
             self._last_events[kind] = event, event_id
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        """Return whether the table of assets has a column; a positive answer is cached because Dagster asks for each event."""
+        """Return True if the table of assets has a column; this answer is cached, because Dagster asks for each event."""
         if column_name not in self._asset_columns and super()._has_asset_key_col_on_connection(conn, column_name):
             self._asset_columns.add(column_name)
         return column_name in self._asset_columns
@@ -180,7 +183,7 @@ class PooledRunStorage(SqliteRunStorage):
 
 
 class PooledSqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage, its databases kept open."""
+    """Dagster's SQLite storage whose databases of runs and events stay open; the storage of schedules is Dagster's own."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]  # the parent opens databases of its own
@@ -191,5 +194,5 @@ class PooledSqliteStorage(DagsterSqliteStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "PooledSqliteStorage":
-        """Return the storage that the configuration of an instance names."""
+        """Return the storage with the configuration of an instance; Dagster calls this."""
         return cls(inst_data=inst_data, **config_value)

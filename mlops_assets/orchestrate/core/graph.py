@@ -29,7 +29,8 @@ class Edge:
     mapping
         Maps a child partition to the parent partitions that it needs. None maps to the same key, or to the same time window.
     required
-        Whether a child partition needs a parent partition. When False, a child partition without one is made without this parent.
+        Whether a child partition needs a parent partition. When False, a child partition to which none is mapped is made without this
+        parent.
     """
 
     parent: str
@@ -38,7 +39,7 @@ class Edge:
     required: bool = False
 
 
-ExternalInputs = Callable[[Sequence[str]], Mapping[str, str]]
+ExternalInputs = Callable[[Sequence[str]], Mapping[str, str]]  # partitions → partition → hash of its data outside the lake
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Node:
 
     Parameters
     ----------
+    key
+        The table, ``<kind>/<name>``.
+    partitions
+        Its partitions; None when unpartitioned.
+    edges
+        Its dependencies on parent tables.
     external_inputs
         For a table that is also made from data outside the lake: a function that returns a value for each partition with such data.
         The value changes with the data.
@@ -62,23 +69,23 @@ class Node:
 
     @property
     def is_derived(self) -> bool:
-        """Whether the table is made from recorded inputs."""
+        """Whether the table is made from inputs that automation can follow: parent tables, or data outside the lake with a hash."""
         return bool(self.edges) or self.external_inputs is not None
 
 
 def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
-    """Return a hash of each partition's inputs, as the lake records them.
+    """Return the fingerprint of each partition: a hash of its inputs, as the lake records them, and of the table's definition.
 
     Parameters
     ----------
     node
         The table.
     keys
-        Its partitions.
+        The partitions of the table to hash.
     lake
-        Where the parents' content hashes are recorded.
+        The lake, which records the content hashes of parents.
     snapshot
-        The state of the lake to look at; the newest when None.
+        The snapshot of the lake to look at; the newest when None.
 
     Returns
     -------
@@ -88,7 +95,7 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
     """
     if not node.is_derived:
         return dict.fromkeys(keys, "")
-    facts: list[Mapping[str, object]] = [_hash_parents(node, edge, keys, lake, snapshot) for edge in node.edges]
+    facts: list[Mapping[str, object]] = [_list_parent_hashes(node, edge, keys, lake, snapshot) for edge in node.edges]
     names = [edge.parent for edge in node.edges]
     if node.external_inputs is not None:
         facts.append(node.external_inputs(keys))
@@ -98,8 +105,8 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
     return {key: _hash_facts([*definition, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
 
 
-def _hash_parents(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
-    """Return the recorded parent partitions, with their hashes, of each child partition whose newest parent partition is recorded."""
+def _list_parent_hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
+    """Return child partition → (recorded parent partition, content hash) pairs; a child whose newest parent is missing is left out."""
     recorded = {key: record.content_hash for key, record in lake.records(edge.parent, snapshot=snapshot).items()}
     whole = edge.partitions is not None and node.partitions is None
     result: dict[str, list[tuple[str, str]]] = {}

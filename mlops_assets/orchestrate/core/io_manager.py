@@ -22,7 +22,7 @@ class LakeIOManager(dg.IOManager):
     Parameters
     ----------
     platform
-        Where the tables live.
+        The platform whose lake holds the tables.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -37,11 +37,11 @@ class LakeIOManager(dg.IOManager):
         """Do nothing: the step itself writes its table to the lake."""
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  (what the parameter's annotation says)
-        """Return the table, or the partitions that the step needs, as the annotated frame type; a polars frame by default."""
+        """Return the table, or the partitions that the step needs, as the frame type of the annotation; a polars frame by default."""
         frame_type = _frame_type(context.dagster_type.typing_type)
-        return convert_frame(self._rows(context), frame_type)
+        return convert_frame(self._read_rows(context), frame_type)
 
-    def _rows(self, context: dg.InputContext) -> pl.DataFrame:
+    def _read_rows(self, context: dg.InputContext) -> pl.DataFrame:
         key = "/".join(context.asset_key.path)
         lake = open_stores(self.platform).lake
         ref = self._refs.get(key)
@@ -55,7 +55,10 @@ class LakeIOManager(dg.IOManager):
 
 @cache
 def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
-    """Return the IO manager of a platform and its Dagster definition, always the same: Dagster refuses two IO managers with one key."""
+    """Return the IO manager of a platform, and its Dagster definition.
+
+    Both are cached for each platform, because Dagster refuses to merge definitions with two IO managers of one key.
+    """
     manager = LakeIOManager(platform)
     return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
 

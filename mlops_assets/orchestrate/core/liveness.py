@@ -1,4 +1,4 @@
-"""Tag a run with its process, to distinguish a run whose process is gone from a busy one."""
+"""Tag a run with its process, and find the active runs whose process is gone."""
 
 import json
 import os
@@ -21,13 +21,13 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
 
 @cache
 def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
-    # A step may have a process of its own, which ends before its run does: that of the run is the first in its log.
+    # A step may have its own process, which ends before the run does; the process of the run is the first one in its log.
     pid, _ = _first_process(instance, run_id) or (process, 0.0)
     instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
 
 
 def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tag a run with its host, boot, process and the start of the process; a process tags a run once."""
+    """Tag a run with its host, boot, process and the start of the process; further calls of this process do nothing."""
     _tag_once(instance, run_id, os.getpid())
 
 
@@ -37,14 +37,14 @@ def process_tags(pid: int) -> dict[str, str]:
 
 
 def is_gone(tags: dict[str, str]) -> bool:
-    """Return whether the process that a run's tags name belonged to this machine and has ended."""
+    """Return True if a run's tags name a process of this machine that has ended; False also if tags are missing."""
     if any(name not in tags for name in TAGS):
         return False
     return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))
 
 
 def reap_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this machine whose process is gone as failed, and free their pool slots.
+    """Mark the active runs of this machine whose process is gone as failed, and free their pool slots.
 
     Returns
     -------
@@ -60,13 +60,13 @@ def reap_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def find_dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
-    """Return the active runs of this machine whose process is gone, each with the cause."""
+    """Return the active runs of this machine whose process is gone or never started, each with the cause."""
     active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
     return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
 
 
 def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Return why a run is dead; an empty string when the run is alive or its state is unknown."""
+    """Return why a run is dead; an empty text if the run is alive or its state is unknown."""
     started, has_own_tags = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
     if started and has_own_tags and TAGS[2] in run.tags:
         gone = is_gone(dict(run.tags))
@@ -83,7 +83,7 @@ def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 
 def _refuses_connections(server: str) -> bool:
-    """Return whether a socket of this machine exists and no process listens to it."""
+    """Return True if a socket of this machine exists and no process listens to it."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(1.0)
         try:
@@ -96,7 +96,7 @@ def _refuses_connections(server: str) -> bool:
 
 
 def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Return the id of the first process in a run's log, and the time of its log entry; None when the log names no process."""
+    """Return the id of the first process in a run's log, and the time of the entry in seconds since 1970; None without such an entry."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
         if "pid" in metadata:
@@ -105,5 +105,6 @@ def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, floa
 
 
 def _is_alive(process: tuple[int, float] | None) -> bool:
+    """Return True if a process with this id runs and has started before its log entry: ids are reused."""
     since = start_time(process[0]) if process else None
     return process is not None and since is not None and float(since) <= process[1]

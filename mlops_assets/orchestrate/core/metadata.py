@@ -30,7 +30,7 @@ def table_metadata(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> di
 
 
 def draw_safely(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
-    """Return figures for display, or a warning under ``name`` when they cannot be drawn: no figure fails a step."""
+    """Return the figures that ``draw`` returns; if it raises an error, log it and return a warning under ``name``: no figure fails a step."""
     try:
         return dict(draw())
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
@@ -44,12 +44,12 @@ def figure_warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[s
 
 
 def column_schema(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> dg.TableSchema:
-    """Return names, types and descriptions of columns as Dagster shows them."""
+    """Return names, types and descriptions of a frame's columns as Dagster's table schema."""
     return dg.TableSchema([dg.TableColumn(name, str(dtype), descriptions.get(name)) for name, dtype in frame.schema.items()])
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Return rows as a Markdown table."""
+    """Return rows as a Markdown table with the columns of the first row; ``none`` without rows."""
     if not rows:
         return dg.MetadataValue.md("none")
     head = list(rows[0])
@@ -63,7 +63,7 @@ def _cell(value: object) -> str:
 
 
 def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Return rows as table metadata, which programs can read as well."""
+    """Return rows, at least one, as table metadata, which programs can read too; a column is text unless all values are finite floats."""
     shown = [
         {
             name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)
@@ -78,7 +78,7 @@ def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
 
 
 def to_images(drawings: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
-    """Return drawings as metadata, with a warning in place of each that failed."""
+    """Return drawings, title → PNG, as metadata; a text in place of a PNG is the reason of a failure and becomes a warning."""
     images: dict[str, Any] = {}
     for title, png in drawings.items():
         images |= figure_warning(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
@@ -91,7 +91,7 @@ def to_image(png: bytes, title: str) -> dg.MarkdownMetadataValue:
 
 
 def to_check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
-    """Return the outcome of a check as Dagster's check result."""
+    """Return the outcome of a check as Dagster's check result; its severity is a warning unless the outcome is blocking or serious."""
     return dg.AssetCheckResult(
         passed=outcome.passed,
         asset_key=key,

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.monitoring import Monitor
 
-_MAX_CHECKED = 800  # windows from the first: two years of days hold every change of the clock and a leap day
+_MAX_CHECKED = 800  # checked windows, from the first: two years of days include each kind of clock change
 
 
 def predicted_partitions(project: Project, monitor: Monitor) -> dg.PartitionsDefinition | None:
-    """Return the partitions of the predictions that a monitor watches."""
+    """Return the partitions of the predictions that a monitor watches; None when unpartitioned."""
     watched = monitor.of
     return served_partitions(project, watched) if isinstance(watched, Service) else watched.dataset.table.partitions
 
 
 def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
-    """Return the mapping from a monitor's window to the table partitions within it; None when windows and partitions are the same."""
+    """Return the mapping from a monitor's window to the table partitions within it; None if they are the same, or without partitions."""
     return None if partitions is None or partitions == monitor.partitions else window_mapping()
 
 
 def check_monitor_windows(project: Project, monitor: Monitor) -> None:
-    """Refuse a monitor unless each of its windows consists of whole partitions of the predictions.
+    """Check that each window of a monitor consists of whole partitions of the predictions, and that no partition is left over.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def _describe_mismatch(monitor: Monitor, predicted: object) -> str:
 
 
 def _find_cuts(windows: Any, predicted: Any) -> Iterator[datetime]:  # noqa: ANN401  (time windows)
-    """Yield each start of a window that lies within a partition."""
+    """Yield each start, among the first 800 windows, that lies within a partition."""
     for start in islice(_list_starts(windows), _MAX_CHECKED):
         if predicted.get_prev_partition_window(start, respect_bounds=False).end != start:
             yield start
@@ -82,20 +82,20 @@ def _list_starts(windows: Any) -> Iterator[datetime]:  # noqa: ANN401  (time win
 
 def _check_bounds(monitor: Monitor, windows: Any, predicted: Any) -> None:  # noqa: ANN401  (time windows)
     """Refuse a monitor with partitions before its first window or after its last one: they would have no report."""
-    first, begins = (
+    first_partition, first_window = (
         definition.get_next_partition_window(definition.start, respect_bounds=False).start for definition in (predicted, windows)
     )
-    if first < begins:
+    if first_partition < first_window:
         raise DefinitionError(
-            f"{_describe_mismatch(monitor, predicted)}: the partitions from {first} to {begins} lie in no window",
-            hint=f"give the monitor an earlier start, so that a window holds {first}; a week begins on Sunday unless day_offset= says otherwise",
+            f"{_describe_mismatch(monitor, predicted)}: the partitions from {first_partition} to {first_window} lie in no window",
+            hint=f"give the monitor an earlier start, so that a window holds {first_partition}; a week begins on Sunday unless day_offset= says otherwise",
         )
     if windows.end is None:
         return
-    last = None if predicted.end is None else predicted.get_prev_partition_window(predicted.end, respect_bounds=False).end
-    ends = windows.get_prev_partition_window(windows.end, respect_bounds=False).end
-    if last is None or ends < last:
+    partitions_end = None if predicted.end is None else predicted.get_prev_partition_window(predicted.end, respect_bounds=False).end
+    windows_end = windows.get_prev_partition_window(windows.end, respect_bounds=False).end
+    if partitions_end is None or windows_end < partitions_end:
         raise DefinitionError(
-            f"{_describe_mismatch(monitor, predicted)}: the partitions from {ends} on lie in no window",
+            f"{_describe_mismatch(monitor, predicted)}: the partitions from {windows_end} on lie in no window",
             hint="give the monitor no end_date=, or a later one, so that whole windows hold the last partition",
         )

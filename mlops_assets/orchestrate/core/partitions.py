@@ -1,4 +1,4 @@
-"""Partition arithmetic: map partitions of a table to those of its inputs."""
+"""Partition arithmetic: order partition keys, map partitions of a table to those of its inputs, and convert windows to days."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def list_partition_keys(definition: dg.PartitionsDefinition | None) -> Sequence[
 
 
 def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -> list[str]:
-    """Return partition keys, oldest first; those that the definition no longer has come before all others.
+    """Return partition keys, oldest first; keys that the definition no longer has come before all others.
 
-    Keys are text in the format of the definition: comparing them as text puts 31-01-2024 after 02-02-2024.
+    Keys are compared by their position in the definition, because a key's format may not sort as text: 31-01-2024, 02-02-2024.
     """
     position = {key: number for number, key in enumerate(list_partition_keys(definition))}
     return sorted(keys, key=lambda key: (position.get(key, -1), key))
@@ -33,6 +33,8 @@ def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -
 
 def map_partitions(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return child partition → the parent partitions that it is made from, oldest first.
+
+    The only partition of an unpartitioned parent is ``""``. An unpartitioned child is made from every parent partition.
 
     Parameters
     ----------
@@ -58,9 +60,9 @@ def _is_offset_mapping(mapping: dg.PartitionMapping | None) -> bool:
 
 
 def _map_by_offset(mapping: dg.PartitionMapping | None, parent_keys: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Map partitions by position, because Dagster's own mapping takes milliseconds per partition.
+    """Map partitions by position; keys without a position are left out.
 
-    At each tick, an automation condition maps every partition of a table.
+    Dagster's own mapping takes milliseconds per partition, and an automation condition maps every partition of a table at each tick.
     """
     first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
     position = {key: index for index, key in enumerate(parent_keys)}
@@ -68,13 +70,13 @@ def _map_by_offset(mapping: dg.PartitionMapping | None, parent_keys: Sequence[st
 
 
 _MappingKey = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
-_FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # mappings of windows that have ended: time cannot change them
+_FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # parents of partitions whose window has ended: time cannot change them
 
 
 def _map_by_dagster(
     mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
 ) -> Sequence[str]:
-    """Map a partition with Dagster, which takes milliseconds; cache the result once the partition's window has ended."""
+    """Return the parent partitions by Dagster's mapping, which takes milliseconds; cache them once the child's window has ended."""
     if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
         return _FINAL_RESULTS[request]
     parents = _ask_dagster(mapping or window_mapping(), child, parent, key)
@@ -106,7 +108,10 @@ def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
 
 
 def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
-    """Return the mapping to the parent partitions of the last ``seconds``; to all partitions when None."""
+    """Return the mapping to the same parent partition and to those of the ``seconds`` before it; to all partitions if ``seconds`` is None.
+
+    Without parent partitions, return None.
+    """
     if parent is None:
         return None
     if seconds is None:
@@ -120,12 +125,12 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
 
 
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; without a window, those of ``days``; None when both are missing."""
+    """Return the first and the last UTC day of a window; without a window, the first and the last of ``days``; None without days too."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()
 
 
 def list_days(first: date, last: date) -> list[date]:
-    """Return every day from the first to the last."""
+    """Return every day from the first to the last, both included."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -66,7 +66,15 @@ class TableRef:
 
 @dataclass(frozen=True)
 class Project:
-    """The items of ``build_definitions``: declarations, plain Dagster items, and an index of their tables."""
+    """The items of ``build_definitions``: declarations, plain Dagster items, and indexes of their tables.
+
+    Parameters
+    ----------
+    declarations, plain
+        The declarations of this package, and all other items, in the order in which they were given.
+    tables, by_key
+        Name → table and key → table; filled by :meth:`from_items`.
+    """
 
     declarations: tuple[Declaration, ...]
     plain: tuple[object, ...]
@@ -75,7 +83,7 @@ class Project:
 
     @classmethod
     def from_items(cls, items: Sequence[object]) -> Project:
-        """Sort the items of a project and index its tables by name."""
+        """Separate declarations from plain items, index the tables by name and key, and register the feature views with push sources."""
         kinds = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Declaration))
         declarations = tuple(item for item in items if isinstance(item, kinds))
         project = cls(declarations, tuple(item for item in items if not isinstance(item, kinds)))
@@ -95,15 +103,15 @@ class Project:
         return tuple(declaration for declaration in self.declarations if isinstance(declaration, (Dataset, ExternalDataset)))
 
     def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
-        """Return the dataset with a name; None when there is none."""
+        """Return the dataset or external dataset with a name; None if there is none."""
         return next((d for d in self.datasets if d.name == name), None)
 
     def datasets_of(self, training_set: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
-        """Yield the datasets that the rows of a training set come from, in the order in which its function asks for them."""
+        """Yield the datasets that the function of a training set reads, in the order of its parameters."""
         yield from (dataset for parameter in training_set.function.tables if (dataset := self.dataset(parameter.name)) is not None)
 
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
-        """Yield every table with its name; when tables of two kinds share a name, the first takes precedence."""
+        """Yield (name, table) pairs; when tables of two kinds share a name, functions get the first one."""
         for dataset in self.datasets:
             yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
         for asset in self.plain:
@@ -127,7 +135,10 @@ class Project:
         return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
 
     def node(self, declaration: Declaration) -> Node:
-        """Return the node of a declared table, with its edges."""
+        """Return the node of a declared table, with edges to its declared inputs; raise DefinitionError for a declaration of another kind.
+
+        Plain assets and dbt models have no edge: Dagster follows them itself.
+        """
         match declaration:
             case Dataset():
                 mappings = dict(declaration.partition_mappings)
@@ -168,7 +179,7 @@ class Project:
 
 
 def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
-    """Return the names of the tables that a feature view is computed from."""
+    """Return the names of the tables that a feature view is computed from: the function's table parameters, or the query's tables."""
     return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else find_table_names(source.query)
 
 
@@ -190,7 +201,7 @@ def view_rules(view: FeatureView) -> Table:
 
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row.
+    """Return the columns that identify a row to predict; empty if no key is declared.
 
     They are the ``row_key`` of a service of the model. Without one, they are the first key that a dataset of its training set declares.
     """
@@ -201,11 +212,11 @@ def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
 
 
 def served_partitions(project: Project, service: Service) -> dg.PartitionsDefinition | None:
-    """Return the partitions of a service's predictions: those of the data that its model is trained on."""
+    """Return the partitions of a service's predictions: those of the first partitioned dataset that its model is trained on, or None."""
     datasets = project.datasets_of(service.model.training_set)
     return next((dataset.table.partitions for dataset in datasets if dataset.table.partitions is not None), None)
 
 
 def served_time(service: Service) -> str:
-    """Return the name that the event time column of a prediction has in memory."""
+    """Return the name of a prediction's event time column in memory; :func:`table_name` returns its name in the lake."""
     return service.model.training_set.event_timestamp or PREDICTED_AT

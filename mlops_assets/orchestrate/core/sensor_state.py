@@ -1,4 +1,4 @@
-"""Whether sensors run, by the state of the Dagster instance and the daemon's heartbeat."""
+"""Find out whether sensors run, from their state on the Dagster instance and from the daemon's heartbeat."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _DAEMON = "SENSOR"
 
 
 def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
-    """Return whether a sensor is switched on, by a person on this instance or by its default status."""
+    """Return True if a sensor is switched on: by a person on this instance, else by its default status."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     statuses = [s.status for s in states if s.instigator_name == sensor.name]
     if not set(statuses) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:
@@ -23,14 +23,14 @@ def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> b
 def explain_sensors_off(
     definitions: dg.Definitions, names: Sequence[str], instance: dg.DagsterInstance, command: str, *, clock: float | None = None
 ) -> str:
-    """Return why sensors are idle and which command does their work once; an empty string when they run.
+    """Return a clause, to append to a message, on why sensors are idle and which command does their work once; empty if they run.
 
     Parameters
     ----------
     definitions
-        Where the sensors are declared.
+        The definitions that contain the sensors.
     names
-        Their names, the most important first.
+        The names of the sensors; the message keeps their order.
     instance
         The Dagster instance that runs them.
     command

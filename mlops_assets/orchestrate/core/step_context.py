@@ -1,4 +1,4 @@
-"""The context of a step: its partitions, the state of the lake it reads, and the arguments of its function."""
+"""The context of a step: its partitions, the snapshot of the lake that it reads, and the arguments of its function."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,19 +28,19 @@ from mlops_assets.values.window import TimeWindow, window_of
 
 T = TypeVar("T")
 
-VERIFIED_KINDS = frozenset({"features", "training_set", "online", "model"})
+VERIFIED_KINDS = frozenset({"features", "training_set", "online", "model"})  # steps of these kinds verify the hashes of what they read
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """One step of one run, on one state of the lake.
+    """One step of one run, on one snapshot of the lake; made for each call of a step's body.
 
     Parameters
     ----------
     context
         The execution context of Dagster.
     project, stores
-        The declarations, and where tables and models are stored.
+        The declarations, and the stores of the platform.
     node
         The table that the step makes.
     plain_inputs
@@ -52,7 +52,7 @@ class StepContext:
     trial_params
         Hyperparameters of a search's trial; they override the run configuration.
     verified_reads
-        Table, partition and content hash of what the step has read and verified, its chunks and partitions included.
+        (table, partition, content hash) triples that the step has read and verified; shared with copies of the step.
     leases
         Leases that protect the snapshots that the step reads from expiry; closed when the step ends.
     """
@@ -77,36 +77,36 @@ class StepContext:
 
     @cached_property
     def windows(self) -> tuple[tuple[str, TimeWindow | None], ...]:
-        """Each partition with its window of event time."""
+        """(partition, window of event time) pairs, oldest first; the window is None when unpartitioned."""
         return tuple((key, window_of(self.node.partitions, key)) for key in self.keys)
 
     @cached_property
     def window(self) -> TimeWindow:
-        """The window of the whole step."""
+        """The window of event time from the first to the last partition; only for a partitioned step."""
         spans = [window for _, window in self.windows if window is not None]
         return TimeWindow(spans[0].start, spans[-1].end)
 
     @cached_property
     def snapshot(self) -> int:
-        """The snapshot of the lake that everything in this step reads."""
+        """The id of the lake snapshot that everything in this step reads; the first access leases it until the step ends."""
         return self.leases.enter_context(self.stores.lake.lease_snapshot())
 
     @cached_property
     def outside_reads(self) -> OutsideReads:
-        """Files and variables that users' functions read in this step in addition to their arguments."""
+        """The recorder of files and variables that users' functions read in addition to their arguments; files of the stores are excluded."""
         platform = self.stores.platform
         folders = (url.removeprefix("file://") for url in (platform.home, platform.lake, platform.artifacts, platform.online))
         return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
 
     @cached_property
     def partitions(self) -> tuple[Partition, ...]:
-        """The partitions to write, each with the fingerprint of its inputs."""
+        """The partitions to write, each with the fingerprint of its inputs; the fingerprint is empty if an input is missing."""
         inputs = compute_fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
         return tuple(Partition(key, window, inputs.get(key, "")) for key, window in self.windows)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run configuration of the step with its defaults."""
+        """The run configuration of the step with its defaults, overridden by ``trial_params``."""
         return {**(self.context.op_execution_context.op_config or {}), **self.trial_params}
 
     def with_params(self, params: Mapping[str, Any]) -> "StepContext":
@@ -116,7 +116,7 @@ class StepContext:
         return changed
 
     def split_by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
-        """Yield one step for each partition; the tables that the function needs are read once for all partitions."""
+        """Yield a step for each partition, on the same snapshot; the tables that the function asks for are read once for all partitions."""
         names = [p.name for p in function.tables if p.name not in self.plain_inputs]
         shared = {name: self.read(self.project.tables[name]) for name in names}
         for key in self.keys:
@@ -175,18 +175,21 @@ class StepContext:
         return convert_frame(rows, parameter.frame)
 
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read the rows of an upstream table that this step's partitions need; every column when ``columns`` is None."""
+        """Read the rows of an upstream table that this step's partitions need; every column when ``columns`` is None.
+
+        A table is read whole if it or the step has no partitions, or the step no edge to it. Raise DataError if it cannot be read.
+        """
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._explain_lake_error(ref, lambda: self._rows(ref, None, None, columns))
+            return self._explain_lake_error(ref, lambda: self._read_rows(ref, None, None, columns))
         parent_keys = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _time_span(ref, parent_keys)
         if span is None:
             return self._explain_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
-        return self._explain_lake_error(ref, lambda: self._rows(ref, span, parent_keys, columns))
+        return self._explain_lake_error(ref, lambda: self._read_rows(ref, span, parent_keys, columns))
 
     def filter_for_partition(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
-        """Return the rows that one partition needs, from rows that were read for several."""
+        """Return the rows that one partition of the step needs, from rows that were read for several partitions."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return rows
@@ -195,8 +198,10 @@ class StepContext:
             return rows.clear()
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
 
-    def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
-        """Read rows; verify their recorded hashes in steps of feature views, training sets, models and the online store."""
+    def _read_rows(
+        self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None
+    ) -> pl.DataFrame:
+        """Read rows; a step of :data:`VERIFIED_KINDS` compares each partition with its recorded hash, once."""
         lake, time = self.stores.lake, ref.event_timestamp
         unverified = self._list_unverified(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
         if not unverified:
@@ -207,14 +212,14 @@ class StepContext:
         return rows if columns is None else rows.select(columns)
 
     def _list_unverified(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
-        """Return partition → recorded hash, for the partitions whose current hash this step has not verified yet."""
+        """Return partition → recorded hash, for the recorded partitions that this step has not verified yet; None stands for all keys."""
         wanted = set(list_partition_keys(ref.partitions) if keys is None else keys)
         recorded = self.stores.lake.records(ref.key, snapshot=self.snapshot)
         hashes = {key: record.content_hash for key, record in recorded.items() if key in wanted}
         return {key: content for key, content in hashes.items() if (ref.key, key, content) not in self.verified_reads}
 
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
-        """Return the as-of layout of a feature view, with all its rows."""
+        """Return the as-of layout of a feature view, with all its rows at the step's snapshot; raise DataError if it cannot be read."""
         ref = TableRef(view.key)
         return self._explain_lake_error(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
 

@@ -20,12 +20,18 @@ StepBody = Callable[..., Iterator[object]]
 class StepSpec:
     """The specification of one asset, before it is compiled to Dagster.
 
+    The fields that are not listed are passed to Dagster. Values in ``options`` override ``group``, ``condition`` and ``freshness``.
+
     Parameters
     ----------
     key
         ``<kind>/<name>``.
     body
         Generator function that receives the context, and plain inputs by name, and yields Dagster results.
+    ins
+        Plain upstream assets that Dagster loads, by parameter name; they become dependencies too.
+    config, resources
+        The fields of the run configuration by name, and the keys of the resources that the body uses.
     """
 
     key: str
@@ -56,7 +62,7 @@ def op_name(key: str) -> str:
 
 
 def function_requirements(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:
-    """Return the configuration fields and resource keys that a user's function asks for."""
+    """Return the configuration fields by name, and the resource keys, that a user's function asks for."""
     config: dict[str, dg.Field] = {}
     for parameter in function.parameters_for(Injection.CONFIG):
         config |= parameter.annotation.to_fields_dict()  # type: ignore[attr-defined]  # a dagster.Config
@@ -64,7 +70,7 @@ def function_requirements(function: UserFunction[..., Any]) -> tuple[dict[str, d
 
 
 def compile_step(step: StepSpec, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
-    """Compile one step to a Dagster asset."""
+    """Compile one step to a Dagster asset, whose runs are tagged with their process."""
     options = step.options
     spec = dg.AssetSpec(
         asset_key(step.key),

@@ -92,7 +92,7 @@ def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], ve
 
 
 def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
-    """Report a failed check of the version, with the error because of which its reproduction has no verdict."""
+    """Report a failed check of the version, with the error that prevented its reproduction."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=_key(model),

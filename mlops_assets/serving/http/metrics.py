@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.predict.model_inputs import ViewLookup
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
-_STATUS_CODES = (200, 400, 413, 422, 500, 503)
+_STATUS_CODES = (200, 400, 413, 415, 422, 500, 503)
 _COUNTERS = {
     "predictions": "Rows that were answered.",
     "not_finite_predictions": "Rows that were refused because the model had no finite prediction for them.",
@@ -43,6 +43,7 @@ _LAYOUT = (
 _SIZE = 8 * len(_LAYOUT)
 _PLACE = {name: place for place, name in enumerate(_LAYOUT)}
 _FIRST_BUCKET = _PLACE[f"le {BUCKETS[0]}"]
+# Another layout of counters has files of its own.
 _SUFFIX = "-" + hashlib.sha256("\n".join(_LAYOUT).encode()).hexdigest()[:8] + ".counters"
 
 
@@ -61,7 +62,7 @@ class Metrics:
     Raises
     ------
     ServiceError
-        The file cannot be made.
+        A file of counters cannot be created.
     """
 
     def __init__(self, folder: Path, index: int, *, workers: int = 1) -> None:
@@ -72,7 +73,7 @@ class Metrics:
         self.set_connections(0)
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter."""
+        """Add to the counter with this name."""
         self._values[_PLACE[name]] += by
 
     def count_lookups(self, lookups: Iterable[ViewLookup]) -> None:
@@ -85,9 +86,9 @@ class Metrics:
         Parameters
         ----------
         code
-            The status of the reply.
+            The status of the reply, one of ``_STATUS_CODES``.
         seconds
-            From the first byte of the request in the application to the last of the reply.
+            Time from the application's first look at the request to its last byte of the reply.
         """
         values = self._values
         values[_PLACE[f"code {code}"]] += 1
@@ -104,12 +105,12 @@ class Metrics:
         return min(self._values[place], *(counters[place] for counters in self._others)) if self._others else self._values[place]
 
     def render(self, versions: Mapping[int, int | None]) -> str:
-        """Return the counters of all workers in Prometheus' text format.
+        """Return the counters of all workers, their versions and their lookups in Prometheus' text format.
 
         Parameters
         ----------
         versions
-            The version of each worker.
+            Worker index → version; workers with None are omitted.
         """
         totals = [sum(values) for values in zip(*_read_counters(self._folder), strict=True)]
         return "\n".join(
@@ -123,7 +124,15 @@ def counter_file(folder: Path, index: int) -> Path:
 
 
 def allocate_counters(folder: Path, index: int) -> Path:
-    """Allocate the file of a worker's counters in full, because a mapped page that a full disk refuses would kill the process."""
+    """Allocate both files of a worker's counters and return the one of :func:`counter_file`.
+
+    They get their full size at once, because a mapped page that a full disk refuses would kill the process.
+
+    Raises
+    ------
+    ServiceError
+        A file cannot be created, or the disk is full.
+    """
     _allocate(view_file(folder, index), SIZE)
     return _allocate(counter_file(folder, index), _SIZE)
 
@@ -150,6 +159,7 @@ def _map_counters(folder: Path, index: int) -> memoryview[float]:
 
 
 def _read_counters(folder: Path) -> list[tuple[float, ...]]:
+    """Return the values of each worker's file; a file of another size is skipped."""
     contents = [path.read_bytes() for path in folder.glob(f"*{_SUFFIX}")]
     return [tuple(memoryview(content).cast("d")) for content in contents if len(content) == _SIZE]
 

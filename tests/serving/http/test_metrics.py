@@ -8,7 +8,9 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file
+from mlops_assets.serving.http.openapi import openapi
 from mlops_assets.serving.predict.model_inputs import ViewLookup
+from mlops_assets.serving.predict.request_schema import RequestSchema
 
 
 def values(text: str) -> dict[str, float]:
@@ -34,6 +36,15 @@ def test_any_worker_answers_for_all(tmp_path) -> None:
     assert found["mlops_request_duration_seconds_sum"] == pytest.approx(9.0003)
     assert found['mlops_worker_version{worker="0"}'] == 7
     assert 'worker="1"' not in one.render({0: 7, 1: None})
+
+
+def test_every_documented_status_is_counted(tmp_path) -> None:
+    metrics, document = Metrics(tmp_path, 0), openapi("churn", 1, RequestSchema([], {}, 10))
+    statuses = document["paths"]["/predict"]["post"]["responses"]
+    for status in statuses:
+        metrics.count_reply(int(status), 0.1)
+    counts = values(metrics.render({}))
+    assert {status: counts[f'mlops_requests_total{{code="{status}"}}'] for status in statuses} == dict.fromkeys(statuses, 1)
 
 
 def test_statuses_and_ages_of_each_view_are_summed_over_workers(tmp_path) -> None:

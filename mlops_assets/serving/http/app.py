@@ -1,4 +1,4 @@
-"""The service as an ASGI application, without a framework between a request and its answer."""
+"""The service as an ASGI application: it routes requests to the model, the push endpoint and the status pages, without a framework."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class App:
 
     Notes
     -----
-    ``model`` is replaced by one assignment. A request reads it once, so its reply names exactly the version that answered.
+    ``model`` is replaced by one assignment. A request reads it once, so its reply names exactly the version that answered. While
+    ``draining`` is set, every reply closes its connection and ``/readyz`` answers 503. ``end`` ends this process.
     """
 
     def __init__(
@@ -75,33 +76,33 @@ class App:
         self._push_endpoint = push_endpoint
         self.model: ServedModel | None = None
         self.draining = False
-        self.end: Callable[[], None] = lambda: None  # of this process; set by the worker
+        self.end: Callable[[], None] = lambda: None  # set by the worker
         self._log, self._metrics, self._limits, self._versions = log, metrics, limits, versions
         self._ids, self._prefix = count(), secrets.token_hex(8)
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or the server's start and end (``lifespan``)."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await _answer_lifespan(receive, send)
         elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
             began = time.perf_counter()
-            body = await self._body(receive)
+            body = await self._receive_body(receive)
             if body is None:
                 return  # the client is gone
             status, reply = (
                 _refuse_size(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
             )
-            await self._reply(send, status, reply, _JSON, close=status == 413)
+            await self._send_reply(send, status, reply, _JSON, close=status == 413)
             self._metrics.count_reply(status, time.perf_counter() - began)
         elif scope["type"] == "http" and scope["path"].startswith(PUSH_PATH):
             await self._accept_push(scope, receive, send)
         elif scope["type"] == "http":
             self._metrics.count("other_requests")
-            await self._reply(send, *self._answer_other(scope["path"], scope["method"]))
+            await self._send_reply(send, *self._answer_other(scope["path"], scope["method"]))
 
     def _predict(self, headers: Headers, body: bytes) -> tuple[int, bytes]:
-        """Return status and reply of one request for predictions. Headers may explain why a body is not JSON."""
+        """Return status and reply of one request for predictions, whose body may be compressed."""
         try:
             unpacked = read_body(headers, body, self._limits.max_bytes)
         except RequestError as error:
@@ -121,10 +122,10 @@ class App:
             return _refuse(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
     async def _accept_push(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take rows for a view in another thread, so that waiting for the disk delays no prediction."""
+        """Answer a request with pushed rows; another thread stores them, so that waiting for the disk delays no prediction."""
         view, push_endpoint = scope["path"].removeprefix(PUSH_PATH), self._push_endpoint
         self._metrics.count("push_requests")
-        body = await self._body(receive)
+        body = await self._receive_body(receive)
         if body is None:
             return
         if push_endpoint is None or view not in push_endpoint.names:
@@ -135,10 +136,16 @@ class App:
             status, reply = _refuse_size(self._limits.max_bytes)
         else:
             status, reply = await asyncio.to_thread(self._push, push_endpoint, view, scope["headers"], body)
-        await self._reply(send, status, reply, _JSON, close=status == 413)
+        await self._send_reply(send, status, reply, _JSON, close=status == 413)
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
-        """Return status and reply of one request for predictions."""
+        """Return status and reply of one request for predictions; predictions that cannot be logged are not returned, but refused with 503.
+
+        Parameters
+        ----------
+        body
+            Decompressed: see :func:`mlops_assets.serving.http.request_body.read_body`.
+        """
         model = self.model
         if model is None:
             return _refuse(503, "no model is loaded", "try again when /readyz answers 200")
@@ -156,7 +163,7 @@ class App:
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
             _print_failure(error)
             return _refuse(500, f"the prediction failed ({type(error).__name__})", "the service's log shows where")
-        records = self._records(model, answer)
+        records = self._make_records(model, answer)
         try:
             self._log.append(records)
         except OSError:
@@ -169,7 +176,7 @@ class App:
         predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 
-    def _records(self, model: ServedModel, answer: ModelAnswer) -> list[PredictionRecord]:
+    def _make_records(self, model: ServedModel, answer: ModelAnswer) -> list[PredictionRecord]:
         rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
@@ -202,6 +209,7 @@ class App:
         ]
 
     def _answer_other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+        """Return status, body and content type for a request that is neither a prediction nor a push."""
         if path not in (*_GET, "/predict"):
             return *_refuse(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
         if path == "/predict" or method not in ("GET", "HEAD"):
@@ -212,14 +220,14 @@ class App:
         if path == "/metrics":
             return 200, self._metrics.render(self._versions()).encode(), _TEXT
         model = self.model
-        answers = {"/smoke": self._smoke, "/openapi.json": self._describe, "/readyz": self._ready}
+        answers = {"/smoke": self._test_example, "/openapi.json": self._describe, "/readyz": self._check_readiness}
         return *answers[path](model), _JSON
 
     def _describe(self, model: ServedModel | None) -> tuple[int, bytes]:
         return (200, model.openapi) if model else _refuse(503, "no model is loaded", "try again")
 
-    def _smoke(self, model: ServedModel | None) -> tuple[int, bytes]:
-        """Predict the stored example row without logging it, and report only whether it works."""
+    def _test_example(self, model: ServedModel | None) -> tuple[int, bytes]:
+        """Predict the stored example row without logging it, and return only whether it works."""
         if model is None or not model.example:
             return _refuse(503, "there is no example row to predict", "POST /predict")
         try:
@@ -229,7 +237,8 @@ class App:
             return _refuse(500, f"the example row cannot be predicted ({type(error).__name__})", "the service's log shows where")
         return 200, self._encode({"ok": True, "model": model.name, "version": model.version})
 
-    def _ready(self, model: ServedModel | None) -> tuple[int, bytes]:
+    def _check_readiness(self, model: ServedModel | None) -> tuple[int, bytes]:
+        """Return 200 when a model is loaded, the process is not ending, and predictions can be logged; else 503."""
         if model is None:
             return _refuse(503, "no model is loaded", "the service's status says why")
         if self.draining:
@@ -238,8 +247,8 @@ class App:
             return _refuse(503, self._log.problem, "free disk space, or make the folder writable")
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """Return the body of a request, read until it exceeds the limit; None when the client has disconnected."""
+    async def _receive_body(self, receive: Receive) -> bytes | None:
+        """Return the body of a request, or its beginning as soon as that exceeds the limit; None when the client has disconnected."""
         chunks, size = list[bytes](), 0
         while True:
             message = await receive()
@@ -251,7 +260,7 @@ class App:
             if size > self._limits.max_bytes or not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _reply(self, send: Send, status: int, body: bytes, kind: bytes, *, close: bool = False) -> None:
+    async def _send_reply(self, send: Send, status: int, body: bytes, kind: bytes, *, close: bool = False) -> None:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if self.draining or close:
             headers.append((b"connection", b"close"))
@@ -259,7 +268,7 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -276,13 +285,13 @@ def _refuse_size(max_bytes: int) -> tuple[int, bytes]:
 
 
 def _explain_refusal(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
-    """Return status and reply; a body that is not JSON due to its content type or encoding gets a reply that says so."""
+    """Return status and reply unchanged, or a refusal with 415 if content type or encoding explain why a body is not JSON (400)."""
     reason = explain_not_json(headers, body) if status == 400 else None
     return (status, reply) if reason is None else (reason.status, reason.body)
 
 
 def _print_failure(error: Exception, what: str = "a prediction") -> None:
-    """Print the type and traceback of an error, but not its message, which may repeat values of the request."""
+    """Print the type and traceback of an error to stderr, but not its message, which may repeat values of the request."""
     where = "".join(traceback.format_tb(error.__traceback__))
     with contextlib.suppress(OSError):  # its disk may be as full as the log's
         sys.stderr.write(f"{what} failed with {type(error).__name__}:\n{where}")

@@ -44,7 +44,7 @@ _MAX_OUTPUT_BYTES = 10 * 2**20  # of the processes' output, before the file is r
 def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     """Start a service, or bring it to its champion, and wait until every worker answers with it.
 
-    A service that already runs from this spec is left alone. One that runs from another spec is restarted.
+    A service that already runs from this spec is not restarted. One that runs from another spec is.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     Raises
     ------
     ServiceError
-        The port is in use, there is no champion, it cannot be loaded, the log cannot be written, or it takes too long. What this call
-        started is stopped again; a service that ran before keeps its version.
+        There is no champion, the registry cannot be read, the log cannot be written, the port is in use, the champion cannot be loaded,
+        or it takes too long. The processes that this call started are stopped again; a service that ran from this spec keeps its version.
     MissingExtraError
         A package of the extra ``serve`` is missing.
     """
@@ -88,7 +88,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
 
 
 def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
-    """Stop a service after answering requests in flight; no process and no damaged state file remain.
+    """Stop a service after answering requests in flight, and delete its damaged state files.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
 
 
 def status(home: str, name: str, declared: ServiceSpec | None = None) -> ServiceStatus:
-    """Return the state of a service, from its files, its processes and the registry.
+    """Return the state of a service from its files, its processes and the registry.
 
     Parameters
     ----------
@@ -126,7 +126,8 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     name
         Name of the service.
     declared
-        The spec that the project declares, which names the champion of a service that was never started. The started spec when None.
+        The spec that the project declares, so that the champion of a service that was never started is known. When None, the spec with
+        which the service was started.
     """
     folder = ServiceFolder.locate(home, name)
     spec, facts = declared or folder.read_spec_or_none(), _read_supervisor(folder)
@@ -144,7 +145,7 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
 
 
 def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, *, running: bool) -> Iterator[str]:
-    """Yield what is wrong with the files and the supervisor of a service."""
+    """Yield what is wrong with a service's state files, supervisor, prediction log and online store; some texts may be empty."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
     yield from (f"{error.message}: {error.hint}" for _, error in folder.find_damage())
@@ -162,7 +163,7 @@ def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, 
 
 
 def _find_online_problem(folder: ServiceFolder) -> str:
-    """Return what is wrong with the online store that the service reads; services of models without lookups have none."""
+    """Return what is wrong with the header of the LMDB file in the service's online store; ``""`` for a URL, or without such a file."""
     from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
     spec = folder.read_spec_or_none()
@@ -174,7 +175,7 @@ def _find_online_problem(folder: ServiceFolder) -> str:
 
 
 def _explain_absence(folder: ServiceFolder) -> str:
-    """Return why a service that should run has no supervisor."""
+    """Return why a service that should run has no supervisor: it runs in the folder that this one is a copy of, or its supervisor is gone."""
     facts = folder.read_or_none(folder.supervisor) or {}
     label = facts.get("folder", "")
     if _is_running(facts) and not is_label_of(label, folder.path):
@@ -183,13 +184,16 @@ def _explain_absence(folder: ServiceFolder) -> str:
 
 
 def _read_supervisor(folder: ServiceFolder) -> dict[str, Any]:
-    """Return the last report of this folder's supervisor; empty when the file is missing, damaged or copied from another folder."""
+    """Return the last report of this folder's supervisor; an empty dict when the file is missing, damaged or copied from another folder."""
     facts = folder.read_or_none(folder.supervisor) or {}
     return facts if is_label_of(facts.get("folder", ""), folder.path) else {}
 
 
 def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, float]:
-    """Return the processes of a service whose state files do not name them, by process id."""
+    """Return process id → start time of a service's processes, found by command line, if its state files are missing or damaged.
+
+    The dict is empty while the files are intact, because they name the processes, and for a service that was never started.
+    """
     was_started = folder.spec.exists() or folder.wanted.exists()
     is_whole = folder.spec.exists() and folder.supervisor.exists() and not any(folder.find_damage())
     return find_processes(folder.path, *roles) if was_started and not is_whole else {}
@@ -212,6 +216,7 @@ def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
 
 
 def _read_champion(spec: ServiceSpec) -> tuple[Version | None, str]:
+    """Return the champion, or None, and why the registry cannot be read, or ``""``."""
     from mlops_assets.stores.registry.registry import open_registry
 
     try:
@@ -228,6 +233,7 @@ def _read_wanted_state(folder: ServiceFolder) -> Literal["running", "stopped", "
 
 
 def _restore_wanted(folder: ServiceFolder, before: dict[str, object] | None) -> None:
+    """Write the previous wanted state; if there was none, delete the files of the wanted state and of the spec."""
     if before is None:
         folder.wanted.unlink(missing_ok=True)
         folder.spec.unlink(missing_ok=True)
@@ -236,7 +242,10 @@ def _restore_wanted(folder: ServiceFolder, before: dict[str, object] | None) -> 
 
 
 def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) -> None:
-    """Start the detached supervisor; one that runs another spec is stopped first."""
+    """Stop the processes that run, write the spec, start the detached supervisor and wait until it listens.
+
+    The output of earlier processes is rotated when it has become large.
+    """
     _stop_processes(folder, 30)
     write_json(folder.spec, asdict(spec))
     if folder.output.exists() and folder.output.stat().st_size > _MAX_OUTPUT_BYTES:
@@ -258,7 +267,7 @@ def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) ->
 
 
 def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until: float) -> None:
-    """Wait until the supervisor listens, or reports why it does not."""
+    """Wait until the supervisor listens; raise ServiceError when it ends, or after ``until`` (monotonic seconds), when it is ended."""
     while True:
         facts = folder.read_or_none(folder.supervisor) or {}
         if _is_running(facts) and facts.get("url"):
@@ -270,14 +279,14 @@ def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until:
             fallback = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
             raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, fallback))
         if time.monotonic() > until:
-            _signal(pid, signal.SIGTERM)  # no state file names it, so nothing else would find it
+            _signal(pid, signal.SIGTERM)  # no state file names it, so `stop` would not find it
             fallback = "it wrote nothing and was still starting: the machine may be busy; start the service again"
             raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_log_hint(folder, fallback))
         time.sleep(_POLL_SECONDS)
 
 
 def _await_champion(spec: ServiceSpec, folder: ServiceFolder, until: float) -> ServiceStatus:
-    """Wait until every worker answers with the champion."""
+    """Wait until every worker answers with the champion; raise ServiceError when that fails, or after ``until`` (monotonic seconds)."""
     while True:
         now = status(spec.home, spec.name, spec)
         alive = [w for w in now.workers if w.running]
@@ -308,26 +317,28 @@ def _log_hint(folder: ServiceFolder, fallback: str) -> str:
 
 
 def _stop_processes(folder: ServiceFolder, timeout: float) -> None:
-    """End the supervisor, which ends its workers; then kill the remaining processes by their ids."""
-    facts, hidden = _read_supervisor(folder), _find_unnamed_processes(folder, entry_points.SUPERVISOR, entry_points.WORKER)
+    """End the supervisor, which ends its workers; after ``timeout`` seconds kill the remaining processes by their ids."""
+    facts, unnamed = _read_supervisor(folder), _find_unnamed_processes(folder, entry_points.SUPERVISOR, entry_points.WORKER)
     for pid in [facts["pid"]] if _is_running(facts) else _find_unnamed_processes(folder, entry_points.SUPERVISOR):
         _signal(pid, signal.SIGTERM)
     until = time.monotonic() + timeout
-    while _find_remaining_processes(folder, facts, hidden) and time.monotonic() < until:
+    while _find_remaining_processes(folder, facts, unnamed) and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)
-    for pid in _find_remaining_processes(folder, facts, hidden):
+    for pid in _find_remaining_processes(folder, facts, unnamed):
         _signal(pid, signal.SIGKILL)
-    while _find_remaining_processes(folder, facts, hidden):
+    while _find_remaining_processes(folder, facts, unnamed):
         time.sleep(_POLL_SECONDS)
 
 
-def _find_remaining_processes(folder: ServiceFolder, facts: Mapping[str, Any], hidden: Mapping[int, float]) -> set[int]:
+def _find_remaining_processes(folder: ServiceFolder, facts: Mapping[str, Any], unnamed: Mapping[int, float]) -> set[int]:
+    """Return the ids of the supervisor, of the unnamed processes and of the reported workers that still run."""
     supervisor = {int(facts["pid"])} if _is_running(facts) else set()
-    unnamed = {pid for pid, began in hidden.items() if is_alive(pid, began)}
-    return supervisor | unnamed | {w.pid for w in folder.read_workers() if w.running}
+    alive = {pid for pid, began in unnamed.items() if is_alive(pid, began)}
+    return supervisor | alive | {w.pid for w in folder.read_workers() if w.running}
 
 
 def _is_running(facts: Mapping[str, Any]) -> bool:
+    """Whether the process that a supervisor's report names still runs."""
     pid, began = facts.get("pid"), facts.get("started")
     return isinstance(pid, int) and isinstance(began, float) and is_alive(pid, began)
 

@@ -28,7 +28,7 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # before each new attempt to load 
 
 
 class ModelLoader(threading.Thread):
-    """Loads the target version in the background and swaps it into the app.
+    """A thread that loads the target version and swaps it into the app.
 
     Parameters
     ----------
@@ -47,16 +47,16 @@ class ModelLoader(threading.Thread):
         self._status = WorkerStatus(index, os.getpid(), start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
         self._target: TargetVersion | None = None
         self._changed = threading.Event()
-        self._before: ServedModel | None = None  # a roll-back finds it ready
+        self._before: ServedModel | None = None  # the previous model, so that a rollback need not load it
         self.report()
 
     def set_target(self, target: TargetVersion) -> None:
-        """Request a version; the last requested one counts."""
+        """Request a version; the last request counts."""
         self._target = target
         self._changed.set()
 
     def run(self) -> None:
-        """Load each requested version, for ever."""
+        """Switch to each requested version, for ever; a version that cannot be loaded is tried again after growing pauses."""
         failures = 0
         while True:
             self._changed.wait(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1] if failures else None)
@@ -66,13 +66,16 @@ class ModelLoader(threading.Thread):
                 failures += 1
 
     def report(self, **facts: object) -> None:
-        """Write the report of this worker; a full disk does not end the worker."""
+        """Change fields of this worker's status and write its report; a full disk does not end the worker."""
         self._status = replace(self._status, **facts)  # type: ignore[arg-type]
         with contextlib.suppress(MlopsError):
             write_json(self._file, asdict(self._status))
 
     def _switch_to(self, target: TargetVersion) -> bool:
-        """Switch to a version, or keep the previous one and report why."""
+        """Switch to a version and return True; after an error keep the current one, report why and return False.
+
+        The loaded version is dropped if another one was requested meanwhile.
+        """
         current = self._app.model
         if current is not None and current.target == target:
             self.report(error="", failed=None, loading=None)
@@ -84,7 +87,7 @@ class ModelLoader(threading.Thread):
             text = error.message if isinstance(error, MlopsError) else f"{type(error).__name__}: {error}"
             self.report(error=f"version {target.version} cannot be loaded: {text}", failed=target.version, loading=None)
             return False
-        if self._target == target:  # else a newer one was requested meanwhile
+        if self._target == target:
             self._before, self._app.model = current, model
             self._metrics.count("model_loads")
             facts = {
@@ -97,6 +100,7 @@ class ModelLoader(threading.Thread):
         return True
 
     def _load(self, target: TargetVersion) -> ServedModel:
+        """Return the previous model if it has this version, else load the version."""
         if self._before is not None and self._before.target == target:
             return self._before
         self.report(loading=target.version)

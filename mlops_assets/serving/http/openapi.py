@@ -18,12 +18,12 @@ _REFUSALS = {
     "415": "The content type, the charset or the content encoding is not accepted.",
     "422": "A row does not fit the model. The error names row, field and type, and repeats no value.",
     "500": "The prediction failed.",
-    "503": "No model is loaded, or the prediction cannot be logged.",
+    "503": "No model is loaded, the online store cannot be read, or the prediction cannot be logged.",
 }
 
 
 def openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
-    """Return the OpenAPI document.
+    """Return the OpenAPI document of a service, JSON-like; ``/smoke`` and pushes are not in it.
 
     Parameters
     ----------
@@ -34,22 +34,22 @@ def openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
     """
     _, schemas = msgspec.json.schema_components((schema.row, Reply, Error), ref_template=_SCHEMA)
     for field in schemas["Row"]["properties"].values():
-        field.pop("default", None)  # null stands for a field that was left out
+        field.pop("default", None)  # internal: null marks an omitted field, which a client may not send
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": str(version), "description": f"Predictions of the model {name}."},
         "paths": {
-            "/predict": {"post": _predict(schema.max_rows)},
-            "/readyz": {"get": _plain("Whether a model is loaded and predictions can be logged.", "503")},
-            "/livez": {"get": _plain("Whether the process answers.")},
-            "/metrics": {"get": _plain("Counters of all workers, in Prometheus' text format.")},
-            "/openapi.json": {"get": _plain("This document.", "503")},
+            "/predict": {"post": _describe_predict(schema.max_rows)},
+            "/readyz": {"get": _describe_get("Whether a model is loaded and predictions can be logged.", "503")},
+            "/livez": {"get": _describe_get("Whether the process answers.")},
+            "/metrics": {"get": _describe_get("Counters of all workers, in Prometheus' text format.")},
+            "/openapi.json": {"get": _describe_get("This document.", "503")},
         },
         "components": {"schemas": schemas},
     }
 
 
-def _predict(max_rows: int) -> dict[str, Any]:
+def _describe_predict(max_rows: int) -> dict[str, Any]:
     row, reply, error = ({"$ref": _SCHEMA.format(name=name)} for name in ("Row", "Reply", "Error"))
     rows = {"oneOf": [row, {"type": "array", "items": row, "maxItems": max_rows}]}
     return {
@@ -62,5 +62,5 @@ def _predict(max_rows: int) -> dict[str, Any]:
     }
 
 
-def _plain(text: str, *refusals: str) -> dict[str, Any]:
+def _describe_get(text: str, *refusals: str) -> dict[str, Any]:
     return {"summary": text, "responses": {"200": {"description": "Yes."}, **{code: {"description": "Not now."} for code in refusals}}}

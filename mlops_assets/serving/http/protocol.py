@@ -7,7 +7,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD = 65_536  # bytes of a request line and headers, after the first read
+MAX_HEAD = 65_536  # bytes of a request line and headers; the read in which a request begins is not counted
 _MAX_FRAMING = 8  # bytes of framing that each byte of a chunked body may cost
 _REPLY_431 = b'{"error":"the headers are too large","hint":"send at most 64 KiB of headers"}'
 _OFFERS = (b"upgrade", b"http2-settings")
@@ -24,7 +24,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._framing = self._body = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes."""
+        """Parse received bytes; reply 400 to invalid HTTP, and 431 to headers or chunk framing that are too large."""
         self._unset_keepalive_if_required()
         self._framing += len(data)
         try:
@@ -36,6 +36,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def _feed(self, data: bytes) -> None:
+        """Parse bytes; a head that offers an upgrade is parsed again without the offer, and ``CONNECT`` is invalid."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -62,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Start counting the bytes of a request."""
+        """Reset the byte counts for a new request."""
         self._framing = self._body = 0
         super().on_message_begin()
 
@@ -73,7 +74,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of the body."""
+        """Pass on a part of the body, whose bytes are not framing."""
         self._framing -= len(body)
         self._body += len(body)
         super().on_body(body)

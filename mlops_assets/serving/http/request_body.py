@@ -29,12 +29,13 @@ def read_body(headers: Iterable[tuple[bytes, bytes]], body: bytes, max_bytes: in
     body
         The bytes of the request.
     max_bytes
-        Limit of the decompressed body.
+        Limit of a decompressed body; the caller checks a body that is not compressed.
 
     Raises
     ------
     RequestError
-        415 for an encoding that is not accepted, 413 for too many bytes, 400 for gzip that is damaged.
+        415 for an encoding that is not accepted, 413 for gzip that decompresses to too many bytes, 400 for gzip that is damaged or has
+        too many members.
     """
     encoding, kind = _read_content_headers(headers)
     if encoding in ("gzip", "x-gzip"):
@@ -48,7 +49,7 @@ def read_body(headers: Iterable[tuple[bytes, bytes]], body: bytes, max_bytes: in
 
 
 def explain_not_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> RequestError | None:
-    """Return the refusal of a body whose content type or encoding explains why it is not JSON; None where neither does.
+    """Return the refusal, status 415, of a body whose content type or encoding explains why it is not JSON; None where neither does.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def explain_not_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Req
 
 
 def _read_content_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str]:
-    """Return content encoding and content type, in lower case."""
+    """Return content encoding and content type, in lower case and at most 100 characters each; empty when they are absent."""
     encoding, kind = b"", b""
     for name, value in headers:
         if name == b"content-encoding":
@@ -89,7 +90,7 @@ def _find_charset(kind: str) -> str:
 
 
 def _unpack(body: bytes, max_bytes: int) -> bytes:
-    """Decompress a gzip body, which may have several members; stop as soon as it is too large."""
+    """Decompress a gzip body, which may have several members; raise RequestError as soon as it is too large, or if it is damaged."""
     parts, size, rest = list[bytes](), 0, body
     try:
         while rest:

@@ -39,7 +39,7 @@ class ModelAnswer:
     scores
         The predictions.
     lookups
-        The results of each feature view.
+        The results of each feature view, for the metrics.
     """
 
     rows: RequestRows
@@ -50,7 +50,7 @@ class ModelAnswer:
 
 
 class ServedModel:
-    """A version that is verified to predict as it did when it was stored.
+    """A loaded version; :func:`load_served_model` makes it and verifies that it predicts as it did when it was stored.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class ServedModel:
     example
         A request with one real row, JSON; empty when none is stored.
     libraries
-        Libraries that are installed in another version than in training.
+        Libraries that are installed in another version than in training, as text; empty when there are none.
     """
 
     def __init__(  # noqa: PLR0913  (all that answers)
@@ -93,10 +93,17 @@ class ServedModel:
     def answer(self, body: bytes) -> ModelAnswer:
         """Return the predictions for a request.
 
+        Parameters
+        ----------
+        body
+            JSON in UTF-8: one row or a list of rows.
+
         Raises
         ------
         RequestError
             The request is refused.
+        PlatformError
+            The online store cannot be read.
         """
         rows = self._schema.decode(body)
         inputs = self._inputs(rows)
@@ -126,8 +133,10 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     Raises
     ------
     ArtifactError
-        Bytes are missing or changed, the model predicts differently from when it was stored, or its manifest lacks an entry that serving
-        needs.
+        Bytes are missing or changed, the model predicts differently from when it was stored, its manifest lacks an entry that serving
+        needs, or JSON cannot carry the type of a field.
+    PlatformError
+        The online store cannot be opened.
     """
     bundle = unpack(artifacts, target.artifact, trusted_types)
     manifest = _check_manifest(bundle.manifest, f"version {target.version} of '{name}'")
@@ -149,7 +158,10 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
 
 
 def _check_manifest(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the manifest; refuse fields of a type that JSON cannot carry. Keys may have any type: they are logged as text."""
+    """Return the manifest with keys of other types declared as dates or text, in which they are logged.
+
+    Raise ArtifactError if an entry that serving needs is missing, or if JSON cannot carry the type of another field.
+    """
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")
     fields = [

@@ -24,7 +24,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process."""
+        """Install no signal handlers: the worker has its own."""
         yield
 
     @property
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
         return len(self.server_state.connections)
 
     async def add_connection(self, connection: socket.socket) -> None:
-        """Serve a connection."""
+        """Serve an accepted connection; one that the client has closed already is ignored."""
         protocol: Any = self.config.http_protocol_class
         connection.setblocking(False)  # noqa: FBT003
         with contextlib.suppress(OSError):  # it may be gone already
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
-    """Return a server without access log: the counters replace it."""
+    """Return a server for HTTP/1.1 only, without access log, because the counters replace it."""
     config = uvicorn.Config(
         app,
         loop="none",
@@ -67,8 +67,8 @@ def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
 class Acceptor:
     """Accepts connections on a socket that several processes share.
 
-    The first process to accept gets a connection. Without a rule, an idle process with many connections would accept again and again
-    while others stay idle. So a process with more than its share waits a moment.
+    The first process to accept gets a connection. Without a rule, a process that already has many connections would often be first. So a
+    process with more than its share waits a moment.
 
     Parameters
     ----------
@@ -83,38 +83,41 @@ class Acceptor:
     def __init__(self, server: Server, listener: socket.socket, patience: Callable[[], float]) -> None:
         self._server, self._listener, self._patience = server, listener, patience
         self._loop = asyncio.get_running_loop()
-        self._taking = set[asyncio.Task[None]]()
-        self._waiting: asyncio.TimerHandle | None = None
-        self._loop.add_reader(listener, self._readable)
+        self._tasks = set[asyncio.Task[None]]()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener, self._on_connection)
 
     async def close(self) -> None:
-        """Accept the connections that already wait, and no more."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Accept the connections that already wait, close the socket, and return when the server has all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._listener)
         while self._accept():
             pass
         self._listener.close()
-        if self._taking:
-            await asyncio.wait(self._taking)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
-    def _readable(self) -> None:
+    def _on_connection(self) -> None:
         if seconds := self._patience():
             self._wait(seconds, then=self._accept)
         else:
             self._accept()
 
     def _wait(self, seconds: float, *, then: Callable[[], object]) -> None:
-        def again() -> None:
-            self._waiting = None
+        """Stop watching the socket for some seconds, then call ``then`` and watch again."""
+
+        def resume() -> None:
+            self._timer = None
             then()
-            if self._waiting is None:
-                self._loop.add_reader(self._listener, self._readable)
+            if self._timer is None:
+                self._loop.add_reader(self._listener, self._on_connection)
 
         self._loop.remove_reader(self._listener)
-        self._waiting = self._loop.call_later(seconds, again)
+        self._timer = self._loop.call_later(seconds, resume)
 
     def _accept(self) -> bool:
+        """Accept one connection and return True; return False when there is none, or when the system refuses it, then after a pause."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -123,6 +126,6 @@ class Acceptor:
             self._wait(_PAUSE, then=lambda: None)
             return False
         task = self._loop.create_task(self._server.add_connection(connection))
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return True

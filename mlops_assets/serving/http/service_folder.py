@@ -1,4 +1,4 @@
-"""The state files of one service: its spec, its wanted state, its processes and the version of each worker."""
+"""The state files of one service: its spec, its wanted state, and the reports of its supervisor and workers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ServiceSpec:
     workers
         Number of processes.
     max_rows, max_bytes
-        Limits of one request.
+        Limits of one request: its rows, and the bytes of its decompressed body.
     trusted_types
         Types beyond scikit-learn's own that the model may hold.
     push
@@ -86,7 +86,7 @@ class TargetVersion:
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits of one request."""
+    """Limits of one request: its rows, and the bytes of its decompressed body."""
 
     max_rows: int = 10_000
     max_bytes: int = 8 * 2**20
@@ -105,19 +105,19 @@ class WorkerStatus:
     version, digest
         The version that the worker answers with; None before the first one is loaded.
     error, failed
-        Why the target version could not be loaded, and the number of that version.
+        Why the target version could not be loaded, and the number of that version; ``""`` and None when it could.
     loading
-        The version that it is loading.
+        The version that it is loading; None when it loads none.
     loaded_at
         The time at which ``version`` began to answer, in seconds since 1970.
     predictor
         ``compiled``, or ``native`` and why.
     libraries
-        Libraries that are installed in another version than in training.
+        Libraries that are installed in another version than in training, as text.
     folder
         The label of the service's folder: see :func:`mlops_assets.serving.http.service_processes.make_label`.
     running
-        Whether its process exists.
+        Whether its process exists; only :meth:`ServiceFolder.read_workers` checks it.
     """
 
     index: int
@@ -141,6 +141,8 @@ class ServiceStatus:
 
     Parameters
     ----------
+    name
+        Name of the service.
     wanted
         The last requested state; ``unknown`` when its file is damaged.
     running
@@ -150,7 +152,7 @@ class ServiceStatus:
     workers
         The reports of the workers.
     champion
-        The version that should answer; None when there is none, or the registry cannot be read.
+        Number of the version that should answer; None when there is none, or the registry cannot be read.
     problem
         What is wrong with the service; ``""`` when nothing is.
     """
@@ -172,7 +174,7 @@ class ServiceFolder:
 
     @classmethod
     def locate(cls, home: str, name: str) -> ServiceFolder:
-        """Return the folder of a service of a platform."""
+        """Return the folder of a service below a platform's home."""
         return cls(Path(home) / "services" / name)
 
     @property
@@ -210,7 +212,7 @@ class ServiceFolder:
         return self.path / "workers" / f"{index}.json"
 
     def read_reports(self) -> list[WorkerStatus]:
-        """Return the last reports of the workers, in order, without damaged files: see :meth:`find_damage`."""
+        """Return the last reports of the workers, by index; damaged files are skipped, and no process is checked."""
         reports = []
         for path in self._worker_files():
             with contextlib.suppress(ServiceError):
@@ -218,12 +220,12 @@ class ServiceFolder:
         return [status for status in reports if status is not None]
 
     def read_workers(self) -> tuple[WorkerStatus, ...]:
-        """Return the last reports of this folder's workers and whether they run; reports copied from another folder are omitted."""
+        """Return the last reports of this folder's workers, with ``running`` checked; reports copied from another folder are omitted."""
         own_reports = [status for status in self.read_reports() if is_label_of(status.folder, self.path)]
         return tuple(replace(status, running=is_alive(status.pid, status.started)) for status in own_reports)
 
     def read_spec(self) -> ServiceSpec | None:
-        """Return the started spec, or None.
+        """Return the spec with which the service was started; None when its file is missing.
 
         Raises
         ------
@@ -233,7 +235,7 @@ class ServiceFolder:
         return _read(self.spec, ServiceSpec)
 
     def read_spec_or_none(self) -> ServiceSpec | None:
-        """Return the started spec; None when its file is missing or damaged."""
+        """Return the spec with which the service was started; None when its file is missing or damaged."""
         with contextlib.suppress(ServiceError):
             return self.read_spec()
         return None
@@ -259,7 +261,7 @@ class ServiceFolder:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a state file atomically, with a checksum, readable by its owner only: a URL may hold a password.
+    """Write a state file atomically and with a checksum. Only its owner can read it, because a URL may contain a password.
 
     Raises
     ------
@@ -297,7 +299,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """Return the content of a state file as a value of a class; lists become tuples."""
+    """Return the content of a state file as an instance of a class, with tuples for lists; None when the file does not exist.
+
+    Raise ServiceError when it is damaged or has other fields.
+    """
     facts = read_json(path)
     if facts is None:
         return None

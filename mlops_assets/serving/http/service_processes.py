@@ -9,7 +9,7 @@ from mlops_assets import entry_points
 
 
 def make_label(folder: Path) -> str:
-    """Return a label that a copy of the folder does not have: its inode, which a move keeps, and its path.
+    """Return a label of a folder that its copies do not have: device and inode, which a move keeps, and its path.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def make_label(folder: Path) -> str:
 
 
 def is_label_of(label: str, folder: Path) -> bool:
-    """Whether a label belongs to this folder, also after the folder was moved.
+    """Whether a label belongs to this folder: the inode is equal, also after a move, or the path is. False if the folder does not exist.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def label_path(label: str) -> str:
 
 
 def find_processes(folder: Path, *roles: str) -> dict[int, float]:
-    """Find the processes of a folder by their command lines.
+    """Find the running processes of a folder by their command lines.
 
     Parameters
     ----------

@@ -26,13 +26,13 @@ from mlops_assets.serving.http.worker_pool import WorkerPool
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.registry import Registry
 
-POLL_SECONDS = 0.25  # seconds between two looks at the registry
+POLL_SECONDS = 0.25  # between two reads of the registry
 _TICK_SECONDS = 0.05
-_MAX_ORPHAN_SECONDS = 15.0  # for workers of a killed supervisor
+_MAX_ORPHAN_SECONDS = 15.0  # before the workers of a killed supervisor are killed
 
 
 class Supervisor:
-    """Runs one service until it is asked to end.
+    """Runs one service until ``ending`` is set.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Supervisor:
         self.ending = False
 
     def run(self) -> None:
-        """Keep the workers running; return when asked to end, or when no worker can be kept running."""
+        """Keep the workers running until ``ending`` is set or no worker can be kept running; then end them."""
         self._report("")
         while not self.ending:
             self._poll_champion()
@@ -69,7 +69,10 @@ class Supervisor:
         self._pool.end()
 
     def _poll_champion(self) -> None:
-        """Read the champion from the registry; an unreadable registry changes only the report."""
+        """Every ``POLL_SECONDS``, restore the state files and make the registry's champion the workers' target.
+
+        Without a champion, or when the registry cannot be read, the workers keep their target.
+        """
         if time.monotonic() - self._polled_at < POLL_SECONDS:
             return
         self._restore_files()
@@ -99,7 +102,7 @@ class Supervisor:
                     write_json(path, facts)
 
     def _report(self, problem: str) -> None:
-        """Report where the service listens and what is wrong; a full disk does not end the supervisor."""
+        """Write the address of the service and its problem if the problem has changed; a full disk does not end the supervisor."""
         if problem == self._reported:
             return
         facts = {
@@ -164,7 +167,10 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def await_orphans(folder: ServiceFolder) -> None:
-    """Wait for the workers of a killed supervisor: they hold its socket until they have answered their requests."""
+    """Wait for the workers of a killed supervisor, kill those that outlive the limit, and delete their reports.
+
+    Such workers hold the service's socket until they have answered their requests.
+    """
     until = time.monotonic() + _MAX_ORPHAN_SECONDS
     while (alive := [w for w in folder.read_workers() if w.running]) and time.monotonic() < until:
         time.sleep(_TICK_SECONDS)
@@ -177,7 +183,7 @@ def await_orphans(folder: ServiceFolder) -> None:
 
 
 def detach() -> None:
-    """Continue as a detached process and print its id."""
+    """Fork: the parent prints the id of its child and exits, the child continues with its output on stderr."""
     if child := os.fork():
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
@@ -186,13 +192,16 @@ def detach() -> None:
 
 
 def main(path: str) -> None:
-    """Run the supervisor of the service in a folder; an error is written to ``supervisor.json``."""
+    """Run the supervisor of the service in a folder, unless one runs already.
+
+    After an MlopsError, write it to ``supervisor.json`` and exit with code 1.
+    """
     folder = ServiceFolder(Path(path))
     with (folder.path / "supervisor.lock").open("a") as lock:
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # another one runs
+            return
         try:
             run_service(folder)
         except MlopsError as error:
@@ -202,7 +211,13 @@ def main(path: str) -> None:
 
 
 def run_service(folder: ServiceFolder) -> None:
-    """Run the service of a folder's spec."""
+    """Run the service that a folder's spec describes, until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ServiceError
+        The spec is missing or damaged, a file of counters cannot be created, or the service cannot listen.
+    """
     spec = folder.read_spec()
     if spec is None:
         raise ServiceError(f"'{folder.spec}' is missing", hint="start the service again: mlops serve start")

@@ -42,7 +42,7 @@ class ViewMetrics:
     Parameters
     ----------
     folder, index
-        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` is allocated.
+        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` must exist in full size.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
@@ -56,15 +56,15 @@ class ViewMetrics:
         self._rows = [bytes_[i * _ROW + _MAX_NAME_BYTES : (i + 1) * _ROW].cast("d") for i in range(_MAX_VIEWS)]
 
     def count(self, lookups: Iterable[ViewLookup]) -> None:
-        """Count the rows that one request looked up."""
-        for looked in lookups:
-            place = self._places.get(looked.view)
-            if place is None and (place := self._add_view(looked.view)) is None:
+        """Count the rows that one request looked up; views beyond the limits of this module are not counted."""
+        for lookup in lookups:
+            place = self._places.get(lookup.view)
+            if place is None and (place := self._add_view(lookup.view)) is None:
                 continue
-            if len(looked.status) == 1:
-                self._count_row(self._rows[place], looked.status[0], looked.age[0])
+            if len(lookup.status) == 1:
+                self._count_row(self._rows[place], lookup.status[0], lookup.age[0])
             else:
-                self._count_rows(self._table[place], looked.status, looked.age)  # type: ignore[arg-type]  # arrays, when there are many
+                self._count_rows(self._table[place], lookup.status, lookup.age)  # type: ignore[arg-type]  # arrays, when there are many
 
     @staticmethod
     def _count_row(row: memoryview[float], status: int, age: int) -> None:
@@ -84,6 +84,7 @@ class ViewMetrics:
         row["seconds"] += seconds.sum()
 
     def _add_view(self, view: str) -> int | None:
+        """Return the table row for a new view; None when the table is full or the name too long."""
         place, name = len(self._places), view.encode()
         if place == _MAX_VIEWS or len(name) > _MAX_NAME_BYTES:
             return None

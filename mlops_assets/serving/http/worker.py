@@ -35,14 +35,14 @@ _MAX_DRAIN_SECONDS = 1.0  # for clients to learn that their connection ends
 
 
 def follow_supervisor(control: int, set_target: Callable[[TargetVersion], None], end: Callable[[], None]) -> None:
-    """Read target versions from the supervisor until it is gone.
+    """Pass on each target version that the supervisor sends, until the supervisor is gone.
 
     Parameters
     ----------
     control
-        The pipe's descriptor.
+        Descriptor of the pipe; it is closed at the end.
     set_target
-        Takes each target version.
+        Called with each target version.
     end
         Called when the supervisor is gone.
     """
@@ -53,7 +53,7 @@ def follow_supervisor(control: int, set_target: Callable[[TargetVersion], None],
 
 
 async def serve(app: App, metrics: Metrics, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
-    """Answer requests until the process is asked to end, or the supervisor is gone.
+    """Answer requests until SIGTERM, SIGINT or the end of the supervisor; then finish the accepted requests.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ async def serve(app: App, metrics: Metrics, listener: socket.socket, start: Call
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker."""
+    """Run a worker with the arguments of its command line, as the module's docstring describes them."""
     folder, index = ServiceFolder(Path(arguments[0])), int(arguments[1])
     listener, control = socket.socket(fileno=int(arguments[2])), int(arguments[3])
     spec = folder.read_spec()

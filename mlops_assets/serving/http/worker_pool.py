@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion, WorkerStatus
 
-_MIN_LIFE_SECONDS = 10.0  # a worker that lived shorter died at once
+_MIN_LIFE_SECONDS = 10.0  # a worker that lived shorter counts as a quick death
 _MAX_QUICK_DEATHS = 6  # in a row, before a worker is not restarted any more
 _MAX_PAUSE_SECONDS = 10.0  # before a worker is restarted
 _REPORT_SECONDS = 1.0  # for a worker to write its missing report again
@@ -31,6 +31,8 @@ ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 
 @dataclass
 class _Worker:
+    """A worker's process with its history; ``control`` is the write end of its pipe, times are monotonic seconds."""
+
     index: int
     process: subprocess.Popen[bytes] | None = None
     control: int = -1
@@ -46,6 +48,8 @@ class _Worker:
 
 @dataclass
 class _LoadCrashes:
+    """Target version → number of workers that died while they loaded it."""
+
     counts: dict[TargetVersion, int] = field(default_factory=dict)
 
     def is_refused(self, target: TargetVersion | None) -> bool:
@@ -78,12 +82,12 @@ class WorkerPool:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every restart of the workers failed."""
+        """Whether no worker is restarted any more, because each one died quickly too many times in a row."""
         return all(worker.is_exhausted for worker in self._workers)
 
     @property
     def problem(self) -> str:
-        """The problem of the workers, or ``""``."""
+        """The workers that are not restarted and the refused version, as text; ``""`` when there are none."""
         problems = [
             f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not restarted"
             for w in self._workers
@@ -99,12 +103,12 @@ class WorkerPool:
         return self._target.version if self._target is not None and self._crashes.is_refused(self._target) else None
 
     def set_target(self, target: TargetVersion) -> None:
-        """Set the version that should answer."""
+        """Set the version that should answer; a new one gives workers that were not restarted any more another chance."""
         if target == self._target:
             return
         self._target = target
         self._crashes = _LoadCrashes()
-        for worker in self._workers:  # another version is another chance
+        for worker in self._workers:
             worker.deaths, worker.is_exhausted = 0, False
         self._leader = next((worker for worker in self._workers if worker.process is not None), self._workers[0])
 
@@ -130,7 +134,7 @@ class WorkerPool:
                 self._send_target(worker, self._choose_target(leads=worker is self._leader, empty=empty))
 
     def end(self) -> None:
-        """End all workers; requests in flight are answered."""
+        """End all workers after they have answered requests in flight; kill those that take too long."""
         self._listener.close()  # when the last worker closes it too, clients are refused instead of waiting
         running = [w.process for w in self._workers if w.process is not None]
         for process in running:
@@ -143,7 +147,11 @@ class WorkerPool:
             process.wait()
 
     def _choose_target(self, *, leads: bool, empty: bool) -> TargetVersion | None:
-        """Return the target of a worker: the new version for the leader, and for the others once a worker answers with it."""
+        """Return the version that a worker should load, or None.
+
+        The leader gets the target, the others once a worker has answered with it. Until then, and when the target is refused, they get the
+        last version that a worker answered with; so does a worker without a version.
+        """
         if empty and self._proven is not None:
             return self._proven
         refused = self._crashes.is_refused(self._target)
@@ -165,6 +173,7 @@ class WorkerPool:
         worker.control, worker.sent, worker.has_reported, worker.began = write, None, False, time.monotonic()
 
     def _reap(self, worker: _Worker, status: WorkerStatus | None) -> None:
+        """Record the death of a worker's process, if it has ended: a crash while loading, a quick death, and when to restart."""
         if worker.process is None or worker.process.poll() is None:
             return
         if status is not None and status.pid == worker.process.pid and status.loading is not None and worker.sent is not None:
@@ -182,6 +191,7 @@ class WorkerPool:
             worker.sent, worker.next_request = None, time.monotonic() + _REPORT_SECONDS
 
     def _send_target(self, worker: _Worker, target: TargetVersion | None) -> None:
+        """Send a worker its target version, unless it has it already."""
         if target is None or target == worker.sent:
             return
         with contextlib.suppress(BrokenPipeError):  # it is dying, and is reaped next time

@@ -1,4 +1,4 @@
-"""Score rows with a stored model."""
+"""Score a data frame with a loaded model, as batch predictions and monitoring do."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 
 
 def select_input(bundle: ModelBundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Return the columns of ``X`` in the order and the types of training.
+    """Return the columns of ``X`` in the order of training; their types are checked, not converted.
+
+    Parameters
+    ----------
+    bundle
+        The loaded model.
+    rows
+        Rows with at least the columns of ``X``.
+    where
+        What the rows are, for messages.
 
     Raises
     ------
     DataError
-        A column is missing, or has a type that does not convert without loss.
+        A column is missing, or has another type than in training. Any number type is accepted for another one, and a column of the type
+        ``Null`` for every type.
     """
     if missing := [name for name in bundle.columns if name not in rows.columns]:
         raise DataError(f"{where} lacks the column '{missing[0]}' that the model was trained on", hint=f"it has {', '.join(rows.columns)}")
@@ -36,7 +46,7 @@ def select_input(bundle: ModelBundle, rows: pl.DataFrame, where: str) -> pl.Data
 
 
 def score_rows(bundle: ModelBundle, X: pl.DataFrame) -> pl.DataFrame:
-    """Return the predictions of rows, their probabilities by class, and a hash of each row's input.
+    """Return the prediction columns of rows and a hash of each row's input: see :meth:`PredictionKind.to_frame`.
 
     Parameters
     ----------

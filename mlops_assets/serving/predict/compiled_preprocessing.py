@@ -1,8 +1,8 @@
 """Preprocessing without data frames: from columns of plain values to one matrix of numbers.
 
-Encoders, and imputers before them, treat every category by itself. They are not implemented again here: when the model is loaded, each is
-asked once to encode every known category, null and an unknown value, and the answers are stored in a table. Transformers of numbers are
-called on the matrix. :mod:`mlops_assets.serving.predict.predictor` then verifies on rows that the result agrees with the estimator.
+Encoders, and imputers before them, treat every category by itself. They are not implemented again here. When the model is loaded, each
+encodes every known category, null and an unknown value once, and the results are stored in a table. Transformers of numbers are called on
+the matrix. :mod:`mlops_assets.serving.predict.predictor` then verifies on rows that the result agrees with the estimator.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EncodingTable:
     numbers: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Keep encodings that are one number as plain numbers."""
+        """Set ``numbers``: the encodings as plain numbers if each is one number, else empty."""
         object.__setattr__(self, "numbers", self.encoded[:, 0].tolist() if self.width == 1 else [])
 
     @property
@@ -76,7 +76,7 @@ class EncodingTable:
         return int(self.encoded.shape[1])
 
     def to_numbers(self, columns: Sequence[Sequence[Any]]) -> list[float]:
-        """Return the encodings of all rows, when each is one number."""
+        """Return the encodings of all rows; only for a table of width 1."""
         return [self.numbers[code] for code in self.find_rows(columns)]
 
     def find_rows(self, columns: Sequence[Sequence[Any]]) -> list[int]:
@@ -134,12 +134,12 @@ class MatrixBuilder:
             ordered = np.empty_like(matrix)
             ordered[:, self.order] = matrix
             matrix = ordered
-        for compile_operation in self.operations:
-            matrix = compile_operation(matrix)
+        for operation in self.operations:
+            matrix = operation(matrix)
         return matrix
 
     def add_operations(self, operations: Iterable[Callable[[np.ndarray], np.ndarray]]) -> MatrixBuilder:
-        """Return a builder with further operations."""
+        """Return a copy of the builder with further operations at the end."""
         return MatrixBuilder(self.parts, self.order, (*self.operations, *operations))
 
 
@@ -166,15 +166,22 @@ class TransformerCompiler:
     schema: tuple[tuple[str, pl.DataType], ...]
 
     def compile_columns(self) -> MatrixBuilder:
-        """Return a builder for all columns unchanged; all must be numbers."""
+        """Return a builder for all columns unchanged; raise NotCompilable unless all are numbers or booleans."""
         return MatrixBuilder(self._pick_numbers(range(len(self.schema)), "the estimator"))
 
     def compile_transformer(self, fitted: Any, columns: Sequence[int]) -> MatrixBuilder:  # noqa: ANN401
         """Compile a fitted transformer of some columns of ``X``.
 
+        Parameters
+        ----------
+        fitted
+            The fitted transformer.
+        columns
+            Indices of its input columns in ``X``.
+
         Raises
         ------
-        Unrecognised
+        NotCompilable
             The transformer has no compiled form.
         """
         kind = type(fitted).__name__
@@ -224,7 +231,17 @@ class TransformerCompiler:
         return self.compile_transformer(steps[0], columns).add_operations(map(compile_operation, steps[1:]))
 
     def _tabulate(self, fitted: Any, encoder: Any, columns: Sequence[int]) -> MatrixBuilder:  # noqa: ANN401
-        """Tabulate the encodings of every value of every column."""
+        """Return a builder with a table of encodings for each column; raise NotCompilable if an output depends on several columns.
+
+        Parameters
+        ----------
+        fitted
+            The encoder, or a pipeline that contains it.
+        encoder
+            The fitted encoder, which knows the categories.
+        columns
+            Indices of its input columns in ``X``.
+        """
         if len(encoder.categories_) != len(columns):
             raise NotCompilable("an imputer that drops columns")
         if sum(map(len, encoder.categories_)) * _max_width(encoder) > _MAX_CELLS:
@@ -248,6 +265,19 @@ class TransformerCompiler:
     def _make_table(
         self, ask: _TransformerProbe, position: int, column: int, known: list[Any], base: np.ndarray
     ) -> tuple[EncodingTable, np.ndarray]:
+        """Return the table of one column, and the indices of the outputs that its values change.
+
+        Parameters
+        ----------
+        ask
+            Encodes values of the column.
+        position, column
+            Index of the column among the transformer's inputs, and in ``X``.
+        known
+            Its known categories.
+        base
+            The encoding of usual values in every column.
+        """
         values = [*(v for v in known if v is not None), None, _find_unknown_value(known, self.schema[column][1])]
         try:
             answers: list[np.ndarray | None] = list(ask(position, values))
@@ -262,7 +292,7 @@ class TransformerCompiler:
 
 @dataclass(frozen=True, eq=False)
 class _TransformerProbe:
-    """Asks a transformer to encode values of one column, with usual values in the others."""
+    """Encodes values of one column with a transformer; every other column has a usual value."""
 
     fitted: Any
     schema: tuple[tuple[str, pl.DataType], ...]
@@ -296,7 +326,7 @@ def _list_categories(categories: np.ndarray, dtype: pl.DataType) -> list[Any]:
 
 
 def _find_unknown_value(known: list[Any], dtype: pl.DataType) -> Any:  # noqa: ANN401
-    """Return a value that is not among the known categories; None when every value of the type is."""
+    """Return a value of the type that is not among the known categories; None when there is none. Raise NotCompilable for other types."""
     if dtype == pl.Boolean:
         return next((value for value in (False, True) if value not in known), None)
     if dtype.is_integer():
@@ -338,7 +368,7 @@ def compile_operation(fitted: Any) -> Callable[[np.ndarray], np.ndarray]:  # noq
 
 
 def drop_feature_names(fitted: Any) -> Any:  # noqa: ANN401
-    """Return a shallow copy, of nested estimators too, that takes a matrix without a warning about feature names."""
+    """Return a shallow copy, also of nested estimators, that accepts a matrix without a warning about feature names."""
     unnamed = copy.copy(fitted)
     vars(unnamed).pop("feature_names_in_", None)
     for name, value in list(vars(unnamed).items()):

@@ -43,7 +43,7 @@ def compile_final_estimator(fitted: Any, *, shortcut: bool = True) -> Scorer:  #
 
 
 def compile_boosting(fitted: Any, *, encoded: bool = False) -> Scorer:  # noqa: ANN401
-    """Return the prediction of histogram gradient boosting on a matrix.
+    """Return the function from a matrix to probabilities, or to predictions, of histogram gradient boosting.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def compile_boosting(fitted: Any, *, encoded: bool = False) -> Scorer:  # noqa: 
     """
     trees: Scorer = BoostedTrees(fitted)
     if fitted._preprocessor is not None and not encoded:  # noqa: SLF001
-        encode, grown = compile_boosting_encoder(fitted._preprocessor), trees  # noqa: SLF001
-        trees = lambda matrix: grown(encode(matrix))  # noqa: E731
+        encode, encoded_trees = compile_boosting_encoder(fitted._preprocessor), trees  # noqa: SLF001
+        trees = lambda matrix: encoded_trees(encode(matrix))  # noqa: E731
     if hasattr(fitted, "predict_proba"):
         if fitted.n_trees_per_iteration_ > 1:
             return lambda matrix: fitted._loss.predict_proba(np.asfortranarray(trees(matrix)))  # noqa: SLF001
@@ -65,7 +65,7 @@ def compile_boosting(fitted: Any, *, encoded: bool = False) -> Scorer:  # noqa: 
 
 
 def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
-    """Return the prediction of a linear model on a matrix."""
+    """Return the function from a matrix to probabilities, or to predictions, of a linear model; it raises DataError for NaN or infinity."""
     weights, intercept = np.ascontiguousarray(fitted.coef_.T, dtype=np.float64), fitted.intercept_
 
     def decision(matrix: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class BoostedTrees:
 
     A few rows descend all trees at once, one level at a time, in arrays. Children are adjacent, so going right adds one, and leaves lead
     to themselves. Missing numbers are -∞ for nodes that send them left and +∞ for the others. A split by category has a row in a table
-    that marks the categories it sends right.
+    that marks the categories it sends right. Many rows, and infinite numbers, take scikit-learn's own loop over one tree at a time.
     """
 
     def __init__(self, fitted: Any) -> None:  # noqa: ANN401
@@ -133,12 +133,13 @@ class BoostedTrees:
             self._flatten(trees)
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the sums of the leaves, shape (rows, trees in one iteration)."""
+        """Return the baseline plus the sums of the leaves, shape (rows, trees in one iteration)."""
         if self._flat and len(matrix) <= _MAX_ROWS_AT_ONCE and not np.isinf(matrix).any():
             return self._walk_all_trees(matrix)
         return self._walk_each_tree(np.ascontiguousarray(matrix))
 
     def _flatten(self, trees: list[Any]) -> None:
+        """Store the nodes of all trees, breadth first, in one array for each attribute."""
         feature, threshold, child, value, roots = list[int](), list[float](), list[int](), list[float](), list[int]()
         right, split = [np.zeros(_MAX_CODES, dtype=bool)], list[int]()
         for tree in trees:
@@ -161,7 +162,7 @@ class BoostedTrees:
         self._categories = np.unique(self._feature[self._split > 0] % self._features)
 
     def _mark_sent_right(self, node: np.void, left: np.ndarray) -> np.ndarray:
-        """Return whether a node sends each category right, with the missing category last."""
+        """Return for each category code whether the node sends it right, with the missing category last."""
         known = _unpack_bits(self._known[0][self._known[1][node["feature_idx"]]])
         missing_right = not node["missing_go_to_left"]
         return np.append(np.where(known, ~_unpack_bits(left), missing_right), missing_right)

@@ -96,7 +96,7 @@ def load_model(model: str, *, trusted_types: Sequence[str] = (), platform: Platf
 
 
 def _find_version(registry: Registry, model: str) -> Version:
-    """Return the version that ``name@alias`` or ``name@number`` names."""
+    """Return the version that ``name@alias`` or ``name@number`` names; raise RegistryError when there is none."""
     name, _, reference = model.partition("@")
     versions = registry.versions(name)
     if not versions:

@@ -49,7 +49,7 @@ class ViewLookup(NamedTuple):
     view
         Name of the view.
     status, age
-        Status and age of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
+        Status and age in microseconds of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
     """
 
     view: str
@@ -58,7 +58,7 @@ class ViewLookup(NamedTuple):
 
 
 class InputBuilder:
-    """Builds ``X`` by the steps of the stored model.
+    """Builds ``X`` by the steps in the manifest of a stored model: lookups in feature views and on-demand functions.
 
     Parameters
     ----------
@@ -75,18 +75,19 @@ class InputBuilder:
         kinds = {name: _json_type(dtype) for name, dtype in manifest["types"].items()} | {f["name"]: f["type"] for f in manifest["request"]}
         self._dtypes = {name: np.dtype(dtype.lower()) for name, dtype in manifest["types"].items() if _json_type(dtype) in ("int", "float")}
         self._kinds = kinds
-        waiting = iter(functions)
+        next_functions = iter(functions)
         steps = [
-            _ViewStep(step, kinds) if "view" in step else _OnDemandStep(next(waiting), step["parameters"]) for step in manifest["steps"]
+            _ViewStep(step, kinds) if "view" in step else _OnDemandStep(next(next_functions), step["parameters"])
+            for step in manifest["steps"]
         ]
         self._steps = [
             input_step
-            for views, each in groupby(steps, lambda step: isinstance(step, _ViewStep))
-            for input_step in (_read_together(each, online) if views else each)
+            for are_views, group in groupby(steps, lambda step: isinstance(step, _ViewStep))
+            for input_step in (_read_together(group, online) if are_views else group)
         ]
 
     def __call__(self, rows: RequestRows) -> ModelInputs:
-        """Return the inputs of rows.
+        """Return ``X`` of the rows, with the missing features of each row.
 
         Raises
         ------
@@ -133,7 +134,7 @@ class _ViewStep:
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
     def fill_row(self, row: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
-        """Add the features of one row. A null or NaN becomes its declared default and counts as missing."""
+        """Add the features of one row to ``values``, and the names of null or NaN ones, which get their declared default, to ``missing``."""
         for name, value, default in zip(self.features, row.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
                 missing.append(name)
@@ -142,7 +143,7 @@ class _ViewStep:
                 values[name] = (value,)
 
     def fill_rows(self, columns: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
-        """Add the features of many rows, as :meth:`fill_row` does for one."""
+        """Add the features of many rows to ``values`` and ``missing``, as :meth:`fill_row` does for one row."""
         for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
             column, absent = columns.values[stored], columns.nulls[stored]
             if column.dtype.kind == "f":
@@ -155,7 +156,7 @@ class _ViewStep:
 
 
 def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_OnlineLookups]:
-    """Group views that can be read at once: no key of one is a feature of another."""
+    """Yield lookups of consecutive views that can be read at once, because no key of a later view is a feature of an earlier one."""
     views: list[_ViewStep] = []
     for step in steps:
         if any(key in view.features for view in views for key in step.keys):
@@ -214,7 +215,7 @@ class _OnDemandStep:
         self._function, self.parameters = [function], tuple(parameters)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the computed features; an error message repeats no value of the request."""
+        """Return the computed features, or raise RequestError, whose message repeats no value of the request."""
         try:
             return apply_on_demand(self._function, arrays)
         except Exception as error:
@@ -234,6 +235,7 @@ def _json_type(dtype: str) -> str:
 
 
 def _to_list(values: Any) -> Sequence[Any]:  # noqa: ANN401  (a list or an array)
+    """Return values as a list; times of an array become microseconds since 1970, and NaT becomes None."""
     if not isinstance(values, np.ndarray):
         return values  # type: ignore[no-any-return]
     if values.dtype.kind == "M":

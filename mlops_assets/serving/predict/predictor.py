@@ -20,7 +20,7 @@ from mlops_assets.serving.predict.request_schema import RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TOLERANCE = 1e-9
+TOLERANCE = 1e-9  # between the native and the compiled path; relative for numbers above 1
 _HINT = "send values like those that the model was trained on"
 
 
@@ -63,12 +63,12 @@ class ScoringPath:
 
 
 class NotFiniteError(RequestError):
-    """A row that the model has no finite prediction for.
+    """The refusal of a request in which some rows have no finite prediction.
 
     Parameters
     ----------
     row
-        The first such row.
+        The first such row, from 0.
     count
         Number of such rows.
     """
@@ -79,7 +79,7 @@ class NotFiniteError(RequestError):
 
 
 class Predictor:
-    """Scores columns of plain values.
+    """Scores columns of plain values. Made by :func:`make_predictor`.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Predictor:
     description
         ``compiled``, or ``native`` and why.
     positive
-        The positive class; None unless there are two classes.
+        The positive one of two classes; the second when None.
     """
 
     def __init__(self, estimator: Any, form: ScoringPath, description: str, positive: Any = None) -> None:  # noqa: ANN401
@@ -145,17 +145,17 @@ def _refuse_not_finite(scores: np.ndarray) -> None:
 
 
 def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool = False, positive: Any = None) -> Predictor:  # noqa: ANN401
-    """Return the compiled predictor of an estimator when it is verified, else the native one.
+    """Return the fastest compiled predictor that agrees with the estimator, else the native one, which calls the estimator itself.
 
     Parameters
     ----------
     estimator
-        The fitted estimator; its number of threads is set to one.
+        The fitted estimator; its number of threads is set to one in place.
     probe
         The stored probe rows, with the columns and types of training.
     predicts_argmax
         Whether its prediction was verified to be the argmax of its probabilities when it was stored. This is verified again on the probe
-        and on hard rows. Without it, the estimator is asked for predictions as well as probabilities.
+        and on hard rows. If False, predictions are computed as well as probabilities.
     positive
         The positive one of two classes; the second when None.
     """
@@ -182,7 +182,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
 
 
 def limit_threads(estimator: Any) -> None:  # noqa: ANN401
-    """Set an estimator and its parts to one thread, because thread pools slow down a busy server."""
+    """Set an estimator and its parts to one thread in place, because thread pools slow down a busy server."""
     if hasattr(estimator, "get_params"):
         pools = {name: 1 for name, value in estimator.get_params(deep=True).items() if name.split("__")[-1] == "n_jobs" and value != 1}
         if pools:
@@ -204,6 +204,7 @@ def _native_path(estimator: Any, probe: pl.DataFrame) -> ScoringPath:  # noqa: A
 
 
 def _labels_are_argmax(native: ScoringPath, probe: pl.DataFrame, classes: Any) -> bool:  # noqa: ANN401
+    """Whether every prediction on the probe rows, and on hard rows that are not refused, is the argmax of the probabilities."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = [_run_path(native, list_columns(rows), classes) for rows in (probe, *make_hard_rows(probe).iter_slices(1))]
@@ -217,6 +218,17 @@ def _make_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Ser
 
 
 def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, labels: bool) -> ScoringPath:  # noqa: ANN401
+    """Return a compiled path, unverified; raise NotCompilable if a part has no compiled form.
+
+    Parameters
+    ----------
+    estimator, probe
+        As in :func:`make_predictor`.
+    shortcut
+        Whether a shortcut may replace the final estimator's own methods.
+    labels
+        Whether predictions are computed by the final estimator, rather than as the argmax of the probabilities.
+    """
     fitted = getattr(estimator, "best_estimator_", estimator)
     compiler = TransformerCompiler(tuple(probe.schema.items()))
     matrix, last, encoded = _split_estimator(fitted, compiler, range(probe.width))
@@ -240,24 +252,24 @@ def _split_estimator(fitted: Any, compiler: TransformerCompiler, columns: Sequen
 
 
 def _check_width(matrix: MatrixBuilder, fitted: Any, probe: pl.DataFrame) -> None:  # noqa: ANN401
-    """Raise NotCompilable for a matrix of another width than the final estimator takes."""
+    """Raise NotCompilable if the matrix has another width than the final estimator expects."""
     width = matrix(list_columns(probe.head(1)), min(1, probe.height)).shape[1]
     if width != getattr(fitted, "n_features_in_", width):
         raise NotCompilable(f"{width} columns were made of {fitted.n_features_in_}")
 
 
 def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
-    """Return the columns of a frame as lists; times are microseconds since 1970."""
+    """Return the columns of a frame as lists; times are microseconds since 1970 in UTC."""
     return [
         (column.dt.cast_time_unit("us").to_physical() if isinstance(column.dtype, pl.Datetime) else column).to_list() for column in rows
     ]
 
 
 def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
-    """Return where two paths differ, or ``""``.
+    """Describe the first rows on which two paths differ, or the lack of probe rows; ``""`` when the paths agree.
 
     The paths are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
-    and predictions must agree, and both must refuse the same rows.
+    and predictions must agree, and both paths must refuse the same rows.
 
     Parameters
     ----------
@@ -266,7 +278,7 @@ def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.Data
     probe
         The probe rows.
     classes
-        Classes of an estimator with probabilities.
+        Classes of an estimator with probabilities, else None.
     """
     if not probe.height:
         return "there are no probe rows to verify it on"
@@ -296,14 +308,14 @@ class _ScoredRows:
 
 
 def _run_path(form: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _ScoredRows | None:  # noqa: ANN401
-    """Return the predictions of a path; None when it refuses the rows."""
+    """Return the predictions of a path; None when it raises any error, which counts as a refusal of the rows."""
     try:
         rows = form.prepare(columns, len(columns[0]))
         scores = np.asarray(form.scores(rows))
         if form.labels is not None:
             return _ScoredRows(scores, np.asarray(form.labels(rows)))
         return _ScoredRows(scores, argmax_class(classes, scores) if scores.ndim == 2 and classes is not None else scores)
-    except Exception:  # noqa: BLE001  (any refusal is a refusal)
+    except Exception:  # noqa: BLE001
         return None
 
 

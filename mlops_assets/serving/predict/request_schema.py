@@ -68,7 +68,7 @@ class RequestError(DataError):
 
 @dataclass(frozen=True)
 class RequestField:
-    """One field of a row, as in the manifest of a stored model."""
+    """One field of a row, as in the manifest of a stored model; ``role`` is a key of ``_ROLES``."""
 
     name: str
     type: str
@@ -95,7 +95,7 @@ class RequestRows:
     count
         Number of rows.
     columns
-        Field → values; times are microseconds since 1970 in UTC, an omitted key is None.
+        Field → values; times are microseconds since 1970 in UTC, an omitted key is None, an omitted event time is now.
     at
         The event time of each row, in microseconds since 1970 in UTC.
     """
@@ -108,6 +108,8 @@ class RequestRows:
 class RequestSchema:
     """Decodes the rows of a request.
 
+    ``row`` is the msgspec type of a row, ``names`` are its fields in order, and ``time`` is the field of the event time or None.
+
     Parameters
     ----------
     fields
@@ -115,9 +117,9 @@ class RequestSchema:
     types
         Column of ``X`` → polars type, which numbers must fit.
     max_rows
-        Limit of one request.
+        Maximum number of rows of one request.
     taker
-        The receiver of the rows, for messages.
+        What takes the rows, in messages.
     """
 
     def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, taker: str = "the model") -> None:
@@ -149,7 +151,7 @@ class RequestSchema:
         try:
             decoded = self._decode(body)
         except msgspec.ValidationError as error:
-            raise self._refusal(str(error), body) from None
+            raise self._translate_error(str(error), body) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestError(
                 "the body is not JSON",
@@ -162,12 +164,12 @@ class RequestSchema:
         values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ([] for _ in self.names)
         columns: dict[str, Sequence[Any]] = dict(zip(self.names, values, strict=True))
         for name in self._times:
-            columns[name] = [self._microseconds(name, row, value) for row, value in enumerate(columns[name])]
+            columns[name] = [self._to_microseconds(name, row, value) for row, value in enumerate(columns[name])]
         at: Sequence[int] = columns[self.time] if self.time else [_now_in_microseconds()] * len(rows)
         return RequestRows(len(rows), columns, at)
 
     def _refuse_nul(self, rows: Sequence[Any]) -> None:
-        """Raise RequestError for text that the lake cannot store."""
+        """Raise RequestError for text with a NUL character, which the lake cannot store."""
         for row, values in enumerate(map(msgspec.structs.astuple, rows)):
             for field, value in zip(self.fields, values, strict=True):
                 if isinstance(value, str) and "\0" in value:
@@ -179,7 +181,11 @@ class RequestSchema:
                         expected="str",
                     )
 
-    def _microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
+    def _to_microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
+        """Return a time in microseconds since 1970; for None the current time if the field is the event time, else None.
+
+        Raise RequestError for a time that a data frame cannot hold in every unit.
+        """
         if value is None:
             return _now_in_microseconds() if name == self.time else None
         at = (value - EPOCH) // _MICROSECOND
@@ -193,8 +199,8 @@ class RequestSchema:
             )
         return at
 
-    def _refusal(self, text: str, body: bytes) -> RequestError:
-        """Translate msgspec's error, which names types and fields only; the names of unknown fields are not repeated."""
+    def _translate_error(self, text: str, body: bytes) -> RequestError:
+        """Return the refusal for msgspec's error text, which names types and fields only; names of unknown fields are not repeated."""
         if text.startswith("Expected `array` of length"):
             return RequestError(f"a request may have at most {self.max_rows} rows", hint="send them in several requests", status=413)
         path, single = _PATH.search(text), body.lstrip()[:1] == b"{"
@@ -224,7 +230,7 @@ class RequestSchema:
 
 
 def _make_member(field: RequestField, dtype: str) -> tuple[Any, ...]:
-    """Return the type of a field with its description, and its default when it may be left out."""
+    """Return the type of a field with its description, followed by its default None if a row may omit the field."""
     may_be_null = field.role == "key" or (field.nullable and field.role != "time")
     kind = _make_type(field, dtype)
     described: Any = Annotated[kind | None if may_be_null else kind, msgspec.Meta(description=_ROLES[field.role])]
@@ -243,7 +249,7 @@ def _make_type(field: RequestField, dtype: str) -> Any:  # noqa: ANN401  (a type
 
 
 def integer_range(dtype: str) -> tuple[int, int]:
-    """Return the lowest and the highest integer of a polars type; any other type counts as ``Int64``."""
+    """Return the lowest and the highest integer of a polars type, within signed 64 bits; a type without integers counts as ``Int64``."""
     match = re.fullmatch(r"(U?)Int(\d+)", dtype)
     unsigned, bits = (match[1] == "U", min(int(match[2]), 64)) if match else (False, 64)
     # JSON decoders agree on signed 64 bits.

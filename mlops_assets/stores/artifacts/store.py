@@ -46,7 +46,7 @@ class Artifacts(Protocol):
         ...
 
     def get(self, sha256: str) -> bytes:
-        """Return the bytes with this sha256; raise ArtifactError when they are missing or do not match it."""
+        """Return the bytes with this sha256; raise ArtifactError when they are missing or have another sha256."""
         ...
 
     def exists(self, sha256: str) -> bool:
@@ -54,15 +54,15 @@ class Artifacts(Protocol):
         ...
 
     def url(self, sha256: str) -> str:
-        """Return the URL of the bytes."""
+        """Return the URL at which bytes with this sha256 are stored, or would be."""
         ...
 
     def files(self) -> Iterator[StoredFile]:
-        """Yield every stored file."""
+        """Yield every stored file, including partial files of killed processes."""
         ...
 
     def remove(self, name: str, *, before: datetime) -> bool:
-        """Remove a file unless it was stored again since ``before``; return whether it was removed."""
+        """Remove a file unless it was stored at ``before`` or later; return whether it was removed."""
         ...
 
 
@@ -73,6 +73,11 @@ class FsspecArtifacts:
     ----------
     root
         A folder, or a URL such as ``s3://bucket/prefix``. S3 takes ``AWS_ENDPOINT_URL`` and the usual credentials from the environment.
+
+    Raises
+    ------
+    MissingExtraError
+        The package for this kind of URL is not installed.
     """
 
     def __init__(self, root: str) -> None:
@@ -88,11 +93,17 @@ class FsspecArtifacts:
         self._local = "://" not in root
 
     def put(self, data: bytes) -> str:
-        """Store bytes and return their sha256."""
+        """Store bytes and return their sha256; a damaged file of that name is replaced.
+
+        Raises
+        ------
+        PlatformError
+            The folder cannot be written, or the disk is full.
+        """
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
         if not self._local:
-            self._fs.pipe_file(path, data)  # S3 shows complete objects only; writing again updates the time
+            self._fs.pipe_file(path, data)  # S3 shows complete objects only; equal bytes are sent again, which updates the time
             return digest
         with self._lock_folder(path):
             if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
@@ -102,14 +113,14 @@ class FsspecArtifacts:
         return digest
 
     def files(self) -> Iterator[StoredFile]:
-        """Yield every stored file."""
+        """Yield every stored file, including partial files of killed processes."""
         entries = self._fs.find(f"{self._root}/sha256", detail=True)
         for path, info in entries.items():
             if not path.endswith("/lock"):
                 yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _modification_time(info))
 
     def remove(self, name: str, *, before: datetime) -> bool:
-        """Remove a file unless it was stored again since ``before``; return whether it was removed."""
+        """Remove a file unless it was stored at ``before`` or later; return whether it was removed."""
         path = (
             next((p for p in self._fs.find(f"{self._root}/sha256") if p.endswith(f"/{name}")), "") if len(name) != 64 else self._path(name)
         )
@@ -121,12 +132,12 @@ class FsspecArtifacts:
         return True
 
     def _lock_folder(self, path: str) -> AbstractContextManager[None]:
-        """Hold the lock that keeps another process from removing a file meanwhile; do nothing on S3."""
+        """Hold the lock of all removals, so that no file disappears meanwhile; on S3 or without a writable folder, do nothing."""
         folder = Path(self._root) / "sha256"
         return hold_lock(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
 
     def get(self, sha256: str) -> bytes:
-        """Return the bytes with this sha256, verified."""
+        """Return the bytes with this sha256; raise ArtifactError when they are missing or have another sha256."""
         path = self._path(sha256)
         try:
             data: bytes = self._fs.cat_file(path)
@@ -147,7 +158,7 @@ class FsspecArtifacts:
         return bool(self._fs.exists(self._path(sha256)))
 
     def url(self, sha256: str) -> str:
-        """Return the URL of the bytes."""
+        """Return the URL at which bytes with this sha256 are stored, or would be."""
         return str(self._fs.unstrip_protocol(self._path(sha256)))
 
     def _path(self, sha256: str) -> str:
@@ -155,7 +166,7 @@ class FsspecArtifacts:
 
 
 def open_artifacts(url: str) -> Artifacts:
-    """Open the artifacts in a folder or at an fsspec URL."""
+    """Return the artifacts in a folder or at an fsspec URL; the first write creates the folder."""
     return FsspecArtifacts(url)
 
 

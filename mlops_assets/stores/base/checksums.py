@@ -1,4 +1,4 @@
-"""One checksum for JSON-like values."""
+"""The checksum of JSON-like values."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def json_sha256(value: Any) -> str:  # noqa: ANN401  (what JSON holds)
-    """Return the sha256 of a value as JSON with sorted keys: equal values have equal checksums."""
+    """Return the sha256 of a value's JSON, whose keys are sorted so that their order does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

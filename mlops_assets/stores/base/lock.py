@@ -21,9 +21,9 @@ _held_locks: set[tuple[int, int, str]] = set()
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file at ``path``; log a warning with the holder's process id when the wait is long.
+    """Hold the lock file at ``path``, created if needed; log a warning with the holder's process id after waiting for ten seconds.
 
-    A thread that holds the lock can take it again.
+    A thread that already holds the lock enters at once.
     """
     holder = (os.getpid(), threading.get_ident(), str(path))
     if holder in _held_locks:
@@ -44,7 +44,7 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire(descriptor: int, path: Path) -> None:
-    """Poll for the lock, because a blocking flock could not log a warning about its holder."""
+    """Poll for the lock without a timeout; a blocking flock could not log a warning about its holder."""
     begun, pause, warned = time.monotonic(), 0.001, False
     while True:
         try:

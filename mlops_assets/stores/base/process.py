@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def identify_process(pid: int | None = None) -> dict[str, str]:
-    """Return the identity of a process: host, boot id, pid and start time.
+    """Return the identity of a process as text: ``host``, ``boot`` (id), ``pid``, and ``started``, empty when the process has ended.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def identify_process(pid: int | None = None) -> dict[str, str]:
 
 
 def is_gone(process: Mapping[str, str]) -> bool:
-    """Return whether a process of this machine has ended; False for processes of other machines, which cannot be checked.
+    """Return whether a process of this machine has ended; False for other machines and incomplete identities, which cannot be checked.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def is_gone(process: Mapping[str, str]) -> bool:
 
 
 def start_time(pid: int) -> str | None:
-    """Return when a process was started; None when it has ended, or is a zombie."""
+    """Return when a process was started, in seconds since 1970 as text; None when it has ended or is a zombie."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
@@ -51,7 +51,7 @@ def start_time(pid: int) -> str | None:
 
 @cache
 def describe_machine() -> Mapping[str, Any]:
-    """Return the hardware and the operating system, which explain the duration of a run and some differences."""
+    """Return host, operating system, Python version, CPU count and memory in GiB, which explain durations and differences of runs."""
     return {
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,6 @@
-"""The current tables of tracker, registry and attempts; ``migrations`` upgrades older databases to them.
+"""The current tables of the database: tracker, registry, monitoring, attempts, view versions and erasures.
+
+``migrations`` upgrades older databases to these tables.
 
 Times are ISO 8601 texts in UTC, which sort by time. NaN and infinities are null; where they must be kept, a second column holds them as
 text.
@@ -38,7 +40,7 @@ metrics = sa.Table(
     META,
     sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
     sa.Column("name", sa.String(200), primary_key=True),
-    sa.Column("value", sa.Float, nullable=True),  # the last one
+    sa.Column("value", sa.Float, nullable=True),  # the last value
     sa.Column("text", sa.String(20), nullable=False, default=""),
     sa.Column("step", sa.BigInteger, nullable=True),  # of the last value; null when it has no steps
     sa.Column("low", sa.Float, nullable=True),  # the minimum and maximum finite value of all steps
@@ -97,7 +99,7 @@ evidence = sa.Table(
     sa.Column("value", sa.Float, nullable=True),
     sa.Column("threshold", sa.Float, nullable=True),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("low", sa.Float, nullable=True),  # the interval of the difference that a relative gate looked at
+    sa.Column("low", sa.Float, nullable=True),  # the confidence interval of the difference, for a relative gate
     sa.Column("high", sa.Float, nullable=True),
 )
 versions = sa.Table(
@@ -139,9 +141,9 @@ reproductions = sa.Table(
     sa.Column("model", sa.String(64), nullable=False, index=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("mode", sa.String(20), nullable=False),  # current, locked: in which libraries
+    sa.Column("mode", sa.String(20), nullable=False),  # current, locked: the libraries that the reproduction ran with
     sa.Column("verdict", sa.String(20), nullable=False),  # IDENTICAL, EQUIVALENT, DIFFERENT
-    sa.Column("field", sa.String(250), nullable=False),  # the first that differs
+    sa.Column("field", sa.String(250), nullable=False),  # the first field that differs
     sa.Column("was", sa.Text, nullable=False),
     sa.Column("now", sa.Text, nullable=False),
     sa.Column("facts", sa.JSON, nullable=False),

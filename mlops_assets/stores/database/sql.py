@@ -31,12 +31,21 @@ _OPEN_DATABASES: WeakSet[Database] = WeakSet()
 
 
 class Database:
-    """One database, created if needed.
+    """One database, created or migrated to this program's revision if needed.
 
     Parameters
     ----------
     url
         A SQLAlchemy URL.
+
+    Raises
+    ------
+    PlatformError
+        The database cannot be opened or written, or a newer version of the program made it.
+    RegistryError
+        The SQLite file is missing or empty, but artifacts or prediction logs of an earlier registry remain.
+    MissingExtraError
+        The driver of the database is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,12 +62,12 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """Run a transaction that excludes all other writers.
+        """Run a transaction that excludes all other writers; it is rolled back on an exception.
 
         Raises
         ------
         PlatformError
-            Another process has kept the database locked for two minutes, or the disk is full.
+            The database fails, e.g. because another process has kept it locked for two minutes, or because the disk is full.
         """
         with self._translate_errors(), self.engine.connect() as connection:
             _begin_writing(connection)
@@ -112,13 +121,13 @@ class Database:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Translate errors of the database into PlatformError."""
+        """Translate errors of the database into PlatformError, but not errors of a statement, such as a violated constraint."""
         where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
         except sa.exc.DatabaseError as error:
             if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
-                raise  # an error of a statement, not of the database
+                raise
             raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
 
 
@@ -147,7 +156,7 @@ def _begin_writing(connection: sa.Connection) -> None:
 
 
 def _with_driver(url: str) -> str:
-    """Return a URL that names the driver of the `postgres` extra."""
+    """Return a PostgreSQL URL with the driver psycopg; other URLs are returned as they are."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
@@ -171,7 +180,7 @@ def _create_engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "checkout")
     def _refuse_replaced_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        if record.info["file"] != _file_identity(path):  # the file was replaced, e.g. from a backup: the open file has no name any more
+        if record.info["file"] != _file_identity(path):  # the path now has another file, e.g. from a backup
             raise sa.exc.DisconnectionError
 
     return engine
@@ -186,7 +195,7 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _close_idle() -> None:
-    """Close idle connections before a fork: SQLite's locks and a server's sockets belong to one process."""
+    """Close the idle connections of all databases: before a fork, because SQLite's locks and a server's sockets belong to one process."""
     for opened in list(_OPEN_DATABASES):
         opened.engine.dispose()
 
@@ -203,12 +212,17 @@ def open_database(url: str) -> Database:
 def inspect_database(url: str) -> tuple[str | None, str]:
     """Return the revision of a database and its damage, without creating or migrating it.
 
-    The revision is None when the database has no tables. The damage is ``""`` when the database is intact.
+    The revision is None when the database has no tables or cannot be read. The damage is ``""`` when the database is intact.
 
     Parameters
     ----------
     url
         A SQLAlchemy URL.
+
+    Raises
+    ------
+    RegistryError
+        The SQLite file is missing or empty, but artifacts or prediction logs of an earlier registry remain.
     """
     engine = _create_engine(_with_driver(url))
     path = Path(str(engine.url.database))
@@ -245,7 +259,7 @@ def _refuse_leftovers(registry: Path) -> None:
 
 
 def timestamp() -> str:
-    """Return the current time as text that sorts."""
+    """Return the current time in UTC as ISO 8601 text with microseconds, which sorts by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

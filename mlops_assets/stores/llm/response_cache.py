@@ -28,10 +28,10 @@ _TABLE = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completi
 
 @check_constructor
 class ResponseCache:
-    """Completions by the request that they answer.
+    """Stored completions, looked up by a hash of the request that they answer.
 
-    It holds texts of models and hashes of requests, no prompts. The file may be deleted at any time. A file that cannot be read or
-    written costs a request and a warning, never an answer.
+    The file holds texts of models and hashes of requests, no prompts, and may be deleted at any time. When the file cannot be read or
+    written, the cache logs a warning and acts as if it were empty.
 
     Parameters
     ----------
@@ -67,24 +67,24 @@ class ResponseCache:
             raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
 
     def scope(self, prompt_version: str, variables: Mapping[str, object]) -> CacheScope:
-        """Return the cache for calls of one prompt with given variables.
+        """Return the part of the cache for calls of one prompt with given variables.
 
         Parameters
         ----------
         prompt_version
             The version of the prompt.
         variables
-            Its variables, by name.
+            The values of the prompt's variables, by name.
         """
         return CacheScope(self, prompt_version, variables)
 
     def read(self, key: str) -> Completion | None:
-        """Return the completion that is stored under a key; None when there is none.
+        """Return the completion that is stored under a key, marked as cached; None when there is none or it cannot be read.
 
         Parameters
         ----------
         key
-            As :meth:`CacheScope.find_key` returned.
+            A result of :meth:`CacheScope.hash_request`.
         """
         if not self.path.exists():
             return None
@@ -102,7 +102,7 @@ class ResponseCache:
         Parameters
         ----------
         key
-            As :meth:`CacheScope.find_key` returned.
+            A result of :meth:`CacheScope.hash_request`.
         completion
             The answer.
         """
@@ -132,16 +132,16 @@ class ResponseCache:
 
 @dataclass(frozen=True)
 class CacheScope:
-    """The response cache for calls of one prompt with given variables.
+    """The part of a response cache for calls of one prompt with given variables.
 
     Parameters
     ----------
     cache
-        Where completions are.
+        The cache that stores the completions.
     prompt_version
         The version of the prompt.
     variables
-        Its variables, by name.
+        The values of the prompt's variables, by name.
     """
 
     cache: ResponseCache
@@ -149,41 +149,39 @@ class CacheScope:
     variables: Mapping[str, object]
 
     def read(self, body: Mapping[str, Any], pin: str) -> Completion | None:
-        """Return the stored answer to a request; None when there is none.
+        """Return the stored answer to a request, marked as cached; None when there is none or it cannot be read.
 
         Parameters
         ----------
         body
-            Of the request: model, parameters and messages.
+            The body of the request: model, parameters and messages.
         pin
-            That of the model.
+            The pin of the model, as in :class:`mlops_assets.values.llm.provider.LLM`.
         """
-        return self.cache.read(self.find_key(body, pin))
+        return self.cache.read(self.hash_request(body, pin))
 
     def write(self, body: Mapping[str, Any], pin: str, completion: Completion) -> None:
-        """Store the answer to a request when the model ended it itself or at ``max_tokens``.
+        """Store the answer to a request if the model completed it or reached ``max_tokens``; skip other answers.
 
         Parameters
         ----------
         body
-            Of the request: model, parameters and messages.
+            The body of the request: model, parameters and messages.
         pin
-            That of the model.
+            The pin of the model, as in :class:`mlops_assets.values.llm.provider.LLM`.
         completion
             The answer.
         """
         if completion.finish_reason in ("stop", "length"):
-            self.cache.write(self.find_key(body, pin), completion)
+            self.cache.write(self.hash_request(body, pin), completion)
 
-    def find_key(self, body: Mapping[str, Any], pin: str) -> str:
-        """Return the sha256 of what decides an answer: prompt version, variables, pin, parameters and messages.
+    def hash_request(self, body: Mapping[str, Any], pin: str) -> str:
+        """Return the sha256 of what decides an answer: prompt version, variables, pin and body.
 
         Parameters
         ----------
-        body
-            Of the request.
-        pin
-            That of the model.
+        body, pin
+            As in :meth:`read`.
         """
         return json_sha256([self.prompt_version, self._variables, pin, body])
 
@@ -193,6 +191,7 @@ class CacheScope:
 
 
 def _parse_completion(text: str) -> Completion:
+    """Return a stored completion, marked as cached; raise ValueError when its checksum does not match."""
     stored = json.loads(text)
     facts = stored["facts"]
     if stored["sha256"] != json_sha256(facts):

@@ -26,7 +26,7 @@ PAGE_SIZE = 1000
 
 @contextmanager
 def import_mlflow() -> Iterator[Any]:
-    """Import mlflow without its warnings; raise MissingExtraError when it is not installed."""
+    """Import mlflow and yield the module, with warnings off in the context; raise MissingExtraError when it is not installed."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -41,12 +41,19 @@ def import_mlflow() -> Iterator[Any]:
 
 @contextmanager
 def connect(uri: str) -> Iterator[Any]:
-    """Connect to the server; raise PlatformError when it refuses a request or is down.
+    """Yield a client of an MLflow server.
 
     Parameters
     ----------
     uri
         ``http://…`` or ``https://…``.
+
+    Raises
+    ------
+    PlatformError
+        The address has another scheme, or the server is down or refuses a request in the context.
+    MissingExtraError
+        MLflow is not installed.
     """
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
         raise PlatformError(f"MLOPS_MLFLOW is '{uri}'", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000")
@@ -64,22 +71,22 @@ def connect(uri: str) -> Iterator[Any]:
 
 
 def hide_password(uri: str) -> str:
-    """Return an address without its user name and password."""
+    """Return an address without its user name, password, query and fragment."""
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def iterate_pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
+def iterate_pages(fetch_page: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
     """Yield all results of a paged search.
 
     Parameters
     ----------
-    ask
-        A function that returns the page with a token. The token is None for the first page.
+    fetch_page
+        A function that takes a page token, None for the first page, and returns the page.
     """
     token = None
     while True:
-        page = ask(token)
+        page = fetch_page(token)
         yield from page
         token = page.token
         if not token:

@@ -1,4 +1,4 @@
-"""Import the runs and versions of an MLflow server, each once and completely; model files are stored, never opened."""
+"""Import the runs and versions of an MLflow server, each once and completely; model files are stored, never loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ImportCounts:
     runs, versions
         How many were imported.
     known
-        How many had been imported before.
+        How many runs and versions had been imported before.
     running
         How many runs were skipped because they have not ended.
     """
@@ -48,7 +48,10 @@ class ImportCounts:
 
 
 def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> ImportCounts:
-    """Import runs and registered versions of an MLflow server; a second import changes nothing.
+    """Import the runs and registered versions of an MLflow server that were not imported before.
+
+    Runs and versions that this package has mirrored to the server are skipped. Versions that were imported before get their new tags and
+    aliases.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
     uri
         The address of the server, ``http://…``; the import only reads from the server.
     experiments
-        The experiments whose runs, and the versions from these runs, are imported; everything when empty.
+        The names of the experiments to import, with the versions from their runs; all experiments and versions when empty.
     running
         Whether to import runs that have not ended as well, with the status ``killed``.
 
@@ -69,22 +72,24 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
         There is no experiment with one of the names.
     """
     with connect(uri) as server, import_mlflow():
-        work = _Importer(server, stores, uri, running=running)
-        chosen = work.experiments(experiments)
+        importer = _Importer(server, stores, uri, running=running)
+        chosen = importer.choose_experiments(experiments)
         for experiment in chosen:
-            work.runs(experiment)
-        work.versions(only=bool(experiments))
-        return work.done
+            importer.import_runs(experiment)
+        importer.import_versions(only=bool(experiments))
+        return importer.done
 
 
 class _Importer:
+    """Imports from one server; ``done`` counts what was imported."""
+
     def __init__(self, server: Any, stores: Stores, uri: str, *, running: bool) -> None:  # noqa: ANN401  (MLflow has no types)
         self._server, self._stores, self._uri, self._running = server, stores, uri, running
-        self._chosen_runs: set[str] = set()  # of the chosen experiments
+        self._chosen_runs: set[str] = set()  # the ids of the runs in the chosen experiments
         self.done = ImportCounts()
 
-    def experiments(self, names: Sequence[str]) -> list[Any]:
-        """Return the chosen experiments, without those to which this package has mirrored its own runs."""
+    def choose_experiments(self, names: Sequence[str]) -> list[Any]:
+        """Return the experiments with these names, or all, without those to which this package mirrors; raise for an unknown name."""
         experiments = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
         known = {experiment.name: experiment for experiment in experiments}
         if lacking := [name for name in names if name not in known]:
@@ -94,7 +99,7 @@ class _Importer:
             )
         return [experiment for experiment in experiments if (not names or experiment.name in names) and MIRROR not in experiment.tags]
 
-    def runs(self, experiment: Any) -> None:  # noqa: ANN401
+    def import_runs(self, experiment: Any) -> None:  # noqa: ANN401
         """Import the runs of one experiment, oldest first, so that parents come before their children."""
         query = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE_SIZE}
         for run in iterate_pages(lambda token: self._server.search_runs(**query, page_token=token)):
@@ -103,11 +108,11 @@ class _Importer:
             self._chosen_runs.add(run.info.run_id)
             if run.info.status not in _STATUS and not self._running:
                 self.done.running += 1
-            elif self._record(self._run(experiment.name, run), lambda run=run: self._batch(run), _run_end(run)):
+            elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_batch(run), _run_end(run)):
                 self.done.runs += 1
 
-    def versions(self, *, only: bool) -> None:
-        """Import the versions of registered models; when ``only``, just the versions from runs of the chosen experiments."""
+    def import_versions(self, *, only: bool) -> None:
+        """Import the versions of registered models; with ``only``, just those from the runs that :meth:`import_runs` has met."""
         for model in iterate_pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
             if MIRROR in model.tags:
                 continue
@@ -120,9 +125,10 @@ class _Importer:
             ):
                 if only and version.run_id not in self._chosen_runs:
                     continue
-                self._version(version, sorted(aliases.get(str(version.version), [])))
+                self._import_version(version, sorted(aliases.get(str(version.version), [])))
 
-    def _version(self, version: Any, aliases: list[str]) -> None:  # noqa: ANN401
+    def _import_version(self, version: Any, aliases: list[str]) -> None:  # noqa: ANN401
+        """Record a version as a run with the model's name as experiment; update only the tags of a known version."""
         created, ended = _parse_time(version.creation_timestamp), _parse_time(version.last_updated_timestamp or version.creation_timestamp)
         facts = {
             "server": hide_password(self._uri),
@@ -151,7 +157,10 @@ class _Importer:
             self._stores.tracker.write_batch(identity, Batch(tags=tags))  # aliases may be new
 
     def _record(self, run: Run, batch: Any, ending: RunEnd) -> bool:  # noqa: ANN401
-        """Record a run as running, then its content and end in one transaction, so that a killed import can be repeated."""
+        """Record a run as running, then its content and end in one transaction, so that a killed import can be repeated.
+
+        Return False for a run that was imported before; ``batch`` is not called for it.
+        """
         self._stores.tracker.add(run)
         if self._stores.tracker.get(run.id).status != RUNNING:
             self.done.known += 1
@@ -159,7 +168,7 @@ class _Importer:
         self._stores.tracker.write_batch(run.id, batch(), ending)
         return True
 
-    def _run(self, experiment: str, run: Any) -> Run:  # noqa: ANN401
+    def _to_run(self, experiment: str, run: Any) -> Run:  # noqa: ANN401
         names = (*run.data.params, *run.data.metrics, *run.data.tags)
         facts = {"server": hide_password(self._uri), "experiment": experiment, "run_id": run.info.run_id}
         facts |= {"names": {from_mlflow_key(name): name for name in names if from_mlflow_key(name) != name}}
@@ -169,19 +178,21 @@ class _Importer:
             run.info.run_id, from_mlflow_experiment(experiment), _parse_time(run.info.start_time), facts, name=name, parent=parent
         )
 
-    def _batch(self, run: Any) -> Batch:  # noqa: ANN401
-        points = {from_mlflow_key(name): list(self._points(run.info.run_id, name)) for name in run.data.metrics}
+    def _download_batch(self, run: Any) -> Batch:  # noqa: ANN401
+        """Return the metric histories, parameters, tags and files of a run; the files are stored."""
+        points = {from_mlflow_key(name): list(self._load_points(run.info.run_id, name)) for name in run.data.metrics}
         params = {from_mlflow_key(name): _clean_text(value) for name, value in run.data.params.items()}
         return Batch(points, {}, params, _tags(run.data.tags), self._run_files(run.info.run_id))
 
-    def _points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
+    def _load_points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
+        """Return step, value and time in microseconds of each value of a metric, sorted by time."""
         history = sorted(self._server.get_metric_history(run_id, name), key=lambda point: (point.timestamp, point.step))
         return ((int(point.step), from_mlflow_value(point.value), int(point.timestamp) * 1000) for point in history)
 
     def _version_files(self, version: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
         import mlflow
 
-        mlflow.set_tracking_uri(self._uri)  # an address models:/… is looked up where the process says
+        mlflow.set_tracking_uri(self._uri)  # MLflow resolves models:/… on the server that is set for the process
         mlflow.set_registry_uri(self._uri)
         with tempfile.TemporaryDirectory() as folder:
             address = f"models:/{version.name}/{version.version}"
@@ -192,7 +203,7 @@ class _Importer:
             return self._store_files(Path(self._server.download_artifacts(run_id, "", folder)))
 
     def _store_files(self, root: Path) -> dict[str, RunArtifact]:
-        """Store the files of a folder in the artifact store; return name in this package → stored file."""
+        """Store the files of a folder as artifacts, without symbolic links; return name in this package → stored file."""
         stored = {}
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
             data, name = path.read_bytes(), from_mlflow_path(path.relative_to(root).as_posix())
@@ -201,7 +212,7 @@ class _Importer:
         return stored
 
 
-def _foreign_run(  # noqa: PLR0913  (what is known of it)
+def _foreign_run(  # noqa: PLR0913  (the fields of a run)
     identity: str, experiment: str, at: datetime, facts: dict[str, Any], *, kind: str = "run", name: str = "", parent: str | None = None
 ) -> Run:
     plain: dict[str, Any] = {"fingerprint": "", "dagster_run_id": "", "snapshot": None, "params": {}, "metrics": {}}
@@ -230,6 +241,7 @@ def _tags(tags: Any) -> dict[str, str]:  # noqa: ANN401
 
 
 def _clean_text(text: str) -> str:
+    """Replace NUL characters, and cut a text to ``_MAX_TEXT`` characters."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MAX_TEXT]
 
 

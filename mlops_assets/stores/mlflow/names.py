@@ -14,9 +14,9 @@ from mlops_assets.stores.tracker.values import EXPERIMENT, check_name, check_pat
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # of MLflow
+MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # the maximum lengths that MLflow allows
 _CLIPPED = 1.7976931348623157e308  # what MLflow's database stores for an infinity
-_MAX_BYTES = 800_000  # of one request; a server refuses more than a million
+_MAX_BYTES = 800_000  # in one request; a server refuses more than a million
 _HASH = 8
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def to_mlflow_key(name: str) -> str:
 
 
 def to_mlflow_text(text: str, max_length: int) -> str:
-    """Return a text cut to the length that MLflow allows; the artifact ``mlops_assets/run.json`` holds the whole text."""
+    """Return a text, cut to ``max_length`` with ``…`` at the end; the artifact ``mlops_assets/run.json`` holds the whole text."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
@@ -61,12 +61,12 @@ def check_key(name: str) -> str:
 
 
 def from_mlflow_value(value: float) -> float:
-    """Return a metric's value; the maximum float becomes infinity, because MLflow stores infinity as that value."""
+    """Return a metric's value; plus or minus the maximum float becomes an infinity, because MLflow stores infinities so."""
     return math.copysign(math.inf, value) if abs(value) >= _CLIPPED else value
 
 
 def split_batches(items: Sequence[T], max_items: int, weight: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield items in batches that fit into one request."""
+    """Yield items in batches that fit into one request: at most ``max_items`` items, and ``_MAX_BYTES`` by ``weight``."""
     piece: list[T] = []
     size = 0
     for item in items:
@@ -79,9 +79,10 @@ def split_batches(items: Sequence[T], max_items: int, weight: Callable[[T], int]
         yield piece
 
 
-def _keep_or_hash(checked: Callable[[str], str], name: str, max_length: int, forbidden: str) -> str:
+def _keep_or_hash(check: Callable[[str], str], name: str, max_length: int, forbidden: str) -> str:
+    """Return a name that passes ``check``, or else the name with forbidden parts replaced and a hash appended."""
     try:
-        return checked(name)
+        return check(name)
     except DataError:
         return _append_hash(re.sub(r"\.{2,}|^[/. ]+|[/ ]+$|//+|(?<=/)[ .]+|[ ]+(?=/)", "_", re.sub(forbidden, "_", name)), name, max_length)
 

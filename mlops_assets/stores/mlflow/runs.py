@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mlops_assets.stores.tracker.tracker import Run
 
 MIRROR, RUN, DONE = "mlops_assets.mirror", "mlops_assets.run_id", "mlops_assets.mirrored"
-FOREIGN = "mlflow"  # in the record of a run that came from MLflow: it is not sent back
+FOREIGN = "mlflow"  # the key in the record of a run that was imported from MLflow; such a run is not sent back
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}  # pruned and killed runs become KILLED
 
 
 class RunMirror:
-    """Mirrors the runs of a platform to a server.
+    """Mirrors the runs of a platform to a server; ``sent`` counts the sent runs, ``waiting`` those that cannot be sent yet.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class RunMirror:
         self.sent = self.waiting = 0
 
     def __call__(self) -> None:
-        """Send every run that has ended and is not on the server yet, parents first."""
+        """Send every run that is not complete on the server, parents first; a run waits until it and its parent have ended."""
         for run in self._list_runs():
             if self._has_ended(run):
                 self.send_run(run)
@@ -50,7 +50,7 @@ class RunMirror:
 
     def send_run(self, run: Run) -> str:
         """Send a run unless it is complete on the server; return its MLflow run id."""
-        experiment = self._experiment(run.model)
+        experiment = self._find_experiment(run.model)
         if run.id not in self._done:
             self._send(run, experiment)
             self._done.add(run.id)
@@ -58,7 +58,7 @@ class RunMirror:
         return self._ids[run.id]
 
     def _list_runs(self) -> Iterator[Run]:
-        """Yield the runs that did not come from MLflow, oldest first."""
+        """Yield the runs that were not imported from MLflow, oldest first; first mark runs whose process has ended as killed."""
         self._stores.tracker.reap()
         offset = 0
         while page := self._stores.tracker.search("", "started_at", PAGE_SIZE, offset):
@@ -66,12 +66,13 @@ class RunMirror:
             yield from (run for run in page if FOREIGN not in run.record)
 
     def _has_ended(self, run: Run) -> bool:
+        """Return whether a run and its parent, if any, have ended."""
         if run.status == RUNNING:
             return False
         return run.parent_id is None or self._stores.tracker.get(run.parent_id).status != RUNNING
 
-    def _experiment(self, name: str) -> str:
-        """Return the MLflow id of the experiment that mirrors a name.
+    def _find_experiment(self, name: str) -> str:
+        """Return the MLflow id of the experiment that mirrors a name, created if needed.
 
         If a deleted experiment or one of another program has the name, the mirror uses another name.
         """
@@ -82,10 +83,10 @@ class RunMirror:
 
     def _find_or_create(self, name: str) -> str:
         for number in range(1, 1000):
-            tried = name if number == 1 else f"{name}-mlops_assets-{number}"
-            known = self._client.get_experiment_by_name(tried)
+            candidate = name if number == 1 else f"{name}-mlops_assets-{number}"
+            known = self._client.get_experiment_by_name(candidate)
             if known is None:
-                return str(self._client.create_experiment(tried, tags={MIRROR: name}))
+                return str(self._client.create_experiment(candidate, tags={MIRROR: name}))
             if known.lifecycle_stage == "active" and known.tags.get(MIRROR) == name:
                 return str(known.experiment_id)
         raise AssertionError(name)
@@ -112,6 +113,7 @@ class RunMirror:
         self._client.set_tag(run_id, DONE, "1")
 
     def _tags(self, run: Run) -> dict[str, str]:
+        """Return the tags of a run; send its parent first, because a tag holds the parent's MLflow id."""
         own = {RUN: run.id, "mlops_assets.kind": run.kind, "mlops_assets.status": run.status, "mlops_assets.environment": run.environment}
         own |= {"mlops_assets.error": run.error} if run.error else {}
         own |= {"mlops_assets.dagster_run": run.dagster_run_id} if run.dagster_run_id else {}
@@ -121,6 +123,7 @@ class RunMirror:
         return {name: to_mlflow_text(value, MAX_TAG) for name, value in {**tags, **own}.items()}
 
     def _send_values(self, run: Run, run_id: str) -> None:
+        """Send the parameters, and the metric values that the server does not have yet."""
         from mlflow.entities import Metric, Param
 
         params = [Param(to_mlflow_key(name), to_mlflow_text(_text(value), MAX_PARAM)) for name, value in run.params.items()]
@@ -148,7 +151,8 @@ class RunMirror:
                 yield to_mlflow_key(name), value, _milliseconds(run.ended_at or run.started_at), 0
 
     def _send_files(self, run: Run, run_id: str) -> None:
-        names = {
+        """Send the files of a run, and its fields as the file ``mlops_assets/run.json``."""
+        fields = {
             name: getattr(run, name) for name in ("id", "model", "name", "kind", "status", "error", "params", "metrics", "tags", "record")
         }
         with tempfile.TemporaryDirectory() as folder:
@@ -158,12 +162,12 @@ class RunMirror:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._stores.artifacts.get(file.sha256))
             (root / "mlops_assets").mkdir(exist_ok=True)
-            (root / "mlops_assets" / "run.json").write_text(json.dumps(names, indent=1, default=str), encoding="utf-8")
+            (root / "mlops_assets" / "run.json").write_text(json.dumps(fields, indent=1, default=str), encoding="utf-8")
             self._client.log_artifacts(run_id, folder)
 
 
 def _comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a point in a form that equals the point read back from MLflow: NaN as text, infinities clipped."""
+    """Return a point in a form that equals the point read back from MLflow: the value as text, infinities clipped."""
     name, value, at, step = point
     return name, repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, value)) if value == value else value), at, step  # noqa: PLR0124
 

@@ -56,7 +56,7 @@ def find_header_damage(folder: Path) -> str:
 
 
 def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
-    """Return a description of the damage in a store's file; a separate process reads every record.
+    """Return a description of the damage in a store's file, found by a separate process that reads every record; ``""`` when intact.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
 
 
 def refuse_damaged(folder: Path) -> None:
-    """Raise PlatformError when a store's file must not be mapped."""
+    """Raise PlatformError when a store's file is too damaged to be mapped."""
     if problem := find_header_damage(folder):
         raise damaged_store_error(folder, problem)
 
@@ -104,7 +104,7 @@ class MappedFile:
     def __init__(self, folder: Path) -> None:
         self.folder, self._path = folder, folder / "data.mdb"
         info = self._path.stat()
-        self._number, self._size = info.st_ino, info.st_size
+        self._inode, self._size = info.st_ino, info.st_size
 
     def refuse_changed(self) -> None:
         """Raise ReplacedStoreError when the file was replaced, and PlatformError when it is missing or shorter than before.
@@ -115,7 +115,7 @@ class MappedFile:
             info = self._path.stat()
         except OSError as error:
             raise damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
-        if info.st_ino != self._number:
+        if info.st_ino != self._inode:
             raise ReplacedStoreError(
                 f"the online store '{self._path}' was replaced while it was open",
                 hint="open it again; a service's workers do so by themselves",
@@ -126,7 +126,7 @@ class MappedFile:
 
 
 def _parse_meta_page(data: bytes) -> tuple[int, int, int] | None:
-    """Return page size, last page and transaction of a meta page; None when the bytes are no meta page."""
+    """Return page size, number of the last page, and transaction id of a meta page; None when the bytes are no meta page."""
     if len(data) < _META.size:
         return None
     magic, _, page_size, last, transaction = _META.unpack_from(data)

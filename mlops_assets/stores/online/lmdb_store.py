@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _MAP_SIZE = 64 * 2**30  # of address space, not of disk: LMDB's file grows with its content
 _MAX_VIEWS = 1000
-_SIDES = (b"+", b"-")
-_SCHEMA = b"\x01"  # no view has this name
+_SIDES = (b"+", b"-")  # suffixes of the two tables of a view; readers use one of them
+_SCHEMA = b"\x01"  # the prefix of the keys of schemas; no view's name begins with it
 
 
 class LmdbStore:
@@ -32,12 +32,12 @@ class LmdbStore:
     Parameters
     ----------
     folder
-        Created if needed.
+        The folder of the store, created if needed.
 
     Raises
     ------
     PlatformError
-        The folder cannot be written.
+        The folder cannot be written, or its file is damaged.
     MissingExtraError
         LMDB is not installed.
     """
@@ -115,16 +115,16 @@ class LmdbStore:
         return WriteCounts(packed.rows, len(packed.entities) + removed, changed + removed)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return a reader of some views."""
+        """Return a reader of several views at once."""
         return _LmdbReader(self._environment, self._about, self._tables, lookups)
 
     def state(self, view: str) -> ViewState | None:
-        """Return the state of a view; None when it was never written."""
+        """Return the state of a view; None when the store does not contain the view."""
         with self._environment.begin() as transaction:
             return self._read_state(transaction, view)
 
     def views(self) -> list[str]:
-        """Return the names of all stored views."""
+        """Return the sorted names of all stored views."""
         with self._environment.begin() as transaction, transaction.cursor(self._about) as cursor:
             return [bytes(key).decode() for key in cursor.iternext(values=False) if not bytes(key).startswith(_SCHEMA)]
 
@@ -137,6 +137,7 @@ class LmdbStore:
                 transaction.drop(self._tables[view.encode() + side], delete=False)
 
     def _read_side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
+        """Return the suffix of the table that readers use; None when the store does not contain the view."""
         value = transaction.get(view.encode(), db=self._about)
         return None if value is None else bytes(value[:1])
 
@@ -172,8 +173,8 @@ class _Tables:
         for side in _SIDES:
             self._open_table(view.encode() + side, create=True)
 
-    def find(self, name: bytes) -> None:
-        """Open an existing table."""
+    def open_existing(self, name: bytes) -> None:
+        """Open an existing table; call this method outside of transactions."""
         self._open_table(name, create=False)
 
     def _open_table(self, name: bytes, *, create: bool) -> None:
@@ -192,6 +193,8 @@ class _Tables:
 
 
 class _LmdbReader(OnlineReader):
+    """Reads all views in one read transaction."""
+
     def __init__(self, environment: lmdb.Environment, about: Any, tables: _Tables, lookups: Sequence[Lookup]) -> None:  # noqa: ANN401
         super().__init__(lookups)
         import lmdb
@@ -200,7 +203,7 @@ class _LmdbReader(OnlineReader):
         self._damage, self._file = lmdb.Error, MappedFile(Path(environment.path()))
         self._about, self._tables = about, tables
         self._names = [lookup.view.encode() for lookup in lookups]
-        self._seen: tuple[int, list[Any]] = (-1, [])  # the id of a transaction, and the table of each view in it
+        self._seen: tuple[int, list[Any]] = (-1, [])  # the id of the last write transaction that was read, and the table of each view in it
 
     def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
         transaction, tables = self._begin_checked()
@@ -243,13 +246,13 @@ class _LmdbReader(OnlineReader):
             if transaction.id() == cached[0]:
                 return transaction, cached[1]
             entries = [transaction.get(name, db=self._about) for name in self._names]
-            number = transaction.id()
+            transaction_id = transaction.id()
             transaction.abort()
             names = [None if value is None else name + value[:1] for name, value in zip(self._names, entries, strict=True)]
             for name in names:
                 if name is not None:
-                    self._tables.find(name)
-            self._seen = number, [None if name is None else self._tables[name] for name in names]
+                    self._tables.open_existing(name)
+            self._seen = transaction_id, [None if name is None else self._tables[name] for name in names]
 
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         try:

@@ -53,13 +53,13 @@ def find_backend(url: str) -> OnlineBackend:
         No kind of online store has this scheme.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
-    found = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
-    if found is None:
+    match = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
+    if match is None:
         raise PlatformError(
             f"the online store '{url}' has an unknown scheme",
             hint="set MLOPS_ONLINE to a folder or to a URL such as redis://host:port/db",
         )
-    return found
+    return match
 
 
 @cache
@@ -70,5 +70,7 @@ def open_online(url: str) -> OnlineStore:
     ------
     PlatformError
         The store cannot be opened, or the URL has an unknown scheme.
+    MissingExtraError
+        The package of this kind of store is not installed.
     """
     return find_backend(url).open(url)

@@ -1,6 +1,6 @@
-"""The online feature store: for each view and entity, one packed record of the rows that a service may look up.
+"""The interface of the online feature store: for each view and entity, one packed record of the rows that a service may look up.
 
-A lookup returns exactly the row of the point-in-time join: the last one whose ``valid_from`` is not later than the request.
+A lookup returns exactly the row of the point-in-time join: the last row whose ``valid_from`` is not later than the request.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ class WriteCounts:
 
     Parameters
     ----------
-    rows, entities
-        How many rows and entities were passed.
+    rows
+        The number of rows that were passed.
+    entities
+        The number of entities that these rows have, and of rebuilt entities without rows.
     changed
-        How many entities have a changed record.
+        The number of new, changed and removed records; after a replacement, of all records.
     """
 
     rows: int
@@ -72,12 +74,12 @@ class ViewState:
 
     @property
     def data(self) -> bytes:
-        """The state as JSON."""
+        """The state as JSON, in the form that the stores keep."""
         return json.dumps([self.schema.features, self.entities, self.mark]).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> ViewState:
-        """Return the state of :attr:`data`."""
+        """Return the state from its :attr:`data`."""
         features, entities, mark = json.loads(data)
         return cls(RecordSchema(tuple((name, kind) for name, kind in features)), entities, mark)
 
@@ -87,7 +89,7 @@ class OnlineStore(Protocol):
 
     A layout is a result of :func:`mlops_assets.compute.features.point_in_time.sort_as_of`. Its columns are the join keys, ``__valid_from``,
     ``__event``, ``__created`` where it is known, and the features. Many processes read while one writes; no reader sees a partly
-    written record.
+    written record. ``mark`` is stored with the rows, see :class:`ViewState`.
     """
 
     def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
@@ -106,7 +108,8 @@ class OnlineStore(Protocol):
     ) -> WriteCounts:
         """Merge rows by time: a row never displaces a newer one, and replaces one with the same event and created time.
 
-        ``rebuilt``: the join keys of entities whose earlier rows are dropped first.
+        ``rebuilt`` has the join keys of entities whose earlier rows are dropped first. The stored mark stays when ``mark`` is None. Raise
+        PlatformError when the view has other features.
         """
         ...
 
@@ -119,7 +122,7 @@ class OnlineStore(Protocol):
         ...
 
     def views(self) -> list[str]:
-        """Return the names of all stored views."""
+        """Return the sorted names of all stored views."""
         ...
 
     def remove(self, view: str) -> None:
@@ -128,7 +131,7 @@ class OnlineStore(Protocol):
 
 
 def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema) -> None:
-    """Raise PlatformError when rows cannot be added to a view because they have other columns or types."""
+    """Raise PlatformError when rows cannot be added to a view because their features have other names or types."""
     if state is not None and state.schema != schema:
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features
         raise PlatformError(

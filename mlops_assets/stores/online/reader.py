@@ -1,4 +1,4 @@
-"""Read packed records: of one entity in plain Python, of many entities as numpy columns."""
+"""Read packed records: of one entity as Python values, of many entities as numpy columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES = {"int": np.int64, "uint": np.uint64, "float": np.float64, "bool": np.bo
 
 
 class Status(IntEnum):
-    """Whether an entity's row is valid, older than the view's ttl, or missing."""
+    """Whether an entity's row is valid (FRESH), older than the view's ttl (STALE), or does not exist (MISSING)."""
 
     FRESH = 0
     STALE = 1
@@ -40,7 +40,7 @@ class Lookup:
     Parameters
     ----------
     view, features
-        Their names.
+        The name of the view and the names of the features.
     ttl
         How long after its event time a row is valid, inclusive; forever when None.
     """
@@ -58,7 +58,7 @@ class FeatureRow(NamedTuple):
     values
         The values of the features in the order of the lookup, with times in microseconds since 1970; all None unless the row is fresh.
     status
-        The status of the row.
+        The status of the row that was valid at the requested time.
     age
         Microseconds from the row's event time to the requested time; None when there is no row.
     """
@@ -94,7 +94,7 @@ class OnlineReader(ABC):
     Parameters
     ----------
     lookups
-        The views and features to look up. Keys and results have the same order.
+        The views and features to look up. The keys and results of each lookup are in this order.
 
     Notes
     -----
@@ -144,26 +144,31 @@ class OnlineReader(ABC):
             For each view, the values of the join keys of each entity; views with the same list object share its encoding.
         at
             The request time of each entity, in microseconds since 1970 in UTC.
+
+        Raises
+        ------
+        PlatformError
+            As in :meth:`lookup_one`.
         """
         encoded = {id(each): _encode_keys(each) for each in keys}
         entities = [encoded[id(each)] for each in keys]
         times = np.asarray(at, dtype=np.int64)
-        return [self._columns(i, records, times) for i, records in enumerate(self._fetch_many(entities))]
+        return [self._read_columns(i, records, times) for i, records in enumerate(self._fetch_many(entities))]
 
     @abstractmethod
     def _fetch_one(self, entities: Sequence[bytes | None]) -> Sequence[bytes | None]:
-        """Return the record of one entity for each view."""
+        """Return for each view the record of its entity; None when there is none or the entity is None."""
 
     @abstractmethod
     def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> Sequence[Sequence[bytes | None]]:
-        """Return the records of many entities for each view."""
+        """Return for each view the records of its entities; None where there is none or the entity is None."""
 
     @abstractmethod
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         """Return the stored schema with an id; None when there is none."""
 
     def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
-        """Return the plan that reads the requested features from records of a schema."""
+        """Return and keep the plan that reads the requested features of a view from records of a schema."""
         lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
             raise PlatformError(
@@ -179,7 +184,8 @@ class OnlineReader(ABC):
         plan = self._plans[i][digest] = (_FixedPlan if schema.fixed else _MixedPlan)(schema, lookup)
         return plan
 
-    def _columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns:
+    def _read_columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns:
+        """Return the features of a view's records, row by row only if they have different schemas."""
         first = next((record for record in records if record is not None), None)
         if first is not None:
             plan = self._plans[i].get(first[-ID_BYTES:]) or self._plan_schema(i, first[-ID_BYTES:])
@@ -196,7 +202,7 @@ class OnlineReader(ABC):
 
 
 def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
-    """Return the encoded entities of many keys; single texts, which are the most common, take a fast path."""
+    """Return the encoded entity of each key, None for a key with a null; single texts, the most common keys, take a fast path."""
     if keys and len(keys[0]) == 1:
         texts = [key[0] for key in keys]
         if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < MAX_ENTITY_BYTES:
@@ -220,7 +226,7 @@ class _RecordPlan(ABC):
 
     @abstractmethod
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features of a record that are valid at a point in time."""
+        """Return the features of a record at a time, in microseconds since 1970."""
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
         """Return the features of each record at its requested time; None when any record has another schema."""
@@ -243,7 +249,7 @@ class _FixedPlan(_RecordPlan):
         self._fields = [(name, f"v{position}", position) for name, position in zip(self.features, self.positions, strict=True)]
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features of a record that are valid at a point in time."""
+        """Return the features of a record at a time, in microseconds since 1970."""
         row = self._unpack(record, len(record) - self._end)
         if row[0] > at or row[1] > at:
             position = self._find_row(record, at)
@@ -272,7 +278,7 @@ class _FixedPlan(_RecordPlan):
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
         """Return the features of each record at its requested time; None when any record has another schema.
 
-        The last row of a record is used, or an earlier row where the last row was not valid yet.
+        The last row of a record is used, or an earlier row where the last row was not valid yet at the requested time.
         """
         rows, present = self._last_rows(records)
         if rows is None:
@@ -298,9 +304,9 @@ class _FixedPlan(_RecordPlan):
         return FeatureColumns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
 
     def _last_rows(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the last row of each record, and which records exist.
+        """Return the last row of each record, and a mask of the records that exist.
 
-        The rows are None if any record has another schema; the second value is None if all records exist.
+        The rows are None if any record has another schema; the mask is None if all records exist.
         """
         end, present = self._end, None
         try:
@@ -322,7 +328,7 @@ class _FixedPlan(_RecordPlan):
     def _replace_early_rows(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, present: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows, each that was not yet valid at its requested time replaced by the earlier valid row, and which rows exist."""
+        """Replace each row that was not valid yet at its requested time by the row that was; return the rows and a mask of those that exist."""
         rows, present = rows.copy(), np.ones(len(rows), dtype=bool) if present is None else present
         for i in np.flatnonzero(early).tolist():
             record = records[i]
@@ -344,7 +350,7 @@ class _MixedPlan(_RecordPlan):
         self._decode = msgspec.msgpack.Decoder(list).decode
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return the features of a record that are valid at a point in time."""
+        """Return the features of a record at a time, in microseconds since 1970."""
         valid = ((event, row) for event, created, row in reversed(unpack_rows(record, self.schema)) if event <= at and created <= at)
         event, row = next(valid, (0, None))
         if row is None:
@@ -357,14 +363,14 @@ class _MixedPlan(_RecordPlan):
 
 
 def to_columns(rows: Sequence[FeatureRow], kinds: Mapping[str, str]) -> FeatureColumns:
-    """Convert feature rows to columns.
+    """Convert feature rows to columns; a null becomes 0, or None in a column of objects.
 
     Parameters
     ----------
     rows
         One row for each entity.
     kinds
-        The kinds of the features; see :class:`RecordSchema`.
+        Feature → its kind, as in :class:`RecordSchema`.
     """
     values: dict[str, np.ndarray] = {}
     nulls: dict[str, np.ndarray] = {}

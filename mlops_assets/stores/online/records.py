@@ -1,9 +1,9 @@
 """The packed record of one entity: the rows of a feature view that a lookup may return, oldest first.
 
 Rows are as :func:`mlops_assets.compute.features.point_in_time.sort_as_of` returns them: sorted by ``valid_from``, the later of event and created
-time, without hidden rows. A record ends in the eight bytes of its schema's id, so that a lookup of the current row reads its end only.
-If all features are numbers, booleans and times, a row has a fixed width: event, created, one bit for each null, the values. Otherwise a
-row is packed as msgpack, and a table of fixed width before the end says where each row begins.
+time, without rows that can never match. A record ends in the eight bytes of its schema's id, so that a lookup of the current row reads only
+the end of the record. If all features are numbers, booleans and times, a row has a fixed width: event, created, one null bit for each
+feature, the values. Otherwise a row is packed as msgpack, and a table of fixed width before the end says where each row ends.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Row = tuple[int, int, bytes]  # event and created time in microseconds, and the 
 
 @dataclass(frozen=True)
 class RecordSchema:
-    """The schema of a record.
+    """The features of a record, which decide how its rows are packed.
 
     Parameters
     ----------
     features
-        Name and kind of each, in their order: ``int``, ``uint``, ``float``, ``bool``, ``time``, or ``mixed`` for types without a fixed width.
+        The name and kind of each feature, in their order. A kind is ``int``, ``uint``, ``float``, ``bool``, ``time``, or ``mixed`` for types without a fixed width.
     """
 
     features: tuple[tuple[str, str], ...]
@@ -63,7 +63,7 @@ class RecordSchema:
 
     @classmethod
     def from_json(cls, data: bytes) -> RecordSchema:
-        """Return the schema of :attr:`data`."""
+        """Return the schema from its :attr:`data`."""
         return cls(tuple((name, kind) for name, kind in json.loads(data)))
 
     @cached_property
@@ -83,7 +83,7 @@ class RecordSchema:
 
     @cached_property
     def fixed(self) -> bool:
-        """Whether rows have a fixed width."""
+        """Whether rows have a fixed width: no feature is ``mixed``."""
         return all(kind in FORMATS for _, kind in self.features)
 
     @cached_property
@@ -109,7 +109,7 @@ def _kind(dtype: pl.DataType) -> str:
     import polars as pl
 
     if isinstance(dtype, (pl.List, pl.Array)):
-        return "mixed" if _kind(dtype.inner) else ""  # type: ignore[arg-type]  # of a value that exists
+        return "mixed" if _kind(dtype.inner) else ""  # type: ignore[arg-type]  # the inner type of a column is an instance
     kinds = {
         "uint": dtype == pl.UInt64,
         "int": dtype.is_integer(),
@@ -197,7 +197,7 @@ def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, star
 
 
 def _to_physical(column: pl.Series) -> pl.Series:
-    """Return a column of numbers, booleans or times as it is packed: eight bytes each, times in microseconds."""
+    """Return a column as it is packed: numbers in 64 bits, times in microseconds, booleans unchanged."""
     import polars as pl
 
     if isinstance(column.dtype, pl.Datetime):
@@ -240,7 +240,7 @@ def _nest_dtype(dtype: pl.DataType, depth: int) -> pl.DataType:
 
 
 def unpack_rows(record: bytes, schema: RecordSchema) -> list[Row]:
-    """Return the rows of a record, oldest first."""
+    """Return the rows of a record as (event, created, packed row), oldest first."""
     if schema.fixed:
         width = schema.struct.size
         return [(*_HEAD.unpack_from(record, i), record[i : i + width]) for i in range(0, len(record) - ID_BYTES, width)]
@@ -252,7 +252,7 @@ def unpack_rows(record: bytes, schema: RecordSchema) -> list[Row]:
 
 
 def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
-    """Return the record of sorted rows."""
+    """Return the record of rows that are sorted, oldest first."""
     data = [row for _, _, row in rows]
     if schema.fixed:
         return b"".join([*data, schema.id])
@@ -271,10 +271,15 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
     old, new
         Records with the same schema; ``old`` is None when the entity is new.
     schema
-        The schema of both.
+        The schema of the view.
     before
-        The current time, in microseconds. Rows are dropped that a newer row replaced at least ``HISTORY`` earlier. If the newest row of
-        the entity is older than the current time, its time counts instead.
+        The current time, in microseconds since 1970. Rows are dropped that a newer row replaced at least ``HISTORY`` before this time, or
+        before the newest row of the entity if that is older.
+
+    Raises
+    ------
+    PlatformError
+        ``old`` has another schema.
     """
     if old == new:
         return new
@@ -289,7 +294,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
     latest = -(2**63)
     for row in sorted(rows.values(), key=lambda row: (max(row[0], row[1]), row[0], row[1])):
         if row[0] < latest:
-            continue  # a row with a later event was known no later
+            continue  # a row with a later event time is valid from the same time or earlier
         latest = row[0]
         if merged and max(merged[-1][:2]) == max(row[:2]):
             merged.pop()
@@ -298,7 +303,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
 
 
 def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
-    """Drop the rows that were replaced too long ago for a lookup."""
+    """Drop the rows that a newer row replaced too long ago for a lookup; ``before`` as in :func:`merge_records`."""
     since = min(max(rows[-1][:2]), before) - HISTORY // _MICROSECOND
     first = 0
     while first + 1 < len(rows) and max(rows[first + 1][:2]) <= since:
@@ -307,7 +312,7 @@ def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
 
 
 def entity_key(key: Sequence[Any]) -> bytes:
-    """Return unique bytes for an entity: each value with its type and, except for the last value, its length.
+    """Return unique bytes for an entity: each value with its type and, except for the last value, its length; a hash if they are too long.
 
     Parameters
     ----------
@@ -339,7 +344,7 @@ def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (any join key)
 
 
 def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
-    """Return the :func:`entity_key` of every row of a frame, as a text column if all keys are short."""
+    """Return the :func:`entity_key` of each row: as text if keys are texts, integers or times and all are short, otherwise as bytes."""
     import polars as pl
 
     if not all(rows.schema[key].is_integer() or isinstance(rows.schema[key], (pl.String, pl.Datetime)) for key in join_keys):

@@ -1,7 +1,7 @@
 """The online store in Redis: one hash for each view, entity → record.
 
-A rebuilt view is written under another name and then renamed. To update a record, the writer merges it, and a script stores the result
-only if the stored record has not changed meanwhile. So concurrent writers do not undo each other.
+A replaced view is written under another name and then renamed. To update a record, the writer merges old and new rows, and a script stores
+the result only if the stored record has not changed meanwhile. So concurrent writers do not undo each other.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _CHUNK_SIZE = 2000  # entities in one command
 _EXPIRE_AFTER = 3600  # seconds after which rows of a killed writer are deleted
-_MAX_ATTEMPTS = 1000  # for one chunk, while other writers change its records
+_MAX_ATTEMPTS = 1000  # to write one chunk, while other writers change its records
 _FIRST_WAIT = 0.002  # seconds
 
+# Switches a view to new rows. Keys: rows, new rows, state, name of the old rows until they are deleted. Arguments: schema, mark.
 _RENAME = """
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[4]) redis.call('UNLINK', KEYS[4]) end
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) redis.call('PERSIST', KEYS[1]) end
 redis.call('HSET', KEYS[3], 'schema', ARGV[1], 'mark', ARGV[2])
 """
-# Arguments: entity, old record, new record; "" means no record. Returns the positions of entities that another writer changed meanwhile.
+# Stores records that no other writer has changed. Keys: rows, state. Arguments: schema; then for each entity its key, old record and new
+# record, where "" means no record. Returns the positions of entities that another writer changed meanwhile; -1 when the view has another
+# schema.
 _SWAP = """
 redis.call('HSETNX', KEYS[2], 'schema', ARGV[1])
 if redis.call('HGET', KEYS[2], 'schema') ~= ARGV[1] then return {-1} end
@@ -129,11 +132,11 @@ class RedisStore:
         return self._run(write)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return a reader of some views."""
+        """Return a reader of several views at once, with one round trip for each lookup."""
         return _RedisReader(self._pipeline, lookups)
 
     def state(self, view: str) -> ViewState | None:
-        """Return the state of a view; None when it was never written."""
+        """Return the state of a view; None when the store does not contain the view."""
         fields: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
         if b"schema" not in fields:
             return None
@@ -141,7 +144,7 @@ class RedisStore:
         return ViewState(RecordSchema.from_json(fields[b"schema"]), int(entities), fields.get(b"mark", b"").decode())
 
     def views(self) -> list[str]:
-        """Return the names of all stored views."""
+        """Return the sorted names of all stored views."""
         keys: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
         return sorted({key.decode().partition("{")[2].rstrip("}") for key in keys})
 
@@ -150,10 +153,10 @@ class RedisStore:
         self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
 
     def _merge_chunk(self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
-        """Merge records into the stored records and return how many changed; retry those that another writer changed meanwhile."""
+        """Merge records into the stored records and return how many changed; merge again where another writer changed one meanwhile."""
         changed, remaining = 0, list(records)
         for attempt in range(_MAX_ATTEMPTS):
-            swaps, again = self._plan_swaps(view, remaining, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
+            swaps, retry = self._plan_swaps(view, remaining, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
             if swaps:
                 late = self._swap(
                     keys=[_rows_key(view), _state_key(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])]
@@ -161,11 +164,11 @@ class RedisStore:
                 if late == [-1]:
                     refuse_other_schema(view, self.state(view), schema)
                     late = range(len(swaps))
-                again = [(swaps[int(i)][0], swaps[int(i)][3]) for i in late]
-            changed += len(swaps) - len(again)
-            if not again:
+                retry = [(swaps[int(i)][0], swaps[int(i)][3]) for i in late]
+            changed += len(swaps) - len(retry)
+            if not retry:
                 return changed
-            remaining = again
+            remaining = retry
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
         raise PlatformError(
             f"view '{view}' cannot be written: other writers keep changing its records",
@@ -204,22 +207,22 @@ class _Pipeline:
     ----------
     pool
         The connection pool of the client.
-    tried
+    run
         A function that calls its argument and translates errors of the client into PlatformError.
     """
 
-    def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
-        self._pool, self._run, self._local = pool, tried, threading.local()
+    def __init__(self, pool: Any, run: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
+        self._pool, self._run, self._local = pool, run, threading.local()
 
     def replies(self, commands: Sequence[bytes]) -> list[Any]:
-        """Return one reply for each packed command."""
+        """Send packed commands and return one reply for each; after an error, send all once more over a new connection."""
         if not commands:
             return []
         import redis
 
         try:
             return self._exchange(commands)
-        except redis.RedisError:  # the connection may have been idle for too long: retry once over a new one
+        except redis.RedisError:  # the connection may have been idle for too long
             return self._run(lambda: self._exchange(commands))  # type: ignore[no-any-return]
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
@@ -272,6 +275,7 @@ class _RedisReader(OnlineReader):
 
 
 def _align_records(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:
+    """Return one record for each entity, given the records of the entities that are not None."""
     rest = iter(records)
     return [None if entity is None else next(rest) for entity in entities]
 

@@ -1,4 +1,4 @@
-"""Remove artifacts that no row of the database references, directly or through other artifacts."""
+"""Collect garbage: remove artifacts that no row of the database references, directly or through other artifacts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def is_own(platform: Platform) -> bool:
 def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
     """Remove artifacts that no row of the database references, directly or through another artifact.
 
-    A file stays if it is younger than ``older_than``, or was stored after the start of a run or training that is active. Storing equal
-    bytes again resets the age of a file.
+    A file stays if it is younger than ``older_than``, or was stored after the start of any active run or training. Storing equal bytes
+    again resets the age of a file.
 
     Parameters
     ----------
@@ -61,9 +61,8 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
     dry
         Whether to report unreferenced files without removing them.
     """
-    cutoff = min(
-        [datetime.now(UTC) - older_than, *_running_since(stores)]
-    )  # before the database is read: what is recorded later was stored later
+    # Set before the database is read: an artifact that is recorded after the read is stored, or stored again, after the cutoff.
+    cutoff = min([datetime.now(UTC) - older_than, *_running_since(stores)])
     stored = {file.name: file for file in stores.artifacts.files()}
     needed = find_reachable(stores, stored)
     old = [file for name, file in sorted(stored.items()) if name not in needed and file.at < cutoff]
@@ -72,7 +71,7 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
 
 
 def find_referring_tables(stores: Stores) -> dict[str, tuple[str, ...]]:
-    """Return artifact → the tables of the database that reference it, in any column."""
+    """Return sha256 → the tables that contain it in a text or JSON column. A sha256 may name an artifact or hash something else."""
     owners: dict[str, tuple[str, ...]] = {}
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         for table in schema.META.sorted_tables:
@@ -85,7 +84,7 @@ def find_referring_tables(stores: Stores) -> dict[str, tuple[str, ...]]:
 
 
 def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]:
-    """Return the artifacts that the database references, directly or through other artifacts."""
+    """Return the names of the stored artifacts that the database references, directly or through other artifacts."""
     reachable: set[str] = set()
     waiting = [name for name in find_referring_tables(stores) if name in stored]
     while waiting:
@@ -97,7 +96,7 @@ def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]
 
 
 def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
-    """Yield the artifacts that a manifest references; a damaged file yields none."""
+    """Yield every sha256 in a JSON file, which may be a manifest; none for a damaged file, or one that is too large for a manifest."""
     if file.size > _MAX_MANIFEST_BYTES:
         return
     try:
@@ -109,7 +108,7 @@ def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
 
 
 def _running_since(stores: Stores) -> Iterator[datetime]:
-    """Yield the start times of active runs and trainings."""
+    """Yield the start times of active runs, and of trainings that hold their lock."""
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
     yield from (datetime.fromisoformat(at) for at in begun_at)

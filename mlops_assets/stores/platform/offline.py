@@ -65,9 +65,15 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     Raises
     ------
     DataError
-        A column is missing, a time is not in UTC, or key types differ.
+        A column is missing, a time is not in UTC, key types differ, a feature has the name of another column, or ``as_of`` has no time zone.
+    DefinitionError
+        ``features`` contains something else, or ``as_of`` is combined with ``as_known=False``.
     LakeError
         A feature view has never been materialised.
+    RegistryError
+        A feature view is pinned to a version that does not exist or was removed.
+    ArtifactError
+        The rows of a feature view in the lake are damaged.
 
     See Also
     --------
@@ -117,6 +123,11 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
         As in :func:`training_frame`; all batches read one snapshot.
     rows
         The maximum number of rows of a batch.
+
+    Raises
+    ------
+    MlopsError
+        As in :func:`training_frame`, when the first batch is requested or in a later batch.
     """
     steps = _resolve_features(features, _check_as_of(as_of), as_known, snapshot, platform or Platform.from_env())
     for batch in spine.collect_batches(chunk_size=rows, maintain_order=True):
@@ -133,6 +144,16 @@ def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequen
         The path of the file.
     spine, features, **options
         As in :func:`training_batches`.
+
+    Returns
+    -------
+    pathlib.Path
+        The path of the file.
+
+    Raises
+    ------
+    DataError
+        The spine is empty, or as in :func:`training_frame`.
     """
     import pyarrow.parquet
 
@@ -170,7 +191,7 @@ def _resolve_features(
             "as_of= and as_known=False contradict each other: one limits what was known, the other ignores it", hint="give one of them"
         )
     unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
-    newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one snapshot for all
+    newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one snapshot for all views
     return [_resolve_feature(feature, as_known, snapshot, newest, platform) for feature in features]
 
 

@@ -21,7 +21,7 @@ from mlops_assets.values.platform import Platform
 if TYPE_CHECKING:
     from mlops_assets.stores.online.protocol import FeatureColumns, OnlineStore
 
-STATUS, AGE = "status", "age"  # the ends of the names of two columns for each view
+STATUS, AGE = "status", "age"  # suffixes of the two columns that a lookup adds for each view
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTC_TIME = pl.Datetime("us", "UTC")
 _DTYPES: dict[type, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean, str: pl.String, datetime: _UTC_TIME}
@@ -60,9 +60,11 @@ def lookup(
     DefinitionError
         A view is not online, or is pinned to an earlier version.
     DataError
-        A join key is missing, or two columns would have one name.
+        A join key is missing, two columns would have one name, or ``at`` has no time zone.
     LakeError
         A view has never been materialised online.
+    PlatformError
+        The online store cannot be read, or lacks a feature of a view.
 
     See Also
     --------
@@ -107,7 +109,7 @@ def _refuse_unready(view: FeatureView, online: OnlineStore) -> None:
 
 
 def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int) -> list[pl.Series]:
-    """Return the columns that the lookup of one view adds."""
+    """Return the columns that the lookup of one view adds: its features, its status and its age."""
     if missing := [key for key in view.renamed_keys if key not in rows.columns]:
         raise DataError(
             f"entities lack the join key '{missing[0]}' of '{view.key}'", hint=f"they have {', '.join(rows.columns) or 'no column'}"
@@ -126,7 +128,7 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
 
 
 def _features(view: FeatureView, answer: FeatureColumns) -> pl.DataFrame:
-    """Return the features in their declared types, with nulls replaced by declared defaults."""
+    """Return the features under their renamed names and in their declared types; declared defaults replace nulls."""
     series = []
     for (name, kind), column in zip(view.features, view.renamed_features, strict=True):
         item = item_type(kind)

@@ -1,4 +1,4 @@
-"""Find the snapshots of the lake and the artifacts that are in use."""
+"""Find the snapshots of the lake that must stay readable, and the artifacts of versions with an alias."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
     stores
         The stores of the platform.
     online
-        Views whose next online update continues from the snapshot of the last update.
+        The names of the views whose next online update continues from the snapshot of the last update.
     """
     pins: dict[int, tuple[str, ...]] = {}
     for snapshot, user in _list_pins(stores, online):
@@ -32,7 +32,7 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
 
 
 def aliased_artifacts(stores: Stores) -> list[str]:
-    """Return the artifacts of every version that has an alias, in any environment."""
+    """Return the artifact (sha256) of every version that has an alias, in any environment."""
     same = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, same).distinct()).scalars())

@@ -1,4 +1,4 @@
-"""Log metrics, parameters, files and figures of the active run, in a training, notebook or script."""
+"""Start and search runs, and log metrics, parameters, files and figures to the active run, in a training, notebook or script."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
 
 @check_arguments
 def search(where: str = "", *, order_by: str = "", limit: int | None = None, platform: Platform | None = None) -> pl.DataFrame:
-    """Return runs as a frame, one row each.
+    """Return runs as a frame, one row each; active runs whose process has ended are first marked as killed.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
     ...     ml.runs.log_metric("roc_auc", 0.71)
     """
-    _active("log_metric").log_metric(name, value, step)
+    _require_active_run("log_metric").log_metric(name, value, step)
 
 
 @check_arguments
@@ -206,7 +206,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
     ...     ml.runs.log_params({"depth": 3, "columns": ["carrier", "origin"]})
     """
-    _active("log_params").log_params(params)
+    _require_active_run("log_params").log_params(params)
 
 
 @check_arguments
@@ -242,7 +242,7 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     ...     ml.runs.log_artifact("notes.txt", b"trained on January")
     ...     ml.runs.log_artifact("columns.json", ["carrier", "origin"])
     """
-    _active("log_artifact").log_artifact(name, data_or_path)
+    _require_active_run("log_artifact").log_artifact(name, data_or_path)
 
 
 @check_arguments
@@ -277,14 +277,15 @@ def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's o
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
     ...     ml.runs.log_figure("errors", figure)
     """
-    _active("log_figure").log_figure(name, figure)
+    _require_active_run("log_figure").log_figure(name, figure)
 
 
-def _active(called: str) -> ActiveRun:
+def _require_active_run(function: str) -> ActiveRun:
+    """Return the active run; raise RegistryError with the name of the called function when there is none."""
     active = active_run()
     if active is None:
         raise RegistryError(
-            f"{called} was called outside of a run",
+            f"{function} was called outside of a run",
             hint="call it within a model function, or within `with ml.start_run('experiment'):`; in your own threads, call the methods of the run",
         )
     return active

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Stores:
-    """Lake, layouts, registry, tracker, artifacts, online store, decisions and attempts of a platform.
+    """The stores of one platform; each is opened when it is first used.
 
     Parameters
     ----------
@@ -43,51 +43,51 @@ class Stores:
 
     @cached_property
     def lake(self) -> Lake:
-        """Versioned tables."""
+        """The lake: versioned tables."""
         return DuckLake.open(self.platform.lake)
 
     @cached_property
     def layouts(self) -> Layouts:
-        """As-of layouts of feature views."""
+        """The as-of layouts of feature views, in the platform's home."""
         return Layouts(Path(self.platform.home) / "layouts", self.lake)
 
     @cached_property
     def view_versions(self) -> ViewVersions:
-        """Earlier declarations of feature views."""
+        """The current and earlier versions of feature views."""
         return open_view_versions(self.platform.registry)
 
     @cached_property
     def registry(self) -> Registry:
-        """Versions and aliases."""
+        """The model versions, and the aliases of the platform's environment."""
         return open_registry(self.platform.registry, environment=self.platform.environment)
 
     @cached_property
     def tracker(self) -> SqlTracker:
-        """Runs."""
+        """The runs."""
         return open_tracker(self.platform.registry)
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        """Content-addressed bytes.
+        """The content-addressed artifacts.
 
-        The registry is created first, because a home with artifacts but no registry counts as one whose registry was deleted.
+        The registry is created first, because an error reports a home that has artifacts but no registry.
         """
         sql.open_database(self.platform.registry)
         return open_artifacts(self.platform.artifacts)
 
     @cached_property
     def online(self) -> OnlineStore:
-        """Feature rows for services."""
+        """The online store: feature rows for services."""
         return open_online(self.platform.online)
 
     @cached_property
     def decisions(self) -> Decisions:
-        """Reports, decisions and training runs of the loop."""
+        """The monitoring reports, retraining decisions and training runs of the platform's environment."""
         return open_decisions(self.platform.registry, self.platform.environment)
 
     @cached_property
     def attempts(self) -> Attempts:
-        """Attempts of automated runs that have not succeeded."""
+        """The attempts of automated runs that have not succeeded."""
         return open_attempts(self.platform.registry)
 
 

@@ -56,7 +56,7 @@ def read_table(
     Raises
     ------
     LakeError
-        There is no such table or partition in that snapshot.
+        There is no such table or partition in that snapshot, or ``name`` is a text and an earlier version of the package wrote the table.
     DefinitionError
         The list of partitions is empty.
     DataError
@@ -95,7 +95,7 @@ def read_table(
 
 
 def _list_partitions(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Partition]]:
-    """Return the time column and the partitions of a table: from the declaration if ``name`` is one, otherwise from the records."""
+    """Return the time column and the recorded partitions of a table; windows come from the declaration, or for a text from the records."""
     if isinstance(name, str):
         time = next((record.event_timestamp for record in records.values() if record.event_timestamp), None)
         parts = [Partition(key, record.window) for key, record in records.items()]

@@ -38,13 +38,13 @@ def test_an_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_the_key_follows_all_that_decides_an_answer(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path / "responses.sqlite")
     keys = [
-        cache.scope("v1", {"city": "Rome"}).find_key(BODY, "r1"),
-        cache.scope("v2", {"city": "Rome"}).find_key(BODY, "r1"),
-        cache.scope("v1", {"city": "Oslo"}).find_key(BODY, "r1"),
-        cache.scope("v1", {"city": "Rome", "day": date(2024, 1, 1)}).find_key(BODY, "r1"),
-        cache.scope("v1", {"city": "Rome"}).find_key(BODY, "r2"),
-        cache.scope("v1", {"city": "Rome"}).find_key({**BODY, "temperature": 1.0}, "r1"),
-        cache.scope("v1", {"city": "Rome"}).find_key({**BODY, "messages": []}, "r1"),
+        cache.scope("v1", {"city": "Rome"}).hash_request(BODY, "r1"),
+        cache.scope("v2", {"city": "Rome"}).hash_request(BODY, "r1"),
+        cache.scope("v1", {"city": "Oslo"}).hash_request(BODY, "r1"),
+        cache.scope("v1", {"city": "Rome", "day": date(2024, 1, 1)}).hash_request(BODY, "r1"),
+        cache.scope("v1", {"city": "Rome"}).hash_request(BODY, "r2"),
+        cache.scope("v1", {"city": "Rome"}).hash_request({**BODY, "temperature": 1.0}, "r1"),
+        cache.scope("v1", {"city": "Rome"}).hash_request({**BODY, "messages": []}, "r1"),
     ]
     assert len(set(keys)) == len(keys)
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 HEAD = "0002"
-_MARK = 2  # programs older than revisions read this to refuse a newer database
+_MARK = 2  # the version in mlops_schema, by which programs from before revisions refuse a newer database
 REVISION_TABLE = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
 def read_revision(connection: sa.Connection) -> str | None:
-    """Return the revision of a database; None when it has no tables yet."""
+    """Return the revision of a database; None when it has no tables of this package."""
     names = set(sa.inspect(connection).get_table_names())
     if REVISION_TABLE.name in names:
         return connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar()
@@ -29,7 +29,7 @@ def read_revision(connection: sa.Connection) -> str | None:
 
 
 def is_current(connection: sa.Connection) -> bool:
-    """Return whether the database has this program's revision; the check is one small query."""
+    """Return whether the database has this program's revision, by one small query; False when the query fails."""
     try:
         return bool(connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar() == HEAD)
     except sa.exc.DatabaseError:
@@ -38,7 +38,7 @@ def is_current(connection: sa.Connection) -> bool:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Migrate a database to this program's revision, within the caller's transaction.
+    """Create the tables, or migrate them to this program's revision, within the caller's transaction.
 
     Raises
     ------
@@ -67,7 +67,7 @@ _HERE = Path(__file__).parent
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    """Create the current tables directly, which is faster than all migrations in sequence; a test proves that both agree."""
+    """Create the current tables directly, which is faster than all migrations in sequence; a test proves that the result is the same."""
     schema.META.create_all(connection)
     REVISION_TABLE.metadata.create_all(connection)
     connection.execute(schema.schema_version.insert().values(version=_MARK))
@@ -76,6 +76,7 @@ def _create_tables(connection: sa.Connection) -> None:
 
 
 def _upgrade(connection: sa.Connection, revision: str) -> None:
+    """Run Alembic's migrations after ``revision``, then forbid changes of the append-only tables."""
     from alembic.runtime.environment import EnvironmentContext
 
     scripts = _alembic_scripts()

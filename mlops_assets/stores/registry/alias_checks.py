@@ -1,4 +1,4 @@
-"""Check whether an alias may move, within the transaction that moves it."""
+"""Checks within the transaction that moves an alias: whether the alias may move, to which version, and with which evidence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlops_assets.stores.database import schema
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.records import Version
 
-ANY_VERSION = -1  # no version has this number: any holder is accepted
+ANY_VERSION = -1  # as ``expected``: any version may have the alias, or none; no version has this number
 
 
 def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None
 ) -> None:
-    """Raise RegistryError when another caller has moved an alias; the message names the actor, the time and the reason."""
+    """Raise RegistryError unless the expected version has the alias; the message says who moved the alias last, when and why."""
     now = current.version if current else None
     if expected in (ANY_VERSION, now):
         return
@@ -48,18 +48,20 @@ def refuse_state(kind: str, chosen: Version) -> None:
 
 
 def previous_champion(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
-    """Return the version that a rollback restores: ``version``, or the previous champion when None.
+    """Return the number of the version that a rollback restores.
+
+    It is ``version``; when None, the champion that ``current`` replaced at its last promotion.
 
     Raises
     ------
     RegistryError
-        The version was not champion before, or there is no previous champion.
+        ``version`` never was champion in the environment, or ``current`` replaced no champion.
     """
     log = schema.alias_log
     moves = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())
     events = connection.execute(moves).mappings().all()
-    came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
-    number: int | None = version if version is not None else came["previous"]
+    promotion = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
+    number: int | None = version if version is not None else promotion["previous"]
     earlier = sorted({e["version"] for e in events} - {current.version})
     if number is None or number not in earlier:
         raise RegistryError(
@@ -72,7 +74,13 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
 
 
 def copy_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
-    """Copy the evidence of a candidate from one environment to another, for gates without evidence in the target."""
+    """Copy the evidence of a candidate from one environment to another, for gates without evidence in the target.
+
+    Raises
+    ------
+    RegistryError
+        Neither environment has evidence of the candidate.
+    """
     table = schema.evidence
     known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
     rows = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()

@@ -19,13 +19,13 @@ BACKOFF = timedelta(minutes=1)
 
 
 class Attempts:
-    """Attempts that have not succeeded, by table and partition. A killed attempt counts as failed."""
+    """The recorded attempts that have not succeeded, by table and partition. A killed attempt counts as failed."""
 
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
     def record_start(self, table: str, partitions: Sequence[Partition], run_id: str) -> None:
-        """Record an attempt before it begins, so that a killed attempt is recorded too."""
+        """Record an attempt before it begins, so that a killed attempt is recorded too; partitions without ``inputs`` are skipped."""
         rows = [
             {"table_name": table, "partition": p.key, "inputs": p.inputs, "run_id": run_id, "started_at": sql.timestamp()}
             for p in partitions
@@ -36,22 +36,22 @@ class Attempts:
                 connection.execute(schema.attempts.insert(), rows)
 
     def clear(self, table: str, partitions: Sequence[Partition]) -> None:
-        """Delete the attempts of partitions that succeeded."""
+        """Delete the attempts at partitions that were written."""
         self._change(table, partitions, None)
 
     def record_failure(self, table: str, partitions: Sequence[Partition], error: str) -> None:
-        """Record the error of the latest attempt."""
+        """Record the error, cut to 2,000 characters, of each attempt at these partitions that has no error yet."""
         self._change(table, partitions, error)
 
     def find_blocked(
         self, table: str, inputs: Mapping[str, str], now: datetime, *, max_attempts: int = MAX_ATTEMPTS, backoff: timedelta = BACKOFF
     ) -> dict[str, str]:
-        """Return partition → reason, for each partition that must not be retried now.
+        """Return partition → reason, for each partition that must not be attempted now.
 
         Parameters
         ----------
         table
-            ``<kind>/<name>``.
+            The table's key, ``<kind>/<name>``.
         inputs
             Partition → fingerprint of its current inputs. Attempts with other inputs do not count.
         now
@@ -87,7 +87,7 @@ def _blocked_reason(times: Sequence[datetime], now: datetime, max_attempts: int,
     if len(times) >= max_attempts:
         return f"failed {len(times)} times on the same inputs; materialise it by hand, or change its inputs"
     retry_at = times[-1] + backoff * 2 ** (len(times) - 1)
-    return f"waits until {retry_at:%H:%M:%S} after attempt {len(times)}" if now < retry_at else ""
+    return f"waits until {retry_at:%H:%M:%S} UTC after attempt {len(times)}" if now < retry_at else ""
 
 
 def open_attempts(url: str) -> Attempts:

@@ -60,7 +60,7 @@ class Decisions:
         self._environment = environment
 
     def record_reports(self, monitor: str, model: str, reports: Sequence[WindowReport]) -> None:
-        """Record reports of a monitor. For each time window and version, the latest report counts."""
+        """Append reports of a monitor. Earlier reports stay; for each time window and version, the latest report counts."""
         rows = [self._report_row(monitor, model, report) for report in reports]
         if rows:
             with self._database.write_transaction() as connection:
@@ -75,7 +75,7 @@ class Decisions:
         )
 
     def open(self, monitor: str, decision: Decision) -> bool:
-        """Record a decision; return False when it was recorded before."""
+        """Record a decision and return True; return False and change nothing when its id was recorded before."""
         row = {"environment": self._environment, "id": decision.id}
         with self._database.write_transaction() as connection:
             if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
@@ -102,7 +102,7 @@ class Decisions:
         )
 
     def record_training(self, record: TrainingRecord) -> None:
-        """Record the progress of a training; an earlier outcome never replaces a later outcome."""
+        """Record the progress of a training. An outcome never goes back in the order started, rejected, passed, promoted."""
         key = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
         with self._database.write_transaction() as connection:
             old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**key)).first()
@@ -135,5 +135,5 @@ def _parse_time(text: str) -> datetime:
 
 
 def open_decisions(url: str, environment: str = "dev") -> Decisions:
-    """Open the decisions at a SQLAlchemy URL."""
+    """Open the decisions of an environment at a SQLAlchemy URL."""
     return Decisions(sql.open_database(url), environment)

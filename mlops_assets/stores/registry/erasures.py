@@ -20,14 +20,14 @@ BEGUN, DONE = "begun", "done"
 
 @dataclass(frozen=True)
 class ErasureRecord:
-    """One line of the log.
+    """One entry of the log.
 
     Parameters
     ----------
     state
-        ``begun`` or ``done``. An erasure that is begun but not done was killed; the next request completes it.
+        ``begun`` or ``done``. An erasure that is begun but not done was killed; the next request for its entity completes it.
     entity
-        The sha256 of the entity's keys and values, or the keys and values themselves if requested.
+        The label of the entity, as :func:`entity_label` returns it.
     facts
         The deleted rows, and the versions that can no longer be reproduced.
     """
@@ -47,19 +47,19 @@ class ErasureLog:
         self._database = database
 
     def add(self, state: str, *, actor: str, reason: str, entity: str, facts: Mapping[str, Any]) -> None:
-        """Add a line about an erasure to the log."""
+        """Add an entry with the current time to the log; ``state`` is ``begun`` or ``done``."""
         row = {"at": sql.timestamp(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
         with self._database.write_transaction() as connection:
             connection.execute(schema.erasures.insert().values(**row))
 
     def list(self) -> list[ErasureRecord]:
-        """Return every line of the log, oldest first."""
+        """Return every entry of the log, oldest first."""
         with self._database.read_transaction() as connection:
             rows = connection.execute(sa.select(schema.erasures).order_by(schema.erasures.c.sequence)).mappings().all()
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
     def find_unfinished(self, entity: str) -> ErasureRecord | None:
-        """Return the ``begun`` line of an erasure that was killed; None when there is no such erasure.
+        """Return the first ``begun`` entry of an entity without a later ``done`` entry: the start of a killed erasure; None without one.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class ErasureLog:
 
 
 def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
-    """Return the label of an entity in the log: a hash, or its keys and values when ``keep`` is true."""
+    """Return the label of an entity in the log: the sha256 of its keys and values, or these themselves when ``keep`` is true."""
     text = json.dumps(sorted(entity.items()))
     return ", ".join(f"{k}={v}" for k, v in sorted(entity.items())) if keep else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

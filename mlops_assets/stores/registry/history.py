@@ -40,7 +40,7 @@ class HistoryEvent:
     actor, reason
         The person or process that acted, and the reason.
     evidence
-        The results of the gates, as JSON-like mappings.
+        The results of the gates, each a JSON-like mapping with at least ``gate``, ``passed`` and ``reason``.
     """
 
     at: datetime
@@ -78,9 +78,12 @@ def model_history(url: str, model: str) -> list[HistoryEvent]:
 
 
 def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
-    of, gates = schema.candidates, schema.evidence
-    joined = sa.select(gates, of.c.created_at).join(of, (of.c.model == gates.c.model) & (of.c.digest == gates.c.digest))
-    rows = connection.execute(joined.where(gates.c.model == model).order_by(of.c.created_at, gates.c.gate)).mappings()
+    """Yield the refusal of each candidate that is not registered and failed a gate, at the time of the candidate's creation."""
+    candidates, gates = schema.candidates, schema.evidence
+    joined = sa.select(gates, candidates.c.created_at).join(
+        candidates, (candidates.c.model == gates.c.model) & (candidates.c.digest == gates.c.digest)
+    )
+    rows = connection.execute(joined.where(gates.c.model == model).order_by(candidates.c.created_at, gates.c.gate)).mappings()
     by_candidate: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
     for row in rows:
         if row["digest"] not in registered:
@@ -114,6 +117,17 @@ def _marks(connection: sa.Connection, model: str, digests: Mapping[int, str]) ->
 
 
 def _alias_moves(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
-    for e in alias_events(connection, model):
-        digest = digests[e.version]
-        yield HistoryEvent(e.at, e.kind, e.environment, digest, e.version, e.alias, e.previous, e.actor, e.reason, e.evidence)
+    for event in alias_events(connection, model):
+        digest = digests[event.version]
+        yield HistoryEvent(
+            event.at,
+            event.kind,
+            event.environment,
+            digest,
+            event.version,
+            event.alias,
+            event.previous,
+            event.actor,
+            event.reason,
+            event.evidence,
+        )

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 
 class Registry(Protocol):
-    """The interface of a registry, in which candidates are submitted with evidence, registered as versions and promoted to champion."""
+    """The interface of a registry, in which candidates are submitted with gate results, registered as versions and promoted to champion.
+
+    A registry belongs to one environment. :class:`~mlops_assets.stores.registry.registry.SqlRegistry` documents parameters and errors.
+    """
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
-        """Submit the candidate of a model with its evidence."""
+        """Record a candidate with its evidence, and make it the current candidate of its model."""
         ...
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
-        """Return the candidate of a model and its evidence."""
+        """Return the current candidate of a model and its evidence; None before the first candidate."""
         ...
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
-        """Register the candidate as a version; every gate must have passed for exactly this candidate."""
+        """Register the current candidate as a version; every gate must have passed for exactly this candidate."""
         ...
 
     def promote(  # noqa: PLR0913  (one transaction, described in full)
@@ -47,53 +50,53 @@ class Registry(Protocol):
         expected: int | None = ANY_VERSION,
         source: str = "",
     ) -> Version:
-        """Make a version the champion, verifying every gate again."""
+        """Verify every gate again, make a version the champion, and return it."""
         ...
 
     def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
-        """Make an earlier champion the champion again: ``version``, or the previous champion when None."""
+        """Make an earlier champion the champion again and return it: ``version``, or the previous champion when None."""
         ...
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
         self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANY_VERSION
     ) -> Version:
-        """Make a version the challenger."""
+        """Verify every gate again, make a version the challenger, and return it."""
         ...
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
-        """Remove the alias of the challenger."""
+        """Remove the alias of the challenger, and return the version that had it."""
         ...
 
     def observe(self, model: str, version: int, live: LiveEvidence) -> None:
-        """Record evidence about a version from real requests."""
+        """Record evidence about a version from real requests; it replaces earlier evidence of its kind."""
         ...
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
-        """Record that the artifacts of a version are damaged, or that they are restored."""
+        """Record that the artifacts of a version are ``damaged``, or that they are ``restored``."""
         ...
 
     def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> ApprovalDecision:
-        """Record the decision of a person about a version."""
+        """Record and return the decision of a person about a version."""
         ...
 
     def versions(self, model: str | None = None) -> list[Version]:
-        """Return versions, oldest first."""
+        """Return the versions of a model, or of every model when None, sorted by model and version."""
         ...
 
     def champion(self, model: str) -> Version | None:
-        """Return the champion, which serves predictions, or None."""
+        """Return the champion, which serves predictions; None before the first promotion."""
         ...
 
     def challenger(self, model: str) -> Version | None:
-        """Return the challenger, or None."""
+        """Return the challenger; None when there is none."""
         ...
 
     def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
-        """Return the evidence about one candidate."""
+        """Return the evidence about one candidate in this environment."""
         ...
 
     def approvals(self, model: str, version: int) -> list[ApprovalDecision]:
-        """Return every decision on a version, oldest first."""
+        """Return every decision on a version in every environment, oldest first."""
         ...
 
     def marks(self, model: str, version: int) -> list[DamageMark]:
@@ -101,5 +104,5 @@ class Registry(Protocol):
         ...
 
     def history(self, model: str) -> list[AliasEvent]:
-        """Return the moves of a model's aliases, oldest first."""
+        """Return the moves of a model's aliases in every environment, oldest first."""
         ...

@@ -19,7 +19,7 @@ class CandidateRecord:
     Parameters
     ----------
     digest
-        Identifies it by what it was trained on and what it predicts.
+        A hash of the training's inputs and of the candidate's predictions, which identifies the candidate.
     artifact
         The sha256 of the candidate's manifest.
     snapshot
@@ -42,12 +42,16 @@ class Evidence:
     ----------
     definition
         The hash of the gate as it was declared.
+    digest
+        The digest of the candidate.
     relative
         Whether the gate compares with the champion.
     champion
-        The digest of the champion in the comparison; ``""`` when there was none.
+        The digest of the champion in the comparison; ``""`` when there was none, or when the gate is not relative.
+    value, threshold
+        The judged number and its bound; None for a gate without them.
     low, high
-        The confidence interval of the difference, for a relative gate.
+        The confidence interval of the value, or of its difference from the champion's for a relative gate; None without an interval.
     """
 
     gate: str
@@ -70,13 +74,15 @@ class Version:
     Parameters
     ----------
     state
-        As in :mod:`mlops_assets.compute.training.lifecycle`, in this environment.
+        A state of :mod:`mlops_assets.compute.training.lifecycle`. Like aliases and approval, it is that of the registry's environment.
+    aliases
+        ``champion`` or ``challenger``, where the version has the alias.
     approval
-        ``approved``, ``rejected``, or empty before a decision, in this environment.
+        The last decision of a person: ``approved``, ``rejected``, or empty before a decision.
     damage
         The reason why the artifacts cannot be used; empty when they are intact.
     was_champion
-        Whether the version is or was champion in this environment.
+        Whether the version is or was champion in the registry's environment.
     """
 
     model: str
@@ -95,18 +101,18 @@ class Version:
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """The result of comparing a challenger with the champion on real requests; it counts as a gate that is named by ``kind``.
+    """The result of comparing a challenger with the champion on real requests; it counts as the result of a gate named ``kind``.
 
     Parameters
     ----------
     kind
-        ``shadow`` (answers that no client received) or ``canary`` (a share of the requests).
+        ``shadow`` (no client received the challenger's answers) or ``canary`` (the challenger answered a share of the requests).
     digest, champion
-        The two candidates that were compared.
+        The digests of the challenger and of the champion.
     rows
-        The number of requests that both answered, or that have a label.
+        The number of compared requests: those that both versions answered, or those with a label.
     value, low, high
-        The difference and its confidence interval.
+        The difference of challenger and champion, and its confidence interval.
     """
 
     kind: str
@@ -121,7 +127,7 @@ class LiveEvidence:
 
     @property
     def evidence(self) -> Evidence:
-        """The same facts as :class:`Evidence` of a gate."""
+        """The result as :class:`Evidence` of a gate named ``kind``; the number of rows is appended to the reason."""
         reason = f"{self.reason} ({self.rows} rows)"
         return Evidence(
             self.kind,
@@ -139,7 +145,7 @@ class LiveEvidence:
 
 @dataclass(frozen=True)
 class DamageMark:
-    """A record that a version's artifacts are ``damaged``, or were ``restored`` later."""
+    """A record that the artifacts of a version are ``damaged``, or that they were ``restored``."""
 
     mark: str
     reason: str
@@ -148,7 +154,17 @@ class DamageMark:
 
 @dataclass(frozen=True)
 class AliasEvent:
-    """One move of an alias: a promotion, a rollback, a challenge or its withdrawal."""
+    """One move of an alias.
+
+    Parameters
+    ----------
+    previous
+        The version that had the alias before; None when no version had it.
+    kind
+        ``promotion``, ``rollback``, ``challenge`` or ``withdrawal``. A withdrawal removes the alias from ``version``.
+    evidence
+        The gate results that allowed the move, each a mapping with the fields of :class:`Evidence`.
+    """
 
     model: str
     environment: str

@@ -1,4 +1,4 @@
-"""Candidates, their evidence, and the versions that they become."""
+"""The registry's operations on candidates and versions that move no alias: submit, register, observe, mark and approve."""
 
 from __future__ import annotations
 
@@ -63,19 +63,21 @@ class Registrations:
         self._environment = environment
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
-        """Submit the candidate of a model with its evidence, in one transaction.
+        """Record a candidate with its evidence, and make it the current candidate of its model, in one transaction.
 
         Parameters
         ----------
         candidate
-            The candidate. Submitting the same candidate again replaces only its evidence.
+            The candidate. A candidate that is submitted again keeps its first record.
         evidence
-            The results of the gates, which replace earlier evidence about this candidate.
+            The results of the gates. They replace earlier results about this candidate, except evidence from real requests.
 
         Raises
         ------
         RegistryError
             Evidence names another digest.
+        DefinitionError
+            The model's name is invalid.
         """
         validate_name(candidate.model, "a model")
         if foreign := [e.gate for e in evidence if e.digest != candidate.digest]:
@@ -92,13 +94,13 @@ class Registrations:
             connection.execute(upsert_row(schema.waiting), key)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
-        """Return the candidate of a model and its evidence; None before the first candidate."""
+        """Return the current candidate of a model in this environment, and its evidence; None before the first candidate."""
         with self._database.read_transaction() as connection:
             record = self._candidate(connection, model)
             return None if record is None else (record, version_queries.evidence(connection, self._environment, model, record.digest))
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
-        """Register the candidate as a version; registering it again returns the same version.
+        """Register the current candidate as a version; registering the candidate again returns the same version.
 
         Parameters
         ----------
@@ -130,19 +132,19 @@ class Registrations:
             return version_queries.new_version(record, number, at, evidence_found)
 
     def observe(self, model: str, version: int, live: LiveEvidence) -> None:
-        """Record evidence about a version from real requests; the newest evidence of each kind counts.
+        """Record evidence about a version from real requests; it replaces earlier evidence of its kind in this environment.
 
         Parameters
         ----------
         model, version
             The version.
         live
-            The evidence for the gate named ``shadow`` or ``canary``, in this environment.
+            The evidence, of the kind ``shadow`` or ``canary``.
 
         Raises
         ------
         RegistryError
-            There is no such version, or the evidence is about another digest.
+            There is no such version, or the evidence is of another kind or about another digest.
         """
         with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
@@ -187,9 +189,9 @@ class Registrations:
         model, version
             The version.
         approved
-            Whether it may be promoted.
+            Whether the version may be promoted.
         approver, reason
-            The self-declared name, and the reason.
+            The self-declared name of the person, and the reason; white space at their ends is removed.
 
         Raises
         ------
@@ -214,7 +216,7 @@ class Registrations:
             return version_queries.evidence(connection, self._environment, model, digest)
 
     def approvals(self, model: str, version: int) -> list[ApprovalDecision]:
-        """Return every decision on a version, oldest first."""
+        """Return every decision on a version in every environment, oldest first."""
         with self._database.read_transaction() as connection:
             return version_queries.approvals(connection, model, version)
 
@@ -238,12 +240,16 @@ class Registrations:
         return None if row is None else CandidateRecord(**{**row, "created_at": _parse_time(row["created_at"])})
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
-        """Return the evidence for exactly this candidate; raise GateError that names every gate without current, passing evidence."""
+        """Read the evidence of a candidate in this environment, and pass it to :meth:`_refuse_unproven`."""
         return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, what)
 
     def _refuse_unproven(
         self, model: str, digest: str, evidence_found: Sequence[Evidence], gates: Mapping[str, str], what: str
     ) -> tuple[Evidence, ...]:
+        """Return the evidence of each gate, in the order of ``gates``; raise GateError that names every gate that has not passed.
+
+        ``gates`` maps each gate to the hash of its current definition; evidence for another definition does not count.
+        """
         by_gate = {item.gate: item for item in evidence_found}
         refused = [text for name, definition in gates.items() if (text := _refusal_reason(name, definition, by_gate.get(name)))]
         if refused:
@@ -258,6 +264,7 @@ class Registrations:
 
 
 def _refusal_reason(name: str, definition: str, evidence: Evidence | None) -> str:
+    """Return why a gate's evidence does not allow a candidate to pass; empty when it does."""
     if evidence is None:
         return f"gate '{name}' was never evaluated for it"
     if evidence.definition != definition:

@@ -58,7 +58,7 @@ class SqlRegistry(Registrations):
         expected: int | None = ANY_VERSION,
         source: str = "",
     ) -> Version:
-        """Make a version the champion, in one transaction; promoting the champion again changes nothing.
+        """Make a version the champion and return it, in one transaction; promoting the champion again changes nothing.
 
         Parameters
         ----------
@@ -70,17 +70,17 @@ class SqlRegistry(Registrations):
         version
             The version; the newest when None. A version that was rolled back must be named.
         approval
-            Whether a person must have approved exactly this version, in this environment.
+            Whether a person must have approved exactly this version, in this environment. A rejected version is always refused.
         expected
             The champion that the caller saw; None when there was no champion. If another caller has moved the alias since,
-            an error is raised.
+            an error is raised. By default, any champion is accepted.
         source
-            The environment whose evidence counts for gates that were not evaluated in this environment.
+            The environment whose evidence is copied for gates that were not evaluated in this environment; empty to copy none.
 
         Raises
         ------
         RegistryError
-            There is no such version, its state allows no promotion, or the champion is not the expected one.
+            There is no such version, its state allows no promotion, the champion is not the expected one, or ``source`` has no evidence.
         GateError
             As in :meth:`register`; a gate compared the candidate with another champion; or the approval is missing.
         """
@@ -112,7 +112,7 @@ class SqlRegistry(Registrations):
             return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, evidence)
 
     def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
-        """Make an earlier champion the champion again, in one transaction.
+        """Make an earlier champion the champion again and return it, in one transaction; no gate is verified.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class SqlRegistry(Registrations):
         actor, reason
             The person or process that acts, and the reason; both are logged.
         version
-            A version that was champion in this environment; the previous champion when None.
+            A version that was champion in this environment; when None, the champion that the current one replaced when it was promoted.
         expected
             As in :meth:`promote`.
 
@@ -143,18 +143,20 @@ class SqlRegistry(Registrations):
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
         self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANY_VERSION
     ) -> Version:
-        """Make a version the challenger, in one transaction; its gates are verified, and the champion does not change.
+        """Make a version the challenger and return it, in one transaction; the champion does not change.
+
+        A version that is the challenger already is returned unchanged.
 
         Parameters
         ----------
         model, gates
-            As in :meth:`register`.
+            As in :meth:`register`. Every gate is verified again.
         version
             The version.
         actor, reason
             The person or process that acts, and the reason; both are logged.
         expected
-            The challenger that the caller saw, as in :meth:`promote`.
+            The challenger that the caller saw; None when there was no challenger. By default, any challenger is accepted.
 
         Raises
         ------
@@ -174,7 +176,7 @@ class SqlRegistry(Registrations):
             return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, evidence)
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
-        """Remove the alias of the challenger, in one transaction.
+        """Remove the alias of the challenger, in one transaction, and return the version that had it.
 
         Parameters
         ----------
@@ -192,21 +194,21 @@ class SqlRegistry(Registrations):
             current = version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
             if current is None:
                 raise RegistryError(f"model '{model}' has no challenger in '{self._environment}'", hint="there is nothing to withdraw")
-            self._release(connection, current, actor, reason)
+            self._withdraw_challenger(connection, current, actor, reason)
             return self._version(connection, model, current.version)
 
     def versions(self, model: str | None = None) -> list[Version]:
-        """Return the versions of a model, oldest first; of every model when None."""
+        """Return the versions of a model, or of every model when None, sorted by model and version."""
         with self._database.read_transaction() as connection:
             return version_queries.versions(connection, self._environment, model)
 
     def champion(self, model: str) -> Version | None:
-        """Return the champion, which serves predictions, or None before the first promotion."""
+        """Return the champion, which serves predictions; None before the first promotion."""
         with self._database.read_transaction() as connection:
             return version_queries.champion(connection, self._environment, model)
 
     def challenger(self, model: str) -> Version | None:
-        """Return the challenger, or None."""
+        """Return the challenger; None when there is none."""
         with self._database.read_transaction() as connection:
             return version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
 
@@ -216,6 +218,7 @@ class SqlRegistry(Registrations):
             return version_queries.alias_events(connection, model)
 
     def _verify_comparison(self, model: str, evidence: Sequence[Evidence], current: Version | None) -> None:
+        """Raise GateError when a relative gate compared the candidate with another version than the current champion."""
         for item in evidence:
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
@@ -234,16 +237,16 @@ class SqlRegistry(Registrations):
         reason: str,
         evidence: Sequence[Evidence],
     ) -> Version:
-        """Move an alias and log the move; a challenger that becomes champion loses the challenger's alias."""
+        """Move an alias, log the move, and return the version in its new state; a challenger that becomes champion loses its old alias."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
         connection.execute(delete_rows(schema.aliases, *row), row)
         connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})
         self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, evidence)
         if alias == CHAMPION and CHALLENGER in chosen.aliases:
-            self._release(connection, chosen, actor, f"became champion by a {kind}")
+            self._withdraw_challenger(connection, chosen, actor, f"became champion by a {kind}")
         return replace(chosen, state=alias, aliases=(alias,), was_champion=chosen.was_champion or alias == CHAMPION)
 
-    def _release(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
+    def _withdraw_challenger(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
         row = {"environment": self._environment, "model": current.model, "alias": CHALLENGER}
         connection.execute(delete_rows(schema.aliases, *row), row)
         self._log(connection, row, current.version, current.version, WITHDRAWAL, actor, reason, ())
@@ -265,5 +268,5 @@ class SqlRegistry(Registrations):
 
 
 def open_registry(url: str, environment: str = "dev") -> SqlRegistry:
-    """Open the registry at a SQLAlchemy URL."""
+    """Open the registry of an environment at a SQLAlchemy URL."""
     return SqlRegistry(sql.open_database(url), environment)

@@ -1,4 +1,4 @@
-"""Verdicts of retraining a version to check that it can be reproduced; the rows never change."""
+"""Verdicts on whether a version can be reproduced, each from one retraining. A recorded verdict never changes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Reproduction:
     verdict
         ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``.
     field
-        The first field of the record that differs; empty when none does.
+        The first field of the candidate's record that differs after the retraining; empty when none does.
     was, now
-        The recorded and the new value of the field.
+        The value of this field in the registered candidate's record, and its value after the retraining.
     facts
         Every difference, the code that ran, and the duration; JSON-like.
     """
@@ -54,7 +54,7 @@ class Reproduction:
 
     @property
     def text(self) -> str:
-        """The verdict in one line."""
+        """The version, the verdict and the first difference in one line."""
         difference = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
         return f"{self.model}@{self.version} {self.verdict}{difference}"
 
@@ -85,7 +85,7 @@ class Reproductions:
         return [_parse_row(row) for row in rows]
 
     def latest(self, model: str, digest: str) -> Reproduction | None:
-        """Return the last verdict about a candidate."""
+        """Return the last verdict about the version with a digest; None when there is none."""
         return next((reproduction for reproduction in reversed(self.list(model)) if reproduction.digest == digest), None)
 
 

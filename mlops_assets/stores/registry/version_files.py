@@ -1,4 +1,4 @@
-"""The files of a version apart from its manifest, by name; each name is written once."""
+"""The files of a version apart from its manifest, by name. A name that is written never changes its file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class VersionFiles:
             return {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
 
     def add(self, model: str, version: int, files: Mapping[str, str]) -> dict[str, str]:
-        """Add files to a version and return all of its files; a name that exists keeps its earlier file.
+        """Add files to a version and return name → sha256 of all its files; a name that exists keeps its earlier file.
 
         Parameters
         ----------
         model, version
             The version.
         files
-            Name → sha256 of stored bytes.
+            Name → sha256 of bytes in the artifact store.
         """
         values = {"model": model, "version": version}
         with self._database.write_transaction() as connection:

@@ -21,12 +21,12 @@ Key = tuple[str, int]
 
 
 def versions(connection: sa.Connection, environment: str, model: str | None = None) -> list[Version]:
-    """Return versions with their state in an environment, oldest first.
+    """Return versions with their state in an environment, sorted by model and version.
 
     Parameters
     ----------
     connection
-        A connection in a transaction, so that all facts are consistent.
+        A connection in a transaction, so that all queries see one state of the database.
     environment
         The environment whose aliases, approvals and evidence count.
     model
@@ -63,7 +63,7 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
 
 
 def version(connection: sa.Connection, environment: str, model: str, number: int) -> Version:
-    """Return one version, by one query.
+    """Return one version with its state in an environment, by one query.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
 
 
 def new_version(candidate: CandidateRecord, number: int, at: str, evidence: Sequence[Evidence]) -> Version:
-    """Return a version that was registered in this transaction; the only recorded facts about it are its gates' evidence."""
+    """Return the version that this transaction has registered, without a query: only evidence is recorded about it yet."""
     state = _derive_state((), bool(evidence) and all(item.passed for item in evidence), "", None, "")
     created = datetime.fromisoformat(at)
     return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, created, state)
@@ -98,7 +98,7 @@ def newest_number(connection: sa.Connection, model: str) -> int | None:
 
 
 def champion(connection: sa.Connection, environment: str, model: str) -> Version | None:
-    """Return the champion with its state, by a single query, because services request the champion often."""
+    """Return the champion of an environment with its state; None when there is none. One query, because services ask often."""
     row = connection.execute(_CHAMPION, {"environment": environment, "model": model}).mappings().first()
     if row is None:
         return None
@@ -108,7 +108,7 @@ def champion(connection: sa.Connection, environment: str, model: str) -> Version
 
 
 def alias_holder(connection: sa.Connection, environment: str, model: str, alias: str) -> Version | None:
-    """Return the version that holds an alias."""
+    """Return the version that has an alias in an environment; None when none has it."""
     values = {"environment": environment, "model": model, "alias": alias}
     row = connection.execute(select_rows(schema.aliases, *values), values).first()
     return None if row is None else version(connection, environment, model, row.version)
@@ -149,7 +149,7 @@ def marks(connection: sa.Connection, model: str, number: int) -> list[DamageMark
     return [DamageMark(row["mark"], row["reason"], datetime.fromisoformat(row["at"])) for row in rows]
 
 
-def _build_version(  # noqa: PLR0913  (what is known of it)
+def _build_version(  # noqa: PLR0913  (facts of one version)
     row: Mapping[Any, Any], state: str, aliases: tuple[str, ...], approval: str, damage: str, *, was_champion: bool
 ) -> Version:
     own = {name: row[name] for name in ("model", "version", "digest", "run_id", "artifact", "snapshot")}
@@ -162,6 +162,7 @@ def _approval_text(approved: bool | None) -> str:  # noqa: FBT001
 
 
 def _group_aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
+    """Return version → its aliases, sorted."""
     by_version: dict[Key, tuple[str, ...]] = {}
     for row in rows:
         key = (row.model, row.version)
@@ -170,7 +171,7 @@ def _group_aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
 
 
 def _last_moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
-    """Return the last move of the champion's alias to or from each version."""
+    """Return version → the last move of the champion's alias to or from it: the kind of move, and whether it was to the version."""
     moves = {}
     for model, version_, previous, kind in rows:
         moves[model, version_] = (kind, True)
@@ -185,7 +186,10 @@ def _derive_state(aliases: tuple[str, ...], passed: bool, approval: str, move: t
 
 @cache
 def _versions_query(*names: str) -> sa.Select[Any]:
-    """Return the query for versions, each with whether every gate passed in an environment; null when no gate was evaluated."""
+    """Return the query for the versions whose columns ``names`` have given values, sorted by model and version.
+
+    The last column is 1 if every gate passed in an environment, 0 if a gate failed, and null if no gate was evaluated.
+    """
     table, evidence_table = schema.versions, schema.evidence
     judged = (
         evidence_table.c.environment == sa.bindparam("environment"),
@@ -199,7 +203,7 @@ def _versions_query(*names: str) -> sa.Select[Any]:
 
 @cache
 def _alias_log_query(*names: str) -> sa.Select[Any]:
-    """Return the query for the moves of the champion's alias, without evidence."""
+    """Return the query for the moves of the champion's alias in an environment, oldest first, without evidence."""
     log = schema.alias_log
     values = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
     return (
@@ -208,7 +212,7 @@ def _alias_log_query(*names: str) -> sa.Select[Any]:
 
 
 def _newest_value(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
-    """Return the subquery for a column of the newest row that matches some conditions."""
+    """Return the subquery for a column of the newest row that matches every condition."""
     return sa.select(column).where(*where).order_by(column.table.c.sequence.desc()).limit(1).scalar_subquery()
 
 
@@ -250,7 +254,7 @@ def _version_query() -> sa.Select[Any]:
 
 
 def _champion_query() -> sa.Select[Any]:
-    """Return the query for the champion with its last approval and its last mark."""
+    """Return the query for the champion with its last approval and its last mark, which decide its state."""
     version, alias = schema.versions, schema.aliases
     approval, mark = schema.approvals, schema.version_marks
     reviewed = sa.select(approval.c.approved).where(

@@ -31,7 +31,7 @@ _MAX_ERROR_LENGTH = 4000
 
 
 class ActiveRun:
-    """An active run; logged values are buffered in memory and written every few seconds, at the end, and at exit.
+    """An active run. Logged values are buffered in memory, and written every few seconds, when the buffer is full, at the end, and at exit.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class ActiveRun:
 
     def __init__(self, run: Run, tracker: Tracker, artifacts: Artifacts) -> None:
         self.run = run
-        self.last: dict[str, float] = {}
+        self.last: dict[str, float] = {}  # metric → the value that was logged last
         self.params: dict[str, Any] = dict(run.params)
         self._writer, self._artifacts = RunWriter(tracker, run.id), artifacts
-        self.watch: Callable[[str, float, int | None], None] | None = None  # receives each value, and may raise to end the run
+        self.watch: Callable[[str, float, int | None], None] | None = None  # called with name, value and step; may raise to end the run
         self._status, self._error = FINISHED, ""
 
     @property
@@ -67,7 +67,7 @@ class ActiveRun:
             self.watch(name, number, step)
 
     def log_metrics(self, values: Mapping[str, object], step: int | None = None) -> None:
-        """Log values of several metrics."""
+        """Log a value of each metric at one step."""
         for name, value in values.items():
             self.log_metric(name, value, step)
 
@@ -78,7 +78,7 @@ class ActiveRun:
         self.params |= checked
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Log tags, text to text; the latest value of a name counts."""
+        """Log tags, whose values are stored as text; the latest value of a name counts."""
         self._writer.update(tags=check_tags(tags))
 
     def log_artifact(self, name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
@@ -88,37 +88,43 @@ class ActiveRun:
             self._writer.update(artifact=RunArtifact(path, self._artifacts.put(data), len(data), media))
 
     def log_figure(self, name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
-        """Store a figure; see :func:`mlops_assets.runs.log_figure`."""
-        plain = Path(check_path(name)).suffix == ""
+        """Store a figure as PNG or HTML; see :func:`mlops_assets.runs.log_figure`. A name without a suffix gets one."""
+        has_no_suffix = Path(check_path(name)).suffix == ""
         data, suffix = _render_figure(figure)
-        self.log_artifact(name + suffix if plain else name, data)
+        self.log_artifact(name + suffix if has_no_suffix else name, data)
 
     def flush(self) -> None:
         """Write the values that are buffered in memory."""
         self._writer.flush()
 
     def end_as(self, status: str, error: str = "") -> None:
-        """Set the status with which the run ends, e.g. ``pruned``; the default is ``finished``, or ``failed`` after an exception."""
+        """Set the status and the error with which the run will end; by default ``finished``, or ``failed`` after an exception."""
         self._status, self._error = status, error
 
     def close(self, *, metrics: Mapping[str, float] | None = None, record: Mapping[str, Any] | None = None) -> Run:
-        """Write the buffer and the end of the run in one transaction, and return the recorded run.
+        """Write the buffer and the end of the run in one transaction, and return the ended run. Nothing can be logged afterwards.
 
         Parameters
         ----------
         metrics
             Metrics of the whole run, without steps.
         record
-            Entries to merge into the record from the start of the run.
+            Entries to merge into the run's record; an entry replaces one of the same name from the start of the run.
         """
         error = self._error[:_MAX_ERROR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
         ending = RunEnd(self._status, datetime.now(UTC), error, record or {})
         self._writer.update(plain=metrics)
         self._writer.close(ending)
-        figures = dict(sorted((self.last | dict(metrics or {})).items()))
+        last_values = dict(sorted((self.last | dict(metrics or {})).items()))
         full_record = {**self.run.record, **ending.record}
         return replace(
-            self.run, status=ending.status, ended_at=ending.at, error=ending.error, params=self.params, metrics=figures, record=full_record
+            self.run,
+            status=ending.status,
+            ended_at=ending.at,
+            error=ending.error,
+            params=self.params,
+            metrics=last_values,
+            record=full_record,
         )
 
 
@@ -129,9 +135,10 @@ def active_run() -> ActiveRun | None:
 
 @contextmanager
 def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
-    """Record a run as running and make it the active run.
+    """Record a run as running, with its process and machine, and make it the active run.
 
-    The caller closes the run. On an exception, the context closes the run instead, as ``failed`` unless it has another status.
+    The caller closes the run. On an exception, the context closes the run instead: as ``failed``, unless :meth:`ActiveRun.end_as` has set
+    another status. The exception is then raised again.
 
     Parameters
     ----------
@@ -158,6 +165,13 @@ def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[Act
 
 
 def _collect_files(name: str, value: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+    """Yield path and bytes of each file of an artifact: bytes, a JSON value, a file, or all files below a folder.
+
+    Raises
+    ------
+    DataError
+        A file is missing or is a symbolic link, or a path within the folder is not valid.
+    """
     if isinstance(value, (bytes, bytearray, memoryview)):
         yield name, bytes(value)
     elif isinstance(value, (dict, list)):
@@ -181,6 +195,7 @@ def _read_file(path: Path, name: str) -> bytes:
 
 
 def _render_figure(figure: Any) -> tuple[bytes, str]:  # noqa: ANN401
+    """Return the bytes and the suffix of a figure: PNG from matplotlib, HTML from plotly; raise DataError for anything else."""
     if hasattr(figure, "savefig"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -4,10 +4,10 @@
 
     metrics.roc_auc > 0.7 and params.max_iter >= 100 and tags.team = 'x' and status = 'finished'
 
-A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a column; a name
-with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. Texts stand in single quotes,
-doubled within. A run without a field of the filter does not match. A field that no run has raises an error
-(:mod:`mlops_assets.stores.tracker.queries`).
+A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a key of :data:`COLUMNS`.
+A name with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. A text stands in single quotes;
+a single quote within the text is doubled. ``like`` ignores case. A comparison with a field that a run lacks is not true for this run,
+even after ``not`` or with ``!=``. A field that no run has raises an error (:mod:`mlops_assets.stores.tracker.queries`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RunField:
     Parameters
     ----------
     number, text
-        The SQL expressions for the value as a number and as text; None when the field has no such form.
+        The SQL expressions for the value as a number and as a text; None when the field is never a number, or never a text.
     metric
         For a metric: the column of the metrics table, and the name of the metric. None for other fields.
     """
@@ -83,13 +83,13 @@ class RunField:
 
 @dataclass(frozen=True)
 class OrderTerm:
-    """One term of an order."""
+    """One field of an order such as ``metrics.roc_auc desc, started_at``, with its direction."""
 
     field: RunField
     descending: bool
 
     def terms(self) -> list[sa.ColumnElement[Any]]:
-        """Return the terms of the SQL order; missing values come last."""
+        """Return the expressions for ORDER BY; runs without the field come last."""
         columns = [column for column in (self.field.number, self.field.text if self.field.metric is None else None) if column is not None]
         return [term for column in columns for term in (column.is_(None), column.desc() if self.descending else column.asc())]
 
@@ -107,22 +107,27 @@ def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
     Raises
     ------
     RegistryError
-        The filter cannot be parsed; the message gives the position of the error.
+        The filter cannot be parsed, or is too long. The message quotes the text at the error.
     """
     return _Parser(text, dialect).parse_condition() if text.strip() else sa.true()
 
 
 def parse_order(text: str, dialect: str) -> list[OrderTerm]:
-    """Parse an order such as ``metrics.roc_auc desc, started_at``."""
+    """Parse an order such as ``metrics.roc_auc desc, started_at``; raise RegistryError when it is invalid. An empty text has no terms."""
     return _Parser(text, dialect).parse_order() if text.strip() else []
 
 
 def list_fields(text: str) -> list[tuple[str, str]]:
-    """Return the metrics, parameters and tags that a filter or an order names, as kind and name."""
+    """Return ``(prefix, name)`` of each metric, parameter and tag in a filter or an order, repetitions included.
+
+    The prefix is ``metrics``, ``lowest``, ``highest``, ``params`` or ``tags``.
+    """
     return _Parser(text, "sqlite").list_fields() if text.strip() else []
 
 
 class _Parser:
+    """A recursive-descent parser of one text. Each ``_parse_…`` method consumes the tokens that it parses."""
+
     def __init__(self, text: str, dialect: str) -> None:
         if len(text) > _MAX_LENGTH or "\0" in text:
             raise RegistryError(
@@ -146,7 +151,7 @@ class _Parser:
         return terms
 
     def list_fields(self) -> list[tuple[str, str]]:
-        return [_kind_and_name(token) for kind, token, _ in self._tokens if kind == "field"]
+        return [_split_field(token) for kind, token, _ in self._tokens if kind == "field"]
 
     def _parse_term(self) -> OrderTerm:
         field = self._parse_field()
@@ -215,7 +220,7 @@ class _Parser:
     def _parse_field(self) -> RunField:
         kind, token = self._advance("a field")
         if kind == "field":
-            return self._named_field(*_kind_and_name(token))
+            return self._named_field(*_split_field(token))
         if kind != "word" or token.lower() not in COLUMNS:
             hint = nearest(token, COLUMNS) if kind == "word" else ""
             raise self._syntax_error(
@@ -224,11 +229,11 @@ class _Parser:
         column = COLUMNS[token.lower()]
         return RunField(column, None) if isinstance(column.type, sa.Integer) else RunField(None, column)
 
-    def _named_field(self, of: str, name: str) -> RunField:
-        if of in _METRIC_COLUMNS:
-            number, text = (_metric_value(column, name) for column in (_METRIC_COLUMNS[of], metrics.c.text))
-            return RunField(number, text if of == "metrics" else None, (_METRIC_COLUMNS[of], name))
-        column = runs.c.params if of == "params" else runs.c.tags
+    def _named_field(self, prefix: str, name: str) -> RunField:
+        if prefix in _METRIC_COLUMNS:
+            number, text = (_metric_value(column, name) for column in (_METRIC_COLUMNS[prefix], metrics.c.text))
+            return RunField(number, text if prefix == "metrics" else None, (_METRIC_COLUMNS[prefix], name))
+        column = runs.c.params if prefix == "params" else runs.c.tags
         return _sqlite_json_field(column, name) if self._dialect == "sqlite" else _postgresql_json_field(column, name)
 
     def _parse_value(self) -> float | str:
@@ -255,6 +260,7 @@ class _Parser:
         return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
 
     def _accept(self, word: str) -> str:
+        """Consume the next token and return ``word`` if the token is this word or sign; else return an empty text."""
         if self._at < len(self._tokens) and self._tokens[self._at][0] in ("word", "sign") and self._peek().lower() == word:
             self._at += 1
             return word
@@ -276,9 +282,9 @@ class _Parser:
         return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_LANGUAGE}")
 
 
-def _kind_and_name(token: str) -> tuple[str, str]:
-    of, _, name = token.partition(".")
-    return of, name[1:-1].replace('""', '"') if name.startswith('"') else name
+def _split_field(token: str) -> tuple[str, str]:
+    prefix, _, name = token.partition(".")
+    return prefix, name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _metric_value(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:

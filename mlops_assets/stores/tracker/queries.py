@@ -1,4 +1,4 @@
-"""Find runs by filter and order, and return them as a frame."""
+"""Find the ids of runs by filter and order, and load runs as a frame."""
 
 from __future__ import annotations
 
@@ -39,12 +39,18 @@ def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def last_values_query() -> sa.Select[Any]:
-    """Return the query for the last values of metrics; NaN and infinities are in the column ``text``."""
+    """Return the query for the last value of each metric of each run; for NaN and infinities ``value`` is null and ``text`` holds them."""
     return sa.select(metrics.c.run_id, metrics.c.name, metrics.c.value, metrics.c.text)
 
 
 def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: int | None, offset: int) -> list[str]:
-    """Return the ids of the runs that match a filter, in order."""
+    """Return the ids of the runs that match a filter, in the given order, then newest first.
+
+    Raises
+    ------
+    RegistryError
+        The filter or the order cannot be parsed, or names a field that no run has.
+    """
     dialect = connection.dialect.name
     condition, orders = parse_condition(where, dialect), parse_order(order_by, dialect)
     _refuse_unknown_fields(connection, where, order_by, condition)
@@ -61,9 +67,9 @@ def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
 def _order_by_metric(
     connection: sa.Connection, condition: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
 ) -> list[str]:
-    """Return run ids in the order of a metric; runs without the metric come last.
+    """Return run ids in the order of a metric, with runs that lack a finite value last.
 
-    The query uses the index on metrics, so that its cost does not grow with the number of runs.
+    The first query reads the index on metrics. Only when it finds fewer than ``limit`` runs, a second query adds runs without a value.
     """
     column, name = orders[0].field.metric or (metrics.c.value, "")
     has = sa.and_(metrics.c.name == name, column.is_not(None))
@@ -79,11 +85,11 @@ def _order_by_metric(
 
 
 def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
-    """Return runs as a frame, in the order of ``ids``; all runs, newest first, when ``ids`` is None."""
+    """Return runs as a frame, one row for each run, in the order of ``ids``; all runs, newest first, when ``ids`` is None."""
     import polars as pl
 
     rows = _run_rows(connection, ids)
-    at = {row["id"]: i for i, row in enumerate(rows)}
+    positions = {row["id"]: i for i, row in enumerate(rows)}
     begun, ended = ([_parse_time(row[name]) for row in rows] for name in ("started_at", "ended_at"))
     plain: dict[str, Any] = {name: pl.Series([row[column] for row in rows], dtype=pl.String) for name, column in _FIRST_COLUMNS.items()}
     plain |= {name: pl.Series(times, dtype=pl.Datetime("us", "UTC")) for name, times in (("started_at", begun), ("ended_at", ended))}
@@ -91,8 +97,8 @@ def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFr
     frame = pl.DataFrame(plain).with_columns(duration_s=(pl.col("ended_at") - pl.col("started_at")).dt.total_microseconds() / 1e6)
     params = {f"params.{name}": _param_series(values) for name, values in _to_columns([row["params"] for row in rows]).items()}
     tags = {f"tags.{name}": pl.Series(values, dtype=pl.String) for name, values in _to_columns([row["tags"] for row in rows]).items()}
-    figures = {f"metrics.{name}": pl.Series(values, dtype=pl.Float64) for name, values in _metric_columns(connection, ids, at).items()}
-    return frame.with_columns(**params, **figures, **tags)
+    last_values = {f"metrics.{n}": pl.Series(values, dtype=pl.Float64) for n, values in _metric_columns(connection, ids, positions).items()}
+    return frame.with_columns(**params, **last_values, **tags)
 
 
 def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -103,8 +109,8 @@ def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict
     return [by_id[run_id] for run_id in ids]
 
 
-def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
-    """Return metric → its last value in each run."""
+def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, positions: Mapping[str, int]) -> dict[str, list[float | None]]:
+    """Return metric → its last value in each run, by the run's position; None for a run without the metric. Metrics are sorted."""
     queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(chunk)) for chunk in split_ids(ids)]
     columns: dict[str, list[float | None]] = {}
     for query in queries:
@@ -112,18 +118,22 @@ def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Ma
         for run_id, name, value, text in rows:
             column = columns.get(name)
             if column is None:
-                column = columns[name] = [None] * len(at)
-            column[at[run_id]] = float(text) if value is None else value
+                column = columns[name] = [None] * len(positions)
+            column[positions[run_id]] = float(text) if value is None else value
     return dict(sorted(columns.items()))
 
 
 def _to_columns(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return name → its value in each mapping, None where a mapping lacks it; names are sorted."""
     names = sorted({name for mapping in mappings for name in mapping})
     return {name: [mapping.get(name) for mapping in mappings] for name in names}
 
 
 def _param_series(values: Sequence[Any]) -> pl.Series:
-    """Return a parameter as numbers or booleans if all of its values have that type, else as text."""
+    """Return a parameter as booleans, integers or floats if all of its values are such, else as text; null for a run without it.
+
+    Integers beyond 64 bits are text, and so are lists and mappings, as JSON.
+    """
     import polars as pl
 
     kinds = {type(value) for value in values} - {type(None)}
@@ -153,28 +163,31 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
     Raises
     ------
     RegistryError
-        The message names the field, and the hint suggests a similar name. If no run is recorded or matches, no error is raised.
+        A field is unknown. The hint suggests a similar name. If no run is recorded or matches, no error is raised.
     """
     for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
-        for of, name in dict.fromkeys(fields):
-            if not _has_name(connection, of, name, among) and _exists(connection, sa.select(runs.c.id).where(among)):
-                raise _unknown_field_error(connection, of, name, among, reason)
+        for prefix, name in dict.fromkeys(fields):
+            if not _has_name(connection, prefix, name, among) and _exists(connection, sa.select(runs.c.id).where(among)):
+                raise _unknown_field_error(connection, prefix, name, among, reason)
 
 
 def _exists(connection: sa.Connection, query: sa.Select[Any]) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _has_name(connection: sa.Connection, of: str, name: str, among: sa.ColumnElement[bool]) -> bool:
-    query, key = _names_query(connection.dialect.name, of, among)
+def _has_name(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool]) -> bool:
+    query, key = _names_query(connection.dialect.name, prefix, among)
     return _exists(connection, query.where(key == name))
 
 
-def _names_query(dialect: str, of: str, among: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
-    """Return the query for the names of one kind of field, and its column."""
-    if _NOUNS[of] == "metric":
+def _names_query(dialect: str, prefix: str, among: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
+    """Return the query for the names that some runs have with a prefix such as ``params``, and the column that holds the names.
+
+    ``among`` is the condition on the runs.
+    """
+    if _NOUNS[prefix] == "metric":
         return sa.select(metrics.c.name).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(among), metrics.c.name
-    column = runs.c[of]
+    column = runs.c[prefix]
     if dialect == "sqlite":
         keys = sa.func.json_each(column).table_valued("key", "value", "type")
     else:
@@ -182,18 +195,20 @@ def _names_query(dialect: str, of: str, among: sa.ColumnElement[bool]) -> tuple[
     return sa.select(keys.c.key).select_from(runs.join(keys, sa.true())).where(among), keys.c.key
 
 
-def _unknown_field_error(connection: sa.Connection, of: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
-    known = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((of, "metrics", "params", "tags"))}
-    hint = nearest(name, known[of]) or next((f"did you mean '{kind}.{name}'? " for kind, names in known.items() if name in names), "")
-    listed = ", ".join(f"{of}.{_quote_name(known_name)}" for known_name in known[of][:10]) + (", …" if len(known[of]) > 10 else "")
+def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
+    known = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
+    hint = nearest(name, known[prefix]) or next((f"did you mean '{kind}.{name}'? " for kind, names in known.items() if name in names), "")
+    listed = ", ".join(f"{prefix}.{_quote_name(known_name)}" for known_name in known[prefix][:10]) + (
+        ", …" if len(known[prefix]) > 10 else ""
+    )
     return RegistryError(
-        f"no run {reason} has the {_NOUNS[of]} '{name}'",
-        hint=f"{hint}there are {listed}" if listed else f"{hint}no run {reason} has any {_NOUNS[of]}",
+        f"no run {reason} has the {_NOUNS[prefix]} '{name}'",
+        hint=f"{hint}there are {listed}" if listed else f"{hint}no run {reason} has any {_NOUNS[prefix]}",
     )
 
 
-def _known_names(connection: sa.Connection, of: str, among: sa.ColumnElement[bool]) -> Sequence[str]:
-    query, key = _names_query(connection.dialect.name, of, among)
+def _known_names(connection: sa.Connection, prefix: str, among: sa.ColumnElement[bool]) -> Sequence[str]:
+    query, key = _names_query(connection.dialect.name, prefix, among)
     return list(connection.execute(query.distinct().order_by(key)).scalars())
 
 

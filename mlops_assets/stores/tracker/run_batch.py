@@ -29,7 +29,7 @@ class RunArtifact:
     name
         The path of the file within the run, with ``/`` between folders.
     sha256
-        The sha256 in the artifact store.
+        The sha256 of the file's bytes, which are in the artifact store.
     size
         The size in bytes.
     media
@@ -68,9 +68,9 @@ class RunEnd:
     at
         The time, with a time zone.
     error
-        The reason, when it failed.
+        The reason of a failure; empty otherwise.
     record
-        Entries to merge into the record from the start of the run.
+        Entries to merge into the run's record; an entry replaces one of the same name from the start of the run.
     """
 
     status: str
@@ -81,14 +81,14 @@ class RunEnd:
 
 @dataclass
 class Batch:
-    """Logged values that are not written yet.
+    """Logged values that are not written yet. A batch without any value is false.
 
     Parameters
     ----------
     points
         Metric → its logged points, in the order of logging.
     plain
-        Metrics without steps.
+        Metric → value, for metrics without steps.
     params, tags
         Parameters and tags to merge into earlier ones; the latest value of a name counts.
     artifacts
@@ -106,7 +106,15 @@ class Batch:
 
 
 def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-    """Write a batch, and the end of the run if given, within a transaction that no other writer overlaps."""
+    """Write a batch, and the end of the run if given.
+
+    The connection must be in a transaction that no other writer overlaps, because new values are computed from stored ones.
+
+    Raises
+    ------
+    RegistryError
+        There is no such run.
+    """
     _update_run(connection, run_id, batch, ending)
     _append_curves(connection, run_id, batch.points)
     summaries = {name: _summarise_points(points) for name, points in batch.points.items()}
@@ -118,12 +126,13 @@ def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
 
 
 def metric_row(value: float) -> dict[str, Any]:
-    """Return the row of a metric that has one value and no steps."""
+    """Return the row of a metric that has one value and no steps; NaN and infinities go into ``text``."""
     known = sql.finite_or_none(value)
     return {"value": known, "low": known, "high": known, "text": "" if known is not None else str(value), "step": None, "count": 1}
 
 
 def _update_run(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None) -> None:
+    """Merge parameters and tags into a run, and write its end if given; raise RegistryError for an unknown run."""
     known = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
     if known is None:
         raise RegistryError(f"there is no run '{run_id}' to write to", hint="start it with `ml.start_run(...)`")
@@ -140,6 +149,7 @@ def _update_run(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
 
 
 def _append_curves(connection: sa.Connection, run_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+    """Write the points of each metric as the next part of its curve."""
     if not points:
         return
     query = sa.select(curves.c.name, sa.func.max(curves.c.part)).where(curves.c.run_id == run_id).group_by(curves.c.name)
@@ -159,7 +169,7 @@ def _pack_points(points: Sequence[Point]) -> dict[str, bytes]:
 
 
 def unpack_curve(parts: Sequence[Any]) -> Curve:
-    """Return the curve of one metric from its stored rows, oldest first."""
+    """Return the curve of one metric from its stored rows, which are given oldest first."""
     steps, values, times = (
         np.concatenate([np.frombuffer(part[name], kind) for part in parts])
         for name, kind in (("steps", "<i8"), ("values", "<f8"), ("times", "<i8"))
@@ -169,9 +179,10 @@ def unpack_curve(parts: Sequence[Any]) -> Curve:
 
 
 def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
+    """Return the row of a metric with steps: its last value at the maximum step, and its lowest and highest finite values."""
     step, last = points[0][0], points[0][1]
     for at, value, _ in points:
-        if at >= step:  # the last value of the maximum step
+        if at >= step:  # of several values at one step, the last counts
             step, last = at, value
     known = [value for _, value, _ in points if math.isfinite(value)]
     return metric_row(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
@@ -195,6 +206,7 @@ def _upsert_metrics(connection: sa.Connection, run_id: str, rows_by_name: Mappin
 
 
 def _merge_rows(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored row of a metric, merged with a newer row. Its value is the newer one, unless that is at a lower step."""
     newer = before["step"] is None or row["step"] is None or row["step"] >= before["step"]
     last = row if newer else before
     lows, highs = ([values[name] for values in (before, row) if values[name] is not None] for name in ("low", "high"))

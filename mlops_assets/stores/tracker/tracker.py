@@ -31,17 +31,17 @@ class Run:
     Parameters
     ----------
     model
-        The name of the model, or of the experiment of a notebook's run.
+        The name of the model, or of the experiment for a run of a notebook or script.
     fingerprint
         The hash of everything that decides the result: data, code, parameters, libraries; empty when unknown.
-    ended_at
-        None while the run is active.
+    started_at, ended_at
+        Times with a time zone. The end is None while the run is active, and when its process was killed.
     snapshot
         The snapshot of the lake that the run read; None when it read none.
     metrics
         The last value of each metric.
     record
-        The facts needed to reproduce the run, as JSON.
+        The facts needed to reproduce the run: JSON values.
     kind
         ``training``, ``trial`` or ``run``.
     parent_id
@@ -75,26 +75,26 @@ _CONVERTED = ("sequence", "started_at", "ended_at", "params", "record", "tags")
 
 
 class Tracker(Protocol):
-    """Records and finds runs."""
+    """The interface of a store of runs. :class:`SqlTracker` documents parameters and errors."""
 
     def add(self, run: Run) -> None:
-        """Record a run; recording it again changes nothing."""
+        """Record a run and its metrics; a run whose id is recorded already does not change."""
         ...
 
     def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-        """Write a batch of an active run, and its end if given."""
+        """Write a batch of an active run, and the run's end if given."""
         ...
 
     def get(self, run_id: str) -> Run:
-        """Return a run."""
+        """Return a run by its id or by a unique prefix of the id."""
         ...
 
     def find(self, model: str, fingerprint: str) -> Run | None:
-        """Return the newest finished training with a fingerprint."""
+        """Return the newest finished training of a model with a fingerprint; None when there is none."""
         ...
 
     def search(self, where: str = "", order_by: str = "", limit: int = 100, offset: int = 0) -> Sequence[Run]:
-        """Return the runs that match a filter."""
+        """Return the runs that match a filter, in an order."""
         ...
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
@@ -103,13 +103,16 @@ class Tracker(Protocol):
 
 
 class SqlTracker:
-    """The tracker in a database."""
+    """The tracker in a database.
+
+    :meth:`get`, :meth:`list`, :meth:`search` and :meth:`frame` call :meth:`reap` first, so that no killed run seems to be active.
+    """
 
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
     def add(self, run: Run) -> None:
-        """Record a run and its metrics in one transaction."""
+        """Record a run and its metrics in one transaction; a run whose id is recorded already does not change."""
         row = {column.name: getattr(run, column.name) for column in runs.c if column.name not in _CONVERTED}
         with self._database.write_transaction() as connection:
             if connection.execute(sa.select(runs.c.id).filter_by(id=run.id)).first():
@@ -121,7 +124,7 @@ class SqlTracker:
                 connection.execute(metrics.insert(), values)
 
     def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-        """Write a batch of an active run, and its end if given, in one transaction.
+        """Write a batch of an active run, and the run's end if given, in one transaction.
 
         Parameters
         ----------
@@ -136,12 +139,12 @@ class SqlTracker:
             write_batch(connection, run_id, batch, ending)
 
     def get(self, run_id: str) -> Run:
-        """Return a run by its id or by a unique prefix of it; raise RegistryError when there is none."""
+        """Return a run by its id or by a unique prefix of the id; raise RegistryError when no run or several runs match."""
         self.reap()
         with self._database.read_transaction() as connection:
-            same = sa.or_(runs.c.id == run_id, runs.c.id.startswith(run_id, autoescape=True)) if run_id else sa.false()
+            matching = sa.or_(runs.c.id == run_id, runs.c.id.startswith(run_id, autoescape=True)) if run_id else sa.false()
             ids: list[str] = list(
-                connection.execute(sa.select(runs.c.id).where(same).order_by(sa.func.length(runs.c.id)).limit(3)).scalars()
+                connection.execute(sa.select(runs.c.id).where(matching).order_by(sa.func.length(runs.c.id)).limit(3)).scalars()
             )
             if not ids or (len(ids) > 1 and ids[0] != run_id):
                 message = f"'{run_id}' is a prefix of several run ids" if ids else f"there is no run '{run_id}'"
@@ -149,7 +152,7 @@ class SqlTracker:
             return _load_runs(connection, ids[:1])[0]
 
     def find(self, model: str, fingerprint: str) -> Run | None:
-        """Return the newest finished training with a fingerprint."""
+        """Return the newest finished training of a model with a fingerprint; None when there is none."""
         same = {"model": model, "fingerprint": fingerprint, "status": FINISHED, "kind": "training"}
         with self._database.read_transaction() as connection:
             newest = sa.select(runs.c.id).filter_by(**same).order_by(runs.c.sequence.desc()).limit(1)
@@ -157,22 +160,22 @@ class SqlTracker:
         return loaded[0] if loaded else None
 
     def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
-        """Return the runs of a model, newest first; of every model when None."""
+        """Return at most ``limit`` runs of a model, or of every model when None, newest first."""
         self.reap()
         query = sa.select(runs.c.id).order_by(runs.c.sequence.desc()).limit(limit)
         with self._database.read_transaction() as connection:
             return _load_runs(connection, list(connection.execute(query if model is None else query.filter_by(model=model)).scalars()))
 
     def search(self, where: str = "", order_by: str = "", limit: int = 100, offset: int = 0) -> Sequence[Run]:
-        """Return the runs that match a filter.
+        """Return the runs that match a filter, in an order.
 
         Parameters
         ----------
         where
             E.g. ``metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'``; see :mod:`mlops_assets.stores.tracker.filters`.
         order_by
-            E.g. ``metrics.roc_auc desc``. Runs without the field come last. When the order is empty or values are equal, the newest run
-            comes first.
+            E.g. ``metrics.roc_auc desc``. Runs without the field come last. When the order is empty or values are equal, newer runs come
+            first.
         limit, offset
             The maximum number of runs, and how many to skip first.
 
@@ -199,6 +202,11 @@ class SqlTracker:
         -------
         polars.DataFrame
             Columns of the run, then ``params.…``, ``metrics.…`` (the last values) and ``tags.…``.
+
+        Raises
+        ------
+        RegistryError
+            As in :meth:`search`.
         """
         self.reap()
         with self._database.read_transaction() as connection:
@@ -212,23 +220,23 @@ class SqlTracker:
         return {name: unpack_curve(list(group)) for name, group in groupby(parts, key=itemgetter("name"))}
 
     def artifacts(self, run_id: str) -> Sequence[RunArtifact]:
-        """Return the files of a run, by name."""
+        """Return the files of a run, sorted by name."""
         query = sa.select(run_artifacts).where(run_artifacts.c.run_id == run_id).order_by(run_artifacts.c.name)
         with self._database.read_transaction() as connection:
             return [RunArtifact(row.name, row.sha256, row.size, row.media) for row in connection.execute(query)]
 
     def pinned_snapshots(self) -> Sequence[tuple[str, str, int]]:
-        """Return id, model and snapshot of every run that may be reproduced or is active."""
+        """Return id, model and snapshot of every run whose snapshot must be kept: finished runs may be reproduced, active runs read it."""
         needed = sa.and_(runs.c.snapshot.is_not(None), runs.c.status.in_((FINISHED, RUNNING)))
         with self._database.read_transaction() as connection:
             rows: list[Any] = list(connection.execute(sa.select(runs.c.id, runs.c.model, runs.c.snapshot).where(needed)))
         return [tuple(row) for row in rows]
 
     def reap(self) -> Sequence[str]:
-        """Mark active runs whose process on this machine has ended as killed, and return their ids."""
+        """Mark active runs as killed when their process was on this machine and has ended; return the ids of these runs."""
         with self._database.read_transaction() as connection:
-            going = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
-        dead = [row.id for row in going if is_gone(row.record.get("process", {}))]
+            active = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
+        dead = [row.id for row in active if is_gone(row.record.get("process", {}))]
         if dead:
             message = "its process has ended: it was killed, or the machine restarted; unwritten values are lost"
             with self._database.write_transaction() as connection:
@@ -238,13 +246,13 @@ class SqlTracker:
 
 
 def _load_runs(connection: sa.Connection, ids: Sequence[str]) -> list[Run]:
-    """Return runs in the order of the ids, with two queries per thousand."""
+    """Return the runs with these ids, in their order, with two queries per thousand ids."""
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, float]] = {}
     for chunk in split_ids(ids):
         rows |= {row["id"]: dict(row) for row in connection.execute(sa.select(runs).where(runs.c.id.in_(chunk))).mappings()}
-        figures: list[Any] = list(connection.execute(last_values_query().where(metrics.c.run_id.in_(chunk))))
-        for run_id, name, value, text in figures:
+        last_values: list[Any] = list(connection.execute(last_values_query().where(metrics.c.run_id.in_(chunk))))
+        for run_id, name, value, text in last_values:
             values.setdefault(run_id, {})[name] = float(text) if value is None else value
     return [_build_run(rows[run_id], values.get(run_id, {})) for run_id in ids]
 

@@ -36,9 +36,10 @@ def check_name(name: object, what: str) -> str:
     Parameters
     ----------
     name
-        Printable ASCII, at most 200 characters, without a blank at its ends, and without ``..`` that leaves a folder.
+        Printable ASCII, at most 200 characters, without a blank at its ends. It cannot begin with ``/``, nor have ``.`` or ``..`` between
+        slashes.
     what
-        The noun for error messages, such as ``a metric``.
+        The noun for the error message, such as ``a metric``.
     """
     if not isinstance(name, str) or not _is_name(name):
         raise DataError(
@@ -50,12 +51,12 @@ def check_name(name: object, what: str) -> str:
 
 @lru_cache(4096)
 def _is_name(name: str) -> bool:
-    """Return whether a name is valid; cached, because each step of a metric is checked."""
+    """Return True if a name is valid; cached, because the name is checked at each step of a metric."""
     return bool(_NAME.fullmatch(name)) and not _leaves_folder(name)
 
 
 def check_path(name: object) -> str:
-    """Return the path of an artifact, with ``/`` between folders; raise DataError when it is not valid."""
+    """Return the relative path of an artifact, with ``/`` between folders; raise DataError when it is not valid."""
     is_valid = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
     if not is_valid or not all(_PART.fullmatch(part) for part in str(name).split("/")):
         raise DataError(
@@ -78,7 +79,7 @@ def check_number(value: object, name: str) -> float:
 
 
 def check_step(step: object, name: str) -> int:
-    """Return a step as a 64-bit integer; raise DataError for any other value."""
+    """Return a step as an int; raise DataError for a value that is not a whole number or does not fit 64 bits."""
     try:
         number = operator.index(step)  # type: ignore[arg-type]
     except TypeError:
@@ -89,12 +90,12 @@ def check_step(step: object, name: str) -> int:
 
 
 def check_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON values: numbers that are not finite as text, objects as their repr."""
+    """Return parameters as :func:`to_json_value` does; raise DataError for a name or a value that is not valid."""
     return {check_name(name, "a parameter"): to_json_value(value, f"parameter '{name}'") for name, value in params.items()}
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a run as text; raise DataError for a name or a value that is not valid."""
+    """Return tags with their values as text; raise DataError for a name or a value that is not valid."""
     return {check_name(name, "a tag"): _check_text(str(value), f"tag '{name}'") for name, value in tags.items()}
 
 
@@ -104,9 +105,14 @@ def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON 
     Parameters
     ----------
     value
-        Any value; objects that JSON does not know become their repr.
+        Any value. NaN and infinities become text, tuples become lists, keys become text, and objects that JSON does not know their repr.
     what
-        The noun for error messages, such as ``a metric``.
+        The value's owner for the error message, such as ``parameter 'depth'``.
+
+    Raises
+    ------
+    DataError
+        A text is longer than 20,000 characters, or cannot be stored in every database.
     """
     if value is None or isinstance(value, (bool, int)):
         return value
@@ -124,7 +130,7 @@ def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON 
 def _check_text(value: str, what: str) -> str:
     if "\0" in value or len(value) > _MAX_TEXT or not _is_encodable(value):
         raise DataError(
-            f"{what} has the value {_shorten(value)}",
+            f"{what} has the value {_shorten(value)}, which cannot be stored",
             hint=f"a text has at most {_MAX_TEXT} characters, no NUL, no half of a surrogate pair",
         )
     return value
@@ -139,6 +145,7 @@ def _is_encodable(value: str) -> bool:
 
 
 def _leaves_folder(name: str) -> bool:
+    """Return True if a name is an absolute path or has a part ``.`` or ``..``, so that as a path it could leave its folder."""
     return name.startswith("/") or any(part in (".", "..") for part in re.split(r"[/\\]", name))
 
 

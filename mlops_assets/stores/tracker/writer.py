@@ -1,6 +1,6 @@
 """Buffer the values that a run logs, and write them when the buffer is full, at an interval, at the end and at exit.
 
-A kill loses only the values that are still in the buffer.
+A killed process loses only the values that are still in its buffer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.tracker.tracker import Tracker
 
-MAX_POINTS, FLUSH_SECONDS = 10_000, 5.0  # the maximum number of buffered points, and how long they wait
+MAX_POINTS, FLUSH_SECONDS = 10_000, 5.0  # the maximum number of buffered points, and the maximum time that they wait
 
 
 class RunWriter:
-    """The buffer of one run; any thread may write.
+    """The buffer of one run; any thread may add values.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class RunWriter:
     max_points
         The number of points at which the buffer is written.
     flush_seconds
-        The interval at which a background thread writes the buffer.
+        The interval in seconds at which a background thread writes the buffer. Its errors are ignored: the next write retries.
     """
 
     def __init__(self, tracker: Tracker, run_id: str, *, max_points: int = MAX_POINTS, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -50,7 +50,7 @@ class RunWriter:
         atexit.register(self._flush_at_exit)
 
     def add_metric(self, name: str, value: float, step: int | None) -> None:
-        """Add a value of a metric; when the step is None, it is one more than the maximum step so far."""
+        """Add a value of a metric; without a step, the step is one more than the metric's maximum step so far, from 0."""
         with self._lock:
             self._check_owner()
             at = self._next_steps.get(name, 0) if step is None else step
@@ -69,7 +69,7 @@ class RunWriter:
         plain: Mapping[str, float] | None = None,
         artifact: RunArtifact | None = None,
     ) -> None:
-        """Add parameters, tags, metrics without steps, or a file."""
+        """Add parameters, tags, metrics without steps (``plain``), or a file."""
         with self._lock:
             self._check_owner()
             self._batch.params.update(params or {})
@@ -85,7 +85,7 @@ class RunWriter:
         self._write(None)
 
     def close(self, ending: RunEnd) -> None:
-        """Write the buffer and the end of the run in one transaction."""
+        """Write the buffer and the end of the run in one transaction, and stop the background thread."""
         self._write(ending)
         self._ended = True
         self._stop.set()
@@ -105,12 +105,13 @@ class RunWriter:
                     raise
 
     def _check_owner(self) -> None:
-        """Raise RegistryError when the run has ended; in a forked process, drop the inherited buffer, which the parent writes."""
+        """Raise RegistryError when the run has ended; at the first call in a forked process, drop the buffer, which the parent writes."""
         if self._ended:
             raise RegistryError(f"run {self._run_id[:8]} has ended, nothing more can be logged", hint="log within the `with` of the run")
         if self._pid != os.getpid():
             self._pid, self._batch, self._waiting = os.getpid(), Batch(), 0
-            self._thread, self._stop, self._forked = None, threading.Event(), True  # a forked process may skip its exit handlers
+            # A forked process may skip its exit handlers, so that it writes each value at once.
+            self._thread, self._stop, self._forked = None, threading.Event(), True
 
     def _start_thread(self) -> None:
         if self._thread is None and not self._stop.is_set():

@@ -37,7 +37,7 @@ def list_views(file: str, json_file: str | None) -> None:
     Example: mlops features list --json -
     """
     project = load(file)
-    rows = [_summarise(project, part.project, view) for part in project.parts for view in _views(part.project)]
+    rows = [_summarise(project, part.project, view) for part in project.parts for view in _list_views(part.project)]
     print_rows("feature views", rows, json_file)
 
 
@@ -102,19 +102,19 @@ def remove(version: str, file: str) -> None:
     click.echo(f"version {number} of features/{name} is removed; `mlops gc` deletes what only it needed")
 
 
-def _views(project: Project) -> Sequence[FeatureView]:
+def _list_views(project: Project) -> Sequence[FeatureView]:
     from mlops_assets.values.features import FeatureView
 
     return project.select(FeatureView)
 
 
-def _find(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:
+def _find_view(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:
     from mlops_assets.values.features import FeatureView
 
     return project.find(FeatureView, name, "feature view")
 
 
-def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
+def _read_rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
     try:
         return project.stores.lake.read(view.key)
     except LakeError:
@@ -124,7 +124,7 @@ def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
 def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import find_usage
 
-    rows, used = _rows(project, view), find_usage(declared, project.stores, view)
+    rows, used = _read_rows(project, view), find_usage(declared, project.stores, view)
     return {
         "view": view.name,
         "entity": ", ".join(view.entity.join_keys),
@@ -142,8 +142,8 @@ def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import find_usage, source_lineage
     from mlops_assets.values.feature_types import type_label
 
-    declared, view = _find(project, name)
-    rows, used = _rows(project, view), find_usage(declared, project.stores, view)
+    declared, view = _find_view(project, name)
+    rows, used = _read_rows(project, view), find_usage(declared, project.stores, view)
     kinds = {feature: type_label(kind) for feature, kind in view.features}
     figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else compute_statistics(rows, view.feature_names)
     return {
@@ -188,13 +188,13 @@ def _look_up(project: LoadedProject, name: str, entities: Sequence[str], at: str
     from mlops_assets.orchestrate.training.training_set import parse_as_of
     from mlops_assets.stores.online.protocol import Lookup
 
-    _, view = _find(project, name)
+    _, view = _find_view(project, name)
     if not view.online:
         select = select_nodes(f"online/{name}")
         raise DefinitionError(
             f"'{view.key}' is not online", hint=f"set online=True in the feature view '{name}', then run `mlops run --select '{select}'`"
         )
-    rows = _rows(project, view)
+    rows = _read_rows(project, view)
     if rows is None:
         raise LakeError(
             f"'{view.key}' has never been materialised",
@@ -238,7 +238,7 @@ def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> 
     from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
     from mlops_assets.values.window import TimeWindow, window_of
 
-    declared, service = _service(project, name)
+    declared, service = _find_service(project, name)
     first, _, last = (partitions or "").partition("...")
     ends = [window_of(served_partitions(declared, service), key) for key in ((first, last or first) if first else ())]
     spans = [end for end in ends if end is not None]
@@ -248,7 +248,7 @@ def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> 
     return skew_outcome(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
 
 
-def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:
+def _find_service(project: LoadedProject, name: str) -> tuple[Project, Service]:
     from mlops_assets.values.serving import Service
 
     return project.find(Service, name, "service")

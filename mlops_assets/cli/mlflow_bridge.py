@@ -90,7 +90,7 @@ def export_command(version: str, folder: str, file: str | None) -> None:
 
     stores = _open_stores(file)
     model, _, number = version.partition("@")
-    known = {str(each.version): each for each in stores.registry.versions(model)}
+    known = {str(registered.version): registered for registered in stores.registry.versions(model)}
     if number not in known:
         raise RegistryError(
             f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"

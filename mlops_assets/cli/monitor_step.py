@@ -91,7 +91,7 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
     project, monitor = find_monitor(loaded, name)
     with lock_home(Path(loaded.platform.home)):
         loop, turn = _Loop(loaded, project, monitor, open_reconciled_instance(loaded.platform), console), Turn()
-        turn.facts["reports"] = _report(loop, turn)
+        turn.facts["reports"] = _materialise_reports(loop, turn)
         if turn.success:
             _promote(loop, turn)
         if turn.success:
@@ -102,7 +102,7 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
     return turn
 
 
-def _report(loop: _Loop, turn: Turn) -> list[str]:
+def _materialise_reports(loop: _Loop, turn: Turn) -> list[str]:
     """Materialise the reports whose inputs changed, and add the runs to the turn.
 
     Return a line for each run, and for each range of predictions that is itself behind its inputs.
@@ -118,7 +118,7 @@ def _report(loop: _Loop, turn: Turn) -> list[str]:
         windows = first if first == last else f"{first} to {last}"
         lines.append(f"{' and '.join(tables)} of {windows}: {'made' if finished.result.success else 'failed'}")
     lines += _explain_late_predictions(loop)
-    return lines or ["every window is as its inputs are"]
+    return lines or ["every report is up to date"]
 
 
 def _explain_late_predictions(loop: _Loop) -> Iterator[str]:

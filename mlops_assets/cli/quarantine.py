@@ -36,7 +36,7 @@ def list_quarantines(file: str, json_file: str | None) -> None:
     Example: mlops quarantine list --json -
     """
     project = load(file)
-    rows = [row for dataset in _datasets(project) for row in _count_reasons(dataset.name, _read_rows(project, dataset, None))]
+    rows = [row for dataset in _list_datasets(project) for row in _count_reasons(dataset.name, _read_rows(project, dataset, None))]
     print_rows("quarantine", rows, json_file)
 
 
@@ -51,7 +51,7 @@ def show(name: str, partition: str | None, file: str, json_file: str | None) -> 
     Example: mlops quarantine show flights --partition 2013-01-05
     """
     project = load(file)
-    rows = _read_rows(project, _dataset(project, name), partition).to_dicts()
+    rows = _read_rows(project, _find_dataset(project, name), partition).to_dicts()
     columns = ("partition", "reason", "row", "run_id", "quarantined_at")
     shown = [{column: row[column] for column in columns} for row in rows]
     print_rows(f"quarantine of {name}", shown, json_file)
@@ -69,7 +69,7 @@ def replay(name: str, partition: str | None, file: str) -> None:
     Example: mlops quarantine replay flights
     """
     project, out = load(file), console()
-    dataset = _dataset(project, name)
+    dataset = _find_dataset(project, name)
     before = _read_rows(project, dataset, partition)
     failed = [span for span in _group_partitions(dataset, before) if not _rerun(project, dataset, span, out)]
     remaining = _read_rows(project, dataset, partition)
@@ -106,14 +106,14 @@ def _group_partitions(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[st
     return [f"{keys[first]}...{keys[last]}" for first, last in ranges]
 
 
-def _datasets(project: LoadedProject) -> list[Dataset[..., Any]]:
+def _list_datasets(project: LoadedProject) -> list[Dataset[..., Any]]:
     from mlops_assets.values.dataset import Dataset
 
     return [d for part in project.parts for d in part.project.select(Dataset) if d.table.quarantine is not None]
 
 
-def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
-    known = {d.name: d for d in _datasets(project)}
+def _find_dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
+    known = {d.name: d for d in _list_datasets(project)}
     if name not in known:
         raise DefinitionError(
             f"there is no dataset '{name}' with a quarantine",

@@ -58,10 +58,10 @@ def list_runs(  # noqa: PLR0913  (options)
     """
     matches = _open_stores(file).tracker.search(where, order, limit, offset)
     if json_file:
-        write_json([_facts(run) for run in matches], json_file)
+        write_json([_describe_run(run) for run in matches], json_file)
         return
     names = [name for name in dict.fromkeys(n for run in matches for n in run.metrics) if "." not in name][:_MAX_METRICS]
-    table = _table("runs", ("id", "experiment", "name", "kind", "status", "started", "took", *names))
+    table = _build_table("runs", ("id", "experiment", "name", "kind", "status", "started", "took", *names))
     for run in matches:
         figures = (_format_number(run.metrics.get(name)) for name in names)
         took = _format_duration(run.started_at, run.ended_at)
@@ -85,17 +85,27 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
     files = stores.tracker.artifacts(run.id)
     children = [child.id for child in stores.tracker.search(f"parent = '{run.id}'", limit=1000)]
     if json_file:
-        details = {"record": run.record, "artifacts": [vars(each) for each in files], "children": children}
-        write_json(_facts(run) | details, json_file)
+        details = {"record": run.record, "artifacts": [vars(artifact) for artifact in files], "children": children}
+        write_json(_describe_run(run) | details, json_file)
         return
     out = console()
-    facts = {name: value for name, value in _facts(run).items() if name not in ("params", "metrics", "tags") and value not in ("", None)}
-    out.print(_pairs(f"run {run.id}", facts))
+    facts = {
+        name: value for name, value in _describe_run(run).items() if name not in ("params", "metrics", "tags") and value not in ("", None)
+    }
+    out.print(_build_pairs_table(f"run {run.id}", facts))
     for title, mapping in (("parameters", run.params), ("metrics", run.metrics), ("tags", run.tags)):
         if mapping:
-            out.print(_pairs(title, mapping))
+            out.print(_build_pairs_table(title, mapping))
     if files:
-        out.print(_pairs("files", {each.name: f"{each.size:,} bytes, {each.media}, {stores.artifacts.url(each.sha256)}" for each in files}))
+        out.print(
+            _build_pairs_table(
+                "files",
+                {
+                    artifact.name: f"{artifact.size:,} bytes, {artifact.media}, {stores.artifacts.url(artifact.sha256)}"
+                    for artifact in files
+                },
+            )
+        )
     if children:
         out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False)
 
@@ -117,9 +127,9 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
         Path(html).write_text(render_runs(compared), encoding="utf-8")
         click.echo(f"wrote {html}", err=json_file == "-")
     if json_file:
-        write_json(_compare(compared), json_file)
+        write_json(_describe_comparison(compared), json_file)
     elif not html:
-        _show(compared)
+        _print_comparison(compared)
 
 
 @runs.command("export")
@@ -141,7 +151,7 @@ def export_runs(target: str, where: str, order: str, limit: int | None, file: st
     click.echo(f"wrote {frame.height} runs with {frame.width} columns to {target}")
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "experiment": run.model,
@@ -170,7 +180,7 @@ def _load_compared(stores: Stores, run_id: str) -> ComparedRun:
     return ComparedRun(run.id, run.model, run.name, run.status, run.started_at, took, run.params, run.metrics, run.tags, curves)
 
 
-def _compare(compared: Sequence[ComparedRun]) -> dict[str, Any]:
+def _describe_comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
     from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
     return {
@@ -180,15 +190,15 @@ def _compare(compared: Sequence[ComparedRun]) -> dict[str, Any]:
     }
 
 
-def _show(compared: Sequence[ComparedRun]) -> None:
+def _print_comparison(compared: Sequence[ComparedRun]) -> None:
     from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
     out, titles = console(), [run.title for run in compared]
-    metrics = _table("metrics (last values; ✓ the best)", ("metric", *titles))
+    metrics = _build_table("metrics (last values; ✓ the best)", ("metric", *titles))
     for row in compare_metrics(compared):
         shown = (_FIGURES["best" if i in row.best else ""].format(_format_number(value)) for i, value in enumerate(row.values))
         metrics.add_row(escape(f"{row.name} {'↓' if row.smaller else '↑'}"), *shown)
-    params = _table("parameters that differ", ("parameter", *titles))
+    params = _build_table("parameters that differ", ("parameter", *titles))
     different = [row for row in compare_params(compared) if row.differs]
     for param in different:
         params.add_row(escape(param.name), *(escape("–" if value is None else value) for value in param.values))
@@ -196,15 +206,15 @@ def _show(compared: Sequence[ComparedRun]) -> None:
     out.print(params if different else "all parameters are equal")
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _build_table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     return table
 
 
-def _pairs(title: str, mapping: Mapping[str, Any]) -> Table:
-    table = _table(title, ("", ""))
+def _build_pairs_table(title: str, mapping: Mapping[str, Any]) -> Table:
+    table = _build_table(title, ("", ""))
     table.show_header = False
     for name, value in mapping.items():
         table.add_row(escape(name), escape(_format_number(value) if isinstance(value, float) else str(value)))

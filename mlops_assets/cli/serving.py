@@ -40,7 +40,7 @@ def stop(project: LoadedProject, name: str) -> ServiceStatus:
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of the service of this name; with None, the states of all services."""
     services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.select(Service)]
-    return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
+    return [control.status(project.platform.home, service.name, build_service_spec(service, project.platform)) for service in services]
 
 
 def status_facts(status: ServiceStatus) -> dict[str, Any]:

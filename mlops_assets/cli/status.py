@@ -35,15 +35,17 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
-    for noun in project.declarations:
-        if isinstance(noun, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
-            records = loaded.stores.lake.records(noun.key)
+    for declaration in project.declarations:
+        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
+            records = loaded.stores.lake.records(declaration.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
-            derived = not isinstance(noun, ExternalDataset) and not (isinstance(noun, FeatureView) and isinstance(noun.source, DbtModel))
-            node = project.node(noun) if derived else None
+            derived = not isinstance(declaration, ExternalDataset) and not (
+                isinstance(declaration, FeatureView) and isinstance(declaration.source, DbtModel)
+            )
+            node = project.node(declaration) if derived else None
             stale_partitions = len(find_stale(node, loaded.platform)) if node and node.edges else 0
             yield {
-                "table": noun.key,
+                "table": declaration.key,
                 "partitions": len(records),
                 "rows": sum(r.rows for r in records.values()),
                 "stale partitions": stale_partitions,

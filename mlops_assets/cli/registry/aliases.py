@@ -97,7 +97,7 @@ def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
 
 
 def _previous_champion(project: LoadedProject, name: str) -> int | None:
-    """Return the version that the current champion replaced by promotion; None without one."""
+    """Return the version that the current champion replaced at its latest promotion; None without one."""
     champion, environment = project.stores.registry.champion(name), project.platform.environment
     moves = [e for e in project.stores.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
     return next((e.previous for e in reversed(moves) if champion is not None and e.version == champion.version), None)

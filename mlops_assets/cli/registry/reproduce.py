@@ -61,7 +61,7 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
     with out.status(f"training {version} again"):
         reproduction = _reproduce(project, version or "", choices)
     if json_file:
-        write_json(_facts(reproduction), json_file)
+        write_json(_describe(reproduction), json_file)
     else:
         for line in _format_lines(reproduction):
             out.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -78,8 +78,8 @@ def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any
 
     name, _, number = version_name.partition("@")
     _, model = find_model(project, name)
-    version = _version(project, name, number or "champion")
-    options = ReproductionOptions(choices["env"], choices["data"], choices["code"], _params(choices["params"]))
+    version = _find_version(project, name, number or "champion")
+    options = ReproductionOptions(choices["env"], choices["data"], choices["code"], _parse_params(choices["params"]))
     with open_clean_instance(project.platform) as instance:
         try:
             reproduction = reproduce(project.stores, version, model.function.function, options)
@@ -92,7 +92,7 @@ def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any
     return reproduction
 
 
-def _params(text: str | None) -> dict[str, Any] | None:
+def _parse_params(text: str | None) -> dict[str, Any] | None:
     from mlops_assets.errors import DataError
 
     if text is None:
@@ -106,7 +106,7 @@ def _params(text: str | None) -> dict[str, Any] | None:
     return params
 
 
-def _version(project: LoadedProject, model: str, number_or_alias: str) -> Version:
+def _find_version(project: LoadedProject, model: str, number_or_alias: str) -> Version:
     from mlops_assets.errors import RegistryError
 
     known = project.stores.registry.versions(model)
@@ -119,7 +119,7 @@ def _version(project: LoadedProject, model: str, number_or_alias: str) -> Versio
     return matching[-1]
 
 
-def _facts(reproduction: Reproduction) -> dict[str, Any]:
+def _describe(reproduction: Reproduction) -> dict[str, Any]:
     return {
         "version": f"{reproduction.model}@{reproduction.version}",
         "verdict": reproduction.verdict,
@@ -157,7 +157,7 @@ def _show_history(project: LoadedProject, model: str, json_file: str | None) -> 
     from mlops_assets.stores.registry.reproductions import open_reproductions
 
     find_model(project, model)
-    facts = [_facts(each) for each in reversed(open_reproductions(project.platform.registry).list(model))]
+    facts = [_describe(reproduction) for reproduction in reversed(open_reproductions(project.platform.registry).list(model))]
     columns = ("version", "verdict", "env", "field", "was", "now", "at", "code")
     rows = facts if json_file else [{name: _shorten(row[name]) for name in columns} for row in facts]
     print_rows(f"reproductions of {model}", rows, json_file)

@@ -44,12 +44,12 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
     name, _, number = version_name.partition("@")
     find_model(project, name)
     stores = project.stores
-    mark_damage(stores.registry, stores.artifacts, _version(project, name, number))
-    version = _version(project, name, number)
+    mark_damage(stores.registry, stores.artifacts, _find_version(project, name, number))
+    version = _find_version(project, name, number)
     run = stores.tracker.get(version.run_id)
     return {
         f"{name}@{version.version}": _summarise(project, version),
-        "evidence": [_evidence(e) for e in stores.registry.evidence(name, version.digest)],
+        "evidence": [_describe_evidence(e) for e in stores.registry.evidence(name, version.digest)],
         "approvals": [
             {
                 "at": _format_time(a.at),
@@ -61,8 +61,8 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
             for a in stores.registry.approvals(name, version.version)
         ],
         "marks": [{"at": _format_time(m.at), "mark": m.mark, "reason": m.reason} for m in stores.registry.marks(name, version.version)],
-        "files": _files(project, version),
-        **_refit(project, version),
+        "files": _list_files(project, version),
+        **_describe_refit(project, version),
         "training": {
             "run": run.id,
             "lake snapshot": version.snapshot,
@@ -70,8 +70,8 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
             **_prefix_names("parameter", run.params),
         },
         "metrics": {k: round(v, 6) for k, v in run.metrics.items()},
-        "signature": _signature(project, version),
-        "libraries": _libraries(project, version),
+        "signature": _describe_signature(project, version),
+        "libraries": _list_libraries(project, version),
     }
 
 
@@ -92,10 +92,10 @@ def read_card(project: LoadedProject, version_name: str) -> dict[str, str]:
     """
     name, _, number = version_name.partition("@")
     declared, model = find_model(project, name)
-    return ensure_card(declared, project.stores, model, _version(project, name, number))
+    return ensure_card(declared, project.stores, model, _find_version(project, name, number))
 
 
-def _version(project: LoadedProject, name: str, number: str) -> Version:
+def _find_version(project: LoadedProject, name: str, number: str) -> Version:
     by_number = {str(v.version): v for v in project.stores.registry.versions(name)}
     chosen = number or max(by_number, key=int, default="")
     if chosen not in by_number:
@@ -116,11 +116,11 @@ def _summarise(project: LoadedProject, version: Version) -> dict[str, Any]:
         "created": _format_time(version.created_at),
         "candidate": version.digest,
         "artifact": version.artifact,
-        "format": describe_format(_manifest(project, version)),
+        "format": describe_format(_read_manifest(project, version)),
     }
 
 
-def _evidence(evidence: Evidence) -> dict[str, Any]:
+def _describe_evidence(evidence: Evidence) -> dict[str, Any]:
     known = evidence.low is not None and evidence.high is not None
     return {
         "gate": evidence.gate,
@@ -133,7 +133,7 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+def _list_files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     artifacts = project.stores.artifacts
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
@@ -142,13 +142,13 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     return [{"file": name, "sha256": sha256, **_measure_size(artifacts, sha256)} for name, sha256 in parts]
 
 
-def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
+def _describe_refit(project: LoadedProject, version: Version) -> dict[str, Any]:
     """Return the serving fit and the fit that the gates judged, for a version refitted after its gates; empty when they are one."""
     judged = read_judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
     run = find_refit(project.stores, version.run_id, version.artifact)
-    fitted = FittedRows.from_manifest(_manifest(project, version))
+    fitted = FittedRows.from_manifest(_read_manifest(project, version))
     rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _format_time(fitted.last)}
     return {
         "serving fit (refit after the gates)": {"run": run.id if run else "unknown", "artifact": version.artifact, **rows},
@@ -163,9 +163,9 @@ def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
         return {"problem": error.message}
 
 
-def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+def _list_libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return one row for each library of the training, with its version then and now."""
-    manifest = _manifest(project, version)
+    manifest = _read_manifest(project, version)
     changes = {change.name: change for change in find_other_libraries(manifest)}
     words = {None: "same", False: "differs", True: "differs; predictions may differ"}
     return [
@@ -179,14 +179,15 @@ def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]
     ]
 
 
-def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
+def _read_manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
+    """Return the manifest of a version; empty when it is missing or damaged."""
     try:
         return read_manifest(project.stores.artifacts, version.artifact)
     except ArtifactError:
         return {}
 
 
-def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+def _describe_signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return one row for each column of ``X``: type, nulls and values in training."""
     return [
         {
@@ -195,7 +196,7 @@ def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]
             "nulls": f"{row['nulls']:.1%}" if row["nulls"] else "none",
             "values in training": describe_values(row),
         }
-        for row in _manifest(project, version).get("signature", [])
+        for row in _read_manifest(project, version).get("signature", [])
     ]
 
 
@@ -260,19 +261,19 @@ def list_history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
 
 def format_event(row: Mapping[str, Any]) -> dict[str, str]:
     """Return an event of :func:`list_history` as a row for people, with column names as keys."""
-    happened = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
-    whom = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
-    what = f"{happened} of {whom}"
-    if happened == "rollback":
-        what = f"rollback from version {row['before']} to {whom}"
+    kind = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
+    subject = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
+    event = f"{kind} of {subject}"
+    if kind == "rollback":
+        event = f"rollback from version {row['before']} to {subject}"
     elif row["before"]:
-        what += " (previously none)" if row["before"] == "none" else f" (previously version {row['before']})"
+        event += " (previously none)" if row["before"] == "none" else f" (previously version {row['before']})"
     reasons = [row["reason"], *([row["gates"]] if row["version"] != "none" else [])]
     shown = row["at"].removesuffix("+00:00").replace("T", " ")
     return {
         "time (UTC)": shown,
         "environment": row["environment"],
-        "event": what,
+        "event": event,
         "actor": row["actor"],
         "reason": "\n".join(filter(None, reasons)),
     }

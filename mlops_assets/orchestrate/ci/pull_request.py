@@ -72,17 +72,17 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     RegistryError
         The registry has no pending candidate of the model.
     """
-    waiting = stores.registry.candidate(model.name)
-    if waiting is None:
+    candidate_with_evidence = stores.registry.candidate(model.name)
+    if candidate_with_evidence is None:
         raise RegistryError(
             f"model '{model.name}' has no candidate in '{stores.platform.environment}'",
             hint="run `mlops ci train` first; if it failed, its output says why",
         )
-    record, evidence = waiting
+    record, evidence = candidate_with_evidence
     fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # the fit that the gates judged, not its refit on all rows
     kind = find_kind(model.kind)
     fitted = kind.open(stores, model, fit.artifact)
-    splits = _splits(stores, model, record.snapshot)
+    splits = _read_splits(stores, model, record.snapshot)
     run, rival = stores.tracker.get(record.run_id), find_rival(stores, model.name)
     judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), rival)
     facts = _Facts(stores, model, record, run, splits, judged, rival)
@@ -90,13 +90,13 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
         model=model.name,
         candidate=record.digest,
         compared=_describe_rival(stores, rival),
-        metrics=_metrics(facts, evidence),
+        metrics=_compare_metrics(facts, evidence),
         gates={item.gate: (item.passed, item.reason) for item in evidence},
-        slices=_slices(facts),
-        data=_data(facts),
-        record=_record(facts),
-        cost=_cost(facts),
-        reproduce=_commands(facts),
+        slices=_compare_slices(facts),
+        data=_compare_data(facts),
+        record=_compare_records(facts),
+        cost=_describe_cost(facts),
+        reproduce=_list_commands(facts),
         pictures={}
         if pictures is None or model.kind != ESTIMATOR
         else _write_pictures(
@@ -107,7 +107,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     )
 
 
-def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
+def _read_splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
     declared = model.training_set
     rows = sort_canonically(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
     return split_rows(rows, list_x_columns(declared, rows), declared.label)
@@ -116,13 +116,13 @@ def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[st
 def _describe_rival(stores: Stores, rival: Version | None) -> str:
     if rival is None:
         return ""
-    mine = stores.registry.champion(rival.model)
-    name = f"version {rival.version}, champion of {stores.platform.environment if mine is not None else stores.platform.against}"
+    own_champion = stores.registry.champion(rival.model)
+    name = f"version {rival.version}, champion of {stores.platform.environment if own_champion is not None else stores.platform.against}"
     refitted = read_judged_fit(stores.artifacts, rival.artifact, rival.digest).refitted
     return name + (", by its judged fit" if refitted else "")
 
 
-def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
+def _compare_metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
     champion, judged = facts.judged.champion, {item.gate for item in evidence}
     rows = []
     for metric, value in facts.judged.evaluation.metrics:
@@ -137,17 +137,17 @@ def _interval(judged: Candidate, metric: str) -> tuple[float | None, float | Non
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
 
-def _slices(facts: _Facts) -> list[SliceRow]:
+def _compare_slices(facts: _Facts) -> list[SliceRow]:
     return [
         SliceRow(
-            f"{found.column} = {found.value}",
-            found.rows,
+            f"{item.column} = {item.value}",
+            item.rows,
             metric,
             value,
-            _champion_metric(facts.judged.champion, found.column, found.value, metric),
+            _champion_metric(facts.judged.champion, item.column, item.value, metric),
         )
-        for found in facts.judged.evaluation.slices
-        for metric, value in found.metrics
+        for item in facts.judged.evaluation.slices
+        for metric, value in item.metrics
     ]
 
 
@@ -155,7 +155,7 @@ def _champion_metric(champion: Evaluation | None, column: str, value: str, metri
     return None if champion is None else champion.metric(metric, (column, value))
 
 
-def _data(facts: _Facts) -> list[FieldChange]:
+def _compare_data(facts: _Facts) -> list[FieldChange]:
     """Return the row counts that differ from the champion's, and the columns that drifted; without a champion, all row counts."""
     before = facts.rival_run
     if facts.rival is None or before is None:
@@ -179,12 +179,12 @@ def _drifted_columns(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     known = set(profile["columns"])
     yield from (FieldChange(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
     try:
-        found = measure_drift(profile, X, columns=[name for name in X.columns if name in known])
+        report = measure_drift(profile, X, columns=[name for name in X.columns if name in known])
     except DataError as error:
         yield FieldChange("columns", "–", error.message)
         return
     yield from (
-        FieldChange(f"column {column.name}", "as the champion's", _describe_drift(column)) for column in found.columns if column.drifted
+        FieldChange(f"column {column.name}", "as the champion's", _describe_drift(column)) for column in report.columns if column.drifted
     )
 
 
@@ -193,36 +193,40 @@ def _describe_drift(column: ColumnDrift) -> str:
     return f"{column.statistic} {column.value:.3g}, threshold {column.threshold:.3g}" if known else f"another kind ({column.kind})"
 
 
-def _record(facts: _Facts) -> list[FieldChange]:
+def _compare_records(facts: _Facts) -> list[FieldChange]:
     """Return the shown fields of the training record that differ from the champion's; none without a champion."""
     before = facts.rival_run
     if before is None:
         return []
-    was, now = (_shown_record(run.record) for run in (before, facts.run))
-    return [FieldChange(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
+    champion_fields, candidate_fields = (_select_shown(run.record) for run in (before, facts.run))
+    return [
+        FieldChange(name, champion_fields.get(name, "–"), candidate_fields.get(name, "–"))
+        for name in {**candidate_fields, **champion_fields}
+        if champion_fields.get(name) != candidate_fields.get(name)
+    ]
 
 
-def _shown_record(record: Mapping[str, Any]) -> dict[str, str]:
-    plain = {name: _plain(record[name]) for name in _SHOWN_FIELDS if name in record}
-    return plain | {name: value for name, value in _flat(record.get("facts", {})).items() if name.startswith(_SHOWN_FACTS)}
+def _select_shown(record: Mapping[str, Any]) -> dict[str, str]:
+    plain = {name: _to_text(record[name]) for name in _SHOWN_FIELDS if name in record}
+    return plain | {name: value for name, value in _flatten(record.get("facts", {})).items() if name.startswith(_SHOWN_FACTS)}
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
     for name, item in value.items():
-        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": _plain(item)}
-    return found
+        flat |= _flatten(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": _to_text(item)}
+    return flat
 
 
-def _plain(item: object) -> str:
+def _to_text(item: object) -> str:
     return item if isinstance(item, str) else json.dumps(item, default=str)
 
 
-def _cost(facts: _Facts) -> dict[str, str]:
+def _describe_cost(facts: _Facts) -> dict[str, str]:
     run, costs = facts.run, facts.judged.costs
-    took = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
+    seconds = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
     return {
-        "training": f"{took:.1f} s",
+        "training": f"{seconds:.1f} s",
         "rows": " + ".join(f"{len(split.y):,} {part}" for part, split in facts.splits.items()),
         "features": str(facts.splits["train"].X.width),
         **({"size of the stored artifacts": f"{costs.artifact_bytes() / 1e6:.2f} MB"} if costs else {}),
@@ -238,7 +242,7 @@ def _refit_cost(facts: _Facts) -> dict[str, str]:
     return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}
 
 
-def _commands(facts: _Facts) -> list[str]:
+def _list_commands(facts: _Facts) -> list[str]:
     commit = facts.run.record.get("facts", {}).get("git", {}).get("commit")
     return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
 
@@ -246,11 +250,11 @@ def _commands(facts: _Facts) -> list[str]:
 def _write_pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dict[str, str]:
     """Write the plots that could be drawn as PNG files; return title → path below the folder's parent."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    paths = {}
     for title, png in drawn.items():
         if isinstance(png, str):
             continue  # the reason why it could not be drawn
         name = f"{model}-{title.replace(' ', '-').lower()}.png"
         (folder / name).write_bytes(png)
-        found[title] = f"{folder.name}/{name}"
-    return found
+        paths[title] = f"{folder.name}/{name}"
+    return paths

@@ -241,30 +241,32 @@ def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores
 
     A table whose dbt model failed is not recorded, so no downstream asset is materialised from it.
     """
-    chosen = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
+    selected = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
     keys = ("",) if partitions is None else tuple(context.partition_keys)
     stores.lake.snapshot()  # creates the lake before dbt attaches it
-    partitions_of = {name: _list_partitions(table, keys, stores) for name, table in chosen.items()}
-    for name, table in chosen.items():
+    partitions_of = {name: _list_partitions(table, keys, stores) for name, table in selected.items()}
+    for name, table in selected.items():
         stores.attempts.record_start(table.node.key, partitions_of[name], context.run.run_id)
         if table.view:
             stores.view_versions.declare(table.view, table.view.version(table.node.definition), stores.lake.snapshot())
-    printed, before = io.StringIO(), {name: stores.lake.schema(table.node.key) for name, table in chosen.items()}
+    printed, columns_before = io.StringIO(), {name: stores.lake.schema(table.node.key) for name, table in selected.items()}
     try:
         with redirect_stdout(printed):  # dbt's output goes into the run's log
-            outputs, others = _run_dbt(context, folder, _window_variables(partitions, keys))
+            outputs, other_events = _run_dbt(context, folder, _window_variables(partitions, keys))
     except Exception as error:
         context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's output; the traceback follows)
-        for name, table in chosen.items():
+        for name, table in selected.items():
             stores.attempts.record_failure(table.node.key, partitions_of[name], str(error))
-        raise explain_column_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
+        raise explain_column_error(error, {name: columns_before[name] for name, table in selected.items() if table.incremental}) from error
     context.log.info(printed.getvalue())
-    yield from others
+    yield from other_events
     for output in outputs:
         key = context.asset_key_for_output(output.output_name)
-        name = next(name for name, table in chosen.items() if asset_key(table.node.key) == key)
-        yield _record_output(context, stores, output, chosen[name], partitions_of[name], folder.read_compiled_sql(name), before[name])
+        name = next(name for name, table in selected.items() if asset_key(table.node.key) == key)
+        yield _record_output(
+            context, stores, output, selected[name], partitions_of[name], folder.read_compiled_sql(name), columns_before[name]
+        )
 
 
 class _DbtCli(DbtCliResource):
@@ -304,6 +306,7 @@ def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _window_variables(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return the environment variables with the window of a run; a fixed window for models without partitions."""
     first, last = window_of(partitions, keys[0]), window_of(partitions, keys[-1])
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
@@ -331,7 +334,7 @@ def _record_output(  # noqa: PLR0913  (one output)
     table: DbtTable,
     partitions: Sequence[Partition],
     compiled: str,
-    before: Mapping[str, pl.DataType],
+    columns_before: Mapping[str, pl.DataType],
 ) -> Any:  # noqa: ANN401
     """Record the table that dbt wrote; return dagster-dbt's output with metadata of the table."""
     commit: Commit = stores.lake.record(
@@ -341,7 +344,7 @@ def _record_output(  # noqa: PLR0913  (one output)
     spans = [partition.window for partition in partitions if partition.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
     rows = stores.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
-    changes = describe_column_changes(stores.lake, table.node.key, before, compiled, incremental=table.incremental)
+    changes = describe_column_changes(stores.lake, table.node.key, columns_before, compiled, incremental=table.incremental)
     for text in changes:
         context.log.warning(f"{table.node.key}: {text}")
     facts = {

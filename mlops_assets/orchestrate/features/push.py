@@ -113,7 +113,7 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
     settled_windows = _find_settled_windows(step, source, view)
     open_days = [day for day in list_log_days(folder) if not _is_covered(day, settled_windows)]
     frames = [load_pushed_rows(step.stores, source, day, day) for day in open_days]
-    rows = pl.concat(frames) if frames else load_pushed_rows(step.stores, source, date.max, date.min)
+    rows = pl.concat(frames) if frames else load_pushed_rows(step.stores, source, date.max, date.min)  # no days: only the columns
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
     columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
     return cast_features(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)

@@ -91,13 +91,13 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure drift, write the pages, record the reports for retraining decisions, and return the table to commit."""
     measurements = _measure(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
-    for partition, units in _group_by_partition(measurements).items():
+    for partition, group in _group_by_partition(measurements).items():
         if partition not in with_performance:  # else the performance step draws the page, again when the predictions change
-            _write_page(step, monitor, partition, [VersionReports(unit.window.version, unit.drift) for unit in units])
+            _write_page(step, monitor, partition, [VersionReports(measured.window.version, measured.drift) for measured in group])
     step.stores.decisions.record_reports(
-        monitor.name, monitor.model.name, [unit.drift_record for unit in measurements if unit.drift_record]
+        monitor.name, monitor.model.name, [measured.drift_record for measured in measurements if measured.drift_record]
     )
-    reports = [(unit.window, unit.drift) for unit in measurements if unit.drift is not None]
+    reports = [(measured.window, measured.drift) for measured in measurements if measured.drift is not None]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "drifted")
     drifted = [(window, report.drifted) for window, report in reports if report.drifted]
     outcome = Outcome(
@@ -122,14 +122,18 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
 
 def _group_by_partition(measurements: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
     by_partition: dict[str, list[WindowMeasurement]] = {}
-    for unit in measurements:
-        by_partition.setdefault(unit.window.partition, []).append(unit)
+    for measured in measurements:
+        by_partition.setdefault(measured.window.partition, []).append(measured)
     return by_partition
 
 
 def _window_facts(step: StepContext, monitor: Monitor, last: PredictionWindow, measurements: Sequence[WindowMeasurement]) -> dict[str, Any]:
     """Return the title of the last window, the versions that predicted in it, and the path of its page."""
-    versions = [unit.window.version for unit in measurements if unit.window.partition == last.partition and unit.window.version is not None]
+    versions = [
+        measured.window.version
+        for measured in measurements
+        if measured.window.partition == last.partition and measured.window.version is not None
+    ]
     return {
         "window": last.title,
         "versions": ", ".join(map(str, versions)) or "none",
@@ -148,15 +152,15 @@ def _drift_rows(window: PredictionWindow, report: DriftReport) -> pl.DataFrame:
         "kind": pl.String,
     }
     schema |= {"statistic": pl.String, "drifted": pl.Boolean, "why": pl.String, **dict.fromkeys([*statistics, *numbers], pl.Float64)}
-    head = {WINDOW_START: window.span.start, "version": window.version, "rows": report.rows}
+    common = {WINDOW_START: window.span.start, "version": window.version, "rows": report.rows}
     rows = [
-        head
+        common
         | {"column": c.name, "kind": c.kind, "statistic": c.statistic, "drifted": c.drifted, "why": c.why}
         | {name: c.statistics.get(name) for name in statistics}
         | {name: getattr(c, name) for name in numbers}
         for c in report.columns
     ]
-    return pl.DataFrame(rows or [head], schema=schema)
+    return pl.DataFrame(rows or [common], schema=schema)
 
 
 def _drift_facts(report: DriftReport) -> dict[str, Any]:
@@ -180,15 +184,15 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     measurements = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
-    records = [unit.performance_record for unit in measurements if unit.performance_record]
+    records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
-    reports = [(unit.window, unit.performance) for unit in measurements if unit.performance is not None]
+    reports = [(measured.window, measured.performance) for measured in measurements if measured.performance is not None]
     earlier = _read_earlier(step, monitor)
-    for partition, units in _group_by_partition(measurements).items():
+    for partition, group in _group_by_partition(measurements).items():
         sections = [
-            VersionReports(u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance)) for u in units
+            VersionReports(u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance)) for u in group
         ]
         _write_page(step, monitor, partition, sections, loop)
     frame = pl.concat([_performance_rows(window, report) for window, report in reports], how="vertical_relaxed")
@@ -239,10 +243,12 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport) -> pl
         "reference": pl.Float64,
         "problem": pl.String,
     }
-    head = {WINDOW_START: window.span.start, "version": window.version, "state": report.state}
-    head |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled}
+    common = {WINDOW_START: window.span.start, "version": window.version, "state": report.state}
+    common |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled}
     names = ("value", "low", "high", "reference", "problem")
-    return pl.DataFrame([head | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [head], schema=schema)
+    return pl.DataFrame(
+        [common | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [common], schema=schema
+    )
 
 
 def _performance_facts(report: PerformanceReport) -> dict[str, Any]:

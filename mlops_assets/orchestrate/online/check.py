@@ -47,16 +47,16 @@ def _compare_once(step: StepContext, view: FeatureView, max_entities: int) -> Ou
     if state is not None and state.entities != entities.height:
         return _build_failure(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
     chosen = entities if entities.height <= max_entities else entities.sample(max_entities, seed=step.snapshot)
-    spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
+    spine = _build_spine(declared, rows.join(chosen, on=keys, how="semi"))
     offline = point_in_time_join(spine, [declared], event_timestamp=_AT)
     reader = step.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     at = spine[_AT].dt.epoch("us").to_list()
     (online,) = reader.lookup_many([list(spine.select(keys).iter_rows())], at)
     facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}
-    return _first_difference(view, offline, online) or Outcome(MATCHES, passed=True, facts=facts)
+    return _find_difference(view, offline, online) or Outcome(MATCHES, passed=True, facts=facts)
 
 
-def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
+def _build_spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the pairs of entity and time to compare: each time at which the entity's values change, and the current time.
 
     Changes before the history of the online store are left out.
@@ -72,7 +72,7 @@ def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([times, layout.select(keys).unique(maintain_order=True).with_columns(present)])
 
 
-def _first_difference(view: FeatureView, offline: pl.DataFrame, online: FeatureColumns) -> Outcome | None:
+def _find_difference(view: FeatureView, offline: pl.DataFrame, online: FeatureColumns) -> Outcome | None:
     """Return the failed outcome of the first value that differs; None when all values are equal, where NaN equals NaN."""
     for name in view.feature_names:
         expected = _convert_to_stored(offline[name])

@@ -56,7 +56,7 @@ class Mark:
         Hash of the view's definition.
     snapshot
         The snapshot of the lake.
-    parts
+    content_hashes
         Partition of the feature view → the first letters of its content hash.
     watermark
         The latest created time of the rows written so far; None before the first row.
@@ -66,7 +66,7 @@ class Mark:
 
     definition: str
     snapshot: int
-    parts: Mapping[str, str]
+    content_hashes: Mapping[str, str]
     watermark: datetime | None
     newest: datetime | None
 
@@ -74,14 +74,14 @@ class Mark:
     def text(self) -> str:
         """The mark as JSON."""
         times = [None if time is None else time.isoformat() for time in (self.watermark, self.newest)]
-        return json.dumps([self.definition, self.snapshot, self.parts, *times], separators=(",", ":"))
+        return json.dumps([self.definition, self.snapshot, self.content_hashes, *times], separators=(",", ":"))
 
     @classmethod
     def parse(cls, text: str) -> "Mark":
         """Return the mark that :attr:`text` serialised."""
-        definition, snapshot, parts, *times = json.loads(text)
+        definition, snapshot, content_hashes, *times = json.loads(text)
         watermark, newest = (None if time is None else datetime.fromisoformat(time) for time in times)
-        return cls(definition, snapshot, parts, watermark, newest)
+        return cls(definition, snapshot, content_hashes, watermark, newest)
 
 
 def online_views(project: Project) -> list[FeatureView]:
@@ -124,7 +124,9 @@ def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
         "view": view.name,
         "newest": mark.newest,
         "watermark": mark.watermark,
-        "content": content_hash(normalize(pl.DataFrame({"partition": list(mark.parts), "content": list(mark.parts.values())}))),
+        "content": content_hash(
+            normalize(pl.DataFrame({"partition": list(mark.content_hashes), "content": list(mark.content_hashes.values())}))
+        ),
     }
     frame = pl.DataFrame([facts], schema_overrides={"newest": _UTC, "watermark": _UTC})
     return CheckedTable(frame, [outcome], update.metadata | _describe_update(written, mark, outcome))
@@ -155,8 +157,10 @@ class _OnlineUpdate:
     def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
         self._step, self._view, self._state = step, view, state
         records = step.stores.lake.records(view.key, snapshot=step.snapshot)
-        self._parts = {key: record.content_hash[:_HASH_LETTERS] for key, record in sorted(records.items())}
-        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH_LETTERS]
+        self._content_hashes = {key: record.content_hash[:_HASH_LETTERS] for key, record in sorted(records.items())}
+        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_time_columns(view)))]}))[
+            :_HASH_LETTERS
+        ]
         self._before = Mark.parse(state.mark) if state is not None and state.mark else None
         self.mark = self._before or Mark("", 0, {}, None, None)
         self.metadata: dict[str, Any] = {}
@@ -173,7 +177,7 @@ class _OnlineUpdate:
         rebuilt = removed.select(self._view.entity.join_keys).unique()
         self.metadata = {"mode": "incremental", "rows added": added.height, "rows gone": removed.height, "entities rebuilt": rebuilt.height}
         if rebuilt.height:
-            added = pl.concat([added, self._rows_of(rebuilt)]).unique(maintain_order=True)
+            added = pl.concat([added, self._read_entities(rebuilt)]).unique(maintain_order=True)
         if (pending := load_pending_rows(self._step, self._view)) is not None:
             self.metadata["rows pushed, not yet in the lake"] = pending.height
             added = merge_pending(added, pending, self._view)
@@ -201,16 +205,16 @@ class _OnlineUpdate:
     def _find_changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         """Return the rows added and the rows removed since the mark; None when the snapshot of the mark has expired."""
         assert self._before is not None  # noqa: S101  (_rebuild_reason checked it)
-        before = self._before.parts
-        changed = [key for key in {**before, **self._parts} if before.get(key) != self._parts.get(key)]
+        before = self._before.content_hashes
+        changed = [key for key in {**before, **self._content_hashes} if before.get(key) != self._content_hashes.get(key)]
         try:
-            old = self._read([key for key in changed if key in before], self._before.snapshot)
+            old = self._read_partitions([key for key in changed if key in before], self._before.snapshot)
         except (LakeError, duckdb.Error):  # that snapshot has expired
             return None
-        return find_changed_rows(old, self._read(changed, self._step.snapshot))
+        return find_changed_rows(old, self._read_partitions(changed, self._step.snapshot))
 
     def _write_all(self) -> WriteCounts:
-        rows = self._rows()
+        rows = self._read_all()
         self._advance_mark(rows)
         layout = sort_as_of(bind_rows(self._view, merge_pending(rows, load_pending_rows(self._step, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
@@ -224,26 +228,26 @@ class _OnlineUpdate:
 
     def _advance_mark(self, rows: pl.DataFrame) -> None:
         """Move the mark to the step's snapshot; its times only move forward, to the latest times of these rows."""
-        event, created = _times(self._view)
+        event, created = _time_columns(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
         watermark, newest = _max_time(before.watermark, rows[created].max()), _max_time(before.newest, rows[event].max())
-        self.mark = Mark(self._definition, self._step.snapshot, self._parts, watermark, newest)
+        self.mark = Mark(self._definition, self._step.snapshot, self._content_hashes, watermark, newest)
 
-    def _rows_of(self, entities: pl.DataFrame) -> pl.DataFrame:
-        rows = self._rows()
+    def _read_entities(self, entities: pl.DataFrame) -> pl.DataFrame:
+        rows = self._read_all()
         return rows.join(entities, on=entities.columns, how="semi", maintain_order="left")
 
-    def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
+    def _read_partitions(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
         """Return the view's rows of some partitions in one snapshot of the lake; no rows without partitions."""
         view, lake = self._view, self._step.stores.lake
         spans: list[TimeWindow | None] = [*join_windows(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:
             spans = [None]
-        parts = [read_view(lake, view, _columns(view), snapshot=snapshot, window=window) for window in spans]
-        return pl.concat(parts) if parts else self._rows().clear()
+        frames = [read_view(lake, view, _list_columns(view), snapshot=snapshot, window=window) for window in spans]
+        return pl.concat(frames) if frames else self._read_all().clear()
 
-    def _rows(self) -> pl.DataFrame:
-        return read_view_rows(self._step, self._view).select(_columns(self._view))
+    def _read_all(self) -> pl.DataFrame:
+        return read_view_rows(self._step, self._view).select(_list_columns(self._view))
 
 
 def _write(
@@ -259,11 +263,11 @@ def _write(
     )
 
 
-def _columns(view: FeatureView) -> list[str]:
-    return list(dict.fromkeys((*view.entity.join_keys, *_times(view), *view.feature_names)))
+def _list_columns(view: FeatureView) -> list[str]:
+    return list(dict.fromkeys((*view.entity.join_keys, *_time_columns(view), *view.feature_names)))
 
 
-def _times(view: FeatureView) -> tuple[str, str]:
+def _time_columns(view: FeatureView) -> tuple[str, str]:
     """Return the names of a view's columns with the event time and the created time."""
     return view.event_timestamp, view.created_timestamp or view.event_timestamp
 

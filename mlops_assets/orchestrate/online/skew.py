@@ -104,11 +104,11 @@ def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Out
             continue
         sources = _feature_sources(version)
         features = [name for name in version.manifest["columns"] if name in sources]
-        first = find_skewed(part, _compute_offline(step, version, part, {}), features)
-        wrong = _select_served_wrong(step, version, part, first, features)
+        differing = find_skewed(part, _compute_offline(step, version, part, {}), features)
+        served_wrong = _select_served_wrong(step, version, part, differing, features)
         compared += part.height * len(features)
-        late += first.height - wrong.height
-        skews = [find_first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
+        late += differing.height - served_wrong.height
+        skews = [find_first_skew(served_wrong[i : i + 1], part, sources, version.time or "") for i in range(served_wrong.height)]
         skewed += [(skew, _advise(step, version, skew) if number == 0 and not skewed else "") for number, skew in enumerate(skews)]
     facts = {"values compared": compared, "served wrong": len(skewed), "changed since they were served": late}
     if not skewed:
@@ -213,33 +213,33 @@ def _select_served_wrong(
     """
     if differences.is_empty():
         return differences
-    chosen = differences[ROW].unique().sort()
-    suspects = rows[chosen]
+    suspect_numbers = differences[ROW].unique().sort()
+    suspects = rows[suspect_numbers]
     histories = {name: _read_online_history(step, view) for name, view in version.views.items()}
     states = pl.DataFrame([_find_online_states(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
     remaining = [differences.clear()]
     for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
-        where = chosen.gather(group["__i"])
-        part = differences.filter(pl.col(ROW).is_in(where.implode()))
+        row_numbers = suspect_numbers.gather(group["__i"])
+        part = differences.filter(pl.col(ROW).is_in(row_numbers.implode()))
         if index < MAX_SNAPSHOTS:
             part = part.join(
-                _compare_again(step, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left"
+                _compare_again(step, version, rows, row_numbers, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left"
             )
         remaining.append(part)
     return pl.concat(remaining).sort(ROW, maintain_order=True)
 
 
 def _compare_again(  # noqa: PLR0913  (one look at one state of the lake)
-    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, row_numbers: pl.Series, group: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
-    """Return the row number and feature of the values that still differ in the rows numbered ``where``, all served from one state."""
+    """Return the row number and feature of the values that still differ in the given rows, all served from one state of the lake."""
     states = {name: group[name][0] for name in version.views}
     try:
-        offline = _compute_offline(step, version, rows[where], states)
+        offline = _compute_offline(step, version, rows[row_numbers], states)
     except LakeError:  # a snapshot has expired, so every difference remains
-        return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
-    again = find_skewed(rows[where], offline, features)
-    return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
+        return pl.DataFrame({ROW: row_numbers.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
+    again = find_skewed(rows[row_numbers], offline, features)
+    return again.with_columns(row_numbers.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
 def _read_online_history(step: SkewContext, view: FeatureView) -> pl.DataFrame:

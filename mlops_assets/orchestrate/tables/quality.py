@@ -39,7 +39,7 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.quality import Limit, Quality
 from mlops_assets.values.window import TimeWindow, window_of
 
-Windows = Sequence[tuple[str, TimeWindow | None]]
+Windows = Sequence[tuple[str, TimeWindow | None]]  # each partition with its window; None in a table without partitions
 MAX_PREVIEW_ROWS = 20
 KEY_ACROSS = "key_across_partitions"
 
@@ -183,6 +183,7 @@ def check_table(
 def _check_with_quarantine(  # noqa: PLR0913  (one table)
     step: StepContext, produced: ProducedRows, table: Table, share: float, quality_key: str, quarantine_key: str
 ) -> CheckedTable:
+    """Check the good rows only; bad rows and strays go to the quarantine, whose check fails if they exceed ``share`` of a partition."""
     frame, windows = produced.frame, dict(step.windows)
     split = partial(split_quarantine, table=table, run_id=step.context.run.run_id, now=datetime.now(UTC))
     limits, companions = _find_limits(step, table, quality_key, lambda: split(frame, windows=step.windows, limits=None)[0])

@@ -24,14 +24,14 @@ _MAX_CLOCK_SKEW = timedelta(seconds=60)
 
 def check_disk_space(platform: Platform) -> Iterator[Finding]:
     """Yield the free space of each disk that the platform writes to."""
-    for folder in sorted({_find_existing_folder(path) for path in _folders(platform).values()}):
+    for folder in sorted({_find_existing_folder(path) for path in _list_folders(platform).values()}):
         usage = shutil.disk_usage(folder)
         state = FAILURE if usage.free < _MIN_FREE else WARNING if usage.free < _LOW_FREE else OK
         text = f"{usage.free / 2**30:.1f} GiB are free at {folder}"
         yield Finding("disk", state, text, "free some space: `mlops gc` removes unused files" if state != OK else "")
 
 
-def _folders(platform: Platform) -> dict[str, Path]:
+def _list_folders(platform: Platform) -> dict[str, Path]:
     paths = {"home": platform.home, "lake": platform.lake, "artifacts": platform.artifacts, "registry": _sqlite_path(platform.registry)}
     return {name: Path(path) for name, path in paths.items() if path and "://" not in path}
 
@@ -48,7 +48,7 @@ def _find_existing_folder(path: Path) -> Path:
 def check_permissions(platform: Platform) -> Iterator[Finding]:
     """Yield folders and files that the user cannot write, and those that every user can write."""
     has_problem = False
-    for name, path in _folders(platform).items():
+    for name, path in _list_folders(platform).items():
         if not path.exists():
             continue
         if not access(path, W_OK):
@@ -95,7 +95,7 @@ def check_packages() -> Iterator[Finding]:
     extras: dict[str, list[str]] = {}
     for requirement in requirements:
         name = canonical_name(requirement.name)
-        extra = _extra_of(requirement)
+        extra = _find_extra(requirement)
         if extra and name != "mlops-assets":
             extras.setdefault(extra, []).append(name)
         if name in installed and not requirement.specifier.contains(Version(installed[name]), prereleases=True):
@@ -113,6 +113,6 @@ def check_packages() -> Iterator[Finding]:
         yield Finding("packages", OK, f"every version is in its range; extras: {', '.join(complete) or 'none'}")
 
 
-def _extra_of(requirement: Requirement) -> str:
+def _find_extra(requirement: Requirement) -> str:
     marker = str(requirement.marker or "")
     return marker.split("extra ==", 1)[1].strip().strip("\"'") if "extra ==" in marker else ""

@@ -49,16 +49,16 @@ def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, 
 
 
 def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
-    for noun in project.declarations:
-        match noun:
+    for declaration in project.declarations:
+        match declaration:
             case PushSource():
-                yield push_node(noun, platform)
+                yield push_node(declaration, platform)
             case FeatureView(source=DbtModel()):
                 continue
             case Dataset() | FeatureView() | TrainingSet() | BatchPrediction():
-                yield project.node(noun)
+                yield project.node(declaration)
             case Service():
-                yield served_node(project, noun, platform)
+                yield served_node(project, declaration, platform)
 
 
 def build_records(
@@ -88,17 +88,21 @@ def build_records(
         }
         new_records[table] = {p: record for p, record in changed.items() if record is not None}
     keyed, stale = set(erasing.tables()), []
-    after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in new_records.items()})
+    lake_after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in new_records.items()})
     for key, node in collect_nodes(projects, stores.platform).items():
-        old = lake.records(key, snapshot=snapshot)
-        before = compute_fingerprints(node, list(old), lake, snapshot=snapshot)
-        afterwards = compute_fingerprints(node, list(old), after, snapshot=snapshot)
-        follow = {p: new for p, new in afterwards.items() if p in old and old[p].inputs and old[p].inputs == before.get(p) != new}
+        recorded = lake.records(key, snapshot=snapshot)
+        inputs_before = compute_fingerprints(node, list(recorded), lake, snapshot=snapshot)
+        inputs_after = compute_fingerprints(node, list(recorded), lake_after, snapshot=snapshot)
+        changed_inputs = {
+            p: new
+            for p, new in inputs_after.items()
+            if p in recorded and recorded[p].inputs and recorded[p].inputs == inputs_before.get(p) != new
+        }
         if key not in keyed:
-            stale += [key] if follow else []
+            stale += [key] if changed_inputs else []
             continue
-        for partition, inputs in follow.items():
-            record = new_records.setdefault(key, {}).get(partition, old[partition])
+        for partition, inputs in changed_inputs.items():
+            record = new_records.setdefault(key, {}).get(partition, recorded[partition])
             new_records[key][partition] = replace(record, inputs=inputs, recorded_at=now)
     records = [replace(record, snapshot=snapshot + 1) for table in new_records.values() for record in table.values()]
     return records, tuple(sorted(stale))

@@ -110,18 +110,18 @@ class ErasureRequest:
         looked_up = [
             view for project in self.projects for declared in project.select(TrainingSet) for view in feature_views(declared.features)
         ]
-        pairs = {pair for view in looked_up for pair in zip(view.entity.join_keys, view.renamed_keys, strict=True)}
-        return tuple(sorted(column for key, column in pairs if key in self.entity and column != key))
+        renamings = {pair for view in looked_up for pair in zip(view.entity.join_keys, view.renamed_keys, strict=True)}
+        return tuple(sorted(column for key, column in renamings if key in self.entity and column != key))
 
     def erasure(self) -> Erasure:
         """Return the erasure of the entity's rows in the lake, limited to ``views`` and the tables upstream of them if there are any."""
         if not self.views:
             return self.stores.lake.erasure(self.entity)
         edges = {key: [e.parent for e in node.edges] for key, node in collect_nodes(self.projects, self.stores.platform).items()}
-        tables, todo = set[str](), [f"features/{name}" for name in self.views]
-        while todo:
-            tables.add(key := todo.pop())
-            todo += [parent for parent in edges.get(key, ()) if parent not in tables]
+        tables, pending = set[str](), [f"features/{name}" for name in self.views]
+        while pending:
+            tables.add(key := pending.pop())
+            pending += [parent for parent in edges.get(key, ()) if parent not in tables]
         tables |= {f"quarantine/{key.partition('/')[2]}" for key in tables if key.startswith("dataset/")}
         return self.stores.lake.erasure(self.entity, tables.__contains__)
 

@@ -78,7 +78,7 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
     Parameters
     ----------
     frame
-        Normalised rows of some, not all, of the table's partitions.
+        Normalised rows of partitions of the table.
     known
         The table's columns.
     stored

@@ -145,7 +145,7 @@ class LakeAttachment:
 
 
 def describe_attachment(folder: Path) -> LakeAttachment:
-    """Return how another process attaches the lake in a folder, exactly as this package's connections do."""
+    """Return how another process attaches the lake in a folder, as this package's connections do; the folder is created if needed."""
     lake = LakeConnections(folder.absolute())
     options = {name.lower(): value.strip("'") for name, value in _ATTACH_OPTIONS.items()}
     return LakeAttachment(f"ducklake:sqlite:{lake.catalog_path}", {"data_path": f"{lake.data_path}/", **options}, lake.lock_path)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 FORMAT = 1
-MAX_TRUST_SECONDS = 60.0  # verified files are not read in full again before
+MAX_TRUST_SECONDS = 60.0  # after this time, verified files are read in full and verified again
 
 
 @dataclass(frozen=True)

@@ -83,21 +83,22 @@ def _is_readable(lake: Lake, table: str, partition: Partition, event_timestamp: 
 def _find_differing(
     frame: pl.DataFrame, table: str, partitions: Sequence[Partition], records: Mapping[str, PartitionRecord], event_timestamp: str | None
 ) -> list[Partition]:
+    """Return the partitions whose rows have another hash than was recorded; those with the same coverage are hashed together."""
     by_coverage: dict[str, list[Partition]] = {}
     for partition in partitions:
         coverage = {name: value for name, value in records[partition.key].coverage.items() if name in _HASH_INPUTS}
         by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(partition)
     differing: list[Partition] = []
-    for coverage_json, same in by_coverage.items():
-        digests = _hash_partitions(frame, json.loads(coverage_json), same, event_timestamp, table)
-        differing += [partition for partition, digest in zip(same, digests, strict=True) if digest != records[partition.key].content_hash]
+    for coverage_json, group in by_coverage.items():
+        digests = _hash_partitions(frame, json.loads(coverage_json), group, event_timestamp, table)
+        differing += [partition for partition, digest in zip(group, digests, strict=True) if digest != records[partition.key].content_hash]
     return [partition for partition in partitions if partition in differing]
 
 
 def _hash_partitions(
     frame: pl.DataFrame, coverage: Mapping[str, Any], partitions: Sequence[Partition], time: str | None, table: str
 ) -> list[str]:
-    if missing := [c for c in coverage["columns"] if c not in frame.columns]:
+    if missing := [c for c in coverage["columns"] if c not in frame.columns]:  # no hash equals this text, so each partition differs
         return [f"without {missing[0]}"] * len(partitions)
     rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, skip_outside=True)
     return hash_slices(rows, bounds, coverage["key"], types=coverage.get("types"))
@@ -120,9 +121,9 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
     rest = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
     newest = lake.records(table)
-    same = [records[partition.key] for partition in partitions if newest[partition.key].content_hash == records[partition.key].content_hash]
-    if same:
-        lake.mark_damaged(same)
+    current = [records[p.key] for p in partitions if newest[p.key].content_hash == records[p.key].content_hash]
+    if current:
+        lake.mark_damaged(current)
     where = f" --partitions {first.key}" if first.key else ""
     return ArtifactError(
         f"'{table}'{label}{rest} does not hold what was recorded when it was written: a file of the lake is damaged, or another "

@@ -67,14 +67,14 @@ class ViewVersions:
         with self._database.write_transaction() as connection:
             row = connection.execute(newest).mappings().first()
             if row is None or row["version"] != version:
-                fresh = {
+                current = {
                     "view": view.name,
                     "version": version,
                     "definition": _describe_view(view),
                     "snapshot": snapshot,
                     "recorded_at": sql.timestamp(),
                 }
-                connection.execute(schema.view_versions.insert().values(**fresh))
+                connection.execute(schema.view_versions.insert().values(**current))
 
     def list_versions(self, name: str) -> list[ViewVersion]:
         """Return the versions of a view that were not removed, newest first; one that was current twice is listed twice."""
@@ -127,7 +127,7 @@ class ViewVersions:
         with self._database.write_transaction() as connection:
             removed = connection.execute(removal.values(removed_at=sql.timestamp())).rowcount
         if not removed:
-            names = [each.version for each in known]
+            names = [earlier.version for earlier in known]
             raise RegistryError(
                 f"'features/{name}' has no version '{version}'", hint=nearest(version, names) + f"there are {', '.join(names) or 'none'}"
             )

@@ -132,6 +132,7 @@ def _find_imports(function: Callable[..., Any]) -> set[str]:
 
 
 def _find_packages(node: ast.AST) -> Iterator[str]:
+    """Yield the packages that a syntax tree imports, except in the body of a ``try``: such code runs without them."""
     if isinstance(node, ast.Import):
         yield from (alias.name.partition(".")[0] for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -28,7 +28,7 @@ def refuse_shared_labels(
     for key in _list_asset_keys(compiled):
         _add_label(labels, key)
     for key in _list_asset_keys(others):
-        _add_label(dict(labels), key)
+        _add_label(dict(labels), key)  # into a copy: plain assets may share a label
 
 
 def _list_asset_keys(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> Iterator[dg.AssetKey]:

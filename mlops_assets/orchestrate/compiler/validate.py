@@ -112,6 +112,7 @@ def _check_references(project: Project) -> None:
 
 
 def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
+    """Yield each reference between declarations: the referring one, the role of the other, and the key of the other."""
     for gate in project.select(GateFunction):
         yield f"gate '{gate.name}'", "the model", gate.model.key
     for model in project.select(Model):
@@ -282,6 +283,7 @@ def _check_computed_view(project: Project, view: FeatureView, source: Computed[.
 
 
 def _check_columns(owner: str, source: str, required: Iterable[str], columns: Sequence[str]) -> None:
+    """Refuse a source that lacks a required column; a source without declared columns is not checked."""
     for name in required:
         if columns and name not in columns:
             raise DefinitionError(

@@ -49,7 +49,7 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
         if isinstance(declaration, Service) and declaration.predictions_key == key:
             return _DESCRIPTIONS | _rename_stored(_describe_training_set(project, declaration.model.training_set), PREDICTION_COLUMNS)
         if getattr(declaration, "key", "") == key:
-            return _describe(project, declaration)
+            return _describe_declaration(project, declaration)
     return {}
 
 
@@ -67,7 +67,7 @@ def parse_attributes(docstring: str) -> dict[str, str]:
     return {name: " ".join(lines) for name, lines in lines_of.items()}
 
 
-def _describe(project: Project, declaration: Declaration) -> dict[str, str]:
+def _describe_declaration(project: Project, declaration: Declaration) -> dict[str, str]:
     match declaration:
         case Dataset() | ExternalDataset():
             return _describe_dataset(declaration)
@@ -121,4 +121,5 @@ def _describe_training_set(project: Project, training_set: TrainingSet[..., Any]
 
 
 def _rename_stored(descriptions: Mapping[str, str], reserved: tuple[str, ...]) -> dict[str, str]:
+    """Return the descriptions by the names that the columns have in a table of the lake with reserved names."""
     return {table_name(name, reserved): text for name, text in descriptions.items()}

@@ -112,7 +112,7 @@ def find_lost_history(home: Path) -> str:
 def find_lost_schedules(home: Path) -> str:
     """Return a warning if the database of sensors and schedules is missing or empty although event logs of runs remain; else an empty text.
 
-    Without its folder, the instance keeps the states elsewhere, and nothing is lost.
+    Without the folder ``schedules`` there is no warning.
     """
     return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
 
@@ -125,6 +125,7 @@ def recreate_schedules(home: Path) -> str:
 
 
 def _describe_lost_database(home: Path, *databases: Path) -> str:
+    """Return a warning about the first of these databases that is missing or empty, if event logs of runs remain; else an empty text."""
     logs = [path for path in (home / "history" / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
     missing = [path for path in databases if not path.exists() or not path.stat().st_size]
     if not logs or not missing:

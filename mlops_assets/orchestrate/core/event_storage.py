@@ -79,6 +79,7 @@ class PooledEventLog(SqliteEventLogStorage):
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
+        """Yield a connection to a shard in a transaction: that of the current batch, or a new one. Missing tables are created."""
         with self._lock:
             if shard in self._in_batch:
                 yield self._in_batch[shard]

@@ -53,11 +53,11 @@ def to_markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     if not rows:
         return dg.MetadataValue.md("none")
     head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([_cell(row[column]) for column in head] for row in rows)]
+    lines = [head, ["---"] * len(head), *([_format_cell(row[column]) for column in head] for row in rows)]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 

@@ -74,6 +74,7 @@ def _find_cuts(windows: Any, predicted: Any) -> Iterator[datetime]:  # noqa: ANN
 
 
 def _list_starts(windows: Any) -> Iterator[datetime]:  # noqa: ANN401  (time windows)
+    """Yield the start of each whole window; endless if the windows have no end date."""
     window = windows.get_next_partition_window(windows.start, respect_bounds=False)
     while windows.end is None or window.end <= windows.end:
         yield window.start

@@ -72,6 +72,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
 
 
 def _predict_partitions(step: StepContext, batch: BatchPrediction, champion: Version) -> CheckedTable:
+    """Return the predictions for the step's partitions, each by the version chosen for it, with checks and facts for the UI."""
     source = step.read(step.project.by_key[batch.dataset.key])
     # Columns that are known later than their row do not exist at prediction time.
     spine = source.drop(batch.dataset.table.known_later, strict=False)

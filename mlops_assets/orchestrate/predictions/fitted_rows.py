@@ -75,6 +75,7 @@ def _read_fitted_keys(
 
 
 def _match_keys(keys: pl.DataFrame, fitted_keys: pl.DataFrame) -> pl.Series:
+    """Return a boolean for each key, True if it is a fitted key after a cast of the latter to its types."""
     typed = fitted_keys.select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in keys.schema.items()), pl.lit(value=True).alias("__fitted")
     )
@@ -136,5 +137,6 @@ def _list_eligible_versions(stores: Stores, model: Model[..., Any], champion: Ve
 
 
 def _read_signature(stores: Stores, version: Version) -> tuple[object, ...]:
+    """Return the inputs, prediction type and classes of a version, to compare it with another version."""
     manifest = read_manifest(stores.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

@@ -78,7 +78,7 @@ def reproduce(
     Raises
     ------
     RegistryError
-        The record is incomplete, the project no longer has the code, the lake no longer has the snapshot, or rows were erased.
+        The record is incomplete, the code to run is unavailable, the lake no longer has the snapshot, or rows were erased.
     DataError
         The code raised an error.
     PlatformError

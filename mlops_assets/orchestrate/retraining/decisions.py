@@ -94,6 +94,10 @@ def _describe_started_run(stores: Stores, model: Model[..., object], record: Tra
 
 
 def _derive_state(stores: Stores, model: Model[..., object], record: TrainingRecord, *, running: bool) -> str:
+    """Return the state of a recorded training.
+
+    A training whose run has ended after the gates passed was promoted by a later run, waits for an approval, or counts as rejected.
+    """
     outcomes = {records.PROMOTED: PROMOTED, records.REJECTED: REJECTED}
     if record.outcome in outcomes:
         return outcomes[record.outcome]

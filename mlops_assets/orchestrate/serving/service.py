@@ -93,12 +93,13 @@ def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
             step.context.log.warning(f"'{service.key}' is not changed: {status.problem}")
         else:
             status = control.start(build_service_spec(service, platform))
-        yield dg.MaterializeResult(asset_key(service.key), metadata=_build_facts(service, status))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_service_metadata(service, status))
 
     return body
 
 
-def _build_facts(service: Service, status: "ServiceStatus") -> dict[str, Any]:
+def _service_metadata(service: Service, status: "ServiceStatus") -> dict[str, Any]:
+    """Return the state of a service as metadata; a service with an address is asked for a prediction, to measure its latency."""
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in status.workers]
     facts: dict[str, Any] = {"state": "running" if status.running else "stopped", "workers": to_markdown(workers)}
     if status.url is None:
@@ -173,11 +174,12 @@ def publish_served(step: StepContext, service: Service) -> Iterator[object]:
     """Import the logged predictions of a service into the lake, and yield the results for Dagster."""
     rules = served_rules(step.project, service)
     yield from publish_table(
-        step, rules, partial(_make_served, step, service, rules), unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),)
+        step, rules, partial(_import_predictions, step, service, rules), unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),)
     )
 
 
-def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTable:
+def _import_predictions(step: StepContext, service: Service, rules: Table) -> CheckedTable:
+    """Return the logged and the stored predictions of the step's partitions, the outcomes of their checks, and facts for the UI."""
     from mlops_assets.serving.logs.day_log import list_log_days
     from mlops_assets.serving.logs.inference_log import PredictionRecord, frame_records, read_records
 

@@ -91,14 +91,14 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
     positive
         The positive class of a binary classifier; None for its second class.
     """
-    kind = task_of(predictor.estimator)
+    task = task_of(predictor.estimator)
     bounds = {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}
     quality = (
         metrics_section(evaluation, bounds, intervals.method),
         slices_section(evaluation),
-        calibration_section(assess_predictions(predictor, kind, splits["holdout"].y, positive)),
+        calibration_section(assess_predictions(predictor, task, splits["holdout"].y, positive)),
     )
-    data = data_section(reads["table"], splits, reads["event_timestamp"], reads["label"], kind)
+    data = data_section(reads["table"], splits, reads["event_timestamp"], reads["label"], task)
     return data, tuple(section for section in quality if section is not None)
 
 

@@ -112,7 +112,7 @@ class EstimatorKind:
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Repeat the fit, and the second fit on all rows if there was one; return the stored results, then the new results.
 
-        Both hold ``predictions`` and ``labels`` for the probe rows. With a second fit, both hold its predictions as ``refit``. The new
+        Both hold ``predictions`` and a classifier's ``labels`` for the probe rows, and the same of a second fit as ``refit``. The new
         results also hold the holdout's ``metrics``, and seeds, packages, threads and hardware.
         """
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
@@ -161,7 +161,7 @@ def _measure_for_card(  # noqa: PLR0913  (what is measured, and on what)
         measured = CardMeasurements(
             *measure_sections(reads, predictor, inputs.splits, evaluation, intervals, model.positive),
             importance,
-            list_sources(declared, [step.function for step in on_demand(declared.features)], inputs.rows),
+            list_sources(declared, [features.function for features in on_demand(declared.features)], inputs.rows),
             find_leaks(step.project, step.stores.lake, declared, inputs.rows, X, step.snapshot),
         )
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)

@@ -106,7 +106,7 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
 ) -> PairedIntervals:
     """Return the intervals of the holdout's metrics and of their differences from the champion.
 
-    Where the training set has event times, blocks of time are resampled, else single rows.
+    If the training set has event times and the errors of neighbours are correlated, blocks of time are resampled, else single rows.
 
     Parameters
     ----------

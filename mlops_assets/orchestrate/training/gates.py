@@ -64,6 +64,7 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
 
 
 def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
+    """Return a gate function with the Dagster resources that it asks for; any other gate unchanged."""
     if not isinstance(gate, FunctionGate):
         return gate
     parameters = gate.declared.function.parameters_for(Injection.RESOURCE)

@@ -40,6 +40,7 @@ def _run_mirror(platform: Platform, seconds: float) -> str:
 
 
 def _timeout_seconds() -> float:
+    """Return ``MLOPS_MLFLOW_SECONDS``, or the default if it is unset or no number."""
     try:
         return float(os.environ.get("MLOPS_MLFLOW_SECONDS") or DEFAULT_SECONDS)
     except ValueError:

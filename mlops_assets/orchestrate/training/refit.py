@@ -88,6 +88,7 @@ def _to_submission(run: Run) -> Submission:
 
 
 def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
+    """Return True if the stored second fit of a run can be opened; otherwise log a warning."""
     try:
         find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:
@@ -97,6 +98,7 @@ def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
 
 
 def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
+    """Fit a model on all rows with the hyperparameters of the first fit, store and record the fit, and return its run."""
     training_set, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
     rows = read_training_rows(step, training_set)
@@ -124,6 +126,7 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
 
 
 def _build_run(step: StepContext, trained: TrainedModel) -> Run:
+    """Return the initial record of a second fit: a child of the run of the first fit."""
     training = trained.run
     return replace(
         training,

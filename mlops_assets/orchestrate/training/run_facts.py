@@ -98,24 +98,24 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return order-dependent hashes of a training set: of all rows as ``row_order``, and part → hash of its rows as ``split``."""
     stored = cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS))
-    bounds = {name: _find_stretch(rows, split, stored.columns, name) for name, split in splits.items()}
-    stretches = {name: bound for name, bound in bounds.items() if bound is not None}
-    whole, *hashes = hash_ordered_slices(stored, [(0, stored.height), *stretches.values()])
-    parts = dict(zip(stretches, hashes, strict=True))
+    bounds = {name: _find_range(rows, split, stored.columns, name) for name, split in splits.items()}
+    ranges = {name: bound for name, bound in bounds.items() if bound is not None}
+    whole, *hashes = hash_ordered_slices(stored, [(0, stored.height), *ranges.values()])
+    parts = dict(zip(ranges, hashes, strict=True))
     return {
         "row_order": {"rows": whole},
         "split": {name: parts.get(name) or ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()},
     }
 
 
-def _find_stretch(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: str) -> tuple[int, int] | None:
+def _find_range(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: str) -> tuple[int, int] | None:
     """Return the first row of a part and the row after its last, if its rows are contiguous as in a split by time; else None."""
     if SPLIT not in rows.columns or set(split.rows.columns) != set(columns):
         return None
     inside = rows[SPLIT] == part
     start, count = inside.arg_max() or 0, len(split.y)
-    stretch = inside[start : start + count]
-    return (start, start + count) if int(inside.sum()) == len(stretch) == count and bool(stretch.all()) else None
+    candidate = inside[start : start + count]
+    return (start, start + count) if int(inside.sum()) == len(candidate) == count and bool(candidate.all()) else None
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401

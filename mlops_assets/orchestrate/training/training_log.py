@@ -31,9 +31,9 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 def record_training_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any], fingerprint: str
 ) -> Iterator[ActiveRun]:
-    """Record a training from its start.
+    """Start to record a training, and yield its active run.
 
-    Values that the model function logs go to this run; an exception ends the run as failed.
+    Values that the model's function logs go to this run. An exception ends the run as failed.
     """
     config = to_json_value(step.config, f"the configuration of '{model.key}'")
     run = Run(
@@ -108,7 +108,7 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
         step.context.log.warning(
-            f"'{model.key}' uses {name}, which its record does not hold: after a change of it, it is not trained again"
+            f"'{model.key}' uses {name}, which its record does not hold: a change of this does not train the model again"
         )
     return tuple(f"{name}: after a change of it, the model is not trained again" for name in names)
 
@@ -142,18 +142,18 @@ def _describe_inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict
     """Yield facts of the training set, then of its direct upstream tables: partitions, rows and one hash of the contents."""
     training_set = model.training_set
     for key in (training_set.key, *(edge.parent for edge in step.project.node(training_set).edges)):
-        known = step.stores.lake.records(key, snapshot=step.snapshot)
+        records = step.stores.lake.records(key, snapshot=step.snapshot)
         ref = step.project.by_key.get(key)
-        oldest_first = sort_keys(ref.partitions if ref else None, known)
-        hashes = [f"{partition}={record.content_hash}" for partition, record in sorted(known.items())]
-        whole = known[""].content_hash if list(known) == [""] else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        oldest_first = sort_keys(ref.partitions if ref else None, records)
+        hashes = [f"{partition}={record.content_hash}" for partition, record in sorted(records.items())]
+        content_hash = records[""].content_hash if list(records) == [""] else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
         yield {
             "table": key,
-            "partitions": len(known),
+            "partitions": len(records),
             "first": next(iter(oldest_first), ""),
             "last": next(reversed(oldest_first), ""),
-            "rows": sum(record.rows for record in known.values()),
-            "content_hash": whole,
+            "rows": sum(record.rows for record in records.values()),
+            "content_hash": content_hash,
         }
 
 

@@ -55,12 +55,16 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
     """Return the body of the step that assembles, checks and publishes a training set."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish_table(step, training_set_rules(training_set), lambda: _make_training_set(step, training_set))
+        yield from publish_table(step, training_set_rules(training_set), lambda: _assemble_training_set(step, training_set))
 
     return body
 
 
-def _make_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:
+def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:
+    """Return the rows of a training set with features and split, the outcomes of its checks, and facts for the UI.
+
+    Rows in no part of the split are dropped. A warning is logged if a join may have doubled rows.
+    """
     as_of = parse_as_of(step.config.get("as_of"))
     spine = _filter_known(step.call_for_frame(training_set.function), training_set, as_of)
     steps = [
@@ -144,6 +148,7 @@ def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_o
 
 
 def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
+    """Return the name of the part of each row; null for a row in no part."""
     if isinstance(training_set.split, TimeSplit):
         known = frame[training_set.label_known_at] if training_set.label_known_at else None
         spans = training_set.split

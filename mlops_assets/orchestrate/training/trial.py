@@ -92,6 +92,7 @@ def run_trial(
 
 
 def _build_run(context: SearchContext, trial: Trial) -> Run:
+    """Return the initial record of a trial: a child of the training run."""
     return replace(
         context.parent,
         id=uuid.uuid4().hex,
@@ -106,6 +107,7 @@ def _build_run(context: SearchContext, trial: Trial) -> Run:
 
 
 def _score_trial(context: SearchContext, estimator: Any) -> float:  # noqa: ANN401
+    """Return the search metric of an estimator on the validation part; raise DataError if it is undefined there."""
     evaluation = evaluate(estimator, context.splits["validation"], (context.metric,), positive=context.positive, part="validation")
     if evaluation.problems:
         raise DataError(

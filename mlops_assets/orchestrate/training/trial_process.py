@@ -110,6 +110,7 @@ def _send_message(process: "subprocess.Popen[bytes]", message: object) -> None:
 
 
 def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
+    """Send a trial to a worker, wait, and return the trial with its result; raise PlatformError if the worker dies."""
     if process.stdout is None:
         raise AssertionError
     _send_message(process, (trial, before))
@@ -152,6 +153,7 @@ def main() -> None:
 
 
 def _read_requests(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:
+    """Put each message of the parent into the queue; end this process when the parent closes the pipe or dies."""
     try:
         while True:
             requests.put(pickle.load(source))  # noqa: S301  (from the process that has started this one)

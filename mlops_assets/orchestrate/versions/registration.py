@@ -82,11 +82,13 @@ def _card_metadata(step: StepContext, model: Model[..., Any], version: Version) 
 
 
 def _reason(step: StepContext) -> str:
+    """Return the reason of a promotion for the log: the Dagster run, and the reason that its tags name."""
     why = step.context.run.tags.get(REASON_TAG)
     return f"Dagster run {step.context.run.run_id}" + (f": {why}" if why else "")
 
 
 def _actor(step: StepContext) -> str:
+    """Return the name of the schedule, sensor or user that launched the run; else the user of this process."""
     tags = step.context.run.tags
     return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
 

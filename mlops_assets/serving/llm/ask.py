@@ -30,7 +30,7 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
     values
         Variable → value.
     cache
-        Where earlier answers are stored; None asks the model in each call.
+        Where answers are looked up and stored; None asks the model in each call.
 
     Returns
     -------
@@ -45,6 +45,8 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
         A value has another type than its variable declares.
     ProviderError
         No model answered, or the answer is not of the declared type.
+    MissingExtraError
+        httpx is not installed.
 
     See Also
     --------

@@ -25,7 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_PAUSE = 30.0  # seconds between two attempts; an endpoint that asks for more fails at once
-_FIRST_PAUSE = 0.25
+_FIRST_PAUSE = 0.25  # seconds; doubled before each further attempt
 _RANDOM = random.SystemRandom()  # not the generator that a training seeds
 _pause = time.sleep
 
@@ -145,13 +145,13 @@ class CompletionStream:
     llm
         The model that answers.
     number
-        Of its attempt.
+        Number of the attempt that it answers in, from 1.
     first
         The first piece.
     pieces
-        The others; their generator returns the completion.
+        A generator that yields the further pieces and returns the completion.
     request
-        The messages.
+        The messages, and the time at which the call began.
     failures
         What went wrong in earlier attempts.
     """
@@ -206,6 +206,7 @@ class CompletionStream:
 def _prepare_request(
     llm: LLM, messages: Sequence[Mapping[str, Any]], response_schema: Mapping[str, Any] | None, time_limit: timedelta | None
 ) -> CompletionRequest:
+    """Return the request with its deadline; raise DefinitionError for unusable messages, and MissingExtraError without httpx."""
     if not messages or not all(isinstance(message, dict) and message.get("role") for message in messages):
         raise DefinitionError(
             f"the messages for the language model '{llm.model}' are empty or have no role",
@@ -221,7 +222,7 @@ def _prepare_request(
 
 
 def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM, int], T], finish: Callable[[T, tuple[str, ...]], R]) -> R:
-    """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``."""
+    """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``; raise ProviderError when none does."""
     failures: list[str] = []
     final_failures: list[str] = []
     for target in (llm, *llm.fallbacks):
@@ -284,5 +285,6 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
 
 
 def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[str, ...]) -> Completion:
+    """Return the completion with the seconds since the call began, the failures and the number of attempts."""
     attempts = len(failures) + (0 if completion.cached else 1)
     return replace(completion, seconds=request.seconds(), failures=failures, attempts=attempts)

@@ -20,7 +20,7 @@ _MAX_IDLE = 32  # connections that a process keeps open
 
 
 class EndpointSlots:
-    """Slots for requests: at most a number of them is open at an endpoint at any time."""
+    """Slots that limit how many requests are open at each endpoint at the same time."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,7 +37,7 @@ class EndpointSlots:
         limit
             The maximum number of open requests.
         seconds
-            To wait.
+            The maximum time to wait.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Connections:
         self._client: httpx.Client | None = None
 
     def client(self) -> httpx.Client:
-        """Return the HTTP client, which any thread may use.
+        """Return the HTTP client, which any thread may use; it is created at the first call.
 
         Raises
         ------

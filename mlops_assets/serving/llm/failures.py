@@ -52,7 +52,7 @@ class AttemptError(Exception):
     status
         The HTTP status; None when there was none.
     pause
-        Seconds that the endpoint asks to wait before another attempt.
+        Seconds that the endpoint asks to wait before another attempt; None when it does not ask.
     """
 
     def __init__(  # noqa: PLR0913  (facts of one failure)
@@ -80,9 +80,9 @@ class AttemptError(Exception):
         status
             The HTTP status.
         headers
-            Of the reply.
+            Headers of the reply, for ``Retry-After``.
         body
-            Of the reply, for its code.
+            Body of the reply, for its error code.
         """
         code = _read_code(body)
         hint = _HINTS_BY_CODE.get(code) or _HINTS_BY_STATUS.get(status) or _HINTS_BY_CLASS.get(status // 100, "check base_url")
@@ -98,9 +98,9 @@ class AttemptError(Exception):
         Parameters
         ----------
         error
-            As httpx raised it.
+            The error that httpx raised.
         seconds
-            Since the attempt began.
+            Seconds since the attempt began.
         """
         import httpx
 
@@ -119,9 +119,9 @@ class AttemptError(Exception):
         Parameters
         ----------
         seconds
-            Since the attempt began.
+            Seconds since the attempt began.
         retryable
-            False when the reply had begun: another would take as long.
+            False when the reply had begun, because another attempt would take as long.
         """
         problem = f"gave no whole reply within {seconds:.2g} s"
         return cls("timeout", problem, "raise timeout, stall_timeout or time_limit, or lower max_tokens", retryable=retryable)
@@ -168,7 +168,7 @@ def _read_code(body: bytes) -> str:
 
 
 def _read_pause(text: str) -> float | None:
-    """Return the seconds of a Retry-After header, which holds a number or a date; None when it holds neither."""
+    """Return the seconds to wait by a Retry-After header, a number or a date; None for any other text."""
     try:
         return max(0.0, float(text))
     except ValueError:

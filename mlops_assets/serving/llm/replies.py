@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReplyParts:
-    """What a reply holds, gathered from one document or from the events of a stream."""
+    """The text and the facts of a reply, gathered from one document or from the events of a stream."""
 
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
@@ -23,19 +23,24 @@ class ReplyParts:
     completion_tokens: int | None = None
 
     def add(self, document: dict[str, Any], message: str) -> str:
-        """Add a document, or an event of a stream, and return its text.
+        """Add a document, or an event of a stream, and return its text; ``""`` when it has none.
 
         Parameters
         ----------
         document
-            As parsed.
+            The parsed JSON object.
         message
             The key of the text: ``"message"``, or ``"delta"`` in a stream.
+
+        Raises
+        ------
+        AttemptError
+            The document has no choices, or reports an error.
         """
         self._add_facts(document)
         choices = document.get("choices")
         if message == "delta" and choices == []:
-            return ""  # an event of facts, such as the usage
+            return ""  # an event without text, such as the usage
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
             problem = "reported an error within a reply of status 200" if "error" in document else "sent a reply without choices"
@@ -49,7 +54,7 @@ class ReplyParts:
         return text
 
     def check_complete(self) -> None:
-        """Raise AttemptError when there is no text, or no reason why it ends."""
+        """Raise AttemptError when there is no text, or no ``finish_reason``."""
         if self.finish_reason is None:
             raise AttemptError.from_reply("sent a reply without finish_reason, which may be cut off", hint="check the endpoint's log")
         if not any(self.texts):
@@ -66,7 +71,7 @@ class ReplyParts:
 
 
 def parse_document(body: bytes) -> dict[str, Any]:
-    """Return a JSON object.
+    """Return the JSON object that the bytes of a reply or an event contain.
 
     Raises
     ------
@@ -114,5 +119,5 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_count(value: object) -> int | None:
-    """Return a number of tokens; None when it is none."""
+    """Return a number of tokens; None for a value that is not one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

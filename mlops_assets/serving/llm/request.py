@@ -31,11 +31,11 @@ class CompletionRequest:
     Parameters
     ----------
     messages
-        Of the chat.
+        Messages of the chat.
     response_schema
         The JSON schema that the endpoint is asked to follow; None for any text.
     began, ends
-        On the monotonic clock.
+        Start of the call and its deadline, in seconds of the monotonic clock.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -44,7 +44,7 @@ class CompletionRequest:
     ends: float
 
     def to_body(self, llm: LLM, *, streams: bool = False) -> dict[str, Any]:
-        """Return the body of the request to a model.
+        """Return the body of the request to a model; the model's parameters replace entries of the same name.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterator[Iterator[bytes]]:
-    """Send a request and give the bytes of its reply, which has status 200 and the expected content type.
+    """Wait for a slot, send a request and yield the bytes of its reply, which has status 200 and the expected content type.
 
     Parameters
     ----------
@@ -122,12 +122,12 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
 
 
 def drain(chunks: Iterator[bytes]) -> None:
-    """Read a stream to its end after the last event, so that its connection can be used again.
+    """Read a stream to its end after the last event, so that its connection can be used again; failures are ignored.
 
     Parameters
     ----------
     chunks
-        The rest.
+        The remaining bytes.
     """
     import httpx
 
@@ -143,10 +143,11 @@ def _limit_waits(seconds: float, silence: float) -> httpx.Timeout:
 
 
 def _write_headers(llm: LLM, *, streams: bool) -> dict[str, str]:
+    """Return the headers of a request; raise AttemptError if the API key is missing or cannot be sent in a header."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if streams else "application/json",
-        "accept-encoding": "identity",  # so that the limit on bytes is one on memory
+        "accept-encoding": "identity",  # so that max_bytes limits the memory too
     }
     if llm.api_key_env is None:
         return headers
@@ -158,16 +159,17 @@ def _write_headers(llm: LLM, *, streams: bool) -> dict[str, str]:
 
 
 def _check_head(response: httpx.Response, content_type: str) -> None:
+    """Raise AttemptError for a status other than 200 or another content type."""
     if response.status_code != 200:
         raise AttemptError.from_status(response.status_code, response.headers, _read_error(response))
-    found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found != content_type:
-        shown = found if found in ("application/json", "text/event-stream", "text/html", "text/plain") else "another content type"
+    received = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if received != content_type:
+        shown = received if received in ("application/json", "text/event-stream", "text/html", "text/plain") else "another content type"
         raise AttemptError.from_reply(f"sent {shown} instead of {content_type}")
 
 
 def _read_error(response: httpx.Response) -> bytes:
-    """Return the beginning of an error reply: it may be long, or never end."""
+    """Return the beginning of an error reply, read for a second at most; empty when the connection fails."""
     import httpx
 
     body, ends = b"", time.monotonic() + 1
@@ -182,6 +184,7 @@ def _read_error(response: httpx.Response) -> bytes:
 
 
 def _read_chunks(response: httpx.Response, max_bytes: int, began: float, ends: float) -> Iterator[bytes]:
+    """Yield the bytes of a reply; raise AttemptError when they are too many or too late."""
     size = 0
     for chunk in response.iter_bytes():
         size += len(chunk)

@@ -18,7 +18,7 @@ def sign_line(line: bytes) -> bytes:
 
 
 def strip_checksum(line: bytes) -> bytes:
-    """Return the object without its checksum; an old line without a checksum is returned unchanged.
+    """Verify the checksum of a line and return the object without it; an old line without a checksum is returned as it is.
 
     Raises
     ------

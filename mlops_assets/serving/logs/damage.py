@@ -35,7 +35,7 @@ class LogDamage:
 
 
 def find_changed_predictions(folder: Path) -> Iterator[LogDamage]:
-    """Yield the files of a prediction log that are empty or have changed lines; a blank line was erased and counts as sound."""
+    """Yield the files of a prediction log that are empty or have changed lines; a blank line was erased and counts as intact."""
     return _find_damage(folder, msgspec.json.Decoder(PredictionRecord), erased=True)
 
 
@@ -45,6 +45,7 @@ def find_changed_pushes(folder: Path) -> Iterator[LogDamage]:
 
 
 def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bool) -> Iterator[LogDamage]:
+    """Yield the damaged files of a log; blank lines count as intact if ``erased`` is True, and a torn last line is ignored."""
     for path in list_files(folder, date.min, date.max):
         with path.open("rb") as file:
             complete = ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))  # a kill tore the last line

@@ -1,4 +1,4 @@
-"""Logs of lines with a folder for each UTC day: appended by one system call per file, synced to the disk, read by day."""
+"""Logs of lines with a folder for each UTC day: appended by one system call for each write, synced to the disk, listed by day."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _OpenFile:
 
 
 class DayLog:
-    """Appends lines to files that only it writes.
+    """Appends lines to files that only it writes. ``problem`` says why lines cannot be written or synced; it is ``""`` when they can.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ class DayLog:
     what
         Name of the log in messages.
     interval
-        Seconds between two syncs to the disk; lines of a killed process are safe without it. None when only :meth:`sync` syncs, which then
-        includes the folders of new files.
+        Seconds between two syncs to the disk, by a thread. A killed process loses no written line; a machine that stops may lose those
+        since the last sync. With None, only :meth:`sync` syncs lines, and the folder of a new file is synced when the file is created.
     suffix
         Suffix of the file names.
     descriptors
-        Number of files to keep open.
+        Maximum number of files to keep open.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class DayLog:
         self.problem = find_write_problem(folder, what=what)
         if self.problem:
             raise ServiceError(self.problem, hint="free disk space, or make the folder writable")
-        self._folder, self._interval, self._most = folder, interval or 0.0, descriptors
+        self._folder, self._interval, self._max_open = folder, interval or 0.0, descriptors
         self._suffix, self._durable = suffix, interval is None
         self._name = self._new_name()
         self._open: OrderedDict[int, _OpenFile] = OrderedDict()
@@ -80,14 +80,14 @@ class DayLog:
         Raises
         ------
         OSError
-            The file cannot be synced.
+            A file cannot be synced, or ``problem`` names an earlier failure.
         """
         self._sync_once()
         if self.problem:
             raise OSError(self.problem)
 
     def ready(self) -> bool:
-        """Whether lines can be logged; after a failed write, the folder is tested again."""
+        """Whether lines can be logged; after a failure, the folder is tested again."""
         if self.problem:
             self.problem = find_write_problem(self._folder, what=self.what)
         return not self.problem
@@ -101,8 +101,8 @@ class DayLog:
         self._sync_once()
 
     def write(self, day: int, data: bytes) -> None:
-        """Write whole lines of one day: all of them, or raise OSError."""
-        file = self._file(day)
+        """Write whole lines of one day, a number of days since 1970: all of them, or raise OSError."""
+        file = self._find_or_open_file(day)
         written = 0
         try:
             written = os.write(file.descriptor, data)
@@ -126,14 +126,15 @@ class DayLog:
             with self._lock:
                 self._retired.append(file.descriptor)
 
-    def _file(self, day: int) -> _OpenFile:
+    def _find_or_open_file(self, day: int) -> _OpenFile:
+        """Return the open file of a day; create one if there is none, or if it was deleted."""
         if (file := self._open.get(day)) is not None and os.fstat(file.descriptor).st_nlink:
             self._open.move_to_end(day)
             return file
         if file is not None:  # the file was deleted: lines written to it would be lost
             self._open.move_to_end(day, last=False)
             self._retire(len(self._open) - 1)
-        self._retire(self._most - 1)
+        self._retire(self._max_open - 1)
         folder = self._folder / (_FIRST + timedelta(days=day)).isoformat()
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -144,12 +145,15 @@ class DayLog:
         return file
 
     def _retire(self, keep: int) -> None:
-        """Retire the files that were idle for the longest time. The next sync closes them, so that no reused descriptor is synced by mistake."""
+        """Retire the files that were idle for the longest time, until ``keep`` are open.
+
+        The next sync closes them, so that no reused descriptor is synced by mistake.
+        """
         while len(self._open) > keep:
             _, file = self._open.popitem(last=False)
             with self._lock:
                 self._retired.append(file.descriptor)
-        if len(self._retired) > self._most:  # lines of very many days: sync now
+        if len(self._retired) > self._max_open:  # lines of very many days: sync now
             self._sync_once()
 
     def _sync_forever(self) -> None:
@@ -157,6 +161,7 @@ class DayLog:
             self._sync_once()
 
     def _sync_once(self) -> None:
+        """Sync the files with new lines, and close retired ones; an error is only stored in ``problem``."""
         with self._syncing:
             with self._lock:
                 dirty, retired = self._dirty, self._retired
@@ -179,14 +184,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def find_write_problem(folder: Path, *, sync: bool = True, what: str = PREDICTION_LOG) -> str:
-    """Return why a folder cannot be written, or ``""``, by writing a page of bytes.
+    """Return why a folder cannot be written, or ``""``, by writing and deleting a file of 4096 bytes.
 
     Parameters
     ----------
     folder
         Created when missing.
     sync
-        Whether the page is synced to the disk.
+        Whether the file is synced to the disk.
     what
         Name of the log in the reason.
     """
@@ -219,13 +224,13 @@ def hash_log_files(folder: Path, first: date, last: date) -> str:
 
 
 def list_log_days(folder: Path) -> list[date]:
-    """Return the UTC days with a folder in the log; other entries are ignored: see :func:`list_foreign_entries`."""
+    """Return the UTC days with a folder in the log, sorted; other entries are ignored: see :func:`list_foreign_entries`."""
     days = [_parse_day(path) for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(day for day in days if day is not None)
 
 
 def list_foreign_entries(folder: Path) -> list[Path]:
-    """Return the entries of a log's folder that are not days."""
+    """Return the entries of a log's folder that are neither days nor hidden, sorted."""
     return (
         sorted(path for path in folder.iterdir() if _parse_day(path) is None and not path.name.startswith(".")) if folder.is_dir() else []
     )
@@ -240,7 +245,7 @@ def _parse_day(path: Path) -> date | None:
 
 
 def list_files(folder: Path, first: date, last: date) -> Iterator[Path]:
-    """Yield the log's files from the first to the last day, in a stable order."""
+    """Yield the log's files from the first to the last day, sorted by day and name."""
     for day in list_log_days(folder):
         if first <= day <= last:
             yield from sorted((folder / day.isoformat()).glob("*.jsonl"))

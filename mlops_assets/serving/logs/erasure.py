@@ -83,6 +83,15 @@ def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[
 
 
 def _rewrite_lines(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:
+    """Replace changed lines of a log in place, padded with blanks, and return the total count; unreadable lines stay.
+
+    Parameters
+    ----------
+    folder, dry
+        As in :func:`erase_predictions`.
+    change
+        Function from a line to the new line, which is not longer, and the number of erased items.
+    """
     total = 0
     for path in list_files(folder, date.min, date.max):
         with path.open("rb" if dry else "r+b") as file:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class PredictionRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """One prediction. Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too."""
+    """One prediction for an event at the time ``at``; ``worker`` is a process id.
+
+    Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too.
+    """
 
     id: str
     at: int
@@ -50,12 +53,12 @@ class InferenceLog(DayLog):
         self._encode = msgspec.json.Encoder().encode
 
     def append(self, records: list[PredictionRecord]) -> None:
-        """Write predictions: all of them, or raise.
+        """Write predictions, and set ``problem`` to the reason of a failure or to ``""``.
 
         Raises
         ------
         OSError
-            The predictions cannot be written; the caller must not send them.
+            Not all predictions can be written; the caller must send none of them.
         """
         try:
             for day, lines in self._group_by_day(records).items():
@@ -135,8 +138,8 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
 def frame_records(records: list[PredictionRecord]) -> pl.DataFrame:
     """Return predictions as a frame with the columns of :class:`PredictionRecord`.
 
-    ``at`` and ``logged_at`` are times in UTC, ``key`` and ``x`` are structs of all names. Rows are sorted by event time, time of logging
-    and id.
+    ``at`` and ``logged_at`` are times in UTC; ``key``, ``x`` and ``probabilities`` are structs of all names. ``prediction`` has the type
+    ``Object`` when predictions are of several kinds, e.g. numbers and text. Rows are sorted by event time, time of logging and id.
 
     Parameters
     ----------

@@ -51,8 +51,8 @@ def build_prediction_rows(
     -------
     list of polars.DataFrame
         Key, event time, ``X``, prediction, probabilities, hash of the input, version, id, names of missing features, time of logging,
-        run. When nothing was logged, one frame without rows in the types of the newest version; without any version it has no column of
-        unknown type.
+        run (empty). A version without a kind is read as the newest one. When nothing was logged, the list has one frame without rows in
+        the types of the newest version; without any version, that frame lacks predictions and probabilities.
     """
     known = [kinds[version] for version in sorted(kinds)]
     if not known:
@@ -90,7 +90,10 @@ def _read_predictions(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
 
 
 def _read_probabilities(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
-    """Return the probabilities by class; old lines of a model with two classes have only the probability of the second."""
+    """Return the probabilities as structs by class, null where a class is missing.
+
+    Old lines of a model with two classes have only the probability of the second class, from which the first follows.
+    """
     if not kind.classes:
         return pl.Series(PROBABILITIES, [None] * log.height)
     rows = [{name: (row or {}).get(name) for name in kind.classes} for row in log["probabilities"].to_list()]
@@ -108,12 +111,12 @@ def _read_field(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Ser
 
 
 def cast_logged(values: pl.Series, dtype: str, *, strict: bool = True) -> pl.Series:
-    """Cast logged values to a type of a manifest; times are logged as microseconds, dates as text.
+    """Cast logged values to a type of a manifest. Times are logged as microseconds and become times in UTC; dates are logged as text.
 
     Parameters
     ----------
     values, dtype
-        The values and the name of the type.
+        The values, and the name of the type.
     strict
         Whether a value that does not fit is an error; otherwise it becomes null.
     """
@@ -125,14 +128,17 @@ def cast_logged(values: pl.Series, dtype: str, *, strict: bool = True) -> pl.Ser
 
 
 def read_key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the types of the fields that identify a row or that its features are looked up or computed by."""
+    """Return name → polars type of the fields that identify a row, or by which its features are looked up or computed."""
     fields = [field for field in manifest["request"] if field["role"] in ("key", "join_key", "input")]
     # Keys of other types are sent and logged as text.
     return {field["name"]: _JSON_TYPES.get(field["type"], "String" if field["role"] == "key" else field["type"]) for field in fields}
 
 
 def identify_batch_rows(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return three columns that logged predictions have too: the id (hash of the key, or null), missing features, and a null time of logging."""
+    """Return the columns that a batch shares with logged predictions: id, missing features, and a null time of logging.
+
+    The id is a hash of the key, or null without a key.
+    """
     ids = hash_inputs(rows.select(key)) if key else None
     return pl.DataFrame(
         [
@@ -146,7 +152,7 @@ def identify_batch_rows(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 def split_storable(
     records: Sequence[PredictionRecord], *, types: Mapping[str, str], keys: Mapping[str, str], prediction_type: str
 ) -> tuple[list[PredictionRecord], list[str]]:
-    """Split predictions into those that the lake can store and a message for each of the others.
+    """Return the predictions that the lake can store, and a message for each of the others.
 
     Parameters
     ----------
@@ -169,7 +175,7 @@ def split_storable(
 
 
 def _find_unstorable(name: str, values: Sequence[Any], dtype: str) -> Iterator[int]:
-    """Yield the rows whose value does not fit the type."""
+    """Yield the indices of values that do not fit the type, each once; null fits every type."""
     fitting = _FITTING_TYPES.get(dtype, {int, float, bool})
     wrong = {row for row, value in enumerate(values) if value is not None and type(value) not in fitting}
     wrong |= {row for row, value in enumerate(values) if isinstance(value, str) and "\0" in value}

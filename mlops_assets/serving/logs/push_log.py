@@ -30,7 +30,10 @@ LOGGED_AT = "__logged_at"
 
 
 class PushRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Rows of one call and one day. Times are microseconds since 1970 in UTC; NaN and infinities are text."""
+    """Rows of one call and one day; ``days`` are all days of the call, counted from 1970.
+
+    Times are microseconds since 1970 in UTC; NaN and infinities are text.
+    """
 
     id: str
     logged_at: int
@@ -74,12 +77,12 @@ class PushLog:
         logged_at
             Time of the call, in microseconds since 1970.
         columns, at
-            Values and event times of the rows.
+            Column → values, and the event time of each row in microseconds since 1970.
 
         Raises
         ------
         OSError
-            The line cannot be written.
+            A line cannot be written or synced.
         """
         rows: dict[int, list[int]] = {}
         for row, time in enumerate(at):
@@ -102,7 +105,7 @@ class PushLog:
 
 @cache
 def open_push_log(folder: Path) -> PushLog:
-    """Return the log of a folder, one for the whole process."""
+    """Return the log of a folder; every call in a process returns the same object."""
     return PushLog(folder)
 
 
@@ -118,17 +121,18 @@ def read_pushed_rows(
     types
         Column → type; a missing column is null.
     corrupt
-        Receives ``file:line`` of every unreadable or changed line, except a torn last line, whose call never returned.
+        Receives ``file:line`` of every line that is unreadable, changed, or has values that the lake cannot store. A torn last line is
+        ignored, because its call never returned.
 
     Returns
     -------
     polars.DataFrame
-        The columns of ``types``, and ``__logged_at`` in microseconds.
+        The columns of ``types``, and ``__logged_at`` in microseconds since 1970.
 
     Raises
     ------
     DataError
-        A line cannot be read, and ``corrupt`` is None.
+        There is such a line, and ``corrupt`` is None.
     """
     import polars as pl
 
@@ -158,11 +162,11 @@ def read_pushed_rows(
 def _sort_complete_calls(folder: Path, calls: Iterable[tuple[PushRecord, str]]) -> list[tuple[PushRecord, str]]:
     """Return the complete calls in the order in which they were pushed."""
     complete = [(record, place) for record, place in calls if _is_complete(folder, record.id, record.days)]
-    return sorted(complete, key=lambda pair: (pair[0].logged_at, pair[0].id))
+    return sorted(complete, key=lambda call: (call[0].logged_at, call[0].id))
 
 
 def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.DataType], unread: list[str]) -> pl.DataFrame:
-    """Return the rows of a call that the lake can store; add the location of other rows to ``unread``."""
+    """Return the rows of a call that the lake can store; if there are others, add the location of the line to ``unread``."""
     import polars as pl
 
     try:
@@ -212,7 +216,7 @@ def _list_heads(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 @lru_cache(maxsize=4096)
 def _read_heads(path: Path, size: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return id and days of every line of a file; its size is part of the cache key, because a file only grows."""
+    """Return id and days of every readable line of a file; its size is part of the cache key, because a file only grows."""
     heads = []
     decode = msgspec.json.Decoder(_CallHead).decode
     for line in path.read_bytes()[:size].split(b"\n")[:-1]:
@@ -240,7 +244,7 @@ def _to_json(value: Any) -> Any:  # noqa: ANN401  (a cell)
     """Return a value for JSON, with NaN and infinities as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    return [_to_json(each) for each in value] if isinstance(value, list) else value
+    return [_to_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _make_frame(record: PushRecord, types: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -265,4 +269,5 @@ def _make_series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
 
 
 def _to_number(value: Any) -> Any:  # noqa: ANN401  (a cell)
-    return [_to_number(each) for each in value] if isinstance(value, list) else float(value) if isinstance(value, str) else value
+    """Return a float that :func:`_to_json` wrote as text, also within lists; other values are returned as they are."""
+    return [_to_number(item) for item in value] if isinstance(value, list) else float(value) if isinstance(value, str) else value

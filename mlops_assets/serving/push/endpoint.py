@@ -21,7 +21,7 @@ PUSH_PATH = "/features/"
 
 
 class PushEndpoint:
-    """Answers requests that push rows to the views of a service.
+    """Answers requests that push rows to the views of a service; ``names`` are the names of these views.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ class PushEndpoint:
         Parameters
         ----------
         view
-            Name of the view.
+            Name of the view, one of ``names``.
         body
-            One object or a list of objects.
+            JSON: one object or a list of objects.
         call
-            Id of the call, from the header ``Idempotency-Key``.
+            Id of the call, from the header ``Idempotency-Key``; None without the header.
         """
         from mlops_assets.serving.push.push import PushError
 
@@ -76,6 +76,7 @@ class PushEndpoint:
             return self._views
 
     def _iterate_views(self) -> Any:  # noqa: ANN401  (pairs)
+        """Yield each view's name, with its request schema and its pusher."""
         from mlops_assets.serving.push.push import Pusher
         from mlops_assets.serving.push.spec import PushSpec
 
@@ -88,10 +89,11 @@ class PushEndpoint:
 
 
 def _describe_fields(spec: PushSpec, text: str) -> Any:  # noqa: ANN401  (mappings)
+    """Yield the fields of a request, in the order of the schema; a row may omit the created time and nullable columns."""
     nullable = {name: may for name, may, _ in json.loads(text)["columns"]}
     for name, dtype in spec.types:
         created = name == spec.table.created_timestamp
-        role = "time" if created else "key" if nullable[name] else "column"
+        role = "time" if created else "key" if nullable[name] else "column"  # a request may omit fields of the roles time and key
         yield {"name": name, "type": json_type(dtype), "nullable": nullable[name], "role": role}
 
 

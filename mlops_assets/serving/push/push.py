@@ -36,7 +36,10 @@ _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class PushError(DataError):
-    """Rows that are refused; ``public_message`` repeats no value."""
+    """Pushed rows that are refused.
+
+    ``public_message`` repeats no value, ``row`` is the index of the refused row, and ``field`` is its column; None and ``""`` when unknown.
+    """
 
     def __init__(self, message: str, *, hint: str, public_message: str = "", row: int | None = None, field: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -54,11 +57,12 @@ class PushResult:
     Parameters
     ----------
     id
-        Id of the call; repeating a call with its id changes nothing.
+        Id of the call, generated when none was given; repeating a call with its id changes nothing. Empty when there were neither rows
+        nor an id.
     rows
-        Number of logged rows.
+        Number of logged rows; 0 for a repeated call.
     repeated
-        Whether a call of this id was logged before.
+        Whether a call with this id was completed before.
     changed
         Number of entities whose online record changed, summed over the views.
 
@@ -99,7 +103,7 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
     DataError
         A row breaks a rule of the source; the message names it. Nothing was pushed.
     DefinitionError
-        The target is no push source, nor a view over one.
+        The target is neither a push source nor a view over one, or a column of the source is declared unique.
     PlatformError
         The rows cannot be logged; or they are logged, but reach the online store only with the next materialisation.
 
@@ -176,15 +180,17 @@ class Pusher:
             _remember_call(self._folder, call)
         return PushResult(call_id, frame.height, changed=changed)
 
-    def _log(self) -> Any:  # noqa: ANN401
-        return open_push_log(self._folder)
-
     def _put_online(self, view: PushView, frame: pl.DataFrame) -> int:
+        """Write the rows to the online store and return the number of entities whose record changed."""
         layout = make_view_layout(self.spec, view, frame)
         store = open_online(self._online)
         return store.update(view.name, layout, join_keys=view.join_keys, features=[name for name, _ in view.features]).changed
 
     def _verify(self, rows: Rows, now: int) -> pl.DataFrame:
+        """Return the rows in the types of the schema, with ``now`` (microseconds) for missing created times.
+
+        Raise PushError for the first rule that a row breaks.
+        """
         import polars as pl
 
         from mlops_assets.compute.features.feature_schema import cast_features
@@ -198,7 +204,7 @@ class Pusher:
         _refuse_nul(frame)
         window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._horizon())
         for finding in find_violations(frame, table, [("", window)]):
-            raise self._refusal(finding, frame)
+            raise self._make_error(finding, frame)
         for view in spec.views:
             try:
                 cast_features(frame, view.features, f"features/{view.name}")
@@ -207,11 +213,12 @@ class Pusher:
         return frame
 
     def _horizon(self) -> datetime:
+        """Return the end of the allowed event times of a source without a last time: ``max_future`` from now, or never."""
         future = self.spec.table.max_future
         return _FOREVER if future is None else datetime.now(UTC) + future
 
     def _cast_columns(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return every column of the schema in its type; missing columns are null."""
+        """Return every column of the schema in its type; missing columns are null. Raise PushError for an unknown column."""
         import polars as pl
 
         types = dict(self.spec.types)
@@ -231,8 +238,8 @@ class Pusher:
     def _cast(self, column: pl.Series, dtype: pl.DataType) -> pl.Series:
         """Cast a column to its type in the schema.
 
-        Raise PushError where a number or a time would change, where only one of the two types is text or boolean, or where a column of times
-        has no time zone.
+        Raise PushError where a number or a time would change, where either type is text or boolean and the other is not, or where a column
+        of times has no time zone.
         """
         import polars as pl
 
@@ -261,7 +268,7 @@ class Pusher:
             )
         return cast
 
-    def _refusal(self, finding: RuleViolation, frame: pl.DataFrame) -> PushError:
+    def _make_error(self, finding: RuleViolation, frame: pl.DataFrame) -> PushError:
         row = None if finding.rows is None else int(finding.rows.arg_true()[0])
         where = "" if row is None else f"row {row} of {frame.height}: "
         return PushError(
@@ -274,7 +281,7 @@ class Pusher:
 
 
 def make_view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the layout of a view of pushed rows, in the types in which the view keeps them."""
+    """Return pushed rows in the layout that the online store takes for a view: cast to its types and sorted by join keys and time."""
     from mlops_assets.compute.features.feature_schema import cast_features
     from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 
@@ -286,7 +293,7 @@ def make_view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.
 
 
 def _refuse_nul(frame: pl.DataFrame) -> None:
-    """Raise PushError for text that the lake cannot store."""
+    """Raise PushError for the first text with a NUL character, which the lake cannot store."""
     import polars as pl
 
     for column in frame.select(pl.col(pl.String)):
@@ -323,6 +330,7 @@ def _from_pandas(rows: Any) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
 
 
 def _make_column(name: str, values: list[Any], dtype: Any) -> pl.Series:  # noqa: ANN401
+    """Return values in the type of the schema, else in the type that polars infers; raise PushError for values of several types."""
     import polars as pl
 
     if isinstance(dtype, pl.Datetime) and all(v is None or (isinstance(v, datetime) and v.tzinfo is not None) for v in values):
@@ -350,6 +358,7 @@ def _make_column(name: str, values: list[Any], dtype: Any) -> pl.Series:  # noqa
 
 
 def _list_values(column: pl.Series) -> list[Any]:
+    """Return the values of a column; times are microseconds since 1970."""
     import polars as pl
 
     return (column.dt.cast_time_unit("us").to_physical() if isinstance(column.dtype, pl.Datetime) else column).to_list()
@@ -366,7 +375,7 @@ def _remember_call(folder: Path, call: str) -> None:
 
 
 def _open_calls(folder: Path) -> sqlite3.Connection:
-    """Open the database of completed call ids."""
+    """Open the database of completed call ids; create it if missing."""
     connection = sqlite3.connect(folder / "calls.sqlite", timeout=30)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("CREATE TABLE IF NOT EXISTS calls (id TEXT PRIMARY KEY, at INTEGER)")

@@ -56,7 +56,7 @@ class PushSpec:
     types
         Column and polars type, in the order of the schema.
     first, last
-        Event times lie in [first, last); None without a bound.
+        Event times lie in [first, last), in UTC; None without a bound.
     views
         The online views of the source.
     """
@@ -75,7 +75,7 @@ class PushSpec:
         Raises
         ------
         DefinitionError
-            A rule of the schema cannot be verified row by row.
+            A column is declared unique, which a single push cannot verify.
         """
         table, schema = source.table, source.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model
         for name, column in schema.columns.items():
@@ -113,8 +113,9 @@ class PushSpec:
         }
         return json.dumps(facts | rules | {"max_future": None if future is None else future.total_seconds()})
 
-    # Not pandera's own to_json: it drops checks that are functions, and refuses bounds that are times with a TypeError.
+    # Not pandera's own to_json: it drops checks that are functions, and raises TypeError for bounds that are times.
     def _encode_rules(self) -> list[Any]:
+        """Return name, nullability and checks of each column; raise DefinitionError for a rule or type that JSON cannot express."""
         import pandera.polars as pa
 
         schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one
@@ -140,7 +141,7 @@ class PushSpec:
 
     @classmethod
     def from_json(cls, text: str) -> PushSpec:
-        """Return the specification of :attr:`text`."""
+        """Return the specification that :attr:`text` describes."""
         import pandera.polars as pa
 
         facts = json.loads(text)
@@ -160,7 +161,7 @@ class PushSpec:
 
 
 class _SchemaModel:
-    """A pandera schema with the interface of a model."""
+    """A pandera schema with the interface of a pandera model."""
 
     def __init__(self, schema: Any) -> None:  # noqa: ANN401  (pandera's)
         self.validate = schema.validate
@@ -174,7 +175,7 @@ class _SchemaModel:
 def list_push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
     """Return the specifications, as text, of the push sources of a service's views.
 
-    A source whose rules need the project file is skipped: its rows are pushed from Python only.
+    A source whose rules need the project's code is skipped: its rows can be pushed from Python only.
     """
     texts = []
     for source in {id(view.source): view.source for view in views if view.online and isinstance(view.source, PushSource)}.values():
@@ -197,6 +198,7 @@ def _find_bounds(table: Table) -> tuple[datetime | None, datetime | None]:
 
 
 def _encode_type(kind: Any) -> list[Any]:  # noqa: ANN401
+    """Return a feature type as JSON: name of the plain type, whether it is a list of that type, and the length of the list or None."""
     item = item_type(kind)
     return [kind.__name__, False, None] if item is None else [item.__name__, True, length(kind)]
 
@@ -231,7 +233,7 @@ def _is_json(value: Any) -> bool:  # noqa: ANN401
 
 
 def json_type(dtype: Any) -> str:  # noqa: ANN401  (a polars type)
-    """Return the JSON type of a column; ``""`` where JSON has none."""
+    """Return the type of a request's field for a column, such as ``int``; ``""`` where a JSON row cannot carry the column."""
     import polars as pl
 
     if isinstance(dtype, pl.Datetime):

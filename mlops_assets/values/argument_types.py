@@ -29,7 +29,7 @@ _PLAIN: dict[str, tuple[str, Check]] = {
         ("Sequence", "tuple", "Iterable"), ("a list", lambda value: isinstance(value, Iterable) and not isinstance(value, Mapping))
     ),
 }
-_OF_DAGSTER = ("PartitionsDefinition", "PartitionMapping", "ExecutorDefinition")
+_DAGSTER_CLASSES = ("PartitionsDefinition", "PartitionMapping", "ExecutorDefinition")
 _EXAMPLES = {
     "a datetime": "give an aware datetime, e.g. datetime(2024, 1, 1, tzinfo=UTC)",
     "a timedelta": "give a timedelta, e.g. timedelta(days=1)",
@@ -38,33 +38,35 @@ _EXAMPLES = {
     "a number": "give a number without quotes",
     "True or False": "write True or False",
 }
-_SHOWN = (str, int, float, bool, list, tuple, type(None))
+_SHOWN = (str, int, float, bool, list, tuple, type(None))  # values that an error message quotes; others are named by their class
 
 
 def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[str, list[tuple[str, Check]]]:
-    """Return what each parameter of a signature accepts; a parameter of a type that is not known here accepts everything.
+    """Return parameter → what it accepts, as a description and a check for each alternative of its type.
+
+    A parameter with a type that is not known here is omitted, and accepts everything.
 
     Parameters
     ----------
     signature
-        With annotations as text, or as types.
+        The signature, with annotations as text or as types.
     classes
-        Names of the package's own classes.
+        Names of the package's own classes, which are known too.
     """
-    known = {*classes, *_OF_DAGSTER}
+    known = {*classes, *_DAGSTER_CLASSES}
     checks_by_name = {name: _list_checks(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
     return {name: checks for name, checks in checks_by_name.items() if checks}
 
 
 def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, list[tuple[str, Check]]]) -> None:
-    """Raise DefinitionError for the first argument of another type than its parameter declares.
+    """Raise DefinitionError for the first argument that no check of its parameter accepts.
 
     Parameters
     ----------
     name
         The callable, as a user writes it.
     arguments
-        Parameter → value, as bound.
+        Parameter → value, as :meth:`inspect.Signature.bind` assigns them.
     checks
         As :func:`type_checks` returned.
     """
@@ -85,6 +87,7 @@ def _text(annotation: object) -> str:
 
 
 def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
+    """Return description and check of each alternative of an annotation; empty when an alternative is unknown."""
     checks = []
     for alternative in _alternatives(annotation):
         base, _, inner = alternative.partition("[")
@@ -101,7 +104,7 @@ def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
 
 
 def _alternatives(annotation: str) -> list[str]:
-    """Split a union at its own level."""
+    """Split an annotation at each ``|`` that is outside of brackets."""
     parts, depth = [""], 0
     for character in annotation:
         depth += (character in "[(") - (character in "])")

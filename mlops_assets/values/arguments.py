@@ -1,4 +1,4 @@
-"""Check the names of arguments of public callables: a misspelt name raises an error and is never ignored."""
+"""Check the names and types of the arguments of public callables, so that a wrong argument raises DefinitionError with a hint."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-_CLASSES: set[str] = set()  # whose constructors are checked
-_ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check their own arguments, some at every step of a training
+_CLASSES: set[str] = set()  # names of the classes whose constructors are checked
+_ACTIONS = ("log_", "start_run", "push", "training_frame")  # no types are checked: these functions check them, some in each training step
 _PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.llm": "ml.llm", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse a call whose arguments do not fit the signature, in name or in type, with a DefinitionError that says what to write.
+    """Return the function with a check: a call whose arguments do not fit the signature raises DefinitionError with the call to write.
 
-    ``**options`` of a signature are those of :class:`AssetArguments`; any other keyword is unknown.
+    Names, numbers and types of arguments are checked. ``**options`` of a signature are those of :class:`AssetArguments`; any other keyword
+    is unknown.
 
     Parameters
     ----------
     function
-        A public function, method or constructor.
+        A public function or method.
     """
     return cast("Callable[P, R]", _wrap(function, function.__qualname__))
 
 
 def check_constructor(cls: C) -> C:
-    """Refuse arguments of a class that do not fit, as :func:`check_arguments` does."""
+    """Check the arguments of a class's constructor as :func:`check_arguments` does, and return the class."""
     _CLASSES.add(cls.__name__)
     type.__setattr__(cls, "__init__", _wrap(vars(cls)["__init__"], cls.__qualname__))
     return cls
@@ -58,7 +59,7 @@ def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             _check_types(name, signature, args, kwargs, checks())
         try:
             return function(*args, **kwargs)
-        except TypeError:  # of this call, or of something within it
+        except TypeError:  # the check raises if the arguments are wrong; else the error is from within the function
             _check_call(name, signature, args, kwargs)
             raise
 
@@ -77,7 +78,7 @@ def _check_types(
 
 
 def _public_name(name: str) -> str:
-    """Return a name as users write it: ``Gate`` is ``ml.Gate``, ``log_metric`` is ``ml.runs.log_metric``."""
+    """Return a name as users write it: ``ml.Gate`` for ``Gate``, ``ml.runs.log_metric`` for ``log_metric``; other names are unchanged."""
     for module, prefix in _PUBLIC_MODULES.items():
         if name.split(".", maxsplit=1)[0] in getattr(sys.modules.get(module), "__all__", ()):
             return f"{prefix}.{name}"
@@ -85,7 +86,7 @@ def _public_name(name: str) -> str:
 
 
 def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Raise DefinitionError when a call does not fit a signature."""
+    """Raise DefinitionError when the names or the number of a call's arguments do not fit a signature."""
     name = _public_name(name)
     own = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
     known = [n for n, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -104,7 +105,7 @@ def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], 
 
 
 def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: str) -> tuple[str, str]:
-    """Return what is wrong with the number of arguments, and what to write."""
+    """Return the problem with the number of arguments, and the hint; ``error`` is Python's message for cases without a better one."""
     parameters = signature.parameters
     placed = [n for n, p in parameters.items() if p.kind in _POSITIONAL]
     required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]

@@ -1,4 +1,7 @@
-"""Keys of nodes in the asset graph. Dagster labels a node with the last component of its key, so that component names the node."""
+"""Keys of nodes in Dagster's asset graph, made from declared keys ``<kind>/<name>``.
+
+Dagster labels a node with the last component of its key, so that this component must say what the node is.
+"""
 
 _SUFFIXES = {
     "approval": "approval",
@@ -20,14 +23,14 @@ _KEEP_SUFFIXED_NAMES = {"features", "predictions"}
 def graph_key(key: str) -> str:
     """Return the key of the node in the asset graph that stands for ``<kind>/<name>``.
 
-    Datasets, training sets and services keep their names. Every other node adds what it is, because it often shares its name: a model has a
-    candidate, a version and a champion, a feature view the name of its dataset, and predictions that of their service. A feature view or
-    predictions whose name already ends with that suffix keep their name.
+    Datasets, training sets and services keep their names. Every other node gets a suffix, because several nodes may share a name: a model
+    has a candidate, a version and a champion; a feature view often has the name of its dataset, and predictions have that of their
+    service. A feature view or predictions whose name already ends with the suffix keep their name.
 
     Parameters
     ----------
     key : str
-        ``<kind>/<name>``; for a table also its name in the lake.
+        ``<kind>/<name>``, the declared key. A table has this key in the lake too.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def graph_key(key: str) -> str:
 
 
 def find_declared_name(node_key: str) -> str:
-    """Return the declared name that a node of the asset graph belongs to.
+    """Return the declared name of a node of the asset graph, which :func:`graph_key` gave a suffix.
 
     Parameters
     ----------
@@ -68,12 +71,12 @@ def find_declared_name(node_key: str) -> str:
 
 
 def select_nodes(*keys: str) -> str:
-    """Return the selection that names these nodes, for ``mlops run --select``.
+    """Return the asset selection of some nodes, for ``mlops run --select``.
 
     Parameters
     ----------
     *keys : str
-        Each ``<kind>/<name>``.
+        The declared keys, each ``<kind>/<name>``.
 
     Returns
     -------

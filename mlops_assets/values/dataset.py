@@ -1,4 +1,4 @@
-"""Tables that a function computes, or that another program writes."""
+"""Declared tables: those that a function computes, those that another program writes, and the rules of their rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table:
     Parameters
     ----------
     schema
-        A pandera ``DataFrameModel`` (polars types), or None when nothing is declared.
+        A pandera ``DataFrameModel`` with polars types; None when no columns are declared.
     partitions
         A Dagster time-window partitions definition, or None.
     key
@@ -45,13 +45,15 @@ class Table:
     allow_empty
         Whether a partition may have no row.
     quality
-        Limits that every partition keeps, or None.
+        Limits on the rows of every partition, or None.
     quarantine
         The share of a partition's rows that may be set aside when they break a rule on rows; None when one such row refuses the write.
     max_future
         How far after now an event time may lie where no partition bounds it; None for no limit.
-    keep, order_by
-        The row of a repeated key to keep, and the column that orders them; None when a repeated key refuses the write.
+    keep
+        Which row of a repeated key is kept, ``first`` or ``last``; None when a repeated key refuses the write.
+    order_by
+        The column that orders the rows of a repeated key; the order of the frame when None.
     """
 
     schema: type | None = None
@@ -69,12 +71,15 @@ class Table:
 
     @property
     def schema_columns(self) -> tuple[str, ...]:
-        """The declared column names, in the order of the schema; empty when nothing is declared."""
+        """The names of the schema's columns, in its order; empty without a schema."""
         return tuple(_schema_fields(self.schema)) if self.schema is not None else ()
 
     @property
     def schema_types(self) -> dict[str, type]:
-        """The Python types of the declared columns, where a plain type is exact; a time in UTC is a ``datetime``."""
+        """Column → Python type, for columns of the schema that are a float, int, bool or str, or a time in UTC (``datetime``).
+
+        Empty when an annotation of the schema cannot be resolved at run time.
+        """
         try:
             hints = {} if self.schema is None else typing.get_type_hints(self.schema, include_extras=True)
         except NameError:  # an annotation that only a type checker can resolve
@@ -84,11 +89,11 @@ class Table:
 
     @property
     def known_later(self) -> frozenset[str]:
-        """Columns known later than their row."""
+        """The columns of ``known_at``, whose values become known later than their row."""
         return frozenset(column for column, _ in self.known_at)
 
     def check(self, what: str) -> None:
-        """Raise DefinitionError when the declarations contradict each other."""
+        """Raise DefinitionError when the declarations contradict each other; ``what`` names the table in the message."""
         if self.partitions is not None and self.event_timestamp is None:
             raise DefinitionError(
                 f"{what} is partitioned but declares no event_timestamp", hint="name the column that says which partition a row belongs to"
@@ -122,6 +127,7 @@ class Table:
             raise DefinitionError(f"{what} sets order_by= or keep=, but declares no key", hint="name the columns of the key in key=")
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield argument and column, for each column that an argument names."""
         yield from (("key", column) for column in self.key)
         if self.event_timestamp:
             yield "event_timestamp", self.event_timestamp
@@ -131,12 +137,12 @@ class Table:
             yield "created_timestamp", self.created_timestamp
         if self.order_by:
             yield "order_by", self.order_by
-        for column, known in self.known_at:
-            yield from (("known_at", column), ("known_at", known))
+        for column, time_column in self.known_at:
+            yield from (("known_at", column), ("known_at", time_column))
 
 
 def _schema_fields(schema: type) -> Iterator[str]:
-    """Yield the columns of a DataFrameModel without importing pandera."""
+    """Yield the column names of a DataFrameModel, base classes first and aliases applied, without importing pandera."""
     seen: set[str] = set()
     for base in reversed(schema.__mro__):
         if base.__module__.split(".")[0] in {"pandera", "builtins", "typing"}:
@@ -150,7 +156,7 @@ def _schema_fields(schema: type) -> Iterator[str]:
 @check_constructor
 @dataclass(frozen=True)
 class Dataset(Generic[P, R]):
-    """A table that a function computes. Created by :func:`mlops_assets.dataset`; still callable as that function.
+    """A declared table that a function computes. Made by :func:`mlops_assets.dataset`; still callable as that function.
 
     See Also
     --------
@@ -179,7 +185,7 @@ class Dataset(Generic[P, R]):
 
     @property
     def quarantine_key(self) -> str:
-        """``quarantine/<name>``."""
+        """``quarantine/<name>``: the rows that were set aside."""
         return f"quarantine/{self.name}"
 
     @property
@@ -203,6 +209,13 @@ class ExternalDataset:
         As in :func:`mlops_assets.dataset`.
     description
         Shown in the Dagster UI.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        The name is invalid, the declarations contradict each other, or ``quality`` learns its limits.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Window reports, trainings and decisions: the records of a model in production."""
+"""Window reports, trainings and decisions: the facts from which :mod:`mlops_assets.compute.monitoring.decide` decides on retraining."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DECISION_TAG, ATTEMPT_TAG, REASON_TAG = "mlops/decision", "mlops/attempt", "mlop
 
 @dataclass(frozen=True)
 class WindowReport:
-    """The report of one version in one window.
+    """The report on the predictions of one version in one window.
 
     Parameters
     ----------
     partition, end
-        The window and its end (aware).
+        The partition key of the window, and its end (aware).
     version
         The version that predicted.
     state
@@ -30,7 +30,7 @@ class WindowReport:
     reason
         The reason for the state.
     recorded
-        Counts up when a window is reported again: the latest report counts.
+        A number that grows with each recorded report: of several reports of a window, the latest counts.
     """
 
     partition: str
@@ -49,15 +49,15 @@ class Training:
     Parameters
     ----------
     run_id
-        The run.
+        The id of the Dagster run.
     as_of
-        The end of the newest data when it started (aware).
+        The end of the newest data when the training started (aware).
     state
         ``running``, ``crashed``, ``waiting for approval``, ``rejected`` (the candidate did not become champion) or ``promoted``.
     decision
-        The id of the decision that requested it; None for a schedule or a person.
+        The id of the decision that requested the training; None for a schedule or a person.
     ended
-        The wall-clock time of its end; None while it runs.
+        The wall-clock time of the training's end; None while the training runs.
     """
 
     run_id: str
@@ -78,15 +78,16 @@ class Decision:
     model, version
         The version with the breach.
     partition
-        The first window with a breach.
+        The partition key of the first window with a breach.
     opened
         The end of the newest window with a breach (aware).
     reason
         The reason of the breach.
     evidence
-        The windows with a breach.
+        The partition keys of the windows with a breach.
     closed
-        The recorded reason why the decision is closed; later facts may close it before a reason is recorded: see ``explain_settlement``.
+        The recorded reason why the decision is closed. Empty while none is recorded: later facts may have settled the decision already, as
+        ``explain_settlement`` says.
     """
 
     id: str
@@ -113,9 +114,9 @@ class Launch:
     Parameters
     ----------
     run_key
-        ``<decision>#<attempt>``: a run of this key is started once.
+        ``<decision>#<attempt>``; Dagster starts one run for each run key.
     decision
-        The decision that requests it.
+        The decision that requests the training.
     attempt
         The number of the attempt, from 1.
     """
@@ -126,5 +127,5 @@ class Launch:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of the run."""
+        """The tags of the Dagster run: the decision's id, the attempt, and the first 500 characters of the decision's reason."""
         return {DECISION_TAG: self.decision.id, ATTEMPT_TAG: str(self.attempt), REASON_TAG: self.decision.reason[:500]}

@@ -134,9 +134,9 @@ class GateResult:
     reason
         The reason for the result, in words.
     value, threshold
-        The judged figure and its bound; None for a gate without them.
+        The judged number and its bound; None for a gate without them.
     low, high
-        The confidence interval that decided or is shown: of the difference from the champion, or of the value when nothing is compared.
+        The confidence interval of the difference from the champion, or of the value when the gate compares nothing; None without one.
 
     See Also
     --------
@@ -172,22 +172,22 @@ class Intervals(Protocol):
         ...
 
     def value(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
-        """Return the interval of a metric, of a slice ``(column, value)`` when given."""
+        """Return ``(low, high)`` of a metric, of a slice ``(column, value)`` when given."""
         ...
 
     def difference(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
-        """Return the interval of candidate minus champion on the same rows."""
+        """Return ``(low, high)`` of the candidate's metric minus the champion's on the same rows, of a slice when given."""
         ...
 
 
 @dataclass(frozen=True)
 class PredictionTimes:
-    """The times of single-row predictions.
+    """The durations of single-row predictions.
 
     Parameters
     ----------
     seconds
-        The seconds of each call.
+        The duration of each call in seconds.
     description
         The called method and the rows that it predicts, in words.
 
@@ -209,11 +209,11 @@ class Costs(Protocol):
     """
 
     def artifact_bytes(self) -> float:
-        """Return the bytes that a version of the candidate stores."""
+        """Return the number of bytes that a version of the candidate stores."""
         ...
 
     def time_predictions(self, calls: int) -> PredictionTimes:
-        """Measure single-row predictions in the way that a service makes them."""
+        """Measure the duration of ``calls`` single-row predictions, made as a service makes them."""
         ...
 
 
@@ -227,15 +227,15 @@ class Candidate:
     model
         The model's name.
     digest
-        Identifies this candidate; all evidence names it.
+        Identifies this candidate; every gate result is stored with it.
     estimator
-        The fitted estimator, or what another kind of candidate predicts with.
+        The fitted estimator; for another kind of candidate, the object that predicts.
     holdout
         Rows that training has not seen.
     evaluation
-        The candidate's metrics on them.
+        The candidate's metrics on the holdout.
     champion
-        The champion's metrics on the same rows, by the fit that its gates judged; None when there is no champion.
+        The champion's metrics on the same rows, of the fit that its gates judged, not of a later refit; None when there is no champion.
     intervals
         Intervals of metrics and of their differences from the champion's: ``candidate.intervals.difference("roc_auc")``.
     costs

@@ -1,4 +1,4 @@
-"""Sources of feature views: dbt models, queries, and functions of the view itself."""
+"""Sources of feature views other than datasets: functions, SQL queries and dbt models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Computed(Generic[P, R]):
 
     @property
     def text(self) -> str:
-        """The function's source without its place in the file; its compiled code when there is no file."""
+        """The function's dedented source; a hash of its byte code when there is no source file."""
         try:
             return textwrap.dedent(inspect.getsource(self.function.function))
         except (OSError, TypeError):
@@ -48,8 +48,8 @@ class Computed(Generic[P, R]):
 class Sql:
     """A query whose result is the feature view, in DuckDB's SQL.
 
-    The query reads tables of the project by their names. With partitions it runs once for each, over the rows of its upstream
-    partitions; its window is ``getvariable('window_start')`` and ``getvariable('window_end')``.
+    The query reads tables of the project by their names. With partitions, the query runs once for each partition, over the rows of its
+    upstream partitions. The bounds of its window are ``getvariable('window_start')`` and ``getvariable('window_end')``.
 
     Parameters
     ----------
@@ -58,7 +58,12 @@ class Sql:
     partitions
         Time-window partitions of the view.
     partition_mappings
-        Table name to Dagster partition mapping, e.g. for a rolling window; the same partition by default.
+        Table name → Dagster partition mapping, e.g. for a rolling window; the same partition by default.
+
+    Raises
+    ------
+    DefinitionError
+        The query is empty.
 
     See Also
     --------
@@ -91,7 +96,7 @@ class Sql:
 
     @property
     def text(self) -> str:
-        """The query with normalised white space."""
+        """The query with each run of white space replaced by one space."""
         return " ".join(self.query.split())
 
 
@@ -126,7 +131,7 @@ class DbtProject:
         partitions: dg.PartitionsDefinition | None = None,
         partition_mapping: dg.PartitionMapping | None = None,
     ) -> DbtModel:
-        """Name one model of the project.
+        """Return one model of the project as a source of a feature view, without a check that dbt has this model.
 
         Parameters
         ----------
@@ -141,6 +146,11 @@ class DbtProject:
         -------
         DbtModel
             The model, e.g. for ``FeatureView(source=...)``.
+
+        Raises
+        ------
+        DefinitionError
+            The name is invalid.
         """
         return DbtModel(self, validate_name(name, "a dbt model"), partitions, partition_mapping)
 

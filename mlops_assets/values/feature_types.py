@@ -12,19 +12,19 @@ PLAIN = (float, int, bool, str, datetime)
 
 
 def item_type(kind: Any) -> type | None:  # noqa: ANN401  (a type, or typing's description of one)
-    """Return the type of the items of a list or an embedding; None for a single value."""
+    """Return the type of the items of a list or an embedding; None for the type of a single value."""
     bare = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
     return typing.get_args(bare)[0] if typing.get_origin(bare) is list and typing.get_args(bare) else None
 
 
 def length(kind: Any) -> int | None:  # noqa: ANN401
-    """Return how many items an embedding has: 384 of ``Annotated[list[float], 384]``."""
+    """Return the number of items of an embedding, such as 384 for ``Annotated[list[float], 384]``; None for any other type."""
     metadata = getattr(kind, "__metadata__", ())
     return next((value for value in metadata if isinstance(value, int)), None)
 
 
 def type_label(kind: Any) -> str:  # noqa: ANN401
-    """Return a type as people write it; the same in every version of Python."""
+    """Return a type as people write it, e.g. ``float`` or ``list[float] of 384``; the same in every version of Python."""
     item = item_type(kind)
     if item is None:
         return str(getattr(kind, "__name__", kind))
@@ -42,7 +42,7 @@ def check_type(view: str, feature: str, kind: Any) -> None:  # noqa: ANN401
 
 
 def fits_value(kind: Any, value: object) -> bool:  # noqa: ANN401
-    """Return whether a value can be a feature's default."""
+    """Return True if a value can be the default of a feature of this type; an int fits ``float``, a bool fits only ``bool``."""
     item = item_type(kind)
     if item is not None:
         return isinstance(value, (list, tuple)) and all(fits_value(item, part) for part in value) and length(kind) in (None, len(value))

@@ -55,7 +55,7 @@ class Entity:
     join_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Default the join key to the name."""
+        """Check the name, and make the name the join key when none is given."""
         validate_name(self.name, "an entity")
         object.__setattr__(self, "join_keys", names(self.join_keys) or (self.name,))
 
@@ -80,23 +80,30 @@ class FeatureView:
     ttl
         How long a row's values hold, inclusive; without limit when None.
     features
-        Column name to Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
+        Column name → Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
         ``Annotated[list[float], 384]``.
     created_timestamp
         The column with the time a row became known; the event time when None.
     name
-        The source's name when None; a query has none.
+        The name of the view; the source's name when None. Required for a query, which has no name.
     online
         Whether serving looks these features up.
     defaults
-        Feature to its default where no value is found, in training and in serving alike; null by default.
+        Feature → the value where a lookup finds none, in training and in serving alike; null by default.
     quality
-        Limits on nulls, ranges, categories and rows, declared or learnt; a dbt model has dbt's own tests instead.
+        Limits on null shares, ranges, categories and row counts, declared or learnt; a dbt model has dbt's own tests instead.
     freshness
-        Maximum age of the newest materialisation, or the cron schedule by which it is due. The ttl when None. It does not apply after the end
-        of the last partition.
+        Maximum age of the newest materialisation, or the cron schedule by which a materialisation is due. When None, the maximum age is the
+        ttl, but no less than the length of two partitions. Freshness is not checked after the end of the last partition.
     description
         Shown in the Dagster UI.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        The view has no valid name or no features, a type cannot be stored, or a default does not fit its feature.
 
     See Also
     --------
@@ -174,7 +181,7 @@ class FeatureView:
         self._check()
 
     def _check(self) -> None:
-        """Refuse features and defaults that contradict each other."""
+        """Raise DefinitionError without features, for a type that no store can keep, and for a default that does not fit its feature."""
         kinds = dict(self.features)
         if not kinds:
             raise DefinitionError(f"feature view '{self.name}' names no features", hint="give features={'column': float}")
@@ -199,7 +206,7 @@ class FeatureView:
 
     @property
     def quality_key(self) -> str:
-        """``quality/<name>_features``: the limits that were learnt; a dataset of the same name has its own."""
+        """``quality/<name>_features``: the limits that were learnt; the suffix separates them from those of a dataset of the same name."""
         return f"quality/{self.name}_features"
 
     @property
@@ -230,17 +237,17 @@ class FeatureView:
 
     @check_arguments
     def at(self, version: str) -> FeatureView:
-        """Return the view as it was in an earlier version, to be read by :func:`mlops_assets.training_frame`.
+        """Return the view pinned to an earlier version, whose rows :func:`mlops_assets.training_frame` then reads.
 
         Parameters
         ----------
         version
-            One of those that ``mlops features show`` lists.
+            A version that ``mlops features show`` lists; whether it exists is not checked here.
 
         Returns
         -------
         FeatureView
-            The earlier view.
+            The pinned view.
         """
         earlier = copy.copy(self)
         object.__setattr__(earlier, "pinned", version)
@@ -248,14 +255,14 @@ class FeatureView:
 
     @check_arguments
     def renamed(self, prefix: str, *, join_keys: Mapping[str, str] | None = None) -> FeatureView:
-        """Return the view to be looked up by other columns, with a prefix before its features: one view can be looked up twice.
+        """Return the view with a prefix before its features, to be looked up by other columns, so that a training set can use it twice.
 
         Parameters
         ----------
         prefix
             Before the name of each feature, e.g. ``"origin_"``.
         join_keys
-            Join key of the view to the column of the spine, and of a request, that holds it; other join keys keep their names.
+            Join key of the view → the column of the spine and of a request that holds its value; other join keys keep their names.
 
         Returns
         -------
@@ -295,19 +302,19 @@ class FeatureView:
         return view
 
     def definition(self, source: str = "") -> str:
-        """Return a hash of everything that decides which rows the view holds: a change rebuilds its history.
+        """Return a hash of everything that decides which rows the view holds; a change of the hash rebuilds the view's history.
 
         Parameters
         ----------
         source
-            The text of a source outside of the project file, such as a dbt model.
+            The text of a source outside of the project file, such as a dbt model; the source's own text when empty.
         """
         text = source or (self.source.text if isinstance(self.source, (Computed, Sql)) else "")
         kinds = [(name, type_label(kind)) for name, kind in self.features]
         return _hash([self.entity.join_keys, self.event_timestamp, self.created_timestamp, kinds, text])
 
     def version(self, source: str = "") -> str:
-        """Return the view's version, eight characters: it changes with its rows' definition, its ttl and its defaults."""
+        """Return the view's version, eight characters of a hash of :meth:`definition`, ttl and defaults."""
         ttl = None if self.ttl is None else self.ttl.total_seconds()
         return _hash([self.definition(source), ttl, [(name, repr(value)) for name, value in self.defaults]])[:8]
 
@@ -355,7 +362,10 @@ class OnDemandFeatures(Generic[P, R]):
 
     @property
     def module_source(self) -> str:
-        """The text of the module that defines the function: what a version stores and a service runs."""
+        """The source of the module that defines the function, which a version stores and a service runs.
+
+        Raises DefinitionError when the module has no file.
+        """
         file = getattr(sys.modules[self.function.__module__], "__file__", None)
         if file is None:
             raise DefinitionError(
@@ -368,15 +378,15 @@ Features = FeatureView | OnDemandFeatures[..., Any]
 
 
 def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
-    """Return the feature views among ``features``."""
+    """Return the feature views among ``features``, in order; the others are on-demand features."""
     return tuple(f for f in features if isinstance(f, FeatureView))
 
 
 def stored_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
-    """Return the feature views whose rows ``features`` look up, each once, however often it is renamed."""
+    """Return the feature views among ``features``, one for each key: renamed copies of a view read the same stored rows."""
     return tuple({view.key: view for view in feature_views(features)}.values())
 
 
 def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., Any], ...]:
-    """Return the on-demand features among ``features``."""
+    """Return the on-demand features among ``features``, in order."""
     return tuple(f for f in features if isinstance(f, OnDemandFeatures))

@@ -20,7 +20,7 @@ CallPer = Literal["partition", "range"]
 
 
 class Injection(Enum):
-    """The kinds of values that a parameter receives."""
+    """The kind of value that a parameter of a user's function receives."""
 
     WINDOW = "TimeWindow"
     SPLIT = "Split"
@@ -31,7 +31,7 @@ class Injection(Enum):
     TABLE = "an upstream table"
 
 
-EVERYWHERE = frozenset({Injection.CONFIG, Injection.RESOURCE, Injection.CONTEXT})  # what every function but a gate may receive
+EVERYWHERE = frozenset({Injection.CONFIG, Injection.RESOURCE, Injection.CONTEXT})  # allowed in every decorated function except gates
 
 # Qualified names rather than classes: reading a signature must not import Dagster, pandas or DuckDB.
 _FRAMES = {
@@ -58,13 +58,13 @@ class Parameter:
     Parameters
     ----------
     name
-        As written.
+        The name; for a table, that of the upstream asset.
     annotation
         The resolved type.
     injection
-        The kind of value that it receives.
+        The kind of value that the parameter receives.
     frame
-        For a table, the qualified name of the annotated frame type, e.g. ``"polars.LazyFrame"``.
+        For a table, the qualified name of the annotated frame type, e.g. ``"polars.LazyFrame"``; empty otherwise.
     """
 
     name: str
@@ -75,10 +75,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class UserFunction(Generic[P, R]):
-    """A user's function with its signature read.
-
-    Calling it calls the user's function unchanged.
-    """
+    """A user's function with the parameters of its signature. Made by :func:`read_function`; calling it calls the function unchanged."""
 
     function: Callable[P, R]
     parameters: tuple[Parameter, ...]
@@ -94,11 +91,11 @@ class UserFunction(Generic[P, R]):
 
     @property
     def description(self) -> str:
-        """The function's docstring."""
+        """The function's docstring without indentation; empty when there is none."""
         return inspect.getdoc(self.function) or ""
 
     def parameters_for(self, injection: Injection) -> tuple[Parameter, ...]:
-        """Return the parameters that receive ``injection``."""
+        """Return the parameters that receive this kind of value."""
         return tuple(p for p in self.parameters if p.injection is injection)
 
     @property
@@ -124,8 +121,8 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
     Raises
     ------
     DefinitionError
-        A parameter has no annotation, an annotation that cannot be resolved, or one that this kind cannot receive;
-        or the function's name cannot name an asset.
+        A parameter has no annotation, an annotation that cannot be resolved, or one that is not allowed; the function takes ``*args`` or
+        ``**kwargs``; or its name cannot name an asset.
     """
     where = f"@ml.{kind} '{getattr(function, '__name__', function)}'"
     user_function = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
@@ -134,7 +131,7 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
 
 
 def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:
-    """Refuse a ``call_per`` that does not exist, or one for ranges where ``what`` has no partitions."""
+    """Raise DefinitionError for an unknown ``call_per``, and for ``"range"`` without partitions; ``what`` names the asset in the message."""
     known = typing.get_args(CallPer)
     if call_per not in known:
         raise DefinitionError(f"{what} has call_per={call_per!r}", hint=nearest(str(call_per), known) + f"it is one of {', '.join(known)}")
@@ -166,16 +163,17 @@ def _hints(function: Callable[..., object], where: str) -> dict[str, type]:
 
 
 def _classify(name: str, annotation: type, where: str, allowed: Collection[Injection]) -> Parameter:
+    """Return the parameter with the kind of value that its annotation or a base class names; raise DefinitionError if not allowed."""
     bases = getattr(annotation, "__mro__", (annotation,))
     names = {((getattr(b, "__module__", "") or "").split(".")[0], getattr(b, "__name__", "")) for b in bases}
     frame = next((label for key, label in _FRAMES.items() if key in names), "")
     injection = Injection.TABLE if frame else next((what for module, cls, what in _BY_TYPE if (module, cls) in names), None)
     if injection in allowed and injection is not None:
         return Parameter(name, annotation, injection, frame)
-    can = ", ".join(sorted(what.value for what in allowed))
+    choices = ", ".join(sorted(what.value for what in allowed))
     raise DefinitionError(
         f"{where}: parameter '{name}' is annotated {_label(annotation)}, which it cannot receive",
-        hint=f"it can receive {can}; a table is annotated pl.LazyFrame, pl.DataFrame, pd.DataFrame or duckdb.DuckDBPyRelation",
+        hint=f"it can receive {choices}; a table is annotated pl.LazyFrame, pl.DataFrame, pd.DataFrame or duckdb.DuckDBPyRelation",
     )
 
 

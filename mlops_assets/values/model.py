@@ -1,4 +1,4 @@
-"""Models: the function that trains, the metrics, and the gates."""
+"""Declared models, and gates that are functions: what :func:`mlops_assets.model` and :func:`mlops_assets.gate` return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Format = Literal["skops", "native", "onnx", "pickle"]
 Refit = Literal["after_gates"]
-KIND, ESTIMATOR = "candidate_kind", "estimator"  # the field of a record that names the kind of candidate, and the kind without such a field
+# The field of a run's record that names the kind of candidate, and the kind of a record without this field.
+KIND, ESTIMATOR = "candidate_kind", "estimator"
 
 
 def check_format(name: str) -> None:
@@ -62,7 +63,7 @@ def check_refit(name: str | None) -> None:
 @check_constructor
 @dataclass(frozen=True)
 class Model(Generic[P, R]):
-    """A model trained by a function. Made by :func:`mlops_assets.model`; still callable as that function.
+    """A declared model, trained by a function. Made by :func:`mlops_assets.model`; still callable as that function.
 
     See Also
     --------
@@ -97,7 +98,7 @@ class Model(Generic[P, R]):
 
     @property
     def key(self) -> str:
-        """``model/<name>``: the candidate."""
+        """``model/<name>``: the key of the model's candidate."""
         return f"model/{self.name}"
 
 
@@ -120,5 +121,5 @@ class GateFunction(Generic[P, R]):
 
     @property
     def name(self) -> str:
-        """The function's name: a sentence that is true of a good candidate."""
+        """The function's name, which names the asset check, e.g. ``is_better_than_chance``."""
         return self.function.name

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.model import Model
 
-GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"  # states of a window
-CANNOT = "cannot be measured"  # more data would not help
+# States of a window. CANNOT is final: more data would not help.
+GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"
+CANNOT = "cannot be measured"
 
 
 @check_constructor
@@ -43,7 +44,7 @@ class Drift:
     Raises
     ------
     DefinitionError
-        A rate is not between 0 and 1, or the minimum effect is negative.
+        The rate is not between 0 and 1, the minimum effect is negative or not finite, or ``columns`` is empty.
 
     See Also
     --------
@@ -81,7 +82,7 @@ class Drift:
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Performance(OneRule):
-    """A bound on one metric of the predictions whose labels have arrived.
+    """The expectation that one metric of the labelled predictions in a window keeps a bound.
 
     Parameters
     ----------
@@ -90,13 +91,13 @@ class Performance(OneRule):
     at_least
         The minimum of the metric.
     no_worse_than_reference_by
-        How far the metric may be below the version's value on its holdout.
+        How far the metric may be below the metric of the same version on its holdout.
     min_labels
-        The minimum number of labels; with fewer, nothing is judged.
+        The minimum number of labels; a window with fewer is not judged.
     min_coverage
-        The minimum share of predictions with a label; below it, nothing is judged.
+        The minimum share of predictions with a label; a window with a smaller share is not judged.
     slices
-        Columns by whose values the metric is reported as well; slices are not judged.
+        Columns by whose values the metric is also reported; only the metric of all rows is judged.
     certain
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
@@ -179,20 +180,20 @@ class Performance(OneRule):
 @check_constructor
 @dataclass(frozen=True)
 class Retrain:
-    """Retrain after a breach of performance. Times are those of the data, except ``backoff``.
+    """The rule by which breaches of performance start a retraining.
 
     Parameters
     ----------
     cooldown
-        The minimum time between two retrainings.
+        The minimum time between two retrainings, in event time: from the end of the data at the last one to the end of the current data.
     after
-        The number of consecutive breaches that start a retraining; windows without enough labels neither count nor interrupt.
+        The number of consecutive windows with a breach that start a retraining. Windows that are not judged neither count nor interrupt.
     after_rejection
-        The number of consecutive breaches that start a retraining after a candidate did not become champion.
+        As ``after``, when the last candidate did not become champion.
     max_attempts
-        The maximum number of starts of a training that crashes.
+        The maximum number of starts of one training that crashes.
     backoff
-        The time from a crash to the next attempt, doubled each time.
+        The wall-clock time from the first crash to the next attempt; the time doubles with each further crash.
 
     Raises
     ------
@@ -236,9 +237,9 @@ Expectation = Drift | Performance
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Monitor:
-    """Reports for every window of a model's predictions: of drift, of performance, or of both, as the expectations say.
+    """Reports for every window of a model's predictions: drift reports, performance reports or both, as the expectations say.
 
-    A window that several versions predicted has one report for each version.
+    A window in which several versions predicted has one report for each version.
 
     Parameters
     ----------
@@ -249,16 +250,18 @@ class Monitor:
     partitions
         The windows: a Dagster time-window partitions definition. None takes the partitions of a batch prediction's dataset.
     expectations
-        The expectations of a window; each is an asset check.
+        The expectations of each window; each expectation is an asset check.
     on_failure
         The retraining after a breach of performance; None retrains nothing.
     min_rows
-        The minimum number of rows; with fewer, drift is not judged.
+        The minimum number of rows of a window; with fewer, drift is not judged.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        There are no partitions, two expectations of one name, or ``on_failure`` without an expectation of performance.
+        There are no partitions or no expectations, two expectations have one name, or ``on_failure`` has no expectation of performance.
 
     See Also
     --------
@@ -325,9 +328,9 @@ class Monitor:
         checks = [expectation.name for expectation in self.expectations]
         if not checks:
             raise DefinitionError(f"monitor '{self.name}' has no expectations", hint="add expectations=(ml.Drift(), …)")
-        if twice := [check for check in checks if checks.count(check) > 1]:
+        if duplicated := [check for check in checks if checks.count(check) > 1]:
             raise DefinitionError(
-                f"monitor '{self.name}' expects '{twice[0]}' twice", hint="give each metric and rule once, and Drift once"
+                f"monitor '{self.name}' expects '{duplicated[0]}' twice", hint="give each metric and rule once, and Drift once"
             )
         if self.on_failure is not None and not self.performance:
             raise DefinitionError(
@@ -339,17 +342,17 @@ class Monitor:
 
     @property
     def drift_key(self) -> str:
-        """``drift_report/<name>``."""
+        """``drift_report/<name>``: the declared key; the asset's name ends in ``_drift``."""
         return f"drift_report/{self.name}"
 
     @property
     def performance_key(self) -> str:
-        """``performance_report/<name>``."""
+        """``performance_report/<name>``: the declared key; the asset's name ends in ``_performance``."""
         return f"performance_report/{self.name}"
 
     @property
     def predictions_key(self) -> str:
-        """The asset key of the predictions."""
+        """``predictions/<name>`` of the service or batch prediction."""
         return self.of.predictions_key if isinstance(self.of, Service) else self.of.key
 
     @property
@@ -359,12 +362,12 @@ class Monitor:
 
     @property
     def drift(self) -> Drift | None:
-        """The expectation of the features, if there is one."""
+        """The expectation that features do not drift; None without one."""
         return next((e for e in self.expectations if isinstance(e, Drift)), None)
 
     @property
     def performance(self) -> tuple[Performance, ...]:
-        """The expectations of metrics."""
+        """The expectations of metrics, in the declared order."""
         return tuple(e for e in self.expectations if isinstance(e, Performance))
 
 
@@ -375,6 +378,7 @@ def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchP
 
 
 def _choose_windows(name: str, of: Service | BatchPrediction, declared: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
+    """Return the declared partitions, or those of the predicted dataset; raise DefinitionError when these are not time windows."""
     chosen = declared if declared is not None or isinstance(of, Service) else of.dataset.table.partitions
     if chosen is None:
         raise DefinitionError(f"monitor '{name}' has no windows", hint="pass partitions=, e.g. a dg.DailyPartitionsDefinition")

@@ -1,4 +1,4 @@
-"""Names of things, and mappings as hashable tuples."""
+"""Check the names of assets and columns, and turn arguments into hashable tuples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 V = TypeVar("V")
-OWN = "__"  # columns of the package start with it, columns of a user never do
+OWN = "__"  # prefix of the package's own columns; a user's column cannot start with it
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 def validate_name(name: str, what: str) -> str:
-    """Return ``name`` when it can name an asset, a table and a file; raise DefinitionError otherwise."""
+    """Return ``name`` if it can name an asset, a table and a file; else raise DefinitionError, where ``what`` is the noun: ``a model``."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DefinitionError(
             f"{what} cannot be named {name!r}",
@@ -26,7 +26,7 @@ def validate_name(name: str, what: str) -> str:
 
 
 def check_columns(columns: Iterable[str], what: str) -> None:
-    """Refuse names of columns that start like the package's own, or that a table, a log or a request cannot carry.
+    """Raise DefinitionError for the first column name that cannot be used.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def check_columns(columns: Iterable[str], what: str) -> None:
     Raises
     ------
     DefinitionError
-        The first name that cannot be used.
+        A name starts like the package's own columns, cannot be printed or quoted, or is a pattern in polars.
     """
     for name in columns:
         if name.startswith(OWN):
@@ -59,10 +59,10 @@ def check_columns(columns: Iterable[str], what: str) -> None:
 
 
 def pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:
-    """Return a mapping as a sorted tuple of pairs, which hashes."""
+    """Return a mapping as a tuple of ``(key, value)`` sorted by key, which can be hashed if its values can; empty for None."""
     return tuple(sorted((mapping or {}).items(), key=lambda pair: pair[0]))
 
 
 def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name or several as a tuple."""
+    """Return one name or several names as a tuple; empty for None."""
     return (value,) if isinstance(value, str) else tuple(value or ())

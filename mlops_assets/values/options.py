@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AssetArguments(TypedDict, total=False):
-    """Keyword arguments of every decorator and declared asset that Dagster receives unchanged.
+    """The keyword arguments of declared assets that Dagster receives unchanged.
 
     ``automation_condition`` of the user replaces the default; the others are Dagster's own.
     """
@@ -31,7 +31,7 @@ class AssetArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class AssetOptions:
-    """The pass-through arguments of one asset, as a hashable value."""
+    """The :class:`AssetArguments` of one asset, as a frozen value."""
 
     automation_condition: dg.AutomationCondition[Any] | None = None
     op_tags: tuple[tuple[str, str], ...] = ()
@@ -44,7 +44,7 @@ class AssetOptions:
 
     @classmethod
     def from_arguments(cls, arguments: AssetArguments) -> AssetOptions:
-        """Freeze the arguments of a decorator."""
+        """Return the arguments as a frozen value, with mappings and lists as tuples."""
         values: dict[str, object] = dict(arguments)
         values["op_tags"] = pairs(arguments.get("op_tags"))
         values["tags"] = pairs(arguments.get("tags"))

@@ -1,4 +1,4 @@
-"""The stores of a platform: lake, registry, artifacts, online store."""
+"""The platform of a project: where its stores are, which environment it is, and how to read both from environment variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The stores of a project; each is one URL or folder.
+    """The stores of a project, each a URL or a folder, and the environment that uses them.
 
     Parameters
     ----------
@@ -31,11 +31,12 @@ class Platform:
     online
         Folder of the online feature store, or ``redis://host:port/db``.
     environment
-        Separates aliases: ``dev``, ``staging``, ``prod``.
+        The name of the environment, e.g. ``dev``, ``staging`` or ``prod``. Each has its own candidates, approvals and aliases; all
+        environments of a registry share its versions.
     webhook
         URL that receives failed runs and checks as JSON; none when empty.
     against
-        Another environment: a candidate is compared with the champion there while ``environment`` has none. Empty to compare within
+        Another environment, with whose champion a candidate is compared while ``environment`` has no champion. Empty to compare within
         ``environment`` only.
     mlflow
         URL of an MLflow server that mirrors runs and versions; none when empty.
@@ -69,9 +70,9 @@ class Platform:
         Parameters
         ----------
         home
-            The folder.
+            The folder; a relative path is made absolute.
         environment
-            Separates aliases.
+            The name of the environment.
 
         Returns
         -------
@@ -85,17 +86,20 @@ class Platform:
     @classmethod
     @check_arguments
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
-        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST``, ``MLOPS_MLFLOW``.
+        """Return the platform that the ``MLOPS_…`` environment variables describe.
+
+        They are ``MLOPS_HOME`` (default ``.mlops``), ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``
+        (default ``dev``), ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST`` and ``MLOPS_MLFLOW``.
 
         Parameters
         ----------
         environ
-            The process environment when None.
+            Variable → value; the environment of the process when None.
 
         Returns
         -------
         Platform
-            The stores that the variables name, and embedded defaults for the others.
+            The stores that the variables name; a store without a variable is in the home folder.
         """
         env = os.environ if environ is None else environ
         local = cls.at(env.get("MLOPS_HOME") or ".mlops")

@@ -1,4 +1,4 @@
-"""A dataset with pushed rows instead of a function."""
+"""Push sources, which are datasets with pushed rows instead of a function, and the feature views over them."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ if TYPE_CHECKING:
 class PushSource(Dataset[..., Any]):
     """A dataset whose rows are pushed with :func:`mlops_assets.push` or ``POST /features/<view>`` of a service.
 
-    A pushed row is in a log and in the online store when the call returns; ``dataset/<name>`` brings the log into the lake.
+    When the push returns, its rows are in a log and in the online store. Materialising ``dataset/<name>`` writes the log into the lake.
 
     Parameters
     ----------
     name
         The table ``dataset.<name>`` in the lake.
     schema
-        A pandera ``DataFrameModel`` with polars types; a stream has no other types.
+        A pandera ``DataFrameModel`` with polars types. It is required, because nothing else gives the types of pushed rows.
     key
-        Column or columns that identify what a row is about. A row that is pushed again and became known later is kept alongside the earlier
-        one; one that became known at the same time replaces it.
+        Column or columns that identify what a row is about. Of two pushed rows with one key, both are kept when they became known at
+        different times; when they became known at the same time, the later push replaces the earlier.
     event_timestamp
         The column with the time a row is about, UTC.
     created_timestamp
-        The column with the time a row became known; the time of the push where a row leaves it out.
+        The column with the time a row became known; the time of the push where a row omits it.
     partitions
         Time-window partitions of the event time, or None.
     max_future
-        How far after now an event time may lie; any time when None.
+        How far after now an event time may lie, one day by default; any time when None.
     description
         Shown in the Dagster UI.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
@@ -105,10 +107,10 @@ class PushSource(Dataset[..., Any]):
         super().__init__(UserFunction(refuse_call, ()), table, (), AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
         object.__setattr__(self, "about", about)
 
-    about: tuple[str, ...]
+    about: tuple[str, ...]  # the declared key; the key of the table also has the created timestamp
 
     def check_view(self, view: FeatureView) -> None:
-        """Raise DefinitionError when a view over this source could not go online row by row."""
+        """Raise DefinitionError when pushed rows could not be written to the online store as they are, as rows of a view."""
         times = (view.event_timestamp, view.created_timestamp)
         own = (self.table.event_timestamp, self.table.created_timestamp)
         if times != own:
@@ -128,16 +130,16 @@ class PushSource(Dataset[..., Any]):
             )
 
 
-_VIEWS: dict[int, dict[str, FeatureView]] = {}  # of each source that a project was compiled with
+_VIEWS: dict[int, dict[str, FeatureView]] = {}  # id() of a push source → name of a view → the view
 
 
 def register_views(views: Sequence[FeatureView]) -> None:
-    """Register views over push sources, so that :func:`views_of` finds them."""
+    """Register the views over push sources among ``views``, so that :func:`views_of` finds them; others are ignored."""
     for view in views:
         if isinstance(view.source, PushSource):
             _VIEWS.setdefault(id(view.source), {})[view.name] = view
 
 
 def views_of(source: PushSource) -> tuple[FeatureView, ...]:
-    """Return the views over a source that this process has compiled."""
+    """Return the views over a push source that this process has registered."""
     return tuple(_VIEWS.get(id(source), {}).values())

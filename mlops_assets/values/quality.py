@@ -20,18 +20,18 @@ Bounds = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit on a figure of a partition or on the values of a column.
+    """One limit on the rows of a partition.
 
     Parameters
     ----------
     rule
-        ``null share`` and ``rows`` are figures of a partition; ``range`` and ``categories`` hold for every row.
+        ``null share`` and ``rows`` limit a number of the whole partition; ``range`` and ``categories`` limit the value in every row.
     column
-        ``""`` for ``rows``.
+        The column; ``""`` for ``rows``.
     low, high
-        Inclusive; None where there is no limit.
+        The inclusive bounds; None where there is no bound.
     values
-        The allowed categories.
+        The allowed categories, for ``categories``.
     origin
         ``declared``, or the partitions that it was learnt from and the margin.
     """
@@ -65,20 +65,25 @@ class Quality:
     nulls
         Column → maximum share of nulls in a partition.
     ranges
-        Column → minimum and maximum, inclusive; None for no limit. NaN is outside of every range, null of none.
+        Column → minimum and maximum, inclusive; None for no limit. NaN is outside of every range; nulls are not compared.
     categories
-        Column → the values that may occur.
+        Column → the values that may occur, compared as text.
     rows
         Minimum and maximum number of rows of a partition; None for no limit.
     learn_from
-        A number of first partitions, or the first day and the day after the last (``("2013-01-01", "2013-02-01")``, by partition key): limits of
-        every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
-        A declared limit replaces the learnt one.
+        The partitions to learn limits from: a number of first partitions, or the first day and the day after the last, by partition key
+        (``("2013-01-01", "2013-02-01")``). Limits of the row count and of every column except times are learnt, recorded in the lake as
+        ``quality/<name>``, and kept until the declaration or those partitions change. A declared limit replaces the learnt one.
     margin
-        The fraction by which learnt limits are widened: of the width for a range, of the value for a constant column, a number of rows or
-        a null share. A null share is widened by at least one percentage point.
+        The fraction by which learnt bounds are widened: the fraction of the width for a range, of the value for a constant column, and of
+        the number for row counts and null shares. A null share is widened by at least one percentage point.
     severity
         ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it with a warning.
+
+    Raises
+    ------
+    DefinitionError
+        Nothing is declared, or a limit, the margin or the severity is invalid.
 
     See Also
     --------
@@ -128,7 +133,7 @@ class Quality:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns with a declared limit."""
+        """The columns with a declared limit, each once."""
         return tuple(dict.fromkeys(name for declared in (self.nulls, self.ranges, self.categories) for name, _ in declared))
 
     @property
@@ -138,7 +143,7 @@ class Quality:
 
     @property
     def declared(self) -> tuple[Limit, ...]:
-        """The limits that are declared."""
+        """The declared limits; those that are learnt are not among them."""
         return (
             *(Limit(NULLS, name, high=share) for name, share in self.nulls),
             *(Limit(RANGE, name, low, high) for name, (low, high) in self.ranges),
@@ -147,6 +152,7 @@ class Quality:
         )
 
     def _mistakes(self) -> Iterator[tuple[str, str]]:
+        """Yield problem and hint of each mistake in the declaration."""
         if not (self.declared or self.learn_from):
             yield "nothing is declared", "give nulls=, ranges=, categories=, rows= or learn_from="
         for name, share in self.nulls:
@@ -167,7 +173,7 @@ class Quality:
     def _learning_mistakes(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.learn_from, int) and self.learn_from < 1:
             yield f"learn_from={self.learn_from}", "give the number of first partitions to learn from, 1 or more"
-        # Keys of another format are compared where the partitions are known.
+        # Keys of another format are compared later, when the partitions are known.
         iso = isinstance(self.learn_from, tuple) and all(key[:4].isdigit() and key[4:5] in ("", "-") for key in self.learn_from)
         if iso and isinstance(self.learn_from, tuple) and self.learn_from[0] >= self.learn_from[1]:
             yield f"learn_from={self.learn_from} ends before it begins", "give the first day and the day after the last"

@@ -1,4 +1,4 @@
-"""Searches for hyperparameters: their ranges, the number of trials, and the metric to maximise."""
+"""Declared searches for hyperparameters: the ranges of values, the number of trials, and the metric to maximise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLERS = ("tpe", "random", "grid")
 @check_constructor
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers from ``low`` to ``high``, both included; whole numbers only, when both bounds are whole.
+    """A range of numbers from ``low`` to ``high``, both included; only whole numbers when the bounds and the step are integers.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Range:
     Raises
     ------
     DefinitionError
-        The range is empty, or ``log`` and ``step`` are both given.
+        The range is empty, the step is not positive, or ``log`` is set with a step or without a positive ``low``.
 
     See Also
     --------
@@ -53,7 +53,7 @@ class Range:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an empty range and options that exclude each other."""
+        """Refuse an empty range, a step that is not positive, and a logarithmic range with a step or without a positive bound."""
         if not self.low < self.high:
             raise DefinitionError(f"the range {self.low} to {self.high} is empty", hint="give the smaller bound first")
         if self.log and (self.low <= 0 or self.step is not None):
@@ -81,21 +81,22 @@ class Search:
     metric
         A scikit-learn scorer name, greater is better; the model's first metric when empty.
     sampler
-        ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` does not, ``grid`` tries
-        every combination in order.
+        ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` samples each trial
+        independently, ``grid`` tries every combination in order.
     prune
         Whether a trial ends early when the value that the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the
         median of earlier trials.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes
-        How many trials run at once, each in a separate process with its share of the processors. Trials of one round do not learn from each other.
-        The function is then called from its stored source, as by ``mlops reproduce``.
+        How many trials run at once. With more than one, each trial has a separate process with its share of the processors, trials of one
+        round do not learn from each other, and the function is called from its stored source, as by ``mlops reproduce``.
 
     Raises
     ------
     DefinitionError
-        The space is empty, ``grid`` has a range without steps, or ``processes`` is less than 1.
+        The space or a list of values is empty, there is no such sampler, ``grid`` has a range of fractions without a step, or ``trials`` or
+        ``processes`` is less than 1.
 
     See Also
     --------
@@ -155,16 +156,16 @@ class Search:
         Parameters
         ----------
         configs
-            The ``dagster.Config`` parameters of its function.
+            The ``dagster.Config`` parameters of the model's function.
         metrics
-            Metrics of the model.
+            The metrics of the model.
         where
             The model, for the message.
 
         Raises
         ------
         DefinitionError
-            A name is no field of its configuration, or the metric is not one of its metrics.
+            A name in the space is not a field of these configurations, or the metric of the search is not one of ``metrics``.
         """
         fields = sorted(name for config in configs for name in getattr(config.annotation, "model_fields", ()))
         if missing := [name for name, _ in self.space if name not in fields]:

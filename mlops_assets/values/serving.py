@@ -29,7 +29,9 @@ class BatchPrediction:
     model
         The model whose champion predicts.
     dataset
-        The rows to predict: it has the model's columns, join keys and event timestamp; columns that become known later are not read.
+        The rows to predict. The dataset has the model's columns, join keys and event timestamp; columns of its ``known_at`` are not read.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     See Also
     --------
@@ -67,14 +69,14 @@ class BatchPrediction:
 
     @property
     def key(self) -> str:
-        """``predictions/<name>``."""
+        """``predictions/<name>``: the table of the predictions."""
         return f"predictions/{self.name}"
 
 
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Service:
-    """The champion behind HTTP: ``POST /predict`` on workers that follow it without a restart.
+    """The champion behind HTTP: ``POST /predict`` on workers that load each new champion without a restart.
 
     Parameters
     ----------
@@ -84,14 +86,16 @@ class Service:
     model
         The model whose champion answers.
     key
-        Columns that identify a row, so that its label can be joined later; when empty, the key of the training set's first dataset that
-        has one.
+        Columns that identify a row, so that its label can be joined later. When empty, the key of the first dataset of the training set
+        that declares a key.
     host, port
-        The address to listen on; port 0 takes any free port and keeps it.
+        The address to listen on. Port 0 takes any free port; a restart takes the same port again while it is free.
     workers
         Number of worker processes.
     max_rows, max_bytes
-        Limits of one request.
+        The maximum number of rows, and the maximum size, of one request.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
@@ -170,5 +174,5 @@ class Service:
 
     @property
     def predictions_key(self) -> str:
-        """``predictions/<name>``: the logged predictions."""
+        """``predictions/<name>``: the table of the logged predictions."""
         return f"predictions/{self.name}"

@@ -1,4 +1,4 @@
-"""Training sets, and the splits of their rows."""
+"""Declared training sets, and the rules that split their rows."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ class TimeSplit:
     Parameters
     ----------
     validation
-        Span of event time, positive. None: no validation part, for models that do not tune.
+        Span of event time, positive. When None there is no validation part, for models that do not tune.
     holdout
-        Span of event time, positive.
+        Span of event time up to the last row, positive; required.
     train
-        Span of event time before the other parts, positive: a rolling window. None: every row before the other parts.
+        Span of event time before the other parts, positive: a rolling window. When None, every row before the other parts.
+
+    Raises
+    ------
+    DefinitionError
+        There is no holdout, or a span is not positive.
 
     Notes
     -----
-    A row whose label becomes known only after the end of its part is left out: training could not have used it at that time.
+    A row of train or validation whose label becomes known only after the end of its part is in no part: a training at that time could not
+    have used it.
 
     See Also
     --------
@@ -50,7 +56,7 @@ class TimeSplit:
     train: timedelta | None = None
 
     def __post_init__(self) -> None:
-        """Refuse empty spans."""
+        """Refuse a missing holdout and spans that are not positive."""
         if not self.holdout:
             raise DefinitionError(
                 "ml.TimeSplit has no holdout", hint="give the last span, on which gates judge: holdout=timedelta(days=14)"
@@ -60,7 +66,7 @@ class TimeSplit:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that have rows."""
+        """The names of the parts, oldest rows first."""
         return ("train", "holdout") if self.validation is None else ("train", "validation", "holdout")
 
 
@@ -74,9 +80,14 @@ class GroupSplit:
     column
         The column that names the group, such as a customer's id.
     validation, holdout
-        Shares of the groups, each above 0, together below 1.
+        Expected shares of the groups, each above 0, together below 1. A hash assigns each group to a part; train has the other groups.
     seed
         The same seed gives the same split on every machine.
+
+    Raises
+    ------
+    DefinitionError
+        The shares leave a part empty.
 
     See Also
     --------
@@ -103,7 +114,7 @@ class GroupSplit:
 @check_constructor
 @dataclass(frozen=True)
 class TrainingSet(Generic[P, R]):
-    """Rows with a label, joined with features as they were known. Made by :func:`mlops_assets.training_set`.
+    """Declared rows with a label and features, and their split. Made by :func:`mlops_assets.training_set`; still callable as its function.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""The schedule of the lake's upkeep, and the age from which it deletes."""
+"""The declared upkeep of the lake: its schedule, and the age from which it deletes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Upkeep:
     cron_timezone
         Time zone of the schedule.
     older_than
-        Minimum age of the states and unreferenced files that are deleted. Choose more than the longest notebook session that reads one
-        state; steps of Dagster hold what they read, however long they run.
+        Minimum age of the snapshots and unreferenced files that are deleted. Choose more than the longest notebook session that reads one
+        snapshot. A running Dagster step keeps the snapshots that it reads, however long it runs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A half-open span of time."""
+"""Half-open spans of event time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TimeWindow:
     Parameters
     ----------
     start, end
-        Aware datetimes in UTC; ``start`` belongs to the window, ``end`` does not.
+        Aware datetimes; those of a partition are in UTC. ``start`` belongs to the window, ``end`` does not.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindo
 
 
 def join_windows(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
-    """Return windows in order, with adjacent ones merged, so that a year of days needs one comparison."""
+    """Return windows sorted by start, with adjacent ones merged, so that a year of days becomes one window."""
     spans: list[TimeWindow] = []
     for window in sorted(windows, key=lambda w: w.start):
         if spans and spans[-1].end == window.start:

@@ -59,7 +59,7 @@ class ArtifactSizeGate:
         return _hash(self.name, self.max_bytes)
 
     def judge(self, candidate: Candidate) -> GateResult:
-        """Judge a candidate by the bytes that it stores."""
+        """Judge a candidate by the number of bytes that a version of it stores; a candidate without costs does not pass."""
         if candidate.costs is None:
             return GateResult(passed=False, reason=_NOT_MEASURED.format("artifact size"), threshold=self.max_bytes)
         size = candidate.costs.artifact_bytes()
@@ -69,7 +69,7 @@ class ArtifactSizeGate:
 @check_constructor
 @dataclass(frozen=True)
 class LatencyGate:
-    """A maximum for the 95th percentile of single-row predictions. Made by :meth:`mlops_assets.Gate.latency`.
+    """A maximum for the 95th percentile of the durations of single-row predictions. Made by :meth:`mlops_assets.Gate.latency`.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class LatencyGate:
         return _hash(self.name, self.p95_ms, self.calls)
 
     def judge(self, candidate: Candidate) -> GateResult:
-        """Judge a candidate by the time of its single-row predictions."""
+        """Judge a candidate by the durations of its single-row predictions; a candidate without costs does not pass."""
         if candidate.costs is None:
             return GateResult(passed=False, reason=_NOT_MEASURED.format("latency"), threshold=self.p95_ms)
         times = candidate.costs.time_predictions(self.calls)
@@ -123,7 +123,7 @@ class LatencyGate:
 
 
 def _judge_maximum(value: float, maximum: float, what: str, bound: str) -> GateResult:
-    """Compare a figure with its maximum; a figure that is not a finite number fails."""
+    """Return the result of comparing a number with its maximum; a number that is not finite does not pass."""
     if not math.isfinite(value):
         return GateResult(passed=False, reason=f"{what}: not a finite number", threshold=maximum)
     passed = value <= maximum

@@ -1,4 +1,4 @@
-"""Gates: rules that a candidate must obey before it can be registered."""
+"""The protocol of gates, and :class:`Gate`, a bound on one metric of the holdout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GateLike(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the asset check, unique within the model."""
+        """The name of the asset check, unique among the gates of a model."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class GateLike(Protocol):
 
     @property
     def relative(self) -> bool:
-        """Whether the result counts for the current champion only: a new champion then needs a new result."""
+        """Whether the gate compares with the champion, so that a result counts only while the same champion serves."""
         ...
 
     def judge(self, candidate: Candidate) -> GateResult:
@@ -69,16 +69,17 @@ class Gate(OneRule):
     at_least
         The minimum that passes.
     no_worse_than_champion_by
-        How far below the champion, on the same rows, a candidate may stay.
+        How far the metric may be below the champion's on the same rows.
     better_than_champion_by
-        How far above the champion, on the same rows, a candidate must be.
+        The minimum by which the metric must be above the champion's on the same rows.
     slice
-        ``(column, value)``: judge only these rows. ``column``: the rule must hold for the rows of every value with enough of them.
+        ``(column, value)``: only the rows with this value are judged. ``column``: the rows of each value are judged separately, and all
+        must pass.
     confidence
-        Judge by the lower end of the interval at this confidence, of the difference from the champion (on the same rows) or of the
-        metric, instead of by the figure itself.
+        The confidence level of an interval whose lower end is judged instead of the number itself. It is the interval of the metric, or of
+        the difference from the champion. None judges the number.
     min_rows
-        How many rows a value of ``slice`` must have to be judged.
+        The minimum number of holdout rows of a value when ``slice`` is a column; values with fewer rows are not judged.
 
     Raises
     ------
@@ -143,10 +144,10 @@ class Gate(OneRule):
     @staticmethod
     @check_arguments
     def latency(p95_ms: float, calls: int = 300) -> LatencyGate:
-        """Return a gate on the time of one prediction: the 95th percentile of single-row calls of the predictor that serves.
+        """Return a gate on the 95th percentile of the duration of single-row predictions by the predictor that would serve.
 
-        The step measures it on holdout rows, on the machine that trains, after some calls that do not count. HTTP and feature lookup are
-        not part of it.
+        The durations are measured on holdout rows, on the machine that trains, after some calls to warm up. They include neither HTTP nor
+        the lookup of features.
 
         Parameters
         ----------
@@ -175,7 +176,7 @@ class Gate(OneRule):
 
     @property
     def slice_column(self) -> str:
-        """The column whose values are judged apart; empty when all rows are judged together."""
+        """The column of ``slice``; empty when all rows are judged together."""
         return self.slice if isinstance(self.slice, str) else self.slice[0] if self.slice else ""
 
     @property
@@ -205,12 +206,13 @@ class Gate(OneRule):
         Parameters
         ----------
         candidate
-            With the champion's evaluation on the same rows, when there is a champion.
+            The candidate, with the champion's evaluation on the same rows when there is a champion.
 
         Returns
         -------
         GateResult
-            Not passed when the metric is undefined, of the candidate or of the champion; passed when a relative gate has no champion to meet.
+            Not passed when the metric of the candidate or of the compared champion is undefined. Passed when a relative gate has no champion
+            to compare with.
 
         Examples
         --------
@@ -227,7 +229,7 @@ class Gate(OneRule):
 
 
 def _judge_rows(gate: Gate, within: Slice | None, candidate: Candidate) -> GateResult:
-    """Judge one set of rows."""
+    """Judge the holdout rows of one slice, or all of them when ``within`` is None."""
     value = candidate.evaluation.metric(gate.metric, within)
     if not math.isfinite(value):
         return GateResult(
@@ -280,7 +282,10 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
 
 
 def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateResult:
-    """Judge every value of a column that has enough rows, and show the one furthest below its bound."""
+    """Judge each value of a column with at least ``min_rows`` rows; all must pass.
+
+    The result has the numbers of the worst value: of those that failed, or of all when none failed, the one with the lowest margin.
+    """
     slices = [s for s in candidate.evaluation.slices if s.column == column]
     judged = [s for s in slices if s.rows >= gate.min_rows]
     if not judged:
@@ -301,7 +306,7 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
 
 
 def _margin(result: GateResult) -> float:
-    """Return how far a result is above its bound; undefined is furthest below."""
+    """Return how far the value of a result is above its bound: −∞ without a value, ∞ without a bound."""
     if result.value is None:
         return -math.inf
     return result.value - result.threshold if result.threshold is not None else math.inf
@@ -312,7 +317,7 @@ def _sign(passed: bool) -> str:  # noqa: FBT001
 
 
 def _explain_low_end(low: float) -> str:
-    return "is undefined, so that nothing shows that it begins at or above" if math.isnan(low) else "begins below"
+    return "is undefined, so that it cannot be shown to begin at or above" if math.isnan(low) else "begins below"
 
 
 def _interval(confidence: float, low: float, high: float) -> str:
@@ -320,7 +325,7 @@ def _interval(confidence: float, low: float, high: float) -> str:
 
 
 def _method(candidate: Candidate) -> str:
-    """Return what the interval resamples, in brackets; empty when there is no interval."""
+    """Return the resampled units of the candidate's intervals in brackets, e.g. " (independent rows)"; empty without intervals."""
     return f" ({candidate.intervals.method})" if candidate.intervals else ""
 
 

@@ -1,4 +1,4 @@
-"""The base of gates and expectations: exactly one of several rules, with a finite bound."""
+"""The base class of gates and expectations that declare exactly one of several rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlops_assets.errors import DefinitionError
 
 
 class OneRule:
-    """A bound that is declared under the name of one rule."""
+    """A finite bound, declared as the value of exactly one of the attributes ``RULES``; the others are None."""
 
     RULES: ClassVar[tuple[str, ...]]
 
@@ -20,7 +20,7 @@ class OneRule:
 
     @property
     def threshold(self) -> float:
-        """The bound of the rule."""
+        """The bound of the declared rule."""
         return float(getattr(self, self.rule))
 
     def _check_rule(self, what: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a prompt.
+    """The answer to a prompt, in its declared type, with the completion that it was read from.
 
     Parameters
     ----------

@@ -24,7 +24,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ROLES = ("system", "user", "assistant")
-_SETUP, _RETURN = ("RESUME", "NOP", "COPY_FREE_VARS"), ("LOAD_CONST", "RETURN_VALUE", "RETURN_CONST")  # of an empty function's byte code
+# The instructions in the byte code of an empty function: those before its body, and those that return None.
+_SETUP, _RETURN = ("RESUME", "NOP", "COPY_FREE_VARS"), ("LOAD_CONST", "RETURN_VALUE", "RETURN_CONST")
 _CLOSED_TYPES = (bool, int, float)  # their values cannot contain instructions
 
 
@@ -49,7 +50,7 @@ class Message:
     content: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the message as chat endpoints take it."""
+        """Return the message as the JSON object of a chat endpoint."""
         return {"role": self.role, "content": self.content}
 
 
@@ -64,7 +65,7 @@ class Variable:
     annotation
         The resolved type.
     default
-        The value of a call without the variable; ``inspect.Parameter.empty`` when the variable is required.
+        The value in calls that do not give the variable; ``inspect.Parameter.empty`` when the variable is required.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Variable:
 
     @property
     def is_closed(self) -> bool:
-        """Whether values are numbers, booleans or members of a fixed list, which cannot contain instructions."""
+        """Whether all values are numbers, booleans, ``Literal`` or ``Enum`` members, or None, which cannot contain instructions."""
         return _is_closed(self.annotation)
 
 
@@ -94,14 +95,14 @@ def _is_closed(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Example:
-    """A call of a prompt with the answer that it should get, sent before each call (few-shot).
+    """A call of a prompt with the answer that the model should give; sent before each call (few-shot).
 
     Parameters
     ----------
     variables
-        A value for each variable of the prompt.
+        Variable → value, for each required variable of the prompt.
     answer
-        The answer.
+        The answer as text.
 
     See Also
     --------
@@ -125,7 +126,9 @@ class Example:
 @check_constructor
 @dataclass(frozen=True, eq=False)
 class Prompt(Generic[P, R]):
-    """Instructions and typed variables for a model. Made by :func:`mlops_assets.llm.prompt`; still callable as the function.
+    """A declared prompt: instructions and typed variables for a model.
+
+    Made by :func:`mlops_assets.llm.prompt`; still callable as the function.
 
     See Also
     --------
@@ -168,8 +171,8 @@ def read_prompt(function: Callable[P, R], model: LLM, response: Any, examples: t
     Raises
     ------
     DefinitionError
-        A parameter has no resolvable annotation; the instructions contain a placeholder that is no variable, or whose type is not closed;
-        an example lacks a variable or has one more; or the prompt has neither a docstring nor a body.
+        A parameter has no resolvable annotation; the instructions contain a placeholder that is not a variable, or whose values may contain
+        instructions; an example lacks a variable or has an unknown one; or the prompt has neither a docstring nor a body.
     """
     name = validate_name(function.__name__, "a prompt")
     where = f"@ml.llm.prompt '{name}'"
@@ -199,33 +202,38 @@ def _read_variables(function: Callable[..., object], where: str) -> Iterator[Var
 
 
 def _has_body(function: Callable[..., object]) -> bool:
-    """Return whether a function does anything: an empty one, with or without a docstring, only returns None."""
+    """Return True unless a function only returns None, as one with nothing but a docstring, ``pass`` or ``...`` does."""
     steps = [step for step in dis.get_instructions(function) if step.opname not in _SETUP]
     return any(step.opname not in _RETURN or step.argval is not None for step in steps)
 
 
 def list_placeholders(instructions: str) -> list[str]:
-    """Return the names in braces, in their order; ``{{`` and ``}}`` are braces of the text.
+    """Return the names in braces, in their order and with repetitions; ``{{`` and ``}}`` are braces of the text.
 
     Parameters
     ----------
     instructions
         The instructions of a prompt.
+
+    Raises
+    ------
+    ValueError
+        A brace has no partner.
     """
     return [field for _, field, _, _ in string.Formatter().parse(instructions) if field is not None]
 
 
 def _check_placeholders(instructions: str, variables: Mapping[str, Variable], where: str) -> None:
     try:
-        found = list_placeholders(instructions)
+        placeholders = list_placeholders(instructions)
     except ValueError as error:
         raise DefinitionError(
             f"{where}: the instructions cannot be read: {error}", hint="write a brace of the text twice: {{ or }}"
         ) from error
-    for name in found:
+    for name in placeholders:
         if name not in variables:
             raise DefinitionError(
-                f"{where}: the instructions contain '{{{name}}}', which is no variable",
+                f"{where}: the instructions contain '{{{name}}}', which is not a variable of the prompt",
                 hint=f"its variables are {', '.join(variables) or 'none'}; write a brace of the text twice: {{{{ or }}}}",
             )
         if not variables[name].is_closed:
@@ -236,7 +244,7 @@ def _check_placeholders(instructions: str, variables: Mapping[str, Variable], wh
 
 
 def check_names(values: Mapping[str, Any], variables: tuple[Variable, ...], what: str) -> None:
-    """Raise DefinitionError for a variable without a value, and for a value without a variable.
+    """Raise DefinitionError for a required variable without a value, and for a value without a variable.
 
     Parameters
     ----------
@@ -245,7 +253,7 @@ def check_names(values: Mapping[str, Any], variables: tuple[Variable, ...], what
     variables
         The variables of the prompt.
     what
-        What gives the values, for the message.
+        The call or example with the values, for the message.
     """
     known = {variable.name: variable for variable in variables}
     for name in values:

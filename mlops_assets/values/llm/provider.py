@@ -35,16 +35,16 @@ class LLM:
     api_key_env
         The environment variable that holds the API key; None when the endpoint needs no key. The key itself is never stored.
     pin
-        What identifies the weights beyond the name, e.g. a revision or a file's hash.
+        A text that identifies the weights beyond the name, e.g. a revision or a file's hash; it is not sent.
     temperature, max_tokens, seed
-        Parameters of the request; None leaves one to the endpoint.
+        Parameters of the request; a parameter that is None is not sent, so that the endpoint's default applies.
     parameters
         Other parameters of the request, e.g. ``{"top_p": 0.9}``. The value None removes a parameter that the client would send:
         ``{"stream_options": None}`` is for endpoints that refuse to report the usage of streams.
     timeout
         The maximum duration of one attempt.
     stall_timeout
-        The maximum silence of a stream: before its first byte, and between two.
+        The maximum time without a byte from a stream: before its first byte, and between two bytes.
     time_limit
         The maximum duration of a call with all its retries and fallbacks.
     retries
@@ -59,11 +59,11 @@ class LLM:
     Raises
     ------
     DefinitionError
-        A URL, name, limit or parameter is invalid.
+        A URL, name, limit or parameter is invalid, or a fallback has fallbacks of its own.
 
     See Also
     --------
-    Completion : What a model answers.
+    Completion : The answer of a model.
 
     Examples
     --------
@@ -131,18 +131,18 @@ class LLM:
 
     @property
     def endpoint(self) -> str:
-        """The URL that completes messages."""
+        """The URL to which requests are sent."""
         return f"{self.base_url}/chat/completions"
 
     @property
     def request_parameters(self) -> dict[str, Any]:
-        """Model and parameters as the endpoint takes them, without those that are None."""
+        """Model and parameters as fields of a request, without those that are None."""
         own = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed}
         return {name: value for name, value in {**own, **dict(self.parameters)}.items() if value is not None}
 
     @property
     def definition(self) -> str:
-        """The sha256 of what decides an answer: model, pin and parameters, here and of the fallbacks; not URLs, keys or limits."""
+        """The sha256 of what decides an answer: model, pin and parameters of this model and its fallbacks. URLs, keys and limits do not."""
         facts = [self.request_parameters, self.pin, [fallback.definition for fallback in self.fallbacks]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -150,7 +150,7 @@ class LLM:
 @check_constructor
 @dataclass(frozen=True)
 class Completion:
-    """What a language model answers to a list of messages.
+    """The answer of a language model to a list of messages.
 
     Parameters
     ----------
@@ -159,19 +159,19 @@ class Completion:
     finish_reason
         Why the model stopped, as the endpoint reports it: ``"stop"``, or ``"length"`` when ``max_tokens`` cut the text off.
     model
-        The declared name of the model that answered: that of the LLM, or of a fallback.
+        The declared name of the model that answered: the LLM that was called, or one of its fallbacks.
     reported_model
         The name in the reply, which may be more precise; None when the endpoint does not report it.
     prompt_tokens, completion_tokens
         The usage; None when the endpoint does not report it.
     seconds
-        The duration of the call, with its retries.
+        The duration of the call with its retries, in seconds.
     seconds_to_first_token
-        The time until the first text of a stream; None when the answer came in one piece.
+        The seconds until the first text of a stream; None when the answer came in one piece.
     failures
-        What went wrong in earlier attempts, one text for each.
+        One text for each failed attempt of this call.
     attempts
-        Number of attempts, failed ones included; a cached answer is none.
+        The number of requests of this call, failed ones included; a cached answer needs none.
     cached
         Whether the answer comes from the cache and caused no cost. The usage is then that of the original request.
 

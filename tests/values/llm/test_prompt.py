@@ -85,7 +85,7 @@ def nothing(question: str) -> None:
     ("function", "text"),
     [
         (text_placeholder, "'{question}', whose values may contain instructions of their own"),
-        (unknown_placeholder, "'{cuont}', which is no variable"),
+        (unknown_placeholder, "'{cuont}', which is not a variable"),
         (open_brace, "the instructions cannot be read"),
         (untyped, "variable 'question' has no annotation"),
         (several, "takes *questions"),

@@ -34,11 +34,11 @@ def canonical_name(name: str) -> str:
 @cache
 def installed_distributions() -> dict[str, str]:
     """Return normalized name → version of all installed distributions, by name; of duplicates, the first on ``sys.path``."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            found.setdefault(canonical_name(name), distribution.version)
-    return dict(sorted(found.items()))
+            versions.setdefault(canonical_name(name), distribution.version)
+    return dict(sorted(versions.items()))
 
 
 @cache

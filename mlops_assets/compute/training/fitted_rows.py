@@ -40,8 +40,8 @@ class FittedRows:
     by_time: bool = False
 
     @classmethod
-    def of(cls, splits: Mapping[str, Split], parts: Sequence[str], event_timestamp: str | None, *, by_time: bool) -> FittedRows:
-        """Describe parts of a training set.
+    def from_splits(cls, splits: Mapping[str, Split], parts: Sequence[str], event_timestamp: str | None, *, by_time: bool) -> FittedRows:
+        """Return the description of the parts of a training set that an estimator was fitted on.
 
         Parameters
         ----------

@@ -67,14 +67,14 @@ class PermutationImportance:
 
     def as_json(self) -> dict[str, Any]:
         """Return the importance as a dict of JSON values; an undefined value is None."""
-        columns = [[each.column, *(value if math.isfinite(value) else None for value in (each.drop, each.error))] for each in self.columns]
+        columns = [[c.column, *(value if math.isfinite(value) else None for value in (c.drop, c.error))] for c in self.columns]
         return {"metric": self.metric, "rows": self.rows, "columns": columns, "left_out": self.left_out}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PermutationImportance:
         """Return the importance that :meth:`as_json` stored; None becomes NaN."""
         columns = [(name, *(math.nan if value is None else value for value in figures)) for name, *figures in stored["columns"]]
-        return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*each) for each in columns), stored["left_out"])
+        return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*fields) for fields in columns), stored["left_out"])
 
 
 def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
@@ -133,7 +133,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
         importances.append(
             ColumnImportance(name, _drop_rounding(unshuffled - scores.mean(), unshuffled), _drop_rounding(scores.std(), unshuffled))
         )
-    ordered = sorted(importances, key=lambda each: (math.inf if math.isnan(each.drop) else -each.drop, each.column))
+    ordered = sorted(importances, key=lambda item: (math.inf if math.isnan(item.drop) else -item.drop, item.column))
     return PermutationImportance(metric, rows, tuple(ordered), X.width - len(columns))
 
 

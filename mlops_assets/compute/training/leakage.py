@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MIN_AGREEMENT = 0.99  # share of equal rows, or absolute rank correlation, from which a column repeats another
-_SAMPLE_ROWS = 20_000  # minimum size of a sample of more rows
+_SAMPLE_ROWS = 20_000  # minimum number of rows of a sample
 _MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is suspiciously good
 _MIN_ROWS = 25  # rows of each class
 
@@ -41,7 +41,7 @@ def sample_rows(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[RepeatedColumn]:
-    """Find columns that equal a later-known column, or that order the rows as it does: one result for each pair.
+    """Find columns that equal a column known later, or that sort the rows in the same or the reverse order: one result for each pair.
 
     Parameters
     ----------
@@ -62,7 +62,10 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
 
 
 def _measure_agreement(one: pl.Series, other: pl.Series) -> float:
-    """Return the share of equal values if at least 99 %, else the absolute rank correlation; 0 for few rows or unordered types."""
+    """Return the share of equal values if at least 99 %, else the absolute rank correlation.
+
+    The result is 0 for fewer than 20 rows without nulls, a constant column, or unordered types that are not equal.
+    """
     known = pl.DataFrame({"one": one, "other": other}).drop_nulls()
     if known.height < 20 or known["other"].n_unique() < 2 or known["one"].n_unique() < 2:
         return 0.0
@@ -111,7 +114,7 @@ class LaterTime:
     rows
         The number of rows with a later time.
     first, event
-        The first such time, and the event time of its row, as text.
+        The time in the first such row of the frame, and the event time of that row, as text.
     """
 
     column: str
@@ -180,7 +183,7 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
 
 
 def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:
-    return [StrongColumn(c, s, of_classes) for c, s in sorted(strengths.items(), key=lambda each: -each[1])]
+    return [StrongColumn(c, s, of_classes) for c, s in sorted(strengths.items(), key=lambda item: -item[1])]
 
 
 def _measure_order(column: pl.Series, positive: pl.Series) -> float:

@@ -33,8 +33,8 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
 ) -> dict[str, bytes | str]:
     """Return title → PNG, or an error text for a plot that failed.
 
-    A binary classifier with probabilities gets an ROC and a calibration curve. A regressor gets predicted against true values. Every model
-    gets the importance of its columns, unless ``X`` has none.
+    A binary classifier with probabilities gets an ROC and a calibration curve, if the holdout has rows of both classes. A regressor gets
+    predicted against true values. Every model gets the importance of its columns, unless ``X`` has none.
 
     Parameters
     ----------

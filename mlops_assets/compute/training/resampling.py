@@ -8,7 +8,8 @@ metric, the scorer is called for each of fewer draws. Ratios and roots of means 
 resampled: they are linearized to a mean over rows.
 
 Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows. The interval is
-widened for the number of blocks: Student's quantile replaces the normal one. See ``compute/time_blocks.py`` for the length of a block.
+widened for the number of blocks: Student's quantile replaces the normal one. :mod:`mlops_assets.compute.training.time_blocks` chooses the
+length of a block.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class PairedIntervals:
 
     Parameters
     ----------
-    mine, rival
-        The cached predictions of candidate and champion on the same rows; without a rival, there are no differences.
+    candidate, champion
+        The cached predictions of both models for the same rows; without a champion, there are no differences.
     y
         The labels.
     rows
@@ -103,8 +104,8 @@ class PairedIntervals:
 
     def __init__(  # noqa: PLR0913  (models, rows and their time)
         self,
-        mine: CachedPredictor,
-        rival: CachedPredictor | None,
+        candidate: CachedPredictor,
+        champion: CachedPredictor | None,
         y: np.ndarray,
         rows: pl.DataFrame,
         seed: str,
@@ -112,7 +113,7 @@ class PairedIntervals:
         times: pl.Series | None = None,
         block_length: timedelta | None = None,
     ) -> None:
-        self._models = [mine] if rival is None else [mine, rival]
+        self._models = [candidate] if champion is None else [candidate, champion]
         self._y, self._rows = y, rows
         self._blocks = None if times is None else find_blocks(times, prediction_errors(self._models, y), block_length)
         self._seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
@@ -187,8 +188,8 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
             if len(vectorised) == len(models)
             else _score_draws(scorers, len(y), seed, blocks)
         )
-    mine = _Spread(whole[0], draws=drawn[0], freedom=freedom)
-    return [mine] if len(models) == 1 else [mine, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
+    first = _Spread(whole[0], draws=drawn[0], freedom=freedom)
+    return [first] if len(models) == 1 else [first, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
 
 
 def _make_draw_scorer(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:

@@ -26,7 +26,7 @@ class CountedMetric:
     measure
         Counts of rows, shape (draws, rows) → values, shape (draws,).
     by_row
-        Row values whose mean is the metric, shape (rows,); None when the metric is no mean.
+        Row values whose mean is the metric, shape (rows,); None when the metric is not such a mean.
     linearize
         Returns row values whose mean is the metric, with nearly the same sampling variance over many rows; None where no such values are
         known.

@@ -28,7 +28,7 @@ class Trial:
     Parameters
     ----------
     number
-        From 0.
+        Number of the trial, from 0.
     params
         The hyperparameters of the trial.
     value
@@ -63,7 +63,7 @@ def run_trials(search: Search, run_round: Callable[[Sequence[Trial], Sequence[Tr
     return done
 
 
-def best_trial(found: Sequence[Trial], where: str) -> Trial:
+def best_trial(trials: Sequence[Trial], where: str) -> Trial:
     """Return the trial with the maximum value; of equal ones, the first. ``where`` names the search in the message.
 
     Raises
@@ -71,10 +71,10 @@ def best_trial(found: Sequence[Trial], where: str) -> Trial:
     DataError
         No trial has a finite value.
     """
-    scored = [trial for trial in found if trial.value is not None and math.isfinite(trial.value)]
+    scored = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
     if not scored:
         raise DataError(
-            f"none of the {len(found)} trials of {where} reached a value", hint="see why: mlops runs list --where \"kind = 'trial'\""
+            f"none of the {len(trials)} trials of {where} reached a value", hint="see why: mlops runs list --where \"kind = 'trial'\""
         )
     return max(scored, key=lambda trial: (trial.value, -trial.number))
 

@@ -23,9 +23,9 @@ def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimato
     estimator
         An estimator whose parameters ``get_params`` returns, as in scikit-learn. No seeds are found in any other object.
     """
-    known = getattr(estimator, "get_params", None)
-    found = known(deep=True) if known else {}
-    return {name: _to_plain(value) for name, value in sorted(found.items()) if name.split("__")[-1] in _SEED_NAMES}
+    get_params = getattr(estimator, "get_params", None)
+    params = get_params(deep=True) if get_params else {}
+    return {name: _to_plain(value) for name, value in sorted(params.items()) if name.split("__")[-1] in _SEED_NAMES}
 
 
 def _to_plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)

@@ -181,7 +181,9 @@ def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # n
 
 def _describe_fitted_rows(training_set: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
     """Describe the rows that the model's function received; a function without split parameters counts as fitted on ``train``."""
-    return FittedRows.of(splits, received or ("train",), training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit))
+    return FittedRows.from_splits(
+        splits, received or ("train",), training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit)
+    )
 
 
 def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)

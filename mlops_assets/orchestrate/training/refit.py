@@ -108,7 +108,9 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
             estimator = refitted.call(model.function, train=all_rows)
         refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
-        fitted = FittedRows.of(trained.splits, SPLIT_NAMES, training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit))
+        fitted = FittedRows.from_splits(
+            trained.splits, SPLIT_NAMES, training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit)
+        )
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
         fit = find_kind(model.kind).package(refitted, model, estimator, all_rows, trained.splits, trained.digest, facts)
         _refuse_unusable(model, fit.fitted, trained.splits["holdout"])

@@ -20,21 +20,21 @@ SPLITS = {"train": part(0, 20), "validation": part(20, 23), "holdout": part(23, 
 
 
 def test_a_version_without_a_refit_was_fitted_on_the_parts_that_its_function_received() -> None:
-    fitted = FittedRows.of(SPLITS, ("train",), "at", by_time=True)
+    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
     assert (fitted.rows, fitted.first, fitted.last) == (20, BASE, BASE + timedelta(days=19))
-    both = FittedRows.of(SPLITS, ("train", "validation"), "at", by_time=True)
+    both = FittedRows.from_splits(SPLITS, ("train", "validation"), "at", by_time=True)
     assert (both.rows, both.last) == (23, BASE + timedelta(days=22))
 
 
 def test_fitted_rows_survive_a_manifest_round_trip() -> None:
-    fitted = FittedRows.of(SPLITS, ("train",), "at", by_time=True)
+    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
     assert FittedRows.from_manifest({FITTED: fitted.as_json()}) == fitted
     assert FittedRows.from_manifest({}) is None
-    timeless = FittedRows.of(SPLITS, ("train",), None, by_time=False)
+    timeless = FittedRows.from_splits(SPLITS, ("train",), None, by_time=False)
     assert FittedRows.from_manifest({FITTED: timeless.as_json()}) == timeless
 
 
 def test_times_up_to_the_last_fitted_row_are_in_training() -> None:
-    fitted = FittedRows.of(SPLITS, ("train",), "at", by_time=True)
+    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
     times = pl.Series([BASE - timedelta(days=1), BASE, BASE + timedelta(days=19), BASE + timedelta(days=20), None])
     assert fitted.contain_times(times).to_list() == [False, True, True, False, False]

@@ -104,9 +104,9 @@ def _make_signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  
     probe = _read_probe(artifacts, manifest)
     columns = []
     for name, dtype in probe.schema.items():
-        known = _TYPES.get(str(dtype))
-        plain = known is not None and not (probe[name].null_count() and known in {"integer", "long", "boolean"})
-        columns.append(ColSpec(known if plain else AnyType(), name))
+        mlflow_type = _TYPES.get(str(dtype))
+        fits = mlflow_type is not None and not (probe[name].null_count() and mlflow_type in {"integer", "long", "boolean"})
+        columns.append(ColSpec(mlflow_type if fits else AnyType(), name))
     return ModelSignature(inputs=Schema(columns), params=ParamSchema([ParamSpec(METHOD, "string", "predict")]))
 
 

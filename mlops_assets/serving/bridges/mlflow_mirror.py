@@ -84,12 +84,12 @@ class _MirroredVersions:
 
     def _mirror_model(self, model: str, versions: list[Version]) -> None:
         name = self._find_or_create_model(model)
-        known = dict(self._read_digests(name))
+        numbers_by_digest = dict(self._read_digests(name))
         for version in versions:
-            if version.digest not in known and not version.damage:
-                known[version.digest] = self._send_version(name, version)
+            if version.digest not in numbers_by_digest and not version.damage:
+                numbers_by_digest[version.digest] = self._send_version(name, version)
                 self.sent += 1
-        numbers = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
+        numbers = {alias: numbers_by_digest[v.digest] for v in versions for alias in v.aliases if v.digest in numbers_by_digest}
         self._update_aliases(name, numbers)
 
     def _find_or_create_model(self, model: str) -> str:

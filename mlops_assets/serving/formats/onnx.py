@@ -231,17 +231,17 @@ def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> s
 
 def _describe_difference(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> str:  # noqa: ANN401
     """Describe how a model differs from the estimator on rows; ``""`` when both refuse them, or no label flips and none exceeds TOLERANCE."""
-    was, now = _respond(estimator, rows), _respond(model, rows)
-    if was is None or now is None:
+    expected, received = _respond(estimator, rows), _respond(model, rows)
+    if expected is None or received is None:
         return (
             ""
-            if was is None and now is None
-            else f"it {'answers what' if was is None else 'refuses what'} the estimator {'refuses' if was is None else 'answers'}"
+            if expected is None and received is None
+            else f"it {'answers what' if expected is None else 'refuses what'} the estimator {'refuses' if expected is None else 'answers'}"
         )
-    off = np.abs(now - was) / (1.0 if isinstance(model, StoredClassifier) else np.maximum(1.0, np.abs(was)))
+    deviations = np.abs(received - expected) / (1.0 if isinstance(model, StoredClassifier) else np.maximum(1.0, np.abs(expected)))
     if isinstance(model, StoredClassifier) and (flipped := _count_flipped_labels(estimator, model, rows)):
         return f"{flipped} of {rows.height} labels flip"
-    return f"predictions differ by {off.max():.2g}" if not (off <= TOLERANCE).all() else ""
+    return f"predictions differ by {deviations.max():.2g}" if not (deviations <= TOLERANCE).all() else ""
 
 
 def _count_flipped_labels(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> int:  # noqa: ANN401
@@ -265,15 +265,15 @@ def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tupl
 
     Thresholds are midpoints between neighbouring values, and the splits of trees; both are thinned out.
     """
-    known = dict[int, list[float]]()
+    by_column = dict[int, list[float]]()
     for column, threshold in _thresholds(estimator):
-        known.setdefault(column, []).append(threshold)
+        by_column.setdefault(column, []).append(threshold)
     for at, (name, dtype) in enumerate(rows.schema.items()):
         if dtype.is_float():
             values = rows[name].to_numpy()
             order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
             middle = (values[order][1:] + values[order][:-1]) / 2
-            points = np.unique(np.concatenate([_thin_out(middle), _thin_out(np.array(known.get(at, ())))]).astype(values.dtype))
+            points = np.unique(np.concatenate([_thin_out(middle), _thin_out(np.array(by_column.get(at, ())))]).astype(values.dtype))
             around = np.concatenate([np.nextafter(points, -np.inf), points, np.nextafter(points, np.inf)])
             if len(order) and len(around):
                 near = order[np.clip(np.searchsorted(values[order], around), 0, len(order) - 1)]

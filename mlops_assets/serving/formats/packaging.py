@@ -111,17 +111,17 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     ArtifactError
         The estimator contains an untrusted type, cannot be stored in that format, or predicts differently when it is read back.
     """
-    done, probe = write_estimator(estimator, form, X, trusted_types), probe_rows(X)
+    written, probe = write_estimator(estimator, form, X, trusted_types), probe_rows(X)
     predictions = compute_responses(estimator, probe)
     manifest = {
         **facts,
-        **_format_facts(done, estimator, probe, holdout, trusted_types),
-        "format": MAX_FORMAT if done.form != SKOPS else 1,
+        **_format_facts(written, estimator, probe, holdout, trusted_types),
+        "format": MAX_FORMAT if written.form != SKOPS else 1,
         "columns": X.columns,
         "signature": describe_signature(X),
         "types": {name: str(dtype) for name, dtype in X.schema.items()},
-        "estimator": artifacts.put(done.data),
-        **({"before": artifacts.put(done.before)} if done.before else {}),
+        "estimator": artifacts.put(written.data),
+        **({"before": artifacts.put(written.before)} if written.before else {}),
         "modules": [{"source": artifacts.put(m.source.encode()), "name": m.name} for m in modules],
         "probe": artifacts.put(_to_ipc(probe)),
         "probe_predictions": predictions.tolist(),
@@ -135,32 +135,32 @@ def pack(  # noqa: PLR0913  (everything a version stores)
 
 
 def _format_facts(
-    done: EstimatorBytes,
+    written: EstimatorBytes,
     estimator: Any,  # noqa: ANN401  (any estimator)
     probe: pl.DataFrame,
     holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
     """Return the manifest's entries on the format; raise ArtifactError if a model outside skops predicts differently when read back."""
-    facts: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
-    if done.form == SKOPS:
+    facts: dict[str, Any] = {"refused_format": written.refused} if written.refused else {}
+    if written.form == SKOPS:
         return facts | _argmax_facts(estimator, probe, holdout)
-    stored, predictions = read_estimator(done, trusted_types), compute_responses(estimator, probe)
+    stored, predictions = read_estimator(written, trusted_types), compute_responses(estimator, probe)
     served = compute_responses(stored, probe)
     if not np.allclose(served, predictions, atol=_TOLERANCE, equal_nan=True):
         raise ArtifactError(
-            f"predictions change by up to {np.abs(served - predictions).max():.2g} when the model is read back from {done.form}",
+            f"predictions change by up to {np.abs(served - predictions).max():.2g} when the model is read back from {written.form}",
             hint=_PLAIN_SKOPS,
         )
     if hasattr(estimator, "predict_proba"):
-        for where, was in (("probe", CachedPredictor(estimator, probe)), *((("holdout", holdout),) if holdout is not None else ())):
-            if flipped := int((predict_labels(stored, was.X) != was.answers("predict")).sum()):
+        for where, predictor in (("probe", CachedPredictor(estimator, probe)), *((("holdout", holdout),) if holdout is not None else ())):
+            if flipped := int((predict_labels(stored, predictor.X) != predictor.answers("predict")).sum()):
                 raise ArtifactError(
-                    f"the model predicts another class for {flipped} of {was.X.height} {where} rows when it is read back from {done.form}",
+                    f"the model predicts another class for {flipped} of {predictor.X.height} {where} rows when it is read back from {written.form}",
                     hint=_PLAIN_SKOPS,
                 )
     facts |= _argmax_facts(stored, probe, None if holdout is None else CachedPredictor(stored, holdout.X))
-    return {**facts, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
+    return {**facts, "form": written.form, "form_facts": dict(written.facts), "served_predictions": served.tolist()}
 
 
 def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: CachedPredictor | None) -> dict[str, int]:  # noqa: ANN401

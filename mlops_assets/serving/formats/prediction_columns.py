@@ -87,8 +87,8 @@ class PredictionKind:
         frame = frame.with_columns(
             pl.when(is_storable).then(pl.col(name)).alias(name) for name in (PREDICTION, PROBABILITIES) if name in frame.columns
         )
-        known = self.positive and shares is not None
-        of_positive = pl.col(PROBABILITIES).struct.field(self.positive) if known else pl.lit(None)
+        has_positive = self.positive and shares is not None
+        of_positive = pl.col(PROBABILITIES).struct.field(self.positive) if has_positive else pl.lit(None)
         frame = frame.with_columns(
             of_positive.cast(pl.Float64).alias(PROBABILITY), pl.lit(self.positive or None).cast(pl.String).alias(PROBABILITY_OF)
         )
@@ -147,11 +147,12 @@ def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataTy
     taken
         Columns of the table that have values, with their types.
     """
-    known, renamed = dict(taken), []
+    column_types, renamed = dict(taken), []
     for frame in frames:
-        others = {name: pl.Null() for name in frame.columns if name not in TYPED and name not in known}  # a column of the user is not free
-        names = {base: find_column(base, frame.schema[base], {**known, **others}) for base in TYPED if base in frame.columns}
-        known |= {name: frame.schema[base] for base, name in names.items() if name not in known}
+        # A name that a column of the user has is not free.
+        others = {name: pl.Null() for name in frame.columns if name not in TYPED and name not in column_types}
+        names = {base: find_column(base, frame.schema[base], {**column_types, **others}) for base in TYPED if base in frame.columns}
+        column_types |= {name: frame.schema[base] for base, name in names.items() if name not in column_types}
         renamed.append(frame.rename(names))
     return renamed
 

@@ -193,8 +193,8 @@ def is_nameless(type_name: str) -> bool:
     Only imported modules are searched: the name may come from an artifact, and importing its module would run code.
     """
     module, _, name = type_name.rpartition(".")
-    known = sys.modules.get(module)
-    return "<lambda>" in type_name or "<locals>" in type_name or (known is not None and module != "builtins" and not hasattr(known, name))
+    loaded = sys.modules.get(module)
+    return "<lambda>" in type_name or "<locals>" in type_name or (loaded is not None and module != "builtins" and not hasattr(loaded, name))
 
 
 def refuse_lambdas(function: Callable[..., Any], what: str) -> None:

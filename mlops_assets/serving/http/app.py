@@ -181,7 +181,7 @@ class App:
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
         nothing: list[None] = [None] * rows.count
-        each = zip(
+        cells = zip(
             rows.at,
             keys,
             inputs,
@@ -205,7 +205,7 @@ class App:
                 pid,
                 probabilities,
             )
-            for at, key, x, prediction, probability, probabilities, missing in each
+            for at, key, x, prediction, probability, probabilities, missing in cells
         ]
 
     def _answer_other(self, path: str, method: str) -> tuple[int, bytes, bytes]:

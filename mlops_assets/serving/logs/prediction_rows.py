@@ -54,13 +54,13 @@ def build_prediction_rows(
         run (empty). A version without a kind is read as the newest one. When nothing was logged, the list has one frame without rows in
         the types of the newest version; without any version, that frame lacks predictions and probabilities.
     """
-    known = [kinds[version] for version in sorted(kinds)]
-    if not known:
+    ordered_kinds = [kinds[version] for version in sorted(kinds)]
+    if not ordered_kinds:
         kind_of_log = PredictionKind(str(log["prediction"].dtype)) if log.height else None
         return [_build_frame(log, types, keys, event_timestamp, kind_of_log)]
-    by_kind: dict[PredictionKind, list[int]] = {kind: [] for kind in known}
+    by_kind: dict[PredictionKind, list[int]] = {kind: [] for kind in ordered_kinds}
     for version in log["version"].unique().to_list():
-        by_kind[kinds.get(version, known[-1])].append(version)
+        by_kind[kinds.get(version, ordered_kinds[-1])].append(version)
     frames = [_build_frame(log.filter(pl.col("version").is_in(v)), types, keys, event_timestamp, kind) for kind, v in by_kind.items()]
     return [frame for frame in frames if frame.height] or frames[-1:]
 

@@ -100,9 +100,9 @@ def _find_version(registry: Registry, model: str) -> Version:
     name, _, reference = model.partition("@")
     versions = registry.versions(name)
     if not versions:
-        known = sorted({version.model for version in registry.versions()})
-        advice = f"there are {', '.join(known)}" if known else "there are none in this home: train one, or look at `mlops models list`"
-        raise RegistryError(f"there is no registered model '{name}'", hint=nearest(name, known) + advice)
+        names = sorted({version.model for version in registry.versions()})
+        advice = f"there are {', '.join(names)}" if names else "there are none in this home: train one, or look at `mlops models list`"
+        raise RegistryError(f"there is no registered model '{name}'", hint=nearest(name, names) + advice)
     match = next((version for version in versions if reference in (*version.aliases, str(version.version))), None)
     if match is None:
         numbers = [str(version.version) for version in versions]

@@ -161,9 +161,9 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
     """
     limit_threads(estimator)
     native_path = _native_path(estimator, probe)
-    alone = predicts_argmax and may_predict_argmax(estimator)
+    is_argmax = predicts_argmax and may_predict_argmax(estimator)
     why = ""
-    for shortcut, labels in dict.fromkeys([(True, not alone), (False, not alone), (True, True), (False, True)]):
+    for shortcut, labels in dict.fromkeys([(True, not is_argmax), (False, not is_argmax), (True, True), (False, True)]):
         try:
             compiled = _compile_path(estimator, probe, shortcut=shortcut, labels=labels)
         except NotCompilable as error:
@@ -177,7 +177,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
             why = find_disagreement(native_path, compiled, probe, getattr(estimator, "classes_", None))
         if not why:
             return Predictor(estimator, compiled, "compiled", positive)
-    native = replace(native_path, labels=None) if alone and _labels_are_argmax(native_path, probe, estimator.classes_) else native_path
+    native = replace(native_path, labels=None) if is_argmax and _labels_are_argmax(native_path, probe, estimator.classes_) else native_path
     return Predictor(estimator, native, f"native ({why})", positive)
 
 

@@ -212,15 +212,15 @@ class RequestSchema:
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
             return self._field_error(row, field, f"row {row} lacks the field '{field.name}'")
-        known = next((f for f in self.fields if path is not None and f.name == path["field"]), None)
-        if known is None:
+        wrong_field = next((f for f in self.fields if path is not None and f.name == path["field"]), None)
+        if wrong_field is None:
             return RequestError(
                 "the body must be an object or a list of objects" if path is None else f"row {row} must be an object",
                 hint=f"a row has {', '.join(self.names)}",
             )
         if "timezone" in text:
-            return self._field_error(row, known, f"row {row}: the time '{known.name}' has no time zone")
-        return self._field_error(row, known, f"row {row}: field '{known.name}' must be {known.expected_type}")
+            return self._field_error(row, wrong_field, f"row {row}: the time '{wrong_field.name}' has no time zone")
+        return self._field_error(row, wrong_field, f"row {row}: field '{wrong_field.name}' must be {wrong_field.expected_type}")
 
     def _field_error(self, row: int, field: RequestField, message: str) -> RequestError:
         hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.expected_type}"

@@ -179,9 +179,9 @@ def list_push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
     """
     texts = []
     for source in {id(view.source): view.source for view in views if view.online and isinstance(view.source, PushSource)}.values():
-        own = views_of(source) or tuple(view for view in views if view.source is source)
+        source_views = views_of(source) or tuple(view for view in views if view.source is source)
         with contextlib.suppress(DefinitionError):
-            texts.append(PushSpec.from_source(source, own).text)
+            texts.append(PushSpec.from_source(source, source_views).text)
     return tuple(texts)
 
 

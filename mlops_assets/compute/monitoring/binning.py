@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NUMERIC, CATEGORICAL, PRESENCE = "numeric", "categorical", "presence"
-QUANTILES, GRID, MAX_ATOMS = 1000, 100, 20  # points of a numeric column, and the maximum of values with a bin each
-MAX_VALUES, MAX_KNOWN, RARE = 100, 1000, 0.005  # categories with a cell, kept by name, and the share below which they are rare
+QUANTILES, GRID, MAX_ATOMS = 1000, 100, 20  # points of a numeric column; the maximum number of distinct values that all get a bin
+MAX_VALUES, MAX_KNOWN, RARE = 100, 1000, 0.005  # the maximum of categories with a cell, and stored by name; a rare category's share
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,8 @@ class Binning:
     def bins(self, counts: Counts) -> np.ndarray:
         """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
 
-        Rare categories share a bin, because differences between few rows are mostly chance. New categories join them where the reference has so
-        many categories that new ones are expected.
+        Rare categories share a bin, because differences between few rows are mostly chance. New categories join them where the reference
+        has more categories than cells, so that new ones are expected.
         """
         cells = counts.cells
         if self.kind == CATEGORICAL:
@@ -118,6 +118,7 @@ class Binning:
         return [*inner, *(f"{atom:.6g}" for atom in self.atoms), "null", "infinite"]
 
     def _bin_of_cell(self) -> np.ndarray:
+        """Return the index of each cell's bin, for a numeric column."""
         count = max(len(self.edges) - 1, 1)
         # A point belongs to the interval that ends in it, the open interval after it to the next one; the ends take what lies outside.
         at = np.clip(np.searchsorted(self.edges, self.points, side="left") - 1, 0, count - 1)
@@ -197,6 +198,7 @@ def bin_numbers(ordered: np.ndarray) -> Binning:
 
 
 def _find_atoms(ordered: np.ndarray) -> np.ndarray:
+    """Return the values that get a bin each: all distinct values when they are few, else those that several deciles share."""
     deciles = ordered[np.linspace(0, len(ordered) - 1, 11).round().astype(int)]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     if len(starts) <= MAX_ATOMS:
@@ -274,7 +276,7 @@ def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) ->
     """
     by_value = [counts.get(value, 0) for value in binning.values]
     rest = sum(counts.values()) - sum(by_value)
-    # Where not every value of the reference is kept, a value outside of the frequent ones counts as another rare one.
+    # Without the names of all categories, new ones cannot be distinguished from rare ones: each category without a cell counts as known.
     other = rest if binning.known is None else sum(counts.get(value, 0) for value in binning.known)
     return Counts(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
@@ -299,7 +301,7 @@ class CellIndex:
     cells
         The cell of each row, negative for null and infinite, shape (rows,).
     values
-        Of a numeric column, shape (rows,).
+        Of a numeric column, shape (rows,); empty for others.
     """
 
     binning: Binning
@@ -308,7 +310,7 @@ class CellIndex:
 
     @classmethod
     def from_series(cls, binning: Binning, column: pl.Series) -> CellIndex:
-        """Find the cell of each row."""
+        """Find the cell of each row of a column of the reference."""
         if binning.kind == CATEGORICAL:
             codes = {value: code for code, value in enumerate(binning.values)}
             words = column.cast(pl.String)
@@ -341,6 +343,7 @@ class CellIndex:
         return Counts(cells, self._sum_intervals(ways, windows), nulls, infinite)
 
     def _sum_intervals(self, ways: np.ndarray, windows: int) -> np.ndarray:
+        """Return the sum of each window's values in each open interval between points, as :class:`Counts` has them."""
         if self.binning.kind != NUMERIC:
             return np.zeros((windows, 0))
         intervals = len(self.binning.points) + 1

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.column_drift import ColumnComparison, HistogramBar
 
 MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
-MAX_CHANCE = 1e-4  # of independent rows with one value only
-MAX_OVERLAP = 0.005  # two histograms that share less are disjoint
+MAX_CHANCE = 1e-4  # of independent rows that all have the window's only value: a constant column that is likelier may be chance
+MAX_OVERLAP = 0.005  # two histograms with a smaller overlap count as disjoint
 _NO_VALUE = ("null", "infinite")
 
 
 def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
-    """Return how a column collapsed, or an empty string.
+    """Return how a column collapsed; empty when it did not.
 
     Parameters
     ----------
     comparison
         The column.
     bars
-        The column's histogram bars, as the page shows them.
+        The bars of the column's chart, from :func:`mlops_assets.compute.monitoring.column_drift.draw_bars`.
     """
     now, was = comparison.current.counts, comparison.calibration
     if was.always_filled and not now.values[0] and not now.infinite[0]:
@@ -44,7 +44,10 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
 
 
 def _only_value(comparison: ColumnComparison) -> str | None:
-    """Return the value of a constant column as text; None when it has several values or is counted by presence only."""
+    """Return the only value of the window's rows that are not null, as text.
+
+    None when they have several values, none or an infinite one, or when the column is counted by presence only.
+    """
     facts, binning = comparison.current.facts, comparison.reference.binning
     if binning.kind == NUMERIC:
         alone = facts.get("min") is not None and facts["min"] == facts.get("max") and not comparison.current.counts.infinite[0]
@@ -53,7 +56,7 @@ def _only_value(comparison: ColumnComparison) -> str | None:
 
 
 def _share(comparison: ColumnComparison, value: str) -> float:
-    """Return the share of the reference's values that equal the window's only value; 0 for a value without a cell."""
+    """Return the share of the reference's values that equal the window's only value; 0 for a value without a cell of its own."""
     binning, counts = comparison.reference.binning, comparison.reference.counts
     if binning.kind == CATEGORICAL:
         cell = binning.values.index(value) if value in binning.values else None
@@ -71,7 +74,10 @@ def _is_beyond(comparison: ColumnComparison) -> bool:
 
 
 def _overlap(bars: Sequence[HistogramBar]) -> float:
-    """Return the overlap of two histograms, without nulls and infinite values; 1 when either is empty."""
+    """Return the overlap of the reference's and the window's histogram, from 0 to 1; 1 when either is empty.
+
+    Nulls and infinite values are left out.
+    """
     shares = np.array([(bar.reference, bar.current) for bar in bars if bar.label not in _NO_VALUE]).reshape(-1, 2)
     totals = shares.sum(axis=0)
     return 1.0 if not totals.all() else float((shares / totals).min(axis=1).sum())

@@ -44,7 +44,7 @@ class HistogramBar:
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """The drift of one column; None where a statistic is undefined.
+    """The drift report of one column; a figure is None where it is undefined.
 
     Parameters
     ----------
@@ -53,24 +53,25 @@ class ColumnDrift:
     statistics
         Name → value of each reported statistic of :data:`mlops_assets.compute.monitoring.drift_statistics.STATISTICS`.
     null_rate, reference_null_rate
-        Share of rows that are null or NaN.
+        Share of the rows that are null or NaN, in the window and in the reference.
     new_rate
-        Share of rows whose category the reference lacks. None for a column that is not categorical, and when the reference has too many
-        categories to store.
+        Share of the window's rows whose category the reference lacks. None for a column that is not categorical, and when the reference
+        has too many categories to store.
     statistic, value, threshold
         The deciding statistic, which has the largest ratio of value to threshold.
     severity
-        The ratio of value to threshold; infinite for a column that is missing, empty or of another type.
+        The ratio of value to threshold. Infinite for a column that is missing or of another type, or that collapsed, see
+        :mod:`mlops_assets.compute.monitoring.collapse`.
     drifted
-        Whether the statistic exceeds its threshold.
+        Whether the severity exceeds 1.
     why
-        The reason in words.
+        What changed most, in words.
     bars
-        Shares of the values, for a chart.
+        The bars of the column's chart, from :func:`draw_bars`; empty for a column that is missing or of another type.
     usual
-        The deciding statistic's values in the reference windows.
+        The deciding statistic's finite values in the reference windows.
     capped
-        Whether the threshold is a cap, because the reference has too few windows for the false-alarm rate.
+        Whether the threshold of any statistic is a cap, because the reference has too few windows for the false-alarm rate.
     """
 
     name: str
@@ -91,7 +92,7 @@ class ColumnDrift:
     capped: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the column's drift as a dict of JSON values; an infinite severity is None."""
+        """Return the report as a flat dict of JSON values: each statistic is a key, and an infinite severity is None."""
         stored = asdict(self) | {"severity": self.severity if math.isfinite(self.severity) else None}
         statistics: dict[str, float | None] = stored.pop("statistics")
         return stored | statistics
@@ -99,7 +100,7 @@ class ColumnDrift:
 
 @dataclass(frozen=True, eq=False)
 class ColumnComparison:
-    """A column of the window and the same column of the reference."""
+    """One column in the window and in the reference, with its calibration."""
 
     name: str
     role: str
@@ -109,17 +110,17 @@ class ColumnComparison:
 
     @property
     def variances(self) -> np.ndarray:
-        """1/n + 1/m for each deciding statistic, with n rows in the window and m in the reference."""
+        """The sampling variance 1/n + 1/m of each deciding statistic, see :func:`sampling_variances`."""
         return sampling_variances(self.current.counts, self.reference.counts)[:, 0]
 
     @property
     def maxima(self) -> np.ndarray:
-        """The largest attainable value of each deciding statistic."""
+        """The largest attainable value of each deciding statistic; infinite where there is none."""
         return max_values(self.reference.binning, self.reference.counts)
 
 
 def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.ndarray | None = None) -> ColumnDrift:
-    """Compare a column's statistics with their thresholds.
+    """Compare a column's statistics with their thresholds; a collapsed column counts as drifted whatever they are.
 
     Parameters
     ----------
@@ -128,33 +129,33 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
     limits
         A threshold for each deciding statistic; NaN for one that is not calibrated.
     capped
-        Which of ``limits`` are caps, see :func:`compute_thresholds`; none when None.
+        Which of ``limits`` are caps, see :func:`mlops_assets.compute.monitoring.thresholds.compute_thresholds`; none when None.
 
     Returns
     -------
     ColumnDrift
     """
-    found, known = _measure(comparison), deciding_statistics()
-    severities = [_severity(found[statistic.name], float(limit)) for statistic, limit in zip(known, limits, strict=True)]
-    place = int(np.argmax(severities))
-    deciding, severity = known[place], max(severities[place], 0.0)
-    value, explanation = found[deciding.name], _explain(comparison, deciding)
-    why = f"{explanation}; {deciding.label} {value:.3g}, threshold {limits[place]:.3g}"
+    values, statistics = _measure(comparison), deciding_statistics()
+    severities = [_severity(values[statistic.name], float(limit)) for statistic, limit in zip(statistics, limits, strict=True)]
+    index = int(np.argmax(severities))
+    deciding, severity = statistics[index], max(severities[index], 0.0)
+    value, explanation = values[deciding.name], _explain(comparison, deciding)
+    why = f"{explanation}; {deciding.label} {value:.3g}, threshold {limits[index]:.3g}"
     histogram = draw_bars(comparison)
     if collapse := describe_collapse(comparison, histogram):
         severity, why = math.inf, collapse if math.isnan(value) else f"{collapse}; {explanation}"
-    usual = comparison.calibration.distances[place]
+    usual = comparison.calibration.distances[index]
     return ColumnDrift(
         comparison.name,
         comparison.role,
         comparison.reference.binning.kind,
-        {statistic.name: _finite(found[statistic.name]) for statistic in reported_statistics()},
+        {statistic.name: _finite(values[statistic.name]) for statistic in reported_statistics()},
         null_rate=_null_rate(comparison.current),
         reference_null_rate=_null_rate(comparison.reference),
         new_rate=_new_rate(comparison),
         statistic=deciding.name,
         value=_finite(value),
-        threshold=float(limits[place]),
+        threshold=float(limits[index]),
         severity=severity,
         drifted=severity > 1,
         why=why,
@@ -165,7 +166,7 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
 
 
 def _measure(comparison: ColumnComparison) -> dict[str, float]:
-    """Return every statistic of the window; NaN where it is undefined."""
+    """Return the window's value of every statistic by name; NaN where it is undefined."""
     reference, current = comparison.reference, comparison.current
     counts = Comparison(reference.binning, current.counts, reference.counts, reference.spread, current.crossing)
     return {name: float(values[0]) for name, values in measure_statistics(counts).items()}
@@ -214,7 +215,10 @@ def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
 
 
 def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
-    """Return shares of the values for a chart: a histogram between the reference's percentiles, or the most frequent categories.
+    """Return the bars of a column's chart, each with its share of the rows in the reference and in the window.
+
+    A numeric column has bars of equal width from the reference's 1st to 99th percentile, and one below and above. A categorical column
+    has its ten most frequent categories, and a bar ``other`` for the rest. Empty bars for nulls and other special cases are left out.
 
     Parameters
     ----------
@@ -227,23 +231,25 @@ def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
     else:
         labels, counts = binning.labels(), [binning.bins(counts)[0] for counts in tallies]
         shares = [count / max(count.sum(), 1) for count in counts]
-    kept = [HistogramBar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
+    bars = [HistogramBar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
     if binning.kind != CATEGORICAL:
-        return tuple(bar for bar in kept if bar.reference or bar.current or not bar.label.startswith(_EXTRA))
-    return _keep_frequent([bar for bar in kept if bar.reference or bar.current])
+        return tuple(bar for bar in bars if bar.reference or bar.current or not bar.label.startswith(_EXTRA))
+    return _keep_frequent([bar for bar in bars if bar.reference or bar.current])
 
 
 _EXTRA = ("other", "new", "null", "infinite", "below", "above")  # left out when empty
 
 
-def _keep_frequent(kept: list[HistogramBar]) -> tuple[HistogramBar, ...]:
-    named = sorted((bar for bar in kept if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
-    rest = [*named[MAX_CATEGORIES:], *(bar for bar in kept if bar.label == "other")]
+def _keep_frequent(bars: list[HistogramBar]) -> tuple[HistogramBar, ...]:
+    """Return the bars of the most frequent categories, then those of special cases; the other categories are summed up in ``other``."""
+    named = sorted((bar for bar in bars if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
+    rest = [*named[MAX_CATEGORIES:], *(bar for bar in bars if bar.label == "other")]
     pooled = [HistogramBar("other", sum(bar.reference for bar in rest), sum(bar.current for bar in rest))] if rest else []
-    return (*named[:MAX_CATEGORIES], *pooled, *(bar for bar in kept if bar.label in _EXTRA[1:]))
+    return (*named[:MAX_CATEGORIES], *pooled, *(bar for bar in bars if bar.label in _EXTRA[1:]))
 
 
 def _share_histogram(comparison: ColumnComparison) -> tuple[list[str], list[np.ndarray]]:
+    """Return the labels of a numeric column's bars, and the share of rows in each: of the reference, then of the window."""
     points = comparison.reference.binning.points
     steps = [np.cumsum(column.counts.cells[0])[:-1] for column in (comparison.reference, comparison.current)]
     inner = points[np.searchsorted(steps[0][1::2], np.array([0.01, 0.99]) * steps[0][-1])] if steps[0][-1] else points[[0, -1]]

@@ -1,7 +1,7 @@
 """Decide when a model is retrained: pure functions of recorded facts, which sensors and replays call alike.
 
-A breach opens one decision. A decision starts one training, and another one after a crash. Time comes from the facts alone: ``now`` is the
-end of the newest data, ``clock`` the time at which a run may start.
+A breach opens one decision. A decision starts one training, and another one after a crash. No function reads the wall clock:
+:attr:`LoopFacts.now` is the end of the newest data, and the argument ``clock`` the time at which a run would start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.monitoring import Retrain
 
-_ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # the later state of a run counts
+_ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of a run with several recorded states, the last one in this order counts
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LoopFacts:
     now
         The end of the newest data (aware).
     reports, decisions, trainings
-        The records.
+        The recorded window reports, decisions and training runs.
     """
 
     model: str
@@ -62,7 +62,7 @@ class LoopFacts:
 
     @property
     def latest_reports(self) -> list[WindowReport]:
-        """The latest report of each window and version, oldest window first; within a window, that of the serving version last."""
+        """The latest report of each window, version and kind, oldest window first; in each window, the serving version's reports last."""
         latest: dict[tuple[str, int, str], WindowReport] = {}
         for report in sorted(self.reports, key=lambda r: (r.recorded, r.state)):
             latest[report.partition, report.version, report.kind] = report
@@ -70,24 +70,24 @@ class LoopFacts:
 
     @property
     def runs(self) -> list[Training]:
-        """Each training once with its latest state, oldest first."""
+        """Each training run once with its latest state, in the order of ``as_of``."""
         latest = {t.run_id: t for t in sorted(self.trainings, key=lambda t: _ORDER.index(t.state))}
         return sorted(latest.values(), key=lambda t: (t.as_of, t.run_id))
 
     @property
     def all_decisions(self) -> list[Decision]:
-        """Each decision once, oldest first."""
+        """Each decision once, oldest first; a record that closes it replaces the record that opened it."""
         recorded = {d.id: d for d in sorted(self.decisions, key=lambda d: d.closed)}
         return sorted(recorded.values(), key=lambda d: (d.opened, d.id))
 
     @property
     def open_decisions(self) -> list[Decision]:
-        """Decisions that are not settled, oldest first."""
+        """Decisions that :func:`explain_settlement` finds open, oldest first."""
         return [decision for decision in self.all_decisions if not explain_settlement(decision, self)]
 
     @property
     def settled_decisions(self) -> list[Decision]:
-        """Settled decisions about the serving version, oldest first."""
+        """Decisions about the serving version that :func:`explain_settlement` finds closed, oldest first."""
         return [decision for decision in self.all_decisions if decision.version == self.serving and explain_settlement(decision, self)]
 
 
@@ -107,7 +107,8 @@ def decide(facts: LoopFacts) -> Decision | Hold:
     -----
     Only windows of the serving version count. Its newest windows must be consecutive breaches, as many as the policy requires. Each
     must end after the data of the last training, and after every settled decision about this version was opened. A window without
-    enough data neither counts nor interrupts. Drift never opens a decision.
+    enough data neither counts nor interrupts. Drift never opens a decision. There is also none while another decision is open, while a
+    training runs or waits for approval, and during the cooldown.
     """
     if facts.serving is None:
         return Hold(f"no version of {facts.model} serves{_describe_other_version(facts)}")
@@ -139,7 +140,7 @@ def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
     facts
         The recorded facts.
     clock
-        The time at which a run would start (aware), from which the wait after a crash is counted.
+        The time at which a run would start (aware). After a crash, no run starts before the backoff is over, which doubles with each crash.
 
     Returns
     -------
@@ -148,8 +149,8 @@ def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
     if busy := _explain_in_flight(facts):
         return _hold_with_breach(facts, busy)
     if not facts.open_decisions:
-        found = decide(facts)
-        return found if isinstance(found, Hold) else Hold(f"decision {found.id} is not recorded yet")
+        outcome = decide(facts)
+        return outcome if isinstance(outcome, Hold) else Hold(f"decision {outcome.id} is not recorded yet")
     decision = facts.open_decisions[0]
     crashed = _list_crashes(decision, facts)
     if wait := _explain_cooldown(facts):
@@ -189,7 +190,7 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
 
 
 def list_closings(facts: LoopFacts) -> list[tuple[str, str]]:
-    """Return the id of each decision to record as closed, with the reason.
+    """Return id and reason of each decision that is settled and not yet recorded as closed.
 
     Parameters
     ----------
@@ -205,7 +206,7 @@ def compute_decision_id(model: str, version: int, partition: str) -> str:
     Parameters
     ----------
     model, version, partition
-        The version and the window.
+        The model's name, its version, and the partition key of the first window.
     """
     return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
 
@@ -221,7 +222,10 @@ def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
 
 
 def _explain_answer(facts: LoopFacts) -> str:
-    """Return why the newest breach of the serving version needs no training; empty when there is no breach."""
+    """Return a clause: why the serving version's newest breach needs no training.
+
+    Without such a breach, the clause is about a breach of another version. It is empty when there is none either.
+    """
     judged = _judged_reports(facts)
     breach = next((report for report in reversed(judged) if report.state == BREACH), None)
     if breach is None:
@@ -236,7 +240,10 @@ def _explain_answer(facts: LoopFacts) -> str:
 
 
 def _describe_other_version(facts: LoopFacts) -> str:
-    """Return a note when the newest window is a breach of a version that does not serve; empty otherwise."""
+    """Return a clause about the newest judged window when it is a breach; empty otherwise.
+
+    Callers make sure that the serving version has no breach, so that the breach is of another version.
+    """
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     if not judged or judged[-1].state != BREACH:
         return ""
@@ -244,11 +251,12 @@ def _describe_other_version(facts: LoopFacts) -> str:
 
 
 def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
-    """Return the good windows and breaches of the serving version, oldest first."""
+    """Return the serving version's performance reports that are good or a breach, oldest first."""
     return [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
 
 
 def _explain_in_flight(facts: LoopFacts) -> str:
+    """Return which training runs, or waits for approval as the last one; empty when none does."""
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"
@@ -262,7 +270,10 @@ def _last_training(facts: LoopFacts) -> Training | None:
 
 
 def _answered_ends(facts: LoopFacts) -> list[datetime]:
-    """Return the times of the last training's data and of settled decisions; a breach up to the latest time needs no decision."""
+    """Return the end of the last training's data and of the breaches that settled decisions are about.
+
+    A breach that ends no later than the latest of these times needs no decision.
+    """
     last = _last_training(facts)
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
@@ -279,6 +290,7 @@ def _find_streak(facts: LoopFacts) -> list[WindowReport]:
 
 
 def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
+    """Return why the breaches are too few for a decision; empty when they suffice. A rejection or crashes raise the number needed."""
     last, refused = _last_training(facts), ""
     if last and last.state == REJECTED:
         refused = f"candidate rejected on {_format_day(last.as_of)}"
@@ -302,6 +314,7 @@ def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
 
 
 def _explain_cooldown(facts: LoopFacts) -> str:
+    """Return the cooldown after the last training that a decision started; empty when it is over or there is no such training."""
     last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
     if last is None or facts.now >= last.as_of + facts.policy.cooldown:
         return ""

@@ -11,12 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.binning import Binning, Counts
 
-EMPTY_SHARE = 1e-4  # the share of an empty bin in the PSI, which would be infinite otherwise
+EMPTY_SHARE = 1e-4  # the minimum share of a bin in the PSI, which an empty bin would make infinite
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The counts of windows and of a reference, with the shares that several statistics use.
+    """The counts of one column in windows and in a reference, with the shares that several statistics use.
 
     Parameters
     ----------
@@ -40,17 +40,17 @@ class Comparison:
 
     @cached_property
     def bin_shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shares by bin of the windows and of the reference, shape (windows, bins)."""
+        """Shares by bin of the windows, shape (windows, bins), and of the reference, with one row or one per window."""
         return _shares(self.binning.bins(self.windows)), _shares(self.binning.bins(self.reference))
 
     @cached_property
     def cumulative_shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cumulative shares by cell of the windows and of the reference, shape (windows, cells)."""
+        """Cumulative shares by cell of the windows, shape (windows, cells), and of the reference, with one row or one per window."""
         return np.cumsum(_shares(self.windows.cells), axis=1), np.cumsum(_shares(self.reference.cells), axis=1)
 
     @property
     def undefined(self) -> np.ndarray:
-        """An array of NaN, one for each window: a statistic that is undefined."""
+        """The value of an undefined statistic: NaN for each window."""
         return np.full(len(self.windows.nulls), np.nan)
 
     def mask_empty(self, values: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def measure_ks(comparison: Comparison) -> np.ndarray:
-    """Return the Kolmogorov–Smirnov statistic sup |F − G| of each window.
+    """Return the Kolmogorov–Smirnov statistic max |F − G| at the binning's points for each window; NaN where it is undefined.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def measure_ks(comparison: Comparison) -> np.ndarray:
 
 def measure_wasserstein(comparison: Comparison) -> np.ndarray:
     """Return the Wasserstein-1 distance ∫ |F − G| dx of each window, in standard deviations of the reference.
+
+    It is NaN where a window has no finite value, and everywhere when the reference is empty or constant.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def measure_psi(comparison: Comparison) -> np.ndarray:
 
 
 def measure_null_rate_change(comparison: Comparison) -> np.ndarray:
-    """Return the absolute change of the share of rows without a value.
+    """Return the absolute change of the null rate of each window, from 0 to 1.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ def measure_null_rate_change(comparison: Comparison) -> np.ndarray:
 
 
 def compute_psi(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return Σ (p − q) ln(p / q) over the bins, an empty bin counting as 0.0001.
+    """Return Σ (p − q) ln(p / q) over the bins of each window; a share below 0.0001 counts as 0.0001.
 
     Parameters
     ----------
@@ -150,7 +152,7 @@ def compute_psi(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def compute_jensen_shannon(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return the Jensen–Shannon distance in base 2, from 0 (equal) to 1 (nothing in common).
+    """Return the Jensen–Shannon distance of each window in base 2, from 0 (equal) to 1 (nothing in common).
 
     Parameters
     ----------
@@ -174,9 +176,9 @@ def _relative_entropy(shares: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return ∫ |F − G| dx.
+    """Return ∫ |F − G| dx of each window, from the cumulative shares ``steps`` of F and ``expected`` of G.
 
-    Exact between two points where the distribution functions do not cross; where they cross, both are taken as straight.
+    Between two points, the integral is exact if F and G do not cross there. If they cross, both are taken as straight lines.
     """
     n, m = np.maximum(windows.values, 1)[:, None], np.maximum(reference.values, 1)[:, None]
     width = np.diff(points)
@@ -193,7 +195,8 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
 def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
     """Return the Wasserstein distance of one window minus the estimate from its counts, in the column's unit.
 
-    Counts do not show where two distribution functions cross between two points. The values of the window show this.
+    Counts do not show where two distribution functions cross between two points. The values of the window show where; between the points,
+    the reference's function is taken as a straight line. Without values in the window or the reference, the difference is 0.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, ref
     ordered
         The window's finite values, ascending.
     window, reference
-        Their counts.
+        The counts of the window and of the reference.
     """
     if not len(ordered) or len(binning.points) < 2 or not reference.values[0]:
         return 0.0
@@ -211,7 +214,7 @@ def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, ref
     where = np.flatnonzero((left * right < 0) & (window.cells[0, 2:-1:2] > 0))
     rows = np.concatenate([[0], np.cumsum(window.cells[0])]).astype(int)
     first, count = rows[2 * where + 2], window.cells[0, 2 * where + 2].astype(int)
-    # Each cell becomes one segment before each of its values, and one after the last.
+    # The window's function is a staircase: each cell has one step before each of its values, and one after the last value.
     cell = np.repeat(np.arange(len(where)), count + 1)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
     value = np.append(ordered, np.nan)
@@ -230,13 +233,14 @@ def _area_to_line(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.
 
 
 def _crossing_area(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Return the area between zero and a straight line from ``left`` to ``right``, which have opposite signs."""
     slopes = np.abs(left) + np.abs(right)
     result: np.ndarray = width * np.divide(left**2 + right**2, 2 * slopes, out=np.zeros(slopes.shape), where=slopes > 0)
     return result
 
 
 def _areas(points: np.ndarray, counts: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the area under the distribution function between each two points."""
+    """Return the area under the distribution function between each two neighbouring points, shape (windows, points − 1)."""
     result: np.ndarray = steps[:, 1:-2:2] * np.diff(points) + (points[1:] * counts.cells[:, 2:-1:2] - counts.sums[:, 1:-1]) / rows
     return result
 

@@ -32,7 +32,7 @@ class DriftReport:
     rows
         The number of rows of the window.
     enough
-        Whether the window has enough rows to judge; if not, no column counts as drifted.
+        Whether the window and the reference have enough rows to judge the drift; if not, ``columns`` is empty.
     columns
         Most drifted first.
     summary
@@ -42,7 +42,8 @@ class DriftReport:
     windows
         The number of reference windows that calibrate the thresholds; 0 without event times, when thresholds allow for chance alone.
     needed
-        The number of reference windows that the rate needs; with fewer, thresholds of some columns may be capped.
+        The number of reference windows that the rate needs; with fewer, thresholds of some columns may be capped. 0 when thresholds allow
+        for chance alone.
     in_training
         The number of the window's rows that the version was fitted on, which are not judged.
     """
@@ -65,7 +66,7 @@ class DriftReport:
 
     @property
     def capped(self) -> tuple[str, ...]:
-        """The columns whose threshold is capped, because the reference has too few windows for the stated rate."""
+        """The columns with a capped threshold, because the reference has too few windows for the stated rate."""
         return tuple(column.name for column in self.columns if column.capped)
 
     @property
@@ -96,14 +97,15 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     current
         The window. A lazy frame is collected one column at a time, so that no more than one is in memory.
     columns
-        The columns to compare; all columns of the profile when None. Outputs are compared when the window has them.
+        The columns to compare; when None, all features of the profile, and its outputs as far as the window has them. A column that the
+        window lacks, or has with another type, counts as drifted.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. The rate holds for windows of real time when the profile had
         event times, and for independent rows when it had none. With fewer than some ``10 / false_alarm_rate`` reference windows,
         thresholds are extrapolated, see :func:`compute_thresholds`.
     min_psi
-        The minimum effect: a smaller change is no drift, however significant. It is the PSI of a normal column; the other statistics
-        use their value for the same shift of its mean.
+        The minimum effect as a PSI: a smaller change is no drift, however significant. Each statistic has its own minimum effect, its value
+        for a normal column whose mean shifts by this PSI.
     min_rows
         The minimum number of rows; a window with fewer is not judged.
 
@@ -145,9 +147,9 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     maxima = np.array([comparison.maxima for comparison in comparisons])
     drift_calibrations = [comparison.calibration for comparison in comparisons]
     allowed = compute_thresholds(drift_calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
-    found = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
-    found += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
-    ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
+    judged = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
+    judged += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
+    ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     return replace(report, summary=_summarize(report))
 
@@ -167,10 +169,10 @@ def _choose_columns(known: Mapping[str, Any], schema: pl.Schema, columns: Sequen
 
 
 def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str:
-    """Return why a column cannot be compared, or an empty string."""
+    """Return why a column cannot be compared with the reference; empty when it can."""
     if dtype is None:
         return "the column is missing"
-    # A column without any value has no type of its own, in the window or in the reference.
+    # A column without any value, in the window or in the reference, has no type of its own and fits any other type.
     same = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
     if same and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
@@ -195,7 +197,10 @@ def _summarize(report: DriftReport) -> str:
 
 
 def _describe_capped(report: DriftReport) -> str:
-    """Return a sentence on the columns with a capped threshold: they cannot be judged at the stated rate."""
+    """Return a clause that the columns with a capped threshold cannot be judged at the stated rate; empty when there are none.
+
+    It names at most three of them.
+    """
     if not report.capped:
         return ""
     names = ", ".join(report.capped[:3]) + (f" and {len(report.capped) - 3} more" if len(report.capped) > 3 else "")

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.binning import Binning, Counts
     from mlops_assets.compute.monitoring.distances import Comparison
 
-MEAN, MEDIAN, BIN, NULLS = "mean", "median", "bin", "nulls"  # what explains a statistic in words
+MEAN, MEDIAN, BIN, NULLS = "mean", "median", "bin", "nulls"  # the figures that can explain a drift, see Statistic.explained_by
 _MISSING_BINS = 2  # the last bins hold null and infinite values
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A distance between a window and the reference.
+    """The definition of a distance between a window and the reference: one entry of :data:`STATISTICS`.
 
     Parameters
     ----------
@@ -42,17 +42,17 @@ class Statistic:
     label, short
         The statistic's name on pages, and its shorter name as a column heading.
     kinds
-        The kinds of columns that it is defined for.
+        The kinds of columns for which the statistic is defined, see :func:`mlops_assets.compute.monitoring.binning.find_kind`.
     measure
         Returns the statistic of each window, shape (windows,); NaN where it is undefined.
     min_effect
-        Returns the minimum that counts as drift, given the PSI that the monitor declares.
+        Returns the minimum of this statistic that counts as drift, given the minimum effect that the monitor declares as a PSI.
     maximum
-        Returns the largest attainable value for a reference; no threshold is above it.
+        Returns the largest attainable value for a reference, infinite where there is none; no threshold is above this value.
     explained_by
         The figure with which a report explains a drift: ``mean``, ``median``, ``bin`` (the bin that changed most) or ``nulls``.
     counts_nulls
-        Whether its sample size is all rows rather than the rows with a finite value.
+        True if the sample size is the number of all rows; False if it is the number of rows with a finite value.
     decides
         Whether a column drifts when the statistic exceeds its threshold; if not, the statistic is only reported.
     reported
@@ -77,12 +77,15 @@ def _no_maximum(_binning: Binning, _reference: Counts) -> float:
 
 
 def _max_ks(binning: Binning, _reference: Counts) -> float:
-    """Return 1, the Kolmogorov–Smirnov statistic of a window whose values all lie outside the reference's range."""
+    """Return 1, which a window reaches whose values all lie above, or all below, the reference's; infinite for an empty reference."""
     return 1.0 if len(binning.points) else math.inf
 
 
 def _max_js(binning: Binning, reference: Counts) -> float:
-    """Return the Jensen–Shannon distance of a window with all rows in the reference's rarest bin."""
+    """Return the Jensen–Shannon distance of a window with all rows in the reference's rarest bin; infinite for an empty reference.
+
+    The bins of null and infinite values do not count as the rarest.
+    """
     counts = binning.bins(reference)
     bins = counts.shape[1] - _MISSING_BINS
     if not counts.sum() or bins < 1:
@@ -99,8 +102,8 @@ def _max_null_rate_change(_binning: Binning, reference: Counts) -> float:
 
 _NUMBERS, _ALL = frozenset({NUMERIC}), frozenset({NUMERIC, CATEGORICAL, PRESENCE})
 
-# A normal column whose mean moves by √psi standard deviations has this PSI. The minimum effects of ks, wasserstein and js (to second order)
-# are those of the same move; that of null_rate is the rate with the same js.
+# When the mean of a normal column shifts by √psi standard deviations, its PSI is psi. The minimum effects of ks, wasserstein and js (to
+# second order) are the values of these statistics for this shift. A null rate that rises from 0 to its minimum effect has the same js.
 STATISTICS: dict[str, Statistic] = {
     statistic.name: statistic
     for statistic in (
@@ -147,7 +150,7 @@ def reported_statistics() -> tuple[Statistic, ...]:
 
 
 def measure_statistics(comparison: Comparison, statistics: Iterable[Statistic] | None = None) -> dict[str, np.ndarray]:
-    """Return statistics of each window by name, shape (windows,); NaN where they are undefined.
+    """Return statistics of each window: name → values of shape (windows,), NaN where the statistic is undefined.
 
     Parameters
     ----------
@@ -181,8 +184,8 @@ def max_values(binning: Binning, reference: Counts) -> np.ndarray:
     reference
         The counts of the column in the reference.
     """
-    found = [s.maximum(binning, reference) if binning.kind in s.kinds else math.inf for s in deciding_statistics()]
-    return np.array(found)
+    maxima = [s.maximum(binning, reference) if binning.kind in s.kinds else math.inf for s in deciding_statistics()]
+    return np.array(maxima)
 
 
 def sampling_variances(windows: Counts, reference: Counts) -> np.ndarray:
@@ -191,7 +194,7 @@ def sampling_variances(windows: Counts, reference: Counts) -> np.ndarray:
     Parameters
     ----------
     windows, reference
-        Counts; n and m are their rows with a finite value, or all rows where the statistic counts nulls.
+        Counts; n and m are their rows with a finite value, or all rows where the statistic counts nulls, and at least 1.
     """
     by_value = 1 / np.maximum(windows.values, 1) + 1 / np.maximum(reference.values, 1)
     by_row = 1 / np.maximum(windows.rows, 1) + 1 / np.maximum(reference.rows, 1)

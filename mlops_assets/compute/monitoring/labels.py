@@ -21,12 +21,12 @@ _LABEL = "__label"
 
 @dataclass(frozen=True, eq=False)
 class LabelledPredictions:
-    """The predictions with a known label.
+    """Predictions that are finite and have a label, from :func:`join_labels`.
 
     Parameters
     ----------
     rows
-        The rows of the predictions.
+        These rows of the predictions.
     y
         Labels, shape (rows,).
     prediction
@@ -34,7 +34,7 @@ class LabelledPredictions:
     probabilities
         The probability of each class, shape (rows, classes); None without probabilities.
     classes
-        The classes, sorted; None for a regressor.
+        The classes in the estimator's order, or sorted when this order is not known; None for a regressor.
     """
 
     rows: pl.DataFrame
@@ -45,25 +45,25 @@ class LabelledPredictions:
 
     @property
     def split(self) -> Split:
-        """The rows as a split for :func:`evaluate`; ``X`` holds the predictions."""
+        """The rows as a split for :func:`evaluate`; ``X`` holds predictions and probabilities, from which an estimator replays them."""
         shares = {} if self.probabilities is None else {f"share {i}": column for i, column in enumerate(self.probabilities.T)}
         return Split(pl.DataFrame({"prediction": self.prediction, **shares}), self.y, self.rows)
 
 
 @dataclass(frozen=True)
 class LabelArrivals:
-    """The arrival of labels.
+    """How many predictions have a label.
 
     Parameters
     ----------
     predicted, labelled
-        The number of predictions, and of those with a label.
+        The number of all predictions, and of the finite predictions with a label.
     keyless
-        Predictions without a key, which can never get a label.
+        The number of predictions with a null in their key, which can never get a label.
     repeated
-        Labels that arrived again with the same value.
+        The number of labels that repeat one of the same key with the same value.
     unpredicted
-        Predictions that are not finite, which count in no metric.
+        The number of predictions that are null or not finite, which count in no metric.
     """
 
     predicted: int
@@ -74,7 +74,7 @@ class LabelArrivals:
 
     @property
     def coverage(self) -> float:
-        """The share of predictions with a label; 0 when there is none."""
+        """The share of predictions with a label; 0 when there are no predictions."""
         return self.labelled / self.predicted if self.predicted else 0.0
 
 
@@ -98,14 +98,18 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     labels
         One row per label; a null label has not arrived.
     key
-        Columns that identify a row in both.
+        Columns that identify a row in ``predictions`` and in ``labels``.
     label
         The column of ``labels`` with the label.
     classes
         The classes in the estimator's order. When None, a classifier's classes are those that occur; a regressor has none.
     prediction, probability, probabilities
-        Columns of ``predictions``. ``probabilities`` has those of all classes, ``probability`` that of the second of two; both may be
-        null or absent.
+        Columns of ``predictions``. ``probabilities`` is a struct with the probability of each class, ``probability`` is that of the second
+        of two classes; either may be null or absent.
+
+    Returns
+    -------
+    tuple of LabelledPredictions and LabelArrivals
 
     Raises
     ------
@@ -132,7 +136,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
 
 
 def _read_probabilities(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
-    """Return the probabilities of all classes, in the order of ``classes``; None when any is unknown."""
+    """Return the probabilities of all classes, in the order of ``classes``; None when any probability is unknown."""
     names = [] if classes is None else class_names(list(classes))
     if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
         held = known[probabilities].struct.unnest()
@@ -146,21 +150,23 @@ def _read_probabilities(known: pl.DataFrame, probability: str, probabilities: st
 
 
 def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
+    """Return one label for each key, without nulls, and the number of repeated labels; raise for a key with different labels."""
     value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
     arrived = labels.select(*key, value.alias(_LABEL)).drop_nulls()
     different = arrived.unique(maintain_order=True)
     twice = different.filter(pl.struct(list(key)).is_duplicated())
     if twice.height:
         first = twice.select(list(key)).row(0, named=True)
-        found = twice.filter(pl.all_horizontal(pl.col(name) == value for name, value in first.items()))[_LABEL].to_list()
+        different_labels = twice.filter(pl.all_horizontal(pl.col(name) == value for name, value in first.items()))[_LABEL].to_list()
         raise DataError(
-            f"the key {first} has several labels: {' and '.join(map(repr, found[:3]))}",
+            f"the key {first} has several labels: {' and '.join(map(repr, different_labels[:3]))}",
             hint="keep one label for each key, e.g. the latest",
         )
     return different, arrived.height - different.height
 
 
 def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return the predictions with integer keys, and keys without a value, cast to the labels' types; raise for other types that differ."""
     for name in key:
         left, right = predictions.schema[name], labels.schema[name]
         if left == right:
@@ -191,7 +197,7 @@ def _build_labelled(
 
 
 def _align_types(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and predicted classes as arrays of one type."""
+    """Return labels and predicted classes as arrays of one type; raise when only one of them is text."""
     words = [series.dtype in (pl.String, pl.Categorical, pl.Enum) for series in (truth, predicted)]
     if words[0] != words[1] and truth.len():
         raise DataError(
@@ -209,7 +215,7 @@ def replay_predictions(labelled: LabelledPredictions) -> Any:  # noqa: ANN401  (
     Parameters
     ----------
     labelled
-        The predictions to replay; call the estimator with ``labelled.split.X``.
+        The predictions to replay; call the estimator with rows of ``labelled.split.X``.
     """
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 

@@ -1,4 +1,4 @@
-"""The performance of a window's predictions, as far as their labels have arrived."""
+"""The performance of a window's predictions, measured by the labels that have arrived so far."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class WindowMetric:
-    """One metric of a window; None where it is undefined.
+    """One metric of a window; a figure is None where it is undefined.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class WindowMetric:
     low, high
         Ends of its confidence interval.
     reference
-        The version's value on its holdout.
+        The version's value on its holdout; None when it is not known.
     problem
-        The reason why the metric is undefined.
+        The reason why the metric is undefined; empty when it is defined.
     """
 
     name: str
@@ -86,14 +86,14 @@ class PerformanceReport:
     Parameters
     ----------
     arrivals
-        The arrival of labels.
+        How many predictions have a label.
     metrics
-        The metrics of the expectations, then the others.
+        The metrics of the expectations, then the others, then ``roc_auc`` for two classes with probabilities.
     verdicts
         One for each expectation.
     calibration
         The calibration curve of the positive class's probability, or of a predicted number. None for more than two classes, without
-        probabilities and without rows.
+        probabilities and without labelled rows.
     slices
         The metrics by the values of the slice columns.
     inverted
@@ -121,7 +121,10 @@ class PerformanceReport:
 
     @property
     def state(self) -> str:
-        """``breach`` when any expectation is breached, ``good`` when all are met, else ``in training data``, ``cannot be measured`` or ``not enough data``."""
+        """``breach`` if any expectation is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``.
+
+        ``in training data`` if the version was fitted on all rows of the window.
+        """
         if self.in_training and not self.arrivals.predicted:
             return IN_TRAINING
         states = {verdict.state for verdict in self.verdicts}
@@ -133,7 +136,7 @@ class PerformanceReport:
 
     @property
     def summary(self) -> str:
-        """The state in words."""
+        """The state and its reasons, or the metrics when no expectation gives a reason; then the share of rows without a prediction."""
         reasons = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
             self.problem or "; ".join(map(_describe_metric, self.metrics))
         ]
@@ -144,16 +147,16 @@ class PerformanceReport:
         return f"{self.state}: {'; '.join(dict.fromkeys(reasons))}{share}"
 
     def metric(self, name: str) -> WindowMetric | None:
-        """Return one metric; None when it was not measured."""
+        """Return the metric of this name; None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as a dict of JSON values; undefined numbers are None."""
-        found = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
-        found["slices"] = [
+        stored = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
+        stored["slices"] = [
             {**asdict(s), "metrics": {name: value if math.isfinite(value) else None for name, value in s.metrics}} for s in self.slices
         ]
-        return found
+        return stored
 
 
 def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
@@ -172,7 +175,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     positive: Any = None,  # noqa: ANN401  (any label)
     in_training: int = 0,
 ) -> PerformanceReport:
-    """Measure the performance of a window's predictions.
+    """Measure the performance of a window's predictions and judge the expectations.
 
     Parameters
     ----------
@@ -184,7 +187,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     key, label
         Columns of ``labels`` (the key also of ``predictions``).
     metrics
-        scikit-learn scorer names, in addition to those of the expectations.
+        scikit-learn scorer names, in addition to those of the expectations; ``roc_auc`` is added for two classes with probabilities.
     slices
         Columns of ``predictions``, in addition to those of the expectations.
     expectations
@@ -205,6 +208,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     Returns
     -------
     PerformanceReport
+        Without predictions or labels, its ``problem`` says so, and no metric is defined.
 
     Raises
     ------
@@ -274,7 +278,7 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
     problem: str,
     in_training: int,
 ) -> PerformanceReport:
-    """Return the report of a window without a measurement."""
+    """Return the report of a window in which nothing could be measured: every metric is undefined for the reason ``problem``."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
     found = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
     verdicts = _judge_all(expectations, found, arrivals, inverted=False, problem=problem)
@@ -288,12 +292,12 @@ def _explain_empty(in_training: int) -> str:
 
 
 def _rephrase_problem(why: str) -> str:
-    # A scorer needs probabilities that were not recorded.
+    # The replayed estimator has no predict_proba when no probabilities were recorded.
     return f"{CANNOT}: it needs probabilities, and none were stored with these predictions" if "predict_proba" in why else why
 
 
 def _extra_metrics(labelled: LabelledPredictions) -> tuple[str, ...]:
-    """Return the metric that shows inverted labels, the ROC AUC, where it is defined."""
+    """Return ``roc_auc``, which shows inverted labels, for two classes with probabilities; nothing otherwise."""
     binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
     return ("roc_auc",) if binary else ()
 

@@ -1,4 +1,4 @@
-"""The reference profile of a version's training rows, stored with the version and compared with every later window."""
+"""The reference profile of a version: its training set described by column, stored with it and compared with every later window."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 2  # since calibrations are stored by the name of a statistic; format 1 still opens
+FORMAT = 2  # 2 stores calibrations by the name of each statistic; 1 can still be read
 FEATURE, OUTPUT = "feature", "output"
-BY_WINDOW = "by window"  # within a profile: the profiles for windows of other lengths, by seconds
-WINDOW_LENGTH = "window length"  # of such a profile, in seconds, as the monitor declares it
+BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
+WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
 MIN_REFERENCE_ROWS = 100
 MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
 MAX_CALIBRATION_ROWS = 250_000
@@ -45,7 +45,7 @@ _NO_POINTS = np.zeros(0)
 
 @dataclass(frozen=True, eq=False)
 class ColumnProfile:
-    """One column of a reference, or of a window counted in the reference's cells and bins.
+    """One column of a reference, or of a window, which is counted in the reference's cells and bins.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ class ColumnProfile:
     counts
         The counts of the column's rows.
     facts
-        Of a numeric column: mean, std, min, median, max; None where not finite.
+        Of a numeric column: mean, std, min, median, max; None where not finite. Empty for other columns.
     unseen
-        Some categories that the reference lacks, most frequent first.
+        Up to three categories of a window that the reference lacks, most frequent first.
     crossing
         The correction of a window's Wasserstein distance, from :func:`correct_crossings`.
     only_category
-        The one category of a categorical column; None when it has several.
+        The only category of a categorical column; None when it has none or several.
     """
 
     dtype: str
@@ -75,7 +75,7 @@ class ColumnProfile:
 
     @classmethod
     def from_series(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
-        """Describe a column, counted in the cells and bins of a reference if one is passed."""
+        """Count a column in the cells and bins of a reference; without a reference, in cells and bins of its own."""
         kind, dtype = reference.binning.kind if reference else find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
             ordered, nulls, infinite = sort_numbers(column)
@@ -97,7 +97,7 @@ class ColumnProfile:
         return self.facts.get("std") or 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the column's profile as a dict of JSON values."""
+        """Return the column's profile as a dict of JSON values, without the attributes that only windows have."""
         counts = {"cells": self.counts.cells[0], "sums": self.counts.sums[0], "bins": self.binning.bins(self.counts)[0]}
         missing = {"nulls": int(self.counts.nulls[0]), "infinite": int(self.counts.infinite[0])}
         return {
@@ -131,7 +131,7 @@ def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
     if not len(ordered):
         return dict.fromkeys(_FACTS)
     with np.errstate(over="ignore", invalid="ignore"):
-        # Rounding gives a constant column a tiny deviation, by which everything would be far away.
+        # Rounding gives a constant column a tiny standard deviation; distances divided by it would be huge.
         std = float(ordered.std()) if ordered[0] != ordered[-1] else 0.0
         values = (float(ordered.mean()), std, float(ordered[0]), float(ordered[len(ordered) // 2]), float(ordered[-1]))
     return {name: value if math.isfinite(value) else None for name, value in zip(_FACTS, values, strict=True)}
@@ -140,7 +140,7 @@ def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
 def build_profile(
     X: pl.DataFrame, event_times: pl.Series | None = None, *, outputs: pl.DataFrame | None = None, window: timedelta = timedelta(days=1)
 ) -> dict[str, Any]:
-    """Describe the training rows with which later windows are compared.
+    """Return the profile of a version's training rows, with which later windows are compared.
 
     Parameters
     ----------
@@ -153,14 +153,15 @@ def build_profile(
     outputs
         Predictions or labels of the same rows, compared as well where a window has them.
     window
-        The length of the monitor's windows. It is shortened so that the reference has at least 20 windows.
+        The length of the monitor's windows. It is shortened where the reference would have fewer than 20 of them.
 
     Returns
     -------
     dict
-        JSON-like. For each column: type, nulls, counts by bin and by value; of a numeric one also mean, standard deviation, extremes, and counts at
-        about 1,000 quantiles, from which the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard deviations) follow to
-        about 0.001, and the PSI exactly. With them, the calibration of :func:`calibrate`.
+        JSON values: ``format``, ``rows``, ``windows`` (how many windows of real time calibrate it), ``window_seconds`` and ``columns``.
+        Each column has its type, nulls and counts by bin and by value. A numeric one also has its mean, standard deviation and extremes,
+        and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
+        deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.
 
     Raises
     ------
@@ -181,6 +182,7 @@ def build_profile(
 
 
 def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
+    """Return ``X`` and ``outputs`` as one frame; only the number of ``event_times`` is checked."""
     if not X.height:
         raise DataError("the reference has no rows", hint="pass the rows that the model was trained on")
     others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
@@ -197,11 +199,11 @@ def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.Da
 
 
 def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:
-    found = ColumnProfile.from_series(column)
-    stored = {"role": role, **found.as_json()}
+    profile = ColumnProfile.from_series(column)
+    stored = {"role": role, **profile.as_json()}
     if windows is None:
         return {**stored, "calibration": None}
-    calibration: DriftCalibration = calibrate(found.binning, column[windows.rows], found.spread, windows.real, windows.shuffled)
+    calibration: DriftCalibration = calibrate(profile.binning, column[windows.rows], profile.spread, windows.real, windows.shuffled)
     return {**stored, "calibration": calibration.as_json()}
 
 
@@ -209,13 +211,14 @@ def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, rol
 class _CalibrationWindows:
     """The rows that calibrate thresholds, with their windows of real time and of several random shuffles."""
 
-    rows: np.ndarray
-    real: np.ndarray | None
-    shuffled: np.ndarray
-    seconds: float | None
+    rows: np.ndarray  # indices
+    real: np.ndarray | None  # the window of each row; None without event times
+    shuffled: np.ndarray  # the random window of each row, shape (shuffles, rows)
+    seconds: float | None  # the length of a window of real time
 
 
 def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _CalibrationWindows:
+    """Choose the rows and windows that calibrate thresholds: all rows, or a random sample of the maximum size."""
     labels, seconds = (None, None) if event_times is None else _label_windows(event_times, window)
     chosen = np.arange(rows) if labels is None else np.flatnonzero(labels >= 0)
     random = np.random.default_rng(0)  # the same rows give the same thresholds
@@ -228,7 +231,10 @@ def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta)
 
 
 def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
-    """Return the window number of each row (−1 for none) and the window length in seconds; both None with fewer than two windows."""
+    """Return the window number of each row and the window length in seconds; both None with fewer than two windows.
+
+    Only windows with enough rows are numbered, and of many windows an even selection; the number of all other rows is −1.
+    """
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
     at = clock.cast(pl.Datetime("us")).to_physical()
     first, last = at.min(), at.max()

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 FORMAT_1_STATISTICS = ("ks", "wasserstein", "js", "null_rate")  # the order in which references of format 1 store them
 _TINY = 1e-30
-_MAX_ROWS, _MAX_CELLS = 500_000, 50_000  # counted together: what fits into a cache
+_MAX_ROWS, _MAX_CELLS = 500_000, 50_000  # counted in one call, so that the arrays fit into the processor's cache
 _CAP = 0.75  # of the way from the largest distance of a reference window to the largest attainable one
-_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, from which a tail is extrapolated; there are many random ones
+_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, to which a tail is fitted; random windows are many, so a smaller share does
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExponentialTail:
 
     @classmethod
     def fit(cls, values: np.ndarray, share: float = _TAIL_SHARE) -> ExponentialTail:
-        """Fit the tail to the highest values of a sample, shape (windows,); ``share`` of the sample is in the tail."""
+        """Fit the tail to the highest values of a sample of shape (windows,): to ``share`` of them, and at least one."""
         ordered = np.sort(values)
         above = max(1, int(len(ordered) * share))
         level = float(ordered[-above - 1])
@@ -62,7 +62,7 @@ class ExponentialTail:
         return self.above / (self.windows + 1)
 
     def quantile(self, rate: float) -> float:
-        """Return the value that a new window exceeds with probability ``rate``.
+        """Return the value that a new window exceeds with probability ``rate``; ``level`` when the rate is at least the tail's share.
 
         This is the predictive quantile, which allows for the error of the fitted mean.
         """
@@ -71,9 +71,9 @@ class ExponentialTail:
         return self.level + self.above * self.excess * math.expm1(math.log(self.share / rate) / self.above)
 
     def leave_one_out_rates(self, values: np.ndarray) -> np.ndarray:
-        """Return, for each window of the sample, its exceedance probability under the other windows; at most the tail's share.
+        """Return each window's exceedance probability under a tail fitted to the other windows of the sample; at most the tail's share.
 
-        A tail fitted to a sample with a window overstates this window's exceedance probability.
+        A tail that is fitted to a sample with a window overstates this window's exceedance probability.
         """
         beyond = np.maximum(values - self.level, 0)
         others = max(self.above - 1, 1)
@@ -84,7 +84,7 @@ class ExponentialTail:
 
 @dataclass(frozen=True, eq=False)
 class DriftCalibration:
-    """One column's distances without drift, in the order of :func:`deciding_statistics`. NaN where a statistic is not calibrated.
+    """One column's distances without drift: statistics in the order of :func:`deciding_statistics`, NaN where one is not calibrated.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ class DriftCalibration:
     variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
-        Whether every window had a value.
+        Whether every reference window (every random one without event times) had a value.
     ever_constant
-        Whether any window of real time had only one distinct value.
+        Whether any window of real time had only one distinct value; False without event times.
     """
 
     chance: np.ndarray
@@ -122,7 +122,7 @@ class DriftCalibration:
         return result
 
     def as_json(self) -> dict[str, Any]:
-        """Return the calibration as a dict of JSON values, by the name of each statistic."""
+        """Return the calibration as a dict of JSON values, by the name of each statistic; distances have five significant digits."""
         statistics = {
             statistic.name: {
                 "chance": float(self.chance[place]),
@@ -137,22 +137,24 @@ class DriftCalibration:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> DriftCalibration:
-        """Return a stored calibration; a statistic that the table of statistics gained later is not calibrated."""
+        """Return a stored calibration of any format; a statistic that it lacks counts as not calibrated."""
         by_name = stored.get("statistics") or _name_statistics(stored)
-        found = [by_name.get(statistic.name) for statistic in deciding_statistics()]
-        windows = max((len(one["strays"]) for one in by_name.values()), default=0)
+        entries = [by_name.get(statistic.name) for statistic in deciding_statistics()]
+        windows = max((len(entry["strays"]) for entry in by_name.values()), default=0)
         distances, variances = (
-            np.array([[math.nan] * windows if one is None else one[name] for one in found], dtype=float).reshape(len(found), windows)
+            np.array([[math.nan] * windows if entry is None else entry[name] for entry in entries], dtype=float).reshape(
+                len(entries), windows
+            )
             for name in ("strays", "sizes")
         )
         return cls(
-            np.array([math.nan if one is None else one["chance"] for one in found]),
-            tuple(_UNCALIBRATED if one is None else ExponentialTail(**one["tail"]) for one in found),
+            np.array([math.nan if entry is None else entry["chance"] for entry in entries]),
+            tuple(_UNCALIBRATED if entry is None else ExponentialTail(**entry["tail"]) for entry in entries),
             stored["parts"],
             distances,
             variances,
             stored["always_filled"],
-            stored.get("ever_constant", True),  # not known of a profile that was stored before this was counted
+            stored.get("ever_constant", True),  # older profiles lack it; True means that a constant column does not alarm
         )
 
 
@@ -160,7 +162,7 @@ _UNCALIBRATED = ExponentialTail(math.nan, math.nan, 0, 0)
 
 
 def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics of a calibration of format 1, which has lists in a fixed order."""
+    """Return the statistics of a calibration of format 1 by name; it stores lists in the order of :data:`FORMAT_1_STATISTICS`."""
     lists = [stored[name] for name in ("chance", "tails", "strays", "sizes")]
     keys = ("chance", "tail", "strays", "sizes")
     return {name: dict(zip(keys, values, strict=True)) for name, *values in zip(FORMAT_1_STATISTICS, *lists, strict=True)}
@@ -168,7 +170,7 @@ def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """The threshold of each statistic of each column; NaN for a statistic that is not calibrated and does not decide.
+    """The threshold of each statistic of each column; NaN for a statistic that is not calibrated, and so does not decide.
 
     Parameters
     ----------
@@ -177,7 +179,7 @@ class Thresholds:
     capped
         Whether each limit is a cap, because the reference has too few windows for the stated rate; shape (columns, statistics).
     needed
-        How many reference windows the stated rate needs; 0 when chance alone decides.
+        The number of reference windows that the stated rate needs; 0 when thresholds allow for chance alone.
     """
 
     limits: np.ndarray
@@ -219,27 +221,27 @@ def compute_thresholds(
     independent tests (Cheverud 2001, Nyholt 2004), here estimated from the windows. q is extrapolated from an exponential tail, unless
     there are more than m / rate windows. c allows for a reference of few windows whose neighbours are correlated.
 
-    An extrapolation from few windows can leave the range of the statistic. So no threshold lies further than three quarters of the way from the
-    largest distance of a reference window to the largest attainable one. Without drift, one in n + 1 windows exceeds the largest
-    distance of n windows in a statistic. At most a quarter of these windows exceed the threshold.
+    An extrapolation from few windows can leave the range of the statistic. So no extrapolated threshold lies further than three quarters
+    of the way from the largest distance of a reference window to the largest attainable one. Without drift, one in n + 1 windows exceeds
+    the largest distance of n windows in a statistic. At most a quarter of these windows exceed the threshold.
     """
     shape = (len(drift_calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
     each = rate / len(drift_calibrations) if drift_calibrations else rate
-    chance = [c.chance_limits(one[:, None], each)[:, 0] for c, one in zip(drift_calibrations, variances, strict=True)]
+    chance = [c.chance_limits(variance[:, None], each)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)]
     limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
     capped = np.zeros(shape, dtype=bool)
-    found = [(place, tail) for place, c in enumerate(drift_calibrations) for tail in _fit_window_tails(c, each, min_effects)]
-    if not found:
+    fits = [(column, fit) for column, c in enumerate(drift_calibrations) for fit in _fit_window_tails(c, each, min_effects)]
+    if not fits:
         return Thresholds(limits, capped)
-    # A window that stays below the other bounds does not count.
-    rates = np.min([one.tail.leave_one_out_rates(one.scaled) ** one.over for _, one in found], axis=0)
-    level = rate / _count_effective_tests(rates, _TAIL_SHARE, len(found))
-    for place, one in found:
-        at = place, one.statistic
-        scale = math.sqrt(one.beyond + drift_calibrations[place].chance[one.statistic] * variances[at])
-        extrapolated = one.allowance * scale * one.tail.quantile(level)
-        cap = _cap(scale * float(one.scaled.max()), float(largest[at]))
+    # A window that does not exceed the bound of chance and minimum effect has the rate 1.
+    rates = np.min([fit.tail.leave_one_out_rates(fit.scaled) ** fit.over for _, fit in fits], axis=0)
+    level = rate / _count_effective_tests(rates, _TAIL_SHARE, len(fits))
+    for column, fit in fits:
+        at = column, fit.statistic
+        scale = math.sqrt(fit.beyond + drift_calibrations[column].chance[fit.statistic] * variances[at])
+        extrapolated = fit.allowance * scale * fit.tail.quantile(level)
+        cap = _cap(scale * float(fit.scaled.max()), float(largest[at]))
         capped[at] = extrapolated > max(cap, limits[at])
         limits[at] = max(limits[at], min(extrapolated, cap))
     return Thresholds(limits, capped, math.ceil(1 / level) - 1)
@@ -269,17 +271,18 @@ def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) ->
 
 @dataclass(frozen=True, eq=False)
 class _WindowTail:
-    """The tail of a statistic whose distances in some reference windows are larger than chance explains."""
+    """The tail of a statistic that exceeds its bound in some reference windows; b and c are those of :func:`compute_thresholds`."""
 
-    statistic: int
+    statistic: int  # its index among the deciding statistics
     beyond: float  # b
     allowance: float  # c
     tail: ExponentialTail
     scaled: np.ndarray  # the windows' values, in units of their root mean square
-    over: np.ndarray  # which windows exceed it
+    over: np.ndarray  # the windows that exceed the bound of chance and minimum effect
 
 
 def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: np.ndarray) -> list[_WindowTail]:
+    """Return a tail for each statistic that exceeds chance and the minimum effect in at least one reference window."""
     if not calibration.distances.shape[1]:
         return []
     over = calibration.distances > np.maximum(min_effects[:, None], calibration.chance_limits(calibration.variances, rate))
@@ -291,7 +294,7 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
 
 
 def _allow_for_few(values: np.ndarray) -> float:
-    """Return the factor c by which a new window's distance exceeds the distance of a reference window.
+    """Return the factor c by which a new window's distance exceeds, on average, the distance of a reference window.
 
     The reference contains its own windows, which lowers their mean square distance by 1 / n; that of a new window is higher by 1 / n.
     So c = √((1 + 1/n) / (1 − 1/n)). When neighbours have correlation r, n is the number of windows times (1 − r) / (1 + r) (Bayley and
@@ -305,7 +308,7 @@ def _allow_for_few(values: np.ndarray) -> float:
 
 
 def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarray | None, shuffled: np.ndarray) -> DriftCalibration:
-    """Learn a column's distances without drift.
+    """Measure a column's distances without drift, between windows of the reference.
 
     Parameters
     ----------
@@ -316,17 +319,17 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
     spread
         The standard deviation of the column.
     real
-        The window of real time of each row, from 0, shape (rows,); None without times.
+        The number of each row's window of real time, from 0, shape (rows,); None without times.
     shuffled
-        The random window of each row in each of several shuffles, shape (shuffles, rows).
+        The number of each row's random window in each of several shuffles, shape (shuffles, rows).
 
     Returns
     -------
     DriftCalibration
     """
     index = CellIndex.from_series(binning, column)
-    found, variances, filled = _compare_windows(index, spread, shuffled)
-    ratios = found**2 / variances
+    distances, variances, filled = _compare_windows(index, spread, shuffled)
+    ratios = distances**2 / variances
     chance = _mean(ratios)
     units = _divide(ratios, chance[:, None])
     tails = tuple(ExponentialTail.fit(row, _RANDOM_TAIL_SHARE) for row in units)
@@ -348,7 +351,7 @@ def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
 
 
 def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the distance of each window to the others, its sampling variance, and whether every window has values.
+    """Return the distance of each window to the rest of the reference, its sampling variance, and whether every window has values.
 
     Distances and variances have the shape (statistics, windows).
     """
@@ -363,7 +366,7 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
 
 
 def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
-    """Yield the comparisons of windows with the rest of the reference, a few of ``cuts`` at a time."""
+    """Yield comparisons of windows with the rest of the reference. Each row of ``cuts`` numbers the window of each row of the column."""
     whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1
     together = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))
@@ -375,16 +378,19 @@ def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Ite
 
 
 def _short(value: float) -> float | None:
+    """Return a number rounded to five significant digits; None when it is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of the finite values of each row; 0 for a row without any."""
     known = np.isfinite(values)
     result: np.ndarray = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     return result
 
 
 def _divide(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Return ``values / unit``; 0 where a value is not finite or its unit is not positive."""
     known = np.isfinite(values) & (unit > 0)
     result: np.ndarray = np.divide(values, unit, out=np.zeros(values.shape), where=known)
     return result

@@ -1,4 +1,4 @@
-"""Find undefined metrics that scikit-learn reports as 0, so that a window without positive labels or predictions is no breach."""
+"""Find metrics that are undefined although scikit-learn may report 0: a window without positives would look like a breach."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEED_PREDICTED = frozenset({"precision"})
 
 
 def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
-    """Return the undefined metrics, each with the reason: no second label, no positive label or no positive prediction.
+    """Return the undefined metrics of two classes, each with the reason: no second label, no positive label or no positive prediction.
 
     Parameters
     ----------
@@ -34,17 +34,17 @@ def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, 
     if labelled.classes is None or len(labelled.classes) != 2 or not len(labelled.y):
         return {}
     positive = positive_class(labelled.classes, positive)
-    predicted, found = bool((labelled.prediction == positive).any()), dict[str, str]()
+    predicted, undefined = bool((labelled.prediction == positive).any()), dict[str, str]()
     if not predicted:
-        found = {name: f"no prediction is {positive!s}: {name} needs one" for name in names if name in _NEED_PREDICTED}
+        undefined = {name: f"no prediction is {positive!s}: {name} needs one" for name in names if name in _NEED_PREDICTED}
     if len(np.unique(labelled.y)) != 1:
-        return found
+        return undefined
     only = labelled.y[0]
-    found |= {name: f"every label is {only!s}: {name} needs both classes" for name in names if name in _NEED_BOTH}
+    undefined |= {name: f"every label is {only!s}: {name} needs both classes" for name in names if name in _NEED_BOTH}
     if only == positive:
-        return found
-    found |= {name: f"every label is {only!s}: {name} needs positive labels" for name in names if name in _NEED_POSITIVES}
+        return undefined
+    undefined |= {name: f"every label is {only!s}: {name} needs positive labels" for name in names if name in _NEED_POSITIVES}
     if not predicted:
         reason = f"every label and every prediction is {only!s}"
-        found |= {name: f"{reason}: {name} needs a positive one" for name in names if name in _NEED_ANY_POSITIVE}
-    return found
+        undefined |= {name: f"{reason}: {name} needs a positive one" for name in names if name in _NEED_ANY_POSITIVE}
+    return undefined

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.training.time_blocks import TimeBlocks
 
 MAX_GROUPS = 40
-MAX_ROWS = 20_000  # on which intervals are measured
+MAX_ROWS = 20_000  # the maximum number of sampled rows on which intervals are measured
 
 Interval = tuple[float | None, float | None]
 
@@ -33,6 +33,8 @@ def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     measure: Callable[..., Evaluation] = evaluate,
 ) -> dict[str, Interval]:
     """Return the confidence interval of each metric, clipped to the metric's range.
+
+    Both ends are None for an undefined metric, and for all metrics when fewer than two groups can be formed.
 
     Parameters
     ----------
@@ -53,11 +55,12 @@ def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     if groups < 2:
         return dict.fromkeys(values, (None, None))
     group = np.arange(len(chosen)) % groups if blocks is None else blocks.ids[chosen] * groups // blocks.count
-    left = [dict(measure(estimator, _select_rows(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
-    # Fewer independent rows than there are make the interval wider than it is, by the square root; blocks stay as many.
+    replicates = [dict(measure(estimator, _select_rows(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
+    # A sample of independent rows makes the interval too wide, by the square root of all rows per sampled row. Sampling keeps the number
+    # of blocks, so their interval needs no correction.
     share = len(chosen) / rows if blocks is None else 1.0
     factor = _student_quantile(confidence, groups - 1) * math.sqrt((groups - 1) * share)
-    errors = {name: factor * float(np.std([one[name] for one in left])) for name in values}
+    errors = {name: factor * float(np.std([replicate[name] for replicate in replicates])) for name in values}
     return {name: _interval(name, value, errors[name]) for name, value in values.items()}
 
 

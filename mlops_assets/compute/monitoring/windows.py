@@ -36,7 +36,7 @@ class PredictionWindow:
     rows
         The version's predictions, with the column names that they have in memory.
     fitted
-        Whether the version was fitted on each row; such rows are not judged.
+        For each row, True if the version was fitted on this row, which is then not judged.
     event_timestamp
         The column with the time of each row; empty when it has none.
     shared
@@ -58,7 +58,7 @@ class PredictionWindow:
 
     @property
     def title(self) -> str:
-        """The window, with the version where several predicted in it."""
+        """The partition key; the version follows where several versions predicted in the window."""
         return f"{self.partition}, version {self.version}" if self.shared else self.partition
 
 
@@ -73,9 +73,9 @@ class VersionReference:
     metrics
         Metric → the version's value on its holdout.
     classes, positive
-        Of a classifier: its classes in order, and the positive one of two.
+        Of a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
     note
-        A further sentence for the drift report, e.g. that the profile is calibrated on other windows.
+        A clause to append to the drift report's summary, e.g. that the profile is calibrated on windows of another length.
     """
 
     profile: Mapping[str, Any] | None = None
@@ -87,7 +87,7 @@ class VersionReference:
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """Rows of a model's training set, as far as their labels have arrived, and the columns that identify a row."""
+    """The rows of a model's training set with the labels that have arrived so far, and the columns that identify a row."""
 
     rows: pl.DataFrame
     key: Sequence[str]
@@ -103,12 +103,12 @@ class WindowMeasurement:
 
     @property
     def drift_record(self) -> WindowReport | None:
-        """The drift report as a record for decisions; None without a drift report."""
+        """The drift report as a record for decisions; None without a drift report or without a version."""
         return None if self.drift is None else self._record(DRIFT, self.drift.state, self.drift.summary)
 
     @property
     def performance_record(self) -> WindowReport | None:
-        """The performance report as a record for decisions; None when no expectation was judged."""
+        """The performance report as a record for decisions; None without a performance report, expectations or a version."""
         report = self.performance
         return None if report is None or not report.verdicts else self._record(PERFORMANCE, report.state, report.summary)
 
@@ -120,7 +120,7 @@ class WindowMeasurement:
 def split_windows(
     rows: pl.DataFrame, times: pl.Series, fitted: pl.Series, windows: Sequence[tuple[str, TimeWindow]], event_timestamp: str = ""
 ) -> list[PredictionWindow]:
-    """Return one window for each version that predicted in it, in the order of ``windows`` and then of versions.
+    """Split predictions by window and by the version that predicted, in the order of ``windows`` and then of versions.
 
     Parameters
     ----------
@@ -129,26 +129,28 @@ def split_windows(
     times
         The time of each row, shape (rows,).
     fitted
-        Whether the version that predicted a row was fitted on the same row, shape (rows,).
+        True for each row that the predicting version was fitted on, shape (rows,).
     windows
-        Partition and time of each window.
+        Partition key and time span of each window; the end is excluded.
     event_timestamp
         The column of ``rows`` with ``times``; empty when it has none.
 
     Returns
     -------
     list of PredictionWindow
-        At least one for each of ``windows``, without a version where nothing was predicted.
+        At least one for each of ``windows``; its version is None where nothing was predicted.
     """
-    found = []
+    prediction_windows = []
     for partition, span in windows:
         inside = times.is_between(span.start, span.end, closed="left")
         versions = rows.filter(inside)[MODEL_VERSION].unique().sort().to_list()
         for version in versions or [None]:
-            mine = inside if version is None else inside & (rows[MODEL_VERSION] == version)
+            selected = inside if version is None else inside & (rows[MODEL_VERSION] == version)
             shared = len(versions) > 1
-            found.append(PredictionWindow(partition, span, version, rows.filter(mine), fitted.filter(mine), event_timestamp, shared))
-    return found
+            prediction_windows.append(
+                PredictionWindow(partition, span, version, rows.filter(selected), fitted.filter(selected), event_timestamp, shared)
+            )
+    return prediction_windows
 
 
 def measure_window(
@@ -176,7 +178,8 @@ def measure_window(
     Raises
     ------
     DataError
-        The labels lack a column, or have another type than the predictions.
+        Labels or predictions lack a column, their types do not match, or a key has two different labels. Or the version's profile lacks a
+        column that the monitor names, or a later version of the package wrote it.
     """
     drifted = _measure_drift(monitor, window, reference) if drift else None
     return WindowMeasurement(window, drifted, None if labels is None else _measure_performance(monitor, window, reference, labels))

@@ -22,7 +22,7 @@ class CardTable:
     headings
         Names of the columns.
     rows
-        One cell per heading.
+        Each row has one cell per heading.
     numeric
         Headings whose cells are numbers, aligned right.
     """

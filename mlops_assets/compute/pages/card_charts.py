@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _WIDTH, _LINE, _LEFT = 640.0, 22.0, 190.0
 
 
-def draw_importance(found: Sequence[ColumnImportance]) -> str:
-    """Return a horizontal bar per column with one standard deviation, as SVG; empty when no importance is defined.
+def draw_importance(importances: Sequence[ColumnImportance]) -> str:
+    """Return a horizontal bar per column as SVG, with one standard deviation to each side; empty when no importance is defined.
 
     Parameters
     ----------
-    found
-        Most important first; undefined ones are left out.
+    importances
+        Most important column first; columns with an undefined importance are left out.
     """
-    known = [importance for importance in found if math.isfinite(importance.drop)]
+    known = [importance for importance in importances if math.isfinite(importance.drop)]
     if not known:
         return ""
     low = min(0.0, *(i.drop - i.error for i in known))

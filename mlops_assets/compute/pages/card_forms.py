@@ -19,12 +19,12 @@ _LONG_WORD = 40  # characters
 
 
 def render_markdown(card: Card) -> str:
-    """Return a card as Markdown; texts of the project are shown literally."""
+    """Return a card as Markdown without its charts; texts of the project are shown literally."""
     return "\n".join(_markdown_lines(card)).rstrip() + "\n"
 
 
 def render_html(card: Card) -> str:
-    """Return a card as an HTML page; texts of the project are escaped."""
+    """Return a card as an HTML page with its charts; texts of the project are shown literally."""
     return render("card.html.jinja", card=card, cell_class=_cell_class)
 
 
@@ -59,7 +59,7 @@ def _table_lines(table: CardTable) -> Iterator[str]:
 
 
 def _escape_line(text: str) -> str:
-    """Return a text escaped for the start of a line, so that Markdown reads no list or heading."""
+    """Return a text escaped for the start of a line, so that Markdown reads no list, rule or heading."""
     return _BLOCK_START.sub(lambda found: f"{found[1][:-1]}\\{found[1][-1]}", _escape(text))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.pages.card import CardTable, Section
 from mlops_assets.compute.pages.card_charts import draw_importance
-from mlops_assets.compute.pages.charts import reliability
+from mlops_assets.compute.pages.charts import draw_reliability
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION
 from mlops_assets.compute.training.resampling import MAX_RESAMPLED_ROWS
@@ -53,8 +53,8 @@ def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | 
     )
 
 
-def mention_refit(data: Section) -> Section:
-    """Return the section on rows with the sentence that a second fit serves."""
+def mention_second_fit(data: Section) -> Section:
+    """Return the data section with a sentence added: the served model was fitted again, on all parts."""
     words = "The served model was fitted again on all parts after the gates passed."
     return replace(data, paragraphs=tuple(f"{paragraph} {words}" for paragraph in data.paragraphs))
 
@@ -67,11 +67,11 @@ def _format_span(part: Split, event_timestamp: str | None) -> tuple[str, ...]:
 
 
 def _count_classes(parts: Mapping[str, Split], label: str) -> CardTable:
-    """Return each class's share of each part, the most frequent first."""
+    """Return a table of each class's share in each part, the most frequent first; the last row counts the classes beyond the maximum."""
     counts: dict[str, dict[str, int]] = {}
     for name, part in parts.items():
-        values, found = np.unique(part.y, return_counts=True)
-        for value, count in zip(values.tolist(), found.tolist(), strict=True):
+        values, class_counts = np.unique(part.y, return_counts=True)
+        for value, count in zip(values.tolist(), class_counts.tolist(), strict=True):
             counts.setdefault(str(value), {})[name] = count
     ordered = sorted(counts, key=lambda value: -sum(counts[value].values()))
     rows = [(value, *(_format_share(counts[value].get(name, 0), len(part.y)) for name, part in parts.items())) for value in ordered]
@@ -102,7 +102,7 @@ def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[st
     signature
         From :func:`mlops_assets.compute.features.signature.describe_signature`.
     sources
-        Column → where it comes from.
+        Column → the table or view that it comes from; a column without an entry is shown as ``unknown``.
     """
     rows = tuple(
         (
@@ -155,7 +155,7 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
 
 
 def slices_section(evaluation: Evaluation) -> Section | None:
-    """Return the section on metrics by slice of the holdout; None when no slice is declared."""
+    """Return the section on metrics by slice of the holdout, of at most ``MAX_ROWS`` slices; None when no slice was measured."""
     if not evaluation.slices:
         return None
     metrics = [name for name, _ in evaluation.metrics]
@@ -168,59 +168,62 @@ def slices_section(evaluation: Evaluation) -> Section | None:
     return Section("Slices", more, (CardTable(headings, rows[:MAX_ROWS], frozenset(headings[1:])),))
 
 
-def calibration_section(found: PredictionQuality | None) -> Section:
+def calibration_section(quality: PredictionQuality | None) -> Section:
     """Return the section on calibration.
 
     Parameters
     ----------
-    found
+    quality
         From :func:`mlops_assets.compute.training.probabilities.assess_predictions`; None when there are no probabilities.
     """
-    if found is None:
+    if quality is None:
         return Section("Calibration", ("The model predicts no probabilities.",))
-    headings, percent = ("predicted", "observed", "rows"), found.kind != REGRESSION
-    rows = tuple((_format_level(b.predicted, percent), _format_level(b.observed, percent), f"{b.rows:,}") for b in found.calibration.bins)
+    headings, percent = ("predicted", "observed", "rows"), quality.kind != REGRESSION
+    rows = tuple((_format_level(b.predicted, percent), _format_level(b.observed, percent), f"{b.rows:,}") for b in quality.calibration.bins)
     return Section(
         "Calibration",
-        (_calibration_summary(found), "Ten quantile bins of holdout predictions: mean prediction and observed mean."),
+        (_calibration_summary(quality), "Ten quantile bins of holdout predictions: mean prediction and observed mean."),
         (CardTable(headings, rows, frozenset(headings)),),
-        chart=reliability(found.calibration, "predicted against observed on the holdout"),
+        chart=draw_reliability(quality.calibration, "predicted against observed on the holdout"),
         square=True,
     )
 
 
-def _calibration_summary(found: PredictionQuality) -> str:
-    error = found.calibration.error
-    if found.kind == REGRESSION:
+def _calibration_summary(quality: PredictionQuality) -> str:
+    error = quality.calibration.error
+    if quality.kind == REGRESSION:
         return f"Mean distance of predictions from the observed mean of their bin: {format_number(error)}, in units of the label."
-    of = {BINARY: f"for class {found.about}", MULTICLASS: "for the predicted class"}[found.kind]
-    return f"Brier score {format_number(found.brier, _DIGITS)}; expected calibration error {format_number(error, _DIGITS)} {of}. 0 is best for both."
+    scope = {BINARY: f"for class {quality.about}", MULTICLASS: "for the predicted class"}[quality.kind]
+    return f"Brier score {format_number(quality.brier, _DIGITS)}; expected calibration error {format_number(error, _DIGITS)} {scope}. 0 is best for both."
 
 
 def _format_level(value: float, percent: bool) -> str:  # noqa: FBT001
     return f"{value:.1%}" if percent else format_number(value, _DIGITS)
 
 
-def importance_section(found: PermutationImportance) -> Section:
-    """Return the section on permutation importance.
+def importance_section(importance: PermutationImportance) -> Section:
+    """Return the section on permutation importance: a table of at most ``MAX_ROWS`` columns, and a chart of at most 30.
 
     Parameters
     ----------
-    found
+    importance
         From :func:`mlops_assets.compute.training.importance.permutation_importance`.
     """
     words = (
-        f"Permutation importance on {found.rows:,} holdout rows: mean decrease of {found.metric} when one column is shuffled, with its standard deviation.",
+        f"Permutation importance on {importance.rows:,} holdout rows: mean decrease of {importance.metric} when one column is shuffled, with its standard deviation.",
         "Correlated columns share their importance. Importance does not imply causation.",
     )
-    rows = tuple((one.column, format_number(one.drop, _DIGITS), format_number(one.error, _DIGITS)) for one in found.columns[:MAX_ROWS])
+    rows = tuple(
+        (column.column, format_number(column.drop, _DIGITS), format_number(column.error, _DIGITS))
+        for column in importance.columns[:MAX_ROWS]
+    )
     headings = ("column", "mean decrease", "std")
-    left = found.left_out + max(0, len(found.columns) - MAX_ROWS)
-    problems = (f"{left} columns are not shown.",) if left else ()
-    if not any(math.isfinite(one.drop) for one in found.columns):
-        problems = (*problems, f"{found.metric} is undefined on these rows.")
+    hidden = importance.left_out + max(0, len(importance.columns) - MAX_ROWS)
+    problems = (f"{hidden} columns are not shown.",) if hidden else ()
+    if not any(math.isfinite(column.drop) for column in importance.columns):
+        problems = (*problems, f"{importance.metric} is undefined on these rows.")
     return Section(
-        "Importance", words, (CardTable(headings, rows, frozenset(headings[1:])),), problems, chart=draw_importance(found.columns[:30])
+        "Importance", words, (CardTable(headings, rows, frozenset(headings[1:])),), problems, chart=draw_importance(importance.columns[:30])
     )
 
 
@@ -230,11 +233,11 @@ def limits_section(limits: Sequence[str], warnings: Sequence[str], looked_for: S
     Parameters
     ----------
     limits
-        As declared by the model.
+        The limits that the model declares.
     warnings
-        Findings of the checks.
+        Findings of the leakage checks.
     looked_for
-        The problems that the checks look for.
+        The problems that these checks looked for; empty when nothing was checked.
     """
     nothing = () if limits else ("No limits are declared. Declare what the model must not be used for with limits=.",)
     unknown = () if looked_for else ("Leakage was not checked.",)
@@ -248,7 +251,7 @@ def gates_section(rows: Iterable[tuple[str, bool, float | None, float | None, st
     Parameters
     ----------
     rows
-        Gate, whether it passed, value, threshold, interval, reason.
+        Of each gate: name, True if it passed, value, threshold, interval as text, reason.
     """
     headings = ("gate", "", "value", "threshold", "interval", "reason")
     cells = tuple(
@@ -258,8 +261,8 @@ def gates_section(rows: Iterable[tuple[str, bool, float | None, float | None, st
     return Section("Gates", words, (CardTable(headings, cells, frozenset({"value", "threshold", "interval"})),) if cells else ())
 
 
-def pairs_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ...], Sequence[tuple[str, ...]]], code: str = "") -> Section:
-    """Return a section of paragraphs, tables and commands; empty tables are left out.
+def plain_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ...], Sequence[tuple[str, ...]]], code: str = "") -> Section:
+    """Return a section of given paragraphs, tables and commands; tables without rows are left out.
 
     Parameters
     ----------
@@ -268,7 +271,7 @@ def pairs_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ..
     words
         Paragraphs.
     tables
-        Headings and rows.
+        Headings and rows of each table.
     code
         Shell commands.
     """

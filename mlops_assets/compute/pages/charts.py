@@ -27,11 +27,11 @@ class Point:
     label
         The name of the window.
     value
-        None where it is not known.
+        The metric in the window; None where it is not known.
     low, high
-        Ends of its interval.
+        Ends of the metric's interval.
     state
-        ``good``, ``breach``, ``not enough data`` or ``in training data``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     """
 
     label: str
@@ -61,7 +61,7 @@ class Line:
     kind: str
 
 
-def columns(bars: Sequence[HistogramBar], label: str) -> str:
+def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
     """Return a histogram as SVG: wide bars of the reference, with the window's narrow bars in front.
 
     Parameters
@@ -84,13 +84,13 @@ def columns(bars: Sequence[HistogramBar], label: str) -> str:
         f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
         f'<path class="current" d="{path((bar.current for bar in bars), 0.5)}"/>',
         f'<path class="axis" d="M0 {height}H{width}"/>',
-        *(_foot(bar.label, (i + 0.5) * slot, height + 13, width) for i, bar in _spread(bars)),
+        *(_draw_name(bar.label, (i + 0.5) * slot, height + 13, width) for i, bar in _select_named(bars)),
     ]
     return _svg(width, height + foot, label, shapes)
 
 
-def rows(bars: Sequence[HistogramBar], label: str) -> str:
-    """Return a bar chart of categories as SVG: horizontal bars with their names.
+def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
+    """Return a bar chart of categories as SVG: horizontal bars of reference and window, with names and the window's shares.
 
     Parameters
     ----------
@@ -115,8 +115,10 @@ def rows(bars: Sequence[HistogramBar], label: str) -> str:
     return _svg(width, line * max(len(bars), 1), label, shapes)
 
 
-def strip(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
-    """Return a drift statistic of this window, those of the reference windows and the threshold on one axis, as SVG.
+def draw_threshold(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
+    """Return one axis as SVG with a drift statistic of this window, of the reference windows, and its threshold.
+
+    The axis ends at :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ def strip(usual: Sequence[float], threshold: float, value: float, label: str) ->
     def at(amount: float) -> float:
         return 6 + min(amount, limit) * scale
 
-    dots = "".join(f"M{_n(at(one))} {middle}h0" for one in usual)
+    dots = "".join(f"M{_n(at(amount))} {middle}h0" for amount in usual)
     bad = value > threshold
     mark = _n(at(value))
     shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_n(width - 12)} {middle - 6}l10 6l-10 6z"
@@ -151,15 +153,15 @@ def strip(usual: Sequence[float], threshold: float, value: float, label: str) ->
     )
 
 
-def history(points: Sequence[Point], bound: float | None, label: str) -> str:
-    """Return a chart of a metric over windows as SVG, with its intervals and the bound.
+def draw_history(points: Sequence[Point], bound: float | None, label: str) -> str:
+    """Return a chart of a metric over windows as SVG, with its intervals and the bound; empty when no value is known.
 
     Parameters
     ----------
     points
         Oldest first; the last is this window.
     bound
-        The minimum that the expectation allows.
+        The minimum that the expectation allows; None without one.
     label
         The text alternative: what the chart shows.
     """
@@ -202,13 +204,13 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
     return _svg(width, height + 16, label, shapes)
 
 
-def lines(drawn: Sequence[Line], label: str) -> str:
-    """Return a chart of lines over common axes, as SVG.
+def draw_lines(drawn: Sequence[Line], label: str) -> str:
+    """Return a chart of lines over common axes as SVG; a chart that says so when no value is finite.
 
     Parameters
     ----------
     drawn
-        The lines. A line of more than a few hundred points is thinned to the minimum and maximum of each stretch.
+        The lines. A stretch of more than a few hundred points is thinned: the minimum and maximum of each few neighbours stay.
     label
         The text alternative: what the chart shows.
     """
@@ -244,7 +246,7 @@ def lines(drawn: Sequence[Line], label: str) -> str:
 
 
 def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
-    """Return the stretches of a line between its gaps, thinned to at most about ``max_points`` points."""
+    """Return the stretches of a line between its gaps; one of more than ``max_points`` points is thinned to about so many."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
@@ -256,24 +258,27 @@ def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]
 
 
 def _thin(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
+    """Return the minimum and the maximum of each ``stretch`` neighbouring points, in the order of x."""
     parts = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
     ends = [{min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])} for part in parts]
     return [point for some in ends for point in sorted(some)]
 
 
-def reliability(found: CalibrationCurve, label: str) -> str:
-    """Return a reliability diagram as SVG: predicted against observed values, and the diagonal of perfect calibration.
+def draw_reliability(curve: CalibrationCurve, label: str) -> str:
+    """Return a reliability diagram as SVG: observed against predicted values of each bin, and the diagonal of perfect calibration.
+
+    A vertical bar reaches two standard errors above and below the observed value.
 
     Parameters
     ----------
-    found
-        From :func:`calibration`.
+    curve
+        From :func:`mlops_assets.compute.training.calibration.calibrate`.
     label
         The text alternative: what the chart shows.
     """
     side, left = 240.0, 40.0
-    ends = [x for one in found.bins for x in (one.predicted, one.observed - 2 * one.error, one.observed + 2 * one.error)]
-    shares = all(0 <= one.predicted <= 1 and 0 <= one.observed <= 1 for one in found.bins)
+    ends = [x for b in curve.bins for x in (b.predicted, b.observed - 2 * b.error, b.observed + 2 * b.error)]
+    shares = all(0 <= b.predicted <= 1 and 0 <= b.observed <= 1 for b in curve.bins)
     low, high = (0.0, 1.0) if shares else (min(ends), max(ends))
     if high <= low:
         low, high = low - 1, high + 1
@@ -284,10 +289,10 @@ def reliability(found: CalibrationCurve, label: str) -> str:
     def y(value: float) -> str:
         return _n(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
 
-    errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in found.bins)
+    errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in curve.bins)
     dots = [
         f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_point_title(b.rows, b.predicted, b.observed)}</title></circle>'
-        for b in found.bins
+        for b in curve.bins
     ]
     ticks = [low, (low + high) / 2, high]
     texts = [f'<text class="faint" x="{left - 6}" y="{y(t)}" dy="4" text-anchor="end">{format_number(t)}</text>' for t in ticks]
@@ -303,19 +308,21 @@ def _point_title(rows: int, predicted: float, observed: float) -> str:
     return f"{rows} rows: predicted {format_number(predicted)}, observed {format_number(observed)}"
 
 
-def _spread(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]]:
-    """Return the bars that get a name below the chart: all of at most eight bars, else the first, the middle and the last."""
+def _select_named(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]]:
+    """Return index and bar of those with a name below the chart: up to eight bars, or the first, the middle and the last of more."""
     if len(bars) <= 8:
         return list(enumerate(bars))
     return [(i, bars[i]) for i in (0, len(bars) // 2, len(bars) - 1)]
 
 
-def _foot(text: str, x: float, y: float, width: float) -> str:
+def _draw_name(text: str, x: float, y: float, width: float) -> str:
+    """Return a text below the chart, centred at ``x`` unless it would leave the chart."""
     anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
     return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(truncate(text, 18))}</text>'
 
 
 def _n(value: float) -> str:
+    """Return a coordinate with at most one decimal."""
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""The report of a pull request as one HTML page that needs nothing else."""
+"""The report of a pull request as one HTML page that loads no other file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render_candidate(text: str, folder: Path) -> str:
         From :func:`mlops_assets.compute.pages.ci_report.render_report`; names and messages in the text are escaped, and no other HTML
         passes.
     folder
-        The folder that the paths of the report's pictures are relative to.
+        The folder of the report's PNG pictures; paths in the text are relative to this folder.
     """
     from markdown_it import MarkdownIt
     from markupsafe import Markup

@@ -44,7 +44,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One metric on one slice of the holdout."""
+    """One metric on one slice of the holdout; ``champion`` is None without a champion, NaN when undefined."""
 
     slice: str
     rows: int
@@ -55,7 +55,7 @@ class SliceRow:
 
 @dataclass(frozen=True)
 class FieldChange:
-    """A field with different values for champion and candidate."""
+    """A field that differs: ``was`` is its value for the champion, ``now`` for the candidate."""
 
     field: str
     was: str
@@ -68,6 +68,8 @@ class CiReport:
 
     Parameters
     ----------
+    candidate
+        The digest of the candidate's artifact; the report shows its first 12 characters.
     compared
         Name of the champion, e.g. ``version 3 of prod``; empty without one.
     gates
@@ -75,7 +77,7 @@ class CiReport:
     data
         Differences of the training rows from those of the champion.
     record
-        Other differences of the run record.
+        Other differences between the run records.
     cost
         Name → value with its unit.
     reproduce
@@ -102,7 +104,11 @@ class CiReport:
 
     @property
     def verdict(self) -> str:
-        """``blocked``, ``the first``, ``better``, ``worse`` or ``no different``, by the gates and the intervals of the metrics."""
+        """``blocked``, ``the first``, ``worse``, ``better`` or ``no different``: the first that applies.
+
+        A gate that fails blocks the candidate. It is worse when the interval of any metric's difference lies below 0, and better when
+        one lies above 0.
+        """
         if not all(passed for passed, _ in self.gates.values()):
             return BLOCKED
         if not self.compared:
@@ -131,7 +137,7 @@ def render_report(reports: Sequence[CiReport]) -> str:
 
 
 def escape_markdown(value: object) -> str:
-    """Return a text escaped for Markdown, so that it makes no markup, no mention and no new table row.
+    """Return a text escaped for Markdown, so that it makes no markup, no mention and no new table row; white space becomes one space.
 
     Examples
     --------
@@ -183,14 +189,14 @@ def _headline(report: CiReport) -> str:
     failed = [name for name, (passed, _) in report.gates.items() if not passed]
     if failed:
         return f"blocked by {', '.join(escape_markdown(name) for name in failed)}"
-    of = f"passed its {len(report.gates)} gate{'s' * (len(report.gates) != 1)}" if report.gates else "no gate is declared"
-    than = {FIRST: "the first candidate", SAME: "no different from the champion"}
-    return f"{than.get(report.verdict, f'{report.verdict} than the champion')}, {of}"
+    gates = f"passed its {len(report.gates)} gate{'s' * (len(report.gates) != 1)}" if report.gates else "no gate is declared"
+    verdicts = {FIRST: "the first candidate", SAME: "no different from the champion"}
+    return f"{verdicts.get(report.verdict, f'{report.verdict} than the champion')}, {gates}"
 
 
 def _metric_cells(row: MetricRow, report: CiReport) -> tuple[str, ...]:
-    found = [report.gates[name] for name in row.gates]
-    gate = "; ".join(f"{_passed_sign(passed)} {escape_markdown(reason)}" for passed, reason in found) or "–"
+    results = [report.gates[name] for name in row.gates]
+    gate = "; ".join(f"{_passed_sign(passed)} {escape_markdown(reason)}" for passed, reason in results) or "–"
     interval = "–" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}".replace("-", "−")
     return (
         escape_markdown(row.metric),
@@ -231,6 +237,7 @@ def _format_difference(candidate: float, champion: float | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (an iterable of rows)
+    """Yield the lines of a table; nothing without rows."""
     body = [f"| {' | '.join(row)} |" for row in rows]
     if body:
         sides = "".join(" ---: |" if head in _NUMERIC else " --- |" for head in heads)
@@ -238,7 +245,10 @@ def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (
 
 
 def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
-    """Yield the lines of a table that a reader unfolds, so that the verdict stays in view."""
+    """Yield the lines of a table that a reader unfolds; without rows, a line with ``none``, or nothing when that is empty.
+
+    Rows beyond the maximum are counted, not shown.
+    """
     if not rows:
         if none:
             yield from (f"{title}: {none}.", "")

@@ -23,7 +23,7 @@ def render_evidently(reference: pl.DataFrame, current: pl.DataFrame, *, max_rows
     current
         Rows of the window.
     max_rows
-        Maximum rows per frame, sampled evenly: the tests take minutes for a million rows.
+        Maximum rows per frame; of a larger frame, evenly spaced rows are compared, because a million rows take minutes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Render one window's reports as a self-contained page that is readable without colours, in print and in dark mode."""
+"""Render the monitor reports of one window as a self-contained page: readable without colours, in print and in dark mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
 from mlops_assets.compute.text import UNKNOWN, format_number
-from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +56,9 @@ class MonitorPage:
     Parameters
     ----------
     monitor, partition
-        Name and window.
+        The monitor's name, and the partition key of the window.
     model
-        The model that predicted.
+        The name of the model that predicted.
     versions
         A section for each version that predicted; at least one.
     notes
@@ -73,14 +73,14 @@ class MonitorPage:
 
     @property
     def origin(self) -> str:
-        """The model and the versions that predicted."""
-        known = [str(one.version) for one in self.versions if one.version is not None]
+        """The line of the header that names the model and the versions that predicted."""
+        known = [str(reports.version) for reports in self.versions if reports.version is not None]
         return f"Predictions of {self.model}, version{'s' * (len(known) > 1)} {', '.join(known) or 'unknown'}"
 
 
 @dataclass(frozen=True)
 class _State:
-    """The verdict of one report: its colour, its sign, a headline and a sentence."""
+    """The verdict of one report: its CSS class, its sign, a headline and a sentence."""
 
     kind: str
     mark: str
@@ -96,7 +96,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _VersionSection:
-    """What the template draws of one version."""
+    """The part of the page about one version."""
 
     reports: VersionReports
     title: str
@@ -122,7 +122,7 @@ def render_monitor(page: MonitorPage) -> str:
     return render(
         "monitor.html.jinja",
         page=page,
-        sections=[_build_section(one, f"Version {one.version}" if several else "") for one in page.versions],
+        sections=[_build_section(reports, f"Version {reports.version}" if several else "") for reports in page.versions],
         max_rows=MAX_ROWS,
         coverage_text=_coverage_text,
         metrics_caption=_metrics_caption,
@@ -147,7 +147,7 @@ def _build_section(reports: VersionReports, title: str) -> _VersionSection:
         (_performance_state(report), _drift_state(reports.drift)),
         _history_figure(reports.history, report) if report else None,
         _calibration_figure(report) if report else None,
-        [found for found in report.slices if found.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
+        [metrics for metrics in report.slices if metrics.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
     )
 
 
@@ -158,6 +158,7 @@ def _performance_state(report: PerformanceReport | None) -> _State:
         GOOD: ("good", "✓", "Performance is good" if report.verdicts else "Performance is measured"),
         BREACH: ("bad", "✗", "Performance is too low"),
         IN_TRAINING: ("", UNKNOWN, "In training data: performance is not judged"),
+        CANNOT: ("", UNKNOWN, "Performance cannot be measured"),
     }.get(report.state, ("", "…", "Not enough data to judge performance"))
     return _State(kind, mark, headline, report.summary.partition(": ")[2])
 
@@ -177,7 +178,7 @@ def _drift_state(report: DriftReport | None) -> _State:
 
 
 def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
-    """Return the columns that get a card: drifted columns without a chart, then the most drifted columns with a chart."""
+    """Return the columns that get a card: drifted columns without a chart, then the most drifted columns with one; at most six of each."""
     drawn = [column for column in report.columns if column.bars][:MAX_CHARTS]
     return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *drawn]
 
@@ -185,7 +186,7 @@ def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
 def _column_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars:
         return ""
-    draw = charts.rows if column.kind == CATEGORICAL else charts.columns
+    draw = charts.draw_categories if column.kind == CATEGORICAL else charts.draw_histogram
     return _trust(draw(column.bars, f"{column.name}: shares of values in the reference and in this window. {column.why}"))
 
 
@@ -193,7 +194,7 @@ def _threshold_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
         return ""
     label = f"{STATISTICS[column.statistic].label} {format_number(column.value)}, threshold {format_number(column.threshold)}"
-    return _trust(charts.strip(column.usual, column.threshold, column.value, label))
+    return _trust(charts.draw_threshold(column.usual, column.threshold, column.value, label))
 
 
 def _trust(svg: str) -> Markup:
@@ -207,6 +208,7 @@ def _times_threshold(column: ColumnDrift) -> str:
 
 
 def _gauge_percent(column: ColumnDrift) -> str:
+    """Return the filled share of the column's gauge in percent; it is full at 1.5 times the threshold."""
     share = min(column.severity, 1.5) / 1.5 if math.isfinite(column.severity) else 1.0
     return f"{share * 100:.0f}"
 
@@ -238,7 +240,7 @@ def _percent(share: float) -> str:
 
 
 def _capped_text(report: DriftReport) -> str:
-    """Return a text on the columns with too few reference windows: how they are judged, and how often this alarms without drift."""
+    """Return how columns with a capped threshold are judged, and how often this alarms without drift; empty without such columns."""
     if not report.capped:
         return ""
     return (
@@ -271,15 +273,13 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     name = report.metrics[0].name
     bound = report.verdicts[0].bound if report.verdicts else None
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
-    caption = (
-        f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not enough data, or in training data{line}"
-    )
+    caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not judged{line}"
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
-    return _Figure(caption, _trust(charts.history(points, bound, label)))
+    return _Figure(caption, _trust(charts.draw_history(points, bound, label)))
 
 
 def _calibration_figure(report: PerformanceReport) -> _Figure | None:
     if not report.calibration or not report.calibration.bins:
         return None
     caption = f"Predicted against observed; expected calibration error {format_number(report.calibration.error)}"
-    return _Figure(caption, _trust(charts.reliability(report.calibration, caption)))
+    return _Figure(caption, _trust(charts.draw_reliability(report.calibration, caption)))

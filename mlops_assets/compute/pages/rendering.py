@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates, which escape every value except SVG that this package draws."""
+"""HTML pages from Jinja2 templates, which escape every value except markup that this package renders itself."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _finalize(value: object) -> object:
+    """Replace unprintable characters in every text that a template shows; other values stay."""
     from markupsafe import Markup
 
     if not isinstance(value, str):

@@ -24,7 +24,7 @@ class ComparedRun:
     id, experiment, name, status
         As recorded.
     started_at, duration
-        ``duration`` is None while the run is active, or after it was killed.
+        ``started_at`` is in UTC. ``duration`` is None while the run is active, or after it was killed.
     params, metrics, tags
         As recorded.
     curves
@@ -72,19 +72,19 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class ParamComparison:
-    """One parameter of all runs as text; None where a run lacks it."""
+    """One parameter of all runs, with a value as text per run; None where a run lacks the parameter."""
 
     name: str
     values: tuple[str | None, ...]
 
     @property
     def differs(self) -> bool:
-        """Whether the runs have different values."""
+        """Whether the runs have different values; a run without the parameter differs from one with it."""
         return len(set(self.values)) > 1
 
 
 def smaller_is_better(metric: str) -> bool:
-    """Return whether a metric is a loss or an error by its name; scikit-learn's ``neg_`` scores are neither.
+    """Return True if a metric's name says that it is a loss or an error; scikit-learn's ``neg_`` scores are neither.
 
     Parameters
     ----------

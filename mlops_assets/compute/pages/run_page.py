@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.pages.charts import Line, lines
+from mlops_assets.compute.pages.charts import Line, draw_lines
 from mlops_assets.compute.pages.rendering import render
 from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from mlops_assets.compute.pages.run_comparison import ComparedRun
 
 MAX_CURVES = 60
-_LINE_STYLES = 8  # in the style sheet
+_LINE_STYLES = 8  # the number of line styles in the style sheet
 
 
 def render_runs(runs: Sequence[ComparedRun]) -> str:
-    """Return a comparison of runs as one HTML document: metrics with the best marked, parameters, curves.
+    """Return a comparison of runs as one HTML document: metrics with the best marked, parameters, and up to ``MAX_CURVES`` curves.
 
     Parameters
     ----------
     runs
-        In column order.
+        The runs, in the order of the page's columns.
     """
     names = sorted({name for run in runs for name, (steps, _) in run.curves.items() if len(steps) > 1})
     return render(
@@ -44,4 +44,4 @@ def _draw_curves(runs: Sequence[ComparedRun], names: Sequence[str]) -> Iterator[
 
     for name in names:
         drawn = [Line(run.title, *run.curves[name], kind=f"of{i % _LINE_STYLES}") for i, run in enumerate(runs) if name in run.curves]
-        yield name, Markup(lines(drawn, f"{name} by step"))  # noqa: S704  (our own SVG, its texts escaped)
+        yield name, Markup(draw_lines(drawn, f"{name} by step"))  # noqa: S704  (our own SVG, its texts escaped)

@@ -19,7 +19,7 @@ _MAX_PANELS = 8  # hyperparameters shown
 
 
 def plot_search(search: Search, trials: Sequence[Trial], metric: str) -> bytes:
-    """Return a plot of a search as PNG.
+    """Return a plot of a search as PNG, with a panel for each of the first eight hyperparameters.
 
     Parameters
     ----------
@@ -37,16 +37,16 @@ def plot_search(search: Search, trials: Sequence[Trial], metric: str) -> bytes:
     wide = min(1 + len(space), 3)
     high = -(-(1 + len(space)) // wide)
     figure = Figure(figsize=(4 * wide, 3 * high), dpi=80, layout="constrained")
-    values = [float(trial.value or 0) for trial in scored]
+    scores = [float(trial.value or 0) for trial in scored]
     axes = _add_panel(figure, (high, wide, 1), "trial")
-    axes.plot([trial.number for trial in scored], values, "o", markersize=4, label="trial")
-    axes.step([trial.number for trial in scored], [max(values[: at + 1]) for at in range(len(values))], where="post", label="best so far")
+    axes.plot([trial.number for trial in scored], scores, "o", markersize=4, label="trial")
+    axes.step([trial.number for trial in scored], [max(scores[: at + 1]) for at in range(len(scores))], where="post", label="best so far")
     axes.set_ylabel(truncate(metric, 24), fontsize=9, parse_math=False)
-    if values:
+    if scores:
         axes.legend(fontsize=8)
-    for at, (name, known) in enumerate(space):
+    for at, (name, domain) in enumerate(space):
         axes = _add_panel(figure, (high, wide, at + 2), name)
-        _plot_parameter(axes, known, [trial.params[name] for trial in scored], values)
+        _plot_parameter(axes, domain, [trial.params[name] for trial in scored], scores)
     return encode_png(figure)
 
 
@@ -57,17 +57,17 @@ def _add_panel(figure: Any, place: tuple[int, int, int], name: str) -> Any:  # n
     return axes
 
 
-def _plot_parameter(axes: Any, known: Range | tuple[Any, ...], values_tried: Sequence[Any], values: Sequence[float]) -> None:  # noqa: ANN401
-    """Plot scores over the values of one hyperparameter."""
-    if isinstance(known, Range):
-        axes.plot(values_tried, values, "o", markersize=4)
-        axes.set_xscale("log" if known.log else "linear")
+def _plot_parameter(axes: Any, domain: Range | tuple[Any, ...], values: Sequence[Any], scores: Sequence[float]) -> None:  # noqa: ANN401
+    """Plot scores over the values of one hyperparameter, whose domain is a range or a tuple of choices."""
+    if isinstance(domain, Range):
+        axes.plot(values, scores, "o", markersize=4)
+        axes.set_xscale("log" if domain.log else "linear")
         return
-    names = [_choice_label(value) for value in known]
-    axes.plot([names.index(_choice_label(value)) for value in values_tried], values, "o", markersize=4)
+    names = [_choice_label(value) for value in domain]
+    axes.plot([names.index(_choice_label(value)) for value in values], scores, "o", markersize=4)
     axes.set_xticks(range(len(names)), [truncate(name, 24) for name in names], parse_math=False)
 
 
 def _choice_label(value: Any) -> str:  # noqa: ANN401  (any choice)
-    """Return a choice as text; a tuple reads like the list that a record stores."""
+    """Return a choice as JSON, so that a declared tuple has the same text as the list that a record stores."""
     return json.dumps(value, default=str)

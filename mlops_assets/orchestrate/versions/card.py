@@ -17,8 +17,8 @@ from mlops_assets.compute.pages.card_sections import (
     gates_section,
     importance_section,
     limits_section,
-    mention_refit,
-    pairs_section,
+    mention_second_fit,
+    plain_section,
 )
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.fitted_rows import FittedRows
@@ -246,7 +246,7 @@ def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
 
 def _recorded_metrics(subject: _Subject) -> Section:
     values = [(name, f"{value:.5g}") for name, value in subject.run.metrics.items()]
-    return pairs_section("Metrics", ("As they were recorded.",), (("metric", "value"), values))
+    return plain_section("Metrics", ("As they were recorded.",), (("metric", "value"), values))
 
 
 def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
@@ -273,7 +273,7 @@ def _measured_sections(
     subject: _Subject, fits: _Fits, measured: CardMeasurements, signature: Sequence[Mapping[str, Any]]
 ) -> Iterator[Section]:
     """Yield the sections that show measurements on the training rows of the version."""
-    yield mention_refit(measured.data) if fits.refitted else measured.data
+    yield mention_second_fit(measured.data) if fits.refitted else measured.data
     yield features_section(signature, measured.sources)
     yield from measured.quality
     yield importance_section(measured.importance)
@@ -293,7 +293,7 @@ def _registry_sections(subject: _Subject) -> Iterator[Section]:
     needs_approval = subject.model.approval
     needs = ("A person must approve it before it becomes champion." if needs_approval else "No approval is required.",)
     undecided = ("It is not decided yet.",) if needs_approval and not approvals else ()
-    yield pairs_section("Approvals", (*needs, *undecided), (("at", "environment", "", "who", "why"), approvals))
+    yield plain_section("Approvals", (*needs, *undecided), (("at", "environment", "", "who", "why"), approvals))
 
 
 def _lineage_section(subject: _Subject) -> Section:
@@ -323,7 +323,7 @@ def _lineage_section(subject: _Subject) -> Section:
     params = [(name, json.dumps(value, default=str)) for name, value in dict(facts.get("params", run.params)).items()]
     text = ("Every table upstream, with a hash of its contents.",) if tables else ()
     table_header, params_header = ("table", "rows", "partitions", "content"), ("parameter", "value")
-    return pairs_section("Lineage", text, (table_header, tables), (("", "value"), facts_rows), (params_header, params))
+    return plain_section("Lineage", text, (table_header, tables), (("", "value"), facts_rows), (params_header, params))
 
 
 def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:

@@ -137,6 +137,13 @@ def test_a_window_in_which_everything_is_wrong() -> None:
     assert "no row has a value" in parsed.text
 
 
+def test_a_window_without_probabilities_is_not_short_of_data() -> None:
+    parsed = checked(page(frame(900, 2).drop("__probability")))
+    assert "Performance cannot be measured" in parsed.text
+    assert "it needs probabilities, and none were stored with these predictions" in parsed.text
+    assert "Not enough data" not in parsed.text
+
+
 def test_a_window_about_which_little_is_known() -> None:
     parsed = checked(page(frame(50, 4)))
     assert "Not enough data to judge performance" in parsed.text
@@ -174,12 +181,12 @@ def test_numbers_are_for_people() -> None:
 
 
 def test_charts_of_almost_nothing() -> None:
-    assert charts.history([Point("d", None)], None, "x") == ""
+    assert charts.draw_history([Point("d", None)], None, "x") == ""
     for svg in (
-        charts.history([Point("d", 0.5)], 0.5, "x"),
-        charts.columns((), "x"),
-        charts.strip((), 0.1, 0.0, "x"),
-        charts.rows((), "x"),
+        charts.draw_history([Point("d", 0.5)], 0.5, "x"),
+        charts.draw_histogram((), "x"),
+        charts.draw_threshold((), 0.1, 0.0, "x"),
+        charts.draw_categories((), "x"),
     ):
         ET.fromstring(svg)  # noqa: S314
 

@@ -17,25 +17,28 @@ _FILE_IN_SQL = re.compile(r"'[^']+\.(?:csv|tsv|parquet|json|ndjson|jsonl|db)[^']
 
 
 def is_computed(node: ast.stmt) -> bool:
-    """Return whether a statement computes its value; literals and empty containers are already in the code."""
+    """Return True if a statement computes values that its code does not show.
+
+    False for definitions of functions and classes, and for an assigned literal or empty container such as ``defaultdict(list)``.
+    """
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return False
-    given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-    if isinstance(given, ast.Call) and not given.keywords and isinstance(given.func, (ast.Name, ast.Attribute)):
-        name = given.func.id if isinstance(given.func, ast.Name) else given.func.attr
-        return name not in _CONTAINERS or any(not isinstance(each, ast.Name) for each in given.args)
+    assigned = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    if isinstance(assigned, ast.Call) and not assigned.keywords and isinstance(assigned.func, (ast.Name, ast.Attribute)):
+        name = assigned.func.id if isinstance(assigned.func, ast.Name) else assigned.func.attr
+        return name not in _CONTAINERS or any(not isinstance(argument, ast.Name) for argument in assigned.args)
     try:
-        ast.literal_eval(given or ast.Name("computed"))
+        ast.literal_eval(assigned or ast.Name("computed"))
     except (ValueError, TypeError, MemoryError, RecursionError):
         return True
     return False
 
 
 def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
-    """Yield the values by name that a class or function holds and its code does not show, and whether all of them count as used.
+    """Yield values that a class or function holds and its code does not show, by name, with a flag whether all of them count as used.
 
-    The values are computed attributes of a class, and computed defaults and attributes of a function. The flag is False when only
-    the attributes that the project's code names count as used.
+    The values are computed attributes of a class, and computed defaults and attributes of a function. With a flag of False, only the
+    attributes that the project's code names count as used. Other statements yield nothing.
 
     Parameters
     ----------
@@ -46,27 +49,29 @@ def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[st
     """
     if isinstance(node, ast.ClassDef) and isinstance(value, type):
         computed = [
-            each for each in node.body if isinstance(each, (ast.Assign, ast.AnnAssign)) and each.value is not None and is_computed(each)
+            inner
+            for inner in node.body
+            if isinstance(inner, (ast.Assign, ast.AnnAssign)) and inner.value is not None and is_computed(inner)
         ]
-        names = {n.id for each in computed for n in ast.walk(each) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        names = {n.id for inner in computed for n in ast.walk(inner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         yield {name: getattr(value, name) for name in sorted(names) if name in vars(value)}, False
     function = inspect.unwrap(value) if callable(value) else None
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and inspect.isfunction(function):
-        given = (*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None))
-        if any(is_computed(ast.Assign([], each)) for each in given):
+        defaults = (*node.args.defaults, *(default for default in node.args.kw_defaults if default is not None))
+        if any(is_computed(ast.Assign([], default)) for default in defaults):
             yield {"defaults": (function.__defaults__, function.__kwdefaults__)}, True
-        yield {name: each for name, each in sorted(vars(function).items()) if name != "__wrapped__"}, True
+        yield {name: attribute for name, attribute in sorted(vars(function).items()) if name != "__wrapped__"}, True
 
 
 def is_cached_reader(node: ast.stmt, value: Any) -> bool:  # noqa: ANN401  (what a name is bound to)
-    """Return whether a function reads files or variables and caches its result, so that a second call reads nothing."""
+    """Return True if a function is cached by :mod:`functools` and its code names a reader such as ``open``: a second call reads nothing."""
     if not hasattr(value, "cache_info"):
         return False
     return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READING_NAMES for inner in ast.walk(node))
 
 
 def queries_file(call: ast.Call) -> bool:
-    """Return whether a call queries a file by name, such as ``duckdb.sql("from 'a.csv'")``."""
+    """Return True if the query of a call names a file, such as ``duckdb.sql("from 'a.csv'")``."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERY_METHODS:
         return False
     texts = [inner.value for each in call.args[:1] for inner in ast.walk(each) if isinstance(inner, ast.Constant)]

@@ -23,7 +23,7 @@ from uuid import UUID
 
 _PLAIN = (type(None), bool, int, float, complex, bytes, Decimal, Fraction, date, time, timedelta, tzinfo, UUID, range)
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
-# What decides no result: loggers, locks, and declarations that have an identity of their own.
+# Values that do not change a result: loggers, locks, and objects of packages whose declarations have an identity of their own.
 _IGNORED = (logging.Logger, logging.LoggerAdapter, type(threading.Lock()), type(threading.RLock()))
 _IGNORED_PACKAGES = ("mlops_assets", "dagster", "pandera")
 _TYPING = (types.GenericAlias, types.UnionType, typing.TypeVar)
@@ -31,11 +31,11 @@ _MAX_DEPTH = 20
 
 
 class UnrecordableError(TypeError):
-    """A value that has no stable text."""
+    """A value has no text that is equal in every process."""
 
 
 def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noqa: PLR0911  (one for each kind of value)
-    """Return a value as text; empty for values that decide no result, such as loggers.
+    """Return a value as text; empty for a value that does not change a result, such as a logger.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noq
     Raises
     ------
     UnrecordableError
-        The value has a type without a stable text.
+        The value, or a value within it, has a type without a stable text, or is nested too deeply.
     """
     if depth > _MAX_DEPTH:
         raise UnrecordableError
@@ -80,7 +80,7 @@ def _is_ignored(value: object, kind: type) -> bool:
 
 
 def _make_relative(value: str | PurePath, folder: str) -> str:
-    """Return text and paths relative to the project; a parent folder becomes a relative path."""
+    """Return a text or path with ``<project>`` for the project's folder; the path of a parent folder becomes relative."""
     text = str(value)
     if isinstance(value, PurePath) and len(text) > 1 and folder.startswith(f"{text}{os.sep}"):
         return os.path.relpath(text, folder)
@@ -88,7 +88,7 @@ def _make_relative(value: str | PurePath, folder: str) -> str:
 
 
 def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
-    """Describe a function, pattern, array, frame or object by its content."""
+    """Return a function by its name, and a pattern, array, frame or other object by its content."""
     if isinstance(value, re.Pattern):
         return f"re:{value.pattern!r}:{value.flags}"
     if isinstance(value, functools.partial):
@@ -112,7 +112,7 @@ def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> 
 
 
 def _object_state(value: object, kind: type) -> dict[str, object] | None:
-    """Return the attributes of an object, with ``__slots__``; None when it has neither."""
+    """Return an object's attributes, including those in ``__slots__``; None for an object that has no place for them."""
     slots = [
         name for base in kind.__mro__ for name in _list_items(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")
     ]
@@ -126,7 +126,10 @@ def _list_items(slots: object) -> Sequence[str]:
 
 
 def _class_file(kind: type) -> str:
-    """Return the source file of a class; a placeholder for installed ones."""
+    """Return the file of a class's module; ``site-packages`` for the standard library and for modules without a file.
+
+    Namespaces of ``types`` and ``argparse`` hold only attributes, so that they count as classes of the project.
+    """
     import sys
 
     module = sys.modules.get(kind.__module__)
@@ -170,6 +173,7 @@ def _describe_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa
 
 
 def _describe_estimator(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    """Return an unfitted estimator by its parameters; raise for a fitted one."""
     if not hasattr(value, "get_params") or any(name.endswith("_") and not name.startswith("_") for name in vars(value)):
         raise UnrecordableError
     return f"{type(value).__qualname__}{inner(value.get_params(deep=False))}"

@@ -26,17 +26,27 @@ _DESCRIPTIONS = {"file": "the file", "variable": "the environment variable"}
 _SYSTEM = ("/proc", "/sys", "/lib", "/lib64", "/etc", "/bin")
 _INTERPRETER_FOLDERS = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_TRANSPARENT_FILES = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable
+_TRANSPARENT_FILES = {
+    os.__file__,
+    "<frozen os>",
+    "<frozen _collections_abc>",
+}  # their frames lie between project code and the read of a variable
 
 
 @dataclass
 class OutsideReads:
-    """Files and variables read besides the arguments.
+    """Files and environment variables that a user's function reads in addition to its arguments.
 
     Parameters
     ----------
     ignored
-        Folders whose files are not recorded, because they decide no result: those of the platform.
+        Folders whose files are not recorded, because they do not change a result: those of the platform.
+    files, variables
+        Absolute paths and names, in the order of the first read.
+    written
+        Files that were also opened for writing.
+    noted
+        Path, mode and flags of each opened file.
     """
 
     ignored: tuple[str, ...] = ()
@@ -56,7 +66,7 @@ class OutsideReads:
             _recorders.remove(self)
 
     def note_file(self, path: object, mode: object, flags: object) -> None:
-        """Note an opened file; a file that is also written is a result, not an input."""
+        """Note an opened file, but no code and no file of a library or an ignored folder; note separately if it is written."""
         if not isinstance(path, (str, bytes, os.PathLike)) or (path, mode, flags) in self.noted:
             return
         self.noted.add((path, mode, flags))
@@ -73,35 +83,41 @@ class OutsideReads:
         return len(self.variables) > 1 and set(os.environ) <= set(self.variables)
 
     def hashes(self) -> dict[str, str]:
-        """Return each read with a content hash: ``file:PATH`` and ``variable:NAME``."""
+        """Return ``file:PATH`` or ``variable:NAME`` → current content hash of each read.
+
+        Left out are files that were also written, because they are results, files that no longer exist, and a whole environment.
+        """
         files = [name for name in self.files if name not in self.written and Path(name).is_file()]
         variables = () if self.whole_environment else self.variables
         return hash_outside([*(f"file:{_shorten_path(name)}" for name in files), *(f"variable:{name}" for name in variables)])
 
     def names(self) -> list[str]:
-        """Return the reads as text."""
+        """Return the reads that :meth:`hashes` returns as text."""
         return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
 
 
 def hash_outside(names: list[str]) -> dict[str, str]:
-    """Return current content hashes of files and environment variables.
+    """Return the current content hash of files and environment variables by name, sorted; ``absent`` where one cannot be read.
 
     Parameters
     ----------
     names
-        As :meth:`OutsideReads.hashes` names them.
+        ``file:PATH`` or ``variable:NAME``, as :meth:`OutsideReads.hashes` returns them.
     """
-    return {name: _hash_one(*name.split(":", 1)) for name in sorted(names)}
+    return {name: _hash_content(*name.split(":", 1)) for name in sorted(names)}
 
 
 def describe_changes(recorded: Mapping[str, str]) -> list[str]:
-    """Return which reads have another content than recorded, as text."""
+    """Return a text for each recorded read whose content has changed or is gone.
+
+    ``recorded`` is the result of an earlier :meth:`OutsideReads.hashes`.
+    """
     now = hash_outside(list(recorded))
     changed = [(*name.split(":", 1), digest) for name, digest in now.items() if digest != recorded[name]]
     return [f"{_DESCRIPTIONS[kind]} '{name}' {'is gone' if digest == ABSENT else 'has changed'}" for kind, name, digest in changed]
 
 
-def _hash_one(kind: str, name: str) -> str:
+def _hash_content(kind: str, name: str) -> str:
     if kind == "variable":
         value = os.environ.get(name)
         return ABSENT if value is None else hashlib.sha256(value.encode()).hexdigest()
@@ -113,7 +129,7 @@ def _hash_one(kind: str, name: str) -> str:
 
 
 def _shorten_path(name: str) -> str:
-    """Return a path relative to the working folder, so that a project may move."""
+    """Return a path relative to the working folder if it is inside, so that a project may move."""
     here = str(Path.cwd()) + os.sep
     return name.removeprefix(here)
 
@@ -138,7 +154,7 @@ def _library_folders() -> tuple[str, ...]:
     folders = {f"{prefix}/{name}" for prefix in prefixes for name in _INTERPRETER_FOLDERS}
     folders |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
     folders |= {str(Path(__file__).parents[2]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
-    return tuple(dict.fromkeys(found + os.sep for folder in sorted(folders) for found in (folder, os.path.realpath(folder))))
+    return tuple(dict.fromkeys(path + os.sep for folder in sorted(folders) for path in (folder, os.path.realpath(folder))))
 
 
 def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -152,13 +168,13 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of
     """The environment, which notes variables when project code reads them."""
 
     def __getitem__(self, key: str) -> str:
-        if _recorders and _is_asked_by_project():
+        if _recorders and _is_read_by_project():
             for recorder in tuple(_recorders):
                 recorder.variables[key] = None
         return super().__getitem__(key)  # type: ignore[no-any-return]
 
 
-def _is_asked_by_project() -> bool:
+def _is_read_by_project() -> bool:
     """Return whether the current read of an environment variable comes from project code, not from a library."""
     frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
     while frame is not None and frame.f_code.co_filename in _TRANSPARENT_FILES:

@@ -1,4 +1,4 @@
-"""Import folders of the project, for child processes."""
+"""The folders from which the project's modules are imported, for child processes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _MAIN_MODULES = ("__main__", "__mp_main__")
 
 
 def project_folders() -> list[str]:
-    """Return the folders of imported modules that are neither installed nor part of Python.
+    """Return the import folders of loaded modules that are neither installed nor part of Python.
 
     They are read from the modules, not from ``sys.path``, which Dagster restores after it has loaded a project.
     """
-    found: dict[str, None] = {}
+    folders: dict[str, None] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__dict__", {}).get("__file__")  # asking a lazy module for an attribute would import it
         if isinstance(file, str) and file.endswith(".py") and _is_project_module(name, file):
             depth = name.count(".") + (1 if file.endswith("__init__.py") else 0)
-            found[str(Path(file).absolute().parents[depth])] = None
-    return list(found)
+            folders[str(Path(file).absolute().parents[depth])] = None
+    return list(folders)
 
 
 def child_environment() -> dict[str, str]:
-    """Return an environment in which a child process finds the modules of the project."""
+    """Return this process's environment with the project's folders added to ``PYTHONPATH``."""
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*before, *project_folders()])))}
 

@@ -20,34 +20,37 @@ from mlops_assets.compute.user_code.module_values import UnrecordableError, desc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_READERS = ("polars", "duckdb", "pyarrow")  # they open files without Python's knowledge
+_READERS = ("polars", "duckdb", "pyarrow")  # they open files in native code, where no audit hook sees it
 _EVERYTHING = "*"
 
 
 @dataclass(frozen=True)
 class _Value:
-    """A module-level name with a computed value, and its location."""
+    """A value that code does not show: of a module-level name, or held by a class or function."""
 
-    module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)
-    folder: str
-    label: str
+    module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)  # holds the value under ``name``
+    folder: str  # of the file
+    label: str  # FILE:NAME, for messages
     name: str
-    used: bool
+    used: bool  # False: used only if the code names an attribute ``name``
 
 
 @dataclass
 class _Closure:
-    """All project code that a function uses."""
+    """All project code that a function uses, directly or indirectly."""
 
-    parts: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)  # NAME=CODE
     values: list[_Value] = field(default_factory=list)
-    reads: set[str] = field(default_factory=set)
-    attributes: set[str] = field(default_factory=set)
-    seen: set[tuple[str, str]] = field(default_factory=set)
+    reads: set[str] = field(default_factory=set)  # calls that read files unseen, for messages
+    attributes: set[str] = field(default_factory=set)  # all attribute names in the code
+    seen: set[tuple[str, str]] = field(default_factory=set)  # file and name
     trees: dict[Path, ast.Module] = field(default_factory=dict)
 
     def add_name(self, path: Path, module: str, name: str, values: Mapping[str, Any], *, used: bool = True) -> bool:
-        """Add a top-level name of a file with its dependencies; return whether the file binds it."""
+        """Add a top-level name of a file with its dependencies.
+
+        Return whether the file binds the name; True for a name that was looked up before.
+        """
         if (str(path), name) in self.seen:
             return True
         self.seen.add((str(path), name))
@@ -70,7 +73,7 @@ class _Closure:
         return found or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
-        """Add the dependencies of a statement."""
+        """Add the dependencies of a statement, except its own name ``without``."""
         for inner in ast.walk(node):
             if isinstance(inner, ast.Attribute):
                 self.attributes.add(inner.attr)
@@ -89,19 +92,20 @@ class _Closure:
         return self.trees[path]
 
     def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
-        """Note a call such as `pl.read_csv`, which opens a file in native code, where no audit hook sees it."""
+        """Note an attribute such as ``pl.read_csv``, which opens files in native code, where no audit hook sees it."""
         library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
         if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
             self.reads.add(f"{library}.{node.attr}")
 
     def _add_star_import(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
+        """Add a name from the project file of a star import; return False for another statement or if that file does not bind it."""
         if not (isinstance(node, ast.ImportFrom) and any(alias.name == _EVERYTHING for alias in node.names)):
             return False
         file, (absolute, values) = project_file(path, node.module or "", node.level), _imported_module(path, module, node)
         return file is not None and self.add_name(file, absolute, name, values)
 
     def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
-        """Follow an import into a project file; skip installed packages."""
+        """Add what an import binds to a name: a name of a project file, or a whole module; skip installed packages."""
         alias = next(alias for alias in node.names if _local_name(node, alias) == name)
         if isinstance(node, ast.Import):
             if (file := project_file(path, alias.name, 0)) is not None:
@@ -116,7 +120,7 @@ class _Closure:
             self._add_module(file, f"{absolute}.{alias.name}")
 
     def _add_module(self, path: Path, module: str) -> None:
-        """Add every name of a module that is used as a whole."""
+        """Add every name of a module that is imported as a whole."""
         names = {name for node in self._tree(path).body for name in bound_names(node)}
         for name in sorted(names):
             self.add_name(path, module, name, _module_values(module), used=False)
@@ -125,9 +129,9 @@ class _Closure:
 def source_hash(function: Callable[..., Any]) -> str:
     """Return a hash of a function or class with all project code and values that it uses, directly or indirectly.
 
-    Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
-    changes nothing. When a name's value is computed at import (from a file or an environment variable), the hash also covers the value.
-    It does not cover installed packages, whose versions are recorded separately.
+    Names are followed through the function's module and through the project's other modules. Comments, docstrings and decorators of
+    functions, and code that the function does not use, do not change the hash. When a name's value is computed at import (from a file or an
+    environment variable), the hash also covers the value. It does not cover installed packages, whose versions are recorded separately.
 
     Parameters
     ----------
@@ -135,7 +139,7 @@ def source_hash(function: Callable[..., Any]) -> str:
         A function that is defined in a file.
     """
     closure = _find_closure(function)
-    values = [f"{value.label}:={text}" for value in closure.values if (text := _describe_values(value))]
+    values = [f"{value.label}:={text}" for value in closure.values if (text := _describe_held_value(value))]
     digest = hashlib.sha256()
     for part in sorted({*closure.parts, *values}):
         digest.update(part.encode())
@@ -143,7 +147,7 @@ def source_hash(function: Callable[..., Any]) -> str:
 
 
 def find_unrecorded(function: Callable[..., Any]) -> list[str]:
-    """Return used values and files that no record can hold: values without stable text, and files opened by libraries.
+    """Return what no record can hold, sorted: used values without stable text, then files that libraries or cached functions read.
 
     Parameters
     ----------
@@ -152,11 +156,12 @@ def find_unrecorded(function: Callable[..., Any]) -> list[str]:
     """
     closure = _find_closure(function)
     used = [value for value in closure.values if value.used or value.name in closure.attributes]
-    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _describe_values(value) is None}
+    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _describe_held_value(value) is None}
     return sorted(values) + [f"the files that {name} reads" for name in sorted(closure.reads)]
 
 
-def _describe_values(value: _Value) -> str | None:
+def _describe_held_value(value: _Value) -> str | None:
+    """Return a value as text; None when it has no stable text."""
     try:
         return describe_value(value.module[value.name], value.folder)
     except UnrecordableError:
@@ -165,7 +170,10 @@ def _describe_values(value: _Value) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _find_closure(function: Callable[..., Any]) -> _Closure:
-    """Return all project code that a function uses; cached, because loaded code does not change when its files do."""
+    """Return all project code that a function uses: of a function without a file, its bytecode alone.
+
+    The result is cached, because loaded code does not change when its files do.
+    """
     closure, file = _Closure(), inspect.getsourcefile(function)
     if file is None or not Path(file).is_file():
         closure.parts.append(repr(function.__code__.co_code))
@@ -182,7 +190,7 @@ def _find_closure(function: Callable[..., Any]) -> _Closure:
 
 
 def _imported_module(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
-    """Return name and values of an imported module."""
+    """Return the absolute name and the attributes of an imported module; no attributes when it is not loaded."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     try:
         absolute = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
@@ -200,7 +208,7 @@ def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
 
 
 def _strip_undecided(node: ast.stmt) -> ast.stmt:
-    """Remove decorators and docstrings, which do not change the result of a function."""
+    """Return a function's definition without decorators and docstring; another statement unchanged."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
         return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], [], node.returns)
@@ -208,7 +216,7 @@ def _strip_undecided(node: ast.stmt) -> ast.stmt:
 
 
 def bound_names(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement binds, including inside loops, conditions and `try`."""
+    """Yield the names that a top-level statement binds, also inside loops, conditions, ``with`` and ``try``."""
     if isinstance(node, ast.ImportFrom) and node.module == "__future__":
         return
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -225,7 +233,7 @@ def bound_names(node: ast.stmt) -> Iterator[str]:
 
 
 def project_file(path: Path, module: str, level: int) -> Path | None:
-    """Return the file of a module imported by a project file; None for installed packages."""
+    """Return the file of a module that a project file imports; None for a package or module outside of the project."""
     if not level and module.partition(".")[0] == "mlops_assets":
         return None
     root = path.parent
@@ -233,14 +241,14 @@ def project_file(path: Path, module: str, level: int) -> Path | None:
         root = root.parent
     parts = module.split(".") if module else []
     candidates = [root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")] if parts else [root / "__init__.py"]
-    found = next((file for file in candidates if file.exists()), None)
-    if found is not None or level or not parts:
-        return found
+    source = next((file for file in candidates if file.exists()), None)
+    if source is not None or level or not parts:
+        return source
     return _find_importable(module)
 
 
 def _find_importable(module: str) -> Path | None:
-    """Return the file of a module of the project's own package."""
+    """Return the file that Python would import as a module; None for the standard library and installed packages."""
     if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Slice a function with all project code it needs, as text that runs elsewhere.
+"""Extract a function with all project code it needs, a slice of the project, as text that runs elsewhere.
 
 The slice has the code that :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the
 project's files. A top-level statement that binds no name, such as ``sklearn.set_config(...)``, is not part of the slice.
@@ -32,11 +32,13 @@ class _Module:
     path: Path
     text: str
     tree: ast.Module
-    needed: set[int] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
+    needed: set[int] = field(default_factory=set)  # indices in the body of ``tree``
+    seen: set[str] = field(default_factory=set)  # names that were looked up
 
 
 class _Slicer:
+    """Finds the statements of project files that a function needs, and collects them in ``modules`` by module name."""
+
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.modules: dict[str, _Module] = {}
@@ -48,13 +50,16 @@ class _Slicer:
         return self.modules[name]
 
     def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
-        """Keep the statements that bind a name, with their dependencies; return whether any statement binds the name."""
+        """Keep the statements that bind a name, with their dependencies; with ``bare``, decorators are not followed.
+
+        Return whether any statement binds the name; True for a name that was looked up before.
+        """
         held = self.module(module, path)
         if name in held.seen:
             return True
         held.seen.add(name)
-        found = [(i, node) for i, node in enumerate(held.tree.body) if name == _EVERYTHING or name in set(_bound_names(node))]
-        for index, node in found:
+        binding = [(i, node) for i, node in enumerate(held.tree.body) if name == _EVERYTHING or name in set(_bound_names(node))]
+        for index, node in binding:
             held.needed.add(index)
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.follow(module, path, node, name)
@@ -62,17 +67,17 @@ class _Slicer:
                 for used in _used_names(node, bare=bare):
                     self.need(module, path, used)
                 self.follow_inner(module, path, node)
-        return bool(found)
+        return bool(binding)
 
     def follow_inner(self, module: str, path: Path, node: ast.stmt) -> None:
-        """Follow the imports inside a function."""
+        """Follow the imports inside a statement, such as those of a function's body."""
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
                     self.follow(module, path, inner, alias.asname or alias.name.split(".")[0])
 
     def follow(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
-        """Follow an import into a project file."""
+        """Follow what an import binds to a name into project files; skip installed packages."""
         for alias in node.names:
             if name not in (_EVERYTHING, alias.asname or alias.name.split(".")[0]):
                 continue
@@ -80,7 +85,7 @@ class _Slicer:
                 self._add_module(path, alias.name, 0, alias.name)
                 continue
             target, level = node.module or "", node.level
-            absolute = resolve_name("." * level + target, _top_package(module, path)) if level else target
+            absolute = resolve_name("." * level + target, _parent_package(module, path)) if level else target
             beneath = f"{target}.{alias.name}" if target else alias.name
             if (file := project_file(path, target, level)) is not None and self.need(absolute, file, alias.name):
                 continue
@@ -107,7 +112,7 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     Raises
     ------
     DefinitionError
-        The source cannot be stored: the function is not in a file, or closes over variables of another function.
+        The source cannot be stored: the function is not in a file, closes over variables of another function, or has no name.
     """
     file = inspect.getsourcefile(function)
     if file is None or not Path(file).exists():
@@ -133,6 +138,7 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _nested_function(function: Callable[..., Any]) -> ast.FunctionDef:
+    """Return the definition of a function inside another one, without decorators; raise for a lambda."""
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(node, ast.FunctionDef):
         raise DefinitionError(f"'{function.__name__}' is not a function with a name", hint="define it with def")
@@ -148,7 +154,7 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
     Parameters
     ----------
     stored
-        What :func:`extract_source` returned.
+        The result of :func:`extract_source`.
     folder
         An empty folder.
     """
@@ -169,13 +175,14 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
 
 
 def imported_packages(stored: Mapping[str, Any]) -> set[str]:
-    """Return the top-level packages that a stored source imports."""
+    """Return the top-level packages that a stored source imports by absolute name, the project's and Python's own included."""
     nodes = [node for text in stored["modules"].values() for node in ast.walk(ast.parse(text))]
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.split(".")[0] for name in plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}}
 
 
-def _top_package(module: str, path: Path) -> str:
+def _parent_package(module: str, path: Path) -> str:
+    """Return the package that relative imports of a module start from."""
     return module if path.name == "__init__.py" else module.rpartition(".")[0]
 
 
@@ -187,7 +194,7 @@ def _used_names(node: ast.stmt, *, bare: bool) -> set[str]:
 
 
 def _bound_names(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement binds, including inside loops, conditions and `try`."""
+    """Yield the names that a top-level statement binds, also inside loops, conditions, ``with`` and ``try``."""
     if isinstance(node, ast.ImportFrom) and node.module == "__future__":
         return
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -202,11 +209,13 @@ def _bound_names(node: ast.stmt) -> Iterator[str]:
 
 
 def _render_module(held: _Module, entry: str) -> str:
+    """Return the text of a module's needed statements, in their order and with its imports from ``__future__``."""
     future = {i for i, n in enumerate(held.tree.body) if isinstance(n, ast.ImportFrom) and n.module == "__future__"}
     return "\n\n".join(_read_source(held, held.tree.body[i], entry) for i in sorted(held.needed | future)) + "\n"
 
 
 def _read_source(held: _Module, node: ast.stmt, entry: str) -> str:
+    """Return the text of a statement with its decorators, but without those of the entry function."""
     decorators = getattr(node, "decorator_list", [])
     if decorators and getattr(node, "name", "") != entry:
         return "\n".join(held.text.splitlines()[decorators[0].lineno - 1 : node.end_lineno])

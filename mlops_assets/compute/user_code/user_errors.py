@@ -104,7 +104,7 @@ def describe_error(error: BaseException, function: Callable[..., Any] | None = N
 
 
 def shorten(text: str) -> str:
-    """Return the text of an error in one line, without query plans and candidate functions."""
+    """Return the text of an error in one line of at most 400 characters, without query plans and candidate functions."""
     head, *rest = text.strip().split("\n\n")
     expression = next((part for part in rest if part.startswith("This error occurred in the following expression:")), "")
     inside = f" in {expression.partition(':')[2].strip()}" if expression else ""
@@ -114,12 +114,13 @@ def shorten(text: str) -> str:
 
 
 def find_user_line(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """Return file and line of user code that raised an error.
+    """Return file, line and function of the user code that raised an error.
 
     Parameters
     ----------
     error, function
-        As in :func:`describe_error`. A query that was built by the function and ran later has no line; then the function's own is returned.
+        As in :func:`describe_error`. A query that the function built and that ran later has no line of user code; then the function's
+        first line is returned. Without a function, the text says that the error is outside of the project's code.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_file(frame.filename)]
     if frames:
@@ -131,7 +132,7 @@ def find_user_line(error: BaseException, function: Callable[..., Any] | None = N
 
 
 def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
-    """Return a hint for an error of polars, pandas or DuckDB.
+    """Return a hint for an error of polars, pandas or DuckDB; for an unknown error, where to look.
 
     Parameters
     ----------
@@ -142,15 +143,15 @@ def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
     """
     text = str(error).strip().split("\n\n")[0]
     for pattern in _MISSING:
-        if found := pattern.search(text):
-            known = re.findall(r'"(.*?)"', found.groupdict().get("known") or "")
+        if match := pattern.search(text):
+            known = re.findall(r'"(.*?)"', match.groupdict().get("known") or "")
             known = list(dict.fromkeys([*known, *columns]))
-            return nearest(found["name"], known) + (f"there are {', '.join(known)}" if known else "look at the names of the columns there")
+            return nearest(match["name"], known) + (f"there are {', '.join(known)}" if known else "look at the names of the columns there")
     return _zone_hint(text) or _type_hint(text)
 
 
 def _zone_hint(text: str) -> str:
-    """Return a hint for a mix of zoned and naive times; empty for other errors."""
+    """Return a hint for a mix of times with and without a zone; empty for other errors."""
     naive, series = _NAIVE.search(text), _SERIES_ZONE.search(text)
     if (naive and _ZONED.search(text) and naive["name"] != "literal") or (series and series["zone"] == "None"):
         name = naive["name"] if naive else "…"
@@ -169,6 +170,7 @@ def _zone_hint(text: str) -> str:
 
 
 def _type_hint(text: str) -> str:
+    """Return a hint for a mix of types; for another error, where to look."""
     if _TYPES.search(text):
         return (
             "both sides need one type: cast one of them, e.g. pl.col('name').cast(pl.Float64), .astype('float64') or CAST(name AS DOUBLE)"
@@ -177,7 +179,7 @@ def _type_hint(text: str) -> str:
 
 
 def _is_library_error(error: BaseException) -> bool:
-    """Return whether a library raised an error, by its class or its place."""
+    """Return True if the class of an error, or the last frame of its traceback, belongs to a library."""
     if type(error).__module__.split(".")[0] in _LIBRARIES:
         return True
     frames = traceback.extract_tb(error.__traceback__)
@@ -193,6 +195,6 @@ def _is_user_file(filename: str) -> bool:
 
 
 def _display_path(filename: str) -> str:
-    """Return a file relative to the working folder."""
+    """Return a file relative to the working folder; unchanged when it is outside of it."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -1,4 +1,4 @@
-"""Code and configuration that the rows of a computed feature view depend on."""
+"""The code that the rows of a computed feature view depend on, from which the version of the view follows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def view_source_text(view: FeatureView) -> str:
-    """Return the source of a view's function with the project code it uses; empty for other views."""
+    """Return the source of a computed view's function, and a hash of the project code and values it uses; empty for other views."""
     if not isinstance(view.source, Computed):
         return ""
     return f"{view.source.text}\n{source_hash(view.source.function.function)}"

@@ -2,7 +2,7 @@
 
 The interval of kappa is asymptotic (J. L. Fleiss, J. Cohen, B. S. Everitt, *Large Sample Standard Errors of Kappa and Weighted Kappa*,
 1969). That formula, like the bootstrap, gives an interval of width zero for a judge that is always right, even on three cases. The
-interval is therefore never narrower than Wilson's interval of the agreement at the observed agreement by chance.
+interval therefore always includes Wilson's interval of the agreement, converted to kappa with the observed agreement by chance.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ class Rate:
         All trials.
     confidence : float
         The confidence of the interval.
+
+    Raises
+    ------
+    ValueError
+        ``count`` is not from 0 to ``trials``, or the confidence not between 0 and 1.
 
     References
     ----------
@@ -95,7 +100,7 @@ def measure_kappa(table: np.ndarray, confidence: float = CONFIDENCE) -> tuple[fl
     Returns
     -------
     tuple of (float or None)
-        Kappa, and the lower and upper end of its interval: the wider, at each end, of Fleiss, Cohen and Everitt's asymptotic interval
+        Kappa, and the lower and upper end of its interval: at each end, the wider of Fleiss, Cohen and Everitt's asymptotic interval
         and Wilson's interval of the agreement. All are None where agreement by chance is certain or there are no cases.
 
     Examples

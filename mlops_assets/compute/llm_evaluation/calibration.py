@@ -54,7 +54,7 @@ class JudgedCase:
 
     @property
     def verdict(self) -> str:
-        """The verdict that counts for agreement."""
+        """The first verdict, which counts for agreement; ``error`` without a verdict."""
         return self.verdicts[0] if self.verdicts else ERROR
 
 
@@ -65,7 +65,7 @@ class JudgeCalibration:
     Parameters
     ----------
     labels : tuple of (str, int)
-        The number of cases of each verdict that the judge may give, also of those with no case.
+        Each verdict that the judge may give, with the number of cases that have it as their label, which may be 0.
     positive : str
         The verdict that the true-positive rate is about; each other verdict is negative.
     kappa : float or None
@@ -85,7 +85,7 @@ class JudgeCalibration:
 
     See Also
     --------
-    calibrate_judge : Computes it.
+    calibrate_judge : Computes the calibration.
     """
 
     labels: tuple[tuple[str, int], ...]
@@ -115,9 +115,9 @@ class JudgeCalibration:
     ) -> GateResult:
         """Return whether the judge may decide a gate; otherwise it may only report.
 
-        The lower end of kappa's interval decides, not kappa itself. With 30 labels, the interval is about ±0.3 wide, so a judge near
-        chance can show a kappa of 0.3 by luck. A gate that trusts it would pass candidates at random. By the lower end, few labels
-        count against the judge, and each further label of a good judge helps it.
+        The lower end of kappa's interval decides, not kappa itself. With 30 labels, the interval is about ±0.3, so a judge near
+        chance can show a kappa of 0.3 by luck. A gate with such a judge would pass candidates at random. The lower end makes few labels
+        count against a judge, and each further label count for a good one.
 
         Parameters
         ----------
@@ -131,7 +131,8 @@ class JudgeCalibration:
         Returns
         -------
         GateResult
-            Not passed, with the reason, also when kappa is undefined.
+            Passed when the lower end reaches ``min_kappa``. Not passed otherwise, and when there is too little evidence or kappa is
+            undefined; the reason says which.
 
         Raises
         ------
@@ -180,7 +181,7 @@ class JudgeCalibration:
 def calibrate_judge(
     cases: Sequence[JudgedCase], allowed: Sequence[str], *, positive: str, confidence: float = CONFIDENCE
 ) -> JudgeCalibration:
-    """Compare a judge with human labels on the same cases.
+    """Measure how a judge agrees with human labels on the same cases.
 
     Parameters
     ----------
@@ -214,8 +215,8 @@ def calibrate_judge(
     >>> from mlops_assets.compute.llm_evaluation.calibration import JudgedCase, calibrate_judge
     >>> verdicts = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
     >>> cases = [JudgedCase(str(n), label, (verdict,)) for n, (label, verdict) in enumerate(verdicts)]
-    >>> found = calibrate_judge(cases, ["yes", "no"], positive="yes")
-    >>> round(found.kappa, 2), found.true_positive.value, found.true_negative.value, found.baseline.kappa
+    >>> judge = calibrate_judge(cases, ["yes", "no"], positive="yes")
+    >>> round(judge.kappa, 2), judge.true_positive.value, judge.true_negative.value, judge.baseline.kappa
     (0.4, 0.8, 0.6, 0.0)
     """
     allowed = check_verdicts(allowed)

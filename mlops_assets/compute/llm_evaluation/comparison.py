@@ -1,11 +1,11 @@
 """Compare a candidate with production on the same cases, so that a gate passes only on complete evidence.
 
 The interval is that of a paired bootstrap: cases are drawn with replacement, and percentiles of the mean difference give the interval.
-Percentiles of few cases are too narrow. They are widened by the ratio of Student's quantile to the normal one, and for the number of
-cases (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). Models of rows have ``compute/training/resampling.py``,
-which uses Student's interval for a mean; the scores of LLM answers are few and skewed.
+Percentiles of n cases are too narrow if n is small. They are widened by the ratio of Student's quantile to the normal one and by
+√(n / (n − 1)) (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). Models of rows have
+``compute/training/resampling.py``, which uses Student's interval for a mean; the scores of LLM answers are few and skewed.
 
-A bootstrap of equal differences has width zero, however few the cases are. The minimum number of cases is what protects from that.
+A bootstrap of equal differences has width zero, however few the cases are. Only the minimum number of cases protects from that.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class PairedComparison:
     low, high : float or None
         The interval of the difference; None with fewer than two pairs.
     missing : tuple of str
-        The cases without a score or an error on either side.
+        The cases with neither a score nor an error on one side or on both.
     invalid : tuple of str
-        The cases whose score on either side is NaN, no number, or not between 0 and 1.
+        The cases whose score on one side or on both is NaN, no number, or not between 0 and 1.
     candidate_errors, production_errors : Rate
         The share of cases on which scoring failed with a stated error.
     confidence : float
@@ -60,7 +60,7 @@ class PairedComparison:
 
     See Also
     --------
-    compare_scores : Computes it.
+    compare_scores : Computes the comparison.
     """
 
     cases: int
@@ -77,10 +77,11 @@ class PairedComparison:
     confidence: float = CONFIDENCE
 
     def may_replace(self, *, no_worse_by: float, max_error_rate: float = 0.0, min_pairs: int = MIN_PAIRS) -> GateResult:
-        """Return whether the candidate is no worse than production by more than a margin.
+        """Return whether the candidate is worse than production by a margin at most.
 
-        The lower end of the interval decides. A missing or invalid score of any case does not pass, however good the others are: the
-        cases without a score are often the hard ones. Errors up to ``max_error_rate`` pass, and their cases are left out of the pairs.
+        The lower end of the interval decides. A candidate does not pass if the score of any case is missing or invalid, however good the
+        others are: the cases without a score are often the hard ones. Errors up to ``max_error_rate`` pass, and their cases are left out
+        of the pairs.
 
         Parameters
         ----------
@@ -94,7 +95,8 @@ class PairedComparison:
         Returns
         -------
         GateResult
-            Not passed, with the reason, when evidence is incomplete.
+            Passed when the lower end is not below −``no_worse_by``. Not passed otherwise, and when the evidence is incomplete; the
+            reason says which.
 
         Raises
         ------
@@ -123,7 +125,7 @@ class PairedComparison:
         return GateResult(passed=passed, reason=reason, value=self.difference, threshold=-no_worse_by, low=self.low, high=self.high)
 
     def _refuse(self, max_error_rate: float, min_pairs: int) -> str:
-        """Return what the evidence lacks, or an empty text."""
+        """Return why the evidence does not suffice; empty when it does."""
         if self.missing:
             return f"{len(self.missing)} of {self.cases} cases have no score: {_name_some(self.missing)}"
         if self.invalid:
@@ -151,7 +153,8 @@ def compare_scores(
     cases : Sequence[str]
         Every case of the evaluation set: a case without a score on either side counts as missing.
     candidate, production : Mapping
-        The score of each case, from 0 to 1. A higher score is better.
+        The score of each case, from 0 to 1; a higher score is better. None counts as missing, a ``Score``
+        without a value as an error, and any other value as invalid.
     seed : str
         The seed of the draws, such as the candidate's version: the same candidate always has the same interval.
     confidence : float
@@ -203,7 +206,7 @@ _MISSING, _ERROR, _INVALID = "missing", "error", "invalid"
 
 
 def _read_score(score: object) -> float | str:
-    """Return the valid value of a score, or why there is none."""
+    """Return the value of a score from 0 to 1; otherwise ``missing``, ``error`` or ``invalid``."""
     if isinstance(score, Score):
         return _ERROR if score.value is None else float(score.value)
     if score is None:
@@ -213,7 +216,7 @@ def _read_score(score: object) -> float | str:
 
 
 def _resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
-    """Return the widened percentile interval of the mean."""
+    """Return the lower and upper end of the mean's widened percentile interval, see the module's docstring."""
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
     count, mean = len(differences), float(differences.mean())

@@ -73,8 +73,8 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        The same rows in the same order, with ``cost_pico``, ``price_from`` (since when the price is valid) and ``cost_missing`` (why the
-        cost is null).
+        The same rows in the same order, with ``cost_pico`` (in picounits, 10⁻¹² of the currency), ``price_from`` (since when the price is
+        valid) and ``cost_missing`` (why the cost is null).
 
     Raises
     ------
@@ -149,6 +149,11 @@ def sum_costs(costs: pl.Series) -> CostTotal:
     CostTotal
         The sum in units of the currency.
 
+    Raises
+    ------
+    DataError
+        The costs are not integers of 64 bits.
+
     Examples
     --------
     >>> import polars as pl
@@ -165,7 +170,7 @@ def sum_costs(costs: pl.Series) -> CostTotal:
 
 
 def _limit_count(name: str) -> pl.Expr:
-    """Return a count as 64 bits; a count beyond the limits stays beyond them."""
+    """Return a column of counts as integers of 64 bits; one below 0 or above ``MAX_TOKENS`` becomes the nearest impossible count."""
     import polars as pl
 
     return pl.col(name).cast(pl.Int128).clip(-1, MAX_TOKENS + 1).cast(pl.Int64)
@@ -181,7 +186,10 @@ def _frame_prices(table: PriceTable) -> pl.DataFrame:
 
 
 def _check_calls(calls: pl.DataFrame) -> None:
-    """Refuse calls whose columns cannot be priced; a column of nulls has no type and is priced as unknown."""
+    """Refuse calls whose columns cannot be priced, or that have costs already.
+
+    A column of nulls needs no type, except ``at``: its values are unknown.
+    """
     import polars as pl
 
     for name in ("model", "at", *_COUNTS):

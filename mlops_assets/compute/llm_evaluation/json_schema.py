@@ -1,6 +1,6 @@
 """Validate JSON values against a JSON Schema (draft 2020-12), with ``jsonschema``.
 
-An unknown keyword is an error here: it is usually misspelt, and a validator that skips it accepts what the schema was to refuse.
+An unknown keyword is an error here: it is usually misspelt, and a validator that skips it accepts what the schema should refuse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlops_assets.errors import DefinitionError, MissingExtraError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_NOTES = (
+_NOTES = (  # keywords that check nothing
     "$schema",
     "$id",
     "$comment",
@@ -29,7 +29,7 @@ _NOTES = (
     "readOnly",
     "writeOnly",
 )
-_BRANCHES = ("then", "else", "discriminator")  # jsonschema reads them with their neighbours; pydantic writes the last one
+_BRANCHES = ("then", "else", "discriminator")  # jsonschema reads the first two with ``if`` and skips the last, which pydantic writes
 _MAPS, _LISTS = ("$defs", "properties", "patternProperties", "dependentSchemas"), ("anyOf", "allOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MAX_QUOTED = 60  # characters of a value in a reason
@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        The text is no JSON.
+        The text is no JSON, or is nested too deeply.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def parse_json(text: str) -> Any:
 
 
 def find_fault(value: object, schema: Mapping[str, Any]) -> str:
-    """Return the first reason why a JSON value does not fit a schema.
+    """Return why a JSON value does not fit a schema: the first fault in the order of paths.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def find_fault(value: object, schema: Mapping[str, Any]) -> str:
     Raises
     ------
     DefinitionError
-        The schema is none, has an unknown keyword, or refers to a schema that it does not contain.
+        The schema is invalid, has an unknown keyword, or refers to a schema that it does not contain.
     MissingExtraError
         jsonschema is not installed.
 
@@ -119,7 +119,7 @@ def _open_validator(schema: Mapping[str, Any]) -> Any:
     except (jsonschema.SchemaError, RecursionError) as error:
         where = getattr(error, "json_path", "$")
         raise DefinitionError(
-            f"the JSON schema is none, at {where}: {_shorten(getattr(error, 'message', 'it is nested too deeply'))}",
+            f"the JSON schema is invalid at {where}: {_shorten(getattr(error, 'message', 'it is nested too deeply'))}",
             hint="see json-schema.org",
         ) from None
     known = {*validator.VALIDATORS, *_NOTES, *_BRANCHES}
@@ -132,7 +132,7 @@ def _open_validator(schema: Mapping[str, Any]) -> Any:
 
 
 def _list_keywords(schema: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Yield each keyword of a schema and of the schemas in it, with its place."""
+    """Yield path and keyword for each keyword of a schema and of the schemas in it."""
     if not isinstance(schema, dict):
         return
     for keyword, argument in schema.items():
@@ -163,7 +163,7 @@ def _parse_float(text: str) -> float:
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    built = dict(pairs)
+    if len(built) < len(pairs):
         raise ValueError("a name occurs twice in an object")
-    return found
+    return built

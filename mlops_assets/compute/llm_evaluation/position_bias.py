@@ -24,7 +24,7 @@ class SwappedPair:
     case : str
         The identifier of the case.
     original : str
-        ``first``, ``second``, ``tie`` or a failure, with the answers in one order.
+        ``first``, ``second``, ``tie`` or a failure (``unparsable``, ``error``, ``timeout``), with the answers in one order.
     swapped : str
         The verdict on the same answers in the other order.
 
@@ -66,7 +66,7 @@ class PositionBias:
 
 
 def measure_position_bias(pairs: Sequence[SwappedPair], *, confidence: float = CONFIDENCE) -> PositionBias:
-    """Return how much a pairwise judge prefers a position.
+    """Measure how much a pairwise judge prefers a position.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ def measure_position_bias(pairs: Sequence[SwappedPair], *, confidence: float = C
     --------
     >>> from mlops_assets.compute.llm_evaluation.position_bias import SwappedPair, measure_position_bias
     >>> pairs = [SwappedPair("a", "first", "second"), SwappedPair("b", "first", "first"), SwappedPair("c", "first", "timeout")]
-    >>> found = measure_position_bias(pairs)
-    >>> found.consistency.count, found.preference, found.errors.count
+    >>> bias = measure_position_bias(pairs)
+    >>> bias.consistency.count, bias.preference, bias.errors.count
     (1, 0.5, 1)
     """
     check_cases([pair.case for pair in pairs])

@@ -32,7 +32,7 @@ _PICO_PER_TOKEN = 10**6  # at a price of 1 per million tokens
 
 @dataclass(frozen=True)
 class Price:
-    """The price of a model from a point in time until the next one.
+    """The price of a model from a point in time until the model's next price.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class CallCost:
     pico : int or None
         The cost in picounits; None when it is unknown.
     missing : str
-        Why it is unknown; empty when it is known.
+        Why the cost is unknown; empty when it is known.
     """
 
     pico: int | None
@@ -113,7 +113,7 @@ class CallCost:
 
     @property
     def amount(self) -> Decimal | None:
-        """The cost in units of the currency."""
+        """The cost in units of the currency; None when it is unknown."""
         return None if self.pico is None else to_amount(self.pico)
 
 
@@ -161,7 +161,7 @@ class PriceTable:
 
     @cached_property
     def version(self) -> str:
-        """The hash of the prices, for the record of a call; the order of the prices does not matter."""
+        """The hash of prices and currency, for the record of a call; the order of the prices does not matter."""
         return hashlib.sha256(json.dumps([self.currency, *self._lines]).encode()).hexdigest()
 
     @property
@@ -175,10 +175,10 @@ class PriceTable:
 
     @cached_property
     def _by_model(self) -> dict[str, list[Price]]:
-        found: dict[str, list[Price]] = {}
+        by_model: dict[str, list[Price]] = {}
         for price in sorted(self.prices, key=lambda price: price.valid_from):
-            found.setdefault(price.model, []).append(price)
-        return found
+            by_model.setdefault(price.model, []).append(price)
+        return by_model
 
     def find_price(self, model: str, at: datetime) -> Price | None:
         """Return the price of a model at a time.
@@ -214,7 +214,7 @@ class PriceTable:
         output_tokens: int | None,
         cached_tokens: int | None = None,
     ) -> CallCost:
-        """Return the cost of one call; ``price_calls`` gives the same for many.
+        """Return the cost of one call; ``price_calls`` computes the same for the rows of a frame.
 
         Parameters
         ----------
@@ -225,7 +225,8 @@ class PriceTable:
         input_tokens, output_tokens : int or None
             The tokens that the provider counted.
         cached_tokens : int or None
-            How many of the input tokens the provider read from its cache. Unknown is no problem where they cost the same.
+            How many of the input tokens the provider read from its cache. None makes the cost unknown if these tokens have a price of
+            their own.
 
         Returns
         -------

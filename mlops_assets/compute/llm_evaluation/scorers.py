@@ -1,6 +1,7 @@
 """Score one answer of an LLM: a number from 0 to 1, or a stated error.
 
-An error is no score of 0. A scorer returns it when something to compare is missing or invalid, and a mean over scores must count it.
+An error is not a score of 0. A scorer returns an error when something to compare is missing or invalid, and a mean over scores must
+count the errors.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Score:
         Why there is no score; empty when there is one.
     reason : str
         What explains the score, such as the first fault of a JSON value.
+
+    Raises
+    ------
+    ValueError
+        There are both or neither of value and error, or the value is not from 0 to 1.
 
     Examples
     --------
@@ -75,7 +81,7 @@ def score_verdict(verdict: JudgeVerdict, points: Mapping[str, float]) -> Score:
     Returns
     -------
     Score
-        An error for a failed verdict, and for one without points.
+        The points; an error for a failed verdict, and for one without points or with points outside 0 to 1.
 
     Examples
     --------
@@ -95,7 +101,7 @@ def score_verdict(verdict: JudgeVerdict, points: Mapping[str, float]) -> Score:
 
 
 def score_exact(answer: str | None, expected: str | None) -> Score:
-    """Return 1 when the answer is the expected text, apart from space at its ends.
+    """Return 1 when the answer is the expected text, apart from space at the ends of both.
 
     Parameters
     ----------
@@ -105,7 +111,7 @@ def score_exact(answer: str | None, expected: str | None) -> Score:
     Returns
     -------
     Score
-        0 or 1.
+        0 or 1; an error when a text is missing.
 
     Examples
     --------
@@ -126,12 +132,12 @@ def score_regex(answer: str | None, pattern: str) -> Score:
     answer : str or None
         The answer.
     pattern : str
-        A regular expression of Python, from the project: a pattern of others could search for hours.
+        A regular expression of Python, from the project: an untrusted pattern could search for hours.
 
     Returns
     -------
     Score
-        0 or 1.
+        0 or 1; an error when the answer is missing.
 
     Raises
     ------
@@ -164,12 +170,14 @@ def score_json_schema(answer: str | None, schema: Mapping[str, Any]) -> Score:
     Returns
     -------
     Score
-        0 or 1; the reason of 0 is the first fault.
+        0 or 1, where the reason of 0 is the first fault; an error when the answer is missing.
 
     Raises
     ------
     DefinitionError
-        The schema is none, or has an unknown keyword.
+        The schema is invalid, has an unknown keyword, or refers to a schema that it does not contain.
+    MissingExtraError
+        jsonschema is not installed.
 
     Examples
     --------
@@ -202,7 +210,7 @@ def score_token_f1(answer: str | None, expected: str | None) -> Score:
     Returns
     -------
     Score
-        From 0 to 1; 1 when neither text has a word.
+        From 0 to 1, and 1 when neither text has a word; an error when a text is missing.
 
     References
     ----------
@@ -216,10 +224,10 @@ def score_token_f1(answer: str | None, expected: str | None) -> Score:
     """
     if answer is None or expected is None:
         return _report_missing(answer)
-    given, wanted = Counter(_split_words(answer)), Counter(_split_words(expected))
-    if not given and not wanted:
+    actual, wanted = Counter(_split_words(answer)), Counter(_split_words(expected))
+    if not actual and not wanted:
         return Score(1.0)
-    return Score(2 * (given & wanted).total() / (given.total() + wanted.total()))
+    return Score(2 * (actual & wanted).total() / (actual.total() + wanted.total()))
 
 
 def score_edit_similarity(answer: str | None, expected: str | None) -> Score:
@@ -235,7 +243,7 @@ def score_edit_similarity(answer: str | None, expected: str | None) -> Score:
     Returns
     -------
     Score
-        From 0 to 1; an error when a text has more than ``MAX_CHARACTERS`` characters.
+        From 0 to 1, and 1 when both texts are empty; an error when a text is missing or has more than ``MAX_CHARACTERS`` characters.
 
     Examples
     --------
@@ -245,11 +253,11 @@ def score_edit_similarity(answer: str | None, expected: str | None) -> Score:
     """
     if answer is None or expected is None:
         return _report_missing(answer)
-    one, other = _normalise(answer), _normalise(expected)
-    length = max(len(one), len(other))
+    actual, wanted = _normalise(answer), _normalise(expected)
+    length = max(len(actual), len(wanted))
     if length > MAX_CHARACTERS:
         return Score(error=f"a text of {length:,} characters is too long to compare: the maximum is {MAX_CHARACTERS:,}")
-    return Score(1 - _edit_distance(one, other) / length if length else 1.0)
+    return Score(1 - _edit_distance(actual, wanted) / length if length else 1.0)
 
 
 def score_retrieval_hit(retrieved: Sequence[Hashable] | None, relevant: Sequence[Hashable] | None, *, top: int | None = None) -> Score:
@@ -267,7 +275,12 @@ def score_retrieval_hit(retrieved: Sequence[Hashable] | None, relevant: Sequence
     Returns
     -------
     Score
-        0 or 1; an error when no document is relevant.
+        0 or 1; an error when the retrieval failed or no document is relevant.
+
+    Raises
+    ------
+    DefinitionError
+        ``top`` is below 1.
 
     Examples
     --------
@@ -275,8 +288,8 @@ def score_retrieval_hit(retrieved: Sequence[Hashable] | None, relevant: Sequence
     >>> score_retrieval_hit(["JFK", "LGA", "EWR"], ["EWR"]).value, score_retrieval_hit(["JFK", "LGA", "EWR"], ["EWR"], top=2).value
     (1.0, 0.0)
     """
-    found = score_reciprocal_rank(retrieved, relevant, top=top)
-    return found if found.value is None else Score(float(found.value > 0))
+    rank_score = score_reciprocal_rank(retrieved, relevant, top=top)
+    return rank_score if rank_score.value is None else Score(float(rank_score.value > 0))
 
 
 def score_reciprocal_rank(retrieved: Sequence[Hashable] | None, relevant: Sequence[Hashable] | None, *, top: int | None = None) -> Score:
@@ -294,7 +307,12 @@ def score_reciprocal_rank(retrieved: Sequence[Hashable] | None, relevant: Sequen
     Returns
     -------
     Score
-        From 0 to 1; an error when no document is relevant.
+        From 0 to 1; an error when the retrieval failed or no document is relevant.
+
+    Raises
+    ------
+    DefinitionError
+        ``top`` is below 1.
 
     Examples
     --------
@@ -322,16 +340,16 @@ def _normalise(text: str) -> str:
 
 
 def _split_words(text: str) -> list[str]:
-    kept = "".join(character for character in text.lower() if not unicodedata.category(character).startswith("P"))
-    return _ARTICLES.sub(" ", kept).split()
+    unpunctuated = "".join(character for character in text.lower() if not unicodedata.category(character).startswith("P"))
+    return _ARTICLES.sub(" ", unpunctuated).split()
 
 
-def _edit_distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance, a row of the table at a time."""
-    letters = np.array([ord(letter) for letter in other], dtype=np.int64)
-    columns = np.arange(len(other) + 1)
+def _edit_distance(first: str, second: str) -> int:
+    """Return the Levenshtein distance, computed one row of its table at a time."""
+    letters = np.array([ord(letter) for letter in second], dtype=np.int64)
+    columns = np.arange(len(second) + 1)
     row = columns
-    for number, letter in enumerate(one, start=1):
+    for number, letter in enumerate(first, start=1):
         changed = np.concatenate([[number], np.minimum(row[1:] + 1, row[:-1] + (letters != ord(letter)))])
         row = np.minimum.accumulate(changed - columns) + columns  # insertions, from left to right
     return int(row[-1])

@@ -28,7 +28,7 @@ _MAX_QUOTED = 60  # characters of a reply in a reason
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """What a judge's reply says.
+    """The verdict of a judge's reply, or the failure to give one.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class JudgeVerdict:
 
     See Also
     --------
-    parse_verdict : Reads it from a reply.
-    fail_verdict : Makes it from an exception.
+    parse_verdict : Reads a verdict from a reply.
+    fail_verdict : Makes a failure from an exception.
 
     Examples
     --------
@@ -74,7 +74,8 @@ def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     DefinitionError
-        There are fewer than two verdicts, two differ only in case or outer space, one is empty, or one is the name of a failure.
+        There are fewer than two verdicts, two differ only in case or outer space, one is empty or has several lines, or one is the name
+        of a failure.
 
     Examples
     --------
@@ -82,18 +83,18 @@ def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
     >>> check_verdicts(["supported", "unsupported"])
     ('supported', 'unsupported')
     """
-    found = () if isinstance(allowed, str) else tuple(allowed)
-    folded = [_fold(verdict) for verdict in found]
-    if len(found) < 2:
+    verdicts = () if isinstance(allowed, str) else tuple(allowed)
+    folded = [_fold(verdict) for verdict in verdicts]
+    if len(verdicts) < 2:
         raise DefinitionError(f"a judge has the verdicts {allowed!r}", hint='list two or more, such as ("supported", "unsupported")')
-    for verdict, text in zip(found, folded, strict=True):
+    for verdict, text in zip(verdicts, folded, strict=True):
         if not text or "\n" in text:
             raise DefinitionError(f"a judge has the verdict {verdict!r}", hint="give each verdict a name of one line")
         if text in FAILURES:
             raise DefinitionError(f"a judge has the verdict {verdict!r}, the name of a failure", hint=f"use another name than {FAILURES}")
         if folded.count(text) > 1:
             raise DefinitionError(f"a judge has the verdict {verdict!r} twice", hint="verdicts must differ in more than case and space")
-    return found
+    return verdicts
 
 
 def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "verdict") -> JudgeVerdict:
@@ -199,7 +200,7 @@ def check_cases(names: Sequence[str]) -> None:
 
 
 def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
-    """Refuse a verdict that is none of those known.
+    """Refuse a verdict that is not possible.
 
     Parameters
     ----------
@@ -213,7 +214,7 @@ def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
     Raises
     ------
     DataError
-        The verdict is none of them.
+        The verdict is none of ``known``.
 
     Examples
     --------
@@ -233,7 +234,7 @@ def _quote(text: str) -> str:
 
 
 def _read_json(text: str, field: str) -> str | JudgeVerdict:
-    """Return the text of the field of a JSON object, or why there is none."""
+    """Return the text of a JSON object's field, or the failure when there is none or the field occurs twice at any depth."""
     mentions: list[object] = []
 
     def collect(pairs: list[tuple[str, object]]) -> list[object]:
@@ -255,7 +256,7 @@ def _read_json(text: str, field: str) -> str | JudgeVerdict:
 
 
 def _read_line(text: str, field: str) -> str | JudgeVerdict:
-    """Return the text of the one line that starts with the field, or why there is none."""
+    """Return the text after ``field:`` of the only line that starts so, or the failure when there is none or another mention."""
     lines = re.findall(rf"^[ \t]*{re.escape(field)}[ \t]*:(.*)$", text, re.IGNORECASE | re.MULTILINE)
     if not lines:
         return JudgeVerdict(UNPARSABLE, f"the reply has no line '{field}: …'")

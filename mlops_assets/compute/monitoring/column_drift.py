@@ -120,7 +120,7 @@ class ColumnComparison:
 
 
 def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.ndarray | None = None) -> ColumnDrift:
-    """Compare a column's statistics with their thresholds; a collapsed column counts as drifted whatever they are.
+    """Compare a column's statistics with their thresholds; a collapsed column always counts as drifted.
 
     Parameters
     ----------

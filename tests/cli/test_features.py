@@ -64,4 +64,4 @@ def test_the_version_in_use_is_not_removed(shop) -> None:
     found = json.loads(good(mlops(shop, "features", "show", "crowds", *SHOP, "--json", "-")))
     refused = mlops(shop, "features", "remove", f"crowds@{found['versions'][0]['version']}", *SHOP)
     assert refused.returncode == 1
-    assert "is the one in use" in refused.stderr
+    assert "is the current version" in refused.stderr

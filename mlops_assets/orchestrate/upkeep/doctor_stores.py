@@ -17,7 +17,7 @@ from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.database import migrations, sql
 from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
 from mlops_assets.stores.lake.verified_reads import read_verified
-from mlops_assets.stores.platform.garbage import collect_garbage, find_referring_tables, is_own
+from mlops_assets.stores.platform.garbage import collect_garbage, find_referring_tables, owns_artifacts
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.records import Version
@@ -199,7 +199,7 @@ def check_orphans(stores: Stores) -> Iterator[Finding]:
     size = sum(file.size for file in garbage.removed)
     if garbage.removed:
         text = f"{len(garbage.removed)} unused artifact(s), {size:,} bytes, older than a day"
-        fix = (lambda: _remove_orphans(stores)) if is_own(stores.platform) else None
+        fix = (lambda: _remove_orphans(stores)) if owns_artifacts(stores.platform) else None
         yield Finding(
             "orphans",
             WARNING,

@@ -51,7 +51,7 @@ def _acquire(descriptor: int, path: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not warned and time.monotonic() - begun > _WARN_AFTER:
-                _LOG.warning("waiting: process %s holds %s", path.read_text(encoding="ascii", errors="replace") or "?", path)
+                _LOG.warning("waiting for a lock: process %s holds %s", path.read_text(encoding="ascii", errors="replace") or "?", path)
                 warned = True
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)

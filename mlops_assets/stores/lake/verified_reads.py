@@ -13,6 +13,7 @@ from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import slice_partitions
+from mlops_assets.stores.lake.write_plan import has_other_content
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.window import window_of
 
@@ -114,14 +115,14 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
 ) -> ArtifactError:
     """Return the error that names the first partition and its files, and record the partitions as damaged.
 
-    A partition is not recorded when a later write has replaced its content.
+    A partition is not recorded when a later write has replaced its content, or when its table was dropped.
     """
     first = partitions[0]
     label = f" partition '{first.key}'" if first.key else ""
     rest = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
     newest = lake.records(table)
-    current = [records[p.key] for p in partitions if newest[p.key].content_hash == records[p.key].content_hash]
+    current = [records[partition.key] for partition in partitions if not has_other_content(records[partition.key], newest)]
     if current:
         lake.mark_damaged(current)
     where = f" --partitions {first.key}" if first.key else ""

@@ -120,7 +120,9 @@ class ViewVersions:
         """
         known = self.list_versions(name)
         if known and known[0].version == version:
-            raise RegistryError(f"version '{version}' of 'features/{name}' is the one in use", hint="change or drop the feature view first")
+            raise RegistryError(
+                f"version '{version}' of 'features/{name}' is the current version", hint="change or drop the feature view first"
+            )
         removal = schema.view_versions.update().where(
             schema.view_versions.c.view == name, schema.view_versions.c.version == version, schema.view_versions.c.removed_at.is_(None)
         )

@@ -56,7 +56,9 @@ def connect(uri: str) -> Iterator[Any]:
         MLflow is not installed.
     """
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
-        raise PlatformError(f"MLOPS_MLFLOW is '{uri}'", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000")
+        raise PlatformError(
+            f"MLOPS_MLFLOW is '{uri}', not an http address", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000"
+        )
     with import_mlflow() as mlflow:
         import requests
 
@@ -66,7 +68,7 @@ def connect(uri: str) -> Iterator[Any]:
             reason = str(error).splitlines()[0][:400]
             raise PlatformError(
                 f"the MLflow server at {hide_password(uri)} failed: {reason}",
-                hint="start the server, or read its log; `mlops mlflow mirror` continues where this stopped",
+                hint="start the server, or read its log; the next mirror or import continues where this stopped",
             ) from error
 
 

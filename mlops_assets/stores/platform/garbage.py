@@ -41,7 +41,7 @@ class Garbage:
     left: int
 
 
-def is_own(platform: Platform) -> bool:
+def owns_artifacts(platform: Platform) -> bool:
     """Return whether the artifacts are in the platform's home; artifacts elsewhere may be shared with another registry."""
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 

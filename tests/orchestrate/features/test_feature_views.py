@@ -230,7 +230,7 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world) -
     assert len(pins) == 1
     store.lake.maintain(pins, older_than=timedelta(0))
     assert trips_of(new.at(old.version())) == first
-    with pytest.raises(ml.RegistryError, match=f"version '{new.version()}' of 'features/by_sql' is the one in use"):
+    with pytest.raises(ml.RegistryError, match=f"version '{new.version()}' of 'features/by_sql' is the current version"):
         store.view_versions.remove("by_sql", new.version())
     assert store.view_versions.remove("by_sql", old.version()) == 1
     assert store.view_versions.pinned_snapshots() == set()

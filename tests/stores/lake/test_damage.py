@@ -100,6 +100,16 @@ def test_the_hint_names_the_asset_of_a_damaged_feature_view(lake, tmp_path) -> N
     assert error.value.hint.endswith("mlops run --select 'key:\"features/numbers_features\"' --partitions 2024-01-01")
 
 
+def test_damage_of_a_dropped_table_is_reported_and_not_recorded(lake) -> None:
+    before, file = lake.snapshot(), file_of(lake, 1)
+    lake.drop(TABLE)
+    one_bit(file, value_position(file))
+    lake = DuckLake.open(file.parents[3])
+    with pytest.raises(ArtifactError, match="partition '2024-01-02'"):
+        read_verified(lake, TABLE, PARTS, window=None, event_timestamp="at", snapshot=before)
+    assert lake.records(TABLE) == {}
+
+
 def test_damage_in_an_older_state_leaves_the_newer_one_in_peace(lake) -> None:
     before = lake.snapshot()
     file = file_of(lake, 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.platform.garbage import collect_garbage, is_own
+from mlops_assets.stores.platform.garbage import collect_garbage, owns_artifacts
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
@@ -138,9 +138,9 @@ def test_storing_what_is_there_already_and_collecting_it_at_the_same_time_loses_
 
 
 def test_artifacts_that_others_may_share_are_collected_only_on_request(tmp_path) -> None:
-    assert is_own(Platform.at(tmp_path))
-    assert not is_own(Platform.from_env({"MLOPS_HOME": str(tmp_path), "MLOPS_ARTIFACTS": "s3://bucket/models"}))
-    assert not is_own(Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_ARTIFACTS": str(tmp_path / "elsewhere")}))
+    assert owns_artifacts(Platform.at(tmp_path))
+    assert not owns_artifacts(Platform.from_env({"MLOPS_HOME": str(tmp_path), "MLOPS_ARTIFACTS": "s3://bucket/models"}))
+    assert not owns_artifacts(Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_ARTIFACTS": str(tmp_path / "elsewhere")}))
 
 
 def test_files_are_listed_by_their_names(tmp_path) -> None:

@@ -237,9 +237,9 @@ def _build_assets(  # noqa: PLR0913  (one definition)
 
 
 def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
-    """Run dbt, then record the tables that dbt wrote.
+    """Run dbt, then record the tables that dbt wrote, and yield its outputs with their metadata.
 
-    A table whose dbt model failed is not recorded, so no downstream asset is materialised from it.
+    When one model fails, no table is recorded, every selected table has a failed attempt, and nothing downstream is materialised.
     """
     selected = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions

@@ -39,7 +39,7 @@ class ChunkPlan:
     is_divisible
         Whether the run may be split into chunks.
     is_repeatable
-        Whether partitions with a record of the current inputs and definition may be reused.
+        Whether undamaged partitions with a record of the current inputs and definition may be reused.
     """
 
     rules: Table
@@ -59,7 +59,7 @@ class _ChunkTotal:
     reused: int = 0
 
     @property
-    def partitions(self) -> int:
+    def partition_count(self) -> int:
         return sum(len(commit.records) for commit in self.commits)
 
     def outcomes(self, *more: Outcome) -> list[Outcome]:
@@ -102,6 +102,8 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     ------
     DataError
         A blocking check fails on a chunk. Earlier chunks stay committed.
+    ColumnTypeError
+        A column has changed its type, and the lake has partitions outside of the run.
     """
     groups = _split_step(step, chunks) if step.node.partitions is not None and chunks.is_divisible else [list(step.keys)]
     if len(groups) == 1:
@@ -144,12 +146,12 @@ def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence
         stored = _read_recorded(chunk, chunks)
         checked, commit = stored or make_and_commit(chunk, chunks.rules, partial(chunks.make, chunk))
         if commit is None or any(o.blocking and not o.passed for o in checked.outcomes):
-            raise _ChunkRefusedError(total.outcomes(*checked.outcomes), _stop_error(chunk, checked, total.partitions, len(step.keys)))
+            raise _ChunkRefusedError(total.outcomes(*checked.outcomes), _stop_error(chunk, checked, total.partition_count, len(step.keys)))
         total.checked.append(checked)
         total.commits.append(commit)
         total.reused += stored is not None
         note = "; these were reused: an earlier run made them from the same inputs" if stored else ""
-        step.context.log.info(f"backfill of {step.node.key}: {total.partitions} of {len(step.keys)} partitions{note}")
+        step.context.log.info(f"backfill of {step.node.key}: {total.partition_count} of {len(step.keys)} partitions{note}")
     return _add_description(step, chunks, total.merge(len(groups))), total.commit(step.keys)
 
 
@@ -185,9 +187,10 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
 
 
 def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
-    """Return the stored rows and the records of a chunk whose partitions may be reused; None when the chunk must be made."""
+    """Return the stored rows and the records of a chunk that may be reused; None when it must be made, as with a damaged partition."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
-    if not all(p.inputs and p.key in recorded and recorded[p.key].inputs == p.inputs for p in step.partitions):
+    sound = {key: record for key, record in recorded.items() if not record.damaged}
+    if not all(p.inputs and p.key in sound and sound[p.key].inputs == p.inputs for p in step.partitions):
         return None
     return chunks.read(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 

@@ -179,6 +179,24 @@ def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatc
     assert metadata(result, "features/latest")["dagster/row_count"] == 72
 
 
+def test_a_damaged_partition_is_rebuilt_and_not_reused(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    view = ml.FeatureView(name="latest", source=trips, entity=ml.Entity("trip"), event_timestamp="at", features={"minutes": int})
+    runner = run(ml.build_definitions([trips, view], platform=platform))
+    runner("dataset/trips", partitions=WHOLE)
+    runner("features/latest", partitions=WHOLE)
+    lake = open_stores(platform).lake
+    lake.mark_damaged([lake.records("features/latest")[routes.DAYS[7]]])
+    result = runner("features/latest", partitions=WHOLE)
+    assert metadata(result, "features/latest")["chunks"] == "1 made, 2 reused"
+    assert not lake.records("features/latest")[routes.DAYS[7]].damaged
+
+
 def test_limits_are_learnt_from_the_whole_reference_first(run, tmp_path, monkeypatch) -> None:
     learnt = {}
     for size in (31, 2):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """List, show, look up and erase features, offline and online."""
+    """List, show, look up, compare and erase features, offline and online."""
 
 
 @features.command("list")

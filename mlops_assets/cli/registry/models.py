@@ -9,7 +9,7 @@ from mlops_assets.cli.options import file_option, json_option, load, print_facts
 
 @click.group()
 def models() -> None:
-    """The model registry: versions and who made them champion."""
+    """The model registry: versions, their cards, history, approvals and aliases."""
 
 
 @models.command("list")

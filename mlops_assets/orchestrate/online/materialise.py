@@ -166,7 +166,7 @@ class _OnlineUpdate:
         self.metadata: dict[str, Any] = {}
 
     def run(self, *, full: bool) -> WriteCounts:
-        """Write all rows or only the changed rows, each with the pushed rows that the lake lacks; write nothing if nothing changed."""
+        """Write all rows, or only the changed rows, together with pushed rows that the lake lacks; write nothing if nothing changed."""
         reason = "requested" if full else self._rebuild_reason()
         changes = None if reason else self._find_changes()
         if changes is None:

@@ -101,7 +101,7 @@ def run_checks(installation: Installation) -> Iterator[Finding]:
 
 
 def _build_rebuild(installation: Installation) -> Rebuild | None:
-    """Return a function that materialises tables of the project; None without a project or an instance."""
+    """Return a function that materialises assets of the project by their keys; None without a project or an instance."""
     definitions, instance = installation.definitions, installation.instance
     if definitions is None or instance is None:
         return None

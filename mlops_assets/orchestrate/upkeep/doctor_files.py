@@ -24,7 +24,7 @@ from mlops_assets.stores.platform.pins import collect_pins
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
-Rebuild = Callable[[Sequence[str]], None]
+Rebuild = Callable[[Sequence[str]], None]  # materialises the assets with these keys
 _BACKUP = "restore it from a backup"
 
 

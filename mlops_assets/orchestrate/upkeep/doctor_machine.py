@@ -23,7 +23,7 @@ _MAX_CLOCK_SKEW = timedelta(seconds=60)
 
 
 def check_disk_space(platform: Platform) -> Iterator[Finding]:
-    """Yield the free space of each disk that the platform writes to."""
+    """Yield the free space of the disks with home, lake, artifacts and registry; under 200 MiB is a failure, under 2 GiB a warning."""
     for folder in sorted({_find_existing_folder(path) for path in _list_folders(platform).values()}):
         usage = shutil.disk_usage(folder)
         state = FAILURE if usage.free < _MIN_FREE else WARNING if usage.free < _LOW_FREE else OK
@@ -46,7 +46,7 @@ def _find_existing_folder(path: Path) -> Path:
 
 
 def check_permissions(platform: Platform) -> Iterator[Finding]:
-    """Yield folders and files that the user cannot write, and those that every user can write."""
+    """Yield which of home, lake, artifacts and registry this user cannot write, and which every user can write."""
     has_problem = False
     for name, path in _list_folders(platform).items():
         if not path.exists():
@@ -72,7 +72,7 @@ def _close_to_others(path: Path) -> Callable[[], str]:
 
 
 def check_clock(stores: Stores) -> Iterator[Finding]:
-    """Yield records dated in the future, and the difference between the clocks of disk and machine."""
+    """Yield the latest record if it is dated in the future, else the difference between the clocks of disk and machine."""
     now = datetime.now(UTC)
     runs, versions = stores.tracker.list(limit=1), stores.registry.versions()
     latest = max([*(run.started_at for run in runs), *(v.created_at for v in versions)], default=now)
@@ -89,7 +89,7 @@ def check_clock(stores: Stores) -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Yield missing dependencies and those outside of their supported ranges, and name the installed extras."""
+    """Yield missing dependencies and those outside of their supported ranges; if there are none, name the installed extras."""
     requirements = [Requirement(line) for line in metadata.requires("mlops_assets") or ()]
     installed, has_problem = installed_distributions(), False
     extras: dict[str, list[str]] = {}

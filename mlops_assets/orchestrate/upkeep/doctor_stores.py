@@ -112,7 +112,10 @@ def check_artifacts(stores: Stores) -> Iterator[Finding]:
 
 
 def check_lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
-    """Yield files of the lake that are missing or have another size, and tables whose rows differ from their records."""
+    """Yield files of the lake that are missing or have another size, and tables whose rows differ from their records.
+
+    Partitions that differ are recorded as damaged, so that the next run rebuilds them.
+    """
     files, damaged_tables = stores.lake.data_files(), set()
     for file in files:
         if not file.path.exists() or file.path.stat().st_size != file.size:

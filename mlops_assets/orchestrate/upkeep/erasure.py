@@ -166,7 +166,7 @@ def erase(
     keep_key
         Whether the log stores the entity; when False, the log stores a hash of it.
     instance
-        The Dagster instance that gets the new data versions of the partitions; None reports them to none.
+        The Dagster instance to which the new data versions of the partitions are reported; with None, they are not reported.
 
     Raises
     ------

@@ -152,7 +152,7 @@ def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared:
 @click.option("--port", default=3000, show_default=True, help="Port of the web server.")
 @file_option
 def ui(port: int, file: str) -> None:
-    """Open the Dagster web UI on the instance that `mlops run` writes to.
+    """Start the Dagster web UI on the instance that `mlops run` writes to.
 
     Example: mlops ui --port 3001
     """

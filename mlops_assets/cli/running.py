@@ -76,18 +76,18 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
     MissingExtraError
         An optional package that the selection needs is not installed.
     """
-    chosen = drop_decisions(select_assets(project.definitions, select), models_with_approval(project.definitions))
-    _refuse_missing_packages(project, chosen)
-    tags = {**_partition_tags(project.definitions, chosen, partitions), **process_tags(os.getpid())}
-    config = _run_config(chosen, as_of)
+    assets = drop_decisions(select_assets(project.definitions, select), models_with_approval(project.definitions))
+    _refuse_missing_packages(project, assets)
+    tags = {**_partition_tags(project.definitions, assets, partitions), **process_tags(os.getpid())}
+    config = _run_config(assets, as_of)
     with lock_home(Path(project.platform.home)):
         instance = open_reconciled_instance(project.platform)
-        return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), instance, chosen, tags, config, console)
+        return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), instance, assets, tags, config, console)
 
 
-def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKey]) -> None:
+def _refuse_missing_packages(project: LoadedProject, assets: Sequence[dg.AssetKey]) -> None:
     """Refuse a run that would fail at an import, perhaps after hours; a missing MLflow mirror never stops a run."""
-    keys = {"", *(key.to_user_string() for key in chosen)}
+    keys = {"", *(key.to_user_string() for key in assets)}
     missing = [need for part in project.parts for need in find_missing_packages(part.project, part.platform)]
     refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
 
@@ -109,12 +109,12 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
             f"the selection {select!r} cannot be read: {str(error).splitlines()[0]}",
             hint="e.g. --select 'key:\"model/*\"' or --select 'kind:scikitlearn'",
         ) from error
-    chosen = [key for key in graph.toposorted_asset_keys if key in keys and key in graph.materializable_asset_keys]
-    if not chosen:
+    assets = [key for key in graph.toposorted_asset_keys if key in keys and key in graph.materializable_asset_keys]
+    if not assets:
         known = sorted(key.to_user_string() for key in graph.materializable_asset_keys)
         pattern = select.split('"')[1] if '"' in select else select
         raise DefinitionError(f"the selection {select!r} matches no asset", hint=nearest(pattern, known) + f"there are {', '.join(known)}")
-    return chosen
+    return assets
 
 
 def models_with_approval(definitions: dg.Definitions) -> set[str]:
@@ -126,12 +126,12 @@ def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
     return {find_declared_name(key.to_user_string()) for key in keys if key.path[0] == kind}
 
 
-def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[str]) -> list[dg.AssetKey]:
+def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[str]) -> list[dg.AssetKey]:
     """Return the assets without those that a person decides: approvals, and the champion of an unapproved version of the same run.
 
     Parameters
     ----------
-    chosen
+    assets
         Assets of a selection.
     needs_approval
         Models whose versions a person approves.
@@ -141,14 +141,14 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     DefinitionError
         No asset is left.
     """
-    unapproved = needs_approval & _names_of("version", chosen)  # versions that this run makes, which no one can have approved yet
+    unapproved = needs_approval & _names_of("version", assets)  # versions that this run makes, which no one can have approved yet
     remaining = [
         key
-        for key in chosen
+        for key in assets
         if key.path[0] != "approval" and not (key.path[0] == "champion" and find_declared_name(key.to_user_string()) in unapproved)
     ]
     if not remaining:
-        name = min(_names_of("approval", chosen))
+        name = min(_names_of("approval", assets))
         raise DefinitionError(
             f"'{graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
             hint=f"run `mlops models approve {name} VERSION`, or materialise it in the UI's launchpad",
@@ -156,7 +156,7 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     return remaining
 
 
-def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
+def _partition_tags(definitions: dg.Definitions, assets: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
     """Return the tags of a run over a range of partitions; none when no chosen asset has partitions.
 
     Raises
@@ -165,7 +165,7 @@ def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], 
         The assets have different partitions, or the range is missing, unknown or reversed.
     """
     graph = definitions.resolve_asset_graph()
-    partitioned = {key: graph.get(key).partitions_def for key in chosen if graph.get(key).partitions_def is not None}
+    partitioned = {key: graph.get(key).partitions_def for key in assets if graph.get(key).partitions_def is not None}
     if not partitioned:
         return {}
     (first_key, definition), *rest = partitioned.items()
@@ -193,10 +193,10 @@ def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], 
     return {RANGE_START: first, RANGE_END: last or first}
 
 
-def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
+def _run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
     if as_of is None:
         return dict(QUIET)
-    names = ["__".join(key.path) for key in chosen if key.path[0] == "training_set"]
+    names = ["__".join(key.path) for key in assets if key.path[0] == "training_set"]
     return QUIET | {"ops": {name: {"config": dict.fromkeys(AS_OF_CONFIG, as_of)} for name in names}}
 
 
@@ -228,7 +228,7 @@ def lock_home(home: Path) -> Iterator[None]:
 def execute_job(  # noqa: PLR0913  (the parts of a run)
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
-    chosen: Sequence[dg.AssetKey] | None,
+    assets: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     config: dict[str, Any],
     console: Console,
@@ -237,7 +237,7 @@ def execute_job(  # noqa: PLR0913  (the parts of a run)
     run_id = str(uuid.uuid4())
     started = time.monotonic()
     steps: dict[str, StepProgress] = {}
-    selection = None if chosen is None else list(chosen)
+    selection = None if assets is None else list(assets)
     with _follow_events(instance, run_id, steps, console):
         result = job.execute_in_process(
             instance=instance, asset_selection=selection, tags=dict(tags), run_config=config, run_id=run_id, raise_on_error=False

@@ -27,15 +27,15 @@ def main() -> None:
         cli()
 
 
-def find_lock_path(arguments: list[str], profiles: str) -> Path | None:
+def find_lock_path(arguments: list[str], profiles_folder: str) -> Path | None:
     """Return the path of the lake's lock, read from a file in the folder of the profiles; None without such a file.
 
-    The argument ``--profiles-dir`` overrides ``profiles``.
+    The argument ``--profiles-dir`` overrides ``profiles_folder``.
     """
     if "--profiles-dir" in arguments[:-1]:
-        profiles = arguments[arguments.index("--profiles-dir") + 1]
-    file = Path(profiles) / LOCK_FILE
-    return Path(file.read_text(encoding="utf-8").strip()) if profiles and file.exists() else None
+        profiles_folder = arguments[arguments.index("--profiles-dir") + 1]
+    file = Path(profiles_folder) / LOCK_FILE
+    return Path(file.read_text(encoding="utf-8").strip()) if profiles_folder and file.exists() else None
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ class Gate(OneRule):
     def text(self) -> str:
         """The rule in words."""
         confidence = f", at {self.confidence:g} confidence" if self.confidence else ""
-        scope = f", for every {self.slice} with {self.min_rows} rows" if isinstance(self.slice, str) else ""
+        scope = f", for every {self.slice} with {self.min_rows} rows" if isinstance(self.slice, str) else _describe_slice(self.slice)
         return f"{self.metric} {self.rule.replace('_', ' ')} {self.threshold:g}{scope}{confidence}"
 
     @property

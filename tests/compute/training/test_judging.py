@@ -88,6 +88,12 @@ def test_gates_pass_on_evidence_only(gate, mine, champions, passed) -> None:
     assert found.reason
 
 
+def test_the_text_of_a_gate_names_its_slice() -> None:
+    assert ml.Gate("roc_auc", at_least=0.6, slice=("origin", "LGA")).text == "roc_auc at least 0.6 where origin is LGA"
+    assert ml.Gate("roc_auc", at_least=0.6, slice="origin").text == "roc_auc at least 0.6, for every origin with 100 rows"
+    assert ml.Gate("roc_auc", at_least=0.6).text == "roc_auc at least 0.6"
+
+
 def test_a_gate_on_a_slice_that_is_not_there_fails() -> None:
     found = judge(ml.Gate("m", at_least=0, slice=("g", "zzz")), candidate(evaluation(m=1.0)))
     assert not found.passed

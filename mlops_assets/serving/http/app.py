@@ -56,7 +56,7 @@ class App:
     versions
         Returns the version of each worker, for the metrics.
     push_endpoint
-        Answers requests with pushed rows; None when no view takes them.
+        Answers requests with pushed rows; None when no view has a push source.
 
     Notes
     -----
@@ -111,10 +111,10 @@ class App:
 
     def _push(self, push_endpoint: PushEndpoint, view: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
         """Return status and reply of one request with pushed rows, which may wait for the disk."""
-        call = next((value.decode("latin-1") for name, value in headers if name == b"idempotency-key"), None)
+        idempotency_key = next((value.decode("latin-1") for name, value in headers if name == b"idempotency-key"), None)
         try:
             unpacked = read_body(headers, body, self._limits.max_bytes)
-            return _explain_refusal(headers, unpacked, *push_endpoint.answer(view, unpacked, call))
+            return _explain_refusal(headers, unpacked, *push_endpoint.answer(view, unpacked, idempotency_key))
         except RequestError as error:
             return error.status, error.body
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
@@ -177,6 +177,7 @@ class App:
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 
     def _make_records(self, model: ServedModel, answer: ModelAnswer) -> list[PredictionRecord]:
+        """Return a record for each predicted row, with a new id; the log and the reply are made of them."""
         rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
@@ -220,10 +221,10 @@ class App:
         if path == "/metrics":
             return 200, self._metrics.render(self._versions()).encode(), _TEXT
         model = self.model
-        answers = {"/smoke": self._test_example, "/openapi.json": self._describe, "/readyz": self._check_readiness}
+        answers = {"/smoke": self._test_example, "/openapi.json": self._openapi, "/readyz": self._check_readiness}
         return *answers[path](model), _JSON
 
-    def _describe(self, model: ServedModel | None) -> tuple[int, bytes]:
+    def _openapi(self, model: ServedModel | None) -> tuple[int, bytes]:
         return (200, model.openapi) if model else _refuse(503, "no model is loaded", "try again")
 
     def _test_example(self, model: ServedModel | None) -> tuple[int, bytes]:
@@ -260,8 +261,8 @@ class App:
             if size > self._limits.max_bytes or not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _send_reply(self, send: Send, status: int, body: bytes, kind: bytes, *, close: bool = False) -> None:
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    async def _send_reply(self, send: Send, status: int, body: bytes, content_type: bytes, *, close: bool = False) -> None:
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
         if self.draining or close:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -42,9 +42,9 @@ _MAX_OUTPUT_BYTES = 10 * 2**20  # of the processes' output, before the file is r
 
 
 def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
-    """Start a service, or bring it to its champion, and wait until every worker answers with it.
+    """Start a service, or let it change to its champion, and wait until every worker answers with the champion.
 
-    A service that already runs from this spec is not restarted. One that runs from another spec is.
+    A service that already runs from this spec is not restarted. A service that runs from another spec is.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     ------
     ServiceError
         There is no champion, the registry cannot be read, the log cannot be written, the port is in use, the champion cannot be loaded,
-        or it takes too long. The processes that this call started are stopped again; a service that ran from this spec keeps its version.
+        or the wait takes too long. The processes that this call started are stopped again; a service that ran from this spec keeps its
+        version.
     MissingExtraError
         A package of the extra ``serve`` is missing.
     """
@@ -276,7 +277,7 @@ def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until:
             facts = folder.read_or_none(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
                 raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
-            fallback = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
+            fallback = f"process {pid} wrote nothing before it ended, so it may have been killed: look at the machine's memory"
             raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, fallback))
         if time.monotonic() > until:
             _signal(pid, signal.SIGTERM)  # no state file names it, so `stop` would not find it

@@ -158,9 +158,9 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
 
 
 def _check_manifest(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the manifest with keys of other types declared as dates or text, in which they are logged.
+    """Return the manifest; keys whose type JSON cannot carry are declared as dates or text, as they are logged.
 
-    Raise ArtifactError if an entry that serving needs is missing, or if JSON cannot carry the type of another field.
+    Raise ArtifactError if an entry that serving needs is missing, or if JSON cannot carry the type of a field that is no key.
     """
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")

@@ -160,6 +160,7 @@ class WorkerPool:
         return self._proven
 
     def _start(self, worker: _Worker) -> None:
+        """Start a worker's process, which inherits the service's socket and the read end of its pipe."""
         read, write = os.pipe()
         command = [sys.executable, "-m", entry_points.MODULE, entry_points.WORKER, str(self._folder.path), str(worker.index)]
         descriptors = (self._listener.fileno(), read)

@@ -33,7 +33,7 @@ class NotCompilable(Exception):  # noqa: N818  (not an error: the native estimat
 
 @dataclass(frozen=True, eq=False)
 class NumericColumn:
-    """A column of numbers that goes into the matrix unchanged."""
+    """A column of numbers that goes into the matrix unchanged; ``column`` is its index in ``X``."""
 
     column: int
 
@@ -53,11 +53,11 @@ class EncodingTable:
     column
         Index of the column in ``X``.
     codes
-        Value → row of ``encoded``; the key None stands for NaN.
+        Value → row of ``encoded``, or None when the encoder refuses the value; the key None stands for null and NaN.
     unknown
         The row of ``encoded`` for a value that is not in ``codes``; None when the encoder refuses such values.
     encoded
-        Shape (values, width).
+        The encodings, shape (values, width).
     """
 
     column: int
@@ -117,9 +117,9 @@ class MatrixBuilder:
     parts
         Columns and nested builders.
     order
-        The position of each column of the parts; None when they are in order.
+        The position in the matrix of each column of the parts; None when the positions are in order.
     operations
-        Applied to the matrix, in order.
+        Functions from matrix to matrix, applied in order.
     """
 
     parts: tuple[Any, ...]
@@ -128,7 +128,7 @@ class MatrixBuilder:
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:
         """Return the matrix of the rows, shape (rows, width), float64."""
-        blocks = [_make_block(plain, list(group), columns, count) for plain, group in groupby(self.parts, _is_one_number)]
+        blocks = [_make_block(are_numbers, list(group), columns, count) for are_numbers, group in groupby(self.parts, _is_one_number)]
         matrix = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
         if self.order is not None:
             ordered = np.empty_like(matrix)
@@ -147,8 +147,9 @@ def _is_one_number(part: Any) -> bool:  # noqa: ANN401
     return isinstance(part, NumericColumn) or (isinstance(part, EncodingTable) and part.width == 1)
 
 
-def _make_block(plain: bool, parts: list[Any], columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:  # noqa: FBT001
-    if plain:
+def _make_block(are_numbers: bool, parts: list[Any], columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:  # noqa: FBT001
+    """Return the columns of the matrix that adjacent parts fill; ``are_numbers``: each part fills one column."""
+    if are_numbers:
         return np.array([part.to_numbers(columns) for part in parts], dtype=np.float64).reshape(len(parts), count).T
     blocks = []
     for part in parts:
@@ -161,7 +162,7 @@ def _make_block(plain: bool, parts: list[Any], columns: Sequence[Sequence[Any]],
 
 @dataclass(frozen=True)
 class TransformerCompiler:
-    """Compiles transformers that were fitted on frames of a schema."""
+    """Compiles transformers that were fitted on frames of a schema: (column, type) pairs of ``X``, in order."""
 
     schema: tuple[tuple[str, pl.DataType], ...]
 
@@ -248,11 +249,11 @@ class TransformerCompiler:
             raise NotCompilable("too many categories for a table")
         known = [_list_categories(categories, self.schema[c][1]) for categories, c in zip(encoder.categories_, columns, strict=True)]
         usual = [values[0] for values in known]
-        ask = _TransformerProbe(fitted, tuple(self.schema[c] for c in columns), usual)
-        base = ask(0, [usual[0]])[0]
+        probe = _TransformerProbe(fitted, tuple(self.schema[c] for c in columns), usual)
+        base = probe(0, [usual[0]])[0]
         tables, owners = list[EncodingTable](), np.full(len(base), -1)
         for position, column in enumerate(columns):
-            table, slots = self._make_table(ask, position, column, known[position], base)
+            table, slots = self._make_table(probe, position, column, known[position], base)
             if (owners[slots] >= 0).any():
                 raise NotCompilable(f"{type(fitted).__name__} mixes columns")
             owners[slots] = position
@@ -263,36 +264,36 @@ class TransformerCompiler:
         return MatrixBuilder(parts, None if (order == np.arange(len(order))).all() else order)
 
     def _make_table(
-        self, ask: _TransformerProbe, position: int, column: int, known: list[Any], base: np.ndarray
+        self, probe: _TransformerProbe, position: int, column: int, known: list[Any], base: np.ndarray
     ) -> tuple[EncodingTable, np.ndarray]:
         """Return the table of one column, and the indices of the outputs that its values change.
 
         Parameters
         ----------
-        ask
+        probe
             Encodes values of the column.
         position, column
             Index of the column among the transformer's inputs, and in ``X``.
         known
             Its known categories.
         base
-            The encoding of usual values in every column.
+            The encoding of a row with the first known category in every column.
         """
         values = [*(v for v in known if v is not None), None, _find_unknown_value(known, self.schema[column][1])]
         try:
-            answers: list[np.ndarray | None] = list(ask(position, values))
-        except Exception:  # noqa: BLE001  (an encoder may refuse null or an unknown value: each is asked alone)
-            answers = [*ask(position, values[:-2]), ask.ask_one(position, values[-2]), ask.ask_one(position, values[-1])]
-        known_answers = [answer for answer in answers if answer is not None]
-        slots = np.flatnonzero([_has_difference(np.array([answer[i] for answer in known_answers]), base[i]) for i in range(len(base))])
-        rows = {i: row for row, i in enumerate(i for i, answer in enumerate(answers) if answer is not None)}
+            encodings: list[np.ndarray | None] = list(probe(position, values))
+        except Exception:  # noqa: BLE001  (an encoder may refuse null or an unknown value: each is encoded alone)
+            encodings = [*probe(position, values[:-2]), probe.encode_one(position, values[-2]), probe.encode_one(position, values[-1])]
+        accepted = [encoding for encoding in encodings if encoding is not None]
+        slots = np.flatnonzero([_has_difference(np.array([encoding[i] for encoding in accepted]), base[i]) for i in range(len(base))])
+        rows = {i: row for row, i in enumerate(i for i, encoding in enumerate(encodings) if encoding is not None)}
         codes = {value: rows.get(i) for i, value in enumerate(values[:-1])}
-        return EncodingTable(column, codes, rows.get(len(values) - 1), np.array(known_answers)[:, slots]), slots
+        return EncodingTable(column, codes, rows.get(len(values) - 1), np.array(accepted)[:, slots]), slots
 
 
 @dataclass(frozen=True, eq=False)
 class _TransformerProbe:
-    """Encodes values of one column with a transformer; every other column has a usual value."""
+    """Encodes values of one column with a transformer; every other column has its value of ``usual``."""
 
     fitted: Any
     schema: tuple[tuple[str, pl.DataType], ...]
@@ -306,7 +307,7 @@ class _TransformerProbe:
         ]
         return to_dense(self.fitted.transform(pl.DataFrame(columns)))
 
-    def ask_one(self, position: int, value: Any) -> np.ndarray | None:  # noqa: ANN401
+    def encode_one(self, position: int, value: Any) -> np.ndarray | None:  # noqa: ANN401
         """Return the encoding of one value; None when the transformer refuses it."""
         try:
             return self(position, [value])[0]  # type: ignore[no-any-return]
@@ -319,7 +320,7 @@ def _max_width(encoder: Any) -> int:  # noqa: ANN401
 
 
 def _list_categories(categories: np.ndarray, dtype: pl.DataType) -> list[Any]:
-    """Return an encoder's categories as values of the column's type; NaN is null. A column with nulls was fitted as floats or objects."""
+    """Return an encoder's categories as values of the column's type; NaN becomes None. A column with nulls was fitted as floats or objects."""
     plain: Callable[[Any], Any] | None = int if dtype.is_integer() else bool if dtype == pl.Boolean else None
     values = [None if value != value else value for value in categories.tolist()]  # noqa: PLR0124
     return values if plain is None else [None if value is None else plain(value) for value in values]
@@ -339,11 +340,12 @@ def _find_unknown_value(known: list[Any], dtype: pl.DataType) -> Any:  # noqa: A
     raise NotCompilable(f"categories of the type {dtype}")
 
 
-def _has_difference(answers: np.ndarray, base: float) -> bool:
-    return not np.array_equal(answers, np.full(len(answers), base), equal_nan=True)
+def _has_difference(encodings: np.ndarray, base: float) -> bool:
+    return not np.array_equal(encodings, np.full(len(encodings), base), equal_nan=True)
 
 
 def _is_passthrough(fitted: Any) -> bool:  # noqa: ANN401
+    """Return True if a transformer returns numbers unchanged."""
     if fitted is None or isinstance(fitted, str):
         return True  # "drop" was removed before
     if type(fitted).__name__ != "FunctionTransformer":

@@ -31,7 +31,7 @@ def compile_final_estimator(fitted: Any, *, shortcut: bool = True) -> Scorer:  #
     fitted
         The fitted estimator.
     shortcut
-        Whether a shortcut may replace its own ``predict_proba`` or ``predict``.
+        Whether a shortcut may replace the estimator's own ``predict_proba`` or ``predict``.
     """
     kind = type(fitted).__name__
     if shortcut and kind in BOOSTING:
@@ -81,15 +81,16 @@ def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
 
 
 def _to_two_classes(raw: np.ndarray) -> np.ndarray:
-    shares = np.empty((len(raw), 2))
-    shares[:, 1] = 1 / (1 + np.exp(-np.maximum(raw, -700.0)))  # beyond it the exponential overflows, and the probability is 0 anyway
-    shares[:, 0] = 1 - shares[:, 1]
-    return shares
+    """Return the probabilities of both classes, shape (rows, 2), from raw scores of the second class."""
+    probabilities = np.empty((len(raw), 2))
+    probabilities[:, 1] = 1 / (1 + np.exp(-np.maximum(raw, -700.0)))  # below -700 the exponential overflows, and the result is 0 anyway
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    return probabilities
 
 
 def _apply_softmax(raw: np.ndarray) -> np.ndarray:
-    shares = np.exp(raw - raw.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    exponentials = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def compile_boosting_encoder(fitted: Any) -> Scorer:  # noqa: ANN401
@@ -144,14 +145,14 @@ class BoostedTrees:
         right, split = [np.zeros(_MAX_CODES, dtype=bool)], list[int]()
         for tree in trees:
             order = _order_breadth_first(tree.nodes)
-            start, place = len(feature), {node: i for i, node in enumerate(order)}
+            start, position = len(feature), {node: i for i, node in enumerate(order)}
             roots.append(start)
             for i, node in enumerate(tree.nodes[order]):
                 leaf, categorical = bool(node["is_leaf"]), bool(node["is_categorical"])
                 feature.append(0 if leaf else int(node["feature_idx"]) + (0 if node["missing_go_to_left"] else self._features))
                 # No number exceeds infinity: leaves and splits by category are decided elsewhere.
                 threshold.append(np.inf if leaf or categorical else min(float(node["num_threshold"]), np.finfo(np.float64).max))
-                child.append(start + (i if leaf else place[int(node["left"])]))
+                child.append(start + (i if leaf else position[int(node["left"])]))
                 value.append(float(node["value"]) if leaf else 0.0)
                 split.append(len(right) if categorical and not leaf else 0)
                 if split[-1]:

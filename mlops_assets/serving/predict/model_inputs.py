@@ -83,7 +83,7 @@ class InputBuilder:
         self._steps = [
             input_step
             for are_views, group in groupby(steps, lambda step: isinstance(step, _ViewStep))
-            for input_step in (_read_together(group, online) if are_views else group)
+            for input_step in (_group_lookups(group, online) if are_views else group)
         ]
 
     def __call__(self, rows: RequestRows) -> ModelInputs:
@@ -92,7 +92,7 @@ class InputBuilder:
         Raises
         ------
         RequestError
-            An on-demand function cannot compute them.
+            An on-demand function fails on the rows.
         PlatformError
             The online store cannot be read.
         """
@@ -134,7 +134,7 @@ class _ViewStep:
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
     def fill_row(self, row: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
-        """Add the features of one row to ``values``, and the names of null or NaN ones, which get their declared default, to ``missing``."""
+        """Add the features of one row to ``values``; a null or NaN gets its declared default, and its name is added to ``missing``."""
         for name, value, default in zip(self.features, row.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
                 missing.append(name)
@@ -155,7 +155,7 @@ class _ViewStep:
             values[name] = listed
 
 
-def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_OnlineLookups]:
+def _group_lookups(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_OnlineLookups]:
     """Yield lookups of consecutive views that can be read at once, because no key of a later view is a feature of an earlier one."""
     views: list[_ViewStep] = []
     for step in steps:
@@ -167,7 +167,7 @@ def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator
 
 
 class _OnlineLookups:
-    """Looks up features of several views by entity and time."""
+    """Looks up features of several views by entity and time; without an online store, every feature is missing."""
 
     def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
         self._steps = tuple(steps)
@@ -176,9 +176,9 @@ class _OnlineLookups:
     def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[ViewLookup]:
         """Add features to ``values`` and missing ones to ``missing``; yield the results of each view."""
         if len(at) == 1:
-            for step, answer in zip(self._steps, self._find_row(values, at[0]), strict=True):
-                step.fill_row(answer, values, missing[0])
-                yield ViewLookup(step.view, (answer.status,), (-1 if answer.age is None else answer.age,))
+            for step, row in zip(self._steps, self._find_row(values, at[0]), strict=True):
+                step.fill_row(row, values, missing[0])
+                yield ViewLookup(step.view, (row.status,), (-1 if row.age is None else row.age,))
         else:
             for step, columns in zip(self._steps, self._find_rows(values, at), strict=True):
                 step.fill_rows(columns, values, missing)
@@ -200,6 +200,7 @@ class _OnlineLookups:
 
 
 def _iterate_keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the join keys of each row, as the view stores them."""
     columns = [_to_times(values[key]) if time else values[key] for key, time in zip(step.keys, step.times, strict=True)]
     return zip(*columns, strict=True)
 
@@ -227,6 +228,7 @@ class _OnDemandStep:
 
 
 def _json_type(dtype: str) -> str:
+    """Return the type of a request's field for a polars type; ``str`` for types without another one."""
     if dtype.startswith("Datetime"):
         return "datetime"
     if dtype.startswith(("Int", "UInt")):

@@ -85,20 +85,20 @@ class Predictor:
     ----------
     estimator
         The fitted estimator.
-    form
+    path
         The path to its predictions.
     description
         ``compiled``, or ``native`` and why.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two classes; the second when None. The attribute is its name, or None unless there are two classes.
     """
 
-    def __init__(self, estimator: Any, form: ScoringPath, description: str, positive: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, estimator: Any, path: ScoringPath, description: str, positive: Any = None) -> None:  # noqa: ANN401
         self._classes = estimator.classes_ if hasattr(estimator, "predict_proba") else None
         self._names = () if self._classes is None else tuple(class_names(self._classes))
         positive_label = positive_class(() if self._classes is None else self._classes, positive)
         self.positive = None if positive_label is None else str(positive_label)
-        self.form = form
+        self.path = path
         self.description = description
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Scores:
@@ -118,11 +118,11 @@ class Predictor:
         """
         if not count:
             return Scores([])
-        form = self.form
+        path = self.path
         try:
-            rows = form.prepare(columns, count)
-            scores = form.scores(rows)
-            labels = None if form.labels is None else form.labels(rows)
+            rows = path.prepare(columns, count)
+            scores = path.scores(rows)
+            labels = None if path.labels is None else path.labels(rows)
         except MlopsError as error:
             raise RequestError(error.message, hint=error.hint) from error
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
@@ -154,10 +154,10 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
     probe
         The stored probe rows, with the columns and types of training.
     predicts_argmax
-        Whether its prediction was verified to be the argmax of its probabilities when it was stored. This is verified again on the probe
-        and on hard rows. If False, predictions are computed as well as probabilities.
+        Whether the estimator's prediction was verified to be the argmax of its probabilities when it was stored. This is verified again on
+        the probe and on hard rows. If False, predictions are computed as well as probabilities.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two classes; the second when None.
     """
     limit_threads(estimator)
     native_path = _native_path(estimator, probe)
@@ -255,7 +255,7 @@ def _check_width(matrix: MatrixBuilder, fitted: Any, probe: pl.DataFrame) -> Non
     """Raise NotCompilable if the matrix has another width than the final estimator expects."""
     width = matrix(list_columns(probe.head(1)), min(1, probe.height)).shape[1]
     if width != getattr(fitted, "n_features_in_", width):
-        raise NotCompilable(f"{width} columns were made of {fitted.n_features_in_}")
+        raise NotCompilable(f"the compiled matrix has {width} columns, the final estimator expects {fitted.n_features_in_}")
 
 
 def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
@@ -307,13 +307,13 @@ class _ScoredRows:
         return _ScoredRows(self.scores[row : row + 1], self.labels[row : row + 1])
 
 
-def _run_path(form: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _ScoredRows | None:  # noqa: ANN401
+def _run_path(path: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _ScoredRows | None:  # noqa: ANN401
     """Return the predictions of a path; None when it raises any error, which counts as a refusal of the rows."""
     try:
-        rows = form.prepare(columns, len(columns[0]))
-        scores = np.asarray(form.scores(rows))
-        if form.labels is not None:
-            return _ScoredRows(scores, np.asarray(form.labels(rows)))
+        rows = path.prepare(columns, len(columns[0]))
+        scores = np.asarray(path.scores(rows))
+        if path.labels is not None:
+            return _ScoredRows(scores, np.asarray(path.labels(rows)))
         return _ScoredRows(scores, argmax_class(classes, scores) if scores.ndim == 2 and classes is not None else scores)
     except Exception:  # noqa: BLE001
         return None

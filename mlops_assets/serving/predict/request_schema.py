@@ -119,7 +119,7 @@ class RequestSchema:
     max_rows
         Maximum number of rows of one request.
     taker
-        What takes the rows, in messages.
+        The receiver of the rows, as messages name it.
     """
 
     def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, taker: str = "the model") -> None:

@@ -84,7 +84,7 @@ def assert_agrees(made: Predictor, fitted, rows: pl.DataFrame) -> None:
     if hasattr(fitted, "predict_proba"):
         shares = fitted.predict_proba(rows)
         assert scores.predictions == fitted.predict(rows).tolist()
-        np.testing.assert_allclose(made.form.scores(made.form.prepare(list_columns(rows), rows.height)), shares, atol=1e-9)
+        np.testing.assert_allclose(made.path.scores(made.path.prepare(list_columns(rows), rows.height)), shares, atol=1e-9)
         assert (scores.positive is None) == (shares.shape[1] != 2)
         assert [list(row) for row in scores.probabilities] == [[str(c) for c in fitted.classes_.tolist()]] * rows.height
     else:
@@ -310,7 +310,7 @@ def test_a_threshold_that_no_row_shows_is_asked_all_the_same() -> None:
     assert not may_predict_argmax(fitted)
     assert not may_predict_argmax(make_pipeline(StandardScaler(), Cautious()).fit(rows, _LATE))
     assert may_predict_argmax(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE))
-    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).form.labels is not None
+    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).path.labels is not None
 
 
 class Growing(LinearRegression):
@@ -343,8 +343,8 @@ def test_the_probability_is_that_of_the_positive_class() -> None:
 def test_only_an_estimator_without_the_proof_is_asked_twice() -> None:
     rows = X.select("distance", "wind")
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE)
-    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).form.labels is None
-    assert make_predictor(fitted, rows.head(40)).form.labels is not None
+    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).path.labels is None
+    assert make_predictor(fitted, rows.head(40)).path.labels is not None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 33, 100])

@@ -55,7 +55,7 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
     Raises
     ------
     RegistryError
-        ``version`` never was champion in the environment, or ``current`` replaced no champion.
+        ``version`` is ``current`` or never was champion in the environment; or, without ``version``, ``current`` replaced no champion.
     """
     log = schema.alias_log
     moves = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())

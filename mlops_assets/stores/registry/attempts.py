@@ -57,7 +57,8 @@ class Attempts:
         now
             The current time, with a time zone.
         max_attempts, backoff
-            The maximum number of attempts, and the pause after the first attempt. The pause doubles after each attempt.
+            The maximum number of attempts, and the pause from the start of the first attempt to the start of the second. The pause
+            doubles after each attempt.
         """
         with self._database.read_transaction() as connection:
             rows = (
@@ -72,6 +73,7 @@ class Attempts:
         return {partition: reason for partition, times in tries.items() if (reason := _blocked_reason(times, now, max_attempts, backoff))}
 
     def _change(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
+        """Record an error of the attempts at these partitions that have none yet; without an error, delete the attempts."""
         matching = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
         change = (
             schema.attempts.delete().where(matching)
@@ -84,6 +86,7 @@ class Attempts:
 
 
 def _blocked_reason(times: Sequence[datetime], now: datetime, max_attempts: int, backoff: timedelta) -> str:
+    """Return why a partition with attempts started at these times must not be attempted now; empty when it may be."""
     if len(times) >= max_attempts:
         return f"failed {len(times)} times on the same inputs; materialise it by hand, or change its inputs"
     retry_at = times[-1] + backoff * 2 ** (len(times) - 1)

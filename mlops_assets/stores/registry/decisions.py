@@ -33,7 +33,7 @@ class TrainingRecord:
     version
         The registered version of the candidate; None before registration.
     outcome
-        ``started``, ``rejected`` by a gate, ``passed``, or ``promoted``.
+        ``started``, ``rejected`` by a gate, ``passed`` (every gate), or ``promoted``.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Decisions:
         self._environment = environment
 
     def record_reports(self, monitor: str, model: str, reports: Sequence[WindowReport]) -> None:
-        """Append reports of a monitor. Earlier reports stay; for each time window and version, the latest report counts."""
+        """Append reports of a monitor. Earlier reports stay; for each time window, version and kind of report, the latest counts."""
         rows = [self._report_row(monitor, model, report) for report in reports]
         if rows:
             with self._database.write_transaction() as connection:

@@ -25,7 +25,8 @@ class ErasureRecord:
     Parameters
     ----------
     state
-        ``begun`` or ``done``. An erasure that is begun but not done was killed; the next request for its entity completes it.
+        ``begun`` or ``done``. An erasure that is begun but not done still runs or was killed; a killed one is completed by the next
+        request for its entity.
     entity
         The label of the entity, as :func:`entity_label` returns it.
     facts
@@ -59,7 +60,9 @@ class ErasureLog:
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
     def find_unfinished(self, entity: str) -> ErasureRecord | None:
-        """Return the first ``begun`` entry of an entity without a later ``done`` entry: the start of a killed erasure; None without one.
+        """Return the first entry of an entity after its last ``done`` entry: the start of an erasure that was killed, or still runs.
+
+        None when no erasure of the entity is unfinished.
 
         Parameters
         ----------

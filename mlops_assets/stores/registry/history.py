@@ -27,8 +27,8 @@ class HistoryEvent:
     at
         The time, with a time zone.
     kind
-        ``refusal`` (of a candidate, by its gates), ``registration``, ``approval``, ``rejection``, ``damaged``, ``restored``, or the move of an alias:
-        ``promotion``, ``rollback``, ``challenge``, ``withdrawal``.
+        ``refusal`` (of a candidate, by its gates), ``registration``, ``approval``, ``rejection``, ``damaged``, ``restored``, or the move of
+        an alias: ``promotion``, ``rollback``, ``challenge``, ``withdrawal``.
     environment
         The environment; empty when the event concerns all environments.
     candidate
@@ -36,11 +36,11 @@ class HistoryEvent:
     version
         The version; None for a candidate that was not registered.
     alias, previous
-        The alias that moved, and its previous version.
+        The alias that moved, and the version that had it before; empty and None for other events.
     actor, reason
         The person or process that acted, and the reason.
     evidence
-        The results of the gates, each a JSON-like mapping with at least ``gate``, ``passed`` and ``reason``.
+        The results of the gates that refused a candidate or allowed a move, each with at least ``gate``, ``passed`` and ``reason``.
     """
 
     at: datetime

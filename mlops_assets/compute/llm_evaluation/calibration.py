@@ -174,8 +174,8 @@ class JudgeCalibration:
     def _compare_with_baseline(self) -> str:
         if self.baseline is None:
             return ""
-        constant, own = self.baseline.agreement.value or 0.0, self.agreement.value or 0.0
-        return f"; the judge agrees on {100 * own:.0f} % of cases, a constant one on {100 * constant:.0f} %"
+        constant, judge = self.baseline.agreement.value or 0.0, self.agreement.value or 0.0
+        return f"; the judge agrees on {100 * judge:.0f} % of cases, a constant one on {100 * constant:.0f} %"
 
 
 def calibrate_judge(

@@ -102,8 +102,8 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     import polars as pl
 
     _check_calls(calls)
-    own = [pl.col("model").cast(pl.String), pl.col("at").dt.cast_time_unit("us").dt.convert_time_zone("UTC")]
-    needed = calls.select(*own, *map(_limit_count, _COUNTS)).with_row_index("_row")
+    normalised = [pl.col("model").cast(pl.String), pl.col("at").dt.cast_time_unit("us").dt.convert_time_zone("UTC")]
+    needed = calls.select(*normalised, *map(_limit_count, _COUNTS)).with_row_index("_row")
     timed = (
         needed.filter(pl.col("at").is_not_null())
         .sort("at")
@@ -112,10 +112,10 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     prices = ["price_from", "input_pico", "output_pico", "cached_pico"]
     joined = needed.join(timed.select("_row", *prices), on="_row", how="left", maintain_order="left")
     tokens, output, cached = (pl.col(name) for name in _COUNTS)
-    known = pl.col("model").is_in(table.models)
+    has_price = pl.col("model").is_in(table.models)
     possible = tokens.is_between(cached.fill_null(0), MAX_TOKENS) & cached.fill_null(0).ge(0) & output.is_between(0, MAX_TOKENS)
     missing = (
-        pl.when(~known.fill_null(value=False))
+        pl.when(~has_price.fill_null(value=False))
         .then(pl.lit(UNKNOWN_MODEL))
         .when(pl.col("at").is_null())
         .then(pl.lit(NO_TIME))
@@ -199,8 +199,8 @@ def _check_calls(calls: pl.DataFrame) -> None:
         zoned = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
         fits = zoned if name == "at" else dtype in (pl.String, pl.Categorical) if name == "model" else dtype.is_integer()
         if not fits and (dtype != pl.Null or name == "at"):
-            wanted = {"at": "times with a zone", "model": "text"}.get(name, "whole numbers")
-            raise DataError(f"the column '{name}' of the calls is of type {dtype}", hint=f"it must hold {wanted}")
+            expected = {"at": "times with a zone", "model": "text"}.get(name, "whole numbers")
+            raise DataError(f"the column '{name}' of the calls is of type {dtype}", hint=f"it must hold {expected}")
     for name in ("cost_pico", "price_from", "cost_missing"):
         if name in calls.columns:
             raise DataError(f"the calls already have the column '{name}'", hint="drop it, and price the calls again")

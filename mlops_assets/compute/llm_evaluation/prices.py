@@ -203,8 +203,8 @@ class PriceTable:
         True
         """
         prices = self._by_model.get(model, [])
-        place = bisect_right(prices, at, key=lambda price: price.valid_from)
-        return prices[place - 1] if place else None
+        count = bisect_right(prices, at, key=lambda price: price.valid_from)
+        return prices[count - 1] if count else None
 
     def price_call(
         self,

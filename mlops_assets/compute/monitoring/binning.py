@@ -104,8 +104,8 @@ class Binning:
             rare, new = cells[:, self.frequent : -1].sum(axis=1), cells[:, -1]
             cells = np.column_stack([cells[:, : self.frequent], *((rare, new) if self.known == () else (rare + new,))])
         if self.kind == NUMERIC:
-            place = self._bin_of_cell()
-            cells = cells @ (place[:, None] == np.arange(place.max() + 1)).astype(float)
+            bin_of_cell = self._bin_of_cell()
+            cells = cells @ (bin_of_cell[:, None] == np.arange(bin_of_cell.max() + 1)).astype(float)
         return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:
@@ -121,12 +121,12 @@ class Binning:
         """Return the index of each cell's bin, for a numeric column."""
         count = max(len(self.edges) - 1, 1)
         # A point belongs to the interval that ends in it, the open interval after it to the next one; the ends take what lies outside.
-        at = np.clip(np.searchsorted(self.edges, self.points, side="left") - 1, 0, count - 1)
-        after = np.clip(np.searchsorted(self.edges, self.points, side="right") - 1, 0, count - 1)
-        for place, atom in enumerate(self.atoms):
-            at = np.where(self.points == atom, count + place, at)
+        bin_at_point = np.clip(np.searchsorted(self.edges, self.points, side="left") - 1, 0, count - 1)
+        bin_after_point = np.clip(np.searchsorted(self.edges, self.points, side="right") - 1, 0, count - 1)
+        for atom_index, atom in enumerate(self.atoms):
+            bin_at_point = np.where(self.points == atom, count + atom_index, bin_at_point)
         first = np.zeros(1, dtype=int)
-        return np.concatenate([first, np.column_stack([at, after]).ravel()]) if len(self.points) else first
+        return np.concatenate([first, np.column_stack([bin_at_point, bin_after_point]).ravel()]) if len(self.points) else first
 
     def as_json(self) -> dict[str, Any]:
         """Return the binning as a dict of JSON values."""
@@ -224,8 +224,8 @@ def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: i
     if filled.any():
         # Over all bounds, so that each interval ends where the next point begins; empty ones repeat a neighbour's value and are masked.
         with np.errstate(over="ignore"):
-            every = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
-        sums[filled] = every[::2][filled]
+            interval_sums = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
+        sums[filled] = interval_sums[::2][filled]
     return Counts(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
 
 
@@ -275,10 +275,12 @@ def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) ->
         From :func:`list_categories`.
     """
     by_value = [counts.get(value, 0) for value in binning.values]
-    rest = sum(counts.values()) - sum(by_value)
+    uncelled_rows = sum(counts.values()) - sum(by_value)
     # Without the names of all categories, new ones cannot be distinguished from rare ones: each category without a cell counts as known.
-    other = rest if binning.known is None else sum(counts.get(value, 0) for value in binning.known)
-    return Counts(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+    known_rows = uncelled_rows if binning.known is None else sum(counts.get(value, 0) for value in binning.known)
+    return Counts(
+        np.array([[*by_value, known_rows, uncelled_rows - known_rows]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int)
+    )
 
 
 def count_presence(column: pl.Series) -> Counts:
@@ -320,8 +322,8 @@ class CellIndex:
             return cls(binning, np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0))
         values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
         after = np.searchsorted(binning.points, values, side="right")
-        at = (after > 0) & (np.append(binning.points, np.nan)[after - 1] == values)
-        cells = np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, 2 * after - at))
+        is_at_point = (after > 0) & (np.append(binning.points, np.nan)[after - 1] == values)
+        cells = np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, 2 * after - is_at_point))
         return cls(binning, cells, values)
 
     def count_windows(self, window: np.ndarray) -> Counts:
@@ -333,20 +335,24 @@ class CellIndex:
             The window number of each row, from 0, shape (rows,). Several partitions of the same rows into windows have shape
             (partitions, rows).
         """
-        ways = window.reshape(-1, len(self.cells))
-        windows = int(ways.max()) + 1
+        partitions = window.reshape(-1, len(self.cells))
+        windows = int(partitions.max()) + 1
         width = max(len(self.binning.points), len(self.binning.values)) + 1
         width = 2 * width - 1 if self.binning.kind == NUMERIC else width + (self.binning.kind == CATEGORICAL)
-        found = self.cells >= 0
-        cells = np.bincount((ways[:, found] * width + self.cells[found]).ravel(), minlength=windows * width).reshape(windows, width)
-        nulls, infinite = (np.bincount(ways[:, self.cells == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
-        return Counts(cells, self._sum_intervals(ways, windows), nulls, infinite)
+        is_finite = self.cells >= 0
+        cells = np.bincount((partitions[:, is_finite] * width + self.cells[is_finite]).ravel(), minlength=windows * width).reshape(
+            windows, width
+        )
+        nulls, infinite = (np.bincount(partitions[:, self.cells == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
+        return Counts(cells, self._sum_intervals(partitions, windows), nulls, infinite)
 
-    def _sum_intervals(self, ways: np.ndarray, windows: int) -> np.ndarray:
+    def _sum_intervals(self, partitions: np.ndarray, windows: int) -> np.ndarray:
         """Return the sum of each window's values in each open interval between points, as :class:`Counts` has them."""
         if self.binning.kind != NUMERIC:
             return np.zeros((windows, 0))
         intervals = len(self.binning.points) + 1
-        between = (self.cells >= 0) & (self.cells % 2 == 0)
-        cells = ways[:, between] * intervals + self.cells[between] // 2
-        return np.bincount(cells.ravel(), np.tile(self.values[between], len(ways)), windows * intervals).reshape(windows, intervals)
+        is_between = (self.cells >= 0) & (self.cells % 2 == 0)
+        cells = partitions[:, is_between] * intervals + self.cells[is_between] // 2
+        return np.bincount(cells.ravel(), np.tile(self.values[is_between], len(partitions)), windows * intervals).reshape(
+            windows, intervals
+        )

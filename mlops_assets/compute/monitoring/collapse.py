@@ -29,15 +29,15 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
     bars
         The bars of the column's chart, from :func:`mlops_assets.compute.monitoring.column_drift.draw_bars`.
     """
-    now, was = comparison.current.counts, comparison.calibration
-    if was.always_filled and not now.values[0] and not now.infinite[0]:
+    window, calibration = comparison.current.counts, comparison.calibration
+    if calibration.always_filled and not window.values[0] and not window.infinite[0]:
         return "no row has a value; every window of the reference had some"
-    if now.values[0] < MIN_VALUES:
+    if window.values[0] < MIN_VALUES:
         return ""
     if (
-        not was.ever_constant
+        not calibration.ever_constant
         and (value := _only_value(comparison)) is not None
-        and _share(comparison, value) ** float(now.values[0]) < MAX_CHANCE
+        and _share(comparison, value) ** float(window.values[0]) < MAX_CHANCE
     ):
         return f"every value is {value}; no window of the reference had one value only"
     return "no value in common with the reference" if _is_beyond(comparison) or _overlap(bars) < MAX_OVERLAP else ""
@@ -50,8 +50,8 @@ def _only_value(comparison: ColumnComparison) -> str | None:
     """
     facts, binning = comparison.current.facts, comparison.reference.binning
     if binning.kind == NUMERIC:
-        alone = facts.get("min") is not None and facts["min"] == facts.get("max") and not comparison.current.counts.infinite[0]
-        return f"{facts['min']:.6g}" if alone else None
+        is_constant = facts.get("min") is not None and facts["min"] == facts.get("max") and not comparison.current.counts.infinite[0]
+        return f"{facts['min']:.6g}" if is_constant else None
     return comparison.current.only_category if binning.kind == CATEGORICAL else None
 
 
@@ -61,8 +61,8 @@ def _share(comparison: ColumnComparison, value: str) -> float:
     if binning.kind == CATEGORICAL:
         cell = binning.values.index(value) if value in binning.values else None
     else:
-        found = np.flatnonzero(binning.points == comparison.current.facts["min"])
-        cell = 2 * int(found[0]) + 1 if len(found) else None
+        matches = np.flatnonzero(binning.points == comparison.current.facts["min"])
+        cell = 2 * int(matches[0]) + 1 if len(matches) else None
     return 0.0 if cell is None else float(counts.cells[0, cell] / max(counts.values[0], 1))
 
 

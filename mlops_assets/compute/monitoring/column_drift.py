@@ -209,9 +209,9 @@ def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
     if statistic.explained_by == BIN:
         moved = max(draw_bars(comparison), key=lambda bar: abs(bar.current - bar.reference))
         return f"{moved.label} in {moved.current:.1%} of the rows, in the reference in {moved.reference:.1%}"
-    which = "mean" if statistic.explained_by == MEAN else "median"
-    now, before = current.facts.get(which), reference.facts.get(which)
-    return "no values to compare" if now is None or before is None else f"{which} {now:.4g}, in the reference {before:.4g}"
+    fact = "mean" if statistic.explained_by == MEAN else "median"
+    now, before = current.facts.get(fact), reference.facts.get(fact)
+    return "no values to compare" if now is None or before is None else f"{fact} {now:.4g}, in the reference {before:.4g}"
 
 
 def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
@@ -243,8 +243,8 @@ _EXTRA = ("other", "new", "null", "infinite", "below", "above")  # left out when
 def _keep_frequent(bars: list[HistogramBar]) -> tuple[HistogramBar, ...]:
     """Return the bars of the most frequent categories, then those of special cases; the other categories are summed up in ``other``."""
     named = sorted((bar for bar in bars if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
-    rest = [*named[MAX_CATEGORIES:], *(bar for bar in bars if bar.label == "other")]
-    pooled = [HistogramBar("other", sum(bar.reference for bar in rest), sum(bar.current for bar in rest))] if rest else []
+    infrequent = [*named[MAX_CATEGORIES:], *(bar for bar in bars if bar.label == "other")]
+    pooled = [HistogramBar("other", sum(bar.reference for bar in infrequent), sum(bar.current for bar in infrequent))] if infrequent else []
     return (*named[:MAX_CATEGORIES], *pooled, *(bar for bar in bars if bar.label in _EXTRA[1:]))
 
 

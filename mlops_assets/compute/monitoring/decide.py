@@ -309,8 +309,8 @@ def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
     if streak:
         return f"waits for {needed} {_bad_windows(needed)} in a row, has {len(streak)}"
     drifted = [r for r in facts.latest_reports if r.kind == DRIFT and r.version == facts.serving and r.state == BREACH]
-    alone = f"; drift on {drifted[-1].partition} warns, it does not retrain" if drifted else ""
-    return f"no open breach of the serving version {facts.serving}{alone}"
+    drift_note = f"; drift on {drifted[-1].partition} warns, it does not retrain" if drifted else ""
+    return f"no open breach of the serving version {facts.serving}{drift_note}"
 
 
 def _explain_cooldown(facts: LoopFacts) -> str:

@@ -211,20 +211,20 @@ def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, ref
         return 0.0
     steps, expected = (np.cumsum(_shares(counts.cells)[0]) for counts in (window, reference))
     left, right = (steps - expected)[1:-2:2], (steps - expected)[2:-1:2]
-    where = np.flatnonzero((left * right < 0) & (window.cells[0, 2:-1:2] > 0))
+    crossed = np.flatnonzero((left * right < 0) & (window.cells[0, 2:-1:2] > 0))
     rows = np.concatenate([[0], np.cumsum(window.cells[0])]).astype(int)
-    first, count = rows[2 * where + 2], window.cells[0, 2 * where + 2].astype(int)
+    first, count = rows[2 * crossed + 2], window.cells[0, 2 * crossed + 2].astype(int)
     # The window's function is a staircase: each cell has one step before each of its values, and one after the last value.
-    cell = np.repeat(np.arange(len(where)), count + 1)
-    place = np.arange(len(cell)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
+    cell = np.repeat(np.arange(len(crossed)), count + 1)
+    step = np.arange(len(cell)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
     value = np.append(ordered, np.nan)
-    low, high = binning.points[where][cell], binning.points[where + 1][cell]
-    start = np.where(place == 0, low, value[first[cell] + place - 1])
-    end = np.where(place == count[cell], high, value[np.minimum(first[cell] + place, len(ordered))])
-    mine = steps[2 * where + 1][cell] + place / len(ordered)
-    base, rise = expected[2 * where + 1][cell], (expected[2 * where + 2] - expected[2 * where + 1])[cell] / (high - low)
-    exact = _area_to_line(mine - base - rise * (start - low), mine - base - rise * (end - low), end - start)
-    return float(exact.sum() - _crossing_area(left[where], right[where], np.diff(binning.points)[where]).sum())
+    low, high = binning.points[crossed][cell], binning.points[crossed + 1][cell]
+    start = np.where(step == 0, low, value[first[cell] + step - 1])
+    end = np.where(step == count[cell], high, value[np.minimum(first[cell] + step, len(ordered))])
+    window_share = steps[2 * crossed + 1][cell] + step / len(ordered)
+    base, rise = expected[2 * crossed + 1][cell], (expected[2 * crossed + 2] - expected[2 * crossed + 1])[cell] / (high - low)
+    exact = _area_to_line(window_share - base - rise * (start - low), window_share - base - rise * (end - low), end - start)
+    return float(exact.sum() - _crossing_area(left[crossed], right[crossed], np.diff(binning.points)[crossed]).sum())
 
 
 def _area_to_line(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:

@@ -140,15 +140,15 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     if problem := _explain_too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
     schema = current.collect_schema()
-    known = _choose_columns(profile["columns"], schema, columns)
-    broken = {name: why for name, stored in known.items() if (why := _explain_broken(stored, schema.get(name)))}
-    comparisons = [_compare(name, stored, current) for name, stored in known.items() if name not in broken]
+    stored_columns = _choose_columns(profile["columns"], schema, columns)
+    broken = {name: why for name, stored in stored_columns.items() if (why := _explain_broken(stored, schema.get(name)))}
+    comparisons = [_compare(name, stored, current) for name, stored in stored_columns.items() if name not in broken]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(len(comparisons), -1)
     maxima = np.array([comparison.maxima for comparison in comparisons])
     drift_calibrations = [comparison.calibration for comparison in comparisons]
     allowed = compute_thresholds(drift_calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
     judged = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
-    judged += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
+    judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     return replace(report, summary=_summarize(report))
@@ -173,8 +173,8 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
     if dtype is None:
         return "the column is missing"
     # A column without any value, in the window or in the reference, has no type of its own and fits any other type.
-    same = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
-    if same and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
+    same_kind = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
+    if same_kind and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
     return f"the column's type is {dtype}, but {stored['dtype']} in the reference"
 

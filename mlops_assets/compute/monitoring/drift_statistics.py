@@ -159,8 +159,8 @@ def measure_statistics(comparison: Comparison, statistics: Iterable[Statistic] |
     statistics
         The statistics to measure; every statistic when None.
     """
-    kind, wanted = comparison.binning.kind, STATISTICS.values() if statistics is None else statistics
-    return {s.name: s.measure(comparison) if kind in s.kinds else comparison.undefined for s in wanted}
+    kind, chosen = comparison.binning.kind, STATISTICS.values() if statistics is None else statistics
+    return {s.name: s.measure(comparison) if kind in s.kinds else comparison.undefined for s in chosen}
 
 
 def min_effects(psi: float) -> np.ndarray:

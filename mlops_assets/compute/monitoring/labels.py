@@ -116,10 +116,10 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     DataError
         A column is missing, types do not fit, or one key has two different labels.
     """
-    for frame, wanted, what in ((predictions, [*key, prediction], "the predictions"), (labels, [*key, label], "the labels")):
-        if missing := [name for name in wanted if name not in frame.columns]:
+    for frame, required, noun in ((predictions, [*key, prediction], "the predictions"), (labels, [*key, label], "the labels")):
+        if missing := [name for name in required if name not in frame.columns]:
             raise DataError(
-                f"{what} lack the column '{missing[0]}'",
+                f"{noun} lack the column '{missing[0]}'",
                 hint=nearest(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
             )
     arrived, repeated = _drop_repeats(labels, key, label)
@@ -129,23 +129,25 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     finite = pl.col(prediction).is_finite() if joined.schema[prediction].is_float() else pl.col(prediction).is_not_null()
     usable = finite.fill_null(value=False)
     unpredicted = int(joined.select((~usable).sum()).item())
-    known = joined.filter(pl.col(_LABEL).is_not_null() & usable)
-    counts = LabelArrivals(predictions.height, known.height, keyless, repeated, unpredicted)
-    shares = _read_probabilities(known, probability, probabilities, classes)
-    return _build_labelled(known, prediction, shares, classes), counts
+    labelled = joined.filter(pl.col(_LABEL).is_not_null() & usable)
+    counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted)
+    shares = _read_probabilities(labelled, probability, probabilities, classes)
+    return _build_labelled(labelled, prediction, shares, classes), counts
 
 
-def _read_probabilities(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
+def _read_probabilities(
+    labelled: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None
+) -> np.ndarray | None:
     """Return the probabilities of all classes, in the order of ``classes``; None when any probability is unknown."""
     names = [] if classes is None else class_names(list(classes))
-    if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
-        held = known[probabilities].struct.unnest()
-        if not {field.name for field in dtype.fields}.issuperset(names) or any(held[name].null_count() for name in names):
+    if isinstance(dtype := labelled.schema.get(probabilities), pl.Struct) and names:
+        by_class = labelled[probabilities].struct.unnest()
+        if not {field.name for field in dtype.fields}.issuperset(names) or any(by_class[name].null_count() for name in names):
             return None
-        return held.select(names).cast(pl.Float64).to_numpy()
-    if probability not in known.columns or known[probability].null_count() or (names and len(names) != 2):
+        return by_class.select(names).cast(pl.Float64).to_numpy()
+    if probability not in labelled.columns or labelled[probability].null_count() or (names and len(names) != 2):
         return None
-    second = known[probability].cast(pl.Float64).to_numpy()
+    second = labelled[probability].cast(pl.Float64).to_numpy()
     return np.column_stack([1 - second, second])
 
 
@@ -180,10 +182,10 @@ def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Seque
 
 
 def _build_labelled(
-    known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None
+    labelled: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None
 ) -> LabelledPredictions:
-    predicted, truth = known[prediction], known[_LABEL]
-    rows = known.drop(_LABEL)
+    predicted, truth = labelled[prediction], labelled[_LABEL]
+    rows = labelled.drop(_LABEL)
     if shares is None and classes is None and predicted.dtype.is_float():
         if not (truth.dtype.is_numeric() or truth.dtype == pl.Boolean):
             raise DataError(

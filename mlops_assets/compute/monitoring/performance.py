@@ -238,20 +238,20 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
     ends = estimate_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
     problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
-    found = tuple(
+    window_metrics = tuple(
         WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problems[name])
         if name in problems
         else WindowMetric(name, value if math.isfinite(value) else None, *ends[name], _finite_reference(reference, name))
         for name, value in evaluation.metrics
     )
-    auc = next((metric for metric in found if metric.name == "roc_auc"), None)
+    auc = next((metric for metric in window_metrics if metric.name == "roc_auc"), None)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
-    verdicts = _judge_all(expectations, found, arrivals, inverted=inverted, problem="")
+    verdicts = _judge_all(expectations, window_metrics, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
     curve = _calibration(labelled, positive)
     return PerformanceReport(
         arrivals,
-        found,
+        window_metrics,
         verdicts,
         curve,
         evaluation.slices,
@@ -280,11 +280,11 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
 ) -> PerformanceReport:
     """Return the report of a window in which nothing could be measured: every metric is undefined for the reason ``problem``."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
-    found = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
-    verdicts = _judge_all(expectations, found, arrivals, inverted=False, problem=problem)
+    window_metrics = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
+    verdicts = _judge_all(expectations, window_metrics, arrivals, inverted=False, problem=problem)
     if in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
-    return PerformanceReport(arrivals, found, verdicts, problem=problem, in_training=in_training)
+    return PerformanceReport(arrivals, window_metrics, verdicts, problem=problem, in_training=in_training)
 
 
 def _explain_empty(in_training: int) -> str:
@@ -312,9 +312,9 @@ def _calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCur
         return calibrate(labelled.prediction.astype(float), labelled.y)
     if labelled.probabilities is None or len(labelled.classes) != 2:
         return None
-    about = positive_class(labelled.classes, positive)
-    at = class_names(labelled.classes).index(str(about))
-    return calibrate(labelled.probabilities[:, at], (labelled.y == about).astype(float))
+    positive_label = positive_class(labelled.classes, positive)
+    index = class_names(labelled.classes).index(str(positive_label))
+    return calibrate(labelled.probabilities[:, index], (labelled.y == positive_label).astype(float))
 
 
 def _judge_all(

@@ -185,8 +185,8 @@ def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.Da
     """Return ``X`` and ``outputs`` as one frame; only the number of ``event_times`` is checked."""
     if not X.height:
         raise DataError("the reference has no rows", hint="pass the rows that the model was trained on")
-    others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
-    if different := [part.height for part in others if part.height != X.height]:
+    companions = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
+    if different := [part.height for part in companions if part.height != X.height]:
         raise DataError(
             f"the reference has {X.height} rows of X, but {different[0]} of outputs or event times",
             hint="give the same rows in the same order",
@@ -236,14 +236,16 @@ def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarra
     Only windows with enough rows are numbered, and of many windows an even selection; the number of all other rows is −1.
     """
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
-    at = clock.cast(pl.Datetime("us")).to_physical()
-    first, last = at.min(), at.max()
+    micros = clock.cast(pl.Datetime("us")).to_physical()
+    first, last = micros.min(), micros.max()
     if not isinstance(first, int) or not isinstance(last, int) or first == last:
         return None, None
     length = min(int(window / timedelta(microseconds=1)), -(-(last - first) // MIN_WINDOWS))
-    kept, place, counts = np.unique((at // length - first // length).fill_null(-1).to_numpy(), return_inverse=True, return_counts=True)
-    full = np.flatnonzero((counts >= MIN_WINDOW_ROWS) & (kept >= 0))
-    if len(full) < 2:
+    numbers, position, counts = np.unique(
+        (micros // length - first // length).fill_null(-1).to_numpy(), return_inverse=True, return_counts=True
+    )
+    large_enough = np.flatnonzero((counts >= MIN_WINDOW_ROWS) & (numbers >= 0))
+    if len(large_enough) < 2:
         return None, None
-    spread = full[np.linspace(0, len(full) - 1, min(len(full), MAX_WINDOWS)).round().astype(int)]
-    return np.where(np.isin(place, spread), place, -1), length / 1e6
+    chosen = large_enough[np.linspace(0, len(large_enough) - 1, min(len(large_enough), MAX_WINDOWS)).round().astype(int)]
+    return np.where(np.isin(position, chosen), position, -1), length / 1e6

@@ -227,11 +227,11 @@ def compute_thresholds(
     """
     shape = (len(drift_calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
-    each = rate / len(drift_calibrations) if drift_calibrations else rate
-    chance = [c.chance_limits(variance[:, None], each)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)]
+    rate_per_column = rate / len(drift_calibrations) if drift_calibrations else rate
+    chance = [c.chance_limits(variance[:, None], rate_per_column)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)]
     limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
     capped = np.zeros(shape, dtype=bool)
-    fits = [(column, fit) for column, c in enumerate(drift_calibrations) for fit in _fit_window_tails(c, each, min_effects)]
+    fits = [(column, fit) for column, c in enumerate(drift_calibrations) for fit in _fit_window_tails(c, rate_per_column, min_effects)]
     if not fits:
         return Thresholds(limits, capped)
     # A window that does not exceed the bound of chance and minimum effect has the rate 1.
@@ -265,8 +265,8 @@ def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) ->
     maximum
         The number of tests, which n does not exceed.
     """
-    at = float(np.quantile(min_rates, share))
-    return min(max(share / at, 1.0), float(max(maximum, 1)))
+    quantile = float(np.quantile(min_rates, share))
+    return min(max(share / quantile, 1.0), float(max(maximum, 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,8 +358,8 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
     statistics = deciding_statistics()
     distances, variances, filled = [], [], True
     for comparison in _batch_comparisons(index, spread, cuts):
-        found, windows = measure_statistics(comparison, statistics), comparison.windows
-        distances.append(np.stack([found[statistic.name] for statistic in statistics]))
+        by_name, windows = measure_statistics(comparison, statistics), comparison.windows
+        distances.append(np.stack([by_name[statistic.name] for statistic in statistics]))
         variances.append(sampling_variances(windows, comparison.reference))
         filled = filled and bool((windows.nulls < windows.rows).all())
     return np.concatenate(distances, axis=1), np.concatenate(variances, axis=1), filled
@@ -369,10 +369,10 @@ def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Ite
     """Yield comparisons of windows with the rest of the reference. Each row of ``cuts`` numbers the window of each row of the column."""
     whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1
-    together = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))
-    for first in range(0, len(cuts), together):
-        some = cuts[first : first + together]
-        counts = index.count_windows(some + windows * np.arange(len(some))[:, None])
+    batch_size = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))
+    for first in range(0, len(cuts), batch_size):
+        batch = cuts[first : first + batch_size]
+        counts = index.count_windows(batch + windows * np.arange(len(batch))[:, None])
         # The reference must not hold the window itself: the distance would be too small.
         yield Comparison(index.binning, counts, whole - counts, spread)
 

@@ -142,10 +142,10 @@ def split_windows(
     """
     prediction_windows = []
     for partition, span in windows:
-        inside = times.is_between(span.start, span.end, closed="left")
-        versions = rows.filter(inside)[MODEL_VERSION].unique().sort().to_list()
+        in_window = times.is_between(span.start, span.end, closed="left")
+        versions = rows.filter(in_window)[MODEL_VERSION].unique().sort().to_list()
         for version in versions or [None]:
-            selected = inside if version is None else inside & (rows[MODEL_VERSION] == version)
+            selected = in_window if version is None else in_window & (rows[MODEL_VERSION] == version)
             shared = len(versions) > 1
             prediction_windows.append(
                 PredictionWindow(partition, span, version, rows.filter(selected), fitted.filter(selected), event_timestamp, shared)

@@ -163,9 +163,9 @@ def slices_section(evaluation: Evaluation) -> Section | None:
         (f"{s.column} = {s.value}", f"{s.rows:,}", *(format_number(dict(s.metrics)[m], _DIGITS) for m in metrics))
         for s in evaluation.slices
     )
-    more = (f"The first {MAX_ROWS} of {len(rows)}.",) if len(rows) > MAX_ROWS else ()
+    notes = (f"The first {MAX_ROWS} of {len(rows)}.",) if len(rows) > MAX_ROWS else ()
     headings = ("slice", "rows", *metrics)
-    return Section("Slices", more, (CardTable(headings, rows[:MAX_ROWS], frozenset(headings[1:])),))
+    return Section("Slices", notes, (CardTable(headings, rows[:MAX_ROWS], frozenset(headings[1:])),))
 
 
 def calibration_section(quality: PredictionQuality | None) -> Section:
@@ -275,8 +275,8 @@ def plain_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ..
     code
         Shell commands.
     """
-    shown = tuple(CardTable(headings, tuple(rows), frozenset({"rows", "partitions"})) for headings, rows in tables if rows)
-    return Section(title, tuple(words), shown, code=code)
+    card_tables = tuple(CardTable(headings, tuple(rows), frozenset({"rows", "partitions"})) for headings, rows in tables if rows)
+    return Section(title, tuple(words), card_tables, code=code)
 
 
 def format_interval(low: float | None, high: float | None) -> str:

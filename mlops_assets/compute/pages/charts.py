@@ -77,8 +77,8 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
 
     def path(shares: Iterable[float], part: float) -> str:
         gap = slot * (1 - part) / 2
-        drawn = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
-        return "".join(f"M{_n(x)} {_n(height)}v{_n(-tall)}h{_n(slot * part)}v{_n(tall)}z" for x, tall in drawn)
+        placed = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
+        return "".join(f"M{_n(x)} {_n(height)}v{_n(-tall)}h{_n(slot * part)}v{_n(tall)}z" for x, tall in placed)
 
     shapes = [
         f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
@@ -166,10 +166,10 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str) -> st
         The text alternative: what the chart shows.
     """
     width, height, left = 1040.0, 170.0, 48.0
-    known = [x for p in points for x in (p.value, p.low, p.high) if x is not None] + ([bound] if bound is not None else [])
-    if not known:
+    values = [x for p in points for x in (p.value, p.low, p.high) if x is not None] + ([bound] if bound is not None else [])
+    if not values:
         return ""
-    low, high = min(known), max(known)
+    low, high = min(values), max(values)
     pad = (high - low) * 0.08 or 0.05
     low, high = low - pad, high + pad
     step = (width - left - 14) / max(len(points) - 1, 1)
@@ -177,19 +177,21 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str) -> st
     def place(i: int, value: float) -> tuple[str, str]:
         return _n(left + i * step), _n(8 + (high - value) / (high - low) * (height - 16))
 
-    drawn = [(i, p) for i, p in enumerate(points) if p.value is not None]
-    apart = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
-    shapes = [f'<text class="faint" x="{left - 6}" y="{place(0, v)[1]}" dy="4" text-anchor="end">{format_number(v)}</text>' for v in apart]
+    known_points = [(i, p) for i, p in enumerate(points) if p.value is not None]
+    axis_values = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
+    shapes = [
+        f'<text class="faint" x="{left - 6}" y="{place(0, v)[1]}" dy="4" text-anchor="end">{format_number(v)}</text>' for v in axis_values
+    ]
     if bound is not None:
         y = place(0, bound)[1]
         shapes.append(
             f'<path class="limit" d="M{left} {y}H{width - 8}"/><text class="limit-text" x="{left - 6}" y="{y}" dy="4" text-anchor="end">{format_number(bound)}</text>'
         )
-    spans = [(i, place(i, p.low), place(i, p.high)) for i, p in drawn if p.low is not None and p.high is not None]
+    spans = [(i, place(i, p.low), place(i, p.high)) for i, p in known_points if p.low is not None and p.high is not None]
     shapes.append(f'<path class="interval" d="{"".join(f"M{a[0]} {a[1]}V{b[1]}" for _, a, b in spans)}"/>')
-    line = "".join(f"{'ML'[k > 0]}{' '.join(place(i, p.value or 0.0))}" for k, (i, p) in enumerate(drawn))
+    line = "".join(f"{'ML'[k > 0]}{' '.join(place(i, p.value or 0.0))}" for k, (i, p) in enumerate(known_points))
     shapes.append(f'<path class="line" d="{line}"/>')
-    for i, p in drawn:
+    for i, p in known_points:
         x, y = place(i, p.value or 0.0)
         kind = {"breach": "bad", "good": "now"}.get(p.state, "unsure")
         size = 5 if i == len(points) - 1 else 3
@@ -204,21 +206,21 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str) -> st
     return _svg(width, height + 16, label, shapes)
 
 
-def draw_lines(drawn: Sequence[Line], label: str) -> str:
+def draw_lines(lines: Sequence[Line], label: str) -> str:
     """Return a chart of lines over common axes as SVG; a chart that says so when no value is finite.
 
     Parameters
     ----------
-    drawn
+    lines
         The lines. A stretch of more than a few hundred points is thinned: the minimum and maximum of each few neighbours stay.
     label
         The text alternative: what the chart shows.
     """
     width, height, left = 340.0, 170.0, 50.0
-    known = [(float(x), float(y)) for line in drawn for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
-    if not known:
+    finite_points = [(float(x), float(y)) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not finite_points:
         return _svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
-    (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*known, strict=True))
+    (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*finite_points, strict=True))
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.05
     across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
 
@@ -236,7 +238,7 @@ def draw_lines(drawn: Sequence[Line], label: str) -> str:
             for x, anchor in dict.fromkeys(((first, "start"), (last, "end")))
         ),
     ]
-    for line in drawn:
+    for line in lines:
         path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _pieces(line) if len(piece) > 1)
         dots = "".join(
             '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0])) for piece in _pieces(line) if len(piece) == 1
@@ -259,9 +261,9 @@ def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]
 
 def _thin(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
     """Return the minimum and the maximum of each ``stretch`` neighbouring points, in the order of x."""
-    parts = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
-    ends = [{min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])} for part in parts]
-    return [point for some in ends for point in sorted(some)]
+    stretches = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
+    ends = [{min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])} for points in stretches]
+    return [point for extremes in ends for point in sorted(extremes)]
 
 
 def draw_reliability(curve: CalibrationCurve, label: str) -> str:
@@ -315,10 +317,10 @@ def _select_named(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]
     return [(i, bars[i]) for i in (0, len(bars) // 2, len(bars) - 1)]
 
 
-def _draw_name(text: str, x: float, y: float, width: float) -> str:
-    """Return a text below the chart, centred at ``x`` unless it would leave the chart."""
+def _draw_name(name: str, x: float, y: float, width: float) -> str:
+    """Return a name below the chart, centred at ``x`` unless it would leave the chart."""
     anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
-    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(truncate(text, 18))}</text>'
+    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(truncate(name, 18))}</text>'
 
 
 def _n(value: float) -> str:

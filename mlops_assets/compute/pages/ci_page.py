@@ -31,8 +31,8 @@ def render_candidate(text: str, folder: Path) -> str:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    drawn = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    body = _DETAILS.sub(r"<\1\2>", drawn).replace("<p><details>", "<details>").replace("</summary></p>", "</summary>")
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = _DETAILS.sub(r"<\1\2>", rendered).replace("<p><details>", "<details>").replace("</summary></p>", "</summary>")
     body = body.replace("<p></details></p>", "</details>")
     for sign, plain in _SIGNS.items():
         body = body.replace(sign, plain)

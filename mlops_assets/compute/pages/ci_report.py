@@ -163,13 +163,13 @@ def _lines(report: CiReport) -> Iterator[str]:
     )
     if report.compared and report.intervals:
         yield from (f"The bootstrap resamples {escape_markdown(report.intervals)}.", "")
-    shown = {name for row in report.metrics for name in row.gates}
-    others = (
+    metric_gates = {name for row in report.metrics for name in row.gates}
+    other_gates = (
         (escape_markdown(name), _passed_sign(passed), escape_markdown(reason))
         for name, (passed, reason) in report.gates.items()
-        if name not in shown
+        if name not in metric_gates
     )
-    yield from _table(("gate", "", "reason"), others)
+    yield from _table(("gate", "", "reason"), other_gates)
     for problem in report.problems:
         yield from (f"> ⚠️ {escape_markdown(problem)}", "")
     yield from _fold_table(

@@ -179,8 +179,8 @@ def _drift_state(report: DriftReport | None) -> _State:
 
 def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
     """Return the columns that get a card: drifted columns without a chart, then the most drifted columns with one; at most six of each."""
-    drawn = [column for column in report.columns if column.bars][:MAX_CHARTS]
-    return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *drawn]
+    with_chart = [column for column in report.columns if column.bars][:MAX_CHARTS]
+    return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *with_chart]
 
 
 def _column_chart(column: ColumnDrift) -> Markup | str:
@@ -218,9 +218,9 @@ def _deciding_label(column: ColumnDrift) -> str:
 
 
 def _columns_caption(report: DriftReport) -> str:
-    rest = f"; {len(report.columns) - MAX_ROWS} columns with lower drift are not shown" if len(report.columns) > MAX_ROWS else ""
+    hidden = f"; {len(report.columns) - MAX_ROWS} columns with lower drift are not shown" if len(report.columns) > MAX_ROWS else ""
     labels = "; ".join(f"{statistic.short}: {statistic.label}" for statistic in reported_statistics())
-    return f"All columns, most drifted first{rest}. {labels}."
+    return f"All columns, most drifted first{hidden}. {labels}."
 
 
 def _thresholds_text(report: DriftReport) -> str:
@@ -228,9 +228,9 @@ def _thresholds_text(report: DriftReport) -> str:
     if not report.windows:
         return f"{rate} if rows are independent. The reference has no event times, so that its windows cannot be compared."
     min_windows = math.ceil(1 / report.false_alarm_rate)
-    few = f" (extrapolated: fewer than {min_windows})" if report.windows < min_windows else ""
+    extrapolated = f" (extrapolated: fewer than {min_windows})" if report.windows < min_windows else ""
     return (
-        f"{rate}, calibrated on {report.windows} reference windows{few}. A change below the minimum effect never counts as drift."
+        f"{rate}, calibrated on {report.windows} reference windows{extrapolated}. A change below the minimum effect never counts as drift."
         f"{_capped_text(report)}"
     )
 
@@ -263,8 +263,8 @@ def _metrics_caption(report: PerformanceReport) -> str:
 
 
 def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) -> str:
-    few = len(report.slices) - len(shown)
-    return f"By slice{f', {few} with fewer than {MIN_SLICE_ROWS} rows left out' if few else ''}."
+    left_out = len(report.slices) - len(shown)
+    return f"By slice{f', {left_out} with fewer than {MIN_SLICE_ROWS} rows left out' if left_out else ''}."
 
 
 def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figure | None:

@@ -43,5 +43,5 @@ def _draw_curves(runs: Sequence[ComparedRun], names: Sequence[str]) -> Iterator[
     from markupsafe import Markup
 
     for name in names:
-        drawn = [Line(run.title, *run.curves[name], kind=f"of{i % _LINE_STYLES}") for i, run in enumerate(runs) if name in run.curves]
-        yield name, Markup(draw_lines(drawn, f"{name} by step"))  # noqa: S704  (our own SVG, its texts escaped)
+        run_lines = [Line(run.title, *run.curves[name], kind=f"of{i % _LINE_STYLES}") for i, run in enumerate(runs) if name in run.curves]
+        yield name, Markup(draw_lines(run_lines, f"{name} by step"))  # noqa: S704  (our own SVG, its texts escaped)

@@ -50,8 +50,8 @@ def plot_search(search: Search, trials: Sequence[Trial], metric: str) -> bytes:
     return encode_png(figure)
 
 
-def _add_panel(figure: Any, place: tuple[int, int, int], name: str) -> Any:  # noqa: ANN401  (matplotlib's)
-    axes = figure.add_subplot(*place)
+def _add_panel(figure: Any, position: tuple[int, int, int], name: str) -> Any:  # noqa: ANN401  (matplotlib's)
+    axes = figure.add_subplot(*position)
     axes.set_xlabel(truncate(name, 24), fontsize=9, parse_math=False)
     axes.tick_params(labelsize=8)
     return axes

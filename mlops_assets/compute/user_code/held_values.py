@@ -74,5 +74,5 @@ def queries_file(call: ast.Call) -> bool:
     """Return True if the query of a call names a file, such as ``duckdb.sql("from 'a.csv'")``."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERY_METHODS:
         return False
-    texts = [inner.value for each in call.args[:1] for inner in ast.walk(each) if isinstance(inner, ast.Constant)]
+    texts = [inner.value for argument in call.args[:1] for inner in ast.walk(argument) if isinstance(inner, ast.Constant)]
     return any(isinstance(text, str) and _FILE_IN_SQL.search(text) is not None for text in texts)

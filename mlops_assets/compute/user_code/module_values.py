@@ -134,8 +134,8 @@ def _class_file(kind: type) -> str:
 
     module = sys.modules.get(kind.__module__)
     name = kind.__module__.partition(".")[0]
-    known = name in sys.stdlib_module_names and name not in ("__main__", "types", "argparse")
-    return "site-packages" if known else str(getattr(module, "__file__", None) or "site-packages")
+    is_standard = name in sys.stdlib_module_names and name not in ("__main__", "types", "argparse")
+    return "site-packages" if is_standard else str(getattr(module, "__file__", None) or "site-packages")
 
 
 def _describe_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401

@@ -93,7 +93,7 @@ class OutsideReads:
 
     def names(self) -> list[str]:
         """Return the reads that :meth:`hashes` returns as text."""
-        return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
+        return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (read.split(":", 1) for read in self.hashes())]
 
 
 def hash_outside(names: list[str]) -> dict[str, str]:

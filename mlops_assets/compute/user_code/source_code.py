@@ -54,11 +54,11 @@ class _Closure:
         if (str(path), name) in self.seen:
             return True
         self.seen.add((str(path), name))
-        found = False
+        is_bound = False
         for node in self._tree(path).body:
             if name not in set(bound_names(node)):
                 continue
-            found = True
+            is_bound = True
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self._follow(path, module, node, name)
                 continue
@@ -66,11 +66,11 @@ class _Closure:
             if is_computed(node) and name in values:
                 self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
             for held, is_used in iterate_held_values(node, values.get(name)):
-                self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{each}", each, is_used) for each in held]
+                self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{held_name}", held_name, is_used) for held_name in held]
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which keeps its first result,")
             self.add_statement(path, module, _strip_undecided(node), values, without=name)
-        return found or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
+        return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
         """Add the dependencies of a statement, except its own name ``without``."""
@@ -228,7 +228,7 @@ def bound_names(node: ast.stmt) -> Iterator[str]:
             if isinstance(inner, ast.stmt):
                 yield from bound_names(inner)
             elif isinstance(inner, ast.ExceptHandler):
-                yield from (name for each in inner.body for name in bound_names(each))
+                yield from (name for handler_statement in inner.body for name in bound_names(handler_statement))
         yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 

@@ -107,10 +107,10 @@ def shorten(text: str) -> str:
     """Return the text of an error in one line of at most 400 characters, without query plans and candidate functions."""
     head, *rest = text.strip().split("\n\n")
     expression = next((part for part in rest if part.startswith("This error occurred in the following expression:")), "")
-    inside = f" in {expression.partition(':')[2].strip()}" if expression else ""
+    in_expression = f" in {expression.partition(':')[2].strip()}" if expression else ""
     first = re.split(r"\n\s*(?:Candidate|LINE \d)", head)[0]
-    whole = " ".join((first + inside).split())
-    return whole if len(whole) <= _MAX_TEXT else f"{whole[:_MAX_TEXT]}…"
+    line = " ".join((first + in_expression).split())
+    return line if len(line) <= _MAX_TEXT else f"{line[:_MAX_TEXT]}…"
 
 
 def find_user_line(error: BaseException, function: Callable[..., Any] | None = None) -> str:

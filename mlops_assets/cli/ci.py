@@ -142,7 +142,7 @@ def model_names(project: LoadedProject) -> list[str]:
 def _choose_partitions(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
     """Return the range of the newest ``sample`` partitions, or of all; None when nothing in the selection is partitioned.
 
-    Unknown partitions are returned unchanged: the run refuses them.
+    An unknown or reversed range is returned unchanged: the run refuses it.
     """
     from mlops_assets.cli.running import select_assets
 
@@ -152,7 +152,7 @@ def _choose_partitions(project: LoadedProject, select: str, partitions: str | No
         return partitions if definitions else None
     keys = list(definitions[0].get_partition_keys())
     first, _, last = (partitions or f"{keys[0]}...{keys[-1]}").partition("...")
-    if {first, last or first} <= set(keys):
+    if {first, last or first} <= set(keys) and keys.index(first) <= keys.index(last or first):
         keys = keys[keys.index(first) : keys.index(last or first) + 1]
         newest = keys[-sample:] if sample else keys
         return f"{newest[0]}...{newest[-1]}"

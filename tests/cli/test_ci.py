@@ -3,12 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
+import mlops_assets as ml
+from mlops_assets.cli.ci import _choose_partitions
 from mlops_assets.stores.registry.registry import open_registry
 from tests.cli.test_cli import good, mlops
 from tests.conftest import ROOT
+from tests.projects import routes
 
 SCHEMAS = Path(sys.executable).parent / "check-jsonschema"
 
@@ -77,6 +82,17 @@ def valid(file: Path) -> None:
     kind = ["vendor.gitlab-ci", "--data-transform", "gitlab-ci"] if "gitlab" in file.name else ["vendor.github-workflows"]
     done = subprocess.run([SCHEMAS, "--builtin-schema", *kind, file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_sample_is_the_end_of_a_range_and_a_reversed_range_is_left_to_the_run(tmp_path) -> None:
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    project = SimpleNamespace(definitions=ml.build_definitions([trips], platform=ml.Platform.at(tmp_path)))
+    first, second, third = routes.DAYS[:3]
+    assert _choose_partitions(project, "*", f"{first}...{third}", 2) == f"{second}...{third}"
+    assert _choose_partitions(project, "*", f"{third}...{first}", 2) == f"{third}...{first}"
 
 
 def test_workflows_are_written_once_and_are_what_github_and_gitlab_take(project) -> None:

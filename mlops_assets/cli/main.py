@@ -77,7 +77,7 @@ def init(name: str, kind: str | None) -> None:
 @click.option("--as-of", metavar="TIME", help="Train on what was known by this time (ISO 8601).")
 @file_option
 def run(select: str, partitions: str | None, as_of: str | None, file: str) -> None:
-    """Materialise assets in this process.
+    """Materialise assets in this process, without approvals; exit code 1 when the run failed.
 
     Example: mlops run --select 'key:"dataset/*"' --partitions 2013-01-01...2013-01-31
     """

@@ -35,7 +35,7 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write th
 
 
 def console() -> Console:
-    """Return a console on the current standard output, which keeps it when code redirects standard output; 160 wide in a file."""
+    """Return a console that stays on the current standard output when code redirects it; 160 columns wide outside of a terminal."""
     from rich.console import Console
 
     return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)

@@ -62,7 +62,7 @@ class SendReport:
     def facts(self) -> dict[str, Any]:
         """Figures as JSON-like values; latencies in milliseconds."""
         ordered = sorted(self.seconds)
-        at = (
+        latencies = (
             {
                 name: round(1000 * ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3)
                 for name, share in (("p50", 0.5), ("p99", 0.99))
@@ -74,7 +74,7 @@ class SendReport:
             "url": self.url,
             "answered": len(ordered),
             "failed": self.failed,
-            "latency ms": at,
+            "latency ms": latencies,
             "versions": {str(version): count for version, count in sorted(self.versions.items())},
             "missing features": dict(self.missing.most_common()),
             "refused": self.refused,
@@ -120,7 +120,7 @@ def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions
 
 
 def _send_row(connection: http.client.HTTPConnection, body: bytes, sent: SendReport) -> None:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     connection.request("POST", "/predict", body, {"content-type": "application/json"})
     reply = connection.getresponse()
     answer = json.loads(reply.read())
@@ -128,7 +128,7 @@ def _send_row(connection: http.client.HTTPConnection, body: bytes, sent: SendRep
         sent.failed += 1
         sent.refused = [*sent.refused, f"{reply.status}: {json.dumps(answer)}"][:3]
         return
-    sent.seconds.append(time.perf_counter() - begun)
+    sent.seconds.append(time.perf_counter() - started)
     sent.versions[answer["version"]] += 1
     sent.missing.update(answer["predictions"][0]["missing"])
 

@@ -75,7 +75,7 @@ def _format_erasure(report: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (i
 
 
 def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
-    """Return the number and size of the artifacts that upkeep would remove, and each of them with its age."""
+    """Return the number and size of the artifacts that upkeep would remove, and each one's size and time of storage."""
     from mlops_assets.stores.platform.garbage import collect_garbage
 
     garbage = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)

@@ -58,13 +58,15 @@ def show(version: str, file: str, json_file: str | None) -> None:
 
 
 @models.command("card")
-@click.argument("version", metavar="MODEL@VERSION")
+@click.argument("version", metavar="MODEL[@VERSION]")
 @click.option(
     "--html", "page", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write the card as a page to FILE instead."
 )
 @file_option
 def card(version: str, page: str | None, file: str) -> None:
     """Print the model card of one version as Markdown, or write it as a page.
+
+    MODEL alone prints the card of the newest version.
 
     Example: mlops models card lateness@3 --html card.html
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("version", metavar="MODEL@VERSION", required=False)
+@click.argument("version", metavar="MODEL[@VERSION]", required=False)
 @click.option(
     "--env",
     type=click.Choice(["current", "locked"]),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
-    """Return stored rows of a feature view together with its declaration, as a join takes them."""
+    """Return stored rows of a feature view together with its declaration, for a join."""
     return ViewRows(
         feature_view.name,
         rows,
@@ -36,13 +36,13 @@ def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
 
 
 def rename_view_rows(feature_view: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
-    """Return rows of a feature view with the column names that ``renamed(...)`` gave the view."""
+    """Return rows of a feature view under the names of ``renamed(...)``, as a layout; unchanged rows if it is not renamed."""
     view = bind_rows(feature_view, rows)
     return rename_layout(feature_view, build_layout(view, as_known=as_known)) if feature_view.is_renamed else view
 
 
 def rename_layout(feature_view: FeatureView, layout: AsOfLayout) -> AsOfLayout:
-    """Return the layout of a feature view with the column names that ``renamed(...)`` gave the view."""
+    """Return the layout of a feature view under the names of ``renamed(...)``; unchanged if the view is not renamed."""
     return layout.renamed(feature_view.renamed_keys, feature_view.renamed_features) if feature_view.is_renamed else layout
 
 
@@ -66,7 +66,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
     event_timestamp, as_known, known_by
         As in :func:`point_in_time_join`.
     flag_missing
-        Whether to add a column ``MISSING`` with the names of the looked-up features of each row that were not found.
+        Whether to add a column ``MISSING`` with the names of the looked-up features that are null in each row before defaults fill them.
 
     Returns
     -------
@@ -100,6 +100,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
 
 
 def _compute_on_demand(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the frame with the function's features, and the names of these features."""
     arrays = apply_on_demand([function], columns_as_arrays(frame, frame.columns))
     check_columns(arrays, f"the result of the on-demand features '{function.__name__}'")
     if clash := [name for name in arrays if name in frame.columns]:

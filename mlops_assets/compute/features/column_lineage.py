@@ -1,4 +1,4 @@
-"""Column lineage of a query."""
+"""Column lineage: the source columns from which a query computes each of its columns."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
-_LONG = 128  # bytes; longer texts are hashed one by one, so that one long value does not widen the array
+_LONG = 128  # bytes; longer texts are hashed one by one, because the longest text decides the width of the array
 
 
 def hash_entities(keys: pl.DataFrame) -> np.ndarray:
@@ -46,6 +46,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def _to_words(series: pl.Series) -> np.ndarray:
+    """Return one 64-bit word for each value."""
     if series.dtype == pl.String:
         return _text_words(series.to_list())
     physical = series.to_physical()
@@ -59,6 +60,7 @@ def _to_words(series: pl.Series) -> np.ndarray:
 
 
 def _text_words(values: Sequence[str]) -> np.ndarray:
+    """Return one 64-bit word for each text: a hash of its length and UTF-8 bytes."""
     encoded = [value.encode() for value in values]
     sizes = np.array([len(value) for value in encoded], dtype=np.uint64)
     width = -(-min(int(sizes.max(initial=1)), _LONG) // 8) * 8 or 8

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 
 def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
-    """Return a frame with features in their declared types; numbers are widened to 64 bits, nothing else is converted.
+    """Return a frame with features in their declared types.
+
+    Numbers are widened to 64 bits, integers also to a declared float. Categories become text, arrays become lists, and a null column gets
+    the declared type. Nothing else is converted.
 
     Parameters
     ----------
     frame
-        With every feature among its columns.
+        The rows, with every feature among the columns.
     features
-        Name and declared type.
+        Name and declared type of each feature.
     view
         The name of the view, for messages.
 
@@ -63,7 +66,7 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
 
 
 def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
-    """Return the stored type of a declared kind; None when the column has another kind."""
+    """Return the stored type of a declared kind; None when a column of type ``dtype`` does not fit the kind."""
     stored = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
     text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
     fits = {

@@ -42,7 +42,7 @@ class Bucket:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
-        """Return the rows of an Arrow table in layout columns, without copying."""
+        """Return a bucket of the rows of an Arrow table with layout columns; a column of one chunk is not copied."""
         valid, event = (_column_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
         return cls(valid, event, table.select(list(features)))
 
@@ -54,7 +54,7 @@ class AsOfLayout:
     Parameters
     ----------
     name
-        The view's, for messages.
+        The name of the view, for messages.
     join_keys, features
         Column names.
     schema
@@ -64,9 +64,9 @@ class AsOfLayout:
     entities
         One row for each entity: its join keys, ``__bucket``, and the start and end of its rows in the bucket.
     buckets
-        The rows.
+        The rows of each bucket, by number.
     defaults
-        Feature → value where none is found.
+        Feature → the value of rows for which none is found.
     """
 
     name: str
@@ -79,7 +79,7 @@ class AsOfLayout:
     defaults: tuple[tuple[str, Any], ...] = ()
 
     def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> AsOfLayout:
-        """Return the layout with other names, in the same order; nothing is copied."""
+        """Return the layout with other names, in the order of the current ones; no value is copied."""
         keys, names = dict(zip(self.join_keys, join_keys, strict=True)), dict(zip(self.features, features, strict=True))
         buckets = tuple(replace(bucket, features=bucket.features.rename_columns(list(features))) for bucket in self.buckets)
         return replace(
@@ -93,7 +93,7 @@ class AsOfLayout:
         )
 
     def clear(self) -> AsOfLayout:
-        """Return the same layout with no rows."""
+        """Return the layout without entities, so that a lookup finds nothing."""
         return replace(self, entities=self.entities.clear())
 
 
@@ -122,7 +122,7 @@ def find_entity_ranges(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int
 
 @dataclass(frozen=True, eq=False)
 class SpineGroups:
-    """The entities of a spine.
+    """The distinct entities of a spine, and the entity of each row.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class SpineGroups:
 
     @classmethod
     def from_spine(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> SpineGroups:
-        """Return the entities of a spine."""
+        """Group the rows of a spine by their entity."""
         keys = list(join_keys)
         entities = spine.select(keys).drop_nulls().unique(maintain_order=True)
         codes = spine.select(keys).join(entities.with_row_index(_GROUP), on=keys, how="left", maintain_order="left")[_GROUP]
@@ -147,7 +147,7 @@ class SpineGroups:
 def look_up(
     layouts: Sequence[AsOfLayout], groups: Mapping[tuple[str, ...], SpineGroups], times: np.ndarray, known_by: int | None = None
 ) -> list[pl.Series]:
-    """Return the features of each spine row, on all cores.
+    """Return the features of each spine row, looked up on all cores.
 
     Parameters
     ----------
@@ -158,12 +158,13 @@ def look_up(
     times
         The event time of each spine row, int64 microseconds since 1970, shape (rows,); the minimum of int64 for a null time.
     known_by
-        A lookup ignores feature rows that became valid after this time, also for later rows of the spine; None ignores none.
+        Microseconds since 1970. A lookup ignores feature rows that became valid after this time, also for later rows of the spine. None
+        ignores none.
 
     Returns
     -------
     list of polars.Series
-        The views' features one after the other, in the spine's order; null where nothing is found.
+        The features of the first view, then of the next, with values in the spine's order; null where nothing is found.
     """
     # Search all views in parallel, then gather all features in parallel: three views keep two cores busy.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -239,6 +240,7 @@ class _BucketMatches:
 
 
 def _match_buckets(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> Iterator[_BucketMatches]:
+    """Yield the matches in each bucket that entities of the spine hash to."""
     entities = groups.entities.join(layout.entities, on=list(layout.join_keys), how="left", maintain_order="left")
     no_bucket = len(layout.buckets)
     # One more entry, for rows whose key is null.
@@ -258,7 +260,7 @@ def _match_buckets(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, k
         position = first + count - 1
         alive = count > 0
         if layout.ttl is not None:
-            # A sum with a ttl that fits: the difference of two times could overflow.
+            # Add the ttl, which is limited, instead of subtracting times: their difference could overflow.
             alive &= at <= rows.event[np.maximum(position, 0)] + layout.ttl
         yield _BucketMatches(rows, spine_rows[alive], position[alive])
 
@@ -293,7 +295,7 @@ def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
 
 
 def _column_buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values of an Arrow column and its validity mask; None when all are valid."""
+    """Return the values of an Arrow column and its validity mask; the mask is None when all values are valid."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     bits, data = array.buffers()
     if data is None:
@@ -305,4 +307,5 @@ def _column_buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.n
 
 
 def _unpack(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
+    """Return the bits of an Arrow bitmap, from ``offset``, as booleans."""
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)

@@ -35,7 +35,7 @@ def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[st
     Raises
     ------
     DataError
-        A column is missing, or a function does not return named arrays of the right length.
+        A column is missing, a function fails or does not return named arrays of the right length, or two functions return one name.
     """
     features: dict[str, np.ndarray] = {}
     rows = len(next(iter(columns.values()))) if columns else 0
@@ -79,7 +79,7 @@ def _call_function(function: Callable[..., Any], columns: Mapping[str, np.ndarra
 
 
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the columns that a function reads."""
+    """Return the names of the parameters of a function: the columns that it reads."""
     code = function.__code__
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
@@ -89,7 +89,7 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 def columns_as_arrays(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return columns as numpy arrays; times as ``datetime64[us]`` in UTC."""
+    """Return column → numpy array, times as ``datetime64[us]`` in UTC; names that the frame lacks are skipped."""
     return {name: _to_array(frame[name]) for name in names if name in frame.columns}
 
 
@@ -100,14 +100,14 @@ def _to_array(series: pl.Series) -> np.ndarray:
 
 
 def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any], ...]:
-    """Run a stored module and return its functions; a service runs exactly what a version stored.
+    """Run the source of a module and return its functions, so that a service runs exactly the code that a version stored.
 
     Parameters
     ----------
     source
         The module's text.
     names
-        The functions to return.
+        The functions to return, in this order.
     """
     module = types.ModuleType("mlops_stored_features")
     exec(compile(source, "<stored features>", "exec"), module.__dict__)  # noqa: S102  (the registry verified these bytes; they are the project's own code)
@@ -115,7 +115,10 @@ def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any
 
 
 def find_foreign_imports(source: str) -> frozenset[str]:
-    """Return packages that a module imports, except numpy, the standard library and this package."""
+    """Return the packages that a module imports, except numpy, the standard library and this package.
+
+    A relative import is returned as its dots.
+    """
     allowed = {*sys.stdlib_module_names, "numpy", "mlops_assets"}
     return frozenset(name for name in _find_imports(ast.parse(source)) if name not in allowed)
 

@@ -18,7 +18,7 @@ _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
 def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
-    """Return where a function's result for a row alone differs from its result in a batch; empty without a difference.
+    """Return the first difference between a function's results for one row alone and in a batch, as text; empty without one.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
     function, rows
         As in :func:`find_disparity`.
     owner
-        The item that uses it, for the message.
+        The definition that uses the function, for the message.
     """
     if disparity := find_disparity(function, rows):
         raise DataError(
@@ -66,7 +66,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
 
 
 def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
-    """Return synthetic rows with typed columns, to check functions before data exists; equal types give equal rows.
+    """Return 32 synthetic rows with typed columns, to check functions before data exists; equal types give equal rows.
 
     Parameters
     ----------
@@ -89,6 +89,7 @@ def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.n
 
 
 def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
+    """Return True if two values are equal or both are missing (None, NaN or NaT)."""
     if _is_absent(one) or _is_absent(other):
         return _is_absent(one) and _is_absent(other)
     return bool(one == other)
@@ -103,6 +104,6 @@ def _display_value(value: Any) -> str:  # noqa: ANN401
 
 
 def resolve_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
-    """Return the types of all parameters; None when one is unknown."""
+    """Return the types of all parameters; None when a type is unknown, or without parameters."""
     types = {name: known[name] for name in parameters if name in known}
     return types if len(types) == len(parameters) and parameters else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_MAX_TTL = 2**62  # added to a time it still fits 64 bits
+_MAX_TTL = 2**62  # microseconds; the sum with a time still fits 64 bits
 ROWS_PER_BUCKET = 2**16
 
 
@@ -44,7 +44,7 @@ class ViewRows:
     rows
         Join keys, times and features.
     join_keys, event_timestamp, created_timestamp, ttl, features, defaults
-        As declared; ``created_timestamp`` None means known at the event time.
+        As declared. Without ``created_timestamp``, a row counts as created at its event time.
     """
 
     name: str
@@ -78,7 +78,7 @@ def point_in_time_join(
     as_known
         Whether a lookup ignores feature rows created after the event time. A layout is built for one of the two settings.
     known_by
-        A lookup ignores feature rows that became valid after this time, also for later rows of the spine; aware, in UTC.
+        A lookup ignores feature rows that became valid after this aware time, also for later rows of the spine. None ignores none.
 
     Returns
     -------
@@ -109,11 +109,11 @@ def build_layout(view: ViewRows, *, as_known: bool = True, buckets: int | None =
     Parameters
     ----------
     view
-        With its rows.
+        The rows and the declaration of the view.
     as_known
         As in :func:`point_in_time_join`.
     buckets
-        The number of buckets; chosen by the number of rows when None.
+        The number of buckets; None chooses it by the number of rows.
     """
     rows = sort_as_of(view, as_known=as_known)
     count = buckets or choose_bucket_count(rows.height)
@@ -125,7 +125,7 @@ def build_layout(view: ViewRows, *, as_known: bool = True, buckets: int | None =
 def join_buckets(
     view: ViewRows, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]
 ) -> AsOfLayout:
-    """Return a layout of several buckets.
+    """Return the layout of a view from its prepared buckets.
 
     Parameters
     ----------
@@ -145,16 +145,16 @@ def join_buckets(
 
 
 def choose_bucket_count(rows: int) -> int:
-    """Return the number of buckets for a number of rows: a power of two, so that a bucket fits the processor's cache."""
+    """Return the number of buckets for a number of rows: a power of two up to 4,096, so that a bucket fits the cache."""
     return min(1 << int(max(0, rows - 1) // ROWS_PER_BUCKET).bit_length(), 2**12)
 
 
 def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> list[pl.DataFrame]:
-    """Return the rows of each bucket, in their order."""
+    """Return the rows of each bucket, by bucket number, in the order of ``rows``."""
     if count == 1:
         return [rows]
     keys = list(join_keys)
-    entities = rows.select(keys).unique()  # an entity has many rows: each is hashed once
+    entities = rows.select(keys).unique()  # an entity has many rows but is hashed once
     numbers = entities.with_columns(pl.Series("__number", hash_entities(entities) % np.uint64(count)))
     numbered = rows.join(numbers, on=keys, how="left", maintain_order="left", nulls_equal=True)
     parts = numbered.partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
@@ -163,6 +163,8 @@ def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> l
 
 def sort_as_of(view: ViewRows, *, as_known: bool = True) -> pl.DataFrame:
     """Return rows of a view sorted by (keys, valid_from), one per pair, without rows that can never match.
+
+    Rows with a null in a key or a time can never match.
 
     Returns
     -------
@@ -183,7 +185,7 @@ def drop_dominated(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
     Parameters
     ----------
     rows
-        With ``__valid_from``, ``__event`` and ``__created``, in any order, repeated or not.
+        Rows with ``__valid_from``, ``__event`` and ``__created``, in any order; repeated rows are allowed.
     view
         The declaration of the view; its rows are not used.
     """
@@ -216,7 +218,7 @@ def drop_unreachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timede
 
 
 def _drop_repeats(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
-    """Drop repeated rows; refuse different rows of one key and time."""
+    """Drop repeated rows; raise DataError for different rows of one key and time."""
     same = rows.select(pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*view.join_keys, EVENT, CREATED))).to_series()
     if not same.fill_null(value=False).any():
         return rows

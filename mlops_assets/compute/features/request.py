@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 
-RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # in the step of a renamed view
+RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # keys in the serving step of a renamed view
 
 
 def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the fields of one row of a request.
+    """Return a description of each field in a row of a request.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key:
     rows
         The rows of the training set. A field has the type of its column, and is nullable when the column has nulls.
     key
-        Columns that identify a row; those that the training set lacks are left out.
+        Columns that identify a row; those that ``rows`` lacks are not among the fields.
 
     Returns
     -------
@@ -69,7 +69,10 @@ def _json_type(dtype: pl.DataType) -> str:
 
 
 def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
-    """Return the newest row among those with the fewest nulls, as request JSON, for a service's test before it is ready."""
+    """Return the last row among those with the fewest nulls, as request JSON; empty without fields or rows.
+
+    A service predicts this row as a test before it is ready.
+    """
     names = [field["name"] for field in fields]
     if not names or rows.is_empty():
         return ""
@@ -79,7 +82,7 @@ def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
 
 
 def serving_steps(training_set: TrainingSet[..., Any]) -> list[dict[str, Any]]:
-    """Return feature views to look up and on-demand functions to run, in declared order."""
+    """Return a description of each feature, in declared order: a feature view to look up, or an on-demand function to run."""
     return [_describe_step(feature) for feature in training_set.features]
 
 

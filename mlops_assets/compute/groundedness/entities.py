@@ -15,25 +15,25 @@ _NO_NAMES = frozenset({"i", "am", "pm", "ok", "mr", "mrs", "ms", "dr"})
 
 
 def _is_code(word: str) -> bool:
-    """Return whether a word is written as a code: ``JFK``, ``B6``, ``KiB``."""
+    """Return True if a word is written as a code: ``JFK``, ``B6``, ``KiB``."""
     return len(word) > 1 and (any(character.isdigit() for character in word) or any(character.isupper() for character in word[1:]))
 
 
 @lru_cache(maxsize=MAX_CACHED)
 def list_names(answer: str, context: str = "") -> tuple[str, ...]:
-    """Return the names and codes of an answer: words with a capital letter or a digit within.
+    """Return the names and codes of an answer: words that begin with a capital letter, or have one or a digit within.
 
     Parameters
     ----------
     answer
         The text; the first word of a sentence is a name where it is a code, precedes a name, or is a name in the context.
     context
-        A text that shows more names.
+        A text whose names are also recognised at the beginning of a sentence of the answer.
 
     Returns
     -------
     tuple[str, ...]
-        The names in their order, each word of its own; possessives lose their ending.
+        The names in their order, one entry for each word, without a possessive ending. Stop words and months of dates are no names.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def list_names(answer: str, context: str = "") -> tuple[str, ...]:
         answer = answer.replace(quantity.text, quantity.text.lower()) if quantity.dimension == DATE else answer
     names: list[str] = []
     for sentence in split_sentences(answer):
-        words = [re.sub(r"[’']s$", "", found[0]) for found in _NAME.finditer(sentence)]
+        words = [re.sub(r"[’']s$", "", match[0]) for match in _NAME.finditer(sentence)]
         for position, word in enumerate(words):
             if not _is_code(word) and not word[0].isupper():
                 continue
@@ -59,8 +59,8 @@ def list_names(answer: str, context: str = "") -> tuple[str, ...]:
 
 
 def _list_initials(text: str) -> set[str]:
-    """Return the initials of the names of several words, such as ``jfk`` of John F Kennedy."""
-    runs = [[word for word in re.findall(r"\w+", found[0]) if word[0].isupper()] for found in _INITIALS_OF.finditer(text)]
+    """Return the initials of names of several words, and of parts of them, such as ``jfk`` of John F Kennedy."""
+    runs = [[word for word in re.findall(r"\w+", match[0]) if word[0].isupper()] for match in _INITIALS_OF.finditer(text)]
     return {"".join(word[0] for word in run[i:j]).lower() for run in runs for i in range(len(run)) for j in range(i + 2, len(run) + 1)}
 
 
@@ -70,7 +70,7 @@ def find_unknown_names(answer: str, context: str) -> list[str]:
     Parameters
     ----------
     answer, context
-        The texts; initials and the names that they stand for are the same.
+        The texts; initials match the names that they stand for.
 
     Examples
     --------
@@ -89,6 +89,7 @@ def find_unknown_names(answer: str, context: str) -> list[str]:
 
 
 def _is_mentioned(name: str, written: str, stems: set[str], initials: set[str]) -> bool:
+    """Return True if the context has a code or short name as it is written or as initials, or any other name in some form."""
     if _is_code(name) or len(name) < 3:
         return re.search(rf"\b{re.escape(name.lower())}\b", written) is not None or name.lower() in initials
     return any(match_stems(stem_word(name), stem) for stem in stems)

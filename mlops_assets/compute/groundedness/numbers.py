@@ -12,18 +12,21 @@ from mlops_assets.compute.groundedness.words import STOP_WORDS, match_stems, ste
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROUNDED = 0.02  # the relative difference of a share to its rounded percentage
+ROUNDED = 0.02  # relative tolerance of a derived percentage, which an answer may round
 EXACT, DERIVED, UNSUPPORTED = 1.0, 0.7, 0.0
 
 
 def match_dates(answer: float, context: float) -> bool:
-    """Return whether a date agrees with another in each part that it names: year, month and day."""
+    """Return True if a date of the answer agrees with one of the context in each part that it names: year, month and day."""
     parts = [(int(value // 1e4), int(value // 100 % 100), int(value % 100)) for value in (answer, context)]
-    return all(mine in (0, other) for mine, other in zip(*parts, strict=True))
+    return all(part in (0, expected) for part, expected in zip(*parts, strict=True))
 
 
 def match_quantities(answer: Quantity, context: Quantity) -> bool:
-    """Return whether two quantities are the same: of one dimension, and equal within their tolerance or rounding."""
+    """Return True if two quantities are of one dimension and equal within their tolerance.
+
+    A bare number of either text may have any dimension; a bare number of the answer may be the year of a date.
+    """
     if context.dimension == DATE and answer.dimension in {DATE, ""}:
         return match_dates(answer.value if answer.dimension else answer.value * 1e4, context.value)
     if answer.dimension != context.dimension and not _share_dimension(answer.dimension, context.dimension):
@@ -34,12 +37,12 @@ def match_quantities(answer: Quantity, context: Quantity) -> bool:
 
 
 def _share_dimension(first: str, second: str) -> bool:
-    """Return whether two dimensions may be one: a bare number has any unit, and cents are of any currency."""
+    """Return True if two dimensions may be one: a bare number has any unit, and cents are of any currency."""
     return "" in {first, second} or (first.startswith(MONEY) and second.startswith(MONEY) and MONEY in {first, second})
 
 
 def derive_quantities(quantities: Sequence[Quantity]) -> list[Quantity]:
-    """Return what follows from two numbers of a text: sums and differences, durations, later years, shares and multiples."""
+    """Return what follows from any two quantities: sums, differences, durations, other years, shares and multiples."""
     derived = []
     for i, first in enumerate(quantities):
         for second in quantities[i + 1 :]:
@@ -51,6 +54,7 @@ def derive_quantities(quantities: Sequence[Quantity]) -> list[Quantity]:
 
 
 def _combine(first: Quantity, second: Quantity) -> Iterator[tuple[float, str]]:
+    """Yield value and dimension of each quantity that follows from two."""
     a, b, dimensions = first.value, second.value, {first.dimension, second.dimension}
     years = [q for q in (first, second) if not q.dimension and 1500 <= q.value <= 2100 and q.value == int(q.value)]
     if dimensions == {CLOCK}:
@@ -82,7 +86,7 @@ def score_numbers(answer: str, context: str) -> float:
     Parameters
     ----------
     answer, context
-        The texts; the number with the lowest support decides.
+        The texts; the number with the lowest support decides. A number is not stated if the context counts its noun with other numbers.
 
     Returns
     -------
@@ -101,30 +105,31 @@ def score_numbers(answer: str, context: str) -> float:
     claims = find_quantities(answer)
     if not claims:
         return EXACT
-    known = find_quantities(context)
+    context_quantities = find_quantities(context)
     supports = [
         EXACT
-        if any(match_quantities(claim, other) for other in known) and not _counts_otherwise(claim, answer, known, context)
+        if any(match_quantities(claim, candidate) for candidate in context_quantities)
+        and not _counts_otherwise(claim, answer, context_quantities, context)
         else UNSUPPORTED
         for claim in claims
     ]
     if UNSUPPORTED in supports:
-        derived = derive_quantities(known)
+        derived = derive_quantities(context_quantities)
         supports = [
-            support or (DERIVED if any(match_quantities(claim, other) for other in derived) else UNSUPPORTED)
+            support or (DERIVED if any(match_quantities(claim, candidate) for candidate in derived) else UNSUPPORTED)
             for support, claim in zip(supports, claims, strict=True)
         ]
     return min(supports)
 
 
 def _read_noun(quantity: Quantity, text: str) -> str:
-    """Return the stem of the word right after a bare number: what it counts."""
+    """Return the stem of the word right after a bare number, which is what the number counts; empty without one."""
     after = re.match(r"\s+([^\W\d_]+)", text[quantity.start + len(quantity.text) :])
     return stem_word(after[1]) if after and not quantity.dimension and after[1].lower() not in STOP_WORDS else ""
 
 
-def _counts_otherwise(claim: Quantity, answer: str, known: Sequence[Quantity], context: str) -> bool:
-    """Return whether the context counts the noun of a claim, and gives other numbers each time."""
+def _counts_otherwise(claim: Quantity, answer: str, context_quantities: Sequence[Quantity], context: str) -> bool:
+    """Return True if the context counts the noun of a claim, but never with the number of the claim."""
     noun = _read_noun(claim, answer)
-    counts = [other for other in known if noun and match_stems(_read_noun(other, context), noun)]
-    return bool(counts) and not any(match_quantities(claim, other) for other in counts)
+    counts = [candidate for candidate in context_quantities if noun and match_stems(_read_noun(candidate, context), noun)]
+    return bool(counts) and not any(match_quantities(claim, candidate) for candidate in counts)

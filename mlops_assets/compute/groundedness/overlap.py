@@ -1,4 +1,4 @@
-"""Lexical overlap of an answer with its context, and whether its words belong together there too."""
+"""Lexical overlap of an answer with its context, and whether words that stand together in the answer do so in the context."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ _CONTINUES = re.compile(
     r"|(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should)\b",
     re.IGNORECASE,
 )
-# Factors for the places where the context has two words of one clause of the answer.
+# Scores of two words of one clause of the answer, by where the context has them.
 SAME_CLAUSE, SAME_SENTENCE, APART, OTHER_SUBJECT, REVERSED = 1.0, 0.5, 0.0, 0.25, 0.15
 
 
 @dataclass(frozen=True)
 class Item:
-    """A content word or a number of a text, with where it stands.
+    """A content word or a number of a text, and its place.
 
     Parameters
     ----------
     value
         The word or the number.
     sentence, clause, segment
-        Their numbers, counted through the text; commas end a segment.
+        The numbers of its sentence, clause and segment, counted through the text. A segment is a clause's number plus a hundredth for
+        each comma before the item.
     """
 
     value: Word | Quantity
@@ -59,14 +60,14 @@ class Item:
     segment: float
 
     def matches(self, other: Item) -> bool:
-        """Return whether an item of the context is the same word or number."""
+        """Return True if an item of the context is the same number, or a word of the same family or meaning."""
         if isinstance(self.value, Quantity) or isinstance(other.value, Quantity):
             return isinstance(self.value, Quantity) and isinstance(other.value, Quantity) and match_quantities(self.value, other.value)
         return match_stems(self.value.stem, other.value.stem) or share_meaning(self.value.stem, other.value.stem)
 
 
 def _list_clause(clause: str) -> list[Word | Quantity]:
-    """Return the content words and numbers of a clause; a unit belongs to its number."""
+    """Return the content words and numbers of a clause, without negators; a unit belongs to its number."""
     quantities = find_quantities(clause)
     spans = [(quantity.start, quantity.start + len(quantity.text)) for quantity in quantities]
     words = [word for word in list_content_words(clause) if word.text not in NEGATORS and not any(a <= word.start < b for a, b in spans)]
@@ -77,7 +78,8 @@ def _list_clause(clause: str) -> list[Word | Quantity]:
 def list_items(text: str) -> tuple[Item, ...]:
     """Return the content words and numbers of a text in their order, without negators.
 
-    A sentence with a pronoun among its first words also holds the first word of the sentence before; likewise a clause without a subject.
+    A sentence that starts with a pronoun or without a subject also holds the first item of the sentence before. A later clause that does so
+    holds the first item of the clause before.
     """
     items: list[Item] = []
     subject: Word | Quantity | None = None
@@ -98,7 +100,7 @@ def list_items(text: str) -> tuple[Item, ...]:
 
 
 def score_overlap(answer: str, context: str) -> float:
-    """Return the share of the content words of an answer that the context has, in any form of the word.
+    """Return how many of the content words of an answer the context has, in any form of the word, as a share.
 
     Parameters
     ----------
@@ -118,13 +120,14 @@ def score_overlap(answer: str, context: str) -> float:
     >>> score_overlap("The flight departed and passengers received vouchers.", "The flight departed.")
     0.2
     """
-    others = list_items(context)
-    shares = [_share_words(part, others) for part in (answer, *_CONJUNCTION.split(answer))]
+    context_items = list_items(context)
+    shares = [_share_words(part, context_items) for part in (answer, *_CONJUNCTION.split(answer))]
     whole, *parts = [share for share in shares if share is not None] or [1.0]
     return (whole + min(parts, default=whole)) / 2
 
 
 def _share_words(text: str, others: Sequence[Item]) -> float | None:
+    """Return the share of the content words of a text that are among other items; None without content words."""
     words = [item for item in list_items(text) if isinstance(item.value, Word)]
     return sum(any(word.matches(other) for other in others) for word in words) / len(words) if words else None
 
@@ -153,35 +156,46 @@ def score_binding(answer: str, context: str) -> float:
     """
     if _swap_directions(answer, context):
         return APART
-    others = list_items(context)
-    matched = [(item, found) for item in list_items(answer) if (found := [other for other in others if item.matches(other)])]
-    neighbours = [_compare(found, after) for (item, found), (following, after) in pairwise(matched) if item.clause == following.clause]
-    subjects = [_compare_subject(found, after) for (_, found), (_, after) in _pair_subjects(matched, _list_stems(answer, context))]
+    context_items = list_items(context)
+    matched = [
+        (item, matches) for item in list_items(answer) if (matches := [candidate for candidate in context_items if item.matches(candidate)])
+    ]
+    neighbours = [
+        _compare(matches, next_matches)
+        for (item, matches), (following, next_matches) in pairwise(matched)
+        if item.clause == following.clause
+    ]
+    subjects = [
+        _compare_subject(matches, next_matches) for (_, matches), (_, next_matches) in _pair_subjects(matched, _list_stems(answer, context))
+    ]
     score = sum(neighbours) / len(neighbours) if neighbours else SAME_CLAUSE
     return score * min(subjects, default=SAME_CLAUSE) * (REVERSED if _reverse_roles(answer, context) else SAME_CLAUSE)
 
 
 def _reverse_roles(answer: str, context: str) -> bool:
-    """Return whether an answer has two names of one clause in the other order, without a change between active and passive."""
+    """Return True if a clause of the context orders the names of a clause of the answer differently, in the same voice.
+
+    Comparisons with ``than`` do not count.
+    """
     for clause in (part for sentence in split_sentences(answer) for part in split_clauses(sentence)):
         actors = _find_actors(clause, list_names(clause, context))
-        for other in (part for sentence in split_sentences(context) for part in split_clauses(sentence)):
-            others = _find_actors(other, actors)
-            shared = [name for name in actors if name in others]
-            same_voice = (_PASSIVE.search(clause) is None) == (_PASSIVE.search(other) is None)
-            if same_voice and "than" not in list_words(clause) and shared != [name for name in others if name in shared]:
+        for context_clause in (part for sentence in split_sentences(context) for part in split_clauses(sentence)):
+            context_actors = _find_actors(context_clause, actors)
+            shared = [name for name in actors if name in context_actors]
+            same_voice = (_PASSIVE.search(clause) is None) == (_PASSIVE.search(context_clause) is None)
+            if same_voice and "than" not in list_words(clause) and shared != [name for name in context_actors if name in shared]:
                 return True
     return False
 
 
 def _find_actors(clause: str, names: Sequence[str]) -> list[str]:
-    """Return which of the names a clause has, in the order of their first use, without places."""
-    wanted = {name.lower(): name for name in names}
-    found: dict[str, int] = {}
+    """Return the names that a clause has, in the order of their first use, except those after a preposition of place."""
+    names_by_word = {name.lower(): name for name in names}
+    starts: dict[str, int] = {}
     for word in _NAME.finditer(clause):
-        if (name := wanted.get(word[0].lower())) is not None:
-            found.setdefault(name, word.start())
-    return [name for name, start in found.items() if _PLACE.search(clause[max(0, start - MAX_PLACE) : start]) is None]
+        if (name := names_by_word.get(word[0].lower())) is not None:
+            starts.setdefault(name, word.start())
+    return [name for name, start in starts.items() if _PLACE.search(clause[max(0, start - MAX_PLACE) : start]) is None]
 
 
 def _list_stems(answer: str, context: str) -> set[str]:
@@ -191,28 +205,29 @@ def _list_stems(answer: str, context: str) -> set[str]:
 def _pair_subjects(
     matched: list[tuple[Item, list[Item]]], names: set[str]
 ) -> Iterator[tuple[tuple[Item, list[Item]], tuple[Item, list[Item]]]]:
-    """Yield the first word of each clause with each number and name of the clause."""
+    """Yield the first matched item of each clause with each other number or name of the clause, and where the context has them."""
     for _, group in groupby(matched, key=lambda pair: pair[0].clause):
         first, *rest = group
         yield from ((first, pair) for pair in rest if isinstance(pair[0].value, Quantity) or pair[0].value.stem in names)
 
 
 def _compare_subject(subjects: list[Item], numbers: list[Item]) -> float:
-    """Return how close a number stands to a subject, which comes first or in the same segment."""
+    """Return the score of a subject and a number or name: in one clause with the subject not later, in one sentence, or apart."""
     if any(a.clause == b.clause and a.segment <= b.segment for a in subjects for b in numbers):
         return SAME_CLAUSE
     return SAME_SENTENCE if {item.sentence for item in subjects} & {item.sentence for item in numbers} else OTHER_SUBJECT
 
 
 def _compare(first: list[Item], second: list[Item]) -> float:
+    """Return the score of two words: in one clause of the context, in one sentence, or apart."""
     if {item.clause for item in first} & {item.clause for item in second}:
         return SAME_CLAUSE
     return SAME_SENTENCE if {item.sentence for item in first} & {item.sentence for item in second} else APART
 
 
 def _swap_directions(answer: str, context: str) -> bool:
-    """Return whether an answer has ``from`` where its context has ``to``, or the other way round."""
-    known: dict[str, set[str]] = {}
+    """Return True if an answer has ``from`` before a word that follows only ``to`` in the context, or the reverse."""
+    words_by_target: dict[str, set[str]] = {}
     for word, target in _DIRECTIONS.findall(context.lower()):
-        known.setdefault(target.rstrip("."), set()).add(word)
-    return any(word not in known.get(target.rstrip("."), {word}) for word, target in _DIRECTIONS.findall(answer.lower()))
+        words_by_target.setdefault(target.rstrip("."), set()).add(word)
+    return any(word not in words_by_target.get(target.rstrip("."), {word}) for word, target in _DIRECTIONS.findall(answer.lower()))

@@ -8,24 +8,27 @@ from functools import lru_cache
 from mlops_assets.compute.groundedness.antonyms import NEGATORS, OPPOSITES, list_keys, share_meaning
 from mlops_assets.compute.groundedness.words import MAX_CACHED, STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
 
+# "no more than" sets a limit: it is no negation.
 _BOUNDS = re.compile(r"\b(?:no|not)\s+(?:\w+\s+){0,2}?(?:more|less|later|fewer|longer|earlier|only|just)\s+(?:than\b)?", re.IGNORECASE)
-MIN_OVERLAP = 0.5  # the share of common words from which two clauses speak of the same
+MIN_OVERLAP = 0.5  # the share of common words from which two clauses have one topic
 
 
 @lru_cache(maxsize=MAX_CACHED)
 def _read_clause(clause: str) -> tuple[bool, tuple[str, ...]]:
-    """Return whether a clause is negated, and the keys of its words."""
+    """Return True if a clause is negated, by an odd number of negators, and its words as keys of ``OPPOSITES``."""
     words = list_words(_BOUNDS.sub(" ", clause))
     negations = sum(word in NEGATORS or word.endswith("n't") for word in words)
     return negations % 2 == 1, tuple(list_keys(words))
 
 
-def _list_subjects(keys: tuple[str, ...]) -> list[str]:
+def _list_content_keys(keys: tuple[str, ...]) -> list[str]:
     return [key for key in keys if key not in STOP_WORDS and key not in NEGATORS and (key[0].isalpha() or key[0].isdigit())]
 
 
 def compare_clauses(answer: str, context: str) -> tuple[float, bool]:
-    """Return how much of a clause of an answer another clause shares, and whether the two have opposite polarity.
+    """Return the share of the content words of one clause that another has, and True if their polarity is opposite.
+
+    The result is ``(0.0, False)`` when fewer than half of the words without an opposite in the other clause are common.
 
     Parameters
     ----------
@@ -43,17 +46,17 @@ def compare_clauses(answer: str, context: str) -> tuple[float, bool]:
     other_negated, other_keys = _read_clause(context)
     common = {key for key in keys if any(match_stems(key, other) or share_meaning(key, other) for other in other_keys)}
     opposites = {key: OPPOSITES.get(key, frozenset()) & set(other_keys) for key in keys if key not in common}
-    flips = sum(bool(found - NEGATORS) for key, found in opposites.items() if key not in NEGATORS)  # negators are counted already
-    subjects = _list_subjects(keys)
-    plain = [key for key in subjects if not opposites.get(key)]
+    flips = sum(bool(words - NEGATORS) for key, words in opposites.items() if key not in NEGATORS)  # negators are counted already
+    content_keys = _list_content_keys(keys)
+    plain = [key for key in content_keys if not opposites.get(key)]
     if plain and sum(key in common for key in plain) < MIN_OVERLAP * len(plain):
         return 0.0, False
-    shared = sum(key in common or bool(opposites.get(key)) for key in subjects)
-    return (shared / len(subjects) if subjects else 0.0), (negated ^ other_negated) ^ (flips % 2 == 1)
+    shared = sum(key in common or bool(opposites.get(key)) for key in content_keys)
+    return (shared / len(content_keys) if content_keys else 0.0), (negated ^ other_negated) ^ (flips % 2 == 1)
 
 
 def score_polarity(answer: str, context: str) -> float:
-    """Return 1 where no clause of an answer contradicts the clause of the context that speaks of the same, less where one does.
+    """Return 1 if no clause of an answer contradicts the clause of the context with the same topic, less otherwise.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def score_polarity(answer: str, context: str) -> float:
     Returns
     -------
     float
-        One minus the share of the words that the contradicting clauses have in common.
+        One minus the share of the words that the contradicting clauses have in common; the minimum over the clauses of the answer.
 
     Examples
     --------

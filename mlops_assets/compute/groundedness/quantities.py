@@ -31,11 +31,11 @@ _TOKEN = re.compile(
     r"|[$€£¥%]|°\s?[CFcf]\b|[^\W\d_]+[²]?(?:/[^\W\d_]+)?|[-–−]"
 )
 _CODE = re.compile(r"(?<!\w)[^\W\d_]+-?\d[\w-]*|\d+-?(?:bit|[A-Za-z]{3,}\b)|\d+(?:\.\d+){2,}")
-HEDGED = 0.06  # the tolerance after such a word
+HEDGED = 0.06  # the relative tolerance of a number after one of _HEDGES
 _HEDGES = {"about", "almost", "approximately", "around", "circa", "just", "nearly", "over", "roughly", "some", "than", "under"}
-EXACTLY = 1e-6  # the tolerance of numbers that may be converted to another unit
+EXACTLY = 1e-6  # the relative tolerance of other numbers, for the rounding errors of unit conversions
 _BEFORE_A_UNIT = {"about", "after", "almost", "for", "in", "nearly", "one", "within"}
-_PER_THOUSAND = {"k": 1e3, "m": 1e6, "bn": 1e9}
+_MAGNITUDES = {"k": 1e3, "m": 1e6, "bn": 1e9}
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Quantity:
     dimension
         Such as ``time``, ``percent`` or ``money:usd``; empty for a bare number.
     text
-        How the text writes it.
+        The number and its unit as the text has them.
     start
         The position of its first character.
     tolerance
-        The relative difference up to which another number is the same.
+        The relative difference up to which another number counts as equal.
     """
 
     value: float
@@ -71,16 +71,22 @@ class _Token:
 
 
 def _tokenize(text: str) -> list[_Token]:
-    masked = _CODE.sub(lambda found: found[0] if _is_number_with_unit(found[0]) else "~" * len(found[0]), text)
-    return [_Token(re.sub(r"\s", "", found[0]).lower(), found.start(), found.end()) for found in _TOKEN.finditer(masked)]
+    """Return the tokens of a text in lower case; codes such as ``B6`` are skipped."""
+    masked = _CODE.sub(lambda match: match[0] if _is_number_with_unit(match[0]) else "~" * len(match[0]), text)
+    return [_Token(re.sub(r"\s", "", match[0]).lower(), match.start(), match.end()) for match in _TOKEN.finditer(masked)]
 
 
 def _is_number_with_unit(text: str) -> bool:
-    return (found := re.fullmatch(r"\d+-?([A-Za-z]+)", text)) is not None and found[1].lower() in {*UNITS, *_PER_THOUSAND, "am", "pm", "bn"}
+    """Return True for a number and its unit without a space, such as ``5km``, ``3k`` or ``8am``."""
+    return (match := re.fullmatch(r"\d+-?([A-Za-z]+)", text)) is not None and match[1].lower() in {*UNITS, *_MAGNITUDES, "am", "pm", "bn"}
 
 
 class _Reader:
-    """Reads quantities from the tokens of a text, from left to right."""
+    """Reads quantities from the tokens of a text, from left to right.
+
+    A ``_read_…`` method returns the value, dimension and tolerance at the token ``at`` and moves ``at`` behind them. If it finds no quantity
+    of its kind, it returns None and does not move.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -94,20 +100,20 @@ class _Reader:
     def read(self) -> Iterator[Quantity]:
         while self.at < len(self.tokens):
             start = self.at
-            found = self._read_date() or self._read_clock() or self._read_ratio() or self._read_fraction() or self._read_amount()
-            if found is None:
+            quantity = self._read_date() or self._read_clock() or self._read_ratio() or self._read_fraction() or self._read_amount()
+            if quantity is None:
                 self.at = start + 1
                 continue
-            value, dimension, tolerance = found
+            value, dimension, tolerance = quantity
             first, last = self.tokens[start], self.tokens[self.at - 1]
             if self.peek(start - self.at - 1) in _HEDGES:
                 tolerance = max(tolerance, HEDGED)
             yield Quantity(value, dimension, self.text[first.start : last.end], first.start, tolerance)
 
     def _read_date(self) -> tuple[float, str, float] | None:
-        if found := re.fullmatch(r"(\d{4})-(\d{2})(?:-(\d{2}))?", self.peek()):
+        if match := re.fullmatch(r"(\d{4})-(\d{2})(?:-(\d{2}))?", self.peek()):
             self.at += 1
-            return int(found[1]) * 1e4 + int(found[2]) * 100 + int(found[3] or 0), DATE, 0.0
+            return int(match[1]) * 1e4 + int(match[2]) * 100 + int(match[3] or 0), DATE, 0.0
         day = month = year = 0
         if (
             self.peek().isdecimal()
@@ -130,11 +136,11 @@ class _Reader:
         if self.peek() in named:
             self.at += 1
             return named[self.tokens[self.at - 1].text], CLOCK, 0.0
-        found = re.fullmatch(r"(\d{1,2})(?::(\d{2}))?", self.peek())
+        match = re.fullmatch(r"(\d{1,2})(?::(\d{2}))?", self.peek())
         half_day = self.peek(1) if self.peek(1) in {"am", "pm"} else {"a": "am", "p": "pm"}.get(self.peek(1) if self.peek(2) == "m" else "")
-        if found is None or (found[2] is None and half_day is None):
+        if match is None or (match[2] is None and half_day is None):
             return None
-        hour, minute = int(found[1]), int(found[2] or 0)
+        hour, minute = int(match[1]), int(match[2] or 0)
         hour = hour % 12 + 12 * (half_day == "pm") if half_day else hour
         self.at += 1 if half_day is None else 2 if self.peek(1) in {"am", "pm"} else 3
         return hour * 60 + minute, CLOCK, 0.0
@@ -179,7 +185,7 @@ class _Reader:
         return 100 * value, PERCENT, 0.02
 
     def _ends_a_fraction(self, word: str) -> bool:
-        """Return whether a fraction ends here; ``a fourth runway`` is an ordinal."""
+        """Return True if a fraction ends here; ``a fourth runway`` is an ordinal."""
         if word == "half" or word.endswith("s") or self.at >= len(self.tokens):
             return True
         last = self.tokens[self.at - 1]
@@ -208,32 +214,32 @@ class _Reader:
             self.at = start
             return None
         if currency is not None:
-            factor = _PER_THOUSAND.get(self.peek(), 0)
+            factor = _MAGNITUDES.get(self.peek(), 0)
             self.at += bool(factor)
             return value * (factor or 1), currency, EXACTLY
         return self._with_unit(value)
 
     def _with_unit(self, value: float) -> tuple[float, str, float] | None:
-        """Return a number with the unit that follows, which may be squared."""
-        unit, written = self.peek(), 1
+        """Return value, dimension and tolerance of a number with the unit that follows, which may be squared."""
+        unit, token_count = self.peek(), 1
         if unit == "square" and (base := UNITS.get(self.peek(1))) is not None and base[0] == "length":
             self.at += 2
             return value * base[1] ** 2, "area", EXACTLY
         if unit in {"percentage", "per"} and self.peek(1) in {"point", "points", "cent"}:
-            unit, written = "%", 2
+            unit, token_count = "%", 2
         if unit in {"bn", "k"}:
             self.at += 1
-            return value * _PER_THOUSAND[unit], "", EXACTLY
+            return value * _MAGNITUDES[unit], "", EXACTLY
         if self.peek() in {"to", "and", "or", "-", "–"}:
             return value, self._peek_dimension_of_range(), EXACTLY
         if unit not in UNITS:
             return value, "", EXACTLY
-        self.at += written
+        self.at += token_count
         dimension, factor = UNITS[unit]
         return value * factor, dimension, 0.04 if unit in ROUGH_UNITS else EXACTLY
 
     def _peek_dimension_of_range(self) -> str:
-        """Return the dimension of ``5 to 14 %``; the first number of other units stays bare, since its factor is unknown."""
+        """Return ``percent`` for ``5 to 14 %``, otherwise empty: the first number of other ranges has no unit to convert."""
         return PERCENT if re.fullmatch(r"\d+(?:\.\d+)?", self.peek(1)) and self.peek(2) in {"%", "percent"} else ""
 
     def _read_number(self) -> float | None:
@@ -264,6 +270,7 @@ class _Reader:
         return value
 
     def _read_words(self) -> float:
+        """Read ``seven`` or ``twenty-seven``."""
         value = SMALL_NUMBERS[self.peek()]
         self.at += 1
         ahead = 1 if self.peek() in {"-", "–"} else 0
@@ -273,7 +280,7 @@ class _Reader:
         return value
 
     def _read_rest(self) -> float:
-        """Read ``and five`` after ``two hundred``."""
+        """Read ``and five`` after ``two hundred``; 0 if no such number follows."""
         ahead = 1 if self.peek() == "and" else 0
         if self.peek(ahead) not in SMALL_NUMBERS:
             return 0.0

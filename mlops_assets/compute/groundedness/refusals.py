@@ -1,4 +1,4 @@
-"""Statements of an answer that the context does not hold the asked fact: they claim nothing."""
+"""Refusals: statements of an answer that the context does not contain the requested fact. They claim nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINK = re.compile(r"(?:of|whether|so|therefore)\b", re.IGNORECASE)  # "because 
 
 
 def is_refusal(clause: str) -> bool:
-    """Return whether a clause says that the context does not hold the asked fact.
+    """Return True if a clause says that the context does not contain the requested fact.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def is_refusal(clause: str) -> bool:
 
 
 def drop_refusals(sentence: str) -> str:
-    """Return a sentence without the clauses that are refusals; empty where nothing is claimed.
+    """Return a sentence without its refusals and the clauses that complete them; empty if nothing is claimed.
 
     Parameters
     ----------

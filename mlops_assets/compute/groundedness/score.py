@@ -14,8 +14,8 @@ from mlops_assets.compute.groundedness.refusals import drop_refusals
 from mlops_assets.compute.groundedness.words import split_sentences
 from mlops_assets.errors import PlatformError
 
-FLOOR = 0.05  # the lowest factor of a component, so that several failed components rank below one
-NEAR = 0.5  # the cosine from which a sentence of the context is on the topic of the answer
+FLOOR = 0.05  # the minimum factor of a component, so that several failed components rank below a single one
+NEAR = 0.5  # the cosine from which a sentence of the context shares the topic of a claim
 MAX_COMPARED = 1  # sentences of the context whose vectors are computed for a sentence of the answer
 MIN_SUPPORTED = 0.4  # the score from which an answer counts as supported
 RULES, EMBEDDINGS = "rules only", "rules and embeddings"
@@ -28,9 +28,9 @@ class GroundednessComponents:
     Parameters
     ----------
     numbers
-        Whether the context has its numbers: 1 as stated, 0.7 as derived from two numbers, 0 neither.
+        Support of its numbers: 1 if the context states all, 0.7 if one is derived from two others, 0 if one is neither.
     entities
-        Whether the context has all its names and codes.
+        1 if the context has all its names and codes, otherwise 0.
     polarity
         Low where a clause of the context says the opposite, by a negation or an antonym.
     binding
@@ -53,7 +53,10 @@ class GroundednessComponents:
 
     @property
     def score(self) -> float:
-        """The support of the sentence: the product of its facts, and of the root of binding and wording."""
+        """The product of numbers, entities and polarity, times the root of binding times wording.
+
+        Wording is the overlap; with embeddings its mean with the similarity, reduced for a distant topic. No factor is below ``FLOOR``.
+        """
         wording = self.overlap
         if self.similarity is not None and self.topic is not None:
             wording = (self.overlap + self.similarity) / 2 * min(1.0, max(self.topic, FLOOR) / NEAR)
@@ -84,7 +87,7 @@ class Groundedness:
 
     @property
     def is_supported(self) -> bool:
-        """Whether the score reaches 0.4, the threshold that was chosen with the build pairs."""
+        """Whether the score reaches ``MIN_SUPPORTED``, a threshold that was chosen on labelled pairs of context and answer."""
         return self.score >= MIN_SUPPORTED
 
 
@@ -157,6 +160,6 @@ def _add_vectors(rules: GroundednessComponents, topic: float, similarity: float)
 
 
 def _compare_vectors(sentences: tuple[str, ...], claims: list[str]) -> list[tuple[float, float]]:
-    """Return the topic and the similarity of each claim, with the vectors of the sentences that share the highest number of its words."""
+    """Return topic and similarity of each claim, compared with the sentence of the context that has the highest overlap."""
     nearest = {claim: sorted(sentences, key=lambda sentence: -score_overlap(claim, sentence))[:MAX_COMPARED] for claim in claims}
     return [compare_embeddings(embed_sentence(claim), list(map(embed_sentence, nearest[claim]))) for claim in claims]

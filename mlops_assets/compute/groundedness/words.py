@@ -41,7 +41,7 @@ def read_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-MAX_CACHED = 512  # texts whose parts are remembered: a context is read once for all components
+MAX_CACHED = 512  # texts whose parts are cached, so that a context is parsed once for all components
 STOP_WORDS = read_set(
     "a about after again all also am an and any are as at be because been before being both but by can could did do does doing down "
     "during each either etc for from further get gets got had has have having he her here hers him his how i if in into is it its "
@@ -76,7 +76,7 @@ class Word:
 
 @lru_cache(maxsize=MAX_CACHED)
 def split_sentences(text: str) -> tuple[str, ...]:
-    """Return the sentences of a text, without the white space around them."""
+    """Return the sentences of a text, with single spaces as white space."""
     sentences: list[str] = []
     for part in (part for line in re.split(r"\n\s*\n|\n(?=[-*•])", text) for part in _SENTENCE_END.split(line)):
         cleaned = " ".join(part.split())
@@ -89,7 +89,7 @@ def split_sentences(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=MAX_CACHED)
 def split_clauses(sentence: str) -> tuple[str, ...]:
-    """Return the clauses of a sentence: the parts around ``;``, ``while``, ``but``, ``, and`` and their like."""
+    """Return the clauses of a sentence: the parts around ``;``, ``while``, ``but``, ``, and`` and the like."""
     return tuple(clause for clause in _CLAUSE_END.split(sentence) if clause.strip()) or (sentence,)
 
 
@@ -113,7 +113,7 @@ def stem_word(word: str) -> str:
 
 @lru_cache(maxsize=50_000)
 def match_stems(first: str, second: str) -> bool:
-    """Return whether two stems are of one family: equal, or with a long common beginning."""
+    """Return True if two stems are of one family: equal, or with a long common beginning."""
     if first == second:
         return True
     if first[:1].isdigit() or second[:1].isdigit():
@@ -123,18 +123,21 @@ def match_stems(first: str, second: str) -> bool:
 
 
 def list_words(sentence: str) -> list[str]:
-    """Return every word of a sentence in lower case, stop words included."""
-    return [found[0].lower().replace("’", "'") for found in _WORD.finditer(sentence)]
+    """Return every word, number and sign such as ``%`` of a sentence in lower case, stop words included."""
+    return [match[0].lower().replace("’", "'") for match in _WORD.finditer(sentence)]
 
 
 def list_content_words(sentence: str, first_clause: int = 0) -> list[Word]:
-    """Return the words of a sentence that carry content: no stop words, numbers or signs."""
+    """Return the words of a sentence that carry content: no stop words, numbers or signs.
+
+    ``first_clause`` is the number of its first clause in the text.
+    """
     words, start = [], 0
     for number, clause in enumerate(split_clauses(sentence)):
         offset = sentence.index(clause, start)
         start = offset + len(clause)
-        for found in _WORD.finditer(clause):
-            text = found[0].lower().replace("’", "'").removesuffix("'s")
+        for match in _WORD.finditer(clause):
+            text = match[0].lower().replace("’", "'").removesuffix("'s")
             if any(map(str.isalpha, text)) and text not in STOP_WORDS and len(text) > 1:
-                words.append(Word(text, stem_word(text), first_clause + number, offset + found.start()))
+                words.append(Word(text, stem_word(text), first_clause + number, offset + match.start()))
     return words

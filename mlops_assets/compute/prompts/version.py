@@ -19,7 +19,7 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
     """Return the sha256 of everything that decides the answers of a prompt.
 
     It covers the instructions, the function's code with all project code that it uses, the variables and their types, the examples, the
-    response's JSON schema, and the definition of the model. Names, comments and timeouts are not part of it.
+    response's JSON schema, and the definition of the model. The prompt's name, comments and timeouts are not part of it.
 
     Parameters
     ----------

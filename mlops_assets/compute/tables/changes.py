@@ -6,12 +6,14 @@ import polars as pl
 
 
 def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return rows only in the new state and rows only in the old one; a corrected row is in both.
+    """Return the rows of the new state that the old one lacks, and those of the old state that the new one lacks.
+
+    A corrected row is in both results, as it is now and as it was.
 
     Parameters
     ----------
     old, new
-        Rows of both states. Every row counts as changed when only one state has a column, or when a column's types differ.
+        Rows of both states. Every row counts as changed when the schemas differ in a column, its type or the order of columns.
 
     Examples
     --------
@@ -22,9 +24,9 @@ def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFram
     """
     if old.schema != new.schema:
         return new, old
-    both = pl.concat([old.with_columns(pl.lit(-1).alias("__side")), new.with_columns(pl.lit(1).alias("__side"))])
-    # Grouping takes null for null and NaN for NaN, in lists as well, which joins do not.
-    balance = both.group_by(old.columns, maintain_order=True).agg(pl.col("__side").sum())
+    signed = pl.concat([old.with_columns(pl.lit(-1).alias("__side")), new.with_columns(pl.lit(1).alias("__side"))])
+    # Unlike a join, grouping treats null as equal to null and NaN to NaN, in lists as well.
+    balance = signed.group_by(old.columns, maintain_order=True).agg(pl.col("__side").sum())
     sides = balance["__side"]
     rows = balance.drop("__side")
     return rows.filter(sides > 0), rows.filter(sides < 0)

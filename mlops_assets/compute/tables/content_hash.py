@@ -16,7 +16,9 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    SliceReader: TypeAlias = Callable[[int, int], tuple[bytes | memoryview, ...]]  # from first row and end to the bytes of a column
+    SliceReader: TypeAlias = Callable[
+        [int, int], tuple[bytes | memoryview, ...]
+    ]  # first row and end → the hashed bytes of a column in these rows
 
 # Types whose values are hashed as numbers, by their logical names; all others are hashed as text.
 _PLAIN: dict[str, pl.DataType] = {
@@ -25,9 +27,9 @@ _PLAIN: dict[str, pl.DataType] = {
     **{str(dtype): dtype for dtype in (pl.Boolean(), pl.Date(), pl.Datetime("us"), pl.Datetime("us", "UTC"))},
 }
 
-_SAMPLE = 1_000  # rows that say which columns decide a sort
-_MIN_PACKED_ROWS = 100_000  # of a slice whose leading columns are packed into one number before it is sorted
-_MAX_PACKED = 2**62  # different numbers
+_SAMPLE = 1_000  # first rows, from which a sort is planned
+_MIN_PACKED_ROWS = 100_000  # rows of a slice from which leading columns are packed into one number to sort by
+_MAX_PACKED = 2**62  # distinct packed numbers
 
 
 def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
@@ -38,7 +40,7 @@ def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
     frame
         Normalised rows.
     key
-        Columns that identify a row; every column when empty.
+        Columns that identify a row. Rows are sorted by these columns first, so that another key gives another hash.
     """
     return hash_slices(frame, [(0, frame.height)], key)[0]
 
@@ -55,7 +57,7 @@ def ordered_hash(frame: pl.DataFrame) -> str:
 
 
 def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]]) -> list[str]:
-    """Return the hash of each slice ``[start, end)`` of a frame in its order, as :func:`ordered_hash` of the slice; slices may overlap.
+    """Return the :func:`ordered_hash` of each slice ``[start, end)`` of a frame; slices may overlap.
 
     Parameters
     ----------
@@ -68,19 +70,19 @@ def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]]) 
 
 
 def logical_types(frame: pl.DataFrame) -> dict[str, str]:
-    """Return the type name of each column for its hash; all integer widths are one type."""
+    """Return column → the name of its type in the hash; all integer widths are ``int``, all float widths ``float``."""
     return {name: _logical_type(dtype) for name, dtype in frame.schema.items()}
 
 
 def hash_slices(
     frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = (), *, types: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return the hash of each slice ``[start, end)`` of a frame, independent of row order within it.
+    """Return the :func:`content_hash` of each slice ``[start, end)`` of a frame.
 
     Parameters
     ----------
     frame
-        Normalised rows, the slices one after the other.
+        Normalised rows, which the slices cover one after the other.
     bounds
         Start and end row of each slice.
     key
@@ -92,7 +94,7 @@ def hash_slices(
 
 
 def _hash_columns(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], types: Mapping[str, str]) -> list[str]:
-    """Return the hash of each slice of rows that are in the order to hash."""
+    """Return the hash of each slice of rows that are already in the order to hash."""
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
     for name in sorted(frame.columns):
         series, logical = _restore_type(frame[name], types.get(name))
@@ -106,22 +108,22 @@ def _hash_columns(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], types:
 
 
 def _restore_type(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]:
-    """Return a column in its type at writing time, with the name of that type."""
-    now = _logical_type(series.dtype)
-    if logical is None or logical == now:
-        return series, now
-    if logical == "int" and now == "float":
+    """Return a column in its type at writing time and the name of that type; the current type if it cannot be restored."""
+    current = _logical_type(series.dtype)
+    if logical is None or logical == current:
+        return series, current
+    if logical == "int" and current == "float":
         return series.cast(pl.Int64, strict=False), logical
-    if series.null_count() == len(series):  # a column without any value takes the type of the first value
+    if series.null_count() == len(series):  # the type of a column without values changes when its first value is written
         return pl.Series(series.name, [None] * len(series), dtype=_PLAIN.get(logical, pl.String())), logical
-    return series, now
+    return series, current
 
 
 def _sort_rows(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:
     """Return the rows sorted within their slices, by the key and then by every other column."""
     by = [*key, *sorted(c for c in frame.columns if c not in key)]
-    few = by[: _count_deciding(frame, by, len(key))]
-    return frame.rechunk()[pl.concat([_find_order(frame[start:end], by, few) + start for start, end in bounds])]
+    leading = by[: _count_deciding(frame, by, len(key))]
+    return frame.rechunk()[pl.concat([_find_order(frame[start:end], by, leading) + start for start, end in bounds])]
 
 
 def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
@@ -140,24 +142,24 @@ def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
     return len(by)
 
 
-def _find_order(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.Series:
+def _find_order(rows: pl.DataFrame, by: Sequence[str], leading: Sequence[str]) -> pl.Series:
     """Return the row numbers sorted by every column of ``by``.
 
-    The columns ``few``, the first of ``by``, are tried first: they give the same order unless two rows are equal in them.
+    The first columns of ``by``, ``leading``, are tried alone: they give the same order unless two rows are equal in them.
     """
-    if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in few])) is not None:
+    if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in leading])) is not None:
         order = packed.arg_sort()
         in_order = packed.gather(order)
         if (in_order[1:] != in_order[:-1]).all():
             return order
-    if not any(rows[name].dtype.is_nested() for name in few):
-        order = _sort(rows, few)
-        if len(few) == len(by) or not _has_ties(rows.select(few)[order], few):
+    if not any(rows[name].dtype.is_nested() for name in leading):
+        order = _arg_sort(rows, leading)
+        if len(leading) == len(by) or not _has_ties(rows.select(leading)[order], leading):
             return order
-    return _sort(rows, by)
+    return _arg_sort(rows, by)
 
 
-def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
+def _arg_sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     """Return the row numbers sorted by the columns ``by``."""
     # Lists and structs have no order of their own: their text does.
     keys = [pl.Series(name, _to_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
@@ -176,7 +178,7 @@ def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
 
 
 def _rank(series: pl.Series) -> pl.Series | None:
-    """Return whole numbers from 0 that sort like the values, nulls last; None when ranking would cost as much as sorting."""
+    """Return whole numbers from 0 that sort like the values, nulls last; None for other types and for text with many values."""
     if series.dtype == pl.String:
         if series.head(_SAMPLE).n_unique() > _SAMPLE // 2:
             return None
@@ -193,7 +195,7 @@ def _rank(series: pl.Series) -> pl.Series | None:
 
 
 def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:
-    """Return whether two neighbouring rows are equal in the columns that the rows are sorted by."""
+    """Return True if two neighbouring rows are equal in ``by``, the columns by which the rows are sorted."""
     equal = np.ones(max(ordered.height - 1, 0), dtype=bool)
     for name in by:
         equal &= ordered[name][1:].eq_missing(ordered[name][:-1]).to_numpy()
@@ -201,6 +203,7 @@ def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:
 
 
 def _to_text(series: pl.Series) -> list[str | None]:
+    """Return each value as JSON text; null stays None."""
     return [None if value is None else json.dumps(value, default=str) for value in series.to_list()]
 
 
@@ -213,6 +216,7 @@ def _logical_type(dtype: pl.DataType) -> str:
 
 
 def _byte_slices(series: pl.Series) -> SliceReader:
+    """Return a function that gives the hashed bytes of a column between two rows: validity bits, then values."""
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
         series = pl.Series(series.name, _to_text(series), dtype=pl.String)
@@ -226,11 +230,11 @@ def _text_slices(series: pl.Series, valid: np.ndarray) -> SliceReader:
     array = series.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # offsets, and all text in one buffer
     _, ends, text = array.buffers()
     offsets = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    lengths, held = np.diff(offsets).astype("<u4"), memoryview(text or b"")
+    lengths, data = np.diff(offsets).astype("<u4"), memoryview(text or b"")
     return lambda start, end: (
         np.packbits(valid[start:end]).tobytes(),
         lengths[start:end].tobytes(),
-        held[offsets[start] : offsets[end]],
+        data[offsets[start] : offsets[end]],
     )
 
 

@@ -32,7 +32,7 @@ def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_b
     Raises
     ------
     DataError
-        There is no column ``order_by``.
+        There is no column ``order_by``, or the lake cannot hold a column of the key.
 
     Examples
     --------
@@ -53,6 +53,6 @@ def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_b
     )
     if order_by is not None:
         rows = rows.with_columns(order=frame[order_by]).sort("order", nulls_last=False, maintain_order=True)
-    once = rows.filter("whole").unique("key", keep=keep, maintain_order=True)["row"]
-    kept = pl.concat([once, rows.filter(~pl.col("whole"))["row"]]).sort()
-    return frame[kept], frame.height - kept.len()
+    chosen = rows.filter("whole").unique("key", keep=keep, maintain_order=True)["row"]
+    row_numbers = pl.concat([chosen, rows.filter(~pl.col("whole"))["row"]]).sort()
+    return frame[row_numbers], frame.height - row_numbers.len()

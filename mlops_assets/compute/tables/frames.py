@@ -37,20 +37,20 @@ _CONVERTERS: dict[str, Callable[[pl.DataFrame], object]] = {
 
 
 def list_columns(values: Iterable[object]) -> list[str]:
-    """Return the column names of all frames and training-set parts among some values."""
+    """Return the distinct column names of all frames and training-set parts among some values, in order of appearance."""
     frames = [getattr(value, "rows", value) for value in values]
     names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
-    return list(dict.fromkeys(str(name) for some in names for name in some))
+    return list(dict.fromkeys(str(name) for columns in names for name in columns))
 
 
 def collect(value: object, what: str) -> pl.DataFrame:
-    """Return the result of a user function as a collected polars frame.
+    """Return the result of a user function as a collected polars frame; ``what`` names the function in messages.
 
     Raises
     ------
     DataError
-        The result is none of the four frame types, or a pandas frame cannot be converted without a change, see
-        :func:`mlops_assets.compute.tables.strict_pandas.convert_pandas`.
+        The result is none of the four frame types, a DuckDB result has two columns of one name, or a pandas frame cannot be converted
+        without a change, see :func:`mlops_assets.compute.tables.strict_pandas.convert_pandas`.
     DefinitionError
         A column has a reserved name.
     """
@@ -71,7 +71,7 @@ def _collect(value: object, what: str) -> pl.DataFrame:
         return convert_pandas(value, what)
     if kind.__name__ == "DuckDBPyRelation":
         names = value.columns  # type: ignore[attr-defined]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise DataError(f"{what} returned two columns named '{twice[0]}'", hint="rename one of them in SELECT")
+        if duplicates := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"{what} returned two columns named '{duplicates[0]}'", hint="rename one of them in SELECT")
         return pl.DataFrame(value.to_arrow_table())  # type: ignore[attr-defined]
     raise DataError(f"{what} returned {kind.__name__}, not a frame", hint="return a polars, pandas or DuckDB frame")

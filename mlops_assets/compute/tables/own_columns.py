@@ -32,11 +32,11 @@ PREDICTION_COLUMNS = (
 )
 
 
-_NUMBERED_NAME = re.compile(r"(prediction|probabilities)_\d+")  # where the first column of predictions has another type
+_NUMBERED_NAME = re.compile(r"(prediction|probabilities)_\d+")  # added when the column of that name already has another type
 
 
 def is_prediction_column(name: str) -> bool:
-    """Return whether a column of a table of predictions holds predictions or probabilities."""
+    """Return True if a column of a prediction table in the lake holds predictions or probabilities, numbered columns included."""
     return name in ("prediction", "probabilities") or _NUMBERED_NAME.fullmatch(name) is not None
 
 
@@ -67,4 +67,5 @@ def rename_from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
 
 
 def _is_reserved(name: str, own: Sequence[str]) -> bool:
+    """Return True if the package adds a column of this name in memory: one of ``own``, or a numbered prediction column."""
     return name in own or (PREDICTION in own and name.startswith(OWN) and _NUMBERED_NAME.fullmatch(name.removeprefix(OWN)) is not None)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlops_assets.values.quality import Quality
     from mlops_assets.values.window import TimeWindow
 
-MAX_CATEGORIES = 50  # a text column with more values than these has no learnt categories
-MIN_NULL_MARGIN = 0.01
+MAX_CATEGORIES = 50  # no categories are learnt for a text column with more distinct values
+MIN_NULL_MARGIN = 0.01  # added at minimum to the share of nulls in the reference period
 SCHEMA = pl.Schema(
     {
         "rule": pl.String(),
@@ -38,7 +38,7 @@ def hash_declaration(quality: Quality) -> str:
 
 
 def limits_to_table(limits: Sequence[Limit], quality: Quality) -> pl.DataFrame:
-    """Return limits as rows of a lake table."""
+    """Return limits as rows of a lake table, each with the hash of the declaration."""
     declared_hash = hash_declaration(quality)
     return pl.DataFrame(
         [(x.rule, x.column, x.low, x.high, list(x.values), x.origin, declared_hash) for x in limits], schema=SCHEMA, orient="row"
@@ -55,7 +55,7 @@ def limits_from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
 def learn_limits(
     quality: Quality, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], *, ignoring: Sequence[str]
 ) -> tuple[Limit, ...]:
-    """Return the limits of each column learned from a reference period; declared limits replace them.
+    """Return the declared limits, followed by limits learned from a reference period for all other rules and columns.
 
     Parameters
     ----------
@@ -64,71 +64,72 @@ def learn_limits(
     frame
         The rows of the reference period.
     time
-        The column of ``frame`` with the event time.
+        The column of ``frame`` with the event time, if there is one.
     windows
-        The partitions of the reference period, oldest first.
+        Partition key and window of the reference period, oldest first; the window is None when unpartitioned.
     ignoring
-        Columns without learned limits: keys and times.
+        Columns without learned limits, such as keys. Columns of dates and times have none either.
     """
     first, last = windows[0][0], windows[-1][0]
     origin = f"learnt from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
-    learnt = list(_learn_column(quality.margin, frame, time, windows, set(ignoring), origin))
+    learnt = list(_iterate_learnt_limits(quality.margin, frame, time, windows, set(ignoring), origin))
     declared = {(x.rule, x.column) for x in quality.declared}
     return (*quality.declared, *(x for x in learnt if (x.rule, x.column) not in declared))
 
 
-def _learn_column(  # noqa: PLR0913  (what it learns from)
+def _iterate_learnt_limits(  # noqa: PLR0913  (what it learns from)
     margin: float, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], ignoring: set[str], origin: str
 ) -> Iterator[Limit]:
-    figures = _count_values(frame, time, windows)
-    counts = figures["__rows"]
+    """Yield the limits of partition rows, then of each column: its share of nulls, and its range or categories."""
+    counts_by_column = _count_values(frame, time, windows)
+    counts = counts_by_column["__rows"]
     minimum, maximum = min(counts.to_list()), max(counts.to_list())
     yield Limit(ROWS, "", minimum * max(0.0, 1 - margin), maximum * (1 + margin), origin=origin)
     for name, dtype in frame.schema.items():
         if name in ignoring or dtype.is_temporal():
             continue
-        share = max((figures[name] / counts.clip(1)).to_list())
+        share = max((counts_by_column[name] / counts.clip(1)).to_list())
         yield Limit(NULLS, name, high=min(1.0, share + max(share * margin, MIN_NULL_MARGIN)), origin=origin)
         values = frame[name].drop_nulls()
         if dtype.is_numeric() and values.len():
             values = values.drop_nans() if dtype.is_float() else values
             if values.len():
                 low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
-                room = margin * ((high - low) or abs(high))  # a constant has no width: its own size stands for it
-                yield Limit(RANGE, name, low - room, high + room, origin=origin)
+                padding = margin * ((high - low) or abs(high))  # the margin of a constant is relative to its value
+                yield Limit(RANGE, name, low - padding, high + padding, origin=origin)
         elif dtype == pl.String and 0 < values.n_unique() <= min(MAX_CATEGORIES, max(1, values.len() // 5)):
             yield Limit(CATEGORIES, name, values=tuple(values.unique().sort().to_list()), origin=origin)
 
 
 def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.DataFrame:
-    """Return row and null counts of each column and partition, including empty partitions."""
+    """Return the number of rows, and of nulls of each column, for every partition in order, also for empty partitions."""
     numbers = assign_partitions(frame, time, windows).alias("__partition")
     counted = (
         frame.with_columns(numbers)
         .group_by("__partition")
         .agg(pl.len().cast(pl.Int64).alias("__rows"), *(pl.col(c).null_count().cast(pl.Int64) for c in frame.columns))
     )
-    every = pl.DataFrame({"__partition": pl.Series(range(len(windows)), dtype=pl.Int64)})
-    return every.join(counted, on="__partition", how="left").fill_null(0).sort("__partition")
+    partitions = pl.DataFrame({"__partition": pl.Series(range(len(windows)), dtype=pl.Int64)})
+    return partitions.join(counted, on="__partition", how="left").fill_null(0).sort("__partition")
 
 
 def find_limit_violations(
     frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit]
 ) -> Iterator[RuleViolation]:
-    """Yield the violations of limits: first of limits on rows, then of limits on partitions."""
-    there = [limit for limit in limits if not limit.column or limit.column in frame.columns]
+    """Yield the violations of limits: missing columns, then limits on rows, then limits on partitions."""
+    applicable = [limit for limit in limits if not limit.column or limit.column in frame.columns]
     for limit in limits:
-        if limit not in there:
+        if limit not in applicable:
             yield RuleViolation(
                 "quality", limit.column, limit.rule, f"column '{limit.column}' is missing", f"its {limit.rule} is {limit.text}"
             )
-    for limit in there:
+    for limit in applicable:
         if limit.rule in {RANGE, CATEGORIES}:
             yield from _check_row_limit(frame, limit)
-    if not any(limit.rule in {NULLS, ROWS} for limit in there):
+    if not any(limit.rule in {NULLS, ROWS} for limit in applicable):
         return
     figures = _count_values(frame, time, windows)
-    for limit in there:
+    for limit in applicable:
         if limit.rule in {NULLS, ROWS}:
             yield from _check_partition_limit(figures, windows, limit)
 
@@ -148,7 +149,7 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
 
 
 def find_outside(values: pl.Series, limit: Limit) -> pl.Series:
-    """Return where values break a limit on rows; null breaks none, NaN breaks every range."""
+    """Return a Boolean series: True for values that break a limit. Null breaks none; NaN breaks every limit but categories."""
     if limit.rule == CATEGORIES:
         return (~values.cast(pl.String).is_in(list(limit.values))).fill_null(value=False)
     bad = values.is_nan() if values.dtype.is_float() else values.is_null() & values.is_not_null()
@@ -163,12 +164,12 @@ def _check_partition_limit(
     figures: pl.DataFrame, windows: Sequence[tuple[str, TimeWindow | None]], limit: Limit
 ) -> Iterator[RuleViolation]:
     rows = figures["__rows"]
-    found = rows.cast(pl.Float64) if limit.rule == ROWS else figures[limit.column] / rows.clip(1)
-    bad = find_outside(found, limit)
+    values = rows.cast(pl.Float64) if limit.rule == ROWS else figures[limit.column] / rows.clip(1)
+    bad = find_outside(values, limit)
     if bad.any():
         number = int(bad.arg_max() or 0)
         where = f"partition '{windows[number][0]}'" if windows[number][0] else "the table"
-        figure = f"has {rows[number]} rows" if limit.rule == ROWS else f"has nulls in {found[number]:.2%} of column '{limit.column}'"
+        figure = f"has {rows[number]} rows" if limit.rule == ROWS else f"has nulls in {values[number]:.2%} of column '{limit.column}'"
         more = f", as have {int(bad.sum()) - 1} other partition(s)" if bad.sum() > 1 else ""
         yield RuleViolation("quality", limit.column, limit.rule, f"{where} {figure}, not {limit.text}{more}", _hint(limit))
 
@@ -180,5 +181,5 @@ def _hint(limit: Limit) -> str:
 
 
 def describe_limits(limits: Sequence[Limit]) -> Mapping[str, Any]:
-    """Return all limits as text, for the metadata of the check."""
+    """Return metadata of the check: ``limits`` → a JSON object with the text of each limit."""
     return {"limits": json.dumps({f"{x.rule} of {x.column}" if x.column else x.rule: x.text for x in limits}, indent=2)}

@@ -48,12 +48,12 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
     limits: Sequence[Limit] | None,
     run_id: str,
     now: datetime,
-    found: Sequence[RuleViolation] | None = None,
+    violations: Sequence[RuleViolation] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into valid rows and quarantined rows.
 
-    All rows with a duplicate key are quarantined, because none is known to be right. A row outside of all partitions counts in the
-    nearest partition, a row without a time in the first.
+    All rows with a duplicate key are quarantined, because none is known to be right. Quality limits that only warn quarantine no row. The
+    partition of a row is that of :func:`mlops_assets.compute.tables.row_rules.assign_partitions`.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
         As in :func:`mlops_assets.compute.tables.verify.verify`.
     run_id, now
         The run that quarantines the rows, and its time.
-    found
-        The violations of these rows from an earlier call of :func:`find_violations`; found here when None.
+    violations
+        The violations of these rows from an earlier call of :func:`find_violations`; None finds them here.
 
     Returns
     -------
@@ -72,25 +72,26 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
         The valid rows, and the rows of the quarantine table: one per invalid row, with all its reasons.
     """
     warns = table.quality is not None and not table.quality.blocks
-    found = list(find_violations(frame, table, windows, limits=limits)) if found is None else found
-    found = [f for f in found if f.rows is not None and not (warns and f.check == "quality")]
-    if not found:
+    violations = list(find_violations(frame, table, windows, limits=limits)) if violations is None else violations
+    violations = [f for f in violations if f.rows is not None and not (warns and f.check == "quality")]
+    if not violations:
         return frame, SCHEMA.to_frame()
-    bad = frame.select(pl.any_horizontal(*(f.rows for f in found if f.rows is not None))).to_series()
+    bad = frame.select(pl.any_horizontal(*(f.rows for f in violations if f.rows is not None))).to_series()
     numbers = assign_partitions(frame, table.event_timestamp, windows)
-    rows = [_collect_refused(frame, int(i), found, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
+    rows = [_describe_refused(frame, int(i), violations, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
     refused = pl.DataFrame([{**row, "run_id": run_id, "quarantined_at": now} for row in rows], schema=SCHEMA)
     return frame.filter(~bad), refused
 
 
-def _collect_refused(
-    frame: pl.DataFrame, number: int, found: Sequence[RuleViolation], part: tuple[str, TimeWindow | None]
+def _describe_refused(
+    frame: pl.DataFrame, number: int, violations: Sequence[RuleViolation], partition: tuple[str, TimeWindow | None]
 ) -> dict[str, Any]:
+    """Return the partition of an invalid row, the row as JSON, its first broken rule, and all reasons."""
     row = frame.row(number, named=True)
-    broken = [f for f in found if f.rows is not None and f.rows[number]]
+    broken = [f for f in violations if f.rows is not None and f.rows[number]]
     return {
-        "partition": part[0],
-        "partition_start": part[1].start if part[1] else None,
+        "partition": partition[0],
+        "partition_start": partition[1].start if partition[1] else None,
         "row": json.dumps(row, default=str, ensure_ascii=False),
         "rule": broken[0].rule,
         "column": broken[0].column,
@@ -107,7 +108,7 @@ def _display_value(row: dict[str, Any], column: str) -> str:
 def quarantine_outcome(
     refused: pl.DataFrame, counts: Sequence[int], windows: Sequence[tuple[str, TimeWindow | None]], *, share: float, name: str
 ) -> Outcome:
-    """Return the outcome of the quarantine check; more than ``share`` of a partition refuses the write.
+    """Return the outcome of the quarantine check; more than ``share`` of a partition refuses the write, fewer rows only warn.
 
     Parameters
     ----------
@@ -130,24 +131,24 @@ def quarantine_outcome(
         "by reason": json.dumps(dict(count_reasons(refused)), indent=2, ensure_ascii=False),
         "preview": json.dumps(refused.select("partition", "row", "reason").head(PREVIEW).to_dicts(), indent=2, ensure_ascii=False),
     }
-    often = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
+    top_reasons = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
     for (key, _), count in zip(windows, counts, strict=True):
         if bad[key] > share * count:
             where = f"partition '{key}': " if key else ""
             first = refused.filter(pl.col("partition") == key).row(0, named=True)
             message = (
                 f"{where}{bad[key]} of {count} rows ({bad[key] / count:.2%}) break a rule on rows, more than the {share:.2%} that "
-                f"quarantine= allows; most often {often}; the first: {first['reason']}, in {first['row']}"
+                f"quarantine= allows; most often {top_reasons}; the first: {first['reason']}, in {first['row']}"
             )
             hint = "correct the source, the function or the schema; raise quarantine= only if so many bad rows are expected"
             return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, facts=facts)
-    message = f"{refused.height} row(s) were quarantined in 'quarantine/{name}': {often}"
+    message = f"{refused.height} row(s) were quarantined in 'quarantine/{name}': {top_reasons}"
     hint = f"correct the function or the schema, then `mlops quarantine replay {name}`"
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
 
 
 def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
-    """Reword the outcome of the quarantine for a write that another check refuses, so that nothing is quarantined.
+    """Reword a failed quarantine check for a write that another check refuses; nothing is quarantined then.
 
     Parameters
     ----------
@@ -158,15 +159,13 @@ def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
     """
     if outcome.passed:
         return outcome
-    often = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
-    message = (
-        f"{refused.height} row(s) break a rule on rows: {often}. The write is refused by another check: nothing was written or set aside"
-    )
+    top_reasons = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
+    message = f"{refused.height} row(s) break a rule on rows: {top_reasons}. The write is refused by another check: nothing was written or set aside"
     return replace(outcome, message=message, hint="correct what the other check names; these rows are quarantined when the write succeeds")
 
 
 def count_reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
-    """Return the number of quarantined rows per rule, most frequent first."""
+    """Return pairs of ``column: rule`` and the number of quarantined rows whose first broken rule it is, most frequent first."""
     counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
     return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
 

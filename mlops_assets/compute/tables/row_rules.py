@@ -25,7 +25,7 @@ EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class RuleViolation:
-    """A broken rule.
+    """A broken rule, with the rows that break it.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ class RuleViolation:
     hint
         What to do about it.
     rows
-        Whether each row breaks the rule; None when the table as a whole breaks it, so that no row can be quarantined.
+        A Boolean for each row, True if it breaks the rule. None when only the table as a whole breaks it, so that no row can be
+        quarantined.
     """
 
     check: str
@@ -89,13 +90,15 @@ def _schema_hint(error: Any) -> str:  # noqa: ANN401
 
 
 def _violating_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noqa: ANN401
-    held = getattr(error, "check_output", None)
-    if not isinstance(held, pl.DataFrame) or held.height != frame.height:
+    """Return True for each row that breaks a rule; None when pandera does not report a result for each row."""
+    check_output = getattr(error, "check_output", None)
+    if not isinstance(check_output, pl.DataFrame) or check_output.height != frame.height:
         return None
-    return ~held.to_series(held.width - 1).fill_null(value=True)
+    return ~check_output.to_series(check_output.width - 1).fill_null(value=True)
 
 
 def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
+    """Return the end of a message: the first bad value and the number of bad rows, or the error of the check."""
     cases = getattr(error, "failure_cases", None)
     if isinstance(cases, pl.DataFrame) and cases.height:
         column = "failure_case" if "failure_case" in cases.columns else cases.columns[0]
@@ -106,13 +109,16 @@ def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
 
 
 def _check_raised(error: Any) -> bool:  # noqa: ANN401
-    """Return whether a check raised an exception rather than finding a bad value."""
+    """Return True if a check raised an exception rather than finding a bad value."""
     reason = getattr(getattr(error, "reason_code", None), "name", "")
     return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)
 
 
 def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[RuleViolation]:
-    """Yield violations of the key: missing, floating-point or null columns, and duplicates; ``time`` is the event-time column."""
+    """Yield violations of the key: nulls and duplicates, or only the first column that is missing or a float.
+
+    ``time``, the event-time column, decides the hint for duplicates.
+    """
     if missing := [c for c in key if c not in frame.columns]:
         yield missing_column_violation("key", missing[0], frame)
         return
@@ -125,30 +131,30 @@ def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | N
             message = f"column '{column}' is part of the key and null in {nulls} row(s)"
             yield RuleViolation("key", column, "not null", message, "drop or repair rows without a key", frame[column].is_null())
     whole = frame.select(pl.all_horizontal(pl.col(c).is_not_null() for c in key)).to_series()
-    twice = frame.select(pl.struct(key).is_duplicated()).to_series() & whole
-    if twice.any():
-        repeated = frame.select(key).filter(twice)
+    duplicated = frame.select(pl.struct(key).is_duplicated()).to_series() & whole
+    if duplicated.any():
+        repeated = frame.select(key).filter(duplicated)
         first = repeated.row(0, named=True)
-        times = frame.select(pl.all_horizontal(pl.col(c) == pl.lit(v, dtype=frame.schema[c]) for c, v in first.items())).to_series().sum()
+        count = frame.select(pl.all_horizontal(pl.col(c) == pl.lit(v, dtype=frame.schema[c]) for c, v in first.items())).to_series().sum()
         yield RuleViolation(
             "key",
             ", ".join(key),
             "unique key",
-            f"the key { {name: format_value(value) for name, value in first.items()} } is on {times} rows{_describe_duplicates(repeated)}",
+            f"the key { {name: format_value(value) for name, value in first.items()} } is on {count} rows{_describe_duplicates(repeated)}",
             "a key identifies one row: deduplicate, or add the column that distinguishes them to key="
             + (", or in a feature view to created_timestamp=: the row that became known last then counts" if time in key else ""),
-            twice,
+            duplicated,
         )
 
 
 def _describe_duplicates(repeated: pl.DataFrame) -> str:
-    """Return the number of other duplicate keys and their rows; empty for a single key."""
+    """Return the number of other duplicate keys and of the rows of all duplicate keys; empty for a single key."""
     others = repeated.n_unique() - 1
     return f", and {others} other key(s) are on several: {repeated.height} rows in all" if others else ""
 
 
 def format_value(value: object) -> object:
-    """Return a value as messages show it; times as ISO 8601."""
+    """Return a value as messages show it: dates and times as ISO 8601 text."""
     return value.isoformat() if isinstance(value, date | time) else value
 
 
@@ -165,7 +171,10 @@ def _float_key_violation(column: str) -> RuleViolation:
 def find_time_violations(
     frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]], max_future: timedelta | None
 ) -> Iterator[RuleViolation]:
-    """Yield violations of event times: type, nulls and range."""
+    """Yield violations of event times: type, nulls, and times outside of the partitions.
+
+    Without partitions, times before 1900 and more than ``max_future`` after now are violations.
+    """
     if column not in frame.columns:
         yield missing_column_violation("event_time", column, frame)
         return
@@ -184,7 +193,7 @@ def find_time_violations(
 
 
 def find_clock_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
-    """Yield time columns that are compared with the event time but are not in UTC."""
+    """Yield a violation for each given time column that is not in UTC; missing and all-null columns are skipped."""
     for column in columns:
         if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
             message = f"column '{column}' has type {frame[column].dtype}, not a time in UTC as the event time"
@@ -223,12 +232,12 @@ def _implausible_violation(times: pl.Series, column: str, max_future: timedelta 
 
 
 def is_utc(dtype: pl.DataType) -> bool:
-    """Return whether a type is a UTC time."""
+    """Return True for a type of times in UTC."""
     return isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"
 
 
 def merge_windows(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
-    """Return the time windows in order, with adjacent windows joined."""
+    """Return the time windows in order, adjacent ones joined; empty for an unpartitioned table."""
     return join_windows(window for _, window in windows if window is not None)
 
 
@@ -243,33 +252,36 @@ def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> Ru
 
 
 def assign_partitions(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:
-    """Return the index of each row's window; the nearest one for rows outside all, the first for nulls.
+    """Return the index of the window of each row.
+
+    A row outside of all windows gets the last window that starts before it, or the first window. A row without a time gets the first. Every
+    row gets the first if there is only one window, or no column with times in UTC.
 
     Parameters
     ----------
     frame
-        Rows.
+        The rows to assign.
     column
-        The event time.
+        The column with the event time.
     windows
-        Partition key and window, in order; one without a window when unpartitioned.
+        Partition key and window, in order of time; an unpartitioned table has one key and None.
     """
     starts = [window.start for _, window in windows if window is not None]
     if len(windows) == 1 or len(starts) != len(windows) or column is None or column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.Series("partition", [0], dtype=pl.Int64).new_from_index(0, frame.height)
     edges = pl.Series(starts, dtype=frame.schema[column])
-    found = edges.search_sorted(frame[column].fill_null(starts[0]), side="right").cast(pl.Int64) - 1
-    return found.clip(0, len(windows) - 1).alias("partition")
+    indices = edges.search_sorted(frame[column].fill_null(starts[0]), side="right").cast(pl.Int64) - 1
+    return indices.clip(0, len(windows) - 1).alias("partition")
 
 
 def locate_first(frame: pl.DataFrame, rows: pl.Series | None, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> str:
-    """Return the first row that breaks a rule: partition, row number within it, and key."""
+    """Return the end of a message that locates the first row that breaks a rule; empty when no row is known."""
     if rows is None or not rows.any():
         return ""
     first = int(rows.arg_max() or 0)
     numbers = assign_partitions(frame, table.event_timestamp, windows)
-    key, mine = windows[int(numbers[first])][0], numbers == numbers[first]
+    key, in_partition = windows[int(numbers[first])][0], numbers == numbers[first]
     identity = ", ".join(f"{c}={format_value(frame[c][first])!r}" for c in table.key if c in frame.columns)
     place = f", partition '{key}'" if key else ""
-    share = f", which has {(rows & mine).sum()} of {rows.sum()} such rows in {len(windows)} partitions" if len(windows) > 1 else ""
-    return f"; the first bad row is number {mine.head(first + 1).sum()}" + (f" ({identity})" if identity else "") + place + share
+    share = f", which has {(rows & in_partition).sum()} of {rows.sum()} such rows in {len(windows)} partitions" if len(windows) > 1 else ""
+    return f"; the first bad row is number {in_partition.head(first + 1).sum()}" + (f" ({identity})" if identity else "") + place + share

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def find_table_names(query: str) -> tuple[str, ...]:
-    """Return the tables that a query reads, sorted.
+    """Return the names of the tables that a query reads, sorted.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def find_table_names(query: str) -> tuple[str, ...]:
 
 
 def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow | None, what: str) -> pl.DataFrame:
-    """Return the result of a query.
+    """Run a query over frames in DuckDB and return the result; times with a time zone are in UTC.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow
     tables
         Name → frame of each table that the query reads.
     window
-        The values of the query's variables ``window_start`` and ``window_end``.
+        Its start and end are the query's variables ``window_start`` and ``window_end``, which are unset when None.
     what
         The asset with the query, for messages.
 

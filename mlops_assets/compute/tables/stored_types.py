@@ -18,7 +18,7 @@ _KEPT_TYPES = (
     *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
 )
 _MAX_PRECISION = 38  # of a decimal in DuckDB
-_NANOSECONDS = 1000  # of one microsecond
+_NANOSECONDS = 1000  # in one microsecond
 _HINTS: dict[type[pl.DataType], str] = {
     pl.Time: "cast a time of day to text or to a number: pl.col('{0}').cast(pl.String), or pl.col('{0}').cast(pl.Int64) // 1000 for microseconds",
     pl.Duration: "store a duration as a number: pl.col('{0}').dt.total_seconds()",
@@ -31,12 +31,12 @@ _HINTS: dict[type[pl.DataType], str] = {
 
 
 def normalize(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame in stored types: times in µs, in UTC if they have a zone; categories as plain strings.
+    """Return a frame in stored types: times in µs, in UTC if they have a zone; categories as text; null columns as int.
 
     Raises
     ------
     DataError
-        Two columns differ only in the case of their names, a column has a type that the lake cannot hold, or text holds a NUL character.
+        Two columns differ only in the case of their names, the lake cannot hold a column's name or type, or text holds a NUL character.
     """
     frame = cast_to_stored(frame)
     for name in frame.columns:
@@ -49,7 +49,7 @@ def normalize(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame as :func:`normalize` does, without checking its text.
+    """Return a frame in stored types as :func:`normalize` does, without a search for NUL characters in text.
 
     Raises
     ------
@@ -57,13 +57,13 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
         As in :func:`normalize`, except for NUL characters.
     """
     _check_names(frame.columns)
-    wanted = {name: _find_stored_type(name, dtype) for name, dtype in frame.schema.items()}
-    casts = [pl.col(name).cast(dtype) for name, dtype in wanted.items() if dtype != frame.schema[name]]
+    stored_types = {name: _find_stored_type(name, dtype) for name, dtype in frame.schema.items()}
+    casts = [pl.col(name).cast(dtype) for name, dtype in stored_types.items() if dtype != frame.schema[name]]
     return frame.with_columns(casts) if casts else frame
 
 
 def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
-    """Return the number of times that lose nanoseconds in the lake, for each column with such times."""
+    """Return column → the number of times that lose nanoseconds in the lake; columns without such times have no entry."""
     counts = {
         name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _iterate_nanosecond_times(frame[name]))
         for name in frame.columns
@@ -84,14 +84,14 @@ def stored_type(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.List):
         return pl.List(stored_type(_dtype_instance(dtype.inner)))
     names = [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
-    if isinstance(dtype, pl.Struct) and names and all(names) and not _differ_only_in_case(names):
+    if isinstance(dtype, pl.Struct) and names and all(names) and not _find_case_clashes(names):
         return pl.Struct({field.name: stored_type(_dtype_instance(field.dtype)) for field in dtype.fields})
     raise TypeError(dtype)
 
 
 def _dtype_instance(dtype: Any) -> pl.DataType:  # noqa: ANN401  (polars gives a class or an instance)
-    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
-    return found
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
 
 
 def _find_stored_type(name: str, dtype: pl.DataType) -> pl.DataType:
@@ -109,22 +109,23 @@ def _type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
     if isinstance(refused, pl.Struct):
         return "give every field of a struct a name of its own that differs in more than case, or unnest it"
     hint = _HINTS.get(type(refused), "cast it to a number, text, a time, or a list or struct of them").format(name)
-    return f"cast what is inside; in a column of its own: {hint}" if nested else hint
+    return f"cast the inner values; if they were a column: {hint}" if nested else hint
 
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse column names that the lake would change; it compares names without case."""
-    if twice := _differ_only_in_case(names):
-        other = next(name for name in twice[1:] if name.lower() == twice[0].lower())
+    if clashes := _find_case_clashes(names):
+        other = next(name for name in clashes[1:] if name.lower() == clashes[0].lower())
         raise DataError(
-            f"the columns '{twice[0]}' and '{other}' differ only in case, which the lake does not distinguish", hint="rename one of them"
+            f"the columns '{clashes[0]}' and '{other}' differ only in case, which the lake does not distinguish", hint="rename one of them"
         )
     for name in names:
         if not name or "\x00" in name:
             raise DataError(f"a column is named {name!r}, which the lake cannot hold", hint="give every column a name that is plain text")
 
 
-def _differ_only_in_case(names: Sequence[str]) -> list[str]:
+def _find_case_clashes(names: Sequence[str]) -> list[str]:
+    """Return the names that equal another of the names when case is ignored."""
     counts = Counter(name.lower() for name in names)
     return [name for name in names if counts[name.lower()] > 1]
 
@@ -149,4 +150,5 @@ def _iterate_leaves(series: pl.Series) -> Iterator[pl.Series]:
 
 
 def _find_nul(series: pl.Series) -> int:
+    """Return the number of the first row, from 0, whose value contains a NUL character."""
     return next(row for row, value in enumerate(series.to_list()) if "\\u0000" in json.dumps(value, default=str))

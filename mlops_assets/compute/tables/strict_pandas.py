@@ -11,7 +11,7 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_EXACT = 2**53  # from here on, neighbouring whole numbers are one float
+MAX_EXACT = 2**53  # from here on, a float cannot distinguish neighbouring whole numbers
 _SUSPECT_KINDS = ("mixed", "datetime", "bytes", "date", "unknown")
 
 
@@ -28,14 +28,14 @@ def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a p
     Raises
     ------
     DataError
-        The index is not a plain row number; two columns have one name; a column mixes types, or times with and without a time zone;
-        text is not UTF-8; whole numbers above 2^53 have become floats.
+        The index is not a plain row number. Two columns have one name, or a name is not text. A column mixes types, or times with and
+        without a time zone, or holds bytes. Text is not UTF-8. Whole numbers above 2^53 have become floats. A column cannot be converted.
     """
     _refuse_index(frame.index, what)
-    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
-    if twice:
+    duplicates = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if duplicates:
         raise DataError(
-            f"{what} returned two columns named '{twice[0]}'",
+            f"{what} returned two columns named '{duplicates[0]}'",
             hint="rename one of them, or drop it: frame.loc[:, ~frame.columns.duplicated()]",
         )
     if unnamed := [name for name in frame.columns if not isinstance(name, str)]:
@@ -79,24 +79,30 @@ def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: AN
 
 
 def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
-    """Return the kind of the values in an object column; raise DataError when there are several kinds."""
-    first: dict[str, int] = {}
+    """Return the kinds of the values in an object column; raise DataError for bytes and for several kinds.
+
+    Whole and other numbers may be mixed.
+    """
+    rows_by_kind: dict[str, int] = {}  # first row of each kind
     for number, kind in _iterate_kinds(values):
-        first.setdefault(kind, number)
+        rows_by_kind.setdefault(kind, number)
         if kind == "bytes":
             raise _cell_error(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
-        if len(first) > 1 and not first.keys() <= {"a whole number", "a number"}:
-            (one, before), (other, at) = list(first.items())[:2]
+        if len(rows_by_kind) > 1 and not rows_by_kind.keys() <= {"a whole number", "a number"}:
+            (first_kind, first_row), (other_kind, other_row) = list(rows_by_kind.items())[:2]
             hint = (
                 f"give every time a zone: pd.to_datetime(frame['{name}'], utc=True) reads times without a zone as UTC"
-                if "a time with a time zone" in first
+                if "a time with a time zone" in rows_by_kind
                 else f"give the column one type where it is read: frame['{name}'].astype('string') or pd.to_numeric(frame['{name}'])"
             )
-            raise _cell_error(what, name, at, f"is {other} ({values.iloc[at]!r}), but row {before + 1} is {one}", hint)
-    return set(first)
+            raise _cell_error(
+                what, name, other_row, f"is {other_kind} ({values.iloc[other_row]!r}), but row {first_row + 1} is {first_kind}", hint
+            )
+    return set(rows_by_kind)
 
 
 def _iterate_kinds(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
+    """Yield the row number, from 0, and the kind of each value that is not missing."""
     import datetime as dt
     from numbers import Integral, Real
 
@@ -121,8 +127,8 @@ def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
     """Raise DataError for integers that pandas converted to floats because of a null and that floats cannot represent exactly."""
     if not values.isna().any():
         return
-    there = values.dropna()
-    if not len(there) or there.abs().max() < MAX_EXACT or not (there == there.round()).all():
+    present = values.dropna()
+    if not len(present) or present.abs().max() < MAX_EXACT or not (present == present.round()).all():
         return
     number = int((values.abs() >= MAX_EXACT).to_numpy().argmax())
     hint = (
@@ -133,6 +139,7 @@ def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
 
 
 def _unconvertible_error(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
+    """Return the error for a column that cannot be converted; it names the first text that is not UTF-8, if any."""
     for number, value in enumerate(values):
         if isinstance(value, str):
             try:

@@ -59,7 +59,7 @@ class Outcome:
 
 
 def check_names(table: Table) -> tuple[str, ...]:
-    """Return the names of the checks that :func:`verify` makes."""
+    """Return the names of the checks that :func:`verify` runs for a table."""
     declared = (
         ("schema", table.schema),
         ("key", table.key),
@@ -67,7 +67,7 @@ def check_names(table: Table) -> tuple[str, ...]:
         ("not_empty", table.partitions),
         ("quality", table.quality),
     )
-    return tuple(name for name, given in declared if given)
+    return tuple(name for name, declaration in declared if declaration)
 
 
 def verify(
@@ -76,7 +76,7 @@ def verify(
     windows: Sequence[tuple[str, TimeWindow | None]],
     *,
     limits: Sequence[Limit] | None = None,
-    found: Sequence[RuleViolation] | None = None,
+    violations: Sequence[RuleViolation] | None = None,
 ) -> list[Outcome]:
     """Verify rows against all declared rules of their table.
 
@@ -90,26 +90,32 @@ def verify(
         Partition key and window of every partition that is about to be written; the window is None when unpartitioned.
     limits
         The quality limits, learned and declared; only the declared limits when None.
-    found
-        The violations of these rows from an earlier call of :func:`find_violations`; found here when None.
+    violations
+        The violations of these rows from an earlier call of :func:`find_violations`; None finds them here.
 
     Returns
     -------
     list of Outcome
         One for each name of :func:`check_names`, in that order.
     """
-    found = list(find_violations(frame, table, windows, limits=limits)) if found is None else found
-    return [_make_outcome(name, [f for f in found if f.check == name], frame, table, windows, limits) for name in check_names(table)]
+    violations = list(find_violations(frame, table, windows, limits=limits)) if violations is None else violations
+    return [_make_outcome(name, [f for f in violations if f.check == name], frame, table, windows, limits) for name in check_names(table)]
 
 
 def find_violations(
     frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
 ) -> Iterator[RuleViolation]:
-    """Yield every broken rule; parameters as in :func:`verify`."""
+    """Yield every broken rule; parameters as in :func:`verify`.
+
+    Raises
+    ------
+    DataError
+        The lake cannot hold a column.
+    """
     time = table.event_timestamp
     if table.schema is not None:
         yield from find_schema_violations(frame, table.schema)
-    frame = cast_to_stored(frame)  # two times may become one: keys and times are judged as the lake will hold them
+    frame = cast_to_stored(frame)  # check keys and times as stored: two times that differ in nanoseconds become one
     if table.key:
         yield from find_key_violations(frame, table.key, time)
     if time:
@@ -124,19 +130,20 @@ def find_violations(
 
 def _make_outcome(  # noqa: PLR0913  (what a check is about)
     check: str,
-    found: Sequence[RuleViolation],
+    violations: Sequence[RuleViolation],
     frame: pl.DataFrame,
     table: Table,
     windows: Sequence[tuple[str, TimeWindow | None]],
     limits: Sequence[Limit] | None,
 ) -> Outcome:
+    """Return the outcome of one check; its message is that of the first violation."""
     blocking = check != "quality" or table.quality is None or table.quality.blocks
     facts = _measure_safely(check, frame, table, windows, limits)
-    if not found:
+    if not violations:
         return Outcome(check, passed=True, blocking=blocking, facts=facts)
-    counted = f"{len(found)} rule(s) broken; the first: " if check in {"schema", "quality"} and len(found) > 1 else ""
-    message = counted + found[0].message + locate_first(frame, found[0].rows, table, windows)
-    return Outcome(check, passed=False, message=message, hint=found[0].hint, blocking=blocking, facts=facts)
+    counted = f"{len(violations)} rule(s) broken; the first: " if check in {"schema", "quality"} and len(violations) > 1 else ""
+    message = counted + violations[0].message + locate_first(frame, violations[0].rows, table, windows)
+    return Outcome(check, passed=False, message=message, hint=violations[0].hint, blocking=blocking, facts=facts)
 
 
 def _measure_safely(
@@ -151,6 +158,7 @@ def _measure_safely(
 def _measure_columns(
     check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
 ) -> Mapping[str, Any]:
+    """Return figures for the metadata of one check."""
     time = table.event_timestamp or ""
     if check == "schema":
         return {"rows": frame.height, "columns": frame.width}
@@ -173,10 +181,11 @@ def _find_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[t
 
 
 def _list_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
+    """Yield the keys of partitions without rows; none when the time column is missing or not in UTC."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return
     times = frame[column].drop_nulls().sort()
     spans = [(key, window) for key, window in windows if window is not None]
     edges = pl.Series([edge for _, window in spans for edge in (window.start, window.end)], dtype=times.dtype)
-    found = times.search_sorted(edges).to_list()
-    yield from (key for (key, _), first, end in zip(spans, found[::2], found[1::2], strict=True) if first == end)
+    positions = times.search_sorted(edges).to_list()
+    yield from (key for (key, _), first, end in zip(spans, positions[::2], positions[1::2], strict=True) if first == end)

@@ -44,8 +44,8 @@ def installed_distributions() -> dict[str, str]:
 @cache
 def local_distributions() -> frozenset[str]:
     """Return the normalized names of distributions installed from a folder, file or URL rather than from a package index."""
-    known = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
-    return frozenset(canonical_name(name) for name, url in known if name and url)
+    origins = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
+    return frozenset(canonical_name(name) for name, url in origins if name and url)
 
 
 def format_lock(versions: Mapping[str, str]) -> str:

@@ -186,5 +186,9 @@ def _compare_with_champion(candidate: Candidate, metric: str, value: float) -> d
         return {"champion": "none yet", "Δ": "", "95 % CI of Δ": ""}
     champion_value = candidate.champion.metric(metric)
     low, high = candidate.intervals.difference(metric) if candidate.intervals else (math.nan, math.nan)
-    known = math.isfinite(low) and math.isfinite(high)
-    return {"champion": champion_value, "Δ": value - champion_value, "95 % CI of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}
+    is_known = math.isfinite(low) and math.isfinite(high)
+    return {
+        "champion": champion_value,
+        "Δ": value - champion_value,
+        "95 % CI of Δ": f"{low:+.4g} … {high:+.4g}" if is_known else "undefined",
+    }

@@ -136,12 +136,12 @@ def _is_one_to_one(pairs: pl.DataFrame) -> bool:
     return pairs.height - levels >= MIN_ROWS and levels == pairs["feature"].n_unique() == pairs.n_unique()
 
 
-def _is_monotone(known: pl.DataFrame) -> bool:
+def _is_monotone(rows: pl.DataFrame) -> bool:
     """Return True if the label only rises or only falls with the feature, apart from 0.1 % of the steps; False for text or few levels."""
-    levels = known["feature"].n_unique()
-    if min(levels, known["label"].n_unique()) < _MIN_LEVELS or pl.String in known.dtypes:
+    levels = rows["feature"].n_unique()
+    if min(levels, rows["label"].n_unique()) < _MIN_LEVELS or pl.String in rows.dtypes:
         return False
-    by_level = known.group_by("feature").agg(low=pl.col("label").min(), high=pl.col("label").max()).sort("feature")
+    by_level = rows.group_by("feature").agg(low=pl.col("label").min(), high=pl.col("label").max()).sort("feature")
     up = (by_level["high"].shift(1) > by_level["low"]).sum()
     down = (by_level["low"].shift(1) < by_level["high"]).sum()
     return min(up, down) <= _MAX_TURNS * (levels - 1)

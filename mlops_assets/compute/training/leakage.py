@@ -52,13 +52,13 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
     later
         The columns known later, row by row as in ``rows``.
     """
-    found = []
+    repeats = []
     for column in columns:
         for name in later.columns:
             share = _measure_agreement(rows[column], later[name])
             if share >= _MIN_AGREEMENT:
-                found.append(RepeatedColumn(column, name, share))
-    return found
+                repeats.append(RepeatedColumn(column, name, share))
+    return repeats
 
 
 def _measure_agreement(one: pl.Series, other: pl.Series) -> float:
@@ -168,7 +168,7 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
     event_timestamp
         The column with the time of each row.
     """
-    found = []
+    later_times = []
     for column in columns:
         if column == event_timestamp or not isinstance(rows[column].dtype, pl.Datetime | pl.Date):
             continue
@@ -178,8 +178,8 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
             continue  # a time without a zone cannot be compared with one that has it
         late = rows.filter(times[0] > times[1])
         if late.height:
-            found.append(LaterTime(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
-    return found
+            later_times.append(LaterTime(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
+    return later_times
 
 
 def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:
@@ -198,10 +198,10 @@ def _measure_order(column: pl.Series, positive: pl.Series) -> float:
     else:
         return 0.0
     ranks = values.fill_nan(None).fill_null(float("-inf")).rank("average")
-    up = int(positive.sum())
-    down = len(positive) - up
-    right = (float(ranks.filter(positive).sum()) - up * (up + 1) / 2) / (up * down)
-    return max(right, 1 - right)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    area = (float(ranks.filter(positive).sum()) - positives * (positives + 1) / 2) / (positives * negatives)
+    return max(area, 1 - area)
 
 
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:

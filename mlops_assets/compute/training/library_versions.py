@@ -43,12 +43,12 @@ def find_library_changes(trained: Mapping[str, str], installed: Mapping[str, str
     trained, installed
         Name → version.
     """
-    found = [
+    changes = [
         LibraryChange(name, then, now, _is_serious(name, then, now))
         for name, then in trained.items()
         if (now := installed.get(name, "")) != then
     ]
-    return sorted(found, key=lambda change: (not change.serious, change.name))
+    return sorted(changes, key=lambda change: (not change.serious, change.name))
 
 
 def _is_serious(name: str, then: str, now: str) -> bool:

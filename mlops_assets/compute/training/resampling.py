@@ -63,13 +63,13 @@ class _Spread:
         if self.draws is None:
             width = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error if self.freedom else math.nan
             return self.value - width, self.value + width
-        known = self.draws[np.isfinite(self.draws)]
-        if not math.isfinite(self.value) or len(known) < (1 - _UNDEFINED_BOUNDS) * len(self.draws):
+        draws = self.draws[np.isfinite(self.draws)]
+        if not math.isfinite(self.value) or len(draws) < (1 - _UNDEFINED_BOUNDS) * len(self.draws):
             return math.nan, math.nan
-        if len(known) < _MIN_DEFINED:
-            width = float(stats.norm.ppf((1 + confidence) / 2) * known.std(ddof=1)) * self._widening(confidence)
+        if len(draws) < _MIN_DEFINED:
+            width = float(stats.norm.ppf((1 + confidence) / 2) * draws.std(ddof=1)) * self._widening(confidence)
             return self.value - width, self.value + width
-        low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2]) - self.value
+        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]) - self.value
         return self.value + float(low) * self._widening(confidence), self.value + float(high) * self._widening(confidence)
 
     def _widening(self, confidence: float) -> float:

@@ -214,20 +214,20 @@ def _linearize_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarr
 
 def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
     """Return the form of the mean recall over the drawn classes; None with more than ten classes."""
-    if len(known := np.unique(y)) > _MAX_CLASSES:
+    if len(labels := np.unique(y)) > _MAX_CLASSES:
         return None
-    true = (np.asarray(y)[:, None] == known).astype(float)
-    right = true * (model.predict(chosen) == y)[:, None]
+    true = (np.asarray(y)[:, None] == labels).astype(float)
+    correct = true * (model.predict(chosen) == y)[:, None]
 
     def measure(counts: np.ndarray) -> np.ndarray:
-        drawn, hits = counts @ true, counts @ right
+        drawn, hits = counts @ true, counts @ correct
         shares = np.where(drawn > 0, hits / np.where(drawn > 0, drawn, 1), np.nan)
         return np.nanmean(shares, axis=1)  # type: ignore[no-any-return]
 
     def linearize() -> np.ndarray | None:
-        recalls = [_linearize_ratio(right[:, k], true[:, k]) for k in range(len(known))]
+        recalls = [_linearize_ratio(correct[:, k], true[:, k]) for k in range(len(labels))]
         defined = [recall for recall in recalls if recall is not None]
-        return np.mean(defined, axis=0) if defined and len(defined) == len(known) else None
+        return np.mean(defined, axis=0) if defined and len(defined) == len(labels) else None
 
     return CountedMetric(measure, linearize=linearize)
 

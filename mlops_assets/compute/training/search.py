@@ -57,10 +57,10 @@ def run_trials(search: Search, run_round: Callable[[Sequence[Trial], Sequence[Tr
         Takes the proposed trials of a round and all earlier results; runs the trials, or reads their recorded results, and returns the
         results. A round has ``search.processes`` trials, the last one perhaps fewer.
     """
-    done: list[Trial] = []
-    for proposed in _propose_rounds(search, done):
-        done.extend(run_round(proposed, tuple(done)))
-    return done
+    results: list[Trial] = []
+    for proposed in _propose_rounds(search, results):
+        results.extend(run_round(proposed, tuple(results)))
+    return results
 
 
 def best_trial(trials: Sequence[Trial], where: str) -> Trial:
@@ -89,11 +89,11 @@ def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
     before
         The earlier trials; those that failed or were pruned do not count.
     """
-    known = sorted(trial.steps[step] for trial in before if trial.value is not None and step in trial.steps)
-    if len(known) < _STARTUP_TRIALS:
+    values = sorted(trial.steps[step] for trial in before if trial.value is not None and step in trial.steps)
+    if len(values) < _STARTUP_TRIALS:
         return False
-    middle = len(known) // 2
-    median = known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
+    middle = len(values) // 2
+    median = values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
     return not value >= median  # also True for NaN
 
 
@@ -101,8 +101,8 @@ def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Tria
     """Yield the proposed trials of each round; the caller appends their results to ``done`` before it asks for the next round."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
-        every = itertools.product(*(_list_grid_values(values) for _, values in search.space))
-        numbered = enumerate(itertools.islice(every, search.trials))
+        combinations = itertools.product(*(_list_grid_values(values) for _, values in search.space))
+        numbered = enumerate(itertools.islice(combinations, search.trials))
         yield from _split_batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
         return
     try:
@@ -114,21 +114,23 @@ def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Tria
     study = optuna.create_study(direction="maximize")
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     for numbers in _split_batches(range(search.trials), search.processes):
-        asked = []
+        optuna_trials = []
         for number in numbers:
             # A sampler of its own for each trial: its draws then depend on the earlier rounds only.
             study.sampler = samplers[search.sampler](seed=(search.seed * 1_000_003 + number) % 2**32)
-            asked.append(study.ask(space))
-        yield [Trial(n, {name: _to_value(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
-        for trial, reached in zip(asked, done[-len(asked) :], strict=True):
+            optuna_trials.append(study.ask(space))
+        yield [
+            Trial(n, {name: _to_value(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, optuna_trials, strict=True)
+        ]
+        for trial, reached in zip(optuna_trials, done[-len(optuna_trials) :], strict=True):
             value = reached.value
             result = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
             study.tell(trial, **result)
 
 
 def _split_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, size)):
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 

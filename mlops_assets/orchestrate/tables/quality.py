@@ -188,14 +188,14 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     split = partial(split_quarantine, table=table, run_id=step.context.run.run_id, now=datetime.now(UTC))
     limits, companions = _find_limits(step, table, quality_key, lambda: split(frame, windows=step.windows, limits=None)[0])
     violations = list(find_violations(frame, table, step.windows, limits=limits))
-    good_rows, bad_rows = split(frame, windows=step.windows, limits=limits, found=violations)
+    good_rows, bad_rows = split(frame, windows=step.windows, limits=limits, violations=violations)
     strays = [split(rows, windows=[(key, windows[key])], limits=limits)[1] for key, rows in produced.strays.items()]
     bad_rows = pl.concat([bad_rows, *strays])
     counts = count_partitions(frame, table, step.windows)
     counts = [n + (produced.strays[key].height if key in produced.strays else 0) for n, key in zip(counts, windows, strict=True)]
     quarantined = quarantine_outcome(bad_rows, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
     # Without bad rows, the violations above are complete.
-    verified = verify(good_rows, table, step.windows, limits=limits, found=violations if good_rows.height == frame.height else None)
+    verified = verify(good_rows, table, step.windows, limits=limits, violations=violations if good_rows.height == frame.height else None)
     outcomes = [*verified, *_check_other_partitions(step, good_rows, table), quarantined]
     outcomes = _add_call_outcomes(step, replace(produced, strays={}), good_rows, table, outcomes)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in outcomes):

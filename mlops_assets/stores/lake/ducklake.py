@@ -296,7 +296,7 @@ class DuckLake:
         return run_maintenance(self.connections, pins, older_than=older_than)
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Lease the newest snapshot: it stays readable until the context or this process ends."""
+        """Return a context that yields the newest snapshot and keeps it readable until it or this process ends."""
         # Opening a connection takes the lake's lock. Upkeep takes that lock before the one of the leases; the other order could deadlock.
         self.connections.cursor()
         return self.connections.leases.lease(self.snapshot)

@@ -263,7 +263,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Lease the newest snapshot: it stays readable until the context ends."""
+        """Return a context that yields the newest snapshot and keeps it readable until it ends."""
         ...
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:

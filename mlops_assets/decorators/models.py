@@ -60,7 +60,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     columns
         Columns of the spine that are features themselves.
     event_timestamp
-        The column with the time of the prediction; needed by feature views and by a time split.
+        The column with the time of the prediction; needed by feature views, a time split and ``block_length``.
     label_known_at
         The column with the time at which the label becomes known; the event time when None.
     as_known
@@ -155,9 +155,11 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     gates
         The gates that a candidate must pass before it can be registered.
     slices
-        Columns of the training set; the metrics are also measured on the rows of each of their values.
+        Columns of the training set; the metrics are also measured on the rows of each of their values, but only of the 50 most frequent
+        values of a column, and of those that a gate on the column judges.
     cron_schedule, cron_timezone
-        The schedule on which upstream assets are refreshed and the model is trained again, and its time zone. No schedule when None.
+        The schedule on which the training set is built and the model is trained again, and its time zone; datasets and feature views are
+        not materialised by it. No schedule when None.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format
@@ -170,7 +172,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     limits
         Known limits and excluded uses, as sentences for the model card.
     positive
-        The positive class of a binary label, as a value of the label. Metrics such as ``recall`` need it unless that value is True or 1.
+        The positive class of a binary label, as a value of the label; the second class when None. Metrics such as ``recall`` need it unless
+        the classes are False and True, 0 and 1, or -1 and 1.
     refit
         ``after_gates``: once the gates have passed, the function is called again with the same parameters and every row of train, validation
         and holdout as its ``train``. This second fit serves; metrics and gate results stay those of the first fit. When None, the first fit
@@ -330,16 +333,18 @@ def _check_refit_without_tuning(user_function: UserFunction[P, R], refit: Refit 
 def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[GateLike]) -> None:
     if not metrics:
         raise DefinitionError(f"model '{name}' declares no metric", hint="set metrics=['roc_auc'] or another scikit-learn scorer name")
-    for g in gates:
-        if missing := [member for member in GATE_MEMBERS if not hasattr(g, member)]:
-            hint = "remove it from gates=: @ml.gate(model) adds it" if isinstance(g, GateFunction) else "give ml.Gate(…)"
-            raise DefinitionError(f"model '{name}': a {type(g).__name__} in gates= is not a gate: it has no '{missing[0]}'", hint=hint)
+    for declared in gates:
+        if missing := [member for member in GATE_MEMBERS if not hasattr(declared, member)]:
+            hint = "remove it from gates=: @ml.gate(model) adds it" if isinstance(declared, GateFunction) else "give ml.Gate(…)"
+            raise DefinitionError(
+                f"model '{name}': a {type(declared).__name__} in gates= is not a gate: it has no '{missing[0]}'", hint=hint
+            )
     gate_names = [g.name for g in gates]
     if duplicated := {g for g in gate_names if gate_names.count(g) > 1}:
         raise DefinitionError(f"model '{name}' has two gates named '{min(duplicated)}'", hint="give one of them another rule or slice")
-    for g in gates:
-        if isinstance(g, Gate) and g.metric not in metrics:
+    for declared in gates:
+        if isinstance(declared, Gate) and declared.metric not in metrics:
             raise DefinitionError(
-                f"model '{name}': gate '{g.name}' reads the metric '{g.metric}', which is not measured",
-                hint=f"add '{g.metric}' to metrics=",
+                f"model '{name}': gate '{declared.name}' reads the metric '{declared.metric}', which is not measured",
+                hint=f"add '{declared.metric}' to metrics=",
             )

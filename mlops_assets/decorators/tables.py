@@ -77,8 +77,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
 ) -> Dataset[P, R] | Callable[[Callable[P, R]], Dataset[P, R]]:
     """Declare a table made by a function.
 
-    Its parameters may be a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context. The function
-    returns a frame with the rows of its window. Schema, key and times are verified before anything is committed.
+    The function may take a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context. It returns a frame
+    with the rows of its window. Schema, key and times are verified before anything is committed.
 
     Parameters
     ----------

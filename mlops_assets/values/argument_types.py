@@ -68,7 +68,7 @@ def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, li
     arguments
         Parameter → value, as :meth:`inspect.Signature.bind` assigns them.
     checks
-        As :func:`type_checks` returned.
+        The result of :func:`type_checks`.
     """
     for parameter, value in arguments.items():
         accepted = checks.get(parameter, [])

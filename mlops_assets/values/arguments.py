@@ -19,7 +19,8 @@ R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 _CLASSES: set[str] = set()  # names of the classes whose constructors are checked
-_ACTIONS = ("log_", "start_run", "push", "training_frame")  # no types are checked: these functions check them, some in each training step
+# Prefixes of functions that check the types themselves, because some are called in each training step.
+_ACTIONS = ("log_", "start_run", "push", "training_frame")
 _PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.llm": "ml.llm", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -93,7 +93,7 @@ class Table:
         return frozenset(column for column, _ in self.known_at)
 
     def check(self, what: str) -> None:
-        """Raise DefinitionError when the declarations contradict each other; ``what`` names the table in the message."""
+        """Raise DefinitionError for rules that are invalid, contradict each other or name a column that the schema lacks; ``what`` is the table."""
         if self.partitions is not None and self.event_timestamp is None:
             raise DefinitionError(
                 f"{what} is partitioned but declares no event_timestamp", hint="name the column that says which partition a row belongs to"

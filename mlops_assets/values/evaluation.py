@@ -130,7 +130,7 @@ class GateResult:
     Parameters
     ----------
     passed
-        Whether the candidate may be registered.
+        Whether the candidate passes this gate.
     reason
         The reason for the result, in words.
     value, threshold

@@ -211,7 +211,7 @@ class FeatureView:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The feature columns, in their order in ``X``."""
+        """The feature columns, sorted by name, which is also their order in ``X``."""
         return tuple(name for name, _ in self.features)
 
     @property

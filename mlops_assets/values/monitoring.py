@@ -185,11 +185,12 @@ class Retrain:
     Parameters
     ----------
     cooldown
-        The minimum time between two retrainings, in event time: from the end of the data at the last one to the end of the current data.
+        The minimum time between two trainings that breaches start, in event time: from the end of the data of the last one to the end of the
+        current data.
     after
         The number of consecutive windows with a breach that start a retraining. Windows that are not judged neither count nor interrupt.
     after_rejection
-        As ``after``, when the last candidate did not become champion.
+        As ``after``, when the last candidate did not become champion, or when the last decision gave up after ``max_attempts`` crashes.
     max_attempts
         The maximum number of starts of one training that crashes.
     backoff

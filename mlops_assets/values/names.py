@@ -38,7 +38,7 @@ def check_columns(columns: Iterable[str], what: str) -> None:
     Raises
     ------
     DefinitionError
-        A name starts like the package's own columns, cannot be printed or quoted, or is a pattern in polars.
+        A name is empty, starts like the package's own columns, cannot be printed or quoted, or is a pattern in polars.
     """
     for name in columns:
         if name.startswith(OWN):

@@ -72,8 +72,9 @@ class Quality:
         Minimum and maximum number of rows of a partition; None for no limit.
     learn_from
         The partitions to learn limits from: a number of first partitions, or the first day and the day after the last, by partition key
-        (``("2013-01-01", "2013-02-01")``). Limits of the row count and of every column except times are learnt, recorded in the lake as
-        ``quality/<name>``, and kept until the declaration or those partitions change. A declared limit replaces the learnt one.
+        (``("2013-01-01", "2013-02-01")``). Learnt are limits of the row count, and of every column except keys and times: its null share,
+        its range if it is numeric, its categories if it is text with few values. They are recorded in the lake as ``quality/<name>``, and
+        kept until the declaration or those partitions change. A declared limit replaces the learnt one.
     margin
         The fraction by which learnt bounds are widened: the fraction of the width for a range, of the value for a constant column, and of
         the number for row counts and null shares. A null share is widened by at least one percentage point.

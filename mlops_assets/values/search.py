@@ -84,8 +84,8 @@ class Search:
         ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` samples each trial
         independently, ``grid`` tries every combination in order.
     prune
-        Whether a trial ends early when the value that the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the
-        median of earlier trials.
+        Whether a trial ends early when the value that the function logs with ``ml.runs.log_metric(metric, value, step)`` is NaN, or below
+        the median of the completed trials at that step; no trial is pruned while fewer than five have a value there.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes

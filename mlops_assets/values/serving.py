@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class BatchPrediction:
     """The champion's predictions for every partition of a dataset.
 
+    A partition with rows that the champion was fitted on is predicted by the newest earlier champion that was not, if there is one.
+
     Parameters
     ----------
     name

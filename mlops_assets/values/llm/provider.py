@@ -48,9 +48,10 @@ class LLM:
     time_limit
         The maximum duration of a call with all its retries and fallbacks.
     retries
-        Further attempts after status 429 or 5xx, a lost connection or a timeout. Other failures are final.
+        Further attempts at this model after status 429 or 5xx, a lost connection, or a timeout before the reply begins. Other failures, and
+        an exhausted quota, are final.
     fallbacks
-        Models to ask, in this order, when this one fails.
+        Models to ask, in this order, when this one fails after its retries; each has its own ``retries``.
     concurrency
         The maximum number of requests that one process has open at the endpoint.
     max_bytes

@@ -239,6 +239,7 @@ def refuse_unknown_types(trusted: Sequence[str], what: str) -> None:
 
 
 def _exists(name: str) -> bool:
+    """Whether a qualified name can be imported; the modules in it are imported."""
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         try:

@@ -176,7 +176,7 @@ def _find_online_problem(folder: ServiceFolder) -> str:
 
 
 def _explain_absence(folder: ServiceFolder) -> str:
-    """Return why a service that should run has no supervisor: it runs in the folder that this one is a copy of, or its supervisor is gone."""
+    """Return why a service that should run has no supervisor: its folder is a copy of one whose service runs, or the supervisor is gone."""
     facts = folder.read_or_none(folder.supervisor) or {}
     label = facts.get("folder", "")
     if _is_running(facts) and not is_label_of(label, folder.path):

@@ -138,6 +138,7 @@ def allocate_counters(folder: Path, index: int) -> Path:
 
 
 def _allocate(path: Path, size: int) -> Path:
+    """Fill a new or smaller file with zeros to its size in bytes, and return its path; raise ServiceError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

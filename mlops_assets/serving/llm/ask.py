@@ -73,6 +73,7 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
 
 
 def _parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
+    """Return the text of a completion, JSON, in the declared type; raise ProviderError for the first value that does not fit it."""
     import pydantic
 
     try:

@@ -272,6 +272,7 @@ def _stream_once(llm: LLM, request: CompletionRequest) -> Generator[str, None, C
 
 
 def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None = None) -> Completion:
+    """Return the completion of a reply; raise AttemptError when the reply is incomplete."""
     parts.check_complete()
     return Completion(
         text="".join(parts.texts),

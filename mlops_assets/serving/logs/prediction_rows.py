@@ -51,8 +51,8 @@ def build_prediction_rows(
     -------
     list of polars.DataFrame
         Key, event time, ``X``, prediction, probabilities, hash of the input, version, id, names of missing features, time of logging,
-        run (empty). A version without a kind is read as the newest one. When nothing was logged, the list has one frame without rows in
-        the types of the newest version; without any version, that frame lacks predictions and probabilities.
+        run (empty). A version without a kind is read as the newest one. When nothing was logged, the list has one frame without rows, in
+        the types of the newest version. Without any version, that frame lacks predictions and probabilities.
     """
     ordered_kinds = [kinds[version] for version in sorted(kinds)]
     if not ordered_kinds:
@@ -68,6 +68,7 @@ def build_prediction_rows(
 def _build_frame(
     log: pl.DataFrame, types: Mapping[str, str], keys: Mapping[str, str], event_timestamp: str, kind: PredictionKind | None
 ) -> pl.DataFrame:
+    """Return the rows of versions with one kind of prediction; no prediction columns when the kind is None."""
     identity = [_read_field(log, "key", name, dtype) for name, dtype in keys.items() if name not in types]
     inputs = [_read_field(log, "x", name, dtype) for name, dtype in types.items() if name != event_timestamp]
     frame = pl.DataFrame([*identity, log["at"].rename(event_timestamp), *inputs])

@@ -256,6 +256,7 @@ def _make_frame(record: PushRecord, types: Mapping[str, pl.DataType]) -> pl.Data
 
 
 def _make_series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    """Return logged values as a column of a type: microseconds become times, and text of NaN or infinity becomes floats."""
     import polars as pl
 
     inner: Any = dtype

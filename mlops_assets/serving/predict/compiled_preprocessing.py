@@ -205,6 +205,7 @@ class TransformerCompiler:
         return tuple(NumericColumn(column) for column in columns)
 
     def _compile_column_transformer(self, fitted: Any, columns: Sequence[int]) -> MatrixBuilder:  # noqa: ANN401
+        """Return one builder for all transformers of a ColumnTransformer; parts without operations are merged into it."""
         if fitted.transformer_weights:
             raise NotCompilable("transformer_weights")
         parts, starts = list[Any](), list[int]()
@@ -220,6 +221,7 @@ class TransformerCompiler:
         )
 
     def _compile_pipeline(self, fitted: Any, columns: Sequence[int]) -> MatrixBuilder:  # noqa: ANN401
+        """Compile a pipeline: imputers before an encoder are tabulated together with it, other steps become operations."""
         steps = [step for _, step in fitted.steps if not _is_passthrough(step)]
         if not steps:
             return MatrixBuilder(self._pick_numbers(columns, "passthrough"))

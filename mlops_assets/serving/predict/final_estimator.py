@@ -169,6 +169,7 @@ class BoostedTrees:
         return np.append(np.where(known, ~_unpack_bits(left), missing_right), missing_right)
 
     def _walk_all_trees(self, matrix: np.ndarray) -> np.ndarray:
+        """Walk all trees at once; ``node`` is the current node of each row and tree, as an index into the flat arrays."""
         rows, absent = len(matrix), np.isnan(matrix)
         sides = np.concatenate([np.where(absent, -np.inf, matrix), np.where(absent, np.inf, matrix)], axis=1)
         codes = self._encode_categories(matrix, absent) if len(self._categories) else None

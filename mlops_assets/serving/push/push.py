@@ -238,8 +238,7 @@ class Pusher:
     def _cast(self, column: pl.Series, dtype: pl.DataType) -> pl.Series:
         """Cast a column to its type in the schema.
 
-        Raise PushError where a number or a time would change, where either type is text or boolean and the other is not, or where a column
-        of times has no time zone.
+        Raise PushError where a number or a time would change, or a column of times has no time zone. Text and booleans are never cast.
         """
         import polars as pl
 

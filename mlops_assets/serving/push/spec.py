@@ -198,7 +198,7 @@ def _find_bounds(table: Table) -> tuple[datetime | None, datetime | None]:
 
 
 def _encode_type(kind: Any) -> list[Any]:  # noqa: ANN401
-    """Return a feature type as JSON: name of the plain type, whether it is a list of that type, and the length of the list or None."""
+    """Return a feature type as JSON: name of the plain type, whether it is a list, and the list's fixed length or None."""
     item = item_type(kind)
     return [kind.__name__, False, None] if item is None else [item.__name__, True, length(kind)]
 

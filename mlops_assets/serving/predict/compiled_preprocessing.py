@@ -50,8 +50,8 @@ class EncodingTable:
 
     Parameters
     ----------
-    column
-        Index of the column in ``X``.
+    column, name
+        Index of the column in ``X``, and its name for messages.
     codes
         Value → row of ``encoded``, or None when the encoder refuses the value; the key None stands for null and NaN.
     unknown
@@ -61,6 +61,7 @@ class EncodingTable:
     """
 
     column: int
+    name: str
     codes: dict[Any, int | None]
     unknown: int | None
     encoded: np.ndarray
@@ -91,7 +92,7 @@ class EncodingTable:
         rows = [get(value if value == value else None, unknown) for value in columns[self.column]]  # noqa: PLR0124  (NaN)
         if None in rows:
             raise DataError(
-                f"column {self.column} of X holds a category that the model does not know", hint="send one that the model was trained on"
+                f"column '{self.name}' holds a category that the model does not know", hint="send one that the model was trained on"
             )
         return rows  # type: ignore[return-value]
 
@@ -290,7 +291,7 @@ class TransformerCompiler:
         slots = np.flatnonzero([_has_difference(np.array([encoding[i] for encoding in accepted]), base[i]) for i in range(len(base))])
         rows = {i: row for row, i in enumerate(i for i, encoding in enumerate(encodings) if encoding is not None)}
         codes = {value: rows.get(i) for i, value in enumerate(values[:-1])}
-        return EncodingTable(column, codes, rows.get(len(values) - 1), np.array(accepted)[:, slots]), slots
+        return EncodingTable(column, self.schema[column][0], codes, rows.get(len(values) - 1), np.array(accepted)[:, slots]), slots
 
 
 @dataclass(frozen=True, eq=False)

@@ -205,7 +205,7 @@ def test_an_unknown_category_is_refused_where_the_estimator_refuses_it() -> None
     columns[0] = ["A", "a secret"]
     with pytest.raises(ValueError, match="unknown categories"):
         fitted.predict_proba(X.head(2).with_columns(carrier=pl.Series(["A", "a secret"])))
-    with pytest.raises(RequestError, match="holds a category that the model does not know") as caught:
+    with pytest.raises(RequestError, match="column 'carrier' holds a category that the model does not know") as caught:
         made(columns, 2)
     assert b"secret" not in caught.value.body
     assert caught.value.status == 422

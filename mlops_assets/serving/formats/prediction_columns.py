@@ -61,7 +61,7 @@ class PredictionKind:
     def to_frame(self, predictions: pl.Series, probabilities: pl.Series | None = None) -> pl.DataFrame:
         """Return the prediction columns of rows.
 
-        A row with a prediction or probability that is not finite has null in all of them, and the reason in ``problem``.
+        A row with a prediction or probability that is not finite has neither, but the reason in ``problem``.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataTy
 def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of one version with its values in ``prediction`` and ``probabilities``, copied from the first column that has values.
 
-    Numbered columns such as ``prediction_2`` stay. Without any such column, ``prediction`` is added with nulls.
+    Numbered columns such as ``prediction_2`` stay. If none has values, a missing ``prediction`` is added with nulls.
 
     Parameters
     ----------

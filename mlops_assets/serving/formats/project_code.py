@@ -30,7 +30,7 @@ def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # n
     trusted
         Qualified names of types that the project trusts; those that the project defines are included, even if the estimator has none.
     """
-    kinds = {_name_of(kind): kind for kind in _find_project_code(estimator)}
+    kinds = {_qualified_name(kind): kind for kind in _find_project_code(estimator)}
     kinds |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
     return {name: source_hash(kind) for name, kind in sorted(kinds.items())}
 
@@ -45,14 +45,15 @@ def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
     manifest
         Manifest of the model; a manifest of an older release may contain no hashes.
     """
-    return [text for name, was in manifest.get(SOURCES, {}).items() if (text := _describe_change(name, was))]
+    return [text for name, recorded in manifest.get(SOURCES, {}).items() if (text := _describe_change(name, recorded))]
 
 
-def _describe_change(name: str, was: str) -> str:
+def _describe_change(name: str, recorded: str) -> str:
+    """Describe how a type or function differs from the recorded hash of its code; ``""`` when it does not, or is not loaded."""
     kind = _find(name, loaded=True)
     if kind is None:
         return f"{name} no longer exists" if _is_gone(name) else ""
-    if source_hash(kind) == was:
+    if source_hash(kind) == recorded:
         return ""
     file, line = inspect.getsourcefile(kind) or "unknown", inspect.getsourcelines(kind)[1]
     path = Path(file)
@@ -71,10 +72,10 @@ def _find_project_code(estimator: Any) -> Iterator[Any]:  # noqa: ANN401
         kind = value if isinstance(value, types.FunctionType) else type(value)
         if _is_project_code(kind):
             yield kind
-        waiting += _parts_of(value)
+        waiting += _list_parts(value)
 
 
-def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401
+def _list_parts(value: Any) -> list[Any]:  # noqa: ANN401
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list | tuple):
@@ -92,14 +93,14 @@ def _is_project_code(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
         file = inspect.getsourcefile(kind)
     except TypeError:  # built in
         return False
-    return file is not None and Path(file).is_file() and not _is_installed(Path(file)) and _find(_name_of(kind)) is kind
+    return file is not None and Path(file).is_file() and not _is_installed(Path(file)) and _find(_qualified_name(kind)) is kind
 
 
 def _is_installed(file: Path) -> bool:
     return bool(_INSTALLED & set(file.parts)) or file.is_relative_to(Path(inspect.__file__).parent)
 
 
-def _name_of(kind: Any) -> str:  # noqa: ANN401
+def _qualified_name(kind: Any) -> str:  # noqa: ANN401
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

@@ -88,7 +88,7 @@ class Metrics:
         code
             The status of the reply, one of ``_STATUS_CODES``.
         seconds
-            Time from the application's first look at the request to its last byte of the reply.
+            Time from the arrival of the request's headers to the end of the reply.
         """
         values = self._values
         values[_PLACE[f"code {code}"]] += 1

@@ -17,7 +17,7 @@ class Prediction(msgspec.Struct, gc=False):
     probabilities: Annotated[
         dict[str, float] | None, Meta(description="Of each class, by name; null when the model gives no probabilities.")
     ]
-    missing: Annotated[list[str], Meta(description="Features that were not found.")]
+    missing: Annotated[list[str], Meta(description="Looked-up features that were not found, past their ttl, or null.")]
 
 
 class Reply(msgspec.Struct, gc=False):

@@ -35,7 +35,7 @@ class ModelAnswer:
     columns
         The columns of ``X``, in order, as the model received them.
     missing
-        For each row the features that were not found.
+        For each row the looked-up features that were not found, or past their ttl, or null.
     scores
         The predictions.
     lookups

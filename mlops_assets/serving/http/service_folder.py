@@ -37,7 +37,7 @@ class ServiceSpec:
     host, port
         Address to listen on; port 0 takes any free port and keeps it.
     workers
-        Number of processes.
+        Number of worker processes.
     max_rows, max_bytes
         Limits of one request: its rows, and the bytes of its decompressed body.
     trusted_types

@@ -126,22 +126,22 @@ def make_url(host: str, port: int) -> str:
     return f"http://{name}:{port}"
 
 
-def listen(spec: ServiceSpec, before: int | None) -> socket.socket:
+def listen(spec: ServiceSpec, previous_port: int | None) -> socket.socket:
     """Return a socket that listens on the host and port of a service.
 
     Parameters
     ----------
     spec
         With host and port.
-    before
-        The previous port, which a service with port 0 keeps while it is free.
+    previous_port
+        The port of the previous supervisor, which a service with port 0 keeps while it is free; None without one.
 
     Raises
     ------
     ServiceError
         The port is in use, or the host is not this machine's.
     """
-    for port in (spec.port,) if spec.port or not before else (before, 0):
+    for port in (spec.port,) if spec.port or not previous_port else (previous_port, 0):
         try:
             return _bind(spec.host, port)
         except OSError as error:
@@ -224,8 +224,8 @@ def run_service(folder: ServiceFolder) -> None:
     await_orphans(folder)
     for index in range(spec.workers):
         allocate_counters(folder.metrics, index)
-    before = folder.read_or_none(folder.supervisor) or {}
-    supervisor = Supervisor(folder, spec, listen(spec, before.get("port")))
+    last_report = folder.read_or_none(folder.supervisor) or {}
+    supervisor = Supervisor(folder, spec, listen(spec, last_report.get("port")))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "ending", True))
     supervisor.run()

@@ -1,4 +1,4 @@
-"""The default executor: all steps of a run share one process, because five empty steps in processes spend half a minute on imports."""
+"""The default executor: all steps of a run share one process, because five empty steps in five processes import for half a minute."""
 
 from collections.abc import Iterator
 from typing import Any

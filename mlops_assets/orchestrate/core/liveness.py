@@ -96,7 +96,7 @@ def _refuses_connections(server: str) -> bool:
 
 
 def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Return the id of the first process in a run's log, and the time of the entry in seconds since 1970; None without such an entry."""
+    """Return the id of the first process in a run's log, and the time of its entry in seconds since 1970; None if there is none."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
         if "pid" in metadata:

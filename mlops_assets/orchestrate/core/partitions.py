@@ -25,7 +25,7 @@ def list_partition_keys(definition: dg.PartitionsDefinition | None) -> Sequence[
 def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -> list[str]:
     """Return partition keys, oldest first; keys that the definition no longer has come before all others.
 
-    Keys are compared by their position in the definition, because a key's format may not sort as text: 31-01-2024, 02-02-2024.
+    Keys are compared by their position in the definition: sorted as text, a key such as 02-02-2024 would come before 31-01-2024.
     """
     position = {key: number for number, key in enumerate(list_partition_keys(definition))}
     return sorted(keys, key=lambda key: (position.get(key, -1), key))
@@ -125,7 +125,7 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
 
 
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; without a window, the first and the last of ``days``; None without days too."""
+    """Return the first and the last UTC day of a window; without a window, those of ``days``. Without either, return None."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()

@@ -189,7 +189,7 @@ def _lookup_edge(view: FeatureView) -> Edge:
 
 
 def view_rules(view: FeatureView) -> Table:
-    """Return the rules that the rows of a feature view must obey."""
+    """Return the rules for rows of a feature view: join keys and times together are unique, and partitions may be empty."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
     return Table(
         partitions=view.partitions,

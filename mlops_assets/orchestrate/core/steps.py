@@ -57,7 +57,7 @@ def asset_key(key: str) -> dg.AssetKey:
 
 
 def op_name(key: str) -> str:
-    """Return the op name of ``<kind>/<name>``."""
+    """Return the op name of ``<kind>/<name>``: the components of its asset key, joined by ``__``."""
     return graph_key(key).replace("/", "__")
 
 

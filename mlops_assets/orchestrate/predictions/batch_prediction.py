@@ -39,7 +39,7 @@ from mlops_assets.values.serving import BatchPrediction
 
 
 def prediction_rules(batch: BatchPrediction) -> Table:
-    """Return the rules for rows of predictions: key, event time and partitions of the dataset. No row is allowed too."""
+    """Return the rules for rows of predictions: key, event time and partitions of the dataset. A partition may be empty."""
     table = batch.dataset.table
     key = tuple(table_name(column, PREDICTION_COLUMNS) for column in table.key)
     time = table.event_timestamp and table_name(table.event_timestamp, PREDICTION_COLUMNS)

@@ -75,7 +75,7 @@ def _read_fitted_keys(
 
 
 def _match_keys(keys: pl.DataFrame, fitted_keys: pl.DataFrame) -> pl.Series:
-    """Return a boolean for each key, True if it is a fitted key after a cast of the latter to its types."""
+    """Return a boolean for each key, True if it is among the fitted keys, which are first cast to the types of ``keys``."""
     typed = fitted_keys.select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in keys.schema.items()), pl.lit(value=True).alias("__fitted")
     )

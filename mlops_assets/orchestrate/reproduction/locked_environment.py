@@ -21,8 +21,8 @@ def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
     """Return the interpreter of an environment with the wanted versions: the current one if it has them, else that of a new environment.
 
     A new environment is kept in the home of the platform for the next call. It reuses packages of the current environment that have the
-    wanted version. uv or pip installs only the others, from the index that the user has configured. Packages that no index has (the project
-    itself, or any package installed from a folder) keep their current version, and so do this package, pip and setuptools.
+    wanted version. The others are installed with uv or pip from the index that the user has configured. This package, pip, setuptools, and
+    packages installed from a folder, such as the project itself, keep their current version.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
 def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run to request that repairs a service, or the reason why none is requested.
 
-    A run that is not finished, and a third repair of the same problem, prevent another one.
+    None is requested while a repair runs, or after three repairs of the same supervisor and version.
     """
     from mlops_assets.serving.http import control
     from mlops_assets.serving.http.service_folder import ServiceFolder

@@ -155,7 +155,7 @@ def _hash_logged_partitions(
 
 
 def served_rules(project: Project, service: Service) -> Table:
-    """Return the rules for imported predictions: each occurs once, in the partition of its event time. No row is allowed too."""
+    """Return the rules for imported predictions: each occurs once, in the partition of its event time. A partition may be empty."""
     return Table(
         partitions=served_partitions(project, service),
         key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),

@@ -109,7 +109,7 @@ def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dic
 
 
 def _find_range(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: str) -> tuple[int, int] | None:
-    """Return the first row of a part and the row after its last, if its rows are contiguous as in a split by time; else None."""
+    """Return the first row of a part and the row after its last if its rows are contiguous, as in a split by time; else None."""
     if SPLIT not in rows.columns or set(split.rows.columns) != set(columns):
         return None
     inside = rows[SPLIT] == part

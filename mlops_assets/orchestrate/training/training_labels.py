@@ -54,7 +54,7 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
 def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> tuple[str, ...]:
     """Return the columns that identify a row: the key of its labels, and possibly the event time of the training set.
 
-    The event time is added when the key is that of a dataset with another event time or none: a key then has a row at each event time.
+    It is added when the dataset that declares the key has another event time or none: a key then has a row at each event time.
     """
     keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
     own = keyed.key if keyed else ()

@@ -105,8 +105,8 @@ def find_earlier_run(
 ) -> tuple[dict[str, Any], str, Run | None]:
     """Return the facts that determine a training's result, their fingerprint, and an earlier run with this fingerprint or None.
 
-    Only the record of an earlier run names the files and variables that the function reads. If they have changed since, the change is
-    logged, their current hashes become deciding facts of this training, and the search is repeated with the new fingerprint.
+    Only the record of an earlier run names the files and variables that the function reads. If they have changed since, their current
+    hashes become deciding facts of this training, the change is logged, and the new fingerprint is looked up.
     """
     current, seen = dict(deciding_facts), set[str]()
     while True:

@@ -82,8 +82,8 @@ def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
 def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], rival: Version | None) -> LastResult | None:
     """Return the result of the model's last step if the current step would only repeat it, else None.
 
-    It would when the training set, the code, the configuration, the libraries, the champion, the gates and the metrics are the same, and
-    the stored candidate is undamaged. A model with a gate function has no last result: what such a function reads is not recorded.
+    Training set, code, configuration, libraries, champion, gates and metrics are then the same, and the stored candidate is undamaged.
+    For a model with a gate function, the result is None, because it is not recorded what such a function reads.
 
     Parameters
     ----------

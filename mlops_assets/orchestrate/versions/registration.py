@@ -38,7 +38,7 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext]
 
 
 def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that makes the newest version the champion, if it is not yet."""
+    """Return the body of the step that promotes the newest version, unless it is the champion already."""
 
     def body(step: StepContext) -> Iterator[object]:
         registry = step.stores.registry
@@ -59,7 +59,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
 
 
 def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
-    """Raise ArtifactError if artifacts of the candidate are missing or changed, because a version cannot be repaired later."""
+    """Raise ArtifactError if artifacts of the candidate are missing or changed, because a version is immutable."""
     waiting = step.stores.registry.candidate(model.name)
     if waiting is not None and (damage := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(

@@ -42,7 +42,7 @@ class PairedComparison:
     cases : int
         The number of cases of the evaluation set.
     pairs : int
-        The cases with a valid score on both sides; means and difference are those of the pairs.
+        The cases with a valid score on both sides; means and difference are computed on these.
     candidate, production : float or None
         The mean scores; None without pairs.
     difference : float or None

@@ -35,7 +35,7 @@ class CostTotal:
     Parameters
     ----------
     amount : Decimal
-        The sum of known costs, in units of the currency. With unknown costs it is a lower bound.
+        The sum of known costs, in units of the currency. With unknown costs, the sum is a lower bound.
     calls : int
         All calls.
     unknown : int

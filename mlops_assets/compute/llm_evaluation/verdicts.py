@@ -158,8 +158,8 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
     Parameters
     ----------
     error : BaseException
-        The exception. It is a timeout when its class or a base class has ``Timeout`` in its name, as in Python and in httpx, or when it is a
-        ProviderError of that kind.
+        The exception. The verdict is ``timeout`` when its class or a base class has ``Timeout`` in its name, as in Python and in httpx, or
+        when it is a ProviderError of the kind ``timeout``.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Count the values of a column in cells and bins, so that every drift statistic follows from the counts.
 
-A numeric column is cut at some 1,000 of the reference's own values (its quantiles, its tails and an even grid). Rows are counted at
-each of these points and between neighbouring points; values between two points are also summed. A categorical column is counted by its
-most frequent values. Counts add up: a window's counts are subtracted from the reference's to compare a window with all the others.
+A numeric column is cut at some 1,000 points: quantiles and tail values of the reference, and an even grid. Rows are counted at each
+point and between neighbouring points; values between two points are also summed. A categorical column is counted by its most frequent
+values. Counts add up, so that a window's counts can be subtracted from the reference's to compare the window with all other rows.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Counts:
 
     @property
     def values(self) -> np.ndarray:
-        """Rows with a finite value, shape (windows,)."""
+        """The number of rows with a finite value, shape (windows,)."""
         result: np.ndarray = self.cells.sum(axis=1)
         return result
 
     @property
     def rows(self) -> np.ndarray:
-        """All rows, shape (windows,)."""
+        """The number of all rows, shape (windows,)."""
         result: np.ndarray = self.values + self.nulls + self.infinite
         return result
 
@@ -151,7 +151,7 @@ class Binning:
 
 
 def find_kind(dtype: pl.DataType) -> str:
-    """Return how a column is counted: ``numeric`` for numbers, ``categorical`` for strings and booleans, else ``presence``."""
+    """Return how a column is counted: ``numeric`` for numbers, ``categorical`` for text, booleans and enumerations, else ``presence``."""
     if dtype.is_numeric():
         return NUMERIC
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
@@ -222,10 +222,10 @@ def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: i
     sums = np.zeros(len(binning.points) + 1)
     filled = cells[::2] > 0
     if filled.any():
-        # Over all bounds, so that each interval ends where the next point begins; empty ones repeat a neighbour's value and are masked.
+        # Summed by cell, so that an interval ends where the next point begins; an empty cell repeats a neighbour's value and is masked.
         with np.errstate(over="ignore"):
-            interval_sums = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
-        sums[filled] = interval_sums[::2][filled]
+            cell_sums = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
+        sums[filled] = cell_sums[::2][filled]
     return Counts(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
 
 

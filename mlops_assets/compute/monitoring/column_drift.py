@@ -201,6 +201,7 @@ def _new_rate(comparison: ColumnComparison) -> float | None:
 
 
 def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
+    """Return the change behind a statistic in words; new categories explain every change except that of the null rate."""
     current, reference = comparison.current, comparison.reference
     if statistic.explained_by == NULLS:
         return f"null in {_null_rate(current):.2%} of the rows, in the reference in {_null_rate(reference):.2%}"
@@ -217,8 +218,9 @@ def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
 def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
     """Return the bars of a column's chart, each with its share of the rows in the reference and in the window.
 
-    A numeric column has bars of equal width from the reference's 1st to 99th percentile, and one below and above. A categorical column
-    has its ten most frequent categories, and a bar ``other`` for the rest. Empty bars for nulls and other special cases are left out.
+    A numeric column has bars of equal width from the reference's 1st to 99th percentile, and one below and above; with few values, it has
+    a bar for each value. A categorical column has a bar for each of its ten most frequent categories, and ``other`` for the rest. Empty
+    bars for nulls and other special cases are left out.
 
     Parameters
     ----------

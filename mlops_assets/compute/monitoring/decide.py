@@ -222,9 +222,9 @@ def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
 
 
 def _explain_answer(facts: LoopFacts) -> str:
-    """Return a clause: why the serving version's newest breach needs no training.
+    """Return a clause that explains why the newest breach needs no training: it is over, answered, or of a version that does not serve.
 
-    Without such a breach, the clause is about a breach of another version. It is empty when there is none either.
+    The clause is empty when there is no breach or nothing explains it.
     """
     judged = _judged_reports(facts)
     breach = next((report for report in reversed(judged) if report.state == BREACH), None)

@@ -95,7 +95,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     profile
         From :func:`build_profile`.
     current
-        The window. A lazy frame is collected one column at a time, so that no more than one is in memory.
+        The window. A lazy frame is collected one column at a time, so that only one column is in memory.
     columns
         The columns to compare; when None, all features of the profile, and its outputs as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
@@ -199,7 +199,7 @@ def _summarize(report: DriftReport) -> str:
 def _describe_capped(report: DriftReport) -> str:
     """Return a clause that the columns with a capped threshold cannot be judged at the stated rate; empty when there are none.
 
-    It names at most three of them.
+    The clause names at most three columns.
     """
     if not report.capped:
         return ""

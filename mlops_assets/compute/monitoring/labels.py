@@ -61,7 +61,7 @@ class LabelArrivals:
     keyless
         The number of predictions with a null in their key, which can never get a label.
     repeated
-        The number of labels that repeat one of the same key with the same value.
+        The number of labels whose key has a label of the same value already.
     unpredicted
         The number of predictions that are null or not finite, which count in no metric.
     """

@@ -41,7 +41,7 @@ class WindowMetric:
     value
         The metric on the rows with a label.
     low, high
-        Ends of its confidence interval.
+        Ends of the metric's confidence interval.
     reference
         The version's value on its holdout; None when it is not known.
     problem
@@ -183,7 +183,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         One row per prediction: key, ``prediction``, ``probabilities`` by class where there are any, and the slice columns. Several
         predictions of one key all count; a row without a prediction counts in no metric.
     labels
-        One row per label, as far as they have arrived.
+        One row per label; a null label has not arrived.
     key, label
         Columns of ``labels`` (the key also of ``predictions``).
     metrics

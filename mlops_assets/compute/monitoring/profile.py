@@ -1,4 +1,7 @@
-"""The reference profile of a version: its training set described by column, stored with it and compared with every later window."""
+"""The reference profile of a version: a description of each column of its training set.
+
+The profile is stored with the version, and monitors compare every later window with it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class ColumnProfile:
     Parameters
     ----------
     dtype
-        Name of its polars type.
+        Name of the column's polars type.
     binning
         The cells and bins in which the column is counted.
     counts
@@ -158,7 +161,7 @@ def build_profile(
     Returns
     -------
     dict
-        JSON values: ``format``, ``rows``, ``windows`` (how many windows of real time calibrate it), ``window_seconds`` and ``columns``.
+        JSON values: ``format``, ``rows``, ``windows`` (the number of calibrating windows of real time), ``window_seconds`` and ``columns``.
         Each column has its type, nulls and counts by bin and by value. A numeric one also has its mean, standard deviation and extremes,
         and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
         deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.

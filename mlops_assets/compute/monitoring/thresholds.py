@@ -95,7 +95,7 @@ class DriftCalibration:
     effective_tests
         The effective number of independent tests among the column's statistics.
     distances
-        Distance of each reference window to the others, shape (statistics, windows); without event times, there are 0 windows.
+        Distance of each reference window to the rest of the reference, shape (statistics, windows); 0 windows without event times.
     variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
@@ -137,7 +137,7 @@ class DriftCalibration:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> DriftCalibration:
-        """Return a stored calibration of any format; a statistic that it lacks counts as not calibrated."""
+        """Return a stored calibration of any format; a statistic without an entry counts as not calibrated."""
         by_name = stored.get("statistics") or _name_statistics(stored)
         entries = [by_name.get(statistic.name) for statistic in deciding_statistics()]
         windows = max((len(entry["strays"]) for entry in by_name.values()), default=0)
@@ -162,7 +162,7 @@ _UNCALIBRATED = ExponentialTail(math.nan, math.nan, 0, 0)
 
 
 def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics of a calibration of format 1 by name; it stores lists in the order of :data:`FORMAT_1_STATISTICS`."""
+    """Return the statistics of a calibration of format 1 by name, from lists in the order of :data:`FORMAT_1_STATISTICS`."""
     lists = [stored[name] for name in ("chance", "tails", "strays", "sizes")]
     keys = ("chance", "tail", "strays", "sizes")
     return {name: dict(zip(keys, values, strict=True)) for name, *values in zip(FORMAT_1_STATISTICS, *lists, strict=True)}
@@ -353,7 +353,7 @@ def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
 def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the distance of each window to the rest of the reference, its sampling variance, and whether every window has values.
 
-    Distances and variances have the shape (statistics, windows).
+    Each of ``cuts`` has the window number of each row, shape (cuts, rows). Distances and variances have the shape (statistics, windows).
     """
     statistics = deciding_statistics()
     distances, variances, filled = [], [], True
@@ -366,7 +366,7 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
 
 
 def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
-    """Yield comparisons of windows with the rest of the reference. Each row of ``cuts`` numbers the window of each row of the column."""
+    """Yield comparisons of windows with the rest of the reference, for a few of ``cuts`` at a time."""
     whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1
     batch_size = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))

@@ -38,7 +38,7 @@ class PredictionWindow:
     fitted
         For each row, True if the version was fitted on this row, which is then not judged.
     event_timestamp
-        The column with the time of each row; empty when it has none.
+        The column of ``rows`` with the time of each row; empty without such a column.
     shared
         Whether other versions predicted in the same window.
     """
@@ -133,7 +133,7 @@ def split_windows(
     windows
         Partition key and time span of each window; the end is excluded.
     event_timestamp
-        The column of ``rows`` with ``times``; empty when it has none.
+        The column of ``rows`` with ``times``; empty without such a column.
 
     Returns
     -------

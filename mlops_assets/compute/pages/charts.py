@@ -311,7 +311,7 @@ def _point_title(rows: int, predicted: float, observed: float) -> str:
 
 
 def _select_named(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]]:
-    """Return index and bar of those with a name below the chart: up to eight bars, or the first, the middle and the last of more."""
+    """Return index and bar of the bars named below the chart: all of up to eight bars, else the first, the middle and the last."""
     if len(bars) <= 8:
         return list(enumerate(bars))
     return [(i, bars[i]) for i in (0, len(bars) // 2, len(bars) - 1)]

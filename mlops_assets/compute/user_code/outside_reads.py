@@ -66,7 +66,7 @@ class OutsideReads:
             _recorders.remove(self)
 
     def note_file(self, path: object, mode: object, flags: object) -> None:
-        """Note an opened file, but no code and no file of a library or an ignored folder; note separately if it is written."""
+        """Note an opened file as written, or as read. Reads of code, of libraries and in ignored folders are not noted."""
         if not isinstance(path, (str, bytes, os.PathLike)) or (path, mode, flags) in self.noted:
             return
         self.noted.add((path, mode, flags))

@@ -191,7 +191,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     slices
         Columns of ``predictions``, in addition to those of the expectations.
     expectations
-        The expectations to judge.
+        The expectations to judge. The intervals have the highest confidence that one of them declares; 95 % without expectations.
     reference
         Metric → the version's value on its holdout.
     classes
@@ -217,7 +217,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
 
     Notes
     -----
-    The interval is a delete-a-group jackknife (Kott 2001) on at most 20,000 rows in 40 groups, which is valid for smooth metrics.
+    The interval is a delete-a-group jackknife (Kott 2001) on at most 20,000 rows in at most 40 groups, which is valid for smooth metrics.
     Groups are random rows, or whole blocks of time where the errors of neighbours are correlated. The interval covers the sampling
     error of this window only.
     """

@@ -69,7 +69,7 @@ class CiReport:
     Parameters
     ----------
     candidate
-        The candidate's digest, of which the report shows 12 characters.
+        The candidate's digest; the report shows its first 12 characters.
     compared
         Name of the champion, e.g. ``version 3 of prod``; empty without one.
     gates

@@ -130,13 +130,13 @@ def prediction_errors(models: Sequence[CachedPredictor], y: np.ndarray) -> list[
 
 def _errors_and_losses(model: CachedPredictor, y: np.ndarray) -> list[np.ndarray]:
     """Return signed errors and losses; for predictions without probabilities or numbers, only 1 for each wrong row."""
-    classes = getattr(model, "classes_", None)
+    classes, rows = getattr(model, "classes_", None), np.arange(len(y))
     if classes is None and np.issubdtype(np.asarray(y).dtype, np.number):
-        signed = np.asarray(y, dtype=float) - np.asarray(model.answers("predict"), dtype=float).reshape(len(y), -1).mean(axis=1)
+        signed = np.asarray(y, dtype=float) - np.asarray(model.predict(rows), dtype=float).reshape(len(y), -1).mean(axis=1)
         return [signed, np.abs(signed)]
     if classes is None or not hasattr(model, "predict_proba"):
-        return [(model.answers("predict") != y).astype(float)]
-    shares = np.asarray(model.answers("predict_proba"), dtype=float)
+        return [(model.predict(rows) != y).astype(float)]
+    shares = np.asarray(model.predict_proba(rows), dtype=float)
     truth = np.asarray(y)[:, None] == np.asarray(classes)[None, :]
     return [truth[:, -1] - shares[:, -1], -np.log(np.clip((truth * shares).sum(axis=1), 1e-6, 1))]
 

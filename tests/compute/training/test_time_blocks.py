@@ -6,15 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.metrics import get_scorer_names
 
 from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION
+from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.metric_range import clip_interval, metric_range
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.compute.training.time_blocks import block_rows, find_blocks
+from mlops_assets.compute.training.time_blocks import block_rows, find_blocks, prediction_errors
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS = 720
@@ -180,3 +181,13 @@ def test_every_scorer_of_scikit_learn_has_a_range() -> None:
         "mutual_info_score": (0.0, np.inf),
         "positive_likelihood_ratio": (0.0, np.inf),
     }
+
+
+@pytest.mark.parametrize("positive", ["late", "on time"])
+@pytest.mark.parametrize("estimator", [LogisticRegression(C=1e6), RidgeClassifier()])
+def test_the_errors_of_a_classifier_are_those_of_its_encoded_labels(estimator, positive) -> None:
+    X, y = pl.DataFrame({"x": [-2.0, -1.0, 1.0, 2.0]}), np.array(["late", "late", "on time", "on time"])
+    predictor = CachedPredictor(estimator.fit(X, y), X)
+    encoded = class_to_encode(predictor.classes_, y, positive)
+    for errors_of_rows in prediction_errors([wrap_two_classes(predictor, encoded)], encode_labels(y, encoded)):
+        assert np.abs(errors_of_rows).max() < 0.1

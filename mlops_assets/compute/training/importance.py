@@ -124,10 +124,9 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     stacked, importances = X[np.tile(np.arange(rows), repeats)], []
     # One thread: if other processes use the cores too, a model's threads wait for each other longer than they work.
     with threadpool_limits(1):
-        unshuffled = _score_stretches(metric, estimator, X, y, 1, positive)[0]
+        unshuffled = _score_copies(metric, estimator, X, y, 1, positive)[0]
         scores_by_column = {
-            name: _score_stretches(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive)
-            for name in columns
+            name: _score_copies(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive) for name in columns
         }
     for name, scores in scores_by_column.items():
         importances.append(
@@ -142,7 +141,7 @@ def _drop_rounding(figure: float, unshuffled: float) -> float:
     return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(unshuffled)) else float(figure)
 
 
-def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
+def _score_copies(  # noqa: PLR0913  (what is measured, and on what)
     metric: str,
     estimator: Any,  # noqa: ANN401  (any estimator)
     X: pl.DataFrame,

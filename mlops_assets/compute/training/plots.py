@@ -102,10 +102,10 @@ def _iterate_plots(
         positive_label = positive_class(model.classes_, positive) if hasattr(model, "predict_proba") else None
         if positive_label is not None and len(np.unique(holdout.y)) == 2:
             truth, at = holdout.y == positive_label, class_names(model.classes_).index(str(positive_label))
-            yield "ROC", lambda: _plot_roc(truth, model.answers("predict_proba")[:, at])
-            yield "calibration", lambda: _plot_calibration(truth, model.answers("predict_proba")[:, at])
+            yield "ROC", lambda: _plot_roc(truth, model.predict_all("predict_proba")[:, at])
+            yield "calibration", lambda: _plot_calibration(truth, model.predict_all("predict_proba")[:, at])
     else:
-        yield "prediction against truth", lambda: _plot_predictions(holdout.y, model.answers("predict"))
+        yield "prediction against truth", lambda: _plot_predictions(holdout.y, model.predict_all("predict"))
     if holdout.X.width:
         yield "importance", lambda: _plot_importance(measure())
 

@@ -49,12 +49,12 @@ def task_of(estimator: object) -> str:
     return BINARY if len(getattr(estimator, "classes_", ())) == 2 else MULTICLASS
 
 
-def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, positive: Any = None) -> PredictionQuality | None:  # noqa: ANN401  (any label)
+def assess_predictions(predictor: CachedPredictor, kind: str, y: np.ndarray, positive: Any = None) -> PredictionQuality | None:  # noqa: ANN401  (any label)
     """Assess predictions against labels; None for a classifier without probabilities and a regressor with several outputs.
 
     Parameters
     ----------
-    answers
+    predictor
         The cached predictions of the estimator.
     kind
         From :func:`task_of`.
@@ -64,18 +64,18 @@ def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, posit
         The positive class of two; the second when None.
     """
     if kind == REGRESSION:
-        predicted = answers.answers("predict")
+        predicted = predictor.predict_all("predict")
         return PredictionQuality(kind, calibrate(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
-    if not hasattr(answers, "predict_proba"):
+    if not hasattr(predictor, "predict_proba"):
         return None
-    probabilities, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
+    probabilities, classes = predictor.predict_all("predict_proba"), np.asarray(predictor.classes_)
     outcomes = y[:, None] == classes[None, :]
     if kind == BINARY:
         about = str(positive_class(classes, positive))
         at = class_names(classes).index(about)
         brier = float(np.square(probabilities[:, at] - outcomes[:, at]).mean())
         return PredictionQuality(kind, calibrate(probabilities[:, at], outcomes[:, at].astype(float)), brier, about)
-    predicted = (answers.answers("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
+    predicted = (predictor.predict_all("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
     confidence, correct = np.take_along_axis(probabilities, predicted, 1)[:, 0], np.take_along_axis(outcomes, predicted, 1)[:, 0]
     return PredictionQuality(
         kind, calibrate(confidence, correct.astype(float)), float(np.square(probabilities - outcomes).sum(axis=1).mean())

@@ -25,7 +25,7 @@ class CachedPredictor:
 
     def __init__(self, estimator: Any, X: pl.DataFrame) -> None:  # noqa: ANN401  (any estimator)
         self._estimator, self._X = estimator, X
-        self._answers: dict[str, np.ndarray] = {}
+        self._outputs: dict[str, np.ndarray] = {}
 
     @property
     def estimator(self) -> Any:  # noqa: ANN401  (any estimator)
@@ -37,11 +37,11 @@ class CachedPredictor:
         """The rows to predict."""
         return self._X
 
-    def answers(self, method: str) -> np.ndarray:
-        """Return the output of one of the estimator's methods for all rows; the method is called once."""
-        if method not in self._answers:
-            self._answers[method] = np.asarray(getattr(self._estimator, method)(self._X))
-        return self._answers[method]
+    def predict_all(self, method: str) -> np.ndarray:
+        """Return the output of ``predict``, ``predict_proba`` or ``decision_function`` for all rows; each is called once."""
+        if method not in self._outputs:
+            self._outputs[method] = np.asarray(getattr(self._estimator, method)(self._X))
+        return self._outputs[method]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
         """Return a prediction method that takes row numbers, or any other attribute of the estimator."""
@@ -50,7 +50,7 @@ class CachedPredictor:
             return attribute
 
         def answer(rows: np.ndarray) -> np.ndarray:
-            return self.answers(name)[rows]  # type: ignore[no-any-return]  # an array of answers
+            return self.predict_all(name)[rows]  # type: ignore[no-any-return]  # an array
 
         answer.__name__ = name  # scikit-learn's scorers read the name of the method
         return answer
@@ -58,7 +58,7 @@ class CachedPredictor:
     @property
     def scores(self) -> np.ndarray:
         """Probabilities of all rows; without them decision values, otherwise predictions."""
-        return self.answers(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
+        return self.predict_all(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
 
 
 def find_unusable_predictions(scores: np.ndarray, rows: int) -> str:

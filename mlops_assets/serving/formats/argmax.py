@@ -63,7 +63,7 @@ def count_rows_off_argmax(predictor: CachedPredictor) -> int:
     """
     if not predictor.X.height:
         return 0
-    return int((argmax_class(predictor.classes_, predictor.answers("predict_proba")) != predictor.answers("predict")).sum())
+    return int((argmax_class(predictor.classes_, predictor.predict_all("predict_proba")) != predictor.predict_all("predict")).sum())
 
 
 def predict_labels(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401  (any estimator)

@@ -154,7 +154,7 @@ def _format_facts(
         )
     if hasattr(estimator, "predict_proba"):
         for where, predictor in (("probe", CachedPredictor(estimator, probe)), *((("holdout", holdout),) if holdout is not None else ())):
-            if flipped := int((predict_labels(stored, predictor.X) != predictor.answers("predict")).sum()):
+            if flipped := int((predict_labels(stored, predictor.X) != predictor.predict_all("predict")).sum()):
                 raise ArtifactError(
                     f"the model predicts another class for {flipped} of {predictor.X.height} {where} rows when it is read back from {written.form}",
                     hint=_PLAIN_SKOPS,

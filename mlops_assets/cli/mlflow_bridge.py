@@ -74,7 +74,7 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
         write_json(asdict(done), json_file)
         return
     note = f"; {done.running} runs are active (--running imports them as killed)" if done.running else ""
-    console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were known{note}")
+    console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were imported before{note}")
 
 
 @mlflow.command("export")

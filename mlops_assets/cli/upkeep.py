@@ -82,7 +82,7 @@ def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
     return {
         "artifacts that would be removed": len(garbage.removed),
         "bytes of artifacts": sum(file.size for file in garbage.removed),
-        "artifacts left": garbage.left,
+        "artifacts left": garbage.remaining,
         **{f"artifact {file.name}": f"{file.size} bytes, stored {file.at:%Y-%m-%d %H:%M}" for file in garbage.removed},
     }
 

@@ -217,7 +217,7 @@ def check_orphans(stores: Stores) -> Iterator[Finding]:
         )
         yield Finding("orphans", WARNING, text, "`mlops gc` removes them")
     if not garbage.removed and not stray:
-        yield Finding("orphans", OK, f"none older than a day; {garbage.left} artifact(s) in all")
+        yield Finding("orphans", OK, f"none older than a day; {garbage.remaining} artifact(s) in all")
 
 
 def _remove_orphans(stores: Stores) -> str:

@@ -67,7 +67,7 @@ class UpkeepReport:
             "online views removed": len(self.online),
             "artifacts removed": len(self.artifacts.removed),
             "bytes of artifacts removed": sum(file.size for file in self.artifacts.removed),
-            "artifacts left": self.artifacts.left,
+            "artifacts left": self.artifacts.remaining,
         }
 
 

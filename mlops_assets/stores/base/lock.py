@@ -45,12 +45,12 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 def _acquire(descriptor: int, path: Path) -> None:
     """Poll for the lock without a timeout; a blocking flock could not log a warning about its holder."""
-    begun, pause, warned = time.monotonic(), 0.001, False
+    started, pause, warned = time.monotonic(), 0.001, False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not warned and time.monotonic() - begun > _WARN_AFTER:
+            if not warned and time.monotonic() - started > _WARN_AFTER:
                 _LOG.warning("waiting for a lock: process %s holds %s", path.read_text(encoding="ascii", errors="replace") or "?", path)
                 warned = True
             time.sleep(pause)

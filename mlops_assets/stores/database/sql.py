@@ -250,7 +250,7 @@ def _refuse_leftovers(registry: Path) -> None:
         "artifact(s)": [path for path in (home / "artifacts" / "sha256").glob("*/*") if len(path.name) == _SHA256_LENGTH],
         "prediction log file(s)": list((home / "services").glob("*/log/*/*.jsonl")),
     }
-    remains = [f"{len(files)} {what}, such as '{files[0]}'," for what, files in leftovers.items() if files]
+    remains = [f"{len(files)} {kind}, such as '{files[0]}'," for kind, files in leftovers.items() if files]
     if remains:
         raise RegistryError(
             f"the registry '{registry}' is missing or empty, but {' and '.join(remains)} remain",

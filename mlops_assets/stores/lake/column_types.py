@@ -58,33 +58,37 @@ class TypeFit:
     conflicts: tuple[str, ...] = ()
 
 
-def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def fill_unknown_types(frame: pl.DataFrame, table_types: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Cast columns of polars' type Null, which hold only nulls, to the column's type in the table."""
-    unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in known]
-    return frame.with_columns(pl.col(name).cast(known[name]) for name in unknown) if unknown else frame
+    unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in table_types]
+    return frame.with_columns(pl.col(name).cast(table_types[name]) for name in unknown) if unknown else frame
 
 
-def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> tuple[str, ...]:
+def describe_changes(frame: pl.DataFrame, table_types: Mapping[str, pl.DataType]) -> tuple[str, ...]:
     """Return one message for each difference between the columns of new rows and those of a table."""
-    new = [f"column '{name}' is new" for name in frame.columns if name not in known]
-    removed = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
-    retyped = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
+    new = [f"column '{name}' is new" for name in frame.columns if name not in table_types]
+    removed = [f"column '{name}' is no longer there" for name in table_types if name not in frame.columns]
+    retyped = [
+        _describe_change(name, table_types[name], dtype)
+        for name, dtype in frame.schema.items()
+        if name in table_types and table_types[name] != dtype
+    ]
     return (*new, *removed, *retyped)
 
 
-def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
+def fit_columns(frame: pl.DataFrame, table_types: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
     """Cast each column of new rows to a type that holds its values and the stored values; report columns without such a type as conflicts.
 
     Parameters
     ----------
     frame
         Normalised rows of partitions of the table.
-    known
+    table_types
         The table's columns.
     stored
         The stored values.
     """
-    folded = {name.lower(): name for name in known}
+    folded = {name.lower(): name for name in table_types}
     columns, changes, conflicts = [], list[str](), list[str]()
     for series in frame.iter_columns():
         name, dtype = series.name, series.dtype
@@ -93,16 +97,16 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
             changes.append(f"column '{name}' is new; earlier partitions have no value in it")
         elif stored_name != name:
             conflicts.append(f"column '{name}' is named '{stored_name}' in the lake, which ignores case in names")
-        elif dtype != known[name]:
-            target = _common_type(series, known[name], stored)
+        elif dtype != table_types[name]:
+            target = _common_type(series, table_types[name], stored)
             if target is None:
-                conflicts.append(f"column '{name}' is {known[name]} in the lake and {dtype} in the new rows")
+                conflicts.append(f"column '{name}' is {table_types[name]} in the lake and {dtype} in the new rows")
             else:
                 series = series.cast(target)  # noqa: PLW2901  (the fitted column)
-                changes += [] if target == known[name] else [_describe_change(name, known[name], target)]
+                changes += [] if target == table_types[name] else [_describe_change(name, table_types[name], target)]
         columns.append(series)
     new = {name.lower() for name in frame.columns}
-    changes += [f"column '{name}' is missing in the new rows and null there" for name in known if name.lower() not in new]
+    changes += [f"column '{name}' is missing in the new rows and null there" for name in table_types if name.lower() not in new]
     return TypeFit(pl.DataFrame(columns), tuple(changes), tuple(conflicts))
 
 

@@ -94,14 +94,14 @@ class DuckLake:
         LakeError
             The table or the snapshot does not exist, or a file cannot be read.
         """
-        chosen = ", ".join(map(quote_name, columns)) if columns else "*"
+        selected = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         where = ""
         if window is not None:
             time = quote_name(event_timestamp or "")
             where = f" WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
         try:
-            return to_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}"))
+            return to_polars(self._cursor.execute(f"SELECT {selected} FROM {sql_name(table)}{at}{where}"))
         except duckdb.CatalogException as error:
             raise table_sql.missing_table_error(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
@@ -354,9 +354,9 @@ class DuckLake:
         """Insert records with their checksums; create the table of records if needed, or add columns that an older lake lacks."""
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {RECORDS} {_RECORD_COLUMNS}")
-        known = table_sql.column_types(self._cursor, RECORDS)
+        existing = table_sql.column_types(self._cursor, RECORDS)
         for column in ("hashed", "checksum"):
-            if column not in known:
+            if column not in existing:
                 self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
         rows = pl.DataFrame([{**asdict(record), "checksum": record_checksum(record)} for record in records])
         self._insert_rows(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))

@@ -106,12 +106,12 @@ class Erasure:
     def files(self) -> list[EntityFile]:
         """Return the files of the searched tables that hold rows of the entity, in all snapshots."""
         paths = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
-        known: dict[str, list[tuple[Path, int, int | None]]] = {}
+        files_by_table: dict[str, list[tuple[Path, int, int | None]]] = {}
         for table, name, first_snapshot, end_snapshot in self._cursor.execute(_FILES).fetchall():
             path = paths.get(name.rpartition("/")[2])
             if path is not None and not table.startswith("_mlops/") and self._include(table):
-                known.setdefault(table, []).append((path, first_snapshot, end_snapshot))
-        return [file for table, files in known.items() for file in self._entity_files(table, files)]
+                files_by_table.setdefault(table, []).append((path, first_snapshot, end_snapshot))
+        return [file for table, files in files_by_table.items() for file in self._entity_files(table, files)]
 
     def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
         """Return the snapshots, except the newest, that contain at least one of the given files."""
@@ -191,10 +191,10 @@ class Erasure:
         connections.close()  # this process must not keep the write-ahead log open
         request = json.dumps({"catalog": str(connections.catalog_path), "limits": bounds})
         command = [sys.executable, "-m", "mlops_assets.stores.lake.catalog_vacuum"]
-        done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
-        if done.returncode:
-            why = done.stderr.strip().rpartition("\n")[2] or "a reader keeps it open"
-            raise LakeError(f"the lake's catalog cannot be vacuumed: {why}", hint="run the same command again: it continues from here")
+        result = subprocess.run(command, input=request, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
+        if result.returncode:
+            reason = result.stderr.strip().rpartition("\n")[2] or "a reader keeps it open"
+            raise LakeError(f"the lake's catalog cannot be vacuumed: {reason}", hint="run the same command again: it continues from here")
 
     def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
         """Yield minimum, maximum, table id and column id of each column of a type in ``_TYPES``, from the statistics of the remaining files."""
@@ -205,11 +205,11 @@ class Erasure:
             "AND c.end_snapshot IS NULL AND t.end_snapshot IS NULL"
         )
         for table_id, column_id, kind in self._cursor.execute(query, [schema, name]).fetchall():
-            known = _TYPES.get(kind)
-            if known is None:
+            sql_type = _TYPES.get(kind)
+            if sql_type is None:
                 continue
             ends = (
-                f"SELECT arg_min(min_value, CAST(min_value AS {known})), arg_max(max_value, CAST(max_value AS {known})) "
+                f"SELECT arg_min(min_value, CAST(min_value AS {sql_type})), arg_max(max_value, CAST(max_value AS {sql_type})) "
                 f"FROM {_METADATA}.ducklake_file_column_stats WHERE table_id = ? AND column_id = ?"
             )
             min_value, max_value = self._cursor.execute(ends, [table_id, column_id]).fetchone() or (None, None)

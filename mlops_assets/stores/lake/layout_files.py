@@ -19,24 +19,24 @@ _KEYS = {"definition", "snapshot", "partitions", "buckets"}
 _BUCKET_KEYS = {"name", "rows", "size", "check"}
 
 
-def write_state(folder: Path, facts: Mapping[str, Any]) -> None:
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a layout atomically."""
-    write_atomically(folder / STATE, json.dumps({"state": facts, "checksum": json_sha256(facts)}).encode(), mode=0o666)
+    write_atomically(folder / STATE, json.dumps({"state": state, "checksum": json_sha256(state)}).encode(), mode=0o666)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
     """Return the state of a layout; None when it is missing or damaged, so that the layout is rebuilt."""
     try:
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        facts: dict[str, Any] = stored["state"]
-        return facts if stored["checksum"] == json_sha256(facts) and _is_complete(facts) else None
+        state: dict[str, Any] = stored["state"]
+        return state if stored["checksum"] == json_sha256(state) and _is_complete(state) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _is_complete(facts: Mapping[str, Any]) -> bool:
+def _is_complete(state: Mapping[str, Any]) -> bool:
     """Return whether a state has exactly the fields that this version of the program reads."""
-    return facts.keys() == _KEYS and all(file.keys() == _BUCKET_KEYS for file in facts["buckets"])
+    return state.keys() == _KEYS and all(file.keys() == _BUCKET_KEYS for file in state["buckets"])
 
 
 def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:

@@ -159,13 +159,13 @@ class _LayoutUpdate:
         self._folder = folder / "-".join(filter(None, (view.name, view.pinned, "known" if as_known else "event")))
         self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
         self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
-        facts = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]
-        self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        declaration = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]
+        self._definition = hashlib.sha256(json.dumps(declaration).encode()).hexdigest()
 
     def layout(self, snapshot: int) -> AsOfLayout:
         """Return the layout in a snapshot: cached, read from files, or built; only a snapshot older than the files is built in memory."""
-        if (cache := self._cache.get(self._folder)) is not None and cache.snapshot_checked == snapshot and self._is_unchanged(cache):
-            return self._assemble(cache)  # a snapshot never changes
+        if (cached := self._cache.get(self._folder)) is not None and cached.snapshot_checked == snapshot and self._is_unchanged(cached):
+            return self._assemble(cached)  # a snapshot never changes
         hashes = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
         if (loaded := self._load_current(hashes, snapshot)) is not None:
             return loaded
@@ -173,26 +173,26 @@ class _LayoutUpdate:
         with hold_lock(self._folder / "lock"):
             if (loaded := self._load_current(hashes, snapshot)) is not None:
                 return loaded  # another process has updated it meanwhile
-            before = self._read_state()
-            if before is not None and before.snapshot > snapshot:
+            stored = self._read_state()
+            if stored is not None and stored.snapshot > snapshot:
                 return self._build_in_memory(snapshot)
-            changed = None if before is None else self._changed_buckets(before, hashes, snapshot)
-            if before is None or changed is None:
+            changed = None if stored is None else self._changed_buckets(stored, hashes, snapshot)
+            if stored is None or changed is None:
                 self._publish(
                     [self._write_bucket(number, part) for number, part in enumerate(self._build_buckets(snapshot))], hashes, snapshot
                 )
             else:
                 written = {number: self._write_bucket(number, part) for number, part in changed.items()}
-                self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], hashes, snapshot)
+                self._publish([written.get(number, file) for number, file in enumerate(stored.buckets)], hashes, snapshot)
         new_files = self._load_current(hashes, snapshot)
         return self._build_in_memory(snapshot) if new_files is None else new_files  # another process has published a newer snapshot
 
     def _load_current(self, hashes: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
         """Return the stored layout; None when it is missing or damaged, or was built from other content than ``hashes``."""
-        state, cache = self._read_state(), self._cache.get(self._folder)
+        state, cached = self._read_state(), self._cache.get(self._folder)
         if state is None or state.partitions != hashes:
             return None
-        opened = cache if cache is not None and self._is_unchanged(cache) else self._open_verified(state)
+        opened = cached if cached is not None and self._is_unchanged(cached) else self._open_verified(state)
         if opened is None:
             return None
         self._cache[self._folder] = replace(opened, snapshot_checked=snapshot)
@@ -201,12 +201,12 @@ class _LayoutUpdate:
     def _assemble(self, opened: _OpenLayout) -> AsOfLayout:
         return join_buckets(self._bind_view(), pl.DataFrame(opened.tables[0].slice(0, 0)).schema, opened.entities, opened.tables)
 
-    def _is_unchanged(self, cache: _OpenLayout) -> bool:
+    def _is_unchanged(self, cached: _OpenLayout) -> bool:
         """Return whether the cached files were verified within ``MAX_TRUST_SECONDS`` and have not changed since."""
         return (
-            time.monotonic() - cache.verified_at < MAX_TRUST_SECONDS
-            and cache.state == self._read_state()
-            and cache.stamps == self._file_stamps(cache.state)
+            time.monotonic() - cached.verified_at < MAX_TRUST_SECONDS
+            and cached.state == self._read_state()
+            and cached.stamps == self._file_stamps(cached.state)
         )
 
     def _file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
@@ -264,16 +264,16 @@ class _LayoutUpdate:
     def _bind_view(self, rows: pl.DataFrame | None = None) -> ViewRows:
         return bind_rows(self._view, pl.DataFrame() if rows is None else rows)
 
-    def _changed_buckets(self, before: _LayoutState, hashes: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
+    def _changed_buckets(self, stored: _LayoutState, hashes: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return bucket number → all its rows, for each bucket that changes; None when all buckets must be rebuilt."""
-        if self._view.partitions is None or any(key not in hashes for key in before.partitions):
+        if self._view.partitions is None or any(key not in hashes for key in stored.partitions):
             return None
-        changed = [key for key, digest in hashes.items() if before.partitions.get(key) != digest]
-        rewritten = [span for key in changed if key in before.partitions and (span := window_of(self._view.partitions, key))]
+        changed = [key for key, digest in hashes.items() if stored.partitions.get(key) != digest]
+        rewritten = [span for key in changed if key in stored.partitions and (span := window_of(self._view.partitions, key))]
         new = self._read_partitions(changed, snapshot)
-        if before.rows + new.height > 2 * ROWS_PER_BUCKET * len(before.buckets):
+        if stored.rows + new.height > 2 * ROWS_PER_BUCKET * len(stored.buckets):
             return None
-        old = [self._map_file(file) for file in before.buckets]
+        old = [self._map_file(file) for file in stored.buckets]
         if any(table is None for table in old):
             return None
         tables = [pl.DataFrame(table) for table in old]

@@ -87,10 +87,10 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
         raise damaged_lake_error(connections.folder, error) from error
     records, checksums = [read_record(row[:-1]) for row in rows], [_stored_checksum(row[:-1]) for row in rows]
     latest = {(record.table, record.partition): record for record in records}
-    first = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)
+    first_checked = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)
     altered, unchecked = [], 0
     for record, checksum, row in zip(records, checksums, rows, strict=True):
-        if not checksum and (first is None or record.snapshot < first):  # every later record was written with a checksum
+        if not checksum and (first_checked is None or record.snapshot < first_checked):  # every later record was written with a checksum
             unchecked += 1
         elif checksum != record_checksum(record):
             altered.append(AlteredRecord(record, row[-1], latest[record.table, record.partition] is record))

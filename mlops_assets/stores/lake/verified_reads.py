@@ -50,24 +50,24 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
         The table cannot be read, and no damaged partition explains it.
     """
     records = lake.records(table, snapshot=snapshot)
-    known = [partition for partition in partitions if partition.key in records and records[partition.key].hashed]
+    hashed = [partition for partition in partitions if partition.key in records and records[partition.key].hashed]
     try:
         frame = lake.read(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot)
     except LakeError as error:
-        damaged = [partition for partition in known if not _is_readable(lake, table, partition, event_timestamp, snapshot)]
+        damaged = [partition for partition in hashed if not _is_readable(lake, table, partition, event_timestamp, snapshot)]
         if not damaged:
             raise
         raise _report_damage(lake, table, damaged, records, event_timestamp, snapshot) from error
-    if damaged := _find_differing(frame, table, known, records, event_timestamp):
+    if damaged := _find_differing(frame, table, hashed, records, event_timestamp):
         raise _report_damage(lake, table, damaged, records, event_timestamp, snapshot)
     return frame
 
 
 def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
     """Return columns of a feature view, verified by :func:`read_verified`: all rows, or those of a window that spans whole partitions."""
-    known = [""] if view.partitions is None else view.partitions.get_partition_keys()
+    keys = [""] if view.partitions is None else view.partitions.get_partition_keys()
     recorded = lake.records(view.key, snapshot=snapshot)
-    partitions = [Partition(key, window_of(view.partitions, key)) for key in known if key in recorded]
+    partitions = [Partition(key, window_of(view.partitions, key)) for key in keys if key in recorded]
     inside = [p for p in partitions if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
     rows = read_verified(lake, view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
     return rows.select(columns)

@@ -100,10 +100,10 @@ class ViewVersions:
         RegistryError
             There is no such version, or it was removed.
         """
-        known = self.list_versions(view.name)
-        match = next((version for version in known if version.version == view.pinned), None)
+        versions = self.list_versions(view.name)
+        match = next((version for version in versions if version.version == view.pinned), None)
         if match is None:
-            names = [version.version for version in known]
+            names = [version.version for version in versions]
             raise RegistryError(
                 f"'{view.key}' has no version '{view.pinned}'",
                 hint=nearest(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
@@ -118,8 +118,8 @@ class ViewVersions:
         RegistryError
             The version is current, or does not exist.
         """
-        known = self.list_versions(name)
-        if known and known[0].version == version:
+        versions = self.list_versions(name)
+        if versions and versions[0].version == version:
             raise RegistryError(
                 f"version '{version}' of 'features/{name}' is the current version", hint="change or drop the feature view first"
             )
@@ -129,7 +129,7 @@ class ViewVersions:
         with self._database.write_transaction() as connection:
             removed = connection.execute(removal.values(removed_at=sql.timestamp())).rowcount
         if not removed:
-            names = [earlier.version for earlier in known]
+            names = [earlier.version for earlier in versions]
             raise RegistryError(
                 f"'features/{name}' has no version '{version}'", hint=nearest(version, names) + f"there are {', '.join(names) or 'none'}"
             )

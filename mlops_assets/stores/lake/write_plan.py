@@ -97,12 +97,12 @@ def plan_write(write: TableWrite, stored: TableState, run_id: str) -> WritePlan:
     LakeError
         The column type in the table cannot be widened to the new type, and partitions that are not rewritten need the old type.
     """
-    known = stored.schema or pl.Schema()
-    frame = to_storable(fill_unknown_types(write.frame, known), write.table)
+    table_types = stored.schema or pl.Schema()
+    frame = to_storable(fill_unknown_types(write.frame, table_types), write.table)
     fit = _fit_types(write, frame, stored)
     replaces_table = bool(fit.conflicts) and stored.records.keys() <= {partition.key for partition in write.partitions}
     if replaces_table:
-        fit = TypeFit(frame, describe_changes(frame, known))
+        fit = TypeFit(frame, describe_changes(frame, table_types))
     refuse_conflicts(write.table, fit)
     frame, bounds = slice_partitions(fit.frame, write.partitions, write.event_timestamp, write.table)
     new_records = build_records(write, frame, bounds, stored, run_id)

@@ -91,11 +91,11 @@ class _Importer:
     def choose_experiments(self, names: Sequence[str]) -> list[Any]:
         """Return the experiments with these names, or all, without those to which this package mirrors; raise for an unknown name."""
         experiments = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
-        known = {experiment.name: experiment for experiment in experiments}
-        if lacking := [name for name in names if name not in known]:
+        by_name = {experiment.name: experiment for experiment in experiments}
+        if lacking := [name for name in names if name not in by_name]:
             raise RegistryError(
                 f"there is no experiment '{lacking[0]}' at {hide_password(self._uri)}",
-                hint=nearest(lacking[0], known) + f"it has {', '.join(known)}",
+                hint=nearest(lacking[0], by_name) + f"it has {', '.join(by_name)}",
             )
         return [experiment for experiment in experiments if (not names or experiment.name in names) and MIRROR not in experiment.tags]
 
@@ -215,7 +215,7 @@ class _Importer:
 def _foreign_run(  # noqa: PLR0913  (the fields of a run)
     identity: str, experiment: str, at: datetime, facts: dict[str, Any], *, kind: str = "run", name: str = "", parent: str | None = None
 ) -> Run:
-    plain: dict[str, Any] = {"fingerprint": "", "dagster_run_id": "", "snapshot": None, "params": {}, "metrics": {}}
+    unused_fields: dict[str, Any] = {"fingerprint": "", "dagster_run_id": "", "snapshot": None, "params": {}, "metrics": {}}
     return Run(
         identity,
         experiment,
@@ -226,7 +226,7 @@ def _foreign_run(  # noqa: PLR0913  (the fields of a run)
         kind=kind,
         name=name,
         parent_id=parent,
-        **plain,
+        **unused_fields,
     )
 
 

@@ -84,11 +84,11 @@ class RunMirror:
     def _find_or_create(self, name: str) -> str:
         for number in range(1, 1000):
             candidate = name if number == 1 else f"{name}-mlops_assets-{number}"
-            known = self._client.get_experiment_by_name(candidate)
-            if known is None:
+            existing = self._client.get_experiment_by_name(candidate)
+            if existing is None:
                 return str(self._client.create_experiment(candidate, tags={MIRROR: name}))
-            if known.lifecycle_stage == "active" and known.tags.get(MIRROR) == name:
-                return str(known.experiment_id)
+            if existing.lifecycle_stage == "active" and existing.tags.get(MIRROR) == name:
+                return str(existing.experiment_id)
         raise AssertionError(name)
 
     def _load_sent(self, experiment: str) -> None:
@@ -129,8 +129,8 @@ class RunMirror:
         params = [Param(to_mlflow_key(name), to_mlflow_text(_text(value), MAX_PARAM)) for name, value in run.params.items()]
         for param_batch in split_batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
             self._client.log_batch(run_id, params=param_batch)
-        known = {name: self._history(run_id, name) for name in self._client.get_run(run_id).data.metrics}
-        new = [point for point in dict.fromkeys(self._points(run)) if _comparable(point) not in known.get(point[0], ())]
+        sent_points = {name: self._history(run_id, name) for name in self._client.get_run(run_id).data.metrics}
+        new = [point for point in dict.fromkeys(self._points(run)) if _comparable(point) not in sent_points.get(point[0], ())]
         for batch in split_batches([Metric(*point) for point in new], PAGE_SIZE, lambda metric: len(metric.key) + 120):
             self._client.log_batch(run_id, metrics=batch)
 

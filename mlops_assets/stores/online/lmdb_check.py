@@ -69,10 +69,10 @@ def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
         return problem
     if not (folder / "data.mdb").exists():
         return ""
-    done = subprocess.run([sys.executable, "-c", _PROBE, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603  (ours)
-    if done.returncode < 0:
+    result = subprocess.run([sys.executable, "-c", _PROBE, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603  (ours)
+    if result.returncode < 0:
         return "the file is shorter than its pages"
-    return (done.stderr.strip().splitlines() or ["it cannot be read"])[-1] if done.returncode else ""
+    return (result.stderr.strip().splitlines() or ["it cannot be read"])[-1] if result.returncode else ""
 
 
 def refuse_damaged(folder: Path) -> None:

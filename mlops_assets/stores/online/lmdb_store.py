@@ -71,15 +71,15 @@ class LmdbStore:
         self._environment.reader_check()  # killed readers keep old pages
         self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
-            before = self._read_side(transaction, view)
-            after = _SIDES[before == _SIDES[0]]
-            table = self._tables[view.encode() + after]
+            old_side = self._read_side(transaction, view)
+            new_side = _SIDES[old_side == _SIDES[0]]
+            table = self._tables[view.encode() + new_side]
             transaction.drop(table, delete=False)
             with transaction.cursor(table) as cursor:
                 cursor.putmulti(zip(packed.entities, packed.records, strict=True), append=True)
-            if before is not None:
-                transaction.drop(self._tables[view.encode() + before], delete=False)
-            self._write_state(transaction, view, after, ViewState(schema, len(packed.entities), mark))
+            if old_side is not None:
+                transaction.drop(self._tables[view.encode() + old_side], delete=False)
+            self._write_state(transaction, view, new_side, ViewState(schema, len(packed.entities), mark))
         return WriteCounts(packed.rows, len(packed.entities), len(packed.entities))
 
     def update(  # noqa: PLR0913  (one transaction, described in full)
@@ -223,8 +223,8 @@ class _LmdbReader(OnlineReader):
         try:
             get = transaction.get
             return [
-                [None if entity is None or table is None else get(entity, None, table) for entity in each]
-                for each, table in zip(entities, tables, strict=True)
+                [None if entity is None or table is None else get(entity, None, table) for entity in keys]
+                for keys, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
             raise damaged_store_error(self._file.folder, str(error)) from error

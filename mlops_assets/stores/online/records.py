@@ -213,9 +213,9 @@ def _pack_mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, star
 
     encode = msgspec.msgpack.Encoder().encode
     values = zip(*(_to_values(rows[name]) for name in schema.names), strict=True)
-    each = list(zip(event.tolist(), created.tolist(), map(encode, values), strict=True))
-    bounds = [*starts.tolist(), len(each)]
-    return [pack_rows(each[a:b], schema) for a, b in pairwise(bounds)]
+    packed_rows = list(zip(event.tolist(), created.tolist(), map(encode, values), strict=True))
+    bounds = [*starts.tolist(), len(packed_rows)]
+    return [pack_rows(packed_rows[a:b], schema) for a, b in pairwise(bounds)]
 
 
 def _to_values(column: pl.Series) -> list[Any]:

@@ -81,17 +81,17 @@ class RedisStore:
         """Replace all rows of a view atomically: see :class:`OnlineStore`."""
         schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
-        fresh, old = (f"{_rows_key(view)}:{uuid.uuid4().hex}" for _ in range(2))
+        new_key, old_key = (f"{_rows_key(view)}:{uuid.uuid4().hex}" for _ in range(2))
 
         def write() -> WriteCounts:
             self._client.set(_schema_key(schema.id), schema.data)
             for start in range(0, len(packed.entities), _CHUNK_SIZE):
                 pairs = zip(packed.entities[start : start + _CHUNK_SIZE], packed.records[start : start + _CHUNK_SIZE], strict=True)
                 with self._client.pipeline(transaction=False) as pipe:
-                    pipe.execute_command("HSET", fresh, *(part for pair in pairs for part in pair))
-                    pipe.expire(fresh, _EXPIRE_AFTER)
+                    pipe.execute_command("HSET", new_key, *(part for pair in pairs for part in pair))
+                    pipe.expire(new_key, _EXPIRE_AFTER)
                     pipe.execute()
-            self._rename(keys=[_rows_key(view), fresh, _state_key(view), old], args=[schema.data, mark])
+            self._rename(keys=[_rows_key(view), new_key, _state_key(view), old_key], args=[schema.data, mark])
             return WriteCounts(packed.rows, len(packed.entities), len(packed.entities))
 
         return self._run(write)
@@ -257,13 +257,13 @@ class _RedisReader(OnlineReader):
         return [None if entity is None else next(replies) for entity in entities]
 
     def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
-        commands, known = [], [[entity for entity in keys if entity is not None] for keys in entities]
-        for head, keys in zip(self._many_heads, known, strict=True):
+        commands, present = [], [[entity for entity in keys if entity is not None] for keys in entities]
+        for head, keys in zip(self._many_heads, present, strict=True):
             if keys:
                 fields = b"".join([b"$%d\r\n%b\r\n" % (len(entity), entity) for entity in keys])
                 commands.append(b"*%d\r\n%b%b" % (len(keys) + 2, head, fields))
         replies = iter(self._replies(commands))
-        answers = [next(replies) if keys else [] for keys in known]
+        answers = [next(replies) if keys else [] for keys in present]
         return [
             records if len(records) == len(keys) else _align_records(keys, records) for keys, records in zip(entities, answers, strict=True)
         ]

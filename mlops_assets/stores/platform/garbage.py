@@ -33,12 +33,12 @@ class Garbage:
     ----------
     removed
         The removed files; in a dry run, the files that would be removed.
-    left
+    remaining
         How many files remain.
     """
 
     removed: tuple[StoredFile, ...]
-    left: int
+    remaining: int
 
 
 def owns_artifacts(platform: Platform) -> bool:
@@ -110,12 +110,12 @@ def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
 def _running_since(stores: Stores) -> Iterator[datetime]:
     """Yield the start times of active runs, and of trainings that hold their lock."""
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
-        begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
-    yield from (datetime.fromisoformat(at) for at in begun_at)
+        started_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
+    yield from (datetime.fromisoformat(at) for at in started_at)
     for path in sorted((Path(stores.platform.home) / "locks").glob("train_*")):
         with path.open("a+", encoding="ascii") as file:
-            begun = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            started = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield begun
+                yield started

@@ -198,8 +198,8 @@ def _resolve_features(
 def _resolve_feature(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView) and feature.pinned:
         stores = open_stores(platform)
-        view, last = stores.view_versions.resolve(feature)
-        return stores.layouts.load(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
+        view, last_snapshot = stores.view_versions.resolve(feature)
+        return stores.layouts.load(view, snapshot=last_snapshot if snapshot is None else snapshot, as_known=as_known)
     if isinstance(feature, FeatureView):
         return open_stores(platform).layouts.load(feature, snapshot=newest, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):

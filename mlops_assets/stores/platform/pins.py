@@ -33,9 +33,9 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
 
 def aliased_artifacts(stores: Stores) -> list[str]:
     """Return the artifact (sha256) of every version that has an alias, in any environment."""
-    same = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
+    is_aliased = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
-        return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, same).distinct()).scalars())
+        return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, is_aliased).distinct()).scalars())
 
 
 def _list_pins(stores: Stores, online: Collection[str]) -> Iterator[tuple[int, str]]:

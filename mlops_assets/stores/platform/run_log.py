@@ -76,8 +76,8 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     >>> ml.runs.search("metrics.loss < 0.2", platform=platform)["metrics.loss"].to_list()
     [0.1]
     """
-    around, where = active_run(), platform or Platform.from_env()
-    stores = open_stores(where)
+    enclosing, target_platform = active_run(), platform or Platform.from_env()
+    stores = open_stores(target_platform)
     run = Run(
         id=uuid.uuid4().hex,
         model=check_experiment(experiment),
@@ -89,11 +89,11 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
         params=check_params(params or {}),
         metrics={},
         record={},
-        environment=where.environment,
+        environment=target_platform.environment,
         kind="run",
         status=RUNNING,
         name=check_name(name, "a run") if name else "",
-        parent_id=parent or (around.id if around else None) or None,
+        parent_id=parent or (enclosing.id if enclosing else None) or None,
         tags=check_tags(tags or {}),
     )
     with record_run(run, stores.tracker, stores.artifacts) as active:

@@ -67,7 +67,7 @@ def test_exactly_what_is_unreachable_and_old_goes(tmp_path_factory, forest) -> N
     done = collect_garbage(stores, older_than=DAY)
     assert {file.name for file in done.removed} == wanted
     assert {file.name for file in stores.artifacts.files()} == set(names) - wanted
-    assert done.left == len(names) - len(wanted)
+    assert done.remaining == len(names) - len(wanted)
 
 
 @pytest.mark.parametrize("table", ["mlops_versions", "mlops_candidates", "mlops_version_files", "mlops_run_artifacts", "mlops_evidence"])

@@ -18,14 +18,14 @@ REFIT = "refit"  # in the manifest of a second fit: artifact and digest of the f
 
 @dataclass(frozen=True)
 class JudgedFit:
-    """The fit of a version that its gates judged; it also serves, unless the version was refitted.
+    """The fit that the gates of a version judged; the same fit serves, unless the version was refitted.
 
     Parameters
     ----------
     artifact
-        The sha256 of its manifest.
+        The sha256 of the fit's manifest.
     digest
-        Identifies its training data and its predictions.
+        Identifies the fit's training data and predictions.
     refitted
         Whether another fit serves, which was trained on the holdout too.
     """

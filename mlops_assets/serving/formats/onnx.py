@@ -230,7 +230,10 @@ def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> s
 
 
 def _describe_difference(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> str:  # noqa: ANN401
-    """Describe how a model differs from the estimator on rows; ``""`` when both refuse them, or no label flips and none exceeds TOLERANCE."""
+    """Describe how a conversion differs from the estimator on rows.
+
+    The text is empty when both raise an error, or when labels are equal and probabilities or predictions agree within ``TOLERANCE``.
+    """
     expected, received = _respond(estimator, rows), _respond(model, rows)
     if expected is None or received is None:
         return (
@@ -288,7 +291,8 @@ def _thin_out(values: np.ndarray) -> np.ndarray:
 def _thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: ANN401
     """Yield column index and threshold of each numeric split in the trees of a scikit-learn estimator.
 
-    A pipeline has none of its own, and gradient boosting that encodes categories is skipped: its indices are not those of ``X``.
+    A pipeline yields nothing, because it has no trees of its own. Gradient boosting that encodes categories is skipped, because its column
+    indices are not those of ``X``.
     """
     if getattr(estimator, "_preprocessor", None) is None:
         for tree in (tree for iteration in getattr(estimator, "_predictors", ()) for tree in iteration):

@@ -180,7 +180,7 @@ def read_manifest(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, An
 
 
 def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> ModelBundle:
-    """Load a stored model and its on-demand functions, which runs their stored sources.
+    """Load a stored model and its on-demand functions; the stored sources of these functions are run.
 
     Every byte is verified before it is opened, and the model must predict the probe rows as it did when it was stored.
 

@@ -34,7 +34,7 @@ class PredictionKind:
     dtype
         The polars type of a prediction, by name.
     classes
-        Names of the classes in the estimator's order; empty when it gives no probabilities.
+        Names of the classes in the estimator's order; empty when the estimator gives no probabilities.
     positive
         The class whose probability is in the column ``probability``; empty without probabilities and unless there are two classes.
     """

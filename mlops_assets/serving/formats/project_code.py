@@ -86,7 +86,7 @@ def _list_parts(value: Any) -> list[Any]:  # noqa: ANN401
 
 
 def _is_project_code(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
-    """Whether a type or function can be imported by name from a source file outside installed packages, the standard library and this one."""
+    """Whether a type or function can be imported by name from a file that is neither installed nor part of ``mlops_assets``."""
     if not isinstance(kind, type | types.FunctionType) or "<" in kind.__qualname__ or kind.__module__.split(".")[0] == "mlops_assets":
         return False
     try:

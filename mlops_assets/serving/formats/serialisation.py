@@ -49,7 +49,8 @@ def refuse_unavailable_format(requested_format: str) -> None:
 def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
     """Return an estimator as bytes in the requested format.
 
-    If it cannot be converted to ONNX, or would predict differently there, the bytes are in its library's own format and give the reason.
+    If ONNX is requested, but the conversion fails or predicts differently, the estimator is written in its library's own format and the
+    reason is returned with the bytes.
 
     Parameters
     ----------

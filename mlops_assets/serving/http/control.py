@@ -268,7 +268,10 @@ def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) ->
 
 
 def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until: float) -> None:
-    """Wait until the supervisor listens; raise ServiceError when it ends, or after ``until`` (monotonic seconds), when it is ended."""
+    """Wait until the supervisor listens.
+
+    Raise ServiceError when the supervisor ends before that. After ``until`` (monotonic seconds), end it and raise ServiceError.
+    """
     while True:
         facts = folder.read_or_none(folder.supervisor) or {}
         if _is_running(facts) and facts.get("url"):

@@ -59,7 +59,7 @@ class ServedModel:
     target
         The version.
     schema, inputs, predictor
-        Decode a request, build its ``X``, predict.
+        They decode a request, build ``X`` from its rows, and predict.
     columns
         The columns of ``X``, in order.
     openapi

@@ -76,7 +76,7 @@ class TargetVersion:
     version, digest
         As in the registry.
     artifact
-        The sha256 of its manifest.
+        The sha256 of the version's manifest.
     """
 
     version: int

@@ -21,7 +21,7 @@ def make_label(folder: Path) -> str:
 
 
 def is_label_of(label: str, folder: Path) -> bool:
-    """Whether a label belongs to this folder: the inode is equal, also after a move, or the path is. False if the folder does not exist.
+    """Whether a label belongs to this folder: the inode is equal, which a move keeps, or the path is. False without such a folder.
 
     Parameters
     ----------

@@ -31,8 +31,8 @@ def _list_declared_columns(project: Project) -> Iterator[tuple[str, tuple[str | 
     for declaration in project.declarations:
         if isinstance(declaration, (Dataset, ExternalDataset)):
             table = declaration.table
-            known = (name for pair in table.known_at for name in pair)
-            yield declaration.key, (*table.schema_columns, *table.key, table.event_timestamp, table.created_timestamp, *known)
+            known_at = (name for columns in table.known_at for name in columns)
+            yield declaration.key, (*table.schema_columns, *table.key, table.event_timestamp, table.created_timestamp, *known_at)
         elif isinstance(declaration, FeatureView):
             yield (
                 declaration.key,

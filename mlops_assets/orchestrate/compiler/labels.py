@@ -8,7 +8,7 @@ from mlops_assets.errors import DefinitionError
 
 
 def refuse_shared_labels(
-    compiled: Iterable[dg.AssetsDefinition | dg.AssetSpec], others: Iterable[dg.AssetsDefinition | dg.AssetSpec]
+    compiled: Iterable[dg.AssetsDefinition | dg.AssetSpec], plain: Iterable[dg.AssetsDefinition | dg.AssetSpec]
 ) -> None:
     """Refuse a project in which a declared asset has the label of another asset; plain assets may share a label with each other.
 
@@ -16,7 +16,7 @@ def refuse_shared_labels(
     ----------
     compiled
         The assets of the project's declarations.
-    others
+    plain
         Plain Dagster assets.
 
     Raises
@@ -27,7 +27,7 @@ def refuse_shared_labels(
     labels: dict[str, str] = {}
     for key in _list_asset_keys(compiled):
         _add_label(labels, key)
-    for key in _list_asset_keys(others):
+    for key in _list_asset_keys(plain):
         _add_label(dict(labels), key)  # into a copy: plain assets may share a label
 
 

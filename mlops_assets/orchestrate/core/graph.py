@@ -108,13 +108,13 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
 def _list_parent_hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
     """Return child partition → (recorded parent partition, content hash) pairs; a child whose newest parent is missing is left out."""
     recorded = {key: record.content_hash for key, record in lake.records(edge.parent, snapshot=snapshot).items()}
-    whole = edge.partitions is not None and node.partitions is None
+    takes_all = edge.partitions is not None and node.partitions is None
     result: dict[str, list[tuple[str, str]]] = {}
     if not recorded:
         return result
     for key, parents in map_partitions(edge, node.partitions, keys).items():
         # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
-        if whole or (parents[-1] in recorded if parents else not edge.required):
+        if takes_all or (parents[-1] in recorded if parents else not edge.required):
             result[key] = [(parent, recorded[parent]) for parent in parents if parent in recorded]
     return result
 

@@ -64,15 +64,15 @@ def _format_cell(value: object) -> str:
 
 def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     """Return rows, at least one, as table metadata, which programs can read too; a column is text unless all values are finite floats."""
-    shown = [
+    cells = [
         {
             name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)
             for name, value in row.items()
         }
         for row in rows
     ]
-    kinds = {name: "float" if all(isinstance(row[name], float) for row in shown) else "string" for name in shown[0]}
-    as_text = [{name: value if kinds[name] == "float" else str(value) for name, value in row.items()} for row in shown]
+    kinds = {name: "float" if all(isinstance(row[name], float) for row in cells) else "string" for name in cells[0]}
+    as_text = [{name: value if kinds[name] == "float" else str(value) for name, value in row.items()} for row in cells]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in kinds.items()])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
 

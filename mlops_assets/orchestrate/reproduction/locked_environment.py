@@ -73,8 +73,8 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
 
 
 def _install_command(python: Path) -> list[str]:
-    own = Path(sys.executable).with_name("uv")
-    uv = str(own) if own.exists() else shutil.which("uv")
+    installed_uv = Path(sys.executable).with_name("uv")
+    uv = str(installed_uv) if installed_uv.exists() else shutil.which("uv")
     if uv:
         return [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(python)]
     return [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]

@@ -53,8 +53,8 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
         function = load_source(request["source"], Path(folder))
         code = source_hash(function)
         fits = (request["artifact"], request["refit_artifact"])
-        again = Retraining(function, request["source"], request["params"], rows, splits, recorded, *fits)
-        was, now = kind.reproduce(stores, again)
+        retraining = Retraining(function, request["source"], request["params"], rows, splits, recorded, *fits)
+        was, now = kind.reproduce(stores, retraining)
     neutral = {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
         **data_facts(rows, splits),
@@ -91,8 +91,14 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
     """
     outside: Mapping[str, str] = request.get("outside", {})
     if isinstance(error, OSError) and error.filename is not None:
-        known = next((digest for name, digest in outside.items() if name.startswith("file:") and name.endswith(str(error.filename))), "")
-        recorded = f"; its sha256 was {known}" if known else "; what was in it is not recorded, because it is read before a function runs"
+        recorded_hash = next(
+            (digest for name, digest in outside.items() if name.startswith("file:") and name.endswith(str(error.filename))), ""
+        )
+        recorded = (
+            f"; its sha256 was {recorded_hash}"
+            if recorded_hash
+            else "; its content is not recorded, because it is read outside of a function call"
+        )
         return f"the code reads the file '{error.filename}' of the folder {Path.cwd()}: put it there as it was when the version was trained{recorded}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, KeyError) and last.filename in ("<frozen os>", os.__file__):

@@ -172,16 +172,16 @@ def _run_process(python: Path, request: Mapping[str, Any], facts: Mapping[str, A
     root = str(Path(errors.__file__).parents[1])
     environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
     with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        question.write_text(json.dumps(request), encoding="utf-8")
-        command = [str(python), "-P", "-m", _PROCESS, str(question), str(answer)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        if not answer.exists():
-            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        request_file, result_file = Path(folder) / "request.json", Path(folder) / "answer.json"
+        request_file.write_text(json.dumps(request), encoding="utf-8")
+        command = [str(python), "-P", "-m", _PROCESS, str(request_file), str(result_file)]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        if not result_file.exists():
+            last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
             raise PlatformError(
                 f"the process that trains the version again died: {last[0]}", hint="check the free memory and the installed libraries"
             )
-        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
     if "error" in result:
         kind: type[errors.MlopsError] = getattr(errors, result["error"]["kind"])
         raise kind(result["error"]["message"], hint=result["error"]["hint"])

@@ -60,15 +60,19 @@ def list_trainings(stores: Stores, model: Model[..., object], instance: dg.Dagst
 
     The latter are among the newest 200 runs of the retraining job; finished runs without a decision are left out.
     """
-    known = {record.run_id: record for record in stores.decisions.trainings(model.name)}
+    recorded = {record.run_id: record for record in stores.decisions.trainings(model.name)}
     job_runs = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=MAX_RUNS)
     runs = {record.dagster_run.run_id: record for record in job_runs}
-    runs |= {run_id: record for run_id in known if run_id not in runs and (record := instance.get_run_record_by_id(run_id)) is not None}
+    runs |= {run_id: record for run_id in recorded if run_id not in runs and (record := instance.get_run_record_by_id(run_id)) is not None}
     opened = {decision.id: decision.opened for decision in stores.decisions.decisions(model.name)}
-    started = (_describe_started_run(stores, model, record, runs.get(run_id)) for run_id, record in known.items())
+    started = (_describe_started_run(stores, model, record, runs.get(run_id)) for run_id, record in recorded.items())
     return (
         *started,
-        *(training for run_id, run in runs.items() if run_id not in known and (training := _describe_queued_run(run, opened)) is not None),
+        *(
+            training
+            for run_id, run in runs.items()
+            if run_id not in recorded and (training := _describe_queued_run(run, opened)) is not None
+        ),
     )
 
 

@@ -100,10 +100,10 @@ def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dic
     stored = cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS))
     bounds = {name: _find_range(rows, split, stored.columns, name) for name, split in splits.items()}
     ranges = {name: bound for name, bound in bounds.items() if bound is not None}
-    whole, *hashes = hash_ordered_slices(stored, [(0, stored.height), *ranges.values()])
+    all_rows, *hashes = hash_ordered_slices(stored, [(0, stored.height), *ranges.values()])
     parts = dict(zip(ranges, hashes, strict=True))
     return {
-        "row_order": {"rows": whole},
+        "row_order": {"rows": all_rows},
         "split": {name: parts.get(name) or ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()},
     }
 
@@ -120,8 +120,8 @@ def _find_range(rows: pl.DataFrame, split: Split, columns: Sequence[str], part: 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
     """Return the seeds of a fitted model, and the packages, threads and hardware of this process."""
-    own = {name.split(".")[0] for name in source["modules"]}
-    roots = (imported_packages(source) | find_root_modules(estimator)) - own
+    project_packages = {name.split(".")[0] for name in source["modules"]}
+    roots = (imported_packages(source) | find_root_modules(estimator)) - project_packages
     deciding = deciding_packages(roots)
     return {
         "seeds": find_seeds(estimator),

@@ -66,8 +66,8 @@ def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict
     metric = _search_metric(model)
     ranked = sorted(trials, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
     rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_MAX_TRIALS]]
-    shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
-    return {"trials": to_table(shown), "search": to_image(plot_search(model.search, trials, metric), "search")}
+    cells = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
+    return {"trials": to_table(cells), "search": to_image(plot_search(model.search, trials, metric), "search")}
 
 
 def _search_metric(model: Model[..., Any]) -> str:

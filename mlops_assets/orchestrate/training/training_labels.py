@@ -57,10 +57,11 @@ def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> 
     It is added when the dataset that declares the key has another event time or none: a key then has a row at each event time.
     """
     keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
-    own = keyed.key if keyed else ()
+    declared_key = keyed.key if keyed else ()
     key = next(
-        (columns for model in project.select(Model) if model.training_set == training_set and (columns := row_key(project, model))), own
+        (columns for model in project.select(Model) if model.training_set == training_set and (columns := row_key(project, model))),
+        declared_key,
     )
     time = training_set.event_timestamp
-    snapshots = keyed is not None and key == own and time not in (None, keyed.event_timestamp)
+    snapshots = keyed is not None and key == declared_key and time not in (None, keyed.event_timestamp)
     return (*key, *([time] if snapshots and time and time not in key else []))

@@ -171,5 +171,5 @@ def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> di
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
     curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
-    drawn = {"curves": to_image(plot_curves(curves), "curves")} if curves else {}
-    return {f"logged/{name}": value for name, value in list(values.items())[:_MAX_VALUES]} | drawn
+    figures = {"curves": to_image(plot_curves(curves), "curves")} if curves else {}
+    return {f"logged/{name}": value for name, value in list(values.items())[:_MAX_VALUES]} | figures

@@ -115,21 +115,21 @@ def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Seq
         raise AssertionError
     _send_message(process, (trial, before))
     try:
-        answer: Trial | errors.MlopsError = pickle.load(process.stdout)  # noqa: S301  (from the process that this one has started)
+        result: Trial | errors.MlopsError = pickle.load(process.stdout)  # noqa: S301  (from the process that this one has started)
     except (EOFError, pickle.UnpicklingError):
         code = process.wait()
         raise PlatformError(
             f"the process of trial {trial.number} died ({f'signal {-code}' if code < 0 else f'exit code {code}'})",
             hint="check the free memory; materialise the model again, and the search continues with the remaining trials",
         ) from None
-    if isinstance(answer, errors.MlopsError):
-        raise answer
-    return answer
+    if isinstance(result, errors.MlopsError):
+        raise result
+    return result
 
 
 def main() -> None:
     """Run trials until the parent ends; the worker ends with its parent, even during a trial."""
-    answers = os.fdopen(os.dup(1), "wb")
+    results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of the model's function is no answer
     requests: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
@@ -148,8 +148,8 @@ def main() -> None:
                 before,
                 lambda params: call_recorded(function, setup.context.splits, {**setup.config, **params}),
             )
-            pickle.dump(result, answers)
-            answers.flush()
+            pickle.dump(result, results)
+            results.flush()
 
 
 def _read_requests(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:

@@ -112,12 +112,12 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
         An artifact of the version or of its card is damaged.
     """
     files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
-    known = files.list_files(version.model, version.version)
-    if not {MARKDOWN, PAGE} <= set(known):
+    stored = files.list_files(version.model, version.version)
+    if not {MARKDOWN, PAGE} <= set(stored):
         card = build_card(project, stores, model, version, dagster_run=dagster_run)
         forms = {MARKDOWN: render_markdown(card), PAGE: render_html(card)}
-        known = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
-    return {name: artifacts.get(known[name]).decode() for name in (MARKDOWN, PAGE)}
+        stored = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
+    return {name: artifacts.get(stored[name]).decode() for name in (MARKDOWN, PAGE)}
 
 
 def build_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> Card:
@@ -230,9 +230,13 @@ def _read_rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
 def _find_erasure(subject: _Subject) -> str:
     """Return how the training set differs from the rows that were trained on; empty if it does not, or if no hash was recorded."""
     table, snapshot = subject.reads["table"], subject.version.snapshot
-    was, record = subject.run.record.get("training_set"), subject.stores.lake.records(table, snapshot=snapshot).get("")
-    now = record.content_hash if record else "no rows"
-    return f"{table} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased" if was and was != now else ""
+    was_hash, record = subject.run.record.get("training_set"), subject.stores.lake.records(table, snapshot=snapshot).get("")
+    now_hash = record.content_hash if record else "no rows"
+    return (
+        f"{table} held {was_hash[:16]} then and holds {now_hash[:16]} in the same snapshot now: rows were erased"
+        if was_hash and was_hash != now_hash
+        else ""
+    )
 
 
 def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
@@ -253,16 +257,16 @@ def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Ite
     """Measure the judged fit on the training rows of the version, and yield the sections."""
     reads, model = subject.reads, subject.model
     parts = split_rows(rows, reads["X"], reads["label"])
-    holdout, answers = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
+    holdout, predictor = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
     slices = [column for column in model.slices if column in rows.columns]
-    evaluation = evaluate_holdout(model, answers, parts, subject.positive, metrics=reads["metrics"], slices=slices)
-    intervals = pair_intervals(model.training_set, answers, None, holdout, fits.digest, subject.positive)
+    evaluation = evaluate_holdout(model, predictor, parts, subject.positive, metrics=reads["metrics"], slices=slices)
+    intervals = pair_intervals(model.training_set, predictor, None, holdout, fits.digest, subject.positive)
     importance = subject.run.record.get(IMPORTANCE)
     measured = CardMeasurements(
-        *measure_sections(reads, answers, parts, evaluation, intervals, subject.positive),
+        *measure_sections(reads, predictor, parts, evaluation, intervals, subject.positive),
         PermutationImportance.from_json(importance)
         if importance
-        else permutation_importance(answers.estimator, holdout.X, holdout.y, reads["metrics"][0], fits.digest, positive=subject.positive),
+        else permutation_importance(predictor.estimator, holdout.X, holdout.y, reads["metrics"][0], fits.digest, positive=subject.positive),
         list_sources(model.training_set, fits.served.functions, rows),
         find_leaks(subject.project, subject.stores.lake, model.training_set, rows, reads["X"], subject.version.snapshot),
     )

@@ -50,8 +50,8 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
         if before is None or before.version != version.version:
             step.stores.decisions.record_training(build_training_record(step, model, PROMOTED, version.version))
             mirror_to_mlflow(step)
-        was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
-        metadata = {**_version_metadata(version), "champion before": was, "environment": step.stores.platform.environment}
+        previous = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
+        metadata = {**_version_metadata(version), "champion before": previous, "environment": step.stores.platform.environment}
         metadata |= prediction_change_metadata(step, before, version)
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 

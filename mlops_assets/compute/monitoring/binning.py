@@ -35,7 +35,7 @@ class Counts:
     sums
         Sum of the values in each open interval of a numeric column, shape (windows, points + 1); of width 0 otherwise.
     nulls, infinite
-        Rows without a value (NaN counts as none) and with an infinite one, shape (windows,).
+        Rows that are null or NaN, and rows with an infinite value, shape (windows,).
     """
 
     cells: np.ndarray

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.column_drift import ColumnComparison, HistogramBar
 
 MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
-MAX_CHANCE = 1e-4  # of independent rows that all have the window's only value: a constant column that is likelier may be chance
+MAX_CHANCE = 1e-4  # the probability that independent rows of the reference all have the window's only value; above it, this may be chance
 MAX_OVERLAP = 0.005  # two histograms with a smaller overlap count as disjoint
 _NO_VALUE = ("null", "infinite")
 
@@ -67,7 +67,7 @@ def _share(comparison: ColumnComparison, value: str) -> float:
 
 
 def _is_beyond(comparison: ColumnComparison) -> bool:
-    """Return whether every number of a window is larger, or smaller, than every number of the reference."""
+    """Return True if every number of a window is larger, or every one smaller, than all of the reference; False for other columns."""
     ends = [column.facts.get(name) for column in (comparison.current, comparison.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)
     return bool(low > last or high < first)

@@ -35,7 +35,7 @@ MAX_BARS, MAX_CATEGORIES = 22, 10
 
 @dataclass(frozen=True)
 class HistogramBar:
-    """The share of rows with some values, in the reference and in the window."""
+    """One bar of a chart: the share of rows whose value is in the range or category ``label``, in the reference and in the window."""
 
     label: str
     reference: float
@@ -58,18 +58,18 @@ class ColumnDrift:
         Share of the window's rows whose category the reference lacks. None for a column that is not categorical, and when the reference
         has too many categories to store.
     statistic, value, threshold
-        The deciding statistic, which has the largest ratio of value to threshold.
+        The name, the value and the threshold of the statistic with the largest ratio of value to threshold.
     severity
-        The ratio of value to threshold. Infinite for a column that is missing or of another type, or that collapsed, see
+        This ratio. Infinite for a column that is missing or of another type, or that collapsed, see
         :mod:`mlops_assets.compute.monitoring.collapse`.
     drifted
         Whether the severity exceeds 1.
     why
-        What changed most, in words.
+        What changed, in words, by the statistic of the severity.
     bars
         The bars of the column's chart, from :func:`draw_bars`; empty for a column that is missing or of another type.
     usual
-        The deciding statistic's finite values in the reference windows.
+        The finite values of this statistic in the reference windows.
     capped
         Whether the threshold of any statistic is a cap, because the reference has too few windows for the false-alarm rate.
     """
@@ -138,9 +138,9 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
     values, statistics = _measure(comparison), deciding_statistics()
     severities = [_severity(values[statistic.name], float(limit)) for statistic, limit in zip(statistics, limits, strict=True)]
     index = int(np.argmax(severities))
-    deciding, severity = statistics[index], max(severities[index], 0.0)
-    value, explanation = values[deciding.name], _explain(comparison, deciding)
-    why = f"{explanation}; {deciding.label} {value:.3g}, threshold {limits[index]:.3g}"
+    worst, severity = statistics[index], max(severities[index], 0.0)
+    value, explanation = values[worst.name], _explain(comparison, worst)
+    why = f"{explanation}; {worst.label} {value:.3g}, threshold {limits[index]:.3g}"
     histogram = draw_bars(comparison)
     if collapse := describe_collapse(comparison, histogram):
         severity, why = math.inf, collapse if math.isnan(value) else f"{collapse}; {explanation}"
@@ -153,7 +153,7 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
         null_rate=_null_rate(comparison.current),
         reference_null_rate=_null_rate(comparison.reference),
         new_rate=_new_rate(comparison),
-        statistic=deciding.name,
+        statistic=worst.name,
         value=_finite(value),
         threshold=float(limits[index]),
         severity=severity,

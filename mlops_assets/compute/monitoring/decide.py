@@ -256,7 +256,7 @@ def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
 
 
 def _explain_in_flight(facts: LoopFacts) -> str:
-    """Return which training runs, or waits for approval as the last one; empty when none does."""
+    """Return a reason to wait: a training is running, or the candidate of the last one waits for approval; empty otherwise."""
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"

@@ -80,7 +80,7 @@ def measure_ks(comparison: Comparison) -> np.ndarray:
 def measure_wasserstein(comparison: Comparison) -> np.ndarray:
     """Return the Wasserstein-1 distance ∫ |F − G| dx of each window, in standard deviations of the reference.
 
-    It is NaN where a window has no finite value, and everywhere when the reference is empty or constant.
+    The distance is NaN where a window has no finite value, and for all windows when the reference is empty or constant.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def measure_wasserstein(comparison: Comparison) -> np.ndarray:
     points, spread = comparison.binning.points, comparison.spread
     if not len(points) or not spread > 0:
         return comparison.undefined
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers at the end of the range have no distance
+    with np.errstate(over="ignore", invalid="ignore"):  # distances of numbers near the limits of float64 overflow
         distance = _wasserstein(points, comparison.windows, comparison.reference, *comparison.cumulative_shares) / spread
     return comparison.mask_empty(distance + comparison.correction / spread)
 

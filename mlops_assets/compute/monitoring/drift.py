@@ -30,9 +30,9 @@ class DriftReport:
     Parameters
     ----------
     rows
-        The number of rows of the window.
+        The number of compared rows of the window, without those in training data.
     enough
-        Whether the window and the reference have enough rows to judge the drift; if not, ``columns`` is empty.
+        Whether there is a reference, and it and the window have enough rows to judge the drift; if not, ``columns`` is empty.
     columns
         Most drifted first.
     summary
@@ -45,7 +45,7 @@ class DriftReport:
         The number of reference windows that the rate needs; with fewer, thresholds of some columns may be capped. 0 when thresholds allow
         for chance alone.
     in_training
-        The number of the window's rows that the version was fitted on, which are not judged.
+        The number of the window's rows in training data: the version was fitted on them, so that they are not compared.
     """
 
     rows: int

@@ -105,7 +105,7 @@ class PerformanceReport:
     in_training
         The number of predictions for rows that the version was fitted on, which are not measured.
     confidence
-        The confidence level of the intervals.
+        The confidence level of all intervals: the highest that an expectation declares.
     """
 
     arrivals: LabelArrivals
@@ -325,6 +325,7 @@ def _judge_all(
 
 
 def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
+    """Return the verdict on one expectation; ``problem`` is why the whole window cannot be measured, empty when it can."""
     bound = _find_bound(expectation, metric)
     if (
         why := problem

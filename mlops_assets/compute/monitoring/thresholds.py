@@ -28,7 +28,7 @@ FORMAT_1_STATISTICS = ("ks", "wasserstein", "js", "null_rate")  # the order in w
 _TINY = 1e-30
 _MAX_ROWS, _MAX_CELLS = 500_000, 50_000  # counted in one call, so that the arrays fit into the processor's cache
 _CAP = 0.75  # of the way from the largest distance of a reference window to the largest attainable one
-_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, to which a tail is fitted; random windows are many, so a smaller share does
+_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, to which a tail is fitted; a smaller share suffices for the many random ones
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class DriftCalibration:
     variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
-        Whether every reference window (every random one without event times) had a value.
+        Whether every reference window had a value; without event times, whether every random window had one.
     ever_constant
         Whether any window of real time had only one distinct value; False without event times.
     """

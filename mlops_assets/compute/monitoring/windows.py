@@ -186,6 +186,7 @@ def measure_window(
 
 
 def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> DriftReport:
+    """Measure the drift of the unseen rows, with the defaults of :class:`Drift` when the monitor declares none."""
     declared, rows, in_training = monitor.drift or Drift(), window.unseen, int(window.fitted.sum())
     if reference.profile is None or (in_training and rows.is_empty()):
         why = _explain_unmeasured(window, rows, in_training)
@@ -209,6 +210,7 @@ def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, in_trainin
 
 
 def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable) -> PerformanceReport:
+    """Measure the performance of the unseen rows; the model's slice columns that the predictions lack are skipped."""
     declared = monitor.model.training_set
     if missing := [name for name in (*labels.key, declared.label) if name not in labels.rows.columns]:
         raise DataError(

@@ -68,7 +68,7 @@ def _escape(text: str) -> str:
 
 
 def _cell_class(table: CardTable, heading: str, cell: str | None = None) -> str | None:
-    """Return the CSS class of a cell, or of its heading when ``cell`` is None: for a verdict, a number or a long word."""
+    """Return the CSS class of a cell, or of its heading when ``cell`` is None, for a verdict, a number or a long word; None for others."""
     if not heading and cell in ("passed", "failed"):
         return cell
     if heading in table.numeric:

@@ -29,16 +29,16 @@ _DIGITS = 4
 
 
 def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | None, label: str, kind: str) -> Section:
-    """Return the section on training and holdout rows: counts, time span, label distribution.
+    """Return the section on the rows of each part of the training set: counts, time span, label distribution.
 
     Parameters
     ----------
     table
-        The training set.
+        The key of the training set.
     parts
         The parts of the training set by name; empty parts are not shown.
     event_timestamp, label
-        Column names.
+        Column names; without ``event_timestamp``, the time span is not shown.
     kind
         From :func:`mlops_assets.compute.training.probabilities.task_of`.
     """
@@ -85,6 +85,7 @@ def _format_share(count: int, rows: int) -> str:
 
 
 def _describe_labels(parts: Mapping[str, Split], label: str) -> CardTable:
+    """Return a table of the mean, standard deviation, minimum, median and maximum of a numeric label in each part."""
     headings = (label, "mean", "standard deviation", "min", "median", "max")
     rows = []
     for name, part in parts.items():
@@ -169,7 +170,7 @@ def slices_section(evaluation: Evaluation) -> Section | None:
 
 
 def calibration_section(quality: PredictionQuality | None) -> Section:
-    """Return the section on calibration.
+    """Return the section on calibration: scores, a table of bins and a reliability diagram.
 
     Parameters
     ----------

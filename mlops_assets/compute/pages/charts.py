@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.column_drift import HistogramBar
     from mlops_assets.compute.training.calibration import CalibrationCurve
 
-MAX_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
+MAX_THRESHOLDS = 3.0  # a statistic larger than this multiple of its threshold is drawn at the end of the axis
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
 def draw_threshold(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
     """Return one axis as SVG with a drift statistic of this window, of the reference windows, and its threshold.
 
-    The axis ends at :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
+    The axis ends at the largest of these, but at no more than :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
 
     Parameters
     ----------

@@ -64,14 +64,18 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class CiReport:
-    """The report of one candidate.
+    """The content of one candidate's report.
 
     Parameters
     ----------
+    model
+        The name of the model.
     candidate
         The candidate's digest; the report shows its first 12 characters.
     compared
         Name of the champion, e.g. ``version 3 of prod``; empty without one.
+    metrics, slices
+        The rows of the tables of metrics.
     gates
         Gate → (passed, reason).
     data
@@ -84,6 +88,8 @@ class CiReport:
         Shell commands that train the same candidate.
     pictures
         Title → path of an image, relative to the report.
+    problems
+        Warnings, shown after the gates.
     intervals
         The unit that the bootstrap resamples.
     """
@@ -106,8 +112,8 @@ class CiReport:
     def verdict(self) -> str:
         """``blocked``, ``the first``, ``worse``, ``better`` or ``no different``: the first that applies.
 
-        A gate that fails blocks the candidate. It is worse when the interval of any metric's difference lies below 0, and better when
-        one lies above 0.
+        A gate that fails blocks the candidate. The candidate is worse when the interval of any metric's difference lies below 0, and better
+        when an interval lies above 0.
         """
         if not all(passed for passed, _ in self.gates.values()):
             return BLOCKED
@@ -245,7 +251,7 @@ def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (
 
 
 def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
-    """Yield the lines of a table that a reader unfolds; without rows, a line with ``none``, or nothing when that is empty.
+    """Yield the lines of a table that a reader unfolds; without rows, a line with ``none``, or nothing when ``none`` is empty.
 
     Rows beyond the maximum are counted, not shown.
     """

@@ -204,6 +204,7 @@ def _trust(svg: str) -> Markup:
 
 
 def _times_threshold(column: ColumnDrift) -> str:
+    """Return the severity as text, e.g. "1.2 ×"; "beyond" when it is infinite."""
     return f"{format_number(column.severity, 2)} ×" if math.isfinite(column.severity) else "beyond"
 
 
@@ -268,6 +269,7 @@ def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) ->
 
 
 def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figure | None:
+    """Return the chart of the report's first metric by window; None with fewer than two windows or without a metric."""
     if len(points) < 2 or not report.metrics:
         return None
     name = report.metrics[0].name

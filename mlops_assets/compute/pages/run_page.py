@@ -20,7 +20,9 @@ _LINE_STYLES = 8  # the number of line styles in the style sheet
 
 
 def render_runs(runs: Sequence[ComparedRun]) -> str:
-    """Return a comparison of runs as one HTML document: metrics with the best marked, parameters, and up to ``MAX_CURVES`` curves.
+    """Return a comparison of runs as one HTML document: metrics with the best value marked, parameters, and curves by step.
+
+    Of the metrics that a run logged at more than one step, the first ``MAX_CURVES`` by name have a chart.
 
     Parameters
     ----------

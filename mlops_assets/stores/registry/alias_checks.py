@@ -48,9 +48,9 @@ def refuse_state(kind: str, chosen: Version) -> None:
 
 
 def previous_champion(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
-    """Return the number of the version that a rollback restores.
+    """Return the number of the version that a rollback restores: ``version``; if None, the champion before ``current``.
 
-    It is ``version``; when None, the champion that ``current`` replaced at its last promotion.
+    This is the champion that ``current`` replaced at its last promotion.
 
     Raises
     ------
@@ -82,14 +82,16 @@ def copy_evidence(connection: sa.Connection, model: str, digest: str, source: st
         Neither environment has evidence of the candidate.
     """
     table = schema.evidence
-    known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
+    present_gates: set[str] = set(
+        connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars()
+    )
     rows = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()
-    if not rows and not known:
+    if not rows and not present_gates:
         raise RegistryError(
             f"environment '{source}' has no evidence of candidate {digest[:12]} of '{model}'",
             hint=f"instead of '{source}', name the environment in which the candidate was evaluated",
         )
-    if missing := [{**row, "environment": target} for row in rows if row["gate"] not in known]:
+    if missing := [{**row, "environment": target} for row in rows if row["gate"] not in present_gates]:
         connection.execute(table.insert(), missing)
 
 

@@ -82,7 +82,7 @@ class Attempts:
         )
         if partitions:
             with self._database.write_transaction() as connection:
-                connection.execute(change, [{"p": part.key} for part in partitions])
+                connection.execute(change, [{"p": partition.key} for partition in partitions])
 
 
 def _blocked_reason(times: Sequence[datetime], now: datetime, max_attempts: int, backoff: timedelta) -> str:

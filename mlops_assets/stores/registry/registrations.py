@@ -122,11 +122,11 @@ class Registrations:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise {graph_key(f'model/{model}')} first")
             evidence_found = version_queries.evidence(connection, self._environment, model, record.digest)
             self._refuse_unproven(model, record.digest, evidence_found, gates, "registered")
-            same = {"model": model, "digest": record.digest}
-            numbers: Any = connection.execute(_VERSION_NUMBERS, same).one()
-            known, newest = numbers
-            if known is not None:
-                return self._version(connection, model, known)
+            candidate_key = {"model": model, "digest": record.digest}
+            numbers: Any = connection.execute(_VERSION_NUMBERS, candidate_key).one()
+            registered, newest = numbers
+            if registered is not None:
+                return self._version(connection, model, registered)
             number, at = (newest or 0) + 1, sql.timestamp()
             connection.execute(insert_rows(schema.versions), {**vars(record), "version": number, "created_at": at})
             return version_queries.new_version(record, number, at, evidence_found)
@@ -144,7 +144,7 @@ class Registrations:
         Raises
         ------
         RegistryError
-            There is no such version, or the evidence is of another kind or about another digest.
+            There is no such version, or the evidence is of a kind other than these or about another digest.
         """
         with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
@@ -239,12 +239,12 @@ class Registrations:
         row = connection.execute(_CURRENT_CANDIDATE, {"environment": self._environment, "model": model}).mappings().first()
         return None if row is None else CandidateRecord(**{**row, "created_at": _parse_time(row["created_at"])})
 
-    def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
-        """Read the evidence of a candidate in this environment, and pass it to :meth:`_refuse_unproven`."""
-        return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, what)
+    def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], outcome: str) -> tuple[Evidence, ...]:
+        """Read the evidence of a candidate in this environment, and check and return it as :meth:`_refuse_unproven` does."""
+        return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, outcome)
 
     def _refuse_unproven(
-        self, model: str, digest: str, evidence_found: Sequence[Evidence], gates: Mapping[str, str], what: str
+        self, model: str, digest: str, evidence_found: Sequence[Evidence], gates: Mapping[str, str], outcome: str
     ) -> tuple[Evidence, ...]:
         """Return the evidence of each gate, in the order of ``gates``; raise GateError that names every gate that has not passed.
 
@@ -254,7 +254,7 @@ class Registrations:
         refused = [text for name, definition in gates.items() if (text := _refusal_reason(name, definition, by_gate.get(name)))]
         if refused:
             raise GateError(
-                f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
+                f"candidate {digest[:12]} of '{model}' cannot be {outcome}: {'; '.join(refused)}",
                 hint=f"materialise {graph_key(f'model/{model}')} for a candidate that passes; the champion keeps serving",
             )
         return tuple(by_gate[name] for name in gates)

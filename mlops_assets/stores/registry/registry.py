@@ -128,7 +128,7 @@ class SqlRegistry(Registrations):
         Raises
         ------
         RegistryError
-            There is no champion, the version was never champion, its state allows no rollback, or the champion is not the expected one.
+            There is no champion, the version is champion or never was, its state allows no rollback, or another champion was expected.
         """
         with self._database.write_transaction() as connection:
             current = version_queries.champion(connection, self._environment, model)

@@ -35,13 +35,13 @@ class VersionFiles:
         """
         values = {"model": model, "version": version}
         with self._database.write_transaction() as connection:
-            known = {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
-            new = {name: sha256 for name, sha256 in files.items() if name not in known}
+            existing = {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
+            new = {name: sha256 for name, sha256 in files.items() if name not in existing}
             if new:
                 connection.execute(
                     insert_rows(schema.version_files), [{**values, "name": n, "sha256": s, "at": sql.timestamp()} for n, s in new.items()]
                 )
-        return known | new
+        return existing | new
 
 
 def open_version_files(url: str) -> VersionFiles:

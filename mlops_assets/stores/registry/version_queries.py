@@ -78,9 +78,9 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         facts = VersionFacts(aliases, bool(row["passed"]), approval, move, row["mark"] or "")
         was = CHAMPION in aliases or move is not None
         return _build_version(row, state_of(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
-    known = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
+    numbers = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
     raise RegistryError(
-        f"model '{model}' has no version {number}", hint=nearest(str(number), known) + f"it has {', '.join(known) or 'none'}"
+        f"model '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
     )
 
 

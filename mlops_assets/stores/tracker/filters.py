@@ -292,13 +292,13 @@ def _metric_value(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[
 
 
 def _sqlite_json_field(column: sa.ColumnElement[Any], name: str) -> RunField:
-    each = sa.func.json_each(column).table_valued("key", "value", "type")
+    items = sa.func.json_each(column).table_valued("key", "value", "type")
 
     def extract(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        return sa.select(value).select_from(each).where(each.c.key == name).correlate(runs).scalar_subquery()
+        return sa.select(value).select_from(items).where(items.c.key == name).correlate(runs).scalar_subquery()
 
-    word = sa.case((each.c.type.in_(("true", "false")), each.c.type), else_=sa.cast(each.c.value, sa.Text))
-    return RunField(extract(sa.case((each.c.type.in_(("integer", "real")), each.c.value))), extract(word))
+    word = sa.case((items.c.type.in_(("true", "false")), items.c.type), else_=sa.cast(items.c.value, sa.Text))
+    return RunField(extract(sa.case((items.c.type.in_(("integer", "real")), items.c.value))), extract(word))
 
 
 def _postgresql_json_field(column: sa.ColumnElement[Any], name: str) -> RunField:

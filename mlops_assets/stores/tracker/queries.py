@@ -73,15 +73,17 @@ def _order_by_metric(
     """
     column, name = orders[0].field.metric or (metrics.c.value, "")
     has = sa.and_(metrics.c.name == name, column.is_not(None))
-    along = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, condition)
+    with_value = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, condition)
     term = column.desc() if orders[0].descending else column.asc()
-    ids: list[str] = list(connection.execute(along.order_by(term, *_terms(orders[1:])).limit(limit).offset(offset)).scalars())
+    ids: list[str] = list(connection.execute(with_value.order_by(term, *_terms(orders[1:])).limit(limit).offset(offset)).scalars())
     if limit is not None and len(ids) >= limit:
         return ids
-    before = 0 if not offset else connection.execute(sa.select(sa.func.count()).select_from(along.subquery())).scalar_one()
+    before = 0 if not offset else connection.execute(sa.select(sa.func.count()).select_from(with_value.subquery())).scalar_one()
     lacks = ~sa.exists().where(metrics.c.run_id == runs.c.id, has).correlate(runs)
-    rest = sa.select(runs.c.id).where(condition, lacks).order_by(*_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
-    return [*ids, *connection.execute(rest.offset(max(0, offset - before))).scalars()]
+    without_value = (
+        sa.select(runs.c.id).where(condition, lacks).order_by(*_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
+    )
+    return [*ids, *connection.execute(without_value.offset(max(0, offset - before))).scalars()]
 
 
 def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
@@ -196,10 +198,12 @@ def _names_query(dialect: str, prefix: str, among: sa.ColumnElement[bool]) -> tu
 
 
 def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
-    known = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
-    hint = nearest(name, known[prefix]) or next((f"did you mean '{kind}.{name}'? " for kind, names in known.items() if name in names), "")
-    listed = ", ".join(f"{prefix}.{_quote_name(known_name)}" for known_name in known[prefix][:10]) + (
-        ", …" if len(known[prefix]) > 10 else ""
+    names_by_prefix = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
+    hint = nearest(name, names_by_prefix[prefix]) or next(
+        (f"did you mean '{kind}.{name}'? " for kind, names in names_by_prefix.items() if name in names), ""
+    )
+    listed = ", ".join(f"{prefix}.{_quote_name(known_name)}" for known_name in names_by_prefix[prefix][:10]) + (
+        ", …" if len(names_by_prefix[prefix]) > 10 else ""
     )
     return RegistryError(
         f"no run {reason} has the {_NOUNS[prefix]} '{name}'",

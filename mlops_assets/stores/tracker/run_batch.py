@@ -127,23 +127,23 @@ def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
 
 def metric_row(value: float) -> dict[str, Any]:
     """Return the row of a metric that has one value and no steps; NaN and infinities go into ``text``."""
-    known = sql.finite_or_none(value)
-    return {"value": known, "low": known, "high": known, "text": "" if known is not None else str(value), "step": None, "count": 1}
+    finite = sql.finite_or_none(value)
+    return {"value": finite, "low": finite, "high": finite, "text": "" if finite is not None else str(value), "step": None, "count": 1}
 
 
 def _update_run(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None) -> None:
     """Merge parameters and tags into a run, and write its end if given; raise RegistryError for an unknown run."""
-    known = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
-    if known is None:
+    stored = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
+    if stored is None:
         raise RegistryError(f"there is no run '{run_id}' to write to", hint="start it with `ml.start_run(...)`")
     changed: dict[str, Any] = {}
     if batch.params:
-        changed["params"] = {**known.params, **batch.params}
+        changed["params"] = {**stored.params, **batch.params}
     if batch.tags:
-        changed["tags"] = {**known.tags, **batch.tags}
+        changed["tags"] = {**stored.tags, **batch.tags}
     if ending is not None:
         changed |= {"status": ending.status, "error": ending.error, "ended_at": ending.at.isoformat()}
-        changed |= {"record": {**known.record, **ending.record}} if ending.record else {}
+        changed |= {"record": {**stored.record, **ending.record}} if ending.record else {}
     if changed:
         connection.execute(runs.update().where(runs.c.id == run_id).values(**changed))
 
@@ -153,8 +153,8 @@ def _append_curves(connection: sa.Connection, run_id: str, points: Mapping[str, 
     if not points:
         return
     query = sa.select(curves.c.name, sa.func.max(curves.c.part)).where(curves.c.run_id == run_id).group_by(curves.c.name)
-    known: list[Any] = list(connection.execute(query))
-    last = dict(known)
+    last_parts: list[Any] = list(connection.execute(query))
+    last = dict(last_parts)
     rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_pack_points(curve)} for name, curve in points.items()]
     connection.execute(curves.insert(), rows)
 
@@ -181,11 +181,16 @@ def unpack_curve(parts: Sequence[Any]) -> Curve:
 def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
     """Return the row of a metric with steps: its last value at the maximum step, and its lowest and highest finite values."""
     step, last = points[0][0], points[0][1]
-    for at, value, _ in points:
-        if at >= step:  # of several values at one step, the last counts
-            step, last = at, value
-    known = [value for _, value, _ in points if math.isfinite(value)]
-    return metric_row(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
+    for point_step, value, _ in points:
+        if point_step >= step:  # of several values at one step, the last counts
+            step, last = point_step, value
+    finite_values = [value for _, value, _ in points if math.isfinite(value)]
+    return metric_row(last) | {
+        "step": step,
+        "count": len(points),
+        "low": min(finite_values, default=None),
+        "high": max(finite_values, default=None),
+    }
 
 
 def _upsert_metrics(connection: sa.Connection, run_id: str, rows_by_name: Mapping[str, Mapping[str, Any]]) -> None:

@@ -58,8 +58,8 @@ class RunWriter:
             point: Point = (at, value, time.time_ns() // 1000)
             self._batch.points.setdefault(name, []).append(point)
             self._waiting += 1
-            full = self._waiting >= self._max_points or self._forked
-        self.flush() if full else self._start_thread()
+            is_full = self._waiting >= self._max_points or self._forked
+        self.flush() if is_full else self._start_thread()
 
     def update(
         self,

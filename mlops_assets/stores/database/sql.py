@@ -85,6 +85,7 @@ class Database:
             yield connection
 
     def _prepare(self) -> None:
+        """Create or migrate the tables if needed; on SQLite under a file lock, and only if no earlier registry left files."""
         path = Path(str(self.engine.url.database))
         with self._translate_errors():
             if self.engine.dialect.name != "sqlite":
@@ -109,6 +110,7 @@ class Database:
             return migrations.read_revision(connection) is None
 
     def _migrate(self) -> None:
+        """Migrate in one transaction, unless another process has done so meanwhile."""
         if self._is_current():
             return
         with self.engine.connect() as connection:
@@ -149,6 +151,7 @@ def _hint_for(message: str) -> str:
 
 
 def _begin_writing(connection: sa.Connection) -> None:
+    """Begin a transaction that waits for other writers: SQLite's write lock, or an advisory lock of PostgreSQL."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
@@ -161,6 +164,7 @@ def _with_driver(url: str) -> str:
 
 
 def _create_engine(url: str) -> sa.Engine:
+    """Return an engine for a URL. For SQLite, it reopens its connections when the file was replaced."""
     if not url.startswith("sqlite"):
         try:
             return sa.create_engine(url, pool_size=_POOL_SIZE, max_overflow=16, pool_use_lifo=True)

@@ -153,6 +153,7 @@ def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.D
 
 
 def _wider_type(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+    """Return a type that holds every value of two types; None when there is none, e.g. for Int64 and UInt64."""
     if first == second:
         return first
     if first.is_integer() and second.is_integer():

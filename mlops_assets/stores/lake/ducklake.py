@@ -328,6 +328,7 @@ class DuckLake:
         return self.connections.cursor()
 
     def _query_number(self, query: str) -> int:
+        """Return the number that a query yields, 0 for null; raise LakeError when the lake is damaged."""
         try:
             row = self._cursor.execute(query).fetchone()
         except duckdb.Error as error:
@@ -336,6 +337,7 @@ class DuckLake:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Run a transaction on this thread's connection; roll it back on any exception."""
         self._cursor.execute("BEGIN")
         try:
             yield
@@ -374,6 +376,7 @@ class DuckLake:
         old: Mapping[str, PartitionRecord],
         changes: Sequence[str] = (),
     ) -> Commit:
+        """Return the outcome of a write, given the new records and the records before it."""
         current = {**old, **{record.partition: record for record in new}}
         changed = tuple(record.partition for record in new if has_other_content(record, old))
         return Commit(

@@ -55,6 +55,7 @@ def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each damaged file of a layout with its problem; for a damaged state file nothing else."""
     state = read_state(folder)
     if state is None:
         yield folder / STATE, "its content has changed"

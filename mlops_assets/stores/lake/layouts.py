@@ -214,6 +214,7 @@ class _LayoutUpdate:
         return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
 
     def _open_verified(self, state: _LayoutState) -> _OpenLayout | None:
+        """Open all buckets and verify their checksums; return None when one is missing or damaged."""
         stamps = self._file_stamps(state)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # checksums and comparisons release the GIL
             opened = [bucket for bucket in pool.map(self._open_bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
@@ -229,6 +230,7 @@ class _LayoutUpdate:
         return None if table is None else (table, find_entity_ranges(pl.DataFrame(table.select(keys)), keys, number))
 
     def _read_state(self) -> _LayoutState | None:
+        """Return the stored state; None when it is missing, damaged, or of another definition."""
         stored = read_state(self._folder)
         if stored is None or stored["definition"] != self._definition:
             return None
@@ -292,6 +294,7 @@ class _LayoutUpdate:
         return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)
 
     def _bucket_numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
+        """Return the numbers of the buckets to which the entities of some rows belong."""
         keys = list(self._view.entity.join_keys)
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
@@ -321,6 +324,7 @@ class _LayoutUpdate:
         return (path for path in self._folder.iterdir() if path.name not in listed)
 
     def _write_bucket(self, number: int, rows: pl.DataFrame) -> _BucketFile:
+        """Write the rows of a bucket to a new file and return its description; the state file does not list it yet."""
         name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
         rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         content = (self._folder / name).read_bytes()

@@ -82,6 +82,7 @@ def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:
 
 @contextmanager
 def _name_table(table: str) -> Iterator[None]:
+    """Prefix the message of a DataError within the context with the table's name."""
     try:
         yield
     except DataError as error:

@@ -39,6 +39,7 @@ class TableValues:
         return self._query(f"greatest(abs(min({name})::HUGEINT), abs(max({name})::HUGEINT))", unreadable=math.inf)
 
     def _query(self, expression: str, *, unreadable: float) -> float:
+        """Return a number computed over the table: 0 for null, ``unreadable`` when DuckDB cannot compute it."""
         try:
             row = self._cursor.execute(f"SELECT {expression} FROM {sql_name(self._table)}").fetchone()
         except duckdb.Error:

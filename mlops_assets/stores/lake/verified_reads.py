@@ -99,6 +99,7 @@ def _find_differing(
 def _hash_partitions(
     frame: pl.DataFrame, coverage: Mapping[str, Any], partitions: Sequence[Partition], time: str | None, table: str
 ) -> list[str]:
+    """Return the content hash of each partition; a text that matches no hash when the rows lack a covered column."""
     if missing := [c for c in coverage["columns"] if c not in frame.columns]:  # no hash equals this text, so each partition differs
         return [f"without {missing[0]}"] * len(partitions)
     rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, skip_outside=True)

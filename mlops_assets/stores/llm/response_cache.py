@@ -117,6 +117,7 @@ class ResponseCache:
             _LOG.warning("the response cache '%s' cannot be written: %s", self.path, error)
 
     def _create(self) -> None:
+        """Create the file, readable by its owner only, and its table if they do not exist."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch(mode=0o600)
         with hold_lock(self.path.with_name(f"{self.path.name}.lock")), closing(self._connect()) as connection:

@@ -190,6 +190,7 @@ class _Importer:
         return ((int(point.step), from_mlflow_value(point.value), int(point.timestamp) * 1000) for point in history)
 
     def _version_files(self, version: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
+        """Download the model files of a version and store them as artifacts."""
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)  # MLflow resolves models:/… on the server that is set for the process

@@ -82,6 +82,7 @@ class RunMirror:
         return self._experiments[name]
 
     def _find_or_create(self, name: str) -> str:
+        """Return the MLflow id of the active experiment that mirrors a name; create it under the first free name if there is none."""
         for number in range(1, 1000):
             candidate = name if number == 1 else f"{name}-mlops_assets-{number}"
             existing = self._client.get_experiment_by_name(candidate)
@@ -100,6 +101,7 @@ class RunMirror:
                 self._done.add(run.data.tags[RUN])
 
     def _send(self, run: Run, experiment: str) -> None:
+        """Create the run on the server if needed, send its content and its end, then tag it as complete."""
         run_id = self._ids.get(run.id)
         if run_id is None:
             name = run.name or f"{run.kind} {run.id[:8]}"

@@ -151,6 +151,7 @@ class LmdbStore:
 
 
 def _open_environment(folder: Path) -> lmdb.Environment:
+    """Open the environment of a folder; raise PlatformError when its file is damaged."""
     import lmdb
 
     refuse_damaged(folder)
@@ -264,6 +265,7 @@ class _LmdbReader(OnlineReader):
 
 
 def _entity_set(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:
+    """Return the encoded entities of the join keys in some rows; empty for None."""
     if rows is None or rows.is_empty():
         return set()
     import polars as pl

@@ -178,6 +178,7 @@ def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
 
 
 def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
+    """Return one record for each entity from sorted rows of fixed width; ``starts`` has the first row of each entity."""
     single = len(starts) == rows.height
     dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID_BYTES}")]) if single else schema.dtype
     packed = np.zeros(rows.height, dtype=dtype)
@@ -209,6 +210,7 @@ def _to_physical(column: pl.Series) -> pl.Series:
 
 
 def _pack_mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
+    """Return one record for each entity from sorted rows packed as msgpack; ``starts`` as in :func:`_pack_fixed`."""
     import msgspec
 
     encode = msgspec.msgpack.Encoder().encode
@@ -332,6 +334,7 @@ def _hash_key(key: bytes) -> bytes:
 
 
 def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (any join key)
+    """Return one join key as bytes that begin with its type; a type without a code is encoded by its name and repr."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):

@@ -189,6 +189,7 @@ class RedisStore:
         return swaps
 
     def _run(self, work: Callable[[], T]) -> T:
+        """Call ``work`` and translate errors of redis-py into PlatformError."""
         import redis
 
         try:
@@ -226,6 +227,7 @@ class _Pipeline:
             return self._run(lambda: self._exchange(commands))  # type: ignore[no-any-return]
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send all commands and read their replies; close the connection if reading fails."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)

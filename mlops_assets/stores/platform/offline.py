@@ -186,6 +186,7 @@ def _resolve_features(
     snapshot: int | None,
     platform: Platform,
 ) -> list[Any]:
+    """Return layouts of the feature views and functions of the on-demand features, in their order; unpinned views share one snapshot."""
     if as_of is not None and not as_known:
         raise DefinitionError(
             "as_of= and as_known=False contradict each other: one limits what was known, the other ignores it", hint="give one of them"
@@ -196,6 +197,7 @@ def _resolve_features(
 
 
 def _resolve_feature(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
+    """Return the layout of a feature view, for a pinned view at the end of its version, or the function of on-demand features."""
     if isinstance(feature, FeatureView) and feature.pinned:
         stores = open_stores(platform)
         view, last_snapshot = stores.view_versions.resolve(feature)

@@ -39,6 +39,7 @@ def aliased_artifacts(stores: Stores) -> list[str]:
 
 
 def _list_pins(stores: Stores, online: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield each needed snapshot with the name of the version, run, view version or online view that needs it."""
     for version in stores.registry.versions():
         yield version.snapshot, f"{version.model}@{version.version}"
     for run_id, model, snapshot in stores.tracker.pinned_snapshots():

@@ -115,6 +115,7 @@ def _list_partitions(name: str | Declared, table: str, records: Mapping[str, Par
 
 
 def _choose_partitions(table: str, partitions: str | Sequence[str], records: Mapping[str, PartitionRecord]) -> set[str]:
+    """Return the requested partition keys as a set; raise an error for none or for an unknown one."""
     chosen = {partitions} if isinstance(partitions, str) else set(partitions)
     known = sorted(records.keys() - {""})
     if not chosen:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def hash_prompt(prompt: Prompt[..., Any]) -> str:
     """Return the sha256 of everything that decides the answers of a prompt.
 
-    It covers the instructions, the function's code with all project code that it uses, the variables and their types, the examples, the
+    It covers the instructions, the function's code with all project code that it uses, the variables with types and defaults, the examples, the
     response's JSON schema, and the definition of the model. The prompt's name, comments and timeouts are not part of it.
 
     Parameters
@@ -47,7 +47,10 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
     facts = {
         "instructions": prompt.instructions,
         "data": source_hash(prompt.function) if prompt.has_body else DATA_RULE,
-        "variables": [[variable.name, describe_type(variable.annotation)] for variable in prompt.variables],
+        "variables": [
+            [variable.name, describe_type(variable.annotation), *([] if variable.is_required else [variable.default])]
+            for variable in prompt.variables
+        ],
         "examples": [[example.answer, dict(example.variables)] for example in prompt.examples],
         "response": describe_type(prompt.response),
         "model": prompt.model.definition,

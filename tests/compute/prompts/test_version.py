@@ -52,12 +52,20 @@ def test_everything_that_decides_the_answer_makes_another_version() -> None:
     def other_type(question: int) -> None:
         """Answer."""
 
+    def with_default(question: str = "Why?") -> None:
+        """Answer."""
+
+    def other_default(question: str = "When?") -> None:
+        """Answer."""
+
     prompts = [
         declare(),
         declare(build),
         declare(other_instructions),
         declare(other_variable),
         declare(other_type),
+        declare(with_default),
+        declare(other_default),
         declare(response=Answer),
         declare(examples=[ml.llm.Example({"question": "6 times 7"}, "42")]),
         declare(model=ml.llm.LLM("smollm3", base_url=SMOL.base_url)),

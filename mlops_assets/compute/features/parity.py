@@ -88,11 +88,11 @@ def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.n
     return apply_on_demand([function], columns_as_arrays(rows, rows.columns))
 
 
-def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
+def _are_equal(first: Any, second: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
     """Return True if two values are equal or both are missing (None, NaN or NaT)."""
-    if _is_absent(one) or _is_absent(other):
-        return _is_absent(one) and _is_absent(other)
-    return bool(one == other)
+    if _is_absent(first) or _is_absent(second):
+        return _is_absent(first) and _is_absent(second)
+    return bool(first == second)
 
 
 def _is_absent(value: Any) -> bool:  # noqa: ANN401

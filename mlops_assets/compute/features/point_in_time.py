@@ -91,10 +91,10 @@ def point_in_time_join(
         A time is not in UTC, key types differ, a feature's name is taken, or a view has two different rows for one key and time.
     """
     layouts = [view if isinstance(view, AsOfLayout) else build_layout(view, as_known=as_known) for view in views]
-    taken = list(spine.columns)
+    names = list(spine.columns)
     for layout in layouts:
-        _check_spine(spine, taken, layout, event_timestamp)
-        taken.extend(layout.features)
+        _check_spine(spine, names, layout, event_timestamp)
+        names.extend(layout.features)
     if not layouts:
         return spine
     times = spine[event_timestamp].dt.cast_time_unit("us").to_physical().fill_null(NO_TIME).to_numpy()

@@ -55,8 +55,8 @@ class SkewedValue:
 
     def __str__(self) -> str:
         """Return the difference as one sentence."""
-        who = ", ".join(f"{key} = {value!r}" for key, value in self.entity.items())
-        return f"feature '{self.feature}' of '{self.view}' for {who} at {self.at}: served {self.served}, offline it is {self.offline}"
+        keys = ", ".join(f"{key} = {value!r}" for key, value in self.entity.items())
+        return f"feature '{self.feature}' of '{self.view}' for {keys} at {self.at}: served {self.served}, offline it is {self.offline}"
 
 
 def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:

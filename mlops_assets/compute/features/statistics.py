@@ -92,18 +92,18 @@ def _measure_numbers(values: pl.Series) -> dict[str, Any]:
 
 def draw_histogram(values: pl.Series) -> str:
     """Return twelve bars of equal-width bins as text; one bar for a constant, empty without values."""
-    known = values.drop_nulls()
-    if known.is_empty():
+    present = values.drop_nulls()
+    if present.is_empty():
         return ""
-    low = known.min()
-    if low == known.max():
+    low = present.min()
+    if low == present.max():
         return _BARS[-1]
     # Subtract the minimum: floats cannot distinguish narrow bins of large numbers. A wrapped integer difference is correct when read as unsigned.
-    numbers = known.to_numpy()
-    whole = numbers.dtype.kind in "iu"
+    numbers = present.to_numpy()
+    is_integer = numbers.dtype.kind in "iu"
     with np.errstate(over="ignore"):
-        above = (numbers - numbers.min()).view(f"u{numbers.itemsize}") if whole else numbers / 2 - numbers.min() / 2
-    shares = above / above.max()
+        offsets = (numbers - numbers.min()).view(f"u{numbers.itemsize}") if is_integer else numbers / 2 - numbers.min() / 2
+    shares = offsets / offsets.max()
     counts, _ = np.histogram(shares, bins=BINS, range=(0, 1))
     heights = np.ceil(counts / counts.max() * len(_BARS)).astype(int)
     return "".join(" " if not height else _BARS[height - 1] for height in heights)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def hash_prompt(prompt: Prompt[..., Any]) -> str:
     """Return the sha256 of everything that decides the answers of a prompt.
 
-    It covers the instructions, the function's code with all project code that it uses, the variables with types and defaults, the examples, the
-    response's JSON schema, and the definition of the model. The prompt's name, comments and timeouts are not part of it.
+    It covers the instructions, the function's code with all project code that it uses, the variables with types and defaults, the
+    examples, the response's JSON schema, and the definition of the model. The prompt's name, comments and timeouts are not part of it.
 
     Parameters
     ----------

@@ -143,8 +143,8 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
     bad = find_outside(values, limit)
     if bad.any():
         first = values.filter(bad)[0]
-        what = "outside of the range" if limit.rule == RANGE else "none of the categories"
-        message = f"column '{limit.column}' is {first!r} in the first of {bad.sum()} row(s), {what} {limit.text}"
+        relation = "outside of the range" if limit.rule == RANGE else "none of the categories"
+        message = f"column '{limit.column}' is {first!r} in the first of {bad.sum()} row(s), {relation} {limit.text}"
         yield RuleViolation("quality", limit.column, f"{limit.rule}: {limit.text}", message, _hint(limit), bad)
 
 

@@ -130,8 +130,8 @@ def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | N
         if nulls := frame[column].null_count():
             message = f"column '{column}' is part of the key and null in {nulls} row(s)"
             yield RuleViolation("key", column, "not null", message, "drop or repair rows without a key", frame[column].is_null())
-    whole = frame.select(pl.all_horizontal(pl.col(c).is_not_null() for c in key)).to_series()
-    duplicated = frame.select(pl.struct(key).is_duplicated()).to_series() & whole
+    has_key = frame.select(pl.all_horizontal(pl.col(c).is_not_null() for c in key)).to_series()
+    duplicated = frame.select(pl.struct(key).is_duplicated()).to_series() & has_key
     if duplicated.any():
         repeated = frame.select(key).filter(duplicated)
         first = repeated.row(0, named=True)

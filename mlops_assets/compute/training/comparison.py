@@ -108,8 +108,8 @@ def _compare_fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple
                 yield RecordChange(f"{name}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), cause)
 
 
-def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a record)
-    return one == other or (isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other))
+def _are_equal(first: Any, second: Any) -> bool:  # noqa: ANN401  (values of a record)
+    return first == second or (isinstance(first, float) and isinstance(second, float) and math.isnan(first) and math.isnan(second))
 
 
 def _compare_predictions(before: np.ndarray, after: np.ndarray, where: str) -> Iterator[RecordChange]:

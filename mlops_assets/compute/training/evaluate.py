@@ -79,12 +79,12 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
     """Raise DefinitionError for a name that is not a scikit-learn scorer; ``where`` names the definition in the message."""
     from sklearn.metrics import get_scorer_names
 
-    known = get_scorer_names()
+    scorer_names = get_scorer_names()
     for name in metrics:
-        if name not in known:
+        if name not in scorer_names:
             raise DefinitionError(
                 f"{where} names the metric '{name}', which scikit-learn does not have",
-                hint=nearest(name, known) + "see sklearn.metrics.get_scorer_names()",
+                hint=nearest(name, scorer_names) + "see sklearn.metrics.get_scorer_names()",
             )
 
 
@@ -131,8 +131,8 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
     """Return a note on an absent class (of more than two) and on a label that the model does not know; empty without either."""
-    known, present = getattr(model, "classes_", None), np.unique(y).tolist()
-    classes = [] if known is None else np.asarray(known).tolist()
+    model_classes, present = getattr(model, "classes_", None), np.unique(y).tolist()
+    classes = [] if model_classes is None else np.asarray(model_classes).tolist()
     absent, unknown = [c for c in classes if c not in present], [label for label in present if classes and label not in classes]
     notes = [f"none of the {len(y)} {part} rows has the label {absent[0]!r}"] if absent and len(classes) > 2 else []
     notes += [f"the label {unknown[0]!r} of the {part} was not among the training rows"] if unknown else []

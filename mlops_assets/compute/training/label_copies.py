@@ -105,16 +105,16 @@ def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | N
     pairs = pl.DataFrame({"feature": _to_comparable(feature), "label": _to_comparable(label)}).drop_nulls("label")
     if pairs.height < MIN_ROWS or pairs["label"].n_unique() < 2:
         return None
-    how, known = "", pairs.drop_nulls()
-    half_known = known.height >= MIN_ROWS and 2 * known.height >= pairs.height
-    if half_known and known["feature"].dtype == known["label"].dtype and known["feature"].equals(known["label"]):
+    how, compared = "", pairs.drop_nulls()
+    half_known = compared.height >= MIN_ROWS and 2 * compared.height >= pairs.height
+    if half_known and compared["feature"].dtype == compared["label"].dtype and compared["feature"].equals(compared["label"]):
         how = "the label"
     elif _is_one_to_one(pairs):
-        how, known = "a one-to-one function of the label", pairs
-    elif half_known and _is_monotone(known):
+        how, compared = "a one-to-one function of the label", pairs
+    elif half_known and _is_monotone(compared):
         how = "a monotone function of the label"
     example = (feature.filter(label.is_not_null())[0], label.drop_nulls()[0])
-    return LabelCopy(column, how, known.height, example) if how else None
+    return LabelCopy(column, how, compared.height, example) if how else None
 
 
 def _to_comparable(values: pl.Series) -> pl.Series:

@@ -209,10 +209,10 @@ def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
     """Return the vectorised metric if it agrees with the scorer on these rows, otherwise None."""
     try:
         form = find_form(metric, model, chosen, y)
-        whole = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
+        vectorised = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
     except (ValueError, TypeError, AttributeError, IndexError):
         return None
-    return form if math.isclose(whole, value, rel_tol=1e-9, abs_tol=1e-12) else None
+    return form if math.isclose(vectorised, value, rel_tol=1e-9, abs_tol=1e-12) else None
 
 
 def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:

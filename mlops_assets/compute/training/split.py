@@ -32,8 +32,8 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
     time = table_name(event_timestamp, TRAINING_SET_COLUMNS) if event_timestamp else None
     ordered = None if time is None else _sort_by_unique_time(rows, time)
     if ordered is None:
-        first = [] if time is None else [time]
-        ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+        leading = [] if time is None else [time]
+        ordered = rows.sort(*leading, *(c for c in sorted(rows.columns) if c not in leading and not rows[c].dtype.is_nested()))
     return rename_from_table(ordered, TRAINING_SET_COLUMNS)
 
 
@@ -121,9 +121,9 @@ def split_by_time(
         .then(pl.lit("train"))
     )
     spans = {"train": train, "validation": validation, "holdout": holdout}
-    what = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
+    lengths = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
     return _refuse_empty_part(
-        frame.select(part.alias("split"))["split"], what, [p for p in SPLIT_NAMES if p != "validation" or validation is not None]
+        frame.select(part.alias("split"))["split"], lengths, [p for p in SPLIT_NAMES if p != "validation" or validation is not None]
     )
 
 
@@ -169,9 +169,9 @@ def _choose_part(share: float, validation: float, holdout: float) -> str:
     return "holdout" if share < holdout else "validation" if share < holdout + validation else "train"
 
 
-def _refuse_empty_part(split: pl.Series, what: str, parts: Sequence[str] = SPLIT_NAMES) -> pl.Series:
+def _refuse_empty_part(split: pl.Series, lengths: str, parts: Sequence[str] = SPLIT_NAMES) -> pl.Series:
     """Return the split, or raise DataError if one of ``parts`` has no row."""
     counts = {part: int((split == part).sum()) for part in parts}
     if empty := [part for part, count in counts.items() if not count]:
-        raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")
+        raise DataError(f"the {empty[0]} part is empty with {lengths}: {counts}", hint="materialise more data or choose shorter parts")
     return split

@@ -112,7 +112,7 @@ class EstimatorKind:
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Repeat the fit, and the second fit on all rows if there was one; return the stored results, then the new results.
 
-        Both hold ``predictions`` and a classifier's ``labels`` for the probe rows, and the same of a second fit as ``refit``. The new
+        Both hold ``predictions`` and a classifier's ``labels`` for the probe rows, and those of a second fit under ``refit``. The new
         results also hold the holdout's ``metrics``, and seeds, packages, threads and hardware.
         """
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]

@@ -40,7 +40,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     Raises
     ------
     DataError
-        The candidate's predictions are all the same, or not finite.
+        The candidate's predictions are all the same, not finite, or not one for each row.
     """
     holdout = trained.splits["holdout"]
     predictor = trained.predictor

@@ -42,6 +42,8 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     ------
     DataError
         The labels or the holdout do not allow a valid evaluation, or the function returned an object that cannot predict.
+    DefinitionError
+        ``label_copies`` of the training set names no column of ``X``, or on-demand features read a missing column.
     """
     kind, training_set = find_kind(model.kind), model.training_set
     rows = read_training_rows(step, training_set)

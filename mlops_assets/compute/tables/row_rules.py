@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.dataset import Table
 
-Windows = "Sequence[tuple[str, TimeWindow | None]]"
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 
 

@@ -20,7 +20,6 @@ PROMOTION, ROLLBACK, CHALLENGE, WITHDRAWAL = "promotion", "rollback", "challenge
 RESTORED = "restored"
 
 STATES = (REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER, CHAMPION, ARCHIVED, ROLLED_BACK, DAMAGED)
-NEVER_CHAMPION = frozenset({REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER})
 # Move → the states that allow it. A rejected version makes no move until a person approves it; a damaged one can only be withdrawn.
 ALLOWED: Mapping[str, frozenset[str]] = {
     PROMOTION: frozenset({REGISTERED, GATES_PASSED, APPROVED, CHALLENGER, ARCHIVED, ROLLED_BACK}),

@@ -8,7 +8,7 @@ import polars as pl
 def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of the new state that the old one lacks, and those of the old state that the new one lacks.
 
-    A corrected row is in both results, as it is now and as it was.
+    A corrected row is in both results, as it is now and as it was. A row that one state has more often is in the result of that state, once.
 
     Parameters
     ----------

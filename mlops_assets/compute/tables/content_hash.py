@@ -1,7 +1,7 @@
 """Content hashes of rows, equal for equal rows on every machine and with every library version.
 
 This module defines the hashed bytes. They are each column's name, logical type, validity and canonical values: little-endian numbers,
-UTF-8 text with lengths. Rows are first sorted by the key or by every column.
+UTF-8 text with lengths. Rows are first sorted by the key, then by every other column; only :func:`ordered_hash` keeps their order.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    SliceReader: TypeAlias = Callable[
-        [int, int], tuple[bytes | memoryview, ...]
-    ]  # first row and end → the hashed bytes of a column in these rows
+    # First row and end → the hashed bytes of a column in these rows.
+    SliceReader: TypeAlias = Callable[[int, int], tuple[bytes | memoryview, ...]]
 
 # Types whose values are hashed as numbers, by their logical names; all others are hashed as text.
 _PLAIN: dict[str, pl.DataType] = {
@@ -40,7 +39,7 @@ def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
     frame
         Normalised rows.
     key
-        Columns that identify a row. Rows are sorted by these columns first, so that another key gives another hash.
+        Columns that identify a row. Rows are sorted by these columns first, so another key may give another hash.
     """
     return hash_slices(frame, [(0, frame.height)], key)[0]
 
@@ -167,7 +166,7 @@ def _arg_sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
 
 
 def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
-    """Return an integer per row that sorts like the columns, or like as many leading columns as fit; None when none fits."""
+    """Return one integer for each row that sorts like the columns, or like the leading columns that fit into it; None when none fits."""
     packed, span = None, 1
     for series in columns:
         ranks = _rank(series)

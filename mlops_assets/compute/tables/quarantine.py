@@ -167,10 +167,10 @@ def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
 def count_reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
     """Return pairs of ``column: rule`` and the number of quarantined rows whose first broken rule it is, most frequent first."""
     counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
-    return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
 
 
 def count_partitions(frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> list[int]:
-    """Return the number of rows per partition, counted as in :func:`split_quarantine`."""
+    """Return the number of rows that :func:`mlops_assets.compute.tables.row_rules.assign_partitions` assigns to each partition, in order."""
     counted = Counter(assign_partitions(frame, table.event_timestamp, windows).to_list())
     return [counted[number] for number in range(len(windows))]

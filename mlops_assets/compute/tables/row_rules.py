@@ -62,7 +62,7 @@ def find_schema_violations(frame: pl.DataFrame, schema: Any) -> Iterator[RuleVio
     try:
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
-        yield from (_schema_violation(frame, each) for each in error.schema_errors)
+        yield from (_schema_violation(frame, schema_error) for schema_error in error.schema_errors)
     except SchemaError as error:
         yield _schema_violation(frame, error)
 

@@ -113,7 +113,7 @@ def _type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse column names that the lake would change; it compares names without case."""
+    """Raise DataError for names that differ only in case, which the lake ignores, and for names that are empty or contain NUL."""
     if clashes := _find_case_clashes(names):
         other = next(name for name in clashes[1:] if name.lower() == clashes[0].lower())
         raise DataError(

@@ -62,6 +62,7 @@ def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
 
 
 def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: ANN401  (a pandas series)
+    """Return a pandas column as a polars series; times with a zone in an object column become UTC. Raise DataError for an unsafe column."""
     import pandas as pd
 
     if values.dtype == object:

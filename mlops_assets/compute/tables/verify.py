@@ -172,6 +172,7 @@ def _measure_columns(
 
 
 def _find_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+    """Yield one violation for all partitions without rows, if there are any."""
     if empty := list(_list_empty_partitions(frame, column, windows)):
         message = f"partition '{empty[0]}' has no row" + (
             f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""

@@ -20,18 +20,24 @@ StepBody = Callable[..., Iterator[object]]
 class StepSpec:
     """The specification of one asset, before it is compiled to Dagster.
 
-    The fields that are not listed are passed to Dagster. Values in ``options`` override ``group``, ``condition`` and ``freshness``.
-
     Parameters
     ----------
     key
         ``<kind>/<name>``.
     body
         Generator function that receives the context, and plain inputs by name, and yields Dagster results.
+    description, kinds, partitions, code_version
+        As in :class:`dagster.AssetSpec`.
+    deps, checks
+        The upstream assets in the lake, and the specs of the checks whose results the body yields.
     ins
         Plain upstream assets that Dagster loads, by parameter name; they become dependencies too.
     config, resources
         The fields of the run configuration by name, and the keys of the resources that the body uses.
+    options
+        The Dagster options that the user has declared.
+    group, condition, freshness
+        The group, automation condition and freshness policy that apply where ``options`` has none.
     """
 
     key: str
@@ -52,7 +58,7 @@ class StepSpec:
 
 
 def asset_key(key: str) -> dg.AssetKey:
-    """Return the Dagster asset key of ``<kind>/<name>``."""
+    """Return the Dagster asset key of ``<kind>/<name>``; its path is the :func:`graph_key`, which may differ."""
     return dg.AssetKey(graph_key(key).split("/"))
 
 

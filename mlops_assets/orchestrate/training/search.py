@@ -52,7 +52,7 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
     active.log_metric(f"search/{_search_metric(model)}", best.value)
     earlier = sum(trial.number in finished for trial in trials)
     result = f"{_search_metric(model)} {best.value:.5g} on the validation part"
-    step.context.log.info(f"trial {best.number} of {len(trials)} is the best, {result}; {earlier} of them come from an earlier run")
+    step.context.log.info(f"trial {best.number} of {len(trials)} is the best, {result}; {earlier} of the trials come from an earlier run")
     return step.with_params(best.params)
 
 

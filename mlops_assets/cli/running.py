@@ -103,7 +103,8 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
     graph = definitions.resolve_asset_graph()
     try:
         with allow_beta():
-            keys = dg.AssetSelection.from_string(select).resolve(graph)
+            selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+            keys = selection.resolve(graph)
     except Exception as error:
         raise DefinitionError(
             f"the selection {select!r} cannot be read: {str(error).splitlines()[0]}",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DECIDING = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "joblib", "threadpoolctl", "skops", "lightgbm", "xgboost", "catboost")
 _DECIDING_MODULES = ("sklearn",)  # modules whose distribution in DECIDING has another name
+_FIELD = re.compile(r"^(Name|Version):(.*)$", re.MULTILINE)
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -36,16 +37,24 @@ def installed_distributions() -> dict[str, str]:
     """Return normalized name → version of all installed distributions, by name; of duplicates, the first on ``sys.path``."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
-        if name := distribution.metadata["Name"]:
-            versions.setdefault(canonical_name(name), distribution.version)
+        fields = _read_fields(distribution)
+        if "Name" in fields and "Version" in fields:
+            versions.setdefault(canonical_name(fields["Name"]), fields["Version"])
     return dict(sorted(versions.items()))
+
+
+def _read_fields(distribution: metadata.Distribution) -> dict[str, str]:
+    """Return a distribution's name and version; the parser of ``importlib`` would parse its description too, for a second in all."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    head = text.replace("\r\n", "\n").partition("\n\n")[0]
+    return {match[1]: match[2].strip() for match in _FIELD.finditer(head)}
 
 
 @cache
 def local_distributions() -> frozenset[str]:
     """Return the normalized names of distributions installed from a folder, file or URL rather than from a package index."""
-    origins = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
-    return frozenset(canonical_name(name) for name, url in origins if name and url)
+    local = [d for d in metadata.distributions() if d.read_text("direct_url.json")]
+    return frozenset(canonical_name(d.metadata["Name"]) for d in local if d.metadata["Name"])
 
 
 def format_lock(versions: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ class _Module:
     """One project file, with the statements that are needed."""
 
     path: Path
-    text: str
+    lines: list[str]
     tree: ast.Module
     needed: set[int] = field(default_factory=set)  # indices in the body of ``tree``
     seen: set[str] = field(default_factory=set)  # names that were looked up
@@ -46,7 +46,7 @@ class _Slicer:
     def module(self, name: str, path: Path) -> _Module:
         if name not in self.modules:
             text = path.read_text(encoding="utf-8")
-            self.modules[name] = _Module(path, text, ast.parse(text))
+            self.modules[name] = _Module(path, text.split("\n"), ast.parse(text))
         return self.modules[name]
 
     def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
@@ -218,5 +218,8 @@ def _read_source(held: _Module, node: ast.stmt, entry: str) -> str:
     """Return the text of a statement with its decorators, but without those of the entry function."""
     decorators = getattr(node, "decorator_list", [])
     if decorators and getattr(node, "name", "") != entry:
-        return "\n".join(held.text.splitlines()[decorators[0].lineno - 1 : node.end_lineno])
-    return ast.get_source_segment(held.text, node) or ast.unparse(node)
+        return "\n".join(held.lines[decorators[0].lineno - 1 : node.end_lineno])
+    *lines, last = held.lines[node.lineno - 1 : node.end_lineno]
+    # Columns are counted in bytes of UTF-8, and a statement may follow another on its line.
+    segment = "\n".join([*lines, last.encode()[: node.end_col_offset].decode()])
+    return segment.encode()[node.col_offset :].decode()

@@ -68,6 +68,19 @@ def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     return frame.with_columns(times) if times else frame
 
 
+@contextmanager
+def register_rows(cursor: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame) -> Iterator[None]:
+    """Let one statement read a frame as the table ``name``; the frame cannot be read a second time.
+
+    DuckDB reads the Arrow stream of polars. Given an Arrow table, it would import ``pyarrow.dataset``, which imports pandas.
+    """
+    cursor.register(name, rows.__arrow_c_stream__())
+    try:
+        yield
+    finally:
+        cursor.unregister(name)
+
+
 def to_storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """Cast rows to types that the lake stores without change; raise DataError with the table's name when it cannot store a column."""
     with _name_table(table):

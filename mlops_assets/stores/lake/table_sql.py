@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
 from mlops_assets.errors import LakeError, nearest
 from mlops_assets.stores.lake.column_types import refuse_difference
-from mlops_assets.stores.lake.rows import quote_name, quote_value, split_name, sql_name, to_polars
+from mlops_assets.stores.lake.rows import quote_name, quote_value, register_rows, split_name, sql_name, to_polars
 from mlops_assets.values.window import join_windows
 
 if TYPE_CHECKING:
@@ -86,21 +86,21 @@ def find_keys(  # noqa: PLR0913  (where it looks)
         The column with the time that assigns a row to a partition.
     """
     columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
-    inside = " OR ".join(f"({time} >= ? AND {time} < ?)" for _ in outside)
-    values: list[Any] = [edge for window in outside for edge in (window.start, window.end)]
-    cursor.register("mlops_keys", keys.unique().to_arrow())
-    try:
-        return to_polars(
-            cursor.execute(
-                f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
-                f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}",
-                values,
-            )
-        )
-    except duckdb.CatalogException:
-        return keys.clear()
-    finally:
-        cursor.unregister("mlops_keys")
+    inside = " OR ".join(f"({_within(time, window)})" for window in outside)
+    query = (
+        f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
+        f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}"
+    )
+    with register_rows(cursor, "mlops_keys", keys.unique()):
+        try:
+            return to_polars(cursor.execute(query))
+        except duckdb.CatalogException:
+            return keys.clear()
+
+
+def _within(time: str, window: TimeWindow) -> str:
+    """Return the SQL condition that a time lies in a window."""
+    return f"{time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
 
 
 def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None = None) -> pl.Schema | None:
@@ -122,11 +122,19 @@ def column_types(cursor: duckdb.DuckDBPyConnection, source: str) -> dict[str, st
 
 def insert_rows(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFrame) -> None:
     """Insert rows, matching columns by name."""
-    cursor.register("mlops_rows", rows.to_arrow())
-    try:
+    with register_rows(cursor, "mlops_rows", rows):
         cursor.execute(f"INSERT INTO {target} BY NAME SELECT * FROM mlops_rows")
-    finally:
-        cursor.unregister("mlops_rows")
+
+
+def _create_table(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFrame) -> None:
+    with register_rows(cursor, "mlops_rows", rows):
+        cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+
+
+def _frame_types(cursor: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> dict[str, str]:
+    """Return the columns of a frame with the SQL types that DuckDB gives them."""
+    with register_rows(cursor, "mlops_rows", rows.clear()):
+        return column_types(cursor, "mlops_rows")
 
 
 def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
@@ -141,11 +149,7 @@ def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, inser
     """
     rows, target = plan.frame, sql_name(plan.table)
     cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(split_name(plan.table)[0])}")
-    cursor.register("mlops_rows", rows.clear().to_arrow())
-    try:
-        _clear_partitions(cursor, plan, target)
-    finally:
-        cursor.unregister("mlops_rows")
+    _clear_partitions(cursor, plan, target)
     if rows.height:
         insert(target, rows)
     refuse_difference(plan.table, rows.schema, table_schema(cursor, plan.table) or {})
@@ -155,11 +159,11 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
     """Delete the rows of the replaced partitions and give the table the columns of the new rows; create the table if needed."""
     is_unpartitioned = any(part.window is None for part in plan.partitions)
     if plan.stored_schema is None:
-        cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-    elif plan.replaces_table or (is_unpartitioned and (plan.damaged or column_types(cursor, target) != column_types(cursor, "mlops_rows"))):
+        _create_table(cursor, target, plan.frame.clear())
+    elif plan.replaces_table or (is_unpartitioned and (plan.damaged or column_types(cursor, target) != _frame_types(cursor, plan.frame))):
         # The whole table is replaced with other columns; older snapshots keep the old columns.
         cursor.execute(f"DROP TABLE {target}")
-        cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+        _create_table(cursor, target, plan.frame.clear())
     elif is_unpartitioned:
         cursor.execute(f"DELETE FROM {target}")
     else:
@@ -169,16 +173,14 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
         _alter_columns(cursor, plan, target)
         time = quote_name(plan.event_timestamp or "")
         for window in windows:
-            cursor.execute(f"DELETE FROM {target} WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}")
+            cursor.execute(f"DELETE FROM {target} WHERE {_within(time, window)}")
 
 
 def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
     """Rebuild the table from the rows outside of the replaced windows: a DELETE would read the damaged files."""
     outside_rows = _read_outside(cursor, target, windows, plan.event_timestamp)
-    cursor.register("mlops_kept", outside_rows.to_arrow())
     cursor.execute(f"DROP TABLE {target}")
-    cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_kept")
-    cursor.unregister("mlops_kept")
+    _create_table(cursor, target, outside_rows)
 
 
 def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
@@ -187,7 +189,7 @@ def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: s
     An empty column is dropped and added again, because it may change to any type.
     """
     old = column_types(cursor, target)
-    for column, dtype in column_types(cursor, "mlops_rows").items():
+    for column, dtype in _frame_types(cursor, plan.frame).items():
         name = quote_name(column)
         if column in old and old[column] != dtype and TableValues(cursor, plan.table).is_empty(column):
             cursor.execute(f"ALTER TABLE {target} DROP COLUMN {name}")
@@ -211,10 +213,10 @@ def _read_outside(
     edges = [None, *(edge for window in windows for edge in (window.start, window.end)), None]
     frames = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        bounds = [(f"{quote_name(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
-        where = " AND ".join(text for text, _ in bounds)
+        time = quote_name(event_timestamp or "")
+        where = " AND ".join(f"{time} {sign} {quote_value(edge)}" for sign, edge in ((">=", start), ("<", end)) if edge is not None)
         try:
-            frames.append(to_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
+            frames.append(to_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}")))
         except duckdb.Error as error:
             raise LakeError(
                 f"a damaged file of {target} holds other partitions as well: {error}",

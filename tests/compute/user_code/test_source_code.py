@@ -8,6 +8,7 @@ import pytest
 
 from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
 from mlops_assets.compute.user_code.source_code import find_unrecorded, source_hash
+from mlops_assets.compute.user_code.source_slice import extract_source
 
 
 @pytest.fixture
@@ -181,3 +182,25 @@ def test_what_classes_functions_and_objects_keep_counts(load, kept) -> None:
 def test_reads_that_no_record_can_hold_are_named(load, work, named) -> None:
     head = "import functools\nimport json\nfrom pathlib import Path\n\nimport duckdb\nimport polars as pl\n\n"
     assert find_unrecorded(load(work=head + work)) == ([f"the files that {named} reads"] if named else [])
+
+
+def test_the_slice_of_a_function_holds_whole_statements(load) -> None:
+    text = """
+    NOTE = "a\x0cb\u2028c"
+    ONE = 1; TWO = "é"; THREE = ONE
+
+    def plain(function):
+        return function
+
+    @plain
+    def helper():
+        return NOTE + TWO + str(THREE)
+
+    def train():
+        return helper()
+    """
+    function = load(work=dedent(text))
+    (sliced,) = extract_source(function)["modules"].values()
+    names: dict[str, object] = {}
+    exec(sliced, names)
+    assert names["train"]() == function() == "a\x0cb\u2028cé1"

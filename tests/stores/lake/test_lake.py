@@ -1,6 +1,8 @@
 """The lake: one transaction a write, time travel, readers beside writers."""
 
 import stat
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -232,3 +234,29 @@ def test_a_program_that_loads_extensions_by_name_finds_the_installed_ones(tmp_pa
             other.execute(lake.attach_sql())
         link.unlink()
         link.symlink_to(tmp_path / "gone")
+
+
+WRITE_AND_READ = """
+import sys
+from datetime import UTC, datetime, timedelta
+import polars as pl
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.values.window import TimeWindow
+
+lake, start = DuckLake.open(sys.argv[1]), datetime(2024, 1, 1, tzinfo=UTC)
+days = [TimeWindow(start + timedelta(days=day), start + timedelta(days=day + 1)) for day in range(2)]
+for value in (1, 1.5):
+    frame = pl.DataFrame({"id": ["a", "b"], "at": [day.start for day in days], "value": [value, value]})
+    lake.write("dataset/events", frame, [Partition(str(day.start.date()), day) for day in days], event_timestamp="at", key=["id"])
+    assert lake.read("dataset/events", window=days[1], event_timestamp="at")["value"].to_list() == [value]
+    keys = pl.DataFrame({"id": ["a"]})
+    found = lake.find_keys("dataset/events", keys, outside=days[1:], event_timestamp="at", snapshot=lake.snapshot())
+    assert found["id"].to_list() == ["a"]
+print("pandas" in sys.modules)
+"""
+
+
+def test_rows_are_written_searched_and_read_without_pandas(tmp_path) -> None:
+    ended = subprocess.run([sys.executable, "-c", WRITE_AND_READ, str(tmp_path / "lake")], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "False"), ended.stderr

@@ -86,7 +86,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
         The column with the time that assigns a row to a partition.
     """
     columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
-    inside = " OR ".join(f"({_within(time, window)})" for window in outside)
+    inside = " OR ".join(f"({_window_condition(time, window)})" for window in outside)
     query = (
         f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
         f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}"
@@ -98,7 +98,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
             return keys.clear()
 
 
-def _within(time: str, window: TimeWindow) -> str:
+def _window_condition(time: str, window: TimeWindow) -> str:
     """Return the SQL condition that a time lies in a window."""
     return f"{time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
 
@@ -173,7 +173,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
         _alter_columns(cursor, plan, target)
         time = quote_name(plan.event_timestamp or "")
         for window in windows:
-            cursor.execute(f"DELETE FROM {target} WHERE {_within(time, window)}")
+            cursor.execute(f"DELETE FROM {target} WHERE {_window_condition(time, window)}")
 
 
 def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:

@@ -41,12 +41,12 @@ class Comparison:
     @cached_property
     def bin_shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Shares by bin of the windows, shape (windows, bins), and of the reference, with one row or one per window."""
-        return _shares(self.binning.bins(self.windows)), _shares(self.binning.bins(self.reference))
+        return _to_shares(self.binning.bins(self.windows)), _to_shares(self.binning.bins(self.reference))
 
     @cached_property
     def cumulative_shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Cumulative shares by cell of the windows, shape (windows, cells), and of the reference, with one row or one per window."""
-        return np.cumsum(_shares(self.windows.cells), axis=1), np.cumsum(_shares(self.reference.cells), axis=1)
+        return np.cumsum(_to_shares(self.windows.cells), axis=1), np.cumsum(_to_shares(self.reference.cells), axis=1)
 
     @property
     def undefined(self) -> np.ndarray:
@@ -209,7 +209,7 @@ def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, ref
     """
     if not len(ordered) or len(binning.points) < 2 or not reference.values[0]:
         return 0.0
-    steps, expected = (np.cumsum(_shares(counts.cells)[0]) for counts in (window, reference))
+    steps, expected = (np.cumsum(_to_shares(counts.cells)[0]) for counts in (window, reference))
     left, right = (steps - expected)[1:-2:2], (steps - expected)[2:-1:2]
     crossed = np.flatnonzero((left * right < 0) & (window.cells[0, 2:-1:2] > 0))
     rows = np.concatenate([[0], np.cumsum(window.cells[0])]).astype(int)
@@ -245,6 +245,6 @@ def _areas(points: np.ndarray, counts: Counts, steps: np.ndarray, rows: np.ndarr
     return result
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _to_shares(counts: np.ndarray) -> np.ndarray:
     result: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return result

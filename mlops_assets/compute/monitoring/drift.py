@@ -188,6 +188,7 @@ def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.La
 
 
 def _summarize(report: DriftReport) -> str:
+    """Return how many columns drifted, and what changed in the three most drifted ones."""
     worst = [column for column in report.columns if column.drifted]
     if not worst:
         return f"no drift in {len(report.columns)} columns{_describe_capped(report)}"

@@ -248,7 +248,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
     verdicts = _judge_all(expectations, window_metrics, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
-    curve = _calibration(labelled, positive)
+    curve = _measure_calibration(labelled, positive)
     return PerformanceReport(
         arrivals,
         window_metrics,
@@ -307,7 +307,7 @@ def _finite_reference(reference: Mapping[str, float] | None, name: str) -> float
     return value if value is not None and math.isfinite(value) else None
 
 
-def _calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCurve | None:  # noqa: ANN401  (any label)
+def _measure_calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCurve | None:  # noqa: ANN401  (any label)
     if labelled.classes is None:
         return calibrate(labelled.prediction.astype(float), labelled.y)
     if labelled.probabilities is None or len(labelled.classes) != 2:
@@ -355,12 +355,14 @@ def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArriva
 
 
 def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
+    """Return the minimum of a metric; None when it is relative to a holdout value that is not known."""
     if expectation.at_least is not None:
         return expectation.at_least
     return None if metric.reference is None else metric.reference - expectation.threshold
 
 
 def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
+    """Return why too few labels have arrived to judge; empty when they suffice."""
     if arrivals.coverage < expectation.min_coverage:
         return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.min_coverage:.1%} are needed"
     if arrivals.labelled < expectation.min_labels:

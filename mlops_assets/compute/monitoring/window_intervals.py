@@ -61,10 +61,10 @@ def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     share = len(chosen) / rows if blocks is None else 1.0
     factor = _student_quantile(confidence, groups - 1) * math.sqrt((groups - 1) * share)
     errors = {name: factor * float(np.std([replicate[name] for replicate in replicates])) for name in values}
-    return {name: _interval(name, value, errors[name]) for name, value in values.items()}
+    return {name: _clip_around(name, value, errors[name]) for name, value in values.items()}
 
 
-def _interval(metric: str, value: float, error: float) -> Interval:
+def _clip_around(metric: str, value: float, error: float) -> Interval:
     return clip_interval(metric, value - error, value + error) if math.isfinite(value) and math.isfinite(error) else (None, None)
 
 

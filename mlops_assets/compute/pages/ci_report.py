@@ -139,7 +139,7 @@ def render_report(reports: Sequence[CiReport]) -> str:
     reports
         One per model.
     """
-    return "\n".join(line for report in reports for line in _lines(report)).rstrip() + "\n"
+    return "\n".join(line for report in reports for line in _report_lines(report)).rstrip() + "\n"
 
 
 def escape_markdown(value: object) -> str:
@@ -157,14 +157,14 @@ def _escape_character(sign: str) -> str:
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign) or f"&#{ord(sign)};" if sign in "<>&|@#" else f"\\{sign}"
 
 
-def _lines(report: CiReport) -> Iterator[str]:
+def _report_lines(report: CiReport) -> Iterator[str]:
     yield f"## {_SIGNS[report.verdict]} {escape_markdown(report.model)}: {_headline(report)}"
     yield ""
     yield f"Candidate `{report.candidate[:12]}`" + (
         f", compared with {escape_markdown(report.compared)} on the same rows." if report.compared else "."
     )
     yield ""
-    yield from _table(
+    yield from _table_lines(
         ("metric", "candidate", "champion", "Δ", "95 % CI of Δ", "gate"), (_metric_cells(row, report) for row in report.metrics)
     )
     if report.compared and report.intervals:
@@ -175,23 +175,24 @@ def _lines(report: CiReport) -> Iterator[str]:
         for name, (passed, reason) in report.gates.items()
         if name not in metric_gates
     )
-    yield from _table(("gate", "", "reason"), other_gates)
+    yield from _table_lines(("gate", "", "reason"), other_gates)
     for problem in report.problems:
         yield from (f"> ⚠️ {escape_markdown(problem)}", "")
-    yield from _fold_table(
+    yield from _folded_table_lines(
         "Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_slice_cells(row) for row in report.slices]
     )
     columns = ("", "was", "is")
-    yield from _fold_table("Training data", columns, [_change_cells(row) for row in report.data], none="unchanged")
-    yield from _fold_table("Other changes of the record", columns, [_change_cells(row) for row in report.record], none="none")
+    yield from _folded_table_lines("Training data", columns, [_change_cells(row) for row in report.data], none="unchanged")
+    yield from _folded_table_lines("Other changes of the record", columns, [_change_cells(row) for row in report.record], none="none")
     if report.pictures:
         yield from (" ".join(f"![{escape_markdown(title)}]({path})" for title, path in report.pictures.items()), "")
-    yield from _table(("cost", ""), ((escape_markdown(name), escape_markdown(figure)) for name, figure in report.cost.items()))
+    yield from _table_lines(("cost", ""), ((escape_markdown(name), escape_markdown(figure)) for name, figure in report.cost.items()))
     if report.reproduce:
         yield from ("Reproduce this candidate:", "", "```sh", *report.reproduce, "```", "")
 
 
 def _headline(report: CiReport) -> str:
+    """Return the gates that block the candidate; if none does, the verdict and the number of gates."""
     failed = [name for name, (passed, _) in report.gates.items() if not passed]
     if failed:
         return f"blocked by {', '.join(escape_markdown(name) for name in failed)}"
@@ -242,7 +243,7 @@ def _format_difference(candidate: float, champion: float | None) -> str:
     return "–" if champion is None or not math.isfinite(candidate - champion) else f"{candidate - champion:+.4f}".replace("-", "−")
 
 
-def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (an iterable of rows)
+def _table_lines(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (an iterable of rows)
     """Yield the lines of a table; nothing without rows."""
     body = [f"| {' | '.join(row)} |" for row in rows]
     if body:
@@ -250,7 +251,7 @@ def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (
         yield from (f"| {' | '.join(heads)} |", f"|{sides}", *body, "")
 
 
-def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
+def _folded_table_lines(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
     """Yield the lines of a table that a reader unfolds; without rows, a line with ``none``, or nothing when ``none`` is empty.
 
     Rows beyond the maximum are counted, not shown.
@@ -260,7 +261,7 @@ def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
             yield from (f"{title}: {none}.", "")
         return
     yield from (f"<details><summary>{title} ({len(rows)})</summary>", "")
-    yield from _table(heads, rows[:_MAX_ROWS])
+    yield from _table_lines(heads, rows[:_MAX_ROWS])
     if len(rows) > _MAX_ROWS:
         yield from (f"{len(rows) - _MAX_ROWS} more rows are not shown.", "")
     yield from ("</details>", "")

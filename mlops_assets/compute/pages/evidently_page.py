@@ -40,7 +40,7 @@ def render_evidently(reference: pl.DataFrame, current: pl.DataFrame, *, max_rows
     shared = [name for name in reference.columns if name in current.columns and _has_values(reference[name]) and _has_values(current[name])]
     if not shared:
         raise DataError("the reference and the window have no column with values in common", hint="give rows with the model's columns")
-    frames = [_sample(frame.select(shared), max_rows).to_pandas() for frame in (current, reference)]
+    frames = [_sample_evenly(frame.select(shared), max_rows).to_pandas() for frame in (current, reference)]
     with warnings.catch_warnings():
         # Evidently warns of a division by zero on constant columns.
         warnings.simplefilter("ignore")
@@ -64,5 +64,5 @@ def _has_values(column: pl.Series) -> bool:
     return column.null_count() < len(column)
 
 
-def _sample(frame: pl.DataFrame, max_rows: int) -> pl.DataFrame:
+def _sample_evenly(frame: pl.DataFrame, max_rows: int) -> pl.DataFrame:
     return frame.gather_every(max(1, -(-frame.height // max_rows)))

@@ -90,6 +90,8 @@ class _State:
 
 @dataclass(frozen=True)
 class _Figure:
+    """A chart with its caption."""
+
     caption: str
     chart: Markup
 
@@ -187,17 +189,17 @@ def _column_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars:
         return ""
     draw = charts.draw_categories if column.kind == CATEGORICAL else charts.draw_histogram
-    return _trust(draw(column.bars, f"{column.name}: shares of values in the reference and in this window. {column.why}"))
+    return _mark_safe(draw(column.bars, f"{column.name}: shares of values in the reference and in this window. {column.why}"))
 
 
 def _threshold_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
         return ""
     label = f"{STATISTICS[column.statistic].label} {format_number(column.value)}, threshold {format_number(column.threshold)}"
-    return _trust(charts.draw_threshold(column.usual, column.threshold, column.value, label))
+    return _mark_safe(charts.draw_threshold(column.usual, column.threshold, column.value, label))
 
 
-def _trust(svg: str) -> Markup:
+def _mark_safe(svg: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(svg)  # noqa: S704  (our own charts, their texts escaped)
@@ -277,11 +279,11 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
     caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not judged{line}"
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
-    return _Figure(caption, _trust(charts.draw_history(points, bound, label)))
+    return _Figure(caption, _mark_safe(charts.draw_history(points, bound, label)))
 
 
 def _calibration_figure(report: PerformanceReport) -> _Figure | None:
     if not report.calibration or not report.calibration.bins:
         return None
     caption = f"Predicted against observed; expected calibration error {format_number(report.calibration.error)}"
-    return _Figure(caption, _trust(charts.draw_reliability(report.calibration, caption)))
+    return _Figure(caption, _mark_safe(charts.draw_reliability(report.calibration, caption)))

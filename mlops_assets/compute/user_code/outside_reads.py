@@ -118,6 +118,7 @@ def describe_changes(recorded: Mapping[str, str]) -> list[str]:
 
 
 def _hash_content(kind: str, name: str) -> str:
+    """Return the sha256 of a file or environment variable; ``absent`` when it does not exist or cannot be read."""
     if kind == "variable":
         value = os.environ.get(name)
         return ABSENT if value is None else hashlib.sha256(value.encode()).hexdigest()

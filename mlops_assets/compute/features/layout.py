@@ -180,6 +180,8 @@ class _ViewMatches:
 
     Parameters
     ----------
+    layout
+        The layout of the view.
     buckets
         The matches of each bucket.
     positions

@@ -24,15 +24,15 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601), ``categories``
-        (of text and booleans: at most twelve of the most frequent values that occur in at least five rows) and ``others`` (the number
-        of other values).
+        ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601),
+        ``categories`` (of text and booleans: at most twelve of the most frequent values that occur in at least five rows) and ``others``
+        (the number of other values).
     """
     return [_describe_column(name, X[name]) for name in X.columns]
 
 
 def describe_values(row: Mapping[str, Any]) -> str:
-    """Return the training values of a column as text: its range or its categories.
+    """Return the training values of a column as text, its range or its categories; empty for lists and structs.
 
     Parameters
     ----------

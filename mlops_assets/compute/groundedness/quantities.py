@@ -84,8 +84,8 @@ def _is_number_with_unit(text: str) -> bool:
 class _Reader:
     """Reads quantities from the tokens of a text, from left to right.
 
-    A ``_read_…`` method returns the value, dimension and tolerance at the token ``at`` and moves ``at`` behind them. If it finds no quantity
-    of its kind, it returns None and does not move.
+    A ``_read_…`` method reads from the token ``at`` on, and moves ``at`` behind what it has read. If it finds nothing of its kind, it does
+    not move and returns None. Those that read a quantity return its value, dimension and tolerance.
     """
 
     def __init__(self, text: str) -> None:

@@ -23,11 +23,12 @@ class FittedRows:
     Parameters
     ----------
     parts
-        Parts of the training set: ``train``, and ``validation`` or ``holdout`` where the model's function receives them or a refit adds them.
+        Parts of the training set: ``train``, and ``validation`` or ``holdout`` where the model's function receives them or a refit adds
+        them.
     rows
         The number of fitted rows.
     first, last
-        Event times of the first and the last row (aware); None without event times.
+        The earliest and the latest event time of the rows, in UTC; None without event times.
     by_time
         Whether every row between ``first`` and ``last`` counts as fitted, as after a split by time. If not, fitted rows are found by
         their keys.

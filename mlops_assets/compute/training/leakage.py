@@ -157,7 +157,9 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
 
 
 def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[LaterTime]:
-    """Find dates and times in ``X`` after the event of their row; times with and without a time zone are not compared.
+    """Find columns of ``X`` with times after the event of their row.
+
+    A date, or a time without a time zone, is not compared with an event time that has a zone, nor the reverse.
 
     Parameters
     ----------

@@ -174,11 +174,11 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a draw in which a metric is undefined is counted as such
         scorers = [_make_draw_scorer(metric, model, chosen, y) for model in models]
-        whole = [score(np.arange(len(y))) for score in scorers]
+        scores = [score(np.arange(len(y))) for score in scorers]
         freedom = 0 if blocks is None else int(blocks.max(initial=0))
-        if not all(math.isfinite(value) for value in whole) or (blocks is not None and not freedom):
+        if not all(math.isfinite(value) for value in scores) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
-        forms = [_proven_form(metric, model, chosen, y, value) for model, value in zip(models, whole, strict=True)]
+        forms = [_proven_form(metric, model, chosen, y, value) for model, value in zip(models, scores, strict=True)]
         by_row = [values for form in forms if form is not None and (values := _values_by_row(form, len(y))) is not None]
         if len(by_row) == len(models):
             return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
@@ -188,8 +188,8 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
             if len(vectorised) == len(models)
             else _score_draws(scorers, len(y), seed, blocks)
         )
-    first = _Spread(whole[0], draws=drawn[0], freedom=freedom)
-    return [first] if len(models) == 1 else [first, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
+    first = _Spread(scores[0], draws=drawn[0], freedom=freedom)
+    return [first] if len(models) == 1 else [first, _Spread(scores[0] - scores[1], draws=drawn[0] - drawn[1], freedom=freedom)]
 
 
 def _make_draw_scorer(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:

@@ -213,9 +213,9 @@ class StepContext:
 
     def _list_unverified(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
         """Return partition → recorded hash, for the recorded partitions that this step has not verified yet; None stands for all keys."""
-        wanted = set(list_partition_keys(ref.partitions) if keys is None else keys)
+        needed = set(list_partition_keys(ref.partitions) if keys is None else keys)
         recorded = self.stores.lake.records(ref.key, snapshot=self.snapshot)
-        hashes = {key: record.content_hash for key, record in recorded.items() if key in wanted}
+        hashes = {key: record.content_hash for key, record in recorded.items() if key in needed}
         return {key: content for key, content in hashes.items() if (ref.key, key, content) not in self.verified_reads}
 
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:

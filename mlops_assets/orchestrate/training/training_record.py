@@ -22,8 +22,8 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
     """Return the end of a model's newest data in event time, UTC; retraining intervals are measured in event time, not wall-clock time.
 
     A partitioned table ends with its newest partition that has rows. An unpartitioned table ends with its newest event time, rounded up to
-    the end of a partition of the monitored predictions. The table or the training set declares the event time. If no table has an event time, the
-    time at which the newest record was written is used; without records, the minimum datetime.
+    the end of a partition of the monitored predictions. The table or the training set declares the event time. If no table has an event
+    time, the time at which the newest record was written is used; without records, the minimum datetime.
     """
     training_set = model.training_set
     windows = next((predicted_partitions(project, m) for m in project.select(Monitor) if m.model.key == model.key), None)

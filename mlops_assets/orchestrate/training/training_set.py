@@ -150,10 +150,10 @@ def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_o
 def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
     """Return the name of the part of each row; null for a row in no part."""
     if isinstance(training_set.split, TimeSplit):
-        known = frame[training_set.label_known_at] if training_set.label_known_at else None
+        label_known_at = frame[training_set.label_known_at] if training_set.label_known_at else None
         spans = training_set.split
         return split_by_time(
-            frame[training_set.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
+            frame[training_set.event_timestamp or ""], label_known_at, validation=spans.validation, holdout=spans.holdout, train=spans.train
         )
     if training_set.split.column not in frame.columns:
         raise DataError(

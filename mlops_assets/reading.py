@@ -122,7 +122,7 @@ def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: AN
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
                 chunk = metadata.row_group(group).column(number)
-                starts = [at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at]
+                starts = [offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset]
                 file.seek(min(starts))
                 if not _has_crc(file.read(64)):
                     return str(chunk.path_in_schema)
@@ -134,13 +134,13 @@ def _has_crc(header: bytes) -> bool:
 
     The header is encoded in Thrift's compact protocol: its fields 1 to 3 are numbers, and its field 4 is the checksum.
     """
-    at, field = 0, 0
-    while at < len(header) and header[at] & 0x0F == 5 and field < 4:  # 5: a 32-bit number
-        field += header[at] >> 4
-        at += 1
-        while header[at] & 0x80:
-            at += 1
-        at += 1
+    position, field = 0, 0
+    while position < len(header) and header[position] & 0x0F == 5 and field < 4:  # 5: a 32-bit number
+        field += header[position] >> 4
+        position += 1
+        while header[position] & 0x80:
+            position += 1
+        position += 1
     return field == 4
 
 
@@ -201,10 +201,10 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         )
     if isinstance(kind, pl.Datetime):
         zoned = text.str.contains(_ZONED).fill_null(value=kind.time_zone is not None)
-        wrong = ~zoned if kind.time_zone else zoned
-        if wrong.any():
-            what = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
-            raise _bad_value(path, text, wrong, what, "write every time with its zone, e.g. 2024-01-01T05:00:00Z")
+        mismatched = ~zoned if kind.time_zone else zoned
+        if mismatched.any():
+            problem = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
+            raise _bad_value(path, text, mismatched, problem, "write every time with its zone, e.g. 2024-01-01T05:00:00Z")
         values = _parse_times(text, kind)
     elif kind == pl.Date:
         values = text.str.to_date(strict=False)

@@ -89,9 +89,9 @@ def _public_name(name: str) -> str:
 def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Raise DefinitionError when the names or the number of a call's arguments do not fit a signature."""
     name = _public_name(name)
-    own = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
-    known = [n for n, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+    parameters = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
+    known = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known += [option for option in AssetArguments.__annotations__ if option not in known]
     for argument in kwargs:
         if argument not in known:

@@ -111,12 +111,12 @@ class PushSource(Dataset[..., Any]):
 
     def check_view(self, view: FeatureView) -> None:
         """Raise DefinitionError when pushed rows could not be written to the online store as they are, as rows of a view."""
-        times = (view.event_timestamp, view.created_timestamp)
-        own = (self.table.event_timestamp, self.table.created_timestamp)
-        if times != own:
+        view_times = (view.event_timestamp, view.created_timestamp)
+        source_times = (self.table.event_timestamp, self.table.created_timestamp)
+        if view_times != source_times:
             raise DefinitionError(
-                f"'{view.key}' has the times {times[0]} and {times[1]}, but its source '{self.key}' has {own[0]} and {own[1]}",
-                hint=f"set event_timestamp='{own[0]}', created_timestamp='{own[1]}' in the view",
+                f"'{view.key}' has the times {view_times[0]} and {view_times[1]}, but its source '{self.key}' has {source_times[0]} and {source_times[1]}",
+                hint=f"set event_timestamp='{source_times[0]}', created_timestamp='{source_times[1]}' in the view",
             )
         if extra := [column for column in self.about if column not in (*view.entity.join_keys, view.event_timestamp)]:
             raise DefinitionError(

@@ -129,8 +129,8 @@ class Quality:
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
-        for wrong, hint in self._mistakes():
-            raise DefinitionError(f"ml.Quality: {wrong}", hint=hint)
+        for problem, hint in self._mistakes():
+            raise DefinitionError(f"ml.Quality: {problem}", hint=hint)
 
     @property
     def columns(self) -> tuple[str, ...]:

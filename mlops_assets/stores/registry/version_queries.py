@@ -33,29 +33,29 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
         The model; every model when None.
     """
     names, values = (() if model is None else ("model",)), ({} if model is None else {"model": model})
-    here = {"environment": environment, **values}
-    aliases = _group_aliases(connection.execute(select_rows(schema.aliases, "environment", *names), here).all())
-    moves = _last_moves(connection.execute(_alias_log_query(*names), here).all())
+    parameters = {"environment": environment, **values}
+    aliases = _group_aliases(connection.execute(select_rows(schema.aliases, "environment", *names), parameters).all())
+    moves = _last_moves(connection.execute(_alias_log_query(*names), parameters).all())
     approvals = {
         (row.model, row.version, row.digest): APPROVED if row.approved else REJECTED
-        for row in connection.execute(select_rows(schema.approvals, "environment", *names), here).all()
+        for row in connection.execute(select_rows(schema.approvals, "environment", *names), parameters).all()
     }
     marks = {
         (row.model, row.version): (row.mark, row.reason) for row in connection.execute(select_rows(schema.version_marks, *names), values)
     }
     touched = {*aliases, *moves, *marks, *((model_, number) for model_, number, _ in approvals)}
     unmoved_states = {passed: _derive_state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
-    result, rows = [], list[Any](connection.execute(_versions_query(*names), here).all())
+    result, rows = [], list[Any](connection.execute(_versions_query(*names), parameters).all())
     for model_, number, digest, run_id, artifact, snapshot, created_at, passed in rows:
         created, key = datetime.fromisoformat(created_at), (model_, number)
         if key not in touched:  # the usual case: only gates are recorded
             result.append(Version(model_, number, digest, run_id, artifact, snapshot, created, unmoved_states[passed]))
             continue
-        mark, why = marks.get(key, ("", ""))
+        mark, reason = marks.get(key, ("", ""))
         own_aliases, move, approval = aliases.get(key, ()), moves.get(key), approvals.get((model_, number, digest), "")
         state, damage, was = (
             _derive_state(own_aliases, passed == 1, approval, move, mark),
-            why if mark == DAMAGED else "",
+            reason if mark == DAMAGED else "",
             move is not None or CHAMPION in own_aliases,
         )
         result.append(Version(model_, number, digest, run_id, artifact, snapshot, created, state, own_aliases, approval, damage, was))
@@ -152,9 +152,9 @@ def marks(connection: sa.Connection, model: str, number: int) -> list[DamageMark
 def _build_version(  # noqa: PLR0913  (facts of one version)
     row: Mapping[Any, Any], state: str, aliases: tuple[str, ...], approval: str, damage: str, *, was_champion: bool
 ) -> Version:
-    own = {name: row[name] for name in ("model", "version", "digest", "run_id", "artifact", "snapshot")}
+    columns = {name: row[name] for name in ("model", "version", "digest", "run_id", "artifact", "snapshot")}
     created = datetime.fromisoformat(row["created_at"])
-    return Version(**own, created_at=created, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
+    return Version(**columns, created_at=created, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
 
 
 def _approval_text(approved: bool | None) -> str:  # noqa: FBT001

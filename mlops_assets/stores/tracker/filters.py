@@ -247,13 +247,13 @@ class _Parser:
         raise self._syntax_error("a number, a text in single quotes, true or false", back=1)
 
     def _tokenize(self) -> Sequence[tuple[str, str, int]]:
-        tokens, at, end = [], 0, len(self._text.rstrip())
-        while at < end:
-            match = _TOKEN.match(self._text, at)
+        tokens, position, end = [], 0, len(self._text.rstrip())
+        while position < end:
+            match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
-                raise self._error_at(at, "a field, a value or a sign")
+                raise self._error_at(position, "a field, a value or a sign")
             tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
-            at = match.end()
+            position = match.end()
         return tokens
 
     def _peek(self) -> str:
@@ -274,11 +274,11 @@ class _Parser:
         return kind, token
 
     def _syntax_error(self, expected: str, *, back: int = 0) -> RegistryError:
-        at = self._at - back
-        return self._error_at(self._tokens[at][2] if at < len(self._tokens) else len(self._text), expected)
+        index = self._at - back
+        return self._error_at(self._tokens[index][2] if index < len(self._tokens) else len(self._text), expected)
 
-    def _error_at(self, at: int, expected: str) -> RegistryError:
-        where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
+    def _error_at(self, position: int, expected: str) -> RegistryError:
+        where = f"at '{self._text[position : position + 40]}'" if self._text[position:].strip() else "at its end"
         return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_LANGUAGE}")
 
 

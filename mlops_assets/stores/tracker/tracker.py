@@ -153,9 +153,9 @@ class SqlTracker:
 
     def find(self, model: str, fingerprint: str) -> Run | None:
         """Return the newest finished training of a model with a fingerprint; None when there is none."""
-        same = {"model": model, "fingerprint": fingerprint, "status": FINISHED, "kind": "training"}
+        criteria = {"model": model, "fingerprint": fingerprint, "status": FINISHED, "kind": "training"}
         with self._database.read_transaction() as connection:
-            newest = sa.select(runs.c.id).filter_by(**same).order_by(runs.c.sequence.desc()).limit(1)
+            newest = sa.select(runs.c.id).filter_by(**criteria).order_by(runs.c.sequence.desc()).limit(1)
             loaded = _load_runs(connection, list(connection.execute(newest).scalars()))
         return loaded[0] if loaded else None
 

@@ -53,9 +53,9 @@ class RunWriter:
         """Add a value of a metric; without a step, the step is one more than the metric's maximum step so far, from 0."""
         with self._lock:
             self._check_owner()
-            at = self._next_steps.get(name, 0) if step is None else step
-            self._next_steps[name] = max(self._next_steps.get(name, 0), at + 1)
-            point: Point = (at, value, time.time_ns() // 1000)
+            point_step = self._next_steps.get(name, 0) if step is None else step
+            self._next_steps[name] = max(self._next_steps.get(name, 0), point_step + 1)
+            point: Point = (point_step, value, time.time_ns() // 1000)
             self._batch.points.setdefault(name, []).append(point)
             self._waiting += 1
             is_full = self._waiting >= self._max_points or self._forked

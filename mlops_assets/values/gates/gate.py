@@ -293,7 +293,7 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
         return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {largest}")
     results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in judged]
     failed = [(s, result) for s, result in results if not result.passed]
-    worst, result = min(failed or results, key=lambda each: _margin(each[1]))
+    worst, result = min(failed or results, key=lambda entry: _margin(entry[1]))
     note = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
     head = (
         f"fails in {len(failed)} of {len(results)} slices by {column}, worst"

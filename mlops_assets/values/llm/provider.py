@@ -138,8 +138,8 @@ class LLM:
     @property
     def request_parameters(self) -> dict[str, Any]:
         """Model and parameters as fields of a request, without those that are None."""
-        own = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed}
-        return {name: value for name, value in {**own, **dict(self.parameters)}.items() if value is not None}
+        declared = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed}
+        return {name: value for name, value in {**declared, **dict(self.parameters)}.items() if value is not None}
 
     @property
     def definition(self) -> str:

@@ -282,7 +282,7 @@ def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
 def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
     """Return one output of an estimator for rows as float64: probabilities, else decision values, else predictions.
 
-    Predictions that are not numbers are returned as the indices of their classes.
+    Predictions that are not numbers are returned as the indices of their classes. Without rows, the result has the shape (0,).
     """
     predict = getattr(estimator, "predict_proba", None) or getattr(estimator, "decision_function", None) or estimator.predict
     if not len(rows):

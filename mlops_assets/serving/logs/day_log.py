@@ -41,7 +41,8 @@ class DayLog:
         Name of the log in messages.
     interval
         Seconds between two syncs to the disk, by a thread. A killed process loses no written line; a machine that stops may lose those
-        since the last sync. With None, only :meth:`sync` syncs lines, and the folder of a new file is synced when the file is created.
+        since the last sync. With None, lines are synced by :meth:`sync` and :meth:`close` only, and the folder of a new file is synced when
+        the file is created.
     suffix
         Suffix of the file names.
     descriptors

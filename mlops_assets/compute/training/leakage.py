@@ -61,20 +61,24 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
     return repeats
 
 
-def _measure_agreement(one: pl.Series, other: pl.Series) -> float:
+def _measure_agreement(first: pl.Series, second: pl.Series) -> float:
     """Return the share of equal values if at least 99 %, else the absolute rank correlation.
 
     The result is 0 for fewer than 20 rows without nulls, a constant column, or unordered types that are not equal.
     """
-    known = pl.DataFrame({"one": one, "other": other}).drop_nulls()
-    if known.height < 20 or known["other"].n_unique() < 2 or known["one"].n_unique() < 2:
+    pairs = pl.DataFrame({"first": first, "second": second}).drop_nulls()
+    if pairs.height < 20 or pairs["second"].n_unique() < 2 or pairs["first"].n_unique() < 2:
         return 0.0
-    if known["one"].dtype == known["other"].dtype and (equal := (known["one"] == known["other"]).mean()) and float(equal) >= _MIN_AGREEMENT:  # type: ignore[arg-type]  # the mean of booleans
+    if (
+        pairs["first"].dtype == pairs["second"].dtype
+        and (equal := (pairs["first"] == pairs["second"]).mean())
+        and float(equal) >= _MIN_AGREEMENT  # type: ignore[arg-type]  # the mean of booleans
+    ):
         return float(equal)  # type: ignore[arg-type]
-    if not _is_ordered(known["one"].dtype) or not _is_ordered(known["other"].dtype):
+    if not _is_ordered(pairs["first"].dtype) or not _is_ordered(pairs["second"].dtype):
         return 0.0
-    correlation = known.select(
-        pl.corr(pl.col("one").to_physical().cast(pl.Float64), pl.col("other").to_physical().cast(pl.Float64), method="spearman")
+    correlation = pairs.select(
+        pl.corr(pl.col("first").to_physical().cast(pl.Float64), pl.col("second").to_physical().cast(pl.Float64), method="spearman")
     ).item()
     return abs(float(correlation)) if correlation is not None and correlation == correlation else 0.0  # noqa: PLR0124  (NaN)
 

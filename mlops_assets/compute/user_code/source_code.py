@@ -62,14 +62,14 @@ class _Closure:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self._follow(path, module, node, name)
                 continue
-            self.parts.append(f"{name}={ast.dump(_strip_undecided(node))}")
+            self.parts.append(f"{name}={ast.dump(_strip_decoration(node))}")
             if is_computed(node) and name in values:
                 self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
             for held, is_used in iterate_held_values(node, values.get(name)):
                 self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{held_name}", held_name, is_used) for held_name in held]
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which keeps its first result,")
-            self.add_statement(path, module, _strip_undecided(node), values, without=name)
+            self.add_statement(path, module, _strip_decoration(node), values, without=name)
         return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
@@ -181,7 +181,7 @@ def _find_closure(function: Callable[..., Any]) -> _Closure:
     path, module = Path(file), function.__module__
     values = getattr(function, "__globals__", _module_values(module))
     if "<locals>" in function.__qualname__:
-        node = _strip_undecided(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+        node = _strip_decoration(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
         closure.parts.append(f"{function.__name__}={ast.dump(node)}")
         closure.add_statement(path, module, node, values, without=function.__name__)
     else:
@@ -207,7 +207,7 @@ def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
     return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
 
 
-def _strip_undecided(node: ast.stmt) -> ast.stmt:
+def _strip_decoration(node: ast.stmt) -> ast.stmt:
     """Return a function's definition without decorators and docstring; another statement unchanged."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body

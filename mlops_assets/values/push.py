@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class PushSource(Dataset[..., Any]):
     """A dataset whose rows are pushed with :func:`mlops_assets.push` or ``POST /features/<view>`` of a service.
 
-    When the push returns, its rows are in a log and in the online store. Materialising ``dataset/<name>`` writes the log into the lake.
+    When the push returns, its rows are in a log, and for online views over the source in the online store. Materialising
+    ``dataset/<name>`` writes the log into the lake.
 
     Parameters
     ----------

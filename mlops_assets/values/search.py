@@ -89,7 +89,7 @@ class Search:
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes
-        How many trials run at once. With more than one, each trial has a separate process with its share of the processors, trials of one
+        How many trials run at once. With more than one, they run in worker processes with equal shares of the processors, trials of one
         round do not learn from each other, and the function is called from its stored source, as by ``mlops reproduce``.
 
     Raises

@@ -40,9 +40,9 @@ metrics = sa.Table(
     META,
     sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
     sa.Column("name", sa.String(200), primary_key=True),
-    sa.Column("value", sa.Float, nullable=True),  # the last value
+    sa.Column("value", sa.Float, nullable=True),  # the last value at the highest step
     sa.Column("text", sa.String(20), nullable=False, default=""),
-    sa.Column("step", sa.BigInteger, nullable=True),  # of the last value; null when it has no steps
+    sa.Column("step", sa.BigInteger, nullable=True),  # the highest step; null when the metric has no steps
     sa.Column("low", sa.Float, nullable=True),  # the minimum and maximum finite value of all steps
     sa.Column("high", sa.Float, nullable=True),
     sa.Column("count", sa.Integer, nullable=False, server_default="1"),

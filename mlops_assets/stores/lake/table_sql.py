@@ -161,7 +161,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
     if plan.stored_schema is None:
         _create_table(cursor, target, plan.frame.clear())
     elif plan.replaces_table or (is_unpartitioned and (plan.damaged or column_types(cursor, target) != _frame_types(cursor, plan.frame))):
-        # The whole table is replaced with other columns; older snapshots keep the old columns.
+        # The whole table gets other columns, or a DELETE would read damaged files; older snapshots keep the old table.
         cursor.execute(f"DROP TABLE {target}")
         _create_table(cursor, target, plan.frame.clear())
     elif is_unpartitioned:

@@ -52,7 +52,8 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     as_known
         Whether only feature rows that were known at the time of a row count. If False, rows that became known later count too.
     snapshot
-        The snapshot of the lake to read; the newest when None. The same snapshot gives the same frame.
+        The snapshot of the lake to read. When None, the newest; for a view that is pinned to an earlier version, the last one of that version.
+        The same snapshot gives the same frame.
     platform
         The platform whose lake to read; ``Platform.from_env()`` when None.
 

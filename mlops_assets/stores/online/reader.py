@@ -94,7 +94,7 @@ class OnlineReader(ABC):
     Parameters
     ----------
     lookups
-        The views and features to look up. The keys and results of each lookup are in this order.
+        The views and features to look up. The keys and the results of a call are in the order of ``lookups``.
 
     Notes
     -----

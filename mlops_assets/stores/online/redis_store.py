@@ -132,7 +132,7 @@ class RedisStore:
         return self._run(write)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return a reader of several views at once, with one round trip for each lookup."""
+        """Return a reader of several views at once; each call is one round trip, but loads new schemas in further ones."""
         return _RedisReader(self._pipeline, lookups)
 
     def state(self, view: str) -> ViewState | None:

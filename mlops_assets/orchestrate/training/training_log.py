@@ -127,7 +127,7 @@ def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # no
                 _log_or_warn(step, lambda name=name, value=value, index=index: active.log_metric(name, value, index))
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything)
         step.context.log.warning(
-            f"what {type(estimator).__name__} reports of its training cannot be logged: {type(error).__name__}: {error}"
+            f"the parameters and curves that {type(estimator).__name__} reports cannot be logged: {type(error).__name__}: {error}"
         )
 
 

@@ -37,6 +37,7 @@ from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
 Props = Mapping[str, Any]
+_FAILED_TEST = {"fail", "error"}  # dbt's statuses
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,9 @@ def _build_assets(  # noqa: PLR0913  (one definition)
 
 
 def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
-    """Run dbt, then record the tables that dbt wrote, and yield its outputs with their metadata.
+    """Run dbt, record the tables that it built, and yield its outputs with their metadata; then raise the first error.
 
-    When one model fails, no table is recorded, every selected table has a failed attempt, and nothing downstream is materialised.
+    A model that fails, that dbt skips, or whose dbt test fails is not recorded: its attempt records the error.
     """
     selected = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
@@ -251,22 +252,43 @@ def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores
         if table.view:
             stores.view_versions.declare(table.view, table.view.version(table.node.definition), stores.lake.snapshot())
     printed, columns_before = io.StringIO(), {name: stores.lake.schema(table.node.key) for name, table in selected.items()}
-    try:
-        with redirect_stdout(printed):  # dbt's output goes into the run's log
-            outputs, other_events = _run_dbt(context, folder, _window_variables(partitions, keys))
-    except Exception as error:
-        context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's output; the traceback follows)
-        for name, table in selected.items():
-            stores.attempts.record_failure(table.node.key, partitions_of[name], str(error))
-        raise explain_column_error(error, {name: columns_before[name] for name, table in selected.items() if table.incremental}) from error
-    context.log.info(printed.getvalue())
-    yield from other_events
-    for output in outputs:
+    with redirect_stdout(printed):  # dbt's output goes into the run's log
+        dbt_run = _run_dbt(context, folder, _window_variables(partitions, keys))
+    (context.log.error if dbt_run.error else context.log.info)(printed.getvalue())
+    yield from dbt_run.other_events
+    failed_tests, unrecorded = _find_failed_tests(dbt_run.other_events), dict.fromkeys(selected, dbt_run.error)
+    for output in dbt_run.outputs:
         key = context.asset_key_for_output(output.output_name)
         name = next(name for name, table in selected.items() if asset_key(table.node.key) == key)
-        yield _record_output(
-            context, stores, output, selected[name], partitions_of[name], folder.read_compiled_sql(name), columns_before[name]
-        )
+        if key in failed_tests:
+            continue
+        try:
+            compiled = folder.read_compiled_sql(name)
+            recorded = _record_output(context, stores, output, selected[name], partitions_of[name], compiled, columns_before[name])
+        except Exception as record_error:  # noqa: BLE001  (raised at the end: the rows of the other models must not stay unrecorded)
+            unrecorded[name] = record_error
+        else:
+            del unrecorded[name]
+            yield recorded
+    for name, error in unrecorded.items():
+        if isinstance(error, Exception):  # an interrupt is not a failure of the model
+            stores.attempts.record_failure(selected[name].node.key, partitions_of[name], str(error))
+    if first_error := dbt_run.error or next(filter(None, unrecorded.values()), None):
+        incremental = {name: columns_before[name] for name, table in selected.items() if table.incremental}
+        raise explain_column_error(first_error, incremental) from first_error
+
+
+def _find_failed_tests(events: Sequence[Any]) -> set[dg.AssetKey | None]:
+    """Return the assets with a dbt test that failed; a test that only warns counts as passed."""
+    checks = {
+        event.asset_key
+        for event in events
+        if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity is dg.AssetCheckSeverity.ERROR
+    }
+    observations = {  # of a test that belongs to several models, or to a model that is not selected
+        event.asset_key for event in events if isinstance(event, dg.AssetObservation) and event.metadata["status"].value in _FAILED_TEST
+    }
+    return checks | observations
 
 
 class _DbtCli(DbtCliResource):
@@ -280,14 +302,27 @@ class _DbtCli(DbtCliResource):
         return None
 
 
-def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
-    """Run dbt to its end; return the outputs of its models, and its other events."""
-    folder.prepare()
-    dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_mlops_dbt())
-    with _set_environment(window):
-        invocation = dbt.cli(["build"], context=context, target_path=folder.target)
-    events = list(invocation.stream())
-    return [e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)]
+@dataclass(frozen=True)
+class _DbtRun:
+    """The outputs of the models that dbt built, its other events, and the error that ended it."""
+
+    outputs: list[Any]
+    other_events: list[Any]
+    error: BaseException | None
+
+
+def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> _DbtRun:
+    """Run dbt to its end; an error or an interrupt is returned with the events before it, because dbt has already written their rows."""
+    events, error = list[Any](), None
+    try:
+        folder.prepare()
+        dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_mlops_dbt())
+        with _set_environment(window):
+            invocation = dbt.cli(["build"], context=context, target_path=folder.target)
+        events.extend(invocation.stream())
+    except BaseException as caught:  # noqa: BLE001
+        error = caught
+    return _DbtRun([e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)], error)
 
 
 @contextmanager

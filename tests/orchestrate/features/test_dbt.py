@@ -1,18 +1,24 @@
 """A dbt model that breaks: the message says where, and the features made before stay readable."""
 
+import sqlite3
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from dagster_dbt import DbtCliInvocation
 
 import mlops_assets as ml
-from mlops_assets.errors import DefinitionError, PlatformError
+from mlops_assets.errors import DataError, DefinitionError, PlatformError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.dbt_columns import explain_column_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
-from tests.conftest import metadata
+from tests.conftest import metadata, records
 from tests.warm_dbt import use_warm_dbt
 
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
@@ -69,6 +75,81 @@ def test_a_model_that_breaks_leaves_what_was_made(folder, platform, run) -> None
     assert lake.read("features/means").sort("shop").equals(before)
     (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "max(x)"))
     run(build(folder, platform))("features/means")
+
+
+def write_models(folder, **models: str) -> None:
+    for name, text in models.items():
+        (folder / "models" / f"{name}.sql").write_text(text)
+
+
+def find_errors(platform, *tables: str) -> dict[str, str | None]:
+    """Return table → error of its attempts; tables without an attempt are left out."""
+    with sqlite3.connect(Path(platform.home) / "registry.sqlite") as connection:
+        found = dict(connection.execute("select table_name, error from mlops_attempts"))
+    return {table: found[table] for table in tables if table in found}
+
+
+def test_models_that_succeed_are_recorded_when_another_model_fails(folder, platform, run) -> None:
+    tables = ("features/means", "features/maxima", "features/means_of_maxima")
+    write_models(folder, maxima=GOOD, means_of_maxima="select shop, seen_at, mean_x from {{ ref('maxima') }}")
+    run(build(folder, platform))("dataset/visits", *tables)
+    before = {table: records(platform, table) for table in tables}
+    write_models(folder, means=GOOD.replace("avg(x)", "10 * max(x)"), maxima=GOOD.replace("avg(x)", "avg(no_such_column)"))
+    result = run(build(folder, platform))(*tables, ok=False)
+    assert metadata(result, "features/means")["dagster/row_count"] == 2
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [asset_key("features/means")]
+    changed = {table for table in tables if records(platform, table) != before[table]}
+    assert changed == {"features/means"}
+    lake = open_stores(platform).lake
+    rows = read_verified(lake, "features/means", [Partition("", None)], window=None, event_timestamp=None, snapshot=lake.snapshot())
+    assert sorted(rows["mean_x"]) == [10.0, 20.0]
+    errors = find_errors(platform, *tables)
+    assert set(errors) == set(tables[1:])
+    assert all("no_such_column" in error for error in errors.values())
+
+
+def test_a_model_whose_dbt_test_fails_is_not_recorded_and_its_neighbour_is(folder, platform, run) -> None:
+    tables = ("features/means", "features/maxima")
+    write_models(folder, maxima=GOOD)
+    tests = "version: 2\nmodels:\n  - name: maxima\n    columns: [{name: mean_x, data_tests: [{accepted_values: {arguments: {values: [1, 2]}}}]}]\n"
+    (folder / "models" / "tests.yml").write_text(tests)
+    run(build(folder, platform))("dataset/visits", *tables)
+    before = {table: records(platform, table) for table in tables}
+    write_models(folder, **dict.fromkeys(("means", "maxima"), GOOD.replace("avg(x)", "10 * max(x)")))
+    result = run(build(folder, platform))(*tables, ok=False)
+    assert {table for table in tables if records(platform, table) != before[table]} == {"features/means"}
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [asset_key("features/means")]
+    assert [evaluation.passed for evaluation in result.get_asset_check_evaluations()] == [False]
+    assert set(find_errors(platform, *tables)) == {"features/maxima"}
+
+
+def test_a_table_that_cannot_be_recorded_leaves_no_other_table_unrecorded(folder, platform, run, monkeypatch) -> None:
+    tables, real = ("features/means", "features/maxima"), DuckLake.record
+    write_models(folder, maxima=GOOD)
+
+    def record(self, table, *arguments, **options):
+        if table == "features/maxima":
+            raise DataError("two rows have one key", hint="correct the model")
+        return real(self, table, *arguments, **options)
+
+    monkeypatch.setattr(DuckLake, "record", record)
+    runner = run(build(folder, platform))
+    assert "two rows have one key" in runner.error("dataset/visits", *tables)
+    assert [len(records(platform, table)) for table in tables] == [1, 0]
+    assert "two rows have one key" in find_errors(platform, *tables)["features/maxima"]
+
+
+def test_an_interrupt_of_dbt_leaves_finished_models_recorded(folder, platform, run, monkeypatch) -> None:
+    real = DbtCliInvocation.stream
+
+    def stream(self):
+        yield from real(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DbtCliInvocation, "stream", stream)
+    with pytest.raises(KeyboardInterrupt):
+        run(build(folder, platform))("dataset/visits", "features/means")
+    assert len(records(platform, "features/means")) == 1
 
 
 def test_changed_columns_of_an_incremental_model_are_announced_or_name_on_schema_change(folder, platform, run) -> None:

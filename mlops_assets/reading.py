@@ -145,6 +145,7 @@ def _has_crc(header: bytes) -> bool:
 
 
 def _read_types(columns: type | Mapping[str, Any]) -> dict[str, pl.DataType]:
+    """Return column → polars type; a pandera column without a type is text."""
     import polars as pl
 
     if isinstance(columns, type):
@@ -221,6 +222,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _parse_times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
+    """Return ISO 8601 times, with a blank for ``T`` and without seconds too; null where a text is not a time with the declared zone."""
     import polars as pl
 
     plain = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T").str.replace(r"Z$", "+00:00")

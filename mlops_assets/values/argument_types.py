@@ -124,6 +124,7 @@ def _is_instance(name: str) -> Check:
 
 
 def _describe_value(value: object) -> str:
+    """Return a value as an error message quotes it, at most 60 characters; a value of another type is described by its class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if inspect.isfunction(value):
@@ -132,6 +133,7 @@ def _describe_value(value: object) -> str:
 
 
 def _hint(name: str, parameter: str, value: Any, expected: str) -> str:  # noqa: ANN401  (a list of cases)
+    """Return what to write instead of a value of a wrong type; frequent mistakes have hints of their own."""
     if name == "ml.Entity" and isinstance(value, (list, tuple)):
         return f"name the entity and list its columns: ml.Entity({'_'.join(map(str, value))!r}, join_keys={list(value)!r})"
     if expected == "a list":

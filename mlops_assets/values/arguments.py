@@ -47,6 +47,7 @@ def check_constructor(cls: C) -> C:
 
 
 def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function that checks its arguments and then calls ``function``, whose qualified name is ``name``."""
     signature = inspect.signature(function)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     typed = not name.startswith(_ACTIONS)
@@ -70,6 +71,7 @@ def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 def _check_types(
     name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
+    """Raise DefinitionError for arguments that do not fit the signature, or have another type than it declares."""
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:

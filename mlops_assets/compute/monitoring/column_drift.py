@@ -182,6 +182,7 @@ def report_broken_column(name: str, role: str, kind: str, why: str) -> ColumnDri
 
 
 def _severity(value: float, limit: float) -> float:
+    """Return ``value / limit``; −1 when one of them is undefined, and infinity for a positive value and a limit of 0."""
     if math.isnan(value) or math.isnan(limit):
         return -1.0  # undefined or not calibrated: any other statistic decides
     if not value:

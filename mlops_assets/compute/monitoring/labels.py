@@ -184,6 +184,7 @@ def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Seque
 def _build_labelled(
     labelled: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None
 ) -> LabelledPredictions:
+    """Return the labelled predictions; floats without classes and probabilities are a regressor's. Raise for labels of another type."""
     predicted, truth = labelled[prediction], labelled[_LABEL]
     rows = labelled.drop(_LABEL)
     if shares is None and classes is None and predicted.dtype.is_float():

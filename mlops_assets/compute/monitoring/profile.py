@@ -124,6 +124,7 @@ _FACTS = ("mean", "std", "min", "median", "max")
 
 
 def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
+    """Return up to three categories that the reference lacks; none when it has too many categories to store."""
     if binning.known is None:
         return ()
     known = {*binning.values, *binning.known}
@@ -131,6 +132,7 @@ def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
+    """Return :data:`_FACTS` by name, None where not finite; of two middle values, the median is the larger."""
     if not len(ordered):
         return dict.fromkeys(_FACTS)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -343,6 +343,7 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
 
 
 def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
+    """Return True if all values of any window are equal, nulls left out."""
     import polars as pl
 
     present = pl.DataFrame({"window": windows, "value": column}).drop_nulls()

@@ -187,6 +187,7 @@ def _collect_files(name: str, value: Any) -> Iterator[tuple[str, bytes]]:  # noq
 
 
 def _read_file(path: Path, name: str) -> bytes:
+    """Return the bytes of a file; raise DataError when it is missing or a symbolic link."""
     if path.is_symlink():
         raise DataError(f"artifact '{name}' has the symbolic link '{path}'", hint="give the file itself: a link may lead to anything")
     if not path.is_file():

@@ -173,6 +173,7 @@ class _Parser:
         return sa.and_(*parts)
 
     def _parse_not(self) -> sa.ColumnElement[bool]:
+        """Parse a comparison or a condition in brackets, with or without ``not``; each level counts towards the maximum depth."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise self._syntax_error(f"at most {_MAX_DEPTH} terms within each other")
@@ -212,6 +213,7 @@ class _Parser:
         return values
 
     def _typed_column(self, field: RunField, value: float | str) -> sa.ColumnElement[Any]:
+        """Return the field's expression of the value's type; raise RegistryError when the field never has this type."""
         column = field.text if isinstance(value, str) else field.number
         if column is None:
             raise self._syntax_error("a number" if isinstance(value, str) else "a text in single quotes", back=1)
@@ -247,6 +249,7 @@ class _Parser:
         raise self._syntax_error("a number, a text in single quotes, true or false", back=1)
 
     def _tokenize(self) -> Sequence[tuple[str, str, int]]:
+        """Return kind, text and position of each token; the kinds are the groups of the regular expression."""
         tokens, position, end = [], 0, len(self._text.rstrip())
         while position < end:
             match = _TOKEN.match(self._text, position)
@@ -267,6 +270,7 @@ class _Parser:
         return ""
 
     def _advance(self, expected: str) -> tuple[str, str]:
+        """Consume the next token and return its kind and text; raise RegistryError, which names what is ``expected``, at the end."""
         if self._at >= len(self._tokens):
             raise self._syntax_error(expected)
         kind, token, _ = self._tokens[self._at]
@@ -292,6 +296,7 @@ def _metric_value(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[
 
 
 def _sqlite_json_field(column: sa.ColumnElement[Any], name: str) -> RunField:
+    """Return a key of a JSON column as a field: numbers as numbers, and every value as text, booleans as ``true`` or ``false``."""
     items = sa.func.json_each(column).table_valued("key", "value", "type")
 
     def extract(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

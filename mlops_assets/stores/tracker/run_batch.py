@@ -194,6 +194,7 @@ def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def _upsert_metrics(connection: sa.Connection, run_id: str, rows_by_name: Mapping[str, Mapping[str, Any]]) -> None:
+    """Insert the rows of new metrics, and merge the rows of known metrics into the stored ones."""
     if not rows_by_name:
         return
     before: dict[str, Any] = {

@@ -92,6 +92,7 @@ class RunWriter:
         atexit.unregister(self._flush_at_exit)
 
     def _write(self, ending: RunEnd | None) -> None:
+        """Write the buffer, and the end of the run if given; on an error, put the values back into the buffer and raise."""
         with self._writing:  # batches are written in the order of logging
             with self._lock:
                 self._check_owner()

@@ -334,6 +334,7 @@ def _describe_slice(within: Slice | None) -> str:
 
 
 def _explain_undefined(gate: Gate, within: Slice | None, evaluation: Evaluation, whose: str) -> str:
+    """Return why a metric is undefined: the slice was not measured, or the evaluation's problem with the metric."""
     if within and not any((s.column, s.value) == within for s in evaluation.slices):
         return f"no holdout row has {within[0]} {within[1]}, or slices= does not name that column"
     reason = dict(evaluation.problems).get(gate.metric, "it is not a finite number")

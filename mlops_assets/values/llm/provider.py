@@ -201,6 +201,7 @@ class Completion:
 
 
 def _validate_url(model: str, url: str) -> str:
+    """Return the URL without slashes at its end; raise DefinitionError, which does not quote it, when it is not an endpoint."""
     try:
         valid = _URL.fullmatch(url) is not None and urlsplit(url).port != 0
     except ValueError:  # of the port, or of an address in brackets

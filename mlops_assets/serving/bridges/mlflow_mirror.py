@@ -83,6 +83,7 @@ class _MirroredVersions:
             self._mirror_model(model, versions)
 
     def _mirror_model(self, model: str, versions: list[Version]) -> None:
+        """Send the versions of a model that the server lacks, except damaged ones, then update the aliases."""
         name = self._find_or_create_model(model)
         numbers_by_digest = dict(self._read_digests(name))
         for version in versions:

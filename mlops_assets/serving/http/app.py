@@ -129,7 +129,9 @@ class App:
         if body is None:
             return
         if push_endpoint is None or view not in push_endpoint.names:
-            status, reply = _refuse(404, "no rows can be pushed to such a view", "the view's source must be a PushSource; see the project")
+            status, reply = _refuse(
+                404, "no rows can be pushed to this view", "check its name; its source must be a PushSource of the project"
+            )
         elif scope["method"] != "POST":
             status, reply = _refuse(405, f"{PUSH_PATH}<view> accepts only POST", "send one row, or a list of rows")
         elif len(body) > self._limits.max_bytes:

@@ -160,7 +160,7 @@ def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, 
     if state == "running" and not running:
         yield _explain_absence(folder)
     if running and state == "stopped":
-        yield "it should be stopped, and runs"
+        yield "it runs, although its wanted state is stopped"
 
 
 def _find_online_problem(folder: ServiceFolder) -> str:
@@ -279,9 +279,9 @@ def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until:
         if start_time(pid) is None:
             facts = folder.read_or_none(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
-                raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
+                raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "run `mlops doctor`")))
             fallback = f"process {pid} wrote nothing before it ended, so it may have been killed: look at the machine's memory"
-            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, fallback))
+            raise ServiceError(f"the supervisor of '{spec.name}' ended while it was starting", hint=_log_hint(folder, fallback))
         if time.monotonic() > until:
             _signal(pid, signal.SIGTERM)  # no state file names it, so `stop` would not find it
             fallback = "it wrote nothing and was still starting: the machine may be busy; start the service again"

@@ -89,7 +89,7 @@ class WorkerPool:
     def problem(self) -> str:
         """The workers that are not restarted and the refused version, as text; ``""`` when there are none."""
         problems = [
-            f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not restarted"
+            f"worker {w.index} ended soon after its start {w.deaths} times in a row, last with code {w.last_code}, and is not restarted"
             for w in self._workers
             if w.is_exhausted
         ]

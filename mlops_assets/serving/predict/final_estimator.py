@@ -70,7 +70,9 @@ def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
 
     def decision(matrix: np.ndarray) -> np.ndarray:
         if not np.isfinite(matrix).all():
-            raise DataError("the model accepts no missing numbers", hint="send every number, or impute missing ones in the pipeline")
+            raise DataError(
+                "the model accepts no missing or infinite numbers", hint="send every number, or impute missing ones in the pipeline"
+            )
         return matrix @ weights + intercept  # type: ignore[no-any-return]
 
     if not hasattr(fitted, "predict_proba"):

@@ -173,7 +173,7 @@ class _SchemaModel:
 
 
 def list_push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
-    """Return the specifications, as text, of the push sources of a service's views.
+    """Return the specifications, as text, of the push sources of a service's online views.
 
     A source whose rules need the project's code is skipped: its rows can be pushed from Python only.
     """

@@ -101,7 +101,7 @@ class Performance(OneRule):
     certain
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
-        The confidence level of the interval.
+        The confidence level of the interval. In a report, all intervals have the highest level that an expectation of the monitor declares.
 
     Raises
     ------

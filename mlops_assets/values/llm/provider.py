@@ -143,7 +143,7 @@ class LLM:
 
     @property
     def definition(self) -> str:
-        """The sha256 of what decides an answer: model, pin and parameters of this model and its fallbacks. URLs, keys and limits do not."""
+        """The sha256 of what decides an answer: name, pin and parameters of this model and its fallbacks, but not URLs, keys or limits."""
         facts = [self.request_parameters, self.pin, [fallback.definition for fallback in self.fallbacks]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -44,7 +44,10 @@ def installed_distributions() -> dict[str, str]:
 
 
 def _read_fields(distribution: metadata.Distribution) -> dict[str, str]:
-    """Return a distribution's name and version; the parser of ``importlib`` would parse its description too, for a second in all."""
+    """Return ``Name`` and ``Version`` of a distribution, as far as its metadata has them.
+
+    The parser of ``importlib`` also reads the description, which takes about a second for all distributions.
+    """
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     head = text.replace("\r\n", "\n").partition("\n\n")[0]
     return {match[1]: match[2].strip() for match in _FIELD.finditer(head)}

@@ -210,7 +210,8 @@ class SqlTracker:
         """
         self.reap()
         with self._database.read_transaction() as connection:
-            return run_frame(connection, find_run_ids(connection, where, order_by, limit, 0) if where or order_by or limit else None)
+            everything = not where and not order_by and limit is None
+            return run_frame(connection, None if everything else find_run_ids(connection, where, order_by, limit, 0))
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
         """Return metric → its curve, for each metric that was logged with steps."""

@@ -123,6 +123,7 @@ def test_a_frame_has_a_row_a_run_with_its_types(tracker) -> None:
     assert str(frame["started_at"].dtype.time_zone) == "UTC"
     assert tracker.frame("status = 'no such'").height == 0
     assert tracker.frame(limit=3)["id"].to_list() == frame["id"].to_list()[:3]
+    assert tracker.frame(limit=0).height == 0
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class DayLog:
         written = 0
         try:
             written = os.write(file.descriptor, data)
-            if written < len(data):  # the disk became full in between
+            while written < len(data):  # a disk that becomes full takes a part first
                 written += os.write(file.descriptor, data[written:])
         except OSError:
             if written:

@@ -161,6 +161,15 @@ def test_a_full_disk_refuses_whole_predictions_and_leaves_no_half_line(folder) -
     assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["a", "c"]
 
 
+def test_a_line_that_the_disk_takes_in_pieces_is_whole(folder, monkeypatch) -> None:
+    log, write = InferenceLog(folder), day_log.os.write
+    monkeypatch.setattr(day_log.os, "write", lambda descriptor, data: write(descriptor, data[:50]))
+    log.append([record("a")])
+    monkeypatch.undo()
+    log.close()
+    assert read_log(folder, date.min, date.max)["id"].to_list() == ["a"]
+
+
 def test_half_a_line_that_cannot_be_taken_back_is_the_last_of_its_file(folder, monkeypatch) -> None:
     log = InferenceLog(folder)
     log.append([record("a")])

@@ -238,6 +238,11 @@ class MissingExtraError(PlatformError):
         return cls(f"{package} is not installed", hint=f"pip install 'mlops_assets[{extra}]'")
 
 
+def find_public_class(error: MlopsError) -> type[MlopsError]:
+    """Return the class of an error if this module defines it, else its nearest base class here, which every process can import."""
+    return next(cls for cls in type(error).__mro__ if issubclass(cls, MlopsError) and cls.__module__ == __name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'? `` for the known name most like ``name``; an empty string when none is similar."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

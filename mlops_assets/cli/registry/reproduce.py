@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 def reproduce(version: str | None, history: str | None, file: str, json_file: str | None, **choices: Any) -> None:  # noqa: ANN401
     """Train a version again from its record, in a new process, and compare: IDENTICAL, EQUIVALENT or DIFFERENT.
 
-    VERSION is a number or an alias; MODEL alone is its champion. Exit code 1 for DIFFERENT.
+    VERSION is a number or an alias; MODEL alone is its champion. Exit code 1 for DIFFERENT, and after an error, which is recorded as FAILED.
     With current data, current code or other parameters no verdict is recorded.
 
     Example: mlops reproduce lateness@7 --env locked
@@ -69,27 +69,18 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
 
 
 def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any]) -> Reproduction:
-    """Reproduce a version; report a verdict on recorded data, code and parameters, or why there is none, to Dagster."""
+    """Reproduce a version, and report a verdict on recorded data, code and parameters to Dagster."""
     from mlops_assets.cli.project import open_clean_instance
     from mlops_assets.cli.registry.aliases import find_model
-    from mlops_assets.errors import RegistryError
-    from mlops_assets.orchestrate.reproduction.checks import report_failure, report_reproduction
-    from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
+    from mlops_assets.orchestrate.reproduction.checks import reproduce_and_report
+    from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions
 
     name, _, number = version_name.partition("@")
     _, model = find_model(project, name)
     version = _find_version(project, name, number or "champion")
     options = ReproductionOptions(choices["env"], choices["data"], choices["code"], _parse_params(choices["params"]))
     with open_clean_instance(project.platform) as instance:
-        try:
-            reproduction = reproduce(project.stores, version, model.function.function, options)
-        except RegistryError as error:
-            if options.plain:
-                report_failure(instance, model, version, error)
-            raise
-        if options.plain:
-            report_reproduction(instance, model, version, reproduction)
-    return reproduction
+        return reproduce_and_report(instance, project.stores, model, version, options)
 
 
 def _parse_params(text: str | None) -> dict[str, Any] | None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.errors import MlopsError, RegistryError
+from mlops_assets.errors import MlopsError
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.reproduction.reproduction import reproduce
-from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, describe_failure, reproduce
+from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
 from mlops_assets.values.asset_names import graph_key
@@ -86,23 +86,42 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
 
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
-    """Report a reproduction as the result of the version's check; the command line and the scheduled job both call this."""
+    """Report a reproduction as the result of the version's check."""
     fields = _check_fields(version, reproduction)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
 
 
-def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
-    """Report a failed check of the version, with the error that prevented its reproduction."""
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=_key(model),
-            check_name=REPRODUCIBLE,
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=error.message,
-            metadata={"version": version.version, "verdict": "none"},
-        )
-    )
+def reproduce_and_report(
+    instance: dg.DagsterInstance, stores: Stores, model: Model[..., Any], version: Version, options: ReproductionOptions | None = None
+) -> Reproduction:
+    """Reproduce a version, and report the verdict as the result of its check; the command line and the scheduled job both call this.
+
+    An error of this package fails the check and is raised. Nothing is reported unless data, code and parameters are the recorded ones.
+
+    Parameters
+    ----------
+    instance
+        The Dagster instance that receives the result of the check.
+    stores, version, options
+        As for :func:`~mlops_assets.orchestrate.reproduction.reproduction.reproduce`.
+    model
+        The model's declaration.
+
+    Raises
+    ------
+    MlopsError
+        The version cannot be trained again.
+    """
+    options = options or ReproductionOptions()
+    try:
+        reproduction = reproduce(stores, version, model.function.function, options)
+    except MlopsError as error:
+        if options.plain:
+            report_reproduction(instance, model, version, describe_failure(version, options, error))
+        raise
+    if options.plain:
+        report_reproduction(instance, model, version, reproduction)
+    return reproduction
 
 
 def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
@@ -116,13 +135,7 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
         if version is None:
             context.log.info(f"{model.name} has no champion yet")
             return
-        try:
-            reproduction = reproduce(stores, version, model.function.function)
-        except RegistryError as error:
-            report_failure(context.instance, model, version, error)
-            raise
-        report_reproduction(context.instance, model, version, reproduction)
-        context.log.info(reproduction.text)
+        context.log.info(reproduce_and_report(context.instance, stores, model, version).text)
 
     @dg.job(
         name=name,

@@ -17,7 +17,7 @@ from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.compute.user_code.user_errors import shorten
-from mlops_assets.errors import DataError, MlopsError
+from mlops_assets.errors import DataError, MlopsError, find_public_class
 from mlops_assets.orchestrate.training.candidate_kind import CandidateKind, Retraining
 from mlops_assets.orchestrate.training.run_facts import data_facts
 from mlops_assets.stores.lake.protocol import Partition
@@ -118,7 +118,7 @@ def main() -> None:
     try:
         result: dict[str, Any] = retrain(request)
     except MlopsError as error:
-        result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
+        result = {"error": {"kind": find_public_class(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (the recorded code may raise anything)
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_name_other_package(request)}"

@@ -17,14 +17,14 @@ from mlops_assets.compute.training.environment import parse_lock
 from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import extract_source
-from mlops_assets.errors import PlatformError, RegistryError
+from mlops_assets.errors import MlopsError, PlatformError, RegistryError
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import open_erasure_log
 from mlops_assets.stores.registry.records import Version
-from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
+from mlops_assets.stores.registry.reproductions import FAILED, Reproduction, open_reproductions
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.asset_names import select_nodes
 
@@ -62,7 +62,8 @@ def reproduce(
 ) -> Reproduction:
     """Train a version again and compare the result with the record; candidates, aliases and the champion do not change.
 
-    The result is stored only if data, code and parameters are the recorded ones.
+    The result is stored only if data, code and parameters are the recorded ones. An error of this package is then stored as the verdict
+    ``FAILED``.
 
     Parameters
     ----------
@@ -79,12 +80,43 @@ def reproduce(
     ------
     RegistryError
         The record is incomplete, the code to run is unavailable, the lake no longer has the snapshot, or rows were erased.
+    ArtifactError, LakeError
+        A stored file of the version, or the training set, is missing or damaged.
     DataError
         The code raised an error.
     PlatformError
         The recorded library versions cannot be installed, or the process died.
     """
     options = options or ReproductionOptions()
+    try:
+        reproduction = _train_and_compare(stores, version, function, options)
+    except MlopsError as error:
+        if options.plain:
+            open_reproductions(stores.platform.registry).add(describe_failure(version, options, error))
+        raise
+    if options.plain:
+        open_reproductions(stores.platform.registry).add(reproduction)
+    return reproduction
+
+
+def describe_failure(version: Version, options: ReproductionOptions, error: MlopsError) -> Reproduction:
+    """Return the verdict ``FAILED`` of a version that an error of this package prevented from being trained again.
+
+    Every such error counts, also one of this machine: until the next reproduction, no one knows whether the version can be reproduced.
+
+    Parameters
+    ----------
+    version, options
+        As for :func:`reproduce`.
+    error
+        The error that :func:`reproduce` raised.
+    """
+    facts = {"code": "", "error": type(error).__name__, "hint": error.hint}
+    return Reproduction(version.model, version.version, version.digest, options.env, FAILED, "error", None, error.message, facts)
+
+
+def _train_and_compare(stores: Stores, version: Version, function: Callable[..., Any] | None, options: ReproductionOptions) -> Reproduction:
+    """Train a version again in a separate process, and return the comparison with its record."""
     run = stores.tracker.get(version.run_id)
     facts = _require_facts(run, version)
     if options.data == RECORDED:
@@ -108,15 +140,12 @@ def reproduce(
     result = _run_process(python, request, facts if options.env == LOCKED else {})
     metrics = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # the function may have logged others
     was, now = {**facts, "other_packages": locked, "metrics": metrics, **result["was"]}, result["now"]
-    reproduction = _build_reproduction(
+    return _build_reproduction(
         version,
         options,
         compare_trainings(was, now),
         {"code": origin, "changed besides the data": describe_changes(request["outside"]), "seconds": round(time.monotonic() - started, 1)},
     )
-    if options.plain:
-        open_reproductions(stores.platform.registry).add(reproduction)
-    return reproduction
 
 
 def _require_facts(run: Run, version: Version) -> Mapping[str, Any]:

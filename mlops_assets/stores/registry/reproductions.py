@@ -15,6 +15,8 @@ from mlops_assets.stores.database import schema, sql
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+FAILED = "FAILED"  # the verdict when an error prevented the retraining
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -27,13 +29,14 @@ class Reproduction:
     mode
         The libraries of the retraining: ``current`` or ``locked``.
     verdict
-        ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``.
+        ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``; ``FAILED`` when an error prevented the retraining.
     field
-        The first field of the candidate's record that differs after the retraining; empty when none does.
+        The first field of the candidate's record that differs after the retraining; empty when none does, ``error`` for ``FAILED``.
     was, now
-        The value of this field in the registered candidate's record, and its value after the retraining.
+        The value of this field in the registered candidate's record, and its value after the retraining; None and the message of the
+        error for ``FAILED``.
     facts
-        Every difference, the code that ran, and the duration; JSON-like.
+        Every difference, the code that ran, and the duration; for ``FAILED`` the class and the hint of the error; JSON-like.
     """
 
     model: str
@@ -50,11 +53,13 @@ class Reproduction:
     @property
     def holds(self) -> bool:
         """Whether the retrained candidate is identical or equivalent, so that the version can be reproduced."""
-        return self.verdict != "DIFFERENT"
+        return self.verdict not in ("DIFFERENT", FAILED)
 
     @property
     def text(self) -> str:
-        """The version, the verdict and the first difference in one line."""
+        """The version, the verdict and the first difference, or the error, in one line."""
+        if self.verdict == FAILED:
+            return f"{self.model}@{self.version} {FAILED}: {self.now}"
         difference = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
         return f"{self.model}@{self.version} {self.verdict}{difference}"
 

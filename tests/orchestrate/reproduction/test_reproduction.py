@@ -11,11 +11,14 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from mlops_assets.cli.project import load
+from mlops_assets.cli.registry.reproduce import reproduce as reproduce_command
 from mlops_assets.compute.training.environment import installed_distributions, parse_lock
 from mlops_assets.compute.user_code.source_code import source_hash
-from mlops_assets.errors import DataError, RegistryError
+from mlops_assets.errors import ArtifactError, DataError, LakeError, MissingExtraError, PlatformError, RegistryError
+from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
 from mlops_assets.orchestrate.reproduction import reproduction
@@ -26,7 +29,7 @@ from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
-from mlops_assets.stores.registry.reproductions import open_reproductions
+from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner
 from tests.memory_instance import open_memory_instance
@@ -196,6 +199,71 @@ def test_the_verdict_is_a_check_of_the_version_and_a_job_asks_for_the_champion_s
     report_reproduction(instance, world.model, world.version, different)
     shown = latest_check(instance, key, "reproducible")
     assert (shown.passed, shown.description) == (False, "buys@1 DIFFERENT: code.source was a, is b")
+
+
+def fail_in_process(monkeypatch, how: str) -> None:
+    """Let the process of the next reproduction raise an error in the recorded code, or die."""
+    if how == "raises":
+        monkeypatch.setenv("SEED", "many")
+    else:
+        monkeypatch.setattr(reproduction, "_PROCESS", "mlops_assets.no_such_module")
+
+
+@pytest.mark.parametrize(("how", "error"), [("raises", DataError), ("dies", PlatformError)])
+def test_a_reproduction_that_fails_in_its_process_fails_the_job_and_the_check(world, instance, monkeypatch, how, error) -> None:
+    definitions, key = world.project.definitions, asset_key("version/buys")
+    report_reproduction(instance, world.model, world.version, Reproduction("buys", 1, world.version.digest, "current", "IDENTICAL"))
+    assert latest_check(instance, key, "reproducible").passed
+    fail_in_process(monkeypatch, how)
+    done = definitions.resolve_job_def("reproduce_buys").execute_in_process(instance=instance, raise_on_error=False)
+    assert not done.success
+    shown = latest_check(instance, key, "reproducible")
+    assert (shown.passed, shown.metadata["verdict"].value) == (False, "FAILED")
+    stored = open_reproductions(world.platform.registry).list("buys")[-1]
+    assert (stored.verdict, stored.facts["error"], stored.holds) == ("FAILED", error.__name__, False)
+    assert stored.now in shown.description
+    again = dg.materialize(list(definitions.asset_checks), instance=instance, selection=dg.AssetSelection.all_asset_checks())
+    found = {evaluation.check_name: evaluation for evaluation in again.get_asset_check_evaluations()}["reproducible"]
+    assert (found.passed, found.description) == (False, shown.description)  # an older verdict does not return
+
+
+def test_the_command_reports_an_error_to_the_check_and_shows_it(world, monkeypatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(world.file.parent / "dagster"))
+    fail_in_process(monkeypatch, "raises")
+    done = CliRunner().invoke(reproduce_command, ["buys", "-f", str(world.file)])
+    assert isinstance(done.exception, DataError)
+    assert "invalid literal for int() with base 10: 'many'" in str(done.exception)
+    with open_instance(world.platform) as instance:
+        shown = latest_check(instance, asset_key("version/buys"), "reproducible")
+    assert not shown.passed
+    assert shown.description.startswith("buys@1 FAILED: training again failed with ValueError: invalid literal")
+    shown = CliRunner().invoke(reproduce_command, ["--history", "buys", "-f", str(world.file), "--json", "-"])
+    assert json.loads(shown.output)[0]["verdict"] == "FAILED"
+
+
+@pytest.mark.parametrize("error", [ArtifactError, DataError, LakeError, MissingExtraError, PlatformError, RegistryError])
+def test_each_error_of_the_package_is_a_failed_reproduction_unless_an_input_was_replaced(world, monkeypatch, error) -> None:
+    def fail(_python, _request, _facts):
+        raise error("it failed", hint="look")
+
+    monkeypatch.setattr(reproduction, "_run_process", fail)
+    store = open_reproductions(world.platform.registry)
+    earlier = len(store.list("buys"))
+    for asked in ({"code": "current"}, {"data": "current"}, {"params": {"trees": 3}}, {}):
+        assert len(store.list("buys")) == earlier
+        with pytest.raises(error, match="it failed"):
+            world.again(**asked)
+    assert [found.text for found in store.list("buys")[earlier:]] == ["buys@1 FAILED: it failed"]
+
+
+def test_an_error_class_of_the_recorded_code_arrives_as_its_public_base_class(world) -> None:
+    raising = 'class TooFewRowsError(ml.errors.DataError):\n    pass\n\n\ndef forest(trees: int):\n    raise TooFewRowsError("too few rows", hint="add some")\n\n\n'
+    world.written(TEXT.replace("def forest(", f"{raising}def other("))
+    try:
+        with pytest.raises(DataError, match="too few rows\nHint: add some"):
+            world.again(code="current")
+    finally:
+        world.written(TEXT)
 
 
 def latest_check(instance, key, name):

@@ -142,18 +142,19 @@ def model_names(project: LoadedProject) -> list[str]:
 def _choose_partitions(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
     """Return the range of the newest ``sample`` partitions, or of all; None when nothing in the selection is partitioned.
 
-    An unknown or reversed range is returned unchanged: the run refuses it.
+    Raises
+    ------
+    DefinitionError
+        A key is missing or unknown, or the range is reversed.
     """
+    from mlops_assets.cli.partition_range import find_partitions
     from mlops_assets.cli.running import select_assets
 
     graph = project.definitions.resolve_asset_graph()
-    definitions = [d for key in select_assets(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
-    if not definitions or (sample is None and partitions is not None):
-        return partitions if definitions else None
-    keys = list(definitions[0].get_partition_keys())
-    first, _, last = (partitions or f"{keys[0]}...{keys[-1]}").partition("...")
-    if {first, last or first} <= set(keys) and keys.index(first) <= keys.index(last or first):
-        keys = keys[keys.index(first) : keys.index(last or first) + 1]
-        newest = keys[-sample:] if sample else keys
-        return f"{newest[0]}...{newest[-1]}"
-    return partitions
+    partitioned = [(key, d) for key in select_assets(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
+    if not partitioned or (sample is None and partitions is not None):
+        return partitions if partitioned else None
+    key, definition = partitioned[0]
+    keys = definition.get_partition_keys() if partitions is None else find_partitions(definition, partitions, f"'{key.to_user_string()}'")
+    newest = keys[-sample:] if sample else keys
+    return f"{newest[0]}...{newest[-1]}" if newest else None

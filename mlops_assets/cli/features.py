@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.values.features import FeatureView
     from mlops_assets.values.serving import Service
+    from mlops_assets.values.window import TimeWindow
 
 
 @click.group()
@@ -234,18 +235,26 @@ def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any
 
 def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
     from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, table_name
-    from mlops_assets.orchestrate.core.project import served_partitions, served_time
+    from mlops_assets.orchestrate.core.project import served_time
     from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
-    from mlops_assets.values.window import TimeWindow, window_of
 
     declared, service = _find_service(project, name)
-    first, _, last = (partitions or "").partition("...")
-    ends = [window_of(served_partitions(declared, service), key) for key in ((first, last or first) if first else ())]
-    spans = [end for end in ends if end is not None]
-    window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
+    window = None if partitions is None else _find_window(declared, service, partitions)
     lake = project.stores.lake
     rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), PREDICTION_COLUMNS))
     return skew_outcome(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
+
+
+def _find_window(declared: Project, service: Service, partitions: str) -> TimeWindow:
+    from mlops_assets.cli.partition_range import find_window
+    from mlops_assets.orchestrate.core.project import served_partitions
+
+    definition = served_partitions(declared, service)
+    if definition is None:
+        raise DefinitionError(
+            f"the predictions of service '{service.name}' are not partitioned, so --partitions cannot choose them", hint="omit --partitions"
+        )
+    return find_window(definition, partitions, f"service '{service.name}'")
 
 
 def _find_service(project: LoadedProject, name: str) -> tuple[Project, Service]:

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from mlops_assets.cli.partition_range import find_window
 from mlops_assets.cli.serving import find_service
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
 from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http import control
 from mlops_assets.values.asset_names import graph_key
-from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,14 +154,7 @@ def _read_partitions(project: LoadedProject, service: Service, partitions: str) 
         raise DefinitionError(
             f"'{service.key}' has no partitioned training data, so --partitions cannot choose rows", hint="pass --rows FILE"
         )
-    first, _, last = partitions.partition("...")
-    known = ref.partitions.get_partition_keys()
-    if unknown := [key for key in (first, last or first) if key not in known]:
-        raise DefinitionError(f"'{ref.key}' has no partition '{unknown[0]}'", hint=f"there are {known[0]} to {known[-1]}")
-    begin, end = window_of(ref.partitions, first), window_of(ref.partitions, last or first)
-    assert begin is not None  # noqa: S101  (partitioned)
-    assert end is not None  # noqa: S101
-    window = type(begin)(begin.start, end.end)
+    window = find_window(ref.partitions, partitions, f"'{ref.key}'")
     return project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
 
 

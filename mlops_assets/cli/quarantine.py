@@ -131,8 +131,23 @@ def _read_rows(project: LoadedProject, dataset: Dataset[..., Any], partition: st
     try:
         rows = project.stores.lake.read(dataset.quarantine_key).sort("partition", "row")
     except LakeError:
-        return SCHEMA.to_frame()  # nothing was written yet
-    return rows if partition is None else rows.filter(pl.col("partition") == partition)
+        rows = SCHEMA.to_frame()  # nothing was written yet
+    if partition is None:
+        return rows
+    chosen = rows.filter(pl.col("partition") == partition)
+    if chosen.is_empty():  # rows of a partition that the declaration no longer has are shown
+        _check_partition(dataset, partition)
+    return chosen
+
+
+def _check_partition(dataset: Dataset[..., Any], partition: str) -> None:
+    definition = dataset.table.partitions
+    keys = definition.get_partition_keys() if definition else []
+    if partition not in keys:
+        advice = (
+            f"there are {keys[0]} to {keys[-1]}" if keys else "it has none yet" if definition else "it is not partitioned: omit --partition"
+        )
+        raise DefinitionError(f"'{dataset.key}' has no partition '{partition}'", hint=nearest(partition, keys) + advice)
 
 
 def _count_reasons(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:

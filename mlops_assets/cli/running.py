@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.cli.partition_range import find_partitions
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
@@ -166,7 +167,7 @@ def _partition_tags(definitions: dg.Definitions, assets: Sequence[dg.AssetKey], 
         The assets have different partitions, or the range is missing, unknown or reversed.
     """
     graph = definitions.resolve_asset_graph()
-    partitioned = {key: graph.get(key).partitions_def for key in assets if graph.get(key).partitions_def is not None}
+    partitioned = {key: definition for key in assets if (definition := graph.get(key).partitions_def) is not None}
     if not partitioned:
         return {}
     (first_key, definition), *rest = partitioned.items()
@@ -176,22 +177,14 @@ def _partition_tags(definitions: dg.Definitions, assets: Sequence[dg.AssetKey], 
                 f"'{first_key.to_user_string()}' and '{key.to_user_string()}' have different partitions",
                 hint="run them one after the other with --select",
             )
-    keys = definition.get_partition_keys() if definition else []
     if partitions is None:
-        raise DefinitionError(
-            f"'{first_key.to_user_string()}' is partitioned: name the partitions",
-            hint=f"e.g. --partitions {keys[0]}...{keys[min(6, len(keys) - 1)]}; there are {keys[0]} to {keys[-1]}",
+        keys = definition.get_partition_keys()
+        example = (
+            f"e.g. --partitions {keys[0]}...{keys[min(6, len(keys) - 1)]}; there are {keys[0]} to {keys[-1]}" if keys else "it has none yet"
         )
-    first, _, last = partitions.partition("...")
-    for partition in (first, last or first):
-        if partition not in keys:
-            raise DefinitionError(
-                f"'{first_key.to_user_string()}' has no partition '{partition}'",
-                hint=nearest(partition, keys) + f"there are {keys[0]} to {keys[-1]}",
-            )
-    if last and keys.index(last) < keys.index(first):
-        raise DefinitionError(f"the partitions {partitions} run backwards", hint=f"write {last}...{first}")
-    return {RANGE_START: first, RANGE_END: last or first}
+        raise DefinitionError(f"'{first_key.to_user_string()}' is partitioned: name the partitions", hint=example)
+    chosen = find_partitions(definition, partitions, f"'{first_key.to_user_string()}'")
+    return {RANGE_START: chosen[0], RANGE_END: chosen[-1]}
 
 
 def _run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:

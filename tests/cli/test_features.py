@@ -51,6 +51,11 @@ def test_what_a_service_would_look_up(shop) -> None:
         (("show", "crowd"), "there is no feature view 'crowd'\nHint: did you mean 'crowds'?"),
         (("online", "crowds", "--entity", "north"), "'north' does not name an entity of 'features/crowds'\nHint: give shop=..."),
         (("skew", "shop_ap"), "there is no service 'shop_ap'\nHint: did you mean 'shop_api'?"),
+        (
+            ("skew", "shop_api", "--partitions", "foo"),
+            "service 'shop_api' has no partition 'foo'\nHint: there are 2024-03-01 to 2024-03-30",
+        ),
+        (("skew", "shop_api", "--partitions", "2025-01-01"), "service 'shop_api' has no partition '2025-01-01'"),
         (("remove", "crowds@deadbeef"), "'features/crowds' has no version 'deadbeef'"),
     ],
 )

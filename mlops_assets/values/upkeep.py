@@ -49,5 +49,5 @@ class Upkeep:
         """Refuse a negative age."""
         if self.older_than < timedelta(0):
             raise DefinitionError(
-                f"Upkeep(older_than={self.older_than}) lies in the future", hint="give a duration, e.g. timedelta(days=7)"
+                f"Upkeep(older_than={self.older_than}) is a negative duration", hint="give a duration of 0 or more, e.g. timedelta(days=7)"
             )

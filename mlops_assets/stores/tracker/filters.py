@@ -61,7 +61,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 _MAX_LENGTH, _MAX_DEPTH = 4000, 40
-_LANGUAGE = "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x' and not (status = 'failed' or name like 'try%')"
+_EXAMPLES = {
+    "filter": "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x' and not (status = 'failed' or name like 'try%')",
+    "order": "write e.g. metrics.roc_auc desc, started_at",
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
 
 def parse_order(text: str, dialect: str) -> list[OrderTerm]:
     """Parse an order such as ``metrics.roc_auc desc, started_at``; raise RegistryError when it is invalid. An empty text has no terms."""
-    return _Parser(text, dialect).parse_order() if text.strip() else []
+    return _Parser(text, dialect, "order").parse_order() if text.strip() else []
 
 
 def list_fields(text: str) -> list[tuple[str, str]]:
@@ -128,12 +131,13 @@ def list_fields(text: str) -> list[tuple[str, str]]:
 class _Parser:
     """A recursive-descent parser of one text. Each ``_parse_…`` method consumes the tokens that it parses."""
 
-    def __init__(self, text: str, dialect: str) -> None:
+    def __init__(self, text: str, dialect: str, noun: str = "filter") -> None:
         if len(text) > _MAX_LENGTH or "\0" in text:
             raise RegistryError(
-                f"a filter of {len(text)} characters cannot be read", hint=f"at most {_MAX_LENGTH}, and no NUL; {_LANGUAGE}"
+                f"the {noun} of {len(text)} characters cannot be read",
+                hint=f"write at most {_MAX_LENGTH} characters, without NUL; {_EXAMPLES[noun]}",
             )
-        self._text, self._dialect, self._at, self._depth = text, dialect, 0, 0
+        self._text, self._dialect, self._noun, self._at, self._depth = text, dialect, noun, 0, 0
         self._tokens = list(self._tokenize())
 
     def parse_condition(self) -> sa.ColumnElement[bool]:
@@ -283,7 +287,9 @@ class _Parser:
 
     def _error_at(self, position: int, expected: str) -> RegistryError:
         where = f"at '{self._text[position : position + 40]}'" if self._text[position:].strip() else "at its end"
-        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_LANGUAGE}")
+        return RegistryError(
+            f"the {self._noun} {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_EXAMPLES[self._noun]}"
+        )
 
 
 def _split_field(token: str) -> tuple[str, str]:

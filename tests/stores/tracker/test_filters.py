@@ -141,7 +141,7 @@ def test_a_frame_has_a_row_a_run_with_its_types(tracker) -> None:
         ("status is null", "=, !=,"),
         ("params. > 1", "at '. > 1"),
         ("(" * 100 + "status = 'x'", "at most 40 terms"),
-        ("status = 'x\0'", "no NUL"),
+        ("status = 'x\0'", "without NUL"),
         ("status = 'x' or " * 400, "characters cannot be read"),
         ("started_at = ''' OR 1=1", "at '' OR"),
     ],
@@ -151,6 +151,13 @@ def test_filters_that_cannot_be_read_say_from_where_on(text, told, tmp_path) -> 
         open_tracker(f"sqlite:///{tmp_path / 'r.sqlite'}").search(text)
     assert told in str(caught.value)
     assert "\nHint: " in str(caught.value)
+
+
+def test_an_order_that_cannot_be_read_is_called_an_order(tmp_path) -> None:
+    with pytest.raises(
+        RegistryError, match="the order 'started_at dsc' cannot be read at 'dsc'\nHint: expected ',' or the end; write e.g. metrics"
+    ):
+        open_tracker(f"sqlite:///{tmp_path / 'r.sqlite'}").search(order_by="started_at dsc")
 
 
 @pytest.mark.parametrize(

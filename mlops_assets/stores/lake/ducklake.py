@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 
 from mlops_assets.compute.tables.stored_types import normalize
-from mlops_assets.errors import LakeError, PlatformError
+from mlops_assets.errors import PlatformError
 from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
@@ -92,7 +92,7 @@ class DuckLake:
         Raises
         ------
         LakeError
-            The table or the snapshot does not exist, or a file cannot be read.
+            The table or a column does not exist, the snapshot does not exist or has expired, or a file cannot be read.
         """
         selected = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
@@ -102,13 +102,8 @@ class DuckLake:
             where = f" WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
         try:
             return to_polars(self._cursor.execute(f"SELECT {selected} FROM {sql_name(table)}{at}{where}"))
-        except duckdb.CatalogException as error:
-            raise table_sql.missing_table_error(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
-            raise LakeError(
-                f"'{table}' cannot be read: {error}",
-                hint="a file of the lake is damaged or missing: restore it from a backup, or rebuild the table",
-            ) from error
+            raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return partition key → last record of the partition; empty when the table has no records.
@@ -123,7 +118,7 @@ class DuckLake:
         Raises
         ------
         LakeError
-            The records cannot be read.
+            The snapshot does not exist or has expired, or the records cannot be read.
         """
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = {quote_value(table)}"
@@ -132,6 +127,8 @@ class DuckLake:
         except duckdb.CatalogException:
             return {}
         except duckdb.Error as error:
+            if table_sql.find_snapshot_problem(self._cursor, snapshot)[0]:
+                raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
             raise damaged_lake_error(self.connections.folder, error) from error
         # The last record of each partition is selected here: a window function in SQL costs twice as much.
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}

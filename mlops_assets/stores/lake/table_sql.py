@@ -61,6 +61,37 @@ def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot:
     )
 
 
+def find_snapshot_problem(cursor: duckdb.DuckDBPyConnection, snapshot: int | None) -> tuple[str, str]:
+    """Return why a snapshot cannot be read, as a text and a hint; two empty texts when it can be read, or when the catalog cannot."""
+    if snapshot is None:
+        return "", ""
+    try:
+        numbers = {number for (number,) in cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake')").fetchall()}
+    except duckdb.Error:
+        return "", ""
+    if snapshot in numbers:
+        return "", ""
+    newest = max(numbers)
+    what = f"snapshot {snapshot} has expired" if 0 <= snapshot < newest else f"the lake has no snapshot {snapshot}"
+    return what, f"read the newest snapshot, {newest}; `mlops gc` keeps only those that a version of a model or of a feature view needs"
+
+
+def explain_read_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None, error: duckdb.Error) -> LakeError:
+    """Return the error for a failed read: the snapshot, the table or a column does not exist, or a file is damaged."""
+    problem, hint = find_snapshot_problem(cursor, snapshot)
+    if problem:
+        return LakeError(f"'{table}' cannot be read: {problem}", hint=hint)
+    if isinstance(error, duckdb.CatalogException):
+        return missing_table_error(cursor, table, snapshot)
+    if isinstance(error, duckdb.BinderException):
+        reason = str(error).splitlines()[0].removeprefix("Binder Error: ")
+        return LakeError(f"'{table}' cannot be read: {reason}", hint=f"it has {', '.join(table_schema(cursor, table, snapshot) or ())}")
+    return LakeError(
+        f"'{table}' cannot be read: {error}",
+        hint="a file of the lake is damaged or missing: restore it from a backup, or rebuild the table",
+    )
+
+
 def find_keys(  # noqa: PLR0913  (where it looks)
     cursor: duckdb.DuckDBPyConnection,
     table: str,
@@ -84,6 +115,11 @@ def find_keys(  # noqa: PLR0913  (where it looks)
         The windows in which the write replaces all rows.
     event_timestamp
         The column with the time that assigns a row to a partition.
+
+    Raises
+    ------
+    LakeError
+        The snapshot does not exist or has expired, or a file cannot be read.
     """
     columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
     inside = " OR ".join(f"({_window_condition(time, window)})" for window in outside)
@@ -96,6 +132,8 @@ def find_keys(  # noqa: PLR0913  (where it looks)
             return to_polars(cursor.execute(query))
         except duckdb.CatalogException:
             return keys.clear()
+        except duckdb.Error as error:
+            raise explain_read_error(cursor, table, snapshot, error) from error
 
 
 def _window_condition(time: str, window: TimeWindow) -> str:

@@ -70,7 +70,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     DefinitionError
         ``features`` contains something else, or ``as_of`` is combined with ``as_known=False``.
     LakeError
-        A feature view has never been materialised.
+        A feature view has never been materialised, or the snapshot does not exist or has expired.
     RegistryError
         A feature view is pinned to a version that does not exist or was removed.
     ArtifactError

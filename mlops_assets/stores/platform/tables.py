@@ -56,7 +56,7 @@ def read_table(
     Raises
     ------
     LakeError
-        There is no such table or partition in that snapshot, or ``name`` is a text and an earlier version of the package wrote the table.
+        The snapshot does not exist or has expired, it has no such table or partition, or ``name`` is a text and an earlier version of the package wrote the table.
     DefinitionError
         The list of partitions is empty.
     DataError

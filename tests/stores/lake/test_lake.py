@@ -93,8 +93,29 @@ def test_pinned_snapshots_survive_upkeep(lake) -> None:
         assert lake.read(TABLE, snapshot=snapshot)["value"].unique().to_list() == [value]
     assert lake.read(TABLE)["value"].unique().to_list() == [5.0]
     lost = next(s for s in pins if s not in kept and s != max(pins))
-    with pytest.raises(Exception, match="."):
-        lake.read(TABLE, snapshot=lost)
+    hint = f"Hint: read the newest snapshot, {lake.snapshot()}; `mlops gc` keeps only those that a version"
+    for read in (lake.read, lake.records):
+        with pytest.raises(LakeError, match=f"^'{TABLE}' cannot be read: snapshot {lost} has expired\n{hint}"):
+            read(TABLE, snapshot=lost)
+
+
+@pytest.mark.parametrize("snapshot", [-1, 999, 2**70])
+def test_a_snapshot_that_never_was_is_not_called_damage(lake, snapshot) -> None:
+    write(lake, rows(0), [part(0)])
+    reads = [lambda: lake.read(TABLE, snapshot=snapshot), lambda: lake.records(TABLE, snapshot=snapshot)]
+    reads.append(lambda: lake.find_keys(TABLE, rows(0).select("id"), outside=[window(0)], event_timestamp="at", snapshot=snapshot))
+    for read in reads:
+        with pytest.raises(
+            LakeError, match=f"'{TABLE}' cannot be read: the lake has no snapshot {snapshot}\nHint: read the newest snapshot, "
+        ):
+            read()
+
+
+def test_a_column_that_a_table_lacks_is_not_called_damage(lake) -> None:
+    write(lake, rows(0), [part(0)])
+    for unknown in ({"columns": ["valeu"]}, {"window": window(0), "event_timestamp": "valeu"}):
+        with pytest.raises(LakeError, match=f"'{TABLE}' cannot be read: .*\"valeu\" not found.*\nHint: it has id, at, value$"):
+            lake.read(TABLE, **unknown)
 
 
 def test_rows_outside_of_their_partitions_are_refused_and_nothing_changes(lake) -> None:

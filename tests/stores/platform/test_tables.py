@@ -58,6 +58,15 @@ def test_a_snapshot_keeps_its_rows(platform) -> None:
     assert ml.read_table(TABLE, "2024-01-01", snapshot=before, platform=platform).height == 3
 
 
+def test_an_expired_snapshot_is_named(platform) -> None:
+    lake = DuckLake.open(platform.lake)
+    before = lake.snapshot()
+    lake.write(TABLE, orders(PARTS[0].window).head(1), [PARTS[0]], event_timestamp="at", key=["id"])
+    lake.maintain([], older_than=timedelta(0))
+    with pytest.raises(ml.errors.LakeError, match=f"'{TABLE}' cannot be read: snapshot {before} has expired"):
+        ml.read_table(TABLE, snapshot=before, platform=platform)
+
+
 def test_altered_rows_are_an_error_and_only_of_their_partition(platform) -> None:
     cursor = DuckLake.open(platform.lake).connections.cursor()
     cursor.execute("""UPDATE lake."dataset"."orders" SET amount = 9 WHERE id = 1 AND "at" >= '2024-01-02' AND "at" < '2024-01-03'""")
@@ -78,6 +87,11 @@ def test_altered_rows_are_an_error_and_only_of_their_partition(platform) -> None
             "has no partition '2024-01-05'\nHint: .*it has 2024-01-01 to 2024-01-04",
         ),
         ({"name": "dataset/shops", "partitions": "a"}, ml.errors.LakeError, "has no partition 'a'\nHint: it is not partitioned"),
+        (
+            {"name": TABLE, "snapshot": 999},
+            ml.errors.LakeError,
+            f"'{TABLE}' cannot be read: the lake has no snapshot 999\nHint: read the newest snapshot, 5;",
+        ),
         ({"name": TABLE, "partitions": []}, ml.DefinitionError, "was given no partition"),
         ({"name": TABLE, "columns": ["amuont"]}, ml.DataError, "has no column 'amuont'\nHint: did you mean 'amount'"),
     ],

@@ -94,7 +94,7 @@ class Binning:
     frequent: int = 0
 
     def bins(self, counts: Counts) -> np.ndarray:
-        """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
+        """Return the number of rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
 
         Rare categories share a bin, because differences between few rows are mostly chance. New categories join them where the reference
         has more categories than cells, so that new ones are expected.

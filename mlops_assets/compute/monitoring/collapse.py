@@ -67,7 +67,7 @@ def _share(comparison: ColumnComparison, value: str) -> float:
 
 
 def _is_beyond(comparison: ColumnComparison) -> bool:
-    """Return True if every number of a window is larger, or every one smaller, than all of the reference; False for other columns."""
+    """Return True if a window's numbers are all larger, or all smaller, than those of the reference; False for a column without numbers."""
     ends = [column.facts.get(name) for column in (comparison.current, comparison.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)
     return bool(low > last or high < first)

@@ -314,7 +314,7 @@ def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
 
 
 def _explain_cooldown(facts: LoopFacts) -> str:
-    """Return the cooldown after the last training that a decision started; empty when it is over or there is no such training."""
+    """Return until when the cooldown after the last retraining lasts, in words; empty when it is over or there was no retraining."""
     last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
     if last is None or facts.now >= last.as_of + facts.policy.cooldown:
         return ""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlops_assets.cli.running import FinishedRun
+    from mlops_assets.cli.running import FinishedRun, StepProgress
 
 NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
 
@@ -81,13 +81,12 @@ def _asset_table(finished: FinishedRun) -> Table:
     table = Table(title=f"{'done' if finished.result.success else 'failed'} in {finished.seconds:.1f} s", title_justify="left")
     for column in ("asset", "rows", "changed", "seconds"):
         table.add_column(column, justify="left" if column == "asset" else "right")
+    steps = _find_steps(finished)
     for key, metadata in _last_metadata(finished).items():
         rows = _count_quarantined(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
         changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
-        step = finished.steps.get("__".join(key.path)) or _shared_step(finished)
-        table.add_row(
-            key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _shorten(changed), f"{step.seconds:.1f}" if step else ""
-        )
+        seconds = f"{steps[key].seconds:.1f}" if key in steps else ""
+        table.add_row(key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _shorten(changed), seconds)
     return table
 
 
@@ -95,9 +94,14 @@ def _shorten(changed: Any) -> str:  # noqa: ANN401
     return {"1 of 1": "yes", "0 of 1": "no"}.get(changed, "no" if str(changed).startswith("no:") else str(changed))
 
 
-def _shared_step(finished: FinishedRun) -> Any:  # noqa: ANN401
-    """Return the run's first dbt step, which builds several models; None without dbt."""
-    return next((step for name, step in finished.steps.items() if name.startswith("dbt__")), None)
+def _find_steps(finished: FinishedRun) -> dict[dg.AssetKey, StepProgress]:
+    """Return asset → its step: its own or, of a dbt model, the shared one; tables that the step of another asset writes have none."""
+    steps = {}
+    for event in finished.result.get_asset_materialization_events():
+        key, name = event.asset_key, event.step_key or ""
+        if key and name in finished.steps and (name == "__".join(key.path) or name.startswith("dbt__")):
+            steps[key] = finished.steps[name]
+    return steps
 
 
 def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:

@@ -1,16 +1,18 @@
 """The summary of a run announces each thing once, and what no record holds."""
 
+import io
 import random
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import numpy as np
 import polars as pl
+from rich.console import Console
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.cli.running import FinishedRun
-from mlops_assets.cli.summary import list_notes
+from mlops_assets.cli.running import FinishedRun, StepProgress
+from mlops_assets.cli.summary import _asset_table, list_notes
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
@@ -59,3 +61,42 @@ def test_a_summary_merges_the_unrecorded_inputs_of_all_chunks() -> None:
     parts = [unrecorded_metadata(["a", "b"]), {}, unrecorded_metadata(["b", "c"])]
     assert merge_unrecorded(parts) == {"not recorded": "a; b; c"}
     assert merge_unrecorded([{}]) == {}
+
+
+def render(*printed: object) -> str:
+    file = io.StringIO()
+    for what in printed:
+        Console(file=file, width=300, emoji=False).print(what)
+    return file.getvalue()
+
+
+def materialise(*assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    silent = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return dg.materialize(assets, raise_on_error=False, run_config=silent)
+
+
+def test_seconds_are_those_of_the_step_that_made_the_asset() -> None:
+    def make(name: str, *keys: str) -> dg.AssetsDefinition:
+        @dg.multi_asset(name=name, specs=[dg.AssetSpec(dg.AssetKey(key.split("/"))) for key in keys])
+        def step():
+            for key in keys:
+                yield dg.MaterializeResult(asset_key=dg.AssetKey(key.split("/")), metadata={"dagster/row_count": 1})
+
+        return step
+
+    parts = {
+        "dbt__shop": ("features/means", "features/maxima"),
+        "dbt__shop_1": ("features/daily",),
+        "dataset__visits": ("dataset/visits", "quarantine/visits", "quality/visits"),
+    }
+    result = materialise(*(make(name, *keys) for name, keys in parts.items()))
+    steps = {name: StepProgress(name, seconds, "done") for name, seconds in zip(parts, (5.0, 7.0, 2.0), strict=True)}
+    cells = [[cell.strip() for cell in line.split("│")] for line in render(_asset_table(FinishedRun(result, steps))).splitlines()]
+    assert {row[1]: row[4] for row in cells if len(row) > 4} == {
+        "features/means": "5.0",
+        "features/maxima": "5.0",
+        "features/daily": "7.0",
+        "dataset/visits": "2.0",
+        "quarantine/visits": "",
+        "quality/visits": "",
+    }

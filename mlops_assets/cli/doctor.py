@@ -28,6 +28,7 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
 
     Example: mlops doctor --fix
     """
+    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -41,7 +42,7 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
             table.add_column(column)
         for row in rows:
             advice = f"done: {row['fixed']}" if row["fixed"] else row["advice"] + (" (--fix)" if row["fixable"] else "")
-            table.add_row(row["check"], row["state"], row["text"].replace("[", "\\["), advice.replace("[", "\\["))
+            table.add_row(*map(escape, (row["check"], row["state"], row["text"], advice)))
         out.print(table)
     sys.exit(1 if any(row["state"] == "failure" and not row["fixed"] for row in rows) else 0)
 

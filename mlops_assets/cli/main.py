@@ -235,7 +235,7 @@ def predict(service: str, rows: str | None, partitions: str | None, file: str, j
         _write_json(facts, json_file)
     else:
         for name, value in facts.items():
-            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
     sys.exit(1 if facts["failed"] else 0)
 
 
@@ -264,9 +264,9 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
     for title in ("windows", "decisions", "trainings"):
         if report[title]:
             console.print(build_table(title, report[title]))
-    console.print(f"next: {report['next']}", highlight=False, soft_wrap=True)
+    console.print(f"next: {report['next']}", highlight=False, markup=False, soft_wrap=True)
     if report["page"]:
-        console.print(f"page: {report['page']}", highlight=False, soft_wrap=True)
+        console.print(f"page: {report['page']}", highlight=False, markup=False, soft_wrap=True)
 
 
 @monitor.command("step")

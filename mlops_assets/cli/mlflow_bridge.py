@@ -96,4 +96,4 @@ def export_command(version: str, folder: str, file: str | None) -> None:
             f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"
         )
     written = export_version(stores.artifacts, known[number], Path(folder))
-    console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})")
+    console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})", markup=False)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from mlops_assets.cli.monitoring import find_monitor
 from mlops_assets.cli.project import open_reconciled_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
@@ -47,7 +49,7 @@ class Turn:
         """The summary for people as console markup, failures last."""
         for name, value in self.facts.items():
             for line in value if isinstance(value, list) else [value]:
-                yield f"{name}: {line}"
+                yield escape(f"{name}: {line}")
         for finished in self.runs:
             yield from list_failures(finished)
 

@@ -35,10 +35,13 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write th
 
 
 def console() -> Console:
-    """Return a console that stays on the current standard output when code redirects it; 160 columns wide outside of a terminal."""
+    """Return a console that stays on the current standard output when code redirects it; 160 columns wide outside of a terminal.
+
+    Codes such as ``:x:`` are printed as they are, because they may be data.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
+    return Console(file=sys.stdout, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 
 def load(file: str, folder: Path | None = None) -> LoadedProject:
@@ -66,10 +69,10 @@ def build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for column in columns or ("none",):
-        table.add_column(column)
+        table.add_column(escape(column))
     for row in rows:
         table.add_row(*(escape(str(row.get(column, ""))) for column in columns))
     return table

@@ -73,7 +73,7 @@ def replay(name: str, partition: str | None, file: str) -> None:
     before = _read_rows(project, dataset, partition)
     failed = [span for span in _group_partitions(dataset, before) if not _rerun(project, dataset, span, out)]
     remaining = _read_rows(project, dataset, partition)
-    out.print(f"{name}: {before.height} row(s) were set aside, {remaining.height} are left", highlight=False)
+    out.print(f"{name}: {before.height} row(s) were set aside, {remaining.height} are left", highlight=False, markup=False)
     for row in _count_reasons(name, remaining):
         out.print(f"  {row['partition']}  {row['reason']}: {row['rows']}", highlight=False, markup=False)
     sys.exit(1 if failed or remaining.height else 0)

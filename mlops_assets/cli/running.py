@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from rich.markup import escape
 
 from mlops_assets.cli.partition_range import find_partitions
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
@@ -279,14 +280,15 @@ def _show_event(entry: Any, steps: dict[str, StepProgress], console: Console, sh
     if event is None or entry.step_key is None:
         return
     step = steps.setdefault(entry.step_key, StepProgress(entry.step_key.replace("__", "/", 1)))
+    name = escape(step.name)  # dynamic steps of plain assets have names such as 'load[a]'
     match event.event_type:
         case dg.DagsterEventType.STEP_START:
             step.seconds, step.state = -entry.timestamp, "running"
-            show(f"{step.name} …")
+            show(f"{name} …")
         case dg.DagsterEventType.STEP_SUCCESS | dg.DagsterEventType.STEP_FAILURE:
             step.seconds += entry.timestamp
             step.state = "done" if event.event_type is dg.DagsterEventType.STEP_SUCCESS else "failed"
-            console.print(f"{'[green]✓[/]' if step.state == 'done' else '[red]✗[/]'} {step.name}  {step.seconds:.1f} s", highlight=False)
+            console.print(f"{'[green]✓[/]' if step.state == 'done' else '[red]✗[/]'} {name}  {step.seconds:.1f} s", highlight=False)
         case dg.DagsterEventType.STEP_SKIPPED:
             step.state = "skipped"
-            console.print(f"[dim]– {step.name}  not run[/]", highlight=False)
+            console.print(f"[dim]– {name}  not run[/]", highlight=False)

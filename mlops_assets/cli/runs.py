@@ -107,7 +107,7 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
             )
         )
     if children:
-        out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False)
+        out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False, markup=False)
 
 
 @runs.command("compare")
@@ -207,7 +207,7 @@ def _print_comparison(compared: Sequence[ComparedRun]) -> None:
 
 
 def _build_table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.errors import ServiceError
@@ -76,7 +77,7 @@ def build_service_table(statuses: list[ServiceStatus]) -> Table:
         answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in status.workers if w.running) or "no worker"
         library_note = next((f"trained with {w.libraries}" for w in status.workers if w.running and w.libraries), "")
         problem = status.problem or library_note
-        table.add_row(
+        cells = (
             status.name,
             status.wanted,
             "yes" if status.running else "no",
@@ -85,4 +86,5 @@ def build_service_table(statuses: list[ServiceStatus]) -> Table:
             answers,
             problem,
         )
+        table.add_row(*map(escape, cells))
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets import errors
@@ -38,7 +39,8 @@ def print_summary(project: LoadedProject, finished: FinishedRun, console: Consol
     gates = _check_table(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*list_notes(finished), *_list_outcomes(project, finished), *list_failures(finished), *_describe_stores(project, finished)):
+    outcomes, stores = map(escape, _list_outcomes(project, finished)), map(escape, _describe_stores(project, finished))
+    for line in (*list_notes(finished), *outcomes, *_list_kept_champions(project, finished), *list_failures(finished), *stores):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -65,7 +67,7 @@ def list_notes(finished: FinishedRun) -> list[str]:
     """Return the notices of a run as console markup, each once: changed columns, cut times, duplicates, unrecorded inputs."""
     materializations = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
     lines = (
-        f"[yellow]{materialization.asset_key.to_user_string()}[/]: {name}: {_escape(str(_value(materialization.metadata, name)))}"
+        f"[yellow]{escape(materialization.asset_key.to_user_string())}[/]: {name}: {escape(str(_value(materialization.metadata, name)))}"
         for materialization in materializations
         for name in NOTES
         if name in materialization.metadata
@@ -86,7 +88,7 @@ def _asset_table(finished: FinishedRun) -> Table:
         rows = _count_quarantined(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
         changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
         seconds = f"{steps[key].seconds:.1f}" if key in steps else ""
-        table.add_row(key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _shorten(changed), seconds)
+        table.add_row(escape(key.to_user_string()), f"{rows:,}" if isinstance(rows, int) else "", escape(_shorten(changed)), seconds)
     return table
 
 
@@ -105,12 +107,12 @@ def _find_steps(finished: FinishedRun) -> dict[dg.AssetKey, StepProgress]:
 
 
 def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{model} on {_value(metadata, 'holdout rows'):,} holdout rows", title_justify="left")
+    table = Table(title=escape(f"{model} on {_value(metadata, 'holdout rows'):,} holdout rows"), title_justify="left")
     records = [record.data for record in metadata["metrics"].records]
     for column in records[0]:
-        table.add_column(column)
+        table.add_column(escape(column))
     for record in records:
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in record.values()))
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else escape(str(v)) for v in record.values()))
     return table
 
 
@@ -129,7 +131,7 @@ def _check_table(finished: FinishedRun) -> Table:
                 if evaluation.severity is dg.AssetCheckSeverity.WARN
                 else "[red]failed[/]"
             )
-            table.add_row(f"{key} {evaluation.check_name}", mark, evaluation.description or "")
+            table.add_row(escape(f"{key} {evaluation.check_name}"), mark, escape(evaluation.description or ""))
     return table
 
 
@@ -151,6 +153,10 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
             yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"
+
+
+def _list_kept_champions(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
+    """Yield which champion stays after a training that failed, as console markup."""
     for step in {k for k in _failed_steps(finished) if k.startswith("model__")}:
         serving = project.stores.registry.champion(find_declared_name(step.replace("__", "/", 1)))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
@@ -183,11 +189,7 @@ def _reason(event: dg.DagsterEvent) -> str:
 def list_failures(finished: FinishedRun) -> Iterator[str]:
     """Yield each step that failed with its reason, as console markup."""
     for step, reason in _failed_steps(finished).items():
-        yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escape(reason)}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+        yield f"[red]✗ {escape(step.replace('__', '/', 1))}[/]: {escape(reason)}"
 
 
 def _describe_stores(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:

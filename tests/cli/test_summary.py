@@ -3,16 +3,24 @@
 import io
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import numpy as np
 import polars as pl
+import pytest
 from rich.console import Console
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.cli.running import FinishedRun, StepProgress
-from mlops_assets.cli.summary import _asset_table, list_notes
+from mlops_assets.cli.monitor_step import Turn
+from mlops_assets.cli.options import build_table, console
+from mlops_assets.cli.running import FinishedRun, StepProgress, _show_event
+from mlops_assets.cli.serving import build_service_table
+from mlops_assets.cli.summary import _asset_table, list_notes, print_summary
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.tables.tables import CUT_TIMES
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
@@ -100,3 +108,71 @@ def test_seconds_are_those_of_the_step_that_made_the_asset() -> None:
         "quarantine/visits": "",
         "quality/visits": "",
     }
+
+
+def test_a_summary_prints_text_in_brackets_as_it_is(platform, monkeypatch, tmp_path) -> None:
+    @dg.asset(key=["dataset", "points"], check_specs=[dg.AssetCheckSpec("rows", asset=["dataset", "points"])])
+    def points():
+        check = dg.AssetCheckResult(passed=False, description="slice [carrier=UA] is too small")
+        metadata = {CUT_TIMES: "column [at] of 3 rows", "changed partitions": "[none]"}
+        return dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+    @dg.asset(key=["drift_report", "watch"])
+    def watch():
+        return dg.MaterializeResult(metadata={"summary": "[carrier=UA] drifts"})
+
+    @dg.asset(key=["model", "line"])
+    def line():
+        raise DataError("column [x] is empty", hint="fill it")
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "[home]"))
+    target = SimpleNamespace(file=Path("[shop].py"), dagster_arguments=lambda file: ("-f", file))
+    registry = SimpleNamespace(champion={"line": None}.get)
+    project = SimpleNamespace(parts=[], platform=platform, target=target, stores=SimpleNamespace(registry=registry))
+    file = io.StringIO()
+    print_summary(project, FinishedRun(materialise(points, watch, line)), Console(file=file, width=300, emoji=False))
+    printed = file.getvalue()
+    for text in (
+        "slice [carrier=UA] is too small",
+        "column [at] of 3 rows",
+        "[none]",
+        "drift_report/watch: [carrier=UA] drifts",
+        "✗ model/line: column [x] is empty",
+        "the champion stays as it is",
+        "[home]",
+        "[shop].py",
+    ):
+        assert text in printed
+    assert "[yellow]" not in printed
+
+
+def test_every_table_and_line_of_a_command_prints_text_in_brackets_as_it_is() -> None:
+    turn = Turn({"decision": "3: r2 of [carrier=UA] is low", "reports": ["[a]", "[/b]"]})
+    assert render(*turn.lines).splitlines() == ["decision: 3: r2 of [carrier=UA] is low", "reports: [a]", "reports: [/b]"]
+    table = render(build_table("rows of [a]", [{"column [b]": "value [c]"}]))
+    assert all(text in table for text in ("rows of [a]", "column [b]", "value [c]"))
+    worker = SimpleNamespace(running=True, version=1, pid=1, libraries="shop[old]==1")
+    status = SimpleNamespace(name="api", wanted="yes", running=True, url="", champion=1, workers=[worker], problem="")
+    assert "trained with shop[old]==1" in render(build_service_table([status]))
+    status.problem = "[Errno 98] address [in use]"
+    assert "[Errno 98] address [in use]" in render(build_service_table([status]))
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (dg.DagsterEventType.STEP_START, "load[a] …"),
+        (dg.DagsterEventType.STEP_SUCCESS, "✓ load[a]  3.0 s"),
+        (dg.DagsterEventType.STEP_SKIPPED, "– load[a]  not run"),
+    ],
+)
+def test_the_progress_of_a_dynamic_step_has_its_whole_name(event, shown) -> None:
+    file, updates = io.StringIO(), []
+    entry = SimpleNamespace(dagster_event=SimpleNamespace(event_type=event), step_key="load[a]", timestamp=3.0)
+    _show_event(entry, {}, Console(file=file, width=300), updates.append)
+    assert shown in file.getvalue() + render(*updates)
+
+
+def test_the_console_prints_codes_of_emojis_as_they_are(capsys) -> None:
+    console().print("source:x:y")
+    assert capsys.readouterr().out == "source:x:y\n"

@@ -14,6 +14,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.user_code.function_decorators import select_code_decorators
 from mlops_assets.compute.user_code.held_values import is_cached_reader, is_computed, iterate_held_values, queries_file
 from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _READERS = ("polars", "duckdb", "pyarrow")  # they open files in native code, where no audit hook sees it
 _EVERYTHING = "*"
+_INSTALLED = {"site-packages", "dist-packages"}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,15 @@ class _Closure:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self._follow(path, module, node, name)
                 continue
-            self.parts.append(f"{name}={ast.dump(_strip_decoration(node))}")
+            definition = self._strip_declaration(path, node, values)
+            self.parts.append(f"{name}={ast.dump(definition)}")
             if is_computed(node) and name in values:
                 self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
             for held, is_used in iterate_held_values(node, values.get(name)):
                 self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{held_name}", held_name, is_used) for held_name in held]
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which keeps its first result,")
-            self.add_statement(path, module, _strip_decoration(node), values, without=name)
+            self.add_statement(path, module, definition, values, without=name)
         return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
@@ -85,6 +89,43 @@ class _Closure:
                     self._follow(path, module, inner, _local_name(inner, alias))
         for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {without}):
             self.add_name(path, module, used, values)
+
+    def add_function(self, function: Callable[..., Any]) -> None:
+        """Add a function with its dependencies, and the project functions that wrap it; of a function without a file, its bytecode."""
+        *wrappers, function = list_layers(function)
+        if (file := _find_file(function)) is None:
+            self.parts.append(repr(function.__code__.co_code))
+            return
+        values = getattr(function, "__globals__", _module_values(function.__module__))
+        if "<locals>" in function.__qualname__:
+            self._add_nested_function(file, function, values)
+        else:
+            self.add_name(file, function.__module__, function.__qualname__.partition(".")[0], values)
+        for wrapper in wrappers:
+            if inspect.isfunction(wrapper) and not _is_installed(wrapper) and (source := _find_file(wrapper)) is not None:
+                name = wrapper.__code__.co_qualname.partition(".")[0]
+                self.add_name(source, wrapper.__globals__["__name__"], name, wrapper.__globals__)
+
+    def _add_nested_function(self, path: Path, function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+        """Add a function that is defined inside another one, with decorators that are defined there, and the function that it wraps."""
+        node = self._strip_declaration(path, _read_definition(function), values)
+        self.parts.append(f"{function.__name__}={ast.dump(node)}")
+        self.add_statement(path, function.__module__, node, values, without=function.__name__)
+        decorators = {n.id for each in getattr(node, "decorator_list", []) for n in ast.walk(each) if isinstance(n, ast.Name)}
+        for local in ast.walk(self._tree(path)):
+            if isinstance(local, _DEFINITIONS) and (names := (decorators - set(values)) & set(bound_names(local))):
+                self.parts.append(f"{min(names)}={ast.dump(local)}")
+                self.add_statement(path, function.__module__, local, values, without=min(names))
+        for wrapped in _list_decorated(function):
+            self.add_function(wrapped)
+
+    def _strip_declaration(self, path: Path, node: ast.stmt, values: Mapping[str, Any]) -> ast.stmt:
+        """Return a function's definition without its docstring and the decorators of ``mlops_assets``; another statement unchanged."""
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            decorators = select_code_decorators(node, self._tree(path), values)
+            return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], decorators, node.returns)
+        return node
 
     def _tree(self, path: Path) -> ast.Module:
         if path not in self.trees:
@@ -129,9 +170,10 @@ class _Closure:
 def source_hash(function: Callable[..., Any]) -> str:
     """Return a hash of a function or class with all project code and values that it uses, directly or indirectly.
 
-    Names are followed through the function's module and through the project's other modules. Comments, docstrings and decorators of
-    functions, and code that the function does not use, do not change the hash. When a name's value is computed at import (from a file or an
-    environment variable), the hash also covers the value. It does not cover installed packages, whose versions are recorded separately.
+    Names are followed through the function's module and through the project's other modules, those of decorators included. Comments,
+    docstrings of functions, decorators of ``mlops_assets``, and code that the function does not use, do not change the hash. When a
+    name's value is computed at import (from a file or an environment variable), the hash also covers the value. It does not cover
+    installed packages, whose versions are recorded separately.
 
     Parameters
     ----------
@@ -174,19 +216,33 @@ def _find_closure(function: Callable[..., Any]) -> _Closure:
 
     The result is cached, because loaded code does not change when its files do.
     """
-    closure, file = _Closure(), inspect.getsourcefile(function)
-    if file is None or not Path(file).is_file():
-        closure.parts.append(repr(function.__code__.co_code))
-        return closure
-    path, module = Path(file), function.__module__
-    values = getattr(function, "__globals__", _module_values(module))
-    if "<locals>" in function.__qualname__:
-        node = _strip_decoration(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
-        closure.parts.append(f"{function.__name__}={ast.dump(node)}")
-        closure.add_statement(path, module, node, values, without=function.__name__)
-    else:
-        closure.add_name(path, module, function.__qualname__.partition(".")[0], values)
+    closure = _Closure()
+    closure.add_function(function)
     return closure
+
+
+def _find_file(function: Callable[..., Any]) -> Path | None:
+    """Return the file that defines a function or class; None without one, as in an interactive session."""
+    file = inspect.getsourcefile(function)
+    return Path(file) if file is not None and Path(file).is_file() else None
+
+
+def _list_decorated(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield the functions with decorators that a function closes over: what it wraps without :func:`functools.wraps`."""
+    for cell in getattr(function, "__closure__", None) or ():
+        held = getattr(cell, "cell_contents", None)  # an empty cell has none
+        if inspect.isfunction(held) and _find_file(held) is not None:
+            yield from [held] if getattr(_read_definition(held), "decorator_list", []) else _list_decorated(held)
+
+
+def _read_definition(function: Callable[..., Any]) -> ast.stmt:
+    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+
+
+def _is_installed(function: Callable[..., Any]) -> bool:
+    """Return True for a function of Python, of an installed package or of ``mlops_assets``."""
+    package = function.__globals__.get("__name__", "").partition(".")[0]
+    return package in {*sys.stdlib_module_names, "mlops_assets"} or bool(_INSTALLED & set(Path(function.__code__.co_filename).parts))
 
 
 def _imported_module(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
@@ -207,12 +263,18 @@ def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
     return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
 
 
-def _strip_decoration(node: ast.stmt) -> ast.stmt:
-    """Return a function's definition without decorators and docstring; another statement unchanged."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-        return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], [], node.returns)
-    return node
+def list_layers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return a function and the functions that it wraps, the innermost last.
+
+    Parameters
+    ----------
+    function
+        A function, which decorators may have replaced with the help of :func:`functools.wraps`.
+    """
+    layers = [function]
+    while (wrapped := getattr(layers[-1], "__wrapped__", None)) is not None:
+        layers.append(wrapped)
+    return layers
 
 
 def bound_names(node: ast.stmt) -> Iterator[str]:
@@ -256,4 +318,4 @@ def _find_importable(module: str) -> Path | None:
     except (ImportError, ValueError):
         return None
     origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-    return None if origin is None or {"site-packages", "dist-packages"} & set(origin.parts) else origin
+    return None if origin is None or _INSTALLED & set(origin.parts) else origin

@@ -7,6 +7,7 @@ project's files. A top-level statement that binds no name, such as ``sklearn.set
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import sys
@@ -16,11 +17,13 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.user_code.source_code import project_file
+from mlops_assets.compute.user_code.function_decorators import select_code_decorators
+from mlops_assets.compute.user_code.source_code import list_layers, project_file
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.function import UserFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _EVERYTHING = "*"
 
@@ -34,6 +37,7 @@ class _Module:
     tree: ast.Module
     needed: set[int] = field(default_factory=set)  # indices in the body of ``tree``
     seen: set[str] = field(default_factory=set)  # names that were looked up
+    kept: dict[int, list[ast.expr]] = field(default_factory=dict)  # index of the entry function → its decorators that are kept
 
 
 class _Slicer:
@@ -49,8 +53,8 @@ class _Slicer:
             self.modules[name] = _Module(path, text.split("\n"), ast.parse(text))
         return self.modules[name]
 
-    def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
-        """Keep the statements that bind a name, with their dependencies; with ``bare``, decorators are not followed.
+    def need(self, module: str, path: Path, name: str, *, entry: bool = False) -> bool:
+        """Keep the statements that bind a name, with their dependencies; with ``entry``, without decorators of ``mlops_assets``.
 
         Return whether any statement binds the name; True for a name that was looked up before.
         """
@@ -64,7 +68,10 @@ class _Slicer:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.follow(module, path, node, name)
             else:
-                for used in _used_names(node, bare=bare):
+                decorators = getattr(node, "decorator_list", [])
+                if entry:
+                    held.kept[index] = select_code_decorators(node, held.tree, self.function.__globals__)
+                for used in _used_names(node, without=[each for each in decorators if each not in held.kept.get(index, decorators)]):
                     self.need(module, path, used)
                 self.follow_inner(module, path, node)
         return bool(binding)
@@ -112,8 +119,10 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     Raises
     ------
     DefinitionError
-        The source cannot be stored: the function is not in a file, closes over variables of another function, or has no name.
+        The source cannot be stored: the function is not in a file, closes over variables of another function, has no name, or is
+        wrapped by a function that no decorator of its definition names.
     """
+    *wrappers, function = list_layers(function)
     file = inspect.getsourcefile(function)
     if file is None or not Path(file).exists():
         raise DefinitionError(f"the source of '{function.__name__}' is in no file", hint="define it in a module of the project")
@@ -125,24 +134,39 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     path, entry = Path(file), function.__module__ if function.__module__ != "__main__" else Path(file).stem
     slicer, nested = _Slicer(function), ""
     if "<locals>" in function.__qualname__:
-        node = _nested_function(function)
-        nested = ast.unparse(node)
-        slicer.module(entry, path)
-        for used in _used_names(node, bare=True):
+        node = _read_nested_function(function, slicer.module(entry, path).tree)
+        nested, kept = ast.unparse(node), node.decorator_list
+        for used in _used_names(node):
             slicer.need(entry, path, used)
+        slicer.follow_inner(entry, path, node)
     else:
-        slicer.need(entry, path, function.__name__, bare=True)
-    texts = {name: _render_module(held, function.__name__ if name == entry and not nested else "") for name, held in slicer.modules.items()}
+        slicer.need(entry, path, function.__name__, entry=True)
+        kept = [each for decorators in slicer.modules[entry].kept.values() for each in decorators]
+    if len(wrappers) > len(kept):
+        raise DefinitionError(
+            f"'{function.__name__}' is wrapped by a function that is not among its decorators",
+            hint="decorate its definition with @",
+        )
+    texts = {name: _render_module(held) for name, held in slicer.modules.items()}
     texts[entry] += f"\n\n{nested}\n" if nested else ""
     return {"entry": entry, "function": function.__name__, "modules": dict(sorted(texts.items()))}
 
 
-def _nested_function(function: Callable[..., Any]) -> ast.FunctionDef:
-    """Return the definition of a function inside another one, without decorators; raise for a lambda."""
+def _read_nested_function(function: Callable[..., Any], tree: ast.Module) -> ast.FunctionDef:
+    """Return the definition of a function inside another one, without decorators of ``mlops_assets``.
+
+    Raise DefinitionError for a lambda, and for a decorator that is defined inside another function too.
+    """
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(node, ast.FunctionDef):
         raise DefinitionError(f"'{function.__name__}' is not a function with a name", hint="define it with def")
-    node.decorator_list = []
+    node.decorator_list = select_code_decorators(node, tree, function.__globals__)
+    names = {n.id for each in node.decorator_list for n in ast.walk(each) if isinstance(n, ast.Name)}
+    if unknown := names - {*function.__globals__, *vars(builtins)}:
+        raise DefinitionError(
+            f"the decorators of '{function.__name__}' use '{min(unknown)}', which is defined inside another function",
+            hint=f"define '{min(unknown)}' at the top level of a module",
+        )
     return node
 
 
@@ -171,7 +195,8 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     function: Callable[..., Any] = getattr(importlib.import_module(stored["entry"]), stored["function"])
-    return function
+    declared = getattr(function, "function", None)  # a decorator of the project may have declared it
+    return declared.function if isinstance(declared, UserFunction) else function
 
 
 def imported_packages(stored: Mapping[str, Any]) -> set[str]:
@@ -186,10 +211,9 @@ def _parent_package(module: str, path: Path) -> str:
     return module if path.name == "__init__.py" else module.rpartition(".")[0]
 
 
-def _used_names(node: ast.stmt, *, bare: bool) -> set[str]:
-    """Return the names that a statement uses; those of decorators are not included when ``bare``."""
-    decorators = getattr(node, "decorator_list", []) if bare else []
-    skipped = {id(n) for decorator in decorators for n in ast.walk(decorator)}
+def _used_names(node: ast.stmt, without: Sequence[ast.expr] = ()) -> set[str]:
+    """Return the names that a statement uses, except those of some of its decorators."""
+    skipped = {id(n) for decorator in without for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
 
 
@@ -208,18 +232,19 @@ def _bound_names(node: ast.stmt) -> Iterator[str]:
         yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 
-def _render_module(held: _Module, entry: str) -> str:
+def _render_module(held: _Module) -> str:
     """Return the text of a module's needed statements, in their order and with its imports from ``__future__``."""
     future = {i for i, n in enumerate(held.tree.body) if isinstance(n, ast.ImportFrom) and n.module == "__future__"}
-    return "\n\n".join(_read_source(held, held.tree.body[i], entry) for i in sorted(held.needed | future)) + "\n"
+    return "\n\n".join(_read_source(held, index) for index in sorted(held.needed | future)) + "\n"
 
 
-def _read_source(held: _Module, node: ast.stmt, entry: str) -> str:
-    """Return the text of a statement with its decorators, but without those of the entry function."""
+def _read_source(held: _Module, index: int) -> str:
+    """Return the text of a statement with its decorators; of those of the entry function, only the kept ones."""
+    node = held.tree.body[index]
     decorators = getattr(node, "decorator_list", [])
-    if decorators and getattr(node, "name", "") != entry:
+    if decorators and index not in held.kept:
         return "\n".join(held.lines[decorators[0].lineno - 1 : node.end_lineno])
     *lines, last = held.lines[node.lineno - 1 : node.end_lineno]
     # Columns are counted in bytes of UTF-8, and a statement may follow another on its line.
-    segment = "\n".join([*lines, last.encode()[: node.end_col_offset].decode()])
-    return segment.encode()[node.col_offset :].decode()
+    segment = "\n".join([*lines, last.encode()[: node.end_col_offset].decode()]).encode()[node.col_offset :].decode()
+    return "\n".join([*(f"@{ast.unparse(each)}" for each in held.kept.get(index, [])), segment])

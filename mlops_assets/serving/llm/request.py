@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.llm.connections import CONNECTIONS
+from mlops_assets.serving.llm.embedded import start_server
 from mlops_assets.serving.llm.failures import AttemptError
 
 if TYPE_CHECKING:
@@ -103,15 +104,17 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
     """
     import httpx
 
-    content, headers = encode_body(request.to_body(llm, streams=streams)), _write_headers(llm, streams=streams)
-    with CONNECTIONS.slots.hold(llm.endpoint, llm.concurrency, request.ends - time.monotonic()):
+    content = encode_body(request.to_body(llm, streams=streams))
+    url, key = _find_endpoint(llm, request)
+    headers, slots = _write_headers(key, streams=streams), 1 if llm.is_embedded else llm.concurrency
+    with CONNECTIONS.slots.hold(llm.endpoint, slots, request.ends - time.monotonic()):
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
             raise AttemptError.from_timeout(request.seconds(), retryable=True)
         timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if streams else ends - began)
         try:
-            with CONNECTIONS.client().stream("POST", llm.endpoint, content=content, headers=headers, timeout=timeout) as response:
+            with CONNECTIONS.client().stream("POST", url, content=content, headers=headers, timeout=timeout) as response:
                 _check_head(response, "text/event-stream" if streams else "application/json")
                 yield _read_chunks(response, llm.max_bytes, began, ends)
         except httpx.HTTPError as error:
@@ -142,20 +145,37 @@ def _limit_waits(seconds: float, silence: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(_MAX_CONNECT_SECONDS, seconds), read=min(silence, seconds))
 
 
-def _write_headers(llm: LLM, *, streams: bool) -> dict[str, str]:
-    """Return the headers of a request; raise AttemptError if the API key is missing or cannot be sent in a header."""
+def _find_endpoint(llm: LLM, request: CompletionRequest) -> tuple[str, str | None]:
+    """Return the URL for a request and its API key, None without one; the server of the embedded model is started if needed.
+
+    Raises
+    ------
+    AttemptError
+        The API key is missing or cannot be sent in a header, or the server does not start.
+    MissingExtraError
+        The embedded model is not installed.
+    """
+    if llm.is_embedded:
+        server = start_server(max(0.0, request.ends - time.monotonic()))
+        return f"{server.base_url}/chat/completions", server.api_key
+    return llm.endpoint, None if llm.api_key_env is None else _read_key(llm.api_key_env)
+
+
+def _read_key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        problem = f"has no API key: the environment variable {variable} is {'not a valid key' if key else 'not set'}"
+        raise AttemptError("configuration", problem, f"put the key into {variable}")
+    return key
+
+
+def _write_headers(key: str | None, *, streams: bool) -> dict[str, str]:
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if streams else "application/json",
         "accept-encoding": "identity",  # so that max_bytes limits the memory too
     }
-    if llm.api_key_env is None:
-        return headers
-    key = os.environ.get(llm.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        problem = f"has no API key: the environment variable {llm.api_key_env} is {'not a valid key' if key else 'not set'}"
-        raise AttemptError("configuration", problem, f"put the key into {llm.api_key_env}")
-    return {**headers, "authorization": f"Bearer {key}"}
+    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
 
 def _check_head(response: httpx.Response, content_type: str) -> None:

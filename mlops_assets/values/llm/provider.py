@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"https?://([\w-]{1,63}(\.[\w-]{1,63})*|\[[0-9a-fA-F:.]+\])(:[1-9]\d{0,4})?(/[\w.~%/-]*)?", re.ASCII)
 _ENVIRONMENT_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+EMBEDDED_MODEL = "smollm2"
+_EMBEDDED_PIN = "SmolLM2-135M-Instruct.Q4_1"
 _OWN_PARAMETERS = {"max_tokens", "messages", "model", "n", "response_format", "seed", "stream", "temperature"}
 
 
 @check_constructor
 @dataclass(frozen=True, init=False)
 class LLM:
-    """A language model behind an OpenAI-compatible endpoint.
+    """A language model behind an OpenAI-compatible endpoint, or the small model that runs on this machine.
 
     Parameters
     ----------
     model
         The model's name at the endpoint.
     base_url
-        The address before ``/chat/completions``, usually ending in ``/v1``.
+        The address before ``/chat/completions``, usually ending in ``/v1``. None is for the model ``smollm2`` only: SmolLM2-135M runs in a
+        server on this machine, which starts at the first call and stops when it has had no call for ten minutes.
     api_key_env
         The environment variable that holds the API key; None when the endpoint needs no key. The key itself is never stored.
     pin
@@ -60,7 +63,7 @@ class LLM:
     Raises
     ------
     DefinitionError
-        A URL, name, limit or parameter is invalid, or a fallback has fallbacks of its own.
+        A URL, name, limit or parameter is invalid, a model other than ``smollm2`` has no URL, or a fallback has fallbacks of its own.
 
     See Also
     --------
@@ -72,10 +75,12 @@ class LLM:
     >>> small = LLM("smollm2", base_url="http://127.0.0.1:8080/v1", pin="135m-q8", fallbacks=[LLM("large", base_url="http://gpu:8000/v1")])
     >>> small.endpoint
     'http://127.0.0.1:8080/v1/chat/completions'
+    >>> LLM("smollm2").is_embedded
+    True
     """
 
     model: str
-    base_url: str
+    base_url: str | None
     api_key_env: str | None
     pin: str
     temperature: float | None
@@ -94,7 +99,7 @@ class LLM:
         self,
         model: str,
         *,
-        base_url: str,
+        base_url: str | None = None,
         api_key_env: str | None = None,
         pin: str = "",
         temperature: float | None = 0.0,
@@ -109,11 +114,13 @@ class LLM:
         concurrency: int = 8,
         max_bytes: int = 8 * 2**20,
     ) -> None:
+        if base_url is None:
+            _refuse_unless_embedded(model, api_key_env)
         values = {
             "model": model,
-            "base_url": _validate_url(model, base_url),
+            "base_url": None if base_url is None else _validate_url(model, base_url),
             "api_key_env": _validate_variable(model, api_key_env),
-            "pin": pin,
+            "pin": _EMBEDDED_PIN if base_url is None and not pin else pin,
             "temperature": temperature,
             "max_tokens": max_tokens,
             "seed": seed,
@@ -131,9 +138,14 @@ class LLM:
         _validate_limits(self)
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the model runs in the server that this package starts on this machine."""
+        return self.base_url is None
+
+    @property
     def endpoint(self) -> str:
-        """The URL to which requests are sent."""
-        return f"{self.base_url}/chat/completions"
+        """The URL to which requests are sent; ``embedded:smollm2`` for the embedded model, whose server chooses its port."""
+        return f"embedded:{self.model}" if self.is_embedded else f"{self.base_url}/chat/completions"
 
     @property
     def request_parameters(self) -> dict[str, Any]:
@@ -198,6 +210,20 @@ class Completion:
     failures: tuple[str, ...] = ()
     attempts: int = 1
     cached: bool = False
+
+
+def _refuse_unless_embedded(model: str, api_key_env: str | None) -> None:
+    """Raise DefinitionError for a model without a URL that is not the embedded one, and for a key, which the embedded model does not need."""
+    if model != EMBEDDED_MODEL:
+        raise DefinitionError(
+            f"the language model '{model}' has no base_url",
+            hint=f"give the address of its endpoint; without one, only '{EMBEDDED_MODEL}' runs, on this machine",
+        )
+    if api_key_env is not None:
+        raise DefinitionError(
+            f"the language model '{model}' has an api_key_env and no base_url",
+            hint="the embedded model needs no key: give a base_url, or drop the key",
+        )
 
 
 def _validate_url(model: str, url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -181,9 +182,14 @@ class Gate(OneRule):
 
     @property
     def name(self) -> str:
-        """Metric, rule and slice: the name of the asset check."""
+        """Metric, rule and slice: the name of the asset check.
+
+        Characters that Dagster does not allow become ``_``; six digits of a hash then keep the names of different slices apart.
+        """
         within = f"every_{self.slice}" if isinstance(self.slice, str) else "_".join(self.slice or ())
-        return "_".join(filter(None, (self.metric, self.rule.removesuffix("_by"), within.lower())))
+        text = "_".join(filter(None, (self.metric, self.rule.removesuffix("_by"), within.lower())))
+        name = re.sub(r"[^A-Za-z0-9_]", "_", text)
+        return name if name == text else f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
     @property
     def text(self) -> str:

@@ -14,7 +14,9 @@ from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import polars as pl
 
     from mlops_assets.values.evaluation import Candidate, Split
 
@@ -34,6 +36,7 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     *,
     train: Split | None = None,
     min_rows: Mapping[str, int] | None = None,
+    named: Collection[tuple[str, str]] = (),
     positive: Any = None,  # noqa: ANN401  (any label)
     part: str = "holdout",
 ) -> Evaluation:
@@ -53,6 +56,8 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
         Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
     min_rows
         Column of ``slices`` → a number of rows; values with at least that many rows are measured beyond the limit of 50 as well.
+    named
+        ``(column, value)`` of slices that are measured however few rows they have; a value is compared as text.
     positive
         The positive class of two; the second when None.
     part
@@ -72,7 +77,12 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
         train_labels = encode_labels(train.y, encoded)
         baseline, _ = _score(_make_baseline(estimator).fit(_constant_column(train_labels), train_labels), _constant_column(y), y, metrics)
     reasons = tuple((name, why + _explain_classes(predictor, split.y, part)) for name, why in problems)
-    return Evaluation(len(y), values, baseline, tuple(_score_slices(model, split, y, metrics, slices, min_rows or {})), reasons)
+    by_slice = (
+        SliceMetrics(column, str(value), len(chosen), _score(model, chosen, y[chosen], metrics)[0])
+        for column in slices
+        for value, chosen in _select_slices(split.rows[column], min_rows or {}, named)
+    )
+    return Evaluation(len(y), values, baseline, tuple(by_slice), reasons)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
@@ -150,25 +160,21 @@ def _constant_column(y: np.ndarray) -> np.ndarray:
     return np.zeros((len(y), 1))
 
 
-def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
-    model: Any,  # noqa: ANN401  (what an estimator answered)
-    split: Split,
-    y: np.ndarray,
-    metrics: Sequence[str],
-    slices: Sequence[str],
-    min_rows: Mapping[str, int],
-) -> list[SliceMetrics]:
-    """Score the most frequent values of each column, up to MAX_SLICES, and rarer ones that have ``min_rows`` rows."""
-    result = []
-    for column in slices:
-        values = split.rows[column]
-        counted = values.value_counts(sort=True, name="__rows").rows()
-        for rank, (value, rows) in enumerate(counted):
-            if rank >= MAX_SLICES and not (column in min_rows and rows >= min_rows[column]):
+def _select_slices(
+    column: pl.Series, min_rows: Mapping[str, int], named: Collection[tuple[str, str]]
+) -> Iterator[tuple[object, np.ndarray]]:
+    """Yield the values to measure and the numbers of their rows, most frequent first.
+
+    They are the MAX_SLICES most frequent values, and rarer ones that have ``min_rows`` rows or that ``named`` contains.
+    """
+    names = {value for name, value in named if name == column.name}
+    for rank, (value, rows) in enumerate(column.value_counts(sort=True, name="__rows").rows()):
+        if rank >= MAX_SLICES and not (column.name in min_rows and rows >= min_rows[column.name]):
+            if not names:
                 break
-            chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
-            result.append(SliceMetrics(column, str(value), rows, _score(model, chosen, y[chosen], metrics)[0]))
-    return result
+            if str(value) not in names:
+                continue
+        yield value, np.flatnonzero(column.eq_missing(value).to_numpy())
 
 
 def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:

@@ -92,6 +92,7 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
         model.slices if slices is None else slices,
         train=splits["train"],
         min_rows=_min_slice_rows(model),
+        named=_named_slices(model),
         positive=positive,
     )
 
@@ -135,6 +136,11 @@ def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
     return {column: min(g.min_rows for g in slice_gates if g.slice == column) for column in {g.slice_column for g in slice_gates}}
 
 
+def _named_slices(model: Model[..., Any]) -> set[tuple[str, str]]:
+    """Return the slices ``(column, value)`` that the gates of a model name."""
+    return {g.slice for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, tuple)}
+
+
 def find_rival(stores: Stores, model: str) -> Version | None:
     """Return the champion to compare with: this environment's, else that of the environment ``Platform.against``, else None."""
     own, against = stores.registry.champion(model), stores.platform.against
@@ -169,8 +175,17 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         X = select_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
         predictor = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)
-        return evaluate(predictor, split, model.metrics, model.slices, min_rows=_min_slice_rows(model), positive=model.positive), predictor
+        evaluation = evaluate(
+            predictor,
+            split,
+            model.metrics,
+            model.slices,
+            min_rows=_min_slice_rows(model),
+            named=_named_slices(model),
+            positive=model.positive,
+        )
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
         undefined = tuple((m, float("nan")) for m in model.metrics)
         return Evaluation(len(holdout.y), undefined, problems=tuple((m, reason) for m in model.metrics)), None
+    return evaluation, predictor

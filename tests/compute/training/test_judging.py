@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -334,11 +335,29 @@ def test_more_than_fifty_values_are_measured_where_a_gate_judges_each() -> None:
     assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 200}).slices) == 50
 
 
+def test_a_slice_that_a_gate_names_is_measured_however_rare_it_is() -> None:
+    names = [f"v{i % 70}" for i in range(398)] + ["rare", None]
+    split = ml.Split(X, Y, X.with_columns(g=pl.Series(names), h=pl.Series(names)))
+    found = evaluate(FITTED, split, ["accuracy"], ["g", "h"], named={("g", "rare"), ("g", "None"), ("g", "absent")})
+    assert sum(s.column == "g" for s in found.slices) == 52
+    assert sum(s.column == "h" for s in found.slices) == 50
+    assert [s.rows for s in found.slices if s.value in {"rare", "None"}] == [1, 1]
+    assert math.isfinite(found.metric("accuracy", ("g", "rare")))
+
+
 def test_a_gate_definition_has_one_hash_and_old_gates_keep_theirs() -> None:
     assert ml.Gate("m", at_least=0.5).definition == "0f82001581261df2a9487f9d227abcb4530e0761dd600869b83a19009d9cf3ca"
     given = [ml.Gate("m", at_least=0.5), ml.Gate("m", at_least=0.5, confidence=0.9), ml.Gate("m", at_least=0.5, slice="g")]
     given += [ml.Gate("m", at_least=0.5, slice="g", min_rows=7), ml.Gate("m", at_least=0.5, slice=("g", "a"))]
     assert len({g.definition for g in given}) == len(given)
+
+
+def test_the_name_of_a_gate_fits_dagster_for_any_slice() -> None:
+    assert ml.Gate("m", at_least=0.5, slice=("g", "LGA")).name == "m_at_least_g_lga"
+    names = [ml.Gate("m", at_least=0.5, slice=slice_).name for slice_ in (("g", "New York"), ("g", "New-York"), ("g", "東京"), "größe")]
+    assert names[0].startswith("m_at_least_g_new_york_")
+    assert len(set(names)) == 4
+    assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
 
 
 @pytest.mark.parametrize(("more", "why"), [({"confidence": 1.0}, "the confidence 1.0"), ({"min_rows": 0}, "min_rows 0")])

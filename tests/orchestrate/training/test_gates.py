@@ -6,6 +6,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 import mlops_assets as ml
+from mlops_assets.compute.training.evaluate import MAX_SLICES
 from mlops_assets.errors import DefinitionError
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
@@ -61,6 +62,20 @@ def test_a_slice_that_fails_blocks_and_is_named(project, platform) -> None:
     assert "gate 'roc_auc_at_least_every_shop' failed (fails in 2 of 2 slices by shop, worst in shop" in error
     assert "rows): roc_auc 0." in error
     assert open_stores(platform).registry.versions("buyer") == []
+
+
+def test_slices_that_gates_name_are_measured_for_candidate_and_champion_however_rare_they_are(project, platform) -> None:
+    runner = project(shop.buyer)
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
+    runner(*TRAIN, "version/buyer", "champion/buyer")
+    runner("dataset/visits", partitions=shop.day_of(2))
+    runner("training_set/examples")
+    rows = open_stores(platform).lake.read("training_set/examples")
+    visits = rows.filter(rows["split"] == "holdout")["visit"].sort()[: MAX_SLICES + 5]  # each visit has one row
+    gates = [ml.Gate("accuracy", no_worse_than_champion_by=1.0, slice=("visit", visit)) for visit in visits]
+    runner = project(dataclasses.replace(model(*gates, slices=("visit",)), metrics=("accuracy",)))
+    reasons = [check.description for check in runner("model/buyer").get_asset_check_evaluations()]
+    assert len([reason for reason in reasons if "the champion has" in reason]) == len(gates) == MAX_SLICES + 5
 
 
 def test_predictions_that_are_all_the_same_are_refused_with_their_number(project, platform) -> None:

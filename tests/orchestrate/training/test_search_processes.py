@@ -1,11 +1,15 @@
 """Trials in several processes: at once, as exact and as resumable as one after the other, and nothing of them outlives the training."""
 
 import dataclasses
+import importlib
+import io
 import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 import psutil
 import pytest
@@ -13,8 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import mlops_assets as ml
+from mlops_assets.compute.training.search import Trial
 from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.user_code.source_slice import extract_source
+from mlops_assets.errors import PlatformError
+from mlops_assets.orchestrate.training.trial import SearchContext
+from mlops_assets.orchestrate.training.trial_process import _read_requests, _to_public_error, start_trial_processes
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.stores.tracker.tracker import Run
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.orchestrate.training.test_search import ASSETS, trials_of
 from tests.projects import searching, searching_apart
@@ -115,3 +125,54 @@ def test_a_function_that_no_other_process_can_call_is_refused(run, platform, tmp
     search = ml.Search({"C": (1.0, 2.0)}, trials=2, processes=2)
     runner = run(ml.build_definitions(searching.nouns(search, tmp_path / "calls"), platform=platform))
     assert "'buys' closes over 'calls', whose value is not in the source" in runner.error(*ASSETS)
+
+
+READING = """
+from pathlib import Path
+
+from sklearn.linear_model import LogisticRegression
+
+import mlops_assets as ml
+from tests.projects.searching_apart import SEARCH, examples
+from tests.projects.searching_apart import Strength
+
+TABLE = Path("{table}").read_text()
+
+
+@ml.model(training_set=examples, metrics=["roc_auc", "neg_log_loss"], search=SEARCH)
+def buys(train: ml.Split, params: Strength) -> LogisticRegression:
+    return LogisticRegression(C=params.C + len(TABLE)).fit(train.X, train.y)
+"""
+
+
+def test_a_module_that_the_process_of_a_trial_cannot_import_is_named_with_its_error(run, platform, tmp_path, monkeypatch) -> None:
+    table = tmp_path / "table.csv"
+    table.touch()
+    (tmp_path / "reads_a_table.py").write_text(READING.format(table=table))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = importlib.import_module("reads_a_table").buys
+    table.unlink()
+    text = run(ml.build_definitions([searching_apart.people, searching_apart.examples, model], platform=platform)).error(*ASSETS)
+    assert f"'buys' cannot be imported in the process of a trial: FileNotFoundError: [Errno 2] No such file or directory: '{table}'" in text
+    assert f'(reads_a_table.py: TABLE = Path("{table}").read_text())' in text
+    assert "Hint: its modules must be importable in a new process" in text
+
+
+def test_an_error_outside_of_the_model_s_function_arrives_as_it_is(platform, tmp_path) -> None:
+    run = Run("a" * 32, "buys", "", "", datetime.now(UTC), None, None, {}, {}, {})
+    context = SearchContext(SEARCH, "neg_log_loss", run, "", {})
+    broken, source = dataclasses.replace(platform, registry=f"sqlite:///{tmp_path}"), extract_source(searching_apart.buys.function.function)
+    with start_trial_processes(context, broken, source, {}) as run_round, pytest.raises(PlatformError) as raised:
+        run_round([Trial(0, {"C": 1.0}), Trial(1, {"C": 2.0})], [])
+    assert raised.value.message == f"the registry 'sqlite:///{tmp_path}' failed: unable to open database file"
+    assert raised.value.hint == "make its folder writable, or set MLOPS_HOME"
+
+
+def test_a_message_that_cannot_be_read_is_an_error_and_no_endless_wait() -> None:
+    requests = SimpleQueue()
+    _read_requests(io.BytesIO(b"cnowhere\nLevel\n."), requests)
+    error = requests.get_nowait()
+    assert isinstance(error, ModuleNotFoundError)
+    sent = _to_public_error(error)
+    assert isinstance(sent, PlatformError)
+    assert "outside of the model's function: ModuleNotFoundError: No module named 'nowhere'" in sent.message

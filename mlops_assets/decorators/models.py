@@ -156,7 +156,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         The gates that a candidate must pass before it can be registered.
     slices
         Columns of the training set; the metrics are also measured on the rows of each of their values, but only of the 50 most frequent
-        values of a column, and of those that a gate on the column judges.
+        values of a column, and of those that a gate on the column judges or names.
     cron_schedule, cron_timezone
         The schedule on which the training set is built and the model is trained again, and its time zone; datasets and feature views are
         not materialised by it. No schedule when None.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,6 +15,7 @@ _MIN_AGREEMENT = 0.99  # share of equal rows, or absolute rank correlation, from
 _SAMPLE_ROWS = 20_000  # minimum number of rows of a sample
 _MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is suspiciously good
 _MIN_ROWS = 25  # rows of each class
+_EARLIEST_ZONE, _LATEST_ZONE = timedelta(hours=14), timedelta(hours=12)  # how far the clocks of the earth are before and behind UTC
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
 def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[LaterTime]:
     """Find columns of ``X`` with times after the event of their row.
 
-    A date, or a time without a time zone, is not compared with an event time that has a zone, nor the reverse.
+    Two times with a zone, or two without, are compared exactly. If only one of them has a zone, the other may stand for any zone: a time
+    is later only if it is later in every zone from UTC-12 to UTC+14. So the start of the date 2024-01-02 counts as 2024-01-01 10:00 UTC.
 
     Parameters
     ----------
@@ -172,20 +175,27 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
     columns
         The columns of ``X``.
     event_timestamp
-        The column with the time of each row.
+        The column with the time of each row. An event with a date lasts until the end of the date.
     """
     later_times = []
     for column in columns:
         if column == event_timestamp or not isinstance(rows[column].dtype, pl.Datetime | pl.Date):
             continue
-        times = pl.col(column).cast(pl.Datetime("us")), pl.col(event_timestamp).cast(pl.Datetime("us"))
-        zoned = (isinstance(d, pl.Datetime) and d.time_zone is not None for d in (rows[column].dtype, rows[event_timestamp].dtype))
-        if len(set(zoned)) == 2:
-            continue  # a time without a zone cannot be compared with one that has it
-        late = rows.filter(times[0] > times[1])
+        late = rows.filter(_compare_times(rows, column, event_timestamp))
         if late.height:
             later_times.append(LaterTime(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
     return later_times
+
+
+def _compare_times(rows: pl.DataFrame, column: str, event_timestamp: str) -> pl.Expr:
+    """Return whether the time in a column is certainly later than the event."""
+    time, event = (pl.col(name).cast(pl.Datetime("us")) for name in (column, event_timestamp))
+    zoned, event_zoned = (isinstance(d, pl.Datetime) and d.time_zone is not None for d in (rows[column].dtype, rows[event_timestamp].dtype))
+    if event_zoned and not zoned:
+        time = time - _EARLIEST_ZONE
+    if zoned and not event_zoned:
+        event = event + _LATEST_ZONE
+    return time >= event + timedelta(days=1) if rows[event_timestamp].dtype == pl.Date else time > event
 
 
 def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:

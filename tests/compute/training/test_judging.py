@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -405,10 +406,32 @@ def test_a_number_that_ranks_like_a_numeric_label_is_found() -> None:
 
 
 def test_a_time_after_its_rows_event_is_found() -> None:
-    from datetime import UTC, datetime, timedelta
-
     at = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(4)]
     rows = pl.DataFrame({"at": at, "before": [t - timedelta(hours=1) for t in at], "landed": [at[0], None, at[3], at[2]]})
     (found,) = find_later_times(rows, ["at", "before", "landed"], "at")
     assert (found.column, found.rows) == ("landed", 1)
     assert (found.first[:13], found.event[:13]) == ("2024-01-01 03", "2024-01-01 02")
+
+
+@pytest.mark.parametrize(
+    ("value", "event", "later"),
+    [
+        (date(2024, 1, 5), datetime(2024, 1, 1, tzinfo=UTC), True),
+        (date(2024, 1, 2), datetime(2024, 1, 1, 9, tzinfo=UTC), True),
+        (date(2024, 1, 2), datetime(2024, 1, 1, 10, tzinfo=UTC), False),  # in UTC+14, the second of January has begun
+        (date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), False),
+        (datetime(2024, 1, 1, 15), datetime(2024, 1, 1, tzinfo=UTC), True),
+        (datetime(2024, 1, 1, 14), datetime(2024, 1, 1, tzinfo=UTC), False),
+        (datetime(2024, 1, 2, 12, tzinfo=UTC), date(2024, 1, 1), True),
+        (datetime(2024, 1, 2, 11, tzinfo=UTC), date(2024, 1, 1), False),  # in UTC-12, the first of January lasts
+        (datetime(2024, 1, 1, 13, tzinfo=UTC), datetime(2024, 1, 1), True),
+        (date(2024, 1, 2), date(2024, 1, 1), True),
+        (date(2024, 1, 1), date(2024, 1, 1), False),
+        (date(2024, 1, 2), datetime(2024, 1, 1, 23), True),
+        (None, datetime(2024, 1, 1, tzinfo=UTC), False),
+    ],
+)
+def test_a_date_is_later_than_an_event_only_if_it_is_so_in_every_time_zone(value, event, later) -> None:
+    rows = pl.DataFrame({"at": [event], "landed": pl.Series([value], dtype=None if value else pl.Date)})
+    found = find_later_times(rows, ["landed"], "at")
+    assert [(x.column, x.rows, x.first) for x in found] == ([("landed", 1, str(value))] if later else [])

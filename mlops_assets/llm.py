@@ -1,4 +1,4 @@
-"""LLM operations: prompts with typed variables, their versions, and the models that answer.
+"""LLM operations: prompts with typed variables, their versions, the models that answer, and evaluations.
 
 Examples
 --------
@@ -12,10 +12,29 @@ Examples
 
 from mlops_assets.compute.prompts.messages import build_messages
 from mlops_assets.compute.prompts.version import hash_prompt
-from mlops_assets.decorators.llm import prompt
+from mlops_assets.decorators.llm import prompt, scorer
 from mlops_assets.serving.llm.ask import ask
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.llm.prompt import Example
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.provider import LLM
+from mlops_assets.values.llm.scorers import EditSimilarity, ExactMatch, Groundedness, JsonSchemaMatch, RegexMatch, RetrievalHit, TokenF1
 
-__all__ = ["Example", "LLM", "ResponseCache", "ask", "build_messages", "hash_prompt", "prompt"]  # noqa: RUF022  (as sorted() sorts)
+__all__ = [  # noqa: RUF022  (as sorted() sorts)
+    "EditSimilarity",
+    "ExactMatch",
+    "Example",
+    "Groundedness",
+    "JsonSchemaMatch",
+    "LLM",
+    "PromptEvaluation",
+    "RegexMatch",
+    "ResponseCache",
+    "RetrievalHit",
+    "TokenF1",
+    "ask",
+    "build_messages",
+    "hash_prompt",
+    "prompt",
+    "scorer",
+]

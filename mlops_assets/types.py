@@ -17,6 +17,7 @@ from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.llm.answer import Answer
 from mlops_assets.values.llm.prompt import Message, Prompt
 from mlops_assets.values.llm.provider import Completion
+from mlops_assets.values.llm.scorers import FunctionScorer
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
@@ -35,6 +36,7 @@ __all__ = [
     "Dataset",
     "DbtModel",
     "Evaluation",
+    "FunctionScorer",
     "GateFunction",
     "GateLike",
     "Intervals",

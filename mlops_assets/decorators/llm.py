@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.llm.prompt import Example, Prompt, read_prompt
 from mlops_assets.values.llm.provider import LLM
+from mlops_assets.values.llm.scorers import FunctionScorer, read_scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,3 +72,41 @@ def prompt(
         return read_prompt(function, model, response, tuple(examples))
 
     return declare
+
+
+@check_arguments
+def scorer(function: Callable[P, float]) -> FunctionScorer[P]:
+    """Declare a function that scores an answer with a number from 0 to 1.
+
+    Its parameters are ``answer`` and columns of the cases. A column that is null is an error of its case, unless the parameter's type
+    allows None. So is a result that is not a number from 0 to 1, and an exception.
+
+    Parameters
+    ----------
+    function
+        The function.
+
+    Returns
+    -------
+    FunctionScorer
+        The declared scorer, still callable as the function.
+
+    Raises
+    ------
+    DefinitionError
+        The function has no parameter ``answer``, or takes ``*args``.
+
+    See Also
+    --------
+    PromptEvaluation : Takes scorers.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> @ml.llm.scorer
+    ... def names_airport(answer: str, airport: str) -> float:
+    ...     return float(airport in answer)
+    >>> names_airport.columns, names_airport(answer="JFK is late", airport="JFK")
+    (('airport',), 1.0)
+    """
+    return read_scorer(function)

@@ -80,7 +80,18 @@ def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatc
 
 UNEVEN = {"minimum", "maximum", "least", "most", "greatest", "longest", "largest", "smallest"}
 RULES = {"at_least": "the name of a rule, stored in check names and in the definitions that evidence counts for"}
-LIMITS = {"max_attempts", "max_bytes", "max_future", "max_rows", "max_tokens", "min_coverage", "min_labels", "min_psi", "min_rows"}
+LIMITS = {
+    "max_attempts",
+    "max_bytes",
+    "max_error_rate",
+    "max_future",
+    "max_rows",
+    "max_tokens",
+    "min_coverage",
+    "min_labels",
+    "min_psi",
+    "min_rows",
+}
 
 
 def _parameters() -> set[str]:

@@ -65,7 +65,7 @@ class GroundednessComponents:
 
 
 @dataclass(frozen=True)
-class Groundedness:
+class GroundednessResult:
     """The support of an answer by a context.
 
     Parameters
@@ -94,7 +94,7 @@ class Groundedness:
 CLAIMS_NOTHING = GroundednessComponents(1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-def score_groundedness(context: str, answer: str, *, embeddings: bool | None = None) -> Groundedness:
+def score_groundedness(context: str, answer: str, *, embeddings: bool | None = None) -> GroundednessResult:
     """Return how far every statement of an answer is supported by a context.
 
     Parameters
@@ -109,7 +109,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
 
     Returns
     -------
-    Groundedness
+    GroundednessResult
         The score, the weakest sentence with its components, and the method.
 
     Raises
@@ -136,13 +136,13 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     method = EMBEDDINGS if uses_vectors else RULES
     claims = [(sentence, claim) for sentence in split_sentences(answer) if (claim := drop_refusals(sentence))]
     if not claims:
-        return Groundedness(1.0, CLAIMS_NOTHING, "", method)
+        return GroundednessResult(1.0, CLAIMS_NOTHING, "", method)
     scored = [(_score_claim(context, claim), sentence) for sentence, claim in claims]
     if uses_vectors:
         vectors = _compare_vectors(split_sentences(context), [claim for _, claim in claims])
         scored = [(_add_vectors(found, *pair), sentence) for (found, sentence), pair in zip(scored, vectors, strict=True)]
     components, weakest = min(scored, key=lambda pair: pair[0].score)
-    return Groundedness(components.score, components, weakest, method)
+    return GroundednessResult(components.score, components, weakest, method)
 
 
 def _score_claim(context: str, claim: str) -> GroundednessComponents:

@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import FeatureView
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import BatchPrediction
 from mlops_assets.values.training import TrainingSet
@@ -36,7 +37,7 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
     for declaration in project.declarations:
-        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
+        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation)):
             records = loaded.stores.lake.records(declaration.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
             derived = not isinstance(declaration, ExternalDataset) and not (

@@ -7,6 +7,7 @@ _SUFFIXES = {
     "approval": "approval",
     "champion": "champion",
     "drift_report": "drift",
+    "evaluation": "evaluation",
     "features": "features",
     "model": "candidate",
     "online": "online",

@@ -184,7 +184,7 @@ def compare_scores(
     states = {case: (_read_score(candidate.get(case)), _read_score(production.get(case))) for case in cases}
     pairs = [(one, other) for one, other in states.values() if isinstance(one, float) and isinstance(other, float)]
     scores = np.array(pairs, dtype=float).reshape(-1, 2)
-    low, high = _resample_mean(scores[:, 0] - scores[:, 1], seed, confidence) if len(pairs) > 1 else (None, None)
+    low, high = resample_mean(scores[:, 0] - scores[:, 1], seed, confidence) if len(pairs) > 1 else (None, None)
     errors = [Rate(sum(state[side] == _ERROR for state in states.values()), len(cases), confidence) for side in (0, 1)]
     return PairedComparison(
         cases=len(cases),
@@ -215,8 +215,18 @@ def _read_score(score: object) -> float | str:
     return float(score) if number and 0 <= score <= 1 else _INVALID  # type: ignore[arg-type,operator]  # a number
 
 
-def _resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
-    """Return the lower and upper end of the mean's widened percentile interval, see the module's docstring."""
+def resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
+    """Return the lower and upper end of the mean's widened percentile interval, see the module's docstring.
+
+    Parameters
+    ----------
+    differences : numpy.ndarray
+        At least two numbers: differences, or scores.
+    seed : str
+        The seed of the draws.
+    confidence : float
+        The confidence of the interval.
+    """
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
     count, mean = len(differences), float(differences.mean())

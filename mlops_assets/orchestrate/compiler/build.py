@@ -74,7 +74,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ----------
     items
         Datasets, external datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
-        services, monitors, and plain Dagster assets, in any order.
+        services, monitors, prompts, evaluations of prompts, and plain Dagster assets, in any order.
     platform
         Where data, models and records are stored; ``Platform.from_env()`` when None.
     executor

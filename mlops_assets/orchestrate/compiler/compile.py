@@ -16,6 +16,7 @@ from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_ste
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
+from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -41,6 +42,7 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
 from mlops_assets.values.features import FeatureView, stored_views
 from mlops_assets.values.function import Injection, UserFunction
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -87,6 +89,7 @@ class Compiler:
             yield from self._compile_service(service)
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
+        yield from self._compile_evaluations()
 
     def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:
         """Return the asset that maintains the lake."""
@@ -341,6 +344,12 @@ class Compiler:
             condition=follow_inputs(node, self.platform),
         )
         return compile_step(step, self.io)
+
+    def _compile_evaluations(self) -> Iterator[dg.AssetsDefinition]:
+        for evaluation in self.project.select(PromptEvaluation):
+            node = self.project.node(evaluation)
+            run = self._bind_body(node, evaluation_body(evaluation))
+            yield compile_step(evaluation_spec(evaluation, node, run, follow_inputs(node, self.platform)), self.io)
 
     def _bind_body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         """Return the function that Dagster calls: it checks external inputs, calls ``body`` with a step context and ends its leases."""

@@ -13,6 +13,8 @@ from mlops_assets.stores.online.opening import find_backend
 from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.feature_sources import Computed, DbtProject
 from mlops_assets.values.features import FeatureView
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.scorers import FunctionScorer, JsonSchemaMatch
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
@@ -101,6 +103,10 @@ def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
             yield from (RequiredPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
     for service in project.select(Service):
         yield from (RequiredPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
+    for evaluation in project.select(PromptEvaluation):
+        yield RequiredPackage("httpx", "llm", f"'{evaluation.key}'", evaluation.key)
+        if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
+            yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
     for dbt in project.select(DbtProject):
         yield from (RequiredPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 
@@ -120,6 +126,9 @@ def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]
             yield declaration.model.key, declaration.function.function
         elif isinstance(declaration, FeatureView) and isinstance(declaration.source, Computed):
             yield declaration.key, declaration.source.function.function
+        elif isinstance(declaration, PromptEvaluation):
+            functions = (scorer.function for scorer in declaration.scorers if isinstance(scorer, FunctionScorer))
+            yield from ((declaration.key, function) for function in functions)
 
 
 def _find_imports(function: Callable[..., Any]) -> set[str]:

@@ -12,10 +12,12 @@ from mlops_assets.orchestrate.compiler.column_names import check_declared_column
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
+from mlops_assets.orchestrate.llm.case_columns import check_case_columns
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gates.gate import Gate
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource
@@ -63,6 +65,7 @@ def check_project(project: Project) -> None:
         _check_service(service)
     for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
+    check_case_columns(project.select(PromptEvaluation))
 
 
 def _check_items(project: Project) -> None:
@@ -119,18 +122,24 @@ def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
         yield f"'{model.key}'", "the training set", model.training_set.key
     for training_set in project.select(TrainingSet):
         yield from ((f"'{training_set.key}'", "the feature view", view.key) for view in feature_views(training_set.features))
+    yield from _list_sources(project)
+    for batch in project.select(BatchPrediction):
+        yield f"'{batch.key}'", "the model", batch.model.key
+    for service in project.select(Service):
+        yield f"'{service.key}'", "the model", service.model.key
+    for monitor in project.select(Monitor):
+        yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
+
+
+def _list_sources(project: Project) -> Iterator[tuple[str, str, str]]:
+    """Yield each reference to a dataset or a dbt project, as :func:`_list_references` does."""
     for view in project.select(FeatureView):
         if isinstance(view.source, DbtModel):
             yield f"'{view.key}'", "the", f"dbt project {view.source.project.path}"
         elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
-    for batch in project.select(BatchPrediction):
-        yield f"'{batch.key}'", "the model", batch.model.key
-        yield f"'{batch.key}'", "the dataset", batch.dataset.key
-    for service in project.select(Service):
-        yield f"'{service.key}'", "the model", service.model.key
-    for monitor in project.select(Monitor):
-        yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
+    yield from ((f"'{batch.key}'", "the dataset", batch.dataset.key) for batch in project.select(BatchPrediction))
+    yield from ((f"'{evaluation.key}'", "the dataset", evaluation.cases.key) for evaluation in project.select(PromptEvaluation))
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:

@@ -12,11 +12,14 @@ from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COL
 from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.evaluation_hash import hash_evaluation
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import lookback_mapping
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
+from mlops_assets.values.llm.prompt import Prompt
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import register_views
@@ -40,6 +43,8 @@ Declaration = (
     | BatchPrediction
     | Service
     | Monitor
+    | Prompt[..., Any]
+    | PromptEvaluation
 )
 N = TypeVar("N")
 
@@ -128,6 +133,8 @@ class Project:
             yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), PREDICTION_COLUMNS))
         for training_set in self.select(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
+        for evaluation in self.select(PromptEvaluation):
+            yield evaluation.name, TableRef(evaluation.key)
 
     def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
         """Return the edge to the table that a parameter names; None for a plain asset."""
@@ -162,8 +169,13 @@ class Project:
                     declaration.dataset.table.partitions,
                     (Edge(declaration.dataset.key, declaration.dataset.table.partitions), *views),
                 )
+            case PromptEvaluation():
+                cases = declaration.cases
+                edge = Edge(cases.key, cases.table.partitions, dg.AllPartitionMapping())
+                return Node(declaration.key, None, (edge,), definition=hash_evaluation(declaration))
         raise DefinitionError(
-            f"{type(declaration).__name__} is not a table", hint="pass a dataset, a feature view, a training set or a batch prediction"
+            f"{type(declaration).__name__} is not a table",
+            hint="pass a dataset, a feature view, a training set, a batch prediction or an evaluation",
         )
 
     def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:

@@ -28,7 +28,9 @@ from mlops_assets.values.window import TimeWindow, window_of
 
 T = TypeVar("T")
 
-VERIFIED_KINDS = frozenset({"features", "training_set", "online", "model"})  # steps of these kinds verify the hashes of what they read
+VERIFIED_KINDS = frozenset(
+    {"features", "training_set", "online", "model", "evaluation"}
+)  # steps of these kinds verify the hashes of what they read
 
 
 @dataclass(frozen=True)

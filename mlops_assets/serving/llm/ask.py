@@ -14,7 +14,7 @@ from mlops_assets.values.llm.answer import Answer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlops_assets.stores.llm.response_cache import ResponseCache
+    from mlops_assets.stores.llm.response_cache import CacheScope, ResponseCache
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.provider import Completion
 
@@ -65,15 +65,37 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
     ...     print(error.kind)
     connection
     """
+    completion = request_completion(prompt, values, None if cache is None else cache.scope(hash_prompt(prompt), values))
+    return Answer(parse_answer(prompt, completion), completion)
+
+
+def request_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion:
+    """Return the model's reply to a prompt as text.
+
+    Parameters
+    ----------
+    prompt, values
+        As in :func:`ask`.
+    scope
+        The part of the cache for this call; None asks the model.
+    """
     messages = [message.as_json() for message in build_messages(prompt, values)]
     schema = describe_type(prompt.response)
-    scope = None if cache is None else cache.scope(hash_prompt(prompt), values)
-    completion = complete(prompt.model, messages, response_schema=schema, cache=scope)
-    return Answer(completion.text if prompt.response is None else _parse_answer(prompt, completion), completion)
+    return complete(prompt.model, messages, response_schema=schema, cache=scope)
 
 
-def _parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
-    """Return the text of a completion, JSON, in the declared type; raise ProviderError for the first value that does not fit it."""
+def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
+    """Return a completion in the type that the prompt declares, or its text; raise ProviderError for the first value that does not fit it.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    completion
+        The reply to it.
+    """
+    if prompt.response is None:
+        return completion.text
     import pydantic
 
     try:

@@ -11,6 +11,7 @@ from mlops_assets.stores.database import sql
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.layouts import Layouts
 from mlops_assets.stores.lake.view_versions import open_view_versions
+from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.registry.attempts import open_attempts
 from mlops_assets.stores.registry.decisions import open_decisions
@@ -79,6 +80,11 @@ class Stores:
     def online(self) -> OnlineStore:
         """The online store: feature rows for services."""
         return open_online(self.platform.online)
+
+    @cached_property
+    def responses(self) -> ResponseCache:
+        """The stored answers of language models, in the platform's home."""
+        return ResponseCache(Path(self.platform.home) / "llm" / "responses.sqlite")
 
     @cached_property
     def decisions(self) -> Decisions:

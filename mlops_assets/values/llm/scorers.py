@@ -354,10 +354,16 @@ def read_scorer(function: Callable[P, float]) -> FunctionScorer[P]:
             f"{where}: an annotation cannot be resolved: {error}", hint="import the annotated types at run time, not under TYPE_CHECKING"
         ) from error
     columns = tuple(column for column in parameters if column != ANSWER)
-    return FunctionScorer(function, columns, frozenset(column for column in columns if _accepts_none(hints.get(column))))
+    return FunctionScorer(function, columns, frozenset(column for column in columns if accepts_none(hints.get(column))))
 
 
-def _accepts_none(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
-    """Return whether a parameter is annotated as one that may be None."""
+def accepts_none(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
+    """Return whether a parameter may be None by its annotation.
+
+    Parameters
+    ----------
+    annotation
+        The resolved annotation; None when there is none.
+    """
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return annotation is Any or (is_union and type(None) in typing.get_args(annotation))

@@ -1,0 +1,29 @@
+"""The hash of an evaluation's definition: when it changes, the table is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.values.llm.scorers import FunctionScorer
+
+if TYPE_CHECKING:
+    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+
+def hash_evaluation(evaluation: PromptEvaluation) -> str:
+    """Return a hash of what decides the rows of an evaluation apart from its cases: prompt, scorers and slices.
+
+    Parameters
+    ----------
+    evaluation
+        The evaluation.
+    """
+    scorers = [
+        [scorer.name, source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)] for scorer in evaluation.scorers
+    ]
+    facts = [hash_prompt(evaluation.prompt), scorers, evaluation.slices]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

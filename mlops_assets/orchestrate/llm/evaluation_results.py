@@ -1,0 +1,194 @@
+"""The results of an evaluation: the rows of its table, the outcomes of its checks, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.llm_evaluation.score_summary import ScoreSummary, summarise_scores
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.orchestrate.core.metadata import to_table
+from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
+
+if TYPE_CHECKING:
+    from mlops_assets.compute.llm_evaluation.scorers import Score
+    from mlops_assets.orchestrate.llm.cases import EvaluationCase
+    from mlops_assets.serving.llm.ask_many import CallRecord
+    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+COMPLETE, TOKEN_COUNTS = "complete", "token_counts"
+MAX_SLICES = 50  # values of a column in the metadata, the most frequent first
+_MAX_NAMED = 3  # errors that a check names
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """A case with its call and its scores.
+
+    Parameters
+    ----------
+    case, call
+        The case, and what became of its call.
+    scores
+        Scorer → score; empty when the call failed.
+    """
+
+    case: EvaluationCase
+    call: CallRecord
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def error(self) -> str:
+        """The failure of the call, or of the scorers; empty when every score is there."""
+        failed = [f"scorer '{name}': {score.error}" for name, score in self.scores.items() if score.failed]
+        return self.call.error or "; ".join(failed)
+
+    def value(self, scorer: str) -> float | None:
+        """Return a score; None where there is none."""
+        score = self.scores.get(scorer)
+        return None if score is None else score.value
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """The scored cases of one evaluation.
+
+    Parameters
+    ----------
+    evaluation, version
+        The evaluation, and the version of its prompt.
+    rows
+        The rows of the dataset of cases.
+    scored
+        The scored cases, in the order of ``rows``.
+    methods
+        Scorer → how it computes, where that depends on installed packages.
+    """
+
+    evaluation: PromptEvaluation
+    version: str
+    rows: pl.DataFrame
+    scored: Sequence[ScoredCase]
+    methods: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def error_rate(self) -> float:
+        """The share of cases with an error."""
+        return sum(bool(scored.error) for scored in self.scored) / len(self.scored)
+
+    def to_frame(self) -> pl.DataFrame:
+        """Return the rows of the table: key, slices, answer, facts of the call, and scores."""
+        carried = list(dict.fromkeys((*self.evaluation.case_key, *self.evaluation.slices)))
+        completions = [scored.call.completion for scored in self.scored]
+        columns: dict[str, tuple[type[pl.DataType], list[Any]]] = {
+            "answer": (pl.String, [found and found.text for found in completions]),
+            "error": (pl.String, [scored.error or None for scored in self.scored]),
+            "model": (pl.String, [found and found.model for found in completions]),
+            "prompt_version": (pl.String, [self.version] * len(self.scored)),
+            "cached": (pl.Boolean, [found is not None and found.cached for found in completions]),
+            "input_tokens": (pl.Int64, [found and found.prompt_tokens for found in completions]),
+            "output_tokens": (pl.Int64, [found and found.completion_tokens for found in completions]),
+            "seconds": (pl.Float64, [scored.call.seconds for scored in self.scored]),
+            "seconds_to_first_token": (pl.Float64, [found and found.seconds_to_first_token for found in completions]),
+            **{name: (pl.Float64, [scored.value(name) for scored in self.scored]) for name in self._scorer_names},
+        }
+        facts = pl.DataFrame({name: pl.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
+        return pl.concat([self.rows.select(carried), facts], how="horizontal")
+
+    @property
+    def _scorer_names(self) -> list[str]:
+        return [scorer.name for scorer in self.evaluation.scorers]
+
+    def judge(self) -> Iterator[Outcome]:
+        """Yield the outcomes of the checks on completeness; neither keeps the rows from being committed."""
+        failed = [scored for scored in self.scored if scored.error]
+        maximum = self.evaluation.max_error_rate
+        yield Outcome(
+            COMPLETE,
+            passed=self.error_rate <= maximum,
+            message=f"{len(failed)} of {len(self.scored)} cases have an error ({self.error_rate:.1%}, maximum {maximum:.1%}): {_name_errors(failed)}",
+            hint=f"fix the cause and materialise '{self.evaluation.key}' again: answered cases are not asked again",
+            blocking=False,
+            serious=True,
+            facts={"error rate": self.error_rate, "max_error_rate": maximum},
+        )
+        uncounted = self._count_uncounted()
+        yield Outcome(
+            TOKEN_COUNTS,
+            passed=not uncounted,
+            message=f"the endpoint did not report the tokens of {uncounted} answer(s): their cost is unknown",
+            hint="check that the endpoint reports `usage`",
+            blocking=False,
+            facts={"answers without token counts": uncounted},
+        )
+
+    def _count_uncounted(self) -> int:
+        found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
+        return sum(None in (completion.prompt_tokens, completion.completion_tokens) for completion in found)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the metadata of the materialisation."""
+        completions = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
+        summaries = self._summarise(self.scored, "")
+        means = {f"mean {name}": summary.mean for name, summary in summaries.items() if summary.mean is not None}
+        model = self.evaluation.prompt.model
+        return {
+            "prompt": self.evaluation.prompt.key,
+            "prompt version": self.version,
+            "model": f"{model.model} ({model.pin})" if model.pin else model.model,
+            "cases": len(self.scored),
+            "error rate": self.error_rate,
+            **means,
+            "scores": to_table([self._describe_summary(name, summary) for name, summary in summaries.items()]),
+            **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
+            "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
+            "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
+            "answers without token counts": self._count_uncounted(),
+            "unused columns": ", ".join(list_unused_columns(self.evaluation, self.rows.columns)) or "none",
+            "answers cut off by max_tokens": sum(completion.finish_reason == "length" for completion in completions),
+            "requests": sum(scored.call.attempts for scored in self.scored),
+            "cached answers": sum(completion.cached for completion in completions),
+        }
+
+    def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
+        """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""
+        seed = f"{self.evaluation.key} {self.version} {label}"
+        return {name: summarise_scores([one.value(name) for one in scored], seed=f"{seed} {name}") for name in self._scorer_names}
+
+    def _describe_summary(self, name: str, summary: ScoreSummary) -> dict[str, Any]:
+        return {
+            "scorer": name,
+            "mean": _write_mean(summary),
+            "95 % CI": summary.interval,
+            "n": str(summary.n),
+            "missing": str(summary.missing),
+            "method": self.methods.get(name, ""),
+        }
+
+    def _describe_slices(self, column: str) -> list[dict[str, Any]]:
+        """Return a row for each value of a column, the most frequent first; the last row stands for those that are left out."""
+        groups: dict[str, list[ScoredCase]] = {}
+        for scored in self.scored:
+            groups.setdefault(str(scored.case.row[column]), []).append(scored)
+        ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+        shown = [(value, cases) for value, cases in ordered[:MAX_SLICES]]
+        if rest := ordered[MAX_SLICES:]:
+            shown.append((f"{len(rest)} other values", [scored for _, cases in rest for scored in cases]))
+        return [self._describe_slice(column, value, cases) for value, cases in shown]
+
+    def _describe_slice(self, column: str, value: str, cases: Sequence[ScoredCase]) -> dict[str, Any]:
+        summaries = self._summarise(cases, f"{column}={value}")
+        scores = {name: " ".join((_write_mean(summary), summary.interval)).strip() for name, summary in summaries.items()}
+        return {column: value, "cases": str(len(cases)), "errors": str(sum(bool(scored.error) for scored in cases)), **scores}
+
+
+def _write_mean(summary: ScoreSummary) -> str:
+    return "" if summary.mean is None else f"{summary.mean:.3f}"
+
+
+def _name_errors(failed: Sequence[ScoredCase]) -> str:
+    named = "; ".join(f"case {scored.case.label}: {scored.error}" for scored in failed[:_MAX_NAMED])
+    return named + ("; …" if len(failed) > _MAX_NAMED else "")

@@ -1,0 +1,147 @@
+"""The step of an evaluation: ask the prompt for each case, score the answers, and publish them as a table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.compute.tables.verify import check_names, verify
+from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
+from mlops_assets.orchestrate.llm.evaluation_results import COMPLETE, TOKEN_COUNTS, EvaluationResults, ScoredCase
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.values.dataset import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import dagster as dg
+
+    from mlops_assets.orchestrate.core.graph import Node
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.orchestrate.llm.cases import EvaluationCase
+    from mlops_assets.serving.llm.ask_many import CallRecord
+    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+UNHASHED = ("cached", "seconds", "seconds_to_first_token")  # they differ between runs with equal answers
+PROGRESS_CASES, PROGRESS_SECONDS = 100, 10.0  # a line in the log after so many cases, or so much time
+
+
+def evaluation_spec(
+    evaluation: PromptEvaluation, node: Node, run: Callable[..., Iterator[object]], condition: dg.AutomationCondition[Any]
+) -> StepSpec:
+    """Return the step spec of an evaluation.
+
+    Parameters
+    ----------
+    evaluation, node
+        The evaluation and its node.
+    run
+        The function that Dagster calls.
+    condition
+        The default automation condition.
+    """
+    import dagster as dg
+
+    names = (*check_names(_table_rules(evaluation)), COMPLETE, TOKEN_COUNTS)
+    return StepSpec(
+        evaluation.key,
+        run,
+        group=evaluation.prompt.name,
+        description=f"Answers of {evaluation.prompt.key} to the cases of {evaluation.cases.key}, with their scores.",
+        kinds=frozenset({"llm", "duckdb"}),
+        deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
+        checks=check_specs(evaluation.key, names, warnings=(COMPLETE, TOKEN_COUNTS)),
+        options=evaluation.options,
+        condition=condition,
+        code_version=node.definition,
+    )
+
+
+def _table_rules(evaluation: PromptEvaluation) -> Table:
+    return Table(key=evaluation.case_key)
+
+
+def evaluation_body(evaluation: PromptEvaluation) -> Callable[[StepContext], Iterator[object]]:
+    """Return the body of an evaluation's step."""
+
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish_table(step, _table_rules(evaluation), lambda: _evaluate(step, evaluation), unhashed_columns=UNHASHED)
+
+    return body
+
+
+def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
+    """Return the scored answers to all cases, with checks and facts for the UI."""
+    # Only the step needs these modules: definitions load without them.
+    from mlops_assets.orchestrate.llm.cases import read_cases
+    from mlops_assets.orchestrate.llm.scoring import describe_method
+    from mlops_assets.serving.llm.ask_many import ask_many
+
+    rows = step.read(step.project.by_key[evaluation.cases.key])
+    cases = read_cases(evaluation, rows)
+    methods = {scorer.name: describe_method(scorer) for scorer in evaluation.scorers}
+    progress = EvaluationProgress(evaluation.key, len(cases), step.context.log.info)
+    scored: dict[int, ScoredCase] = {}
+    for position, call in ask_many(evaluation.prompt, [case.variables for case in cases], cache=step.stores.responses):
+        scored[position] = _score_case(step, evaluation, cases[position], call)
+        progress.add(scored[position])
+    version = hash_prompt(evaluation.prompt)
+    results = EvaluationResults(evaluation, version, rows, [scored[position] for position in range(len(cases))], methods)
+    frame = results.to_frame()
+    outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge()]
+    return CheckedTable(frame, outcomes, results.describe())
+
+
+def _score_case(step: StepContext, evaluation: PromptEvaluation, case: EvaluationCase, call: CallRecord) -> ScoredCase:
+    from mlops_assets.orchestrate.llm.scoring import score_answer
+
+    if call.error or call.completion is None:
+        return ScoredCase(case, call)
+
+    def warn(text: str) -> None:
+        step.context.log.warning(f"{evaluation.key}, case {case.label}: {text}")
+
+    answer = call.completion.text
+    return ScoredCase(case, call, {scorer.name: score_answer(scorer, answer, case.row, warn) for scorer in evaluation.scorers})
+
+
+@dataclass
+class EvaluationProgress:
+    """Logs how far an evaluation is: after each :data:`PROGRESS_CASES` cases, after :data:`PROGRESS_SECONDS`, and at the end.
+
+    Parameters
+    ----------
+    key, total
+        The evaluation, and the number of its cases.
+    log
+        Receives the lines.
+    """
+
+    key: str
+    total: int
+    log: Callable[[str], object]
+    done: int = 0
+    errors: int = 0
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    _logged_at: float = field(default_factory=time.monotonic)
+
+    def add(self, scored: ScoredCase) -> None:
+        """Count a case, and log a line when one is due."""
+        completion = scored.call.completion
+        self.done += 1
+        self.errors += bool(scored.error)
+        self.requests += scored.call.attempts
+        if completion is not None and not completion.cached:
+            self.input_tokens += completion.prompt_tokens or 0
+            self.output_tokens += completion.completion_tokens or 0
+        if self.done == self.total or self.done % PROGRESS_CASES == 0 or time.monotonic() - self._logged_at >= PROGRESS_SECONDS:
+            self._logged_at = time.monotonic()
+            self.log(
+                f"{self.key}: {self.done} of {self.total} cases, {self.errors} with an error; {self.requests} requests, "
+                f"{self.input_tokens} input and {self.output_tokens} output tokens so far"
+            )

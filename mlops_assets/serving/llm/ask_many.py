@@ -1,0 +1,92 @@
+"""Ask a prompt many times at once; a call that fails is a record, not an exception."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.errors import ProviderError
+from mlops_assets.serving.llm.ask import parse_answer, request_completion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mlops_assets.stores.llm.response_cache import CacheScope, ResponseCache
+    from mlops_assets.values.llm.prompt import Prompt
+    from mlops_assets.values.llm.provider import Completion
+
+_CONFIGURATION = "configuration"  # the kind of a failure that no call can avoid
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """What became of one call of a prompt.
+
+    Parameters
+    ----------
+    completion
+        The model's reply; None when no model answered. A reply that is not of the declared type comes with an error.
+    error
+        Class and message of the failure, without key, prompt or reply; empty for a valid answer.
+    attempts
+        Number of requests that were sent; a cached answer needs none.
+    seconds
+        The duration of the call.
+    """
+
+    completion: Completion | None
+    error: str
+    attempts: int
+    seconds: float
+
+
+def ask_many(
+    prompt: Prompt[..., Any], calls: Sequence[Mapping[str, Any]], *, cache: ResponseCache | None
+) -> Iterator[tuple[int, CallRecord]]:
+    """Yield the position and the record of each call, in the order in which the calls end.
+
+    At most ``concurrency`` calls of the prompt's model run at once. When the caller stops early, calls that have not begun are dropped.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    calls
+        Variable → value, for each call.
+    cache
+        Where answers are looked up, and stored as soon as they arrive; None asks the model in each call.
+
+    Raises
+    ------
+    ProviderError
+        The environment variable with the key is missing: no call can succeed.
+    DefinitionError, DataError
+        A call lacks a variable, or has one of another type.
+    MissingExtraError
+        httpx is not installed.
+    """
+    version = hash_prompt(prompt)
+    scopes = [None if cache is None else cache.scope(version, values) for values in calls]
+    with ThreadPoolExecutor(max_workers=prompt.model.concurrency, thread_name_prefix=prompt.name) as pool:
+        futures = {pool.submit(_record_call, prompt, *call): position for position, call in enumerate(zip(calls, scopes, strict=True))}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _record_call(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> CallRecord:
+    began, completion = time.monotonic(), None
+    try:
+        completion = request_completion(prompt, values, scope)
+        parse_answer(prompt, completion)
+    except ProviderError as error:
+        if error.kind == _CONFIGURATION:
+            raise
+        attempts = error.attempts if completion is None else completion.attempts
+        return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began)
+    return CallRecord(completion, "", completion.attempts, completion.seconds)

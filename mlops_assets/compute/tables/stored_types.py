@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -151,4 +150,11 @@ def _iterate_leaves(series: pl.Series) -> Iterator[pl.Series]:
 
 def _find_nul(series: pl.Series) -> int:
     """Return the number of the first row, from 0, whose value contains a NUL character."""
-    return next(row for row, value in enumerate(series.to_list()) if "\\u0000" in json.dumps(value, default=str))
+    return next(row for row, value in enumerate(series.to_list()) if _contains_nul(value))
+
+
+def _contains_nul(value: object) -> bool:
+    """Return whether a text, or a text inside of a list or a struct, contains a NUL character."""
+    if isinstance(value, (list, dict)):
+        return any(_contains_nul(part) for part in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and "\x00" in value

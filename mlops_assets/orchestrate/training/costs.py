@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.serving.formats.integrity import JUDGED, list_parts
 from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest, unpack
 from mlops_assets.serving.predict.predictor import list_columns, make_predictor
@@ -51,7 +52,7 @@ class StoredCosts:
         bundle = unpack(self.artifacts, self.artifact, self.trusted_types)
         probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))
         predict = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=bundle.manifest.get(POSITIVE))
-        rows = self.rows.gather_every(max(1, self.rows.height // calls)).head(calls)
+        rows = sample_evenly(self.rows, calls)
         columns = list_columns(rows)
         requests = [[[column[row]] for column in columns] for row in range(rows.height)]
         for call in range(_WARM_UP):

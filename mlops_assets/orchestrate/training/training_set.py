@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
+from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table, table_name
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
 from mlops_assets.compute.training.leakage import (
@@ -72,7 +73,7 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
     ]
     frame, names = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
     for function in on_demand(training_set.features):
-        sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
+        sample = sample_evenly(frame.select(function.parameters), SAMPLE_ROWS)
         refuse_disparity(function.function, sample, f"'{training_set.key}'")
     frame = frame.with_columns(_assign_split(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *training_set.columns)

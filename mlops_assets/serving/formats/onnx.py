@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.argmax import may_predict_argmax, predict_labels
 from mlops_assets.serving.formats.estimator_bytes import ONNX, SKOPS, EstimatorBytes, dump_skops
@@ -214,7 +215,7 @@ def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> s
     X
         The training rows.
     """
-    rows = X.gather_every(max(1, X.height // _MAX_ROWS)).head(_MAX_ROWS)
+    rows = sample_evenly(X, _MAX_ROWS)
     groups = [
         ("training rows", rows),
         *((f"rows around the thresholds of '{name}'", around) for name, around in _rows_around_thresholds(estimator, rows)),

@@ -12,6 +12,7 @@ import polars as pl
 
 from mlops_assets.compute.features.on_demand import load_functions
 from mlops_assets.compute.features.signature import describe_signature
+from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.compute.training.environment import canonical_name, installed_distributions
 from mlops_assets.compute.training.library_versions import LibraryChange, find_library_changes
 from mlops_assets.compute.training.responses import CachedPredictor
@@ -275,8 +276,8 @@ def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[C
 
 
 def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
-    """Return every n-th row from the first on, at most 64 rows."""
-    return X.gather_every(max(1, X.height // PROBE_ROWS)).head(PROBE_ROWS)
+    """Return at most 64 rows, at equal distances over all rows."""
+    return sample_evenly(X, PROBE_ROWS)
 
 
 def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401

@@ -155,7 +155,7 @@ def test_columns_of_any_name_are_stored_under_it(lake, names) -> None:
 
 
 def test_text_with_a_nul_is_found_inside_of_lists_and_structs() -> None:
-    for bad in ([["ok"], ["a", "b\x00"]], [{"x": "ok"}, {"x": "b\x00"}], ["ok", "b\x00"]):
+    for bad in ([["ok"], ["a", "b\x00"]], [{"x": "ok"}, {"x": "b\x00"}], ["ok", "b\x00"], ["\\u0000", "b\x00"]):
         with pytest.raises(DataError, match="NUL character, first in row 2"):
             normalize(pl.DataFrame({"s": bad}))
 

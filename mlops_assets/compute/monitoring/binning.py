@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NUMERIC, CATEGORICAL, PRESENCE = "numeric", "categorical", "presence"
+OTHER, NEW, NULL, INFINITE = "other", "new", "null", "infinite"  # labels of bins of rows without a category or range of their own
 QUANTILES, GRID, MAX_ATOMS = 1000, 100, 20  # points of a numeric column; the maximum number of distinct values that all get a bin
 MAX_VALUES, MAX_KNOWN, RARE = 100, 1000, 0.005  # the maximum of categories with a cell, and stored by name; a rare category's share
 
@@ -109,13 +110,14 @@ class Binning:
         return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:
-        """Return the label of each bin, in the order of :meth:`bins`."""
+        """Return the label of each bin, in the order of :meth:`bins`; categories are labelled by :func:`label_category`."""
         if self.kind == CATEGORICAL:
-            return [*self.values[: self.frequent], "other", *(["new"] if self.known == () else []), "null", "infinite"]
+            names = map(label_category, self.values[: self.frequent])
+            return [*names, OTHER, *([NEW] if self.known == () else []), NULL, INFINITE]
         if self.kind == PRESENCE:
-            return ["a value", "null", "infinite"]
+            return ["a value", NULL, INFINITE]
         inner = [f"{low:.4g} – {high:.4g}" for low, high in pairwise(self.edges)] or ["other values"]
-        return [*inner, *(f"{atom:.6g}" for atom in self.atoms), "null", "infinite"]
+        return [*inner, *(f"{atom:.6g}" for atom in self.atoms), NULL, INFINITE]
 
     def _bin_of_cell(self) -> np.ndarray:
         """Return the index of each cell's bin, for a numeric column."""
@@ -148,6 +150,11 @@ class Binning:
         return cls(
             stored["kind"], points, edges, atoms, tuple(stored["values"]), None if known is None else tuple(known), stored["frequent"]
         )
+
+
+def label_category(value: str) -> str:
+    """Return the label of a category: its name, in quotes if a bin of rows without a category of their own has the same label."""
+    return repr(value) if value in (OTHER, NEW, NULL, INFINITE) else value
 
 
 def find_kind(dtype: pl.DataType) -> str:

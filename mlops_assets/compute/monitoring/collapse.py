@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC
+from mlops_assets.compute.monitoring.binning import CATEGORICAL, INFINITE, NULL, NUMERIC, label_category
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
 MAX_CHANCE = 1e-4  # the probability that independent rows of the reference all have the window's only value; above it, this may be chance
 MAX_OVERLAP = 0.005  # two histograms with a smaller overlap count as disjoint
-_NO_VALUE = ("null", "infinite")
 
 
 def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
@@ -39,7 +38,7 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
         and (value := _only_value(comparison)) is not None
         and _share(comparison, value) ** float(window.values[0]) < MAX_CHANCE
     ):
-        return f"every value is {value}; no window of the reference had one value only"
+        return f"every value is {label_category(value)}; no window of the reference had one value only"
     return "no value in common with the reference" if _is_beyond(comparison) or _overlap(bars) < MAX_OVERLAP else ""
 
 
@@ -78,6 +77,6 @@ def _overlap(bars: Sequence[HistogramBar]) -> float:
 
     Nulls and infinite values are left out.
     """
-    shares = np.array([(bar.reference, bar.current) for bar in bars if bar.label not in _NO_VALUE]).reshape(-1, 2)
+    shares = np.array([(bar.reference, bar.current) for bar in bars if bar.label not in (NULL, INFINITE)]).reshape(-1, 2)
     totals = shares.sum(axis=0)
     return 1.0 if not totals.all() else float((shares / totals).min(axis=1).sum())

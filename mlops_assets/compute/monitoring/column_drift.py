@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC
+from mlops_assets.compute.monitoring.binning import CATEGORICAL, INFINITE, NEW, NULL, NUMERIC, OTHER
 from mlops_assets.compute.monitoring.collapse import describe_collapse
 from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift_statistics import (
@@ -236,19 +236,23 @@ def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
         shares = [count / max(count.sum(), 1) for count in counts]
     bars = [HistogramBar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
     if binning.kind != CATEGORICAL:
-        return tuple(bar for bar in bars if bar.reference or bar.current or not bar.label.startswith(_EXTRA))
+        return tuple(bar for bar in bars if bar.reference or bar.current or not bar.label.startswith(_HIDDEN))
     return _keep_frequent([bar for bar in bars if bar.reference or bar.current])
 
 
-_EXTRA = ("other", "new", "null", "infinite", "below", "above")  # left out when empty
+_BELOW, _ABOVE = "below", "above"
+_HIDDEN = (OTHER, NULL, INFINITE, _BELOW, _ABOVE)  # the first word of bars that are left out when empty
 
 
 def _keep_frequent(bars: list[HistogramBar]) -> tuple[HistogramBar, ...]:
     """Return the bars of the most frequent categories, then those of special cases; the other categories are summed up in ``other``."""
-    named = sorted((bar for bar in bars if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
-    infrequent = [*named[MAX_CATEGORIES:], *(bar for bar in bars if bar.label == "other")]
-    pooled = [HistogramBar("other", sum(bar.reference for bar in infrequent), sum(bar.current for bar in infrequent))] if infrequent else []
-    return (*named[:MAX_CATEGORIES], *pooled, *(bar for bar in bars if bar.label in _EXTRA[1:]))
+    named = sorted(
+        (bar for bar in bars if bar.label not in (OTHER, NEW, NULL, INFINITE)),
+        key=lambda bar: (-max(bar.reference, bar.current), bar.label),
+    )
+    infrequent = [*named[MAX_CATEGORIES:], *(bar for bar in bars if bar.label == OTHER)]
+    pooled = [HistogramBar(OTHER, sum(bar.reference for bar in infrequent), sum(bar.current for bar in infrequent))] if infrequent else []
+    return (*named[:MAX_CATEGORIES], *pooled, *(bar for bar in bars if bar.label in (NEW, NULL, INFINITE)))
 
 
 def _share_histogram(comparison: ColumnComparison) -> tuple[list[str], list[np.ndarray]]:
@@ -267,4 +271,4 @@ def _share_histogram(comparison: ColumnComparison) -> tuple[list[str], list[np.n
         parts = np.diff(np.concatenate([[0], until, [column.counts.values[0]]]))
         shares.append(np.concatenate([parts, [column.counts.nulls[0], column.counts.infinite[0]]]) / rows)
     middle = [f"{a:.4g} to {b:.4g}" for a, b in pairwise(edges)]
-    return [f"below {low:.4g}", *middle, f"above {high:.4g}", "null", "infinite"], shares
+    return [f"{_BELOW} {low:.4g}", *middle, f"{_ABOVE} {high:.4g}", NULL, INFINITE], shares

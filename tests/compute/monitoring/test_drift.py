@@ -157,6 +157,24 @@ def test_infinite_values_are_counted_and_do_no_harm() -> None:
     assert not huge.drifted
 
 
+@pytest.mark.parametrize("name", ["x", "null", "infinite", "other", "new", "below", "above"])
+def test_a_category_may_have_the_name_of_another_bar(name: str) -> None:
+    before, after = pl.Series([name] * 990 + ["a"] * 10), pl.Series([name] * 990 + ["b"] * 10)
+    found, plain = one(before, after), one(before.replace(name, "x"), after.replace(name, "x"))
+    assert not plain.drifted
+    assert found.as_json() | {"bars": None, "why": ""} == plain.as_json() | {"bars": None, "why": ""}
+    label = name if name in ("x", "below", "above") else f"'{name}'"
+    assert [(bar.label, bar.reference, bar.current) for bar in found.bars] == [(label, 0.99, 0.99), ("a", 0.01, 0.0), ("new", 0.0, 0.01)]
+
+
+def test_a_category_named_null_is_told_from_rows_without_a_value() -> None:
+    before = pl.Series(["null", None, "other"] * 500 + [f"rare {i}" for i in range(10)])
+    found = one(before, pl.Series(["null"] * 500 + [None] * 500))
+    shares = {bar.label: (round(bar.reference, 2), bar.current) for bar in found.bars}
+    assert shares == {"'null'": (0.33, 0.5), "'other'": (0.33, 0.0), "other": (0.01, 0.0), "null": (0.33, 0.5)}
+    assert one(before, pl.Series(["null"] * 500)).why.startswith("every value is 'null'; no window of the reference had one value only")
+
+
 def test_a_missing_column_or_another_type_is_drift() -> None:
     X = pl.DataFrame({"x": np.arange(300.0), "b": [True, False, True] * 100, "s": ["a", "b", "c"] * 100})
     profile = stored(build_profile(X))

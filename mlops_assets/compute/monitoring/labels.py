@@ -74,8 +74,13 @@ class LabelArrivals:
 
     @property
     def coverage(self) -> float:
-        """The share of predictions with a label; 0 when there are no predictions."""
+        """The share of predictions that are finite and have a label; 0 when there are no predictions."""
         return self.labelled / self.predicted if self.predicted else 0.0
+
+    @property
+    def predicate(self) -> str:
+        """The predicate of a sentence about the labelled predictions; it says that they are finite where others are not."""
+        return "are finite and have a label" if self.unpredicted else "have a label"
 
 
 def join_labels(  # noqa: PLR0913  (the names of columns)

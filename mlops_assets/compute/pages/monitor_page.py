@@ -257,7 +257,7 @@ def _coverage_text(report: PerformanceReport) -> str:
     arrivals = report.arrivals
     keyless = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
     trained = f"; {report.in_training:,} predictions of training rows are left out" if report.in_training else ""
-    return f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions have a label ({arrivals.coverage:.1%}){keyless}{trained}."
+    return f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions {arrivals.predicate} ({arrivals.coverage:.1%}){keyless}{trained}."
 
 
 def _metrics_caption(report: PerformanceReport) -> str:
@@ -266,8 +266,11 @@ def _metrics_caption(report: PerformanceReport) -> str:
 
 
 def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) -> str:
-    left_out = len(report.slices) - len(shown)
-    return f"By slice{f', {left_out} with fewer than {MIN_SLICE_ROWS} rows left out' if left_out else ''}."
+    """Return the caption of the slices: how many have too few rows, and how many more are not in the table."""
+    small = sum(metrics.rows < MIN_SLICE_ROWS for metrics in report.slices)
+    hidden = len(report.slices) - small - len(shown)
+    left_out = f", {small} with fewer than {MIN_SLICE_ROWS} rows left out" if small else ""
+    return f"By slice{left_out}{f'; {hidden} more are not shown' if hidden else ''}."
 
 
 def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figure | None:

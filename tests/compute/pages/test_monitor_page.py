@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.profile import build_profile
 from mlops_assets.compute.pages import charts
@@ -18,6 +19,7 @@ from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.compute.text import format_number
 from mlops_assets.errors import DataError, MissingExtraError
+from mlops_assets.values.evaluation import SliceMetrics
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
@@ -164,6 +166,22 @@ def test_many_columns_and_slices_stay_light() -> None:
     text = checked(document).text
     assert "20 columns with lower drift are not shown" in text
     assert "Expected false alarms: 1 % of windows if rows are independent." in text
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "caption"),
+    [
+        (150, 0, "By slice."),
+        (150, 2, "By slice, 2 with fewer than 30 rows left out."),
+        (157, 0, "By slice; 7 more are not shown."),
+        (157, 2, "By slice, 2 with fewer than 30 rows left out; 7 more are not shown."),
+    ],
+)
+def test_small_slices_and_slices_beyond_the_table_are_counted_apart(large: int, small: int, caption: str) -> None:
+    slices = tuple(SliceMetrics("airport", str(i), 30 if i < large else 29, (("r2", 0.5),)) for i in range(large + small))
+    report = PerformanceReport(LabelArrivals(9000, 9000), slices=slices)
+    document = render_monitor(MonitorPage("watch", "d", "m", (VersionReports(6, None, report),)))
+    assert f">{caption}<" in document
 
 
 def test_numbers_are_for_people() -> None:

@@ -227,7 +227,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     _check_slices(predictions, by)
     labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
     if not arrivals.labelled:
-        problem = f"none of {arrivals.predicted} predictions has a label yet"
+        problem = _explain_unlabelled(arrivals)
         return _report_unmeasured(expectations, [*metrics, *_extra_metrics(labelled)], arrivals, reference, problem, in_training)
     names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_extra_metrics(labelled)]))
     estimator, split = replay_predictions(labelled), labelled.split
@@ -289,6 +289,14 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
 
 def _explain_empty(in_training: int) -> str:
     return f"the version was fitted on all {in_training} rows of the window" if in_training else "nothing was predicted"
+
+
+def _explain_unlabelled(arrivals: LabelArrivals) -> str:
+    """Return why no prediction can be measured: none is finite, or no finite one has a label yet."""
+    finite = arrivals.predicted - arrivals.unpredicted
+    if not finite:
+        return f"none of {arrivals.predicted} predictions is finite"
+    return f"none of {finite}{' finite' if arrivals.unpredicted else ''} predictions has a label yet"
 
 
 def _rephrase_problem(why: str) -> str:
@@ -364,9 +372,11 @@ def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
 def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
     """Return why too few labels have arrived to judge; empty when they suffice."""
     if arrivals.coverage < expectation.min_coverage:
-        return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.min_coverage:.1%} are needed"
+        return (
+            f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions {arrivals.predicate}, {expectation.min_coverage:.1%} are needed"
+        )
     if arrivals.labelled < expectation.min_labels:
-        return f"{arrivals.labelled} predictions have a label, {expectation.min_labels} are needed"
+        return f"{arrivals.labelled} predictions {arrivals.predicate}, {expectation.min_labels} are needed"
     return ""
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import f1_score, log_loss, mean_absolute_error, roc_auc_score
 
-from mlops_assets.compute.monitoring.performance import measure_performance
+from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.compute.training.calibration import calibrate
 from mlops_assets.errors import DataError, DefinitionError
@@ -180,6 +180,25 @@ def test_an_empty_window_is_an_answer() -> None:
     assert report(predictions.clear(), labels).summary == "not enough data: nothing was predicted"
     assert report(predictions, labels.clear()).summary == "not enough data: none of 600 predictions has a label yet"
     assert report(predictions.clear(), labels.clear()).arrivals.coverage == 0
+
+
+def test_predictions_that_are_not_finite_are_no_missing_labels() -> None:
+    labels = pl.DataFrame({"id": [1, 2, 3], "y": [1.0] * 3})
+
+    def measure(values: list[float | None], arrived: pl.DataFrame = labels, **expected: float) -> PerformanceReport:
+        expectation = Performance("neg_mean_absolute_error", at_least=-1.0, **expected)
+        predictions = pl.DataFrame({"id": [1, 2, 3], PREDICTION: values}, schema_overrides={PREDICTION: pl.Float64})
+        return measure_performance(predictions, arrived, key=["id"], label="y", metrics=[], expectations=[expectation])
+
+    none = "not enough data: none of 3 predictions is finite; 3 of 3 rows (100.0%) have no prediction"
+    assert [measure([value] * 3).summary for value in (math.nan, math.inf, None)] == [none] * 3
+    some = measure([math.nan, math.nan, 1.0], labels.head(2))
+    assert some.summary.startswith("not enough data: none of 1 finite predictions has a label yet; 2 of 3 rows")
+    few = measure([math.nan, math.nan, 1.0], min_coverage=0.5)
+    assert few.summary.startswith("not enough data: 33.3% of 3 predictions are finite and have a label, 50.0% are needed; 2 of 3 rows")
+    assert measure([1.0, 1.0, math.nan], min_coverage=0.5, min_labels=3).verdicts[0].reason == (
+        "2 predictions are finite and have a label, 3 are needed"
+    )
 
 
 def test_duplicates() -> None:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.schedules import SqliteScheduleStorage
 
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
@@ -112,9 +114,22 @@ def find_lost_history(home: Path) -> str:
 def find_lost_schedules(home: Path) -> str:
     """Return a warning if the database of sensors and schedules is missing or empty although event logs of runs remain; else an empty text.
 
-    Without the folder ``schedules`` there is no warning.
+    A new home has no event log of a run: Dagster creates this database when it opens the instance, before the first run. There is no warning
+    if ``dagster.yaml`` names another storage.
     """
-    return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
+    lost = _describe_lost_database(home, home / "schedules" / "schedules.db")
+    return lost if lost and _stores_schedules_here(home) else ""
+
+
+def _stores_schedules_here(home: Path) -> bool:
+    """Return True if ``dagster.yaml`` keeps sensors and schedules in the SQLite database below the home; False if it cannot be read."""
+    try:
+        storage = InstanceRef.from_dir(str(home)).schedule_storage_data
+    except Exception:  # noqa: BLE001  (a damaged file may raise anything; the instance reports it when it opens)
+        return False
+    if storage is None or storage.class_name != SqliteScheduleStorage.__name__:
+        return False
+    return Path(str(storage.config_dict["base_dir"])) == home / "schedules"
 
 
 def recreate_schedules(home: Path) -> str:

@@ -145,7 +145,7 @@ class Retraining:
 
 
 class CandidateKind(Protocol):
-    """One kind of candidate: how it is trained, stored, opened, evaluated, compared and reproduced."""
+    """One kind of candidate: how it is trained, stored, opened, compared and reproduced."""
 
     @property
     def name(self) -> str:
@@ -171,10 +171,6 @@ class CandidateKind(Protocol):
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401
         """Return the stored fit, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
-        ...
-
-    def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
-        """Return the evaluation of a fit on the holdout, with the metrics that the model declares."""
         ...
 
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:

@@ -101,10 +101,6 @@ class EstimatorKind:
         """Return the stored estimator, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
         return unpack(stores.artifacts, artifact, model.trusted_types).estimator
 
-    def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
-        """Return the evaluation of an estimator on the holdout, with the metrics that the model declares."""
-        return evaluate(fitted, splits["holdout"], model.metrics, positive=model.positive)
-
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
         """Evaluate the estimator and the champion on the same holdout, with slices and paired intervals."""
         return compare_with_champion(stores, model, trained, rival)

@@ -15,6 +15,11 @@ from mlops_assets.orchestrate.training.training_log import record_fit, record_tr
 from mlops_assets.values.model import KIND
 
 
+def evaluate_constant(value, splits) -> ml.types.Evaluation:
+    y = splits["holdout"].y
+    return ml.types.Evaluation(len(y), (("neg_mean_absolute_error", -float(np.abs(y - value).mean())),))
+
+
 class ConstantKind:
     """The number is stored in the manifest."""
 
@@ -27,7 +32,7 @@ class ConstantKind:
                 value = step.call(model.function, train=splits["train"])
             fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})
             facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.deciding_facts, fingerprint)
-            run = record_fit(active, step, inputs, fit, dict(self.evaluate(model, fit.fitted, splits).metrics), facts)
+            run = record_fit(active, step, inputs, fit, dict(evaluate_constant(fit.fitted, splits).metrics), facts)
         return TrainedModel(run, fit.fitted, splits, reused=False)
 
     def package(self, step, _model, fitted, fitted_on, _splits, identity, facts) -> StoredFit:
@@ -41,18 +46,13 @@ class ConstantKind:
             raise ArtifactError(f"{artifact[:12]} is no constant", hint="train it again")
         return manifest["constant"]
 
-    def evaluate(self, _model, fitted, splits) -> ml.types.Evaluation:
-        y = splits["holdout"].y
-        return ml.types.Evaluation(len(y), (("neg_mean_absolute_error", -float(np.abs(y - fitted).mean())),))
-
     def compare(self, stores, model, trained, rival) -> ml.Candidate:
-        mine = self.evaluate(model, trained.fitted, trained.splits)
-        theirs = None if rival is None else self.evaluate(model, self.open(stores, model, rival.artifact), trained.splits)
+        mine = evaluate_constant(trained.fitted, trained.splits)
+        theirs = None if rival is None else evaluate_constant(self.open(stores, model, rival.artifact), trained.splits)
         return ml.Candidate(model.name, trained.digest, trained.fitted, trained.splits["holdout"], mine, theirs)
 
     def reproduce(self, stores, retraining: Retraining) -> tuple[dict, dict]:
         value = call_recorded(retraining.function, retraining.splits, retraining.params)
-        y = retraining.splits["holdout"].y
-        metrics = {"neg_mean_absolute_error": -float(np.abs(y - value).mean())}
+        metrics = dict(evaluate_constant(value, retraining.splits).metrics)
         was = {"predictions": [json.loads(stores.artifacts.get(retraining.artifact))["constant"]]}
         return was, {**result_facts(value, retraining.source), "predictions": [value], "metrics": metrics}

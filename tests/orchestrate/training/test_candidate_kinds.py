@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -12,11 +13,12 @@ import mlops_assets as ml
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
+from mlops_assets.orchestrate.training.candidate_kind import CandidateKind
 from mlops_assets.orchestrate.training.kinds import KINDS, find_kind, read_kind
 from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.model import KIND
-from tests.conftest import Runner, metadata
+from tests.conftest import ROOT, Runner, metadata
 
 
 class Shift(dg.Config):
@@ -99,3 +101,11 @@ def test_records_without_a_kind_are_estimators_and_other_kinds_are_not_opened_as
     artifacts = open_stores(platform).artifacts
     with pytest.raises(ArtifactError, match="of the kind 'constant', not an estimator"):
         unpack(artifacts, artifacts.put(b'{"candidate_kind": "constant"}'))
+
+
+def test_the_package_calls_each_verb_of_the_protocol() -> None:
+    verbs = [name for name, member in vars(CandidateKind).items() if callable(member) and not name.startswith("_")]
+    assert "train" in verbs
+    text = "\n".join(path.read_text() for path in (ROOT / "mlops_assets/orchestrate").rglob("*.py"))
+    calls = set(re.findall(r"\b(?:kind|find_kind\([^)]*\)|read_kind\([^)]*\))\.(\w+)\(", text))
+    assert set(verbs) - calls == set()

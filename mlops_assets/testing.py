@@ -293,13 +293,16 @@ def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
 
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
-    """Check that rebuilt entities lose their old rows, and other entities keep their rows."""
+    """Check that rebuilt entities lose their old rows, other entities keep theirs, and the write counts each of them once."""
     view = _StoreView(store)
     view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
-    rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
-    view.update([("a", 1, 1, 12), ("c", 2, 2, 31)], rebuilt=rebuilt)
+    rebuilt = online_layout([(entity, 0, 0, 0) for entity in ("a", "b", "never stored")])
+    written = view.update([("a", 1, 1, 12), ("c", 2, 2, 31)], rebuilt=rebuilt)
+    _check_equal((written.rows, written.entities, written.changed), (2, 4, 3), "rows, entities and changed records of the write")
     _check_equal([view.value(k, 9) for k in "abc"], [12, None, 31], "after rebuilding a and b")
     _check_equal((s.entities if (s := store.state(view.name)) else 0), 2, "entities after rebuilding")
+    written = view.update([("a", 1, 1, 12)], rebuilt=rebuilt)
+    _check_equal((written.rows, written.entities, written.changed), (1, 3, 0), "rows, entities and changed records of the same write again")
 
 
 def a_store_refuses_other_types(store: OnlineStore) -> None:

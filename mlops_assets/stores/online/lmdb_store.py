@@ -102,17 +102,18 @@ class LmdbStore:
             state = self._read_state(transaction, view) or ViewState(schema, 0, "")
             refuse_other_schema(view, state, schema)
             side = self._read_side(transaction, view) or _SIDES[0]
-            added, changed = 0, 0
+            added, changed, absent = 0, 0, rebuilt_entities.difference(packed.entities)
             with transaction.cursor(self._tables[view.encode() + side]) as cursor:
                 for entity, record in zip(packed.entities, packed.records, strict=True):
                     old = cursor.get(entity)
-                    new = record if old is None or entity in rebuilt_entities else merge_records(old, record, schema, before=now)
+                    replaces = old is None or entity in rebuilt_entities
+                    new = record if replaces else merge_records(old, record, schema, view=view, before=now)
                     added += old is None
                     changed += new != old and cursor.put(entity, new)
-                removed = sum(cursor.pop(entity) is not None for entity in rebuilt_entities.difference(packed.entities))
+                removed = sum(cursor.pop(entity) is not None for entity in absent)
             mark = state.mark if mark is None else mark
             self._write_state(transaction, view, side, ViewState(schema, state.entities + added - removed, mark))
-        return WriteCounts(packed.rows, len(packed.entities) + removed, changed + removed)
+        return WriteCounts(packed.rows, len(packed.entities) + len(absent), changed + removed)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
         """Return a reader of several views at once."""

@@ -44,7 +44,7 @@ class WriteCounts:
     rows
         The number of rows that were passed.
     entities
-        The number of entities in these rows, plus the rebuilt entities without rows.
+        The number of entities in these rows, plus the rebuilt entities without rows, whether or not they had a record.
     changed
         The number of new, changed and removed records; after a replacement, of all records.
     """

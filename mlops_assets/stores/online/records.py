@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.errors import PlatformError
+from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -265,7 +266,7 @@ def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
     return b"".join([*data, *heads, _COUNT.pack(len(rows)), schema.id])
 
 
-def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before: int) -> bytes:
+def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, view: str, before: int) -> bytes:
     """Merge two records by time; a new row replaces an old row with the same event and created time.
 
     Parameters
@@ -274,6 +275,8 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
         Records with the same schema; ``old`` is None when the entity is new.
     schema
         The schema of the view.
+    view
+        The name of the view, for the message of an error.
     before
         The current time, in microseconds since 1970. Rows are dropped that a newer row replaced at least ``HISTORY`` before this time, or
         before the newest row of the entity if that is older.
@@ -287,8 +290,8 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
         return new
     if old is not None and old[-ID_BYTES:] != schema.id:
         raise PlatformError(
-            "a record in the online store has another schema than its view",
-            hint="materialise the view's online asset with full_rebuild=True",
+            f"a record of view '{view}' in the online store has another schema than the view",
+            hint=f"materialise {graph_key(f'online/{view}')} with full_rebuild=True",
         )
     rows = {row[:2]: row for row in unpack_rows(old, schema)} if old is not None else {}
     rows |= {row[:2]: row for row in unpack_rows(new, schema)}

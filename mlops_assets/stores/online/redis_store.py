@@ -183,7 +183,7 @@ class RedisStore:
         stored = self._client.hmget(_rows_key(view), [entity for entity, _ in records])
         swaps = []
         for (entity, new), old in zip(records, stored, strict=True):
-            record = new if old is None or entity in rebuilt_entities else merge_records(old, new, schema, before=now)
+            record = new if old is None or entity in rebuilt_entities else merge_records(old, new, schema, view=view, before=now)
             if record != (old or b""):
                 swaps.append((entity, old or b"", record, new))
         return swaps

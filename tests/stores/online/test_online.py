@@ -14,6 +14,7 @@ from mlops_assets.compute.features.point_in_time import ViewRows, drop_unreachab
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup, OnlineStore
+from mlops_assets.stores.online.records import RecordSchema, merge_records
 from mlops_assets.testing import ONLINE_STORE_CHECKS, online_layout
 from tests.commands import warm_context
 from tests.redis_server import free_port, redis_server
@@ -188,6 +189,12 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(url, store, how) -> N
         else:  # records are atomic one by one, and the mark says that the last update is not done
             assert values <= {int(state.mark), int(state.mark) + 1}
             assert not found.nulls["value"].any()
+
+
+def test_a_record_of_another_schema_names_its_view() -> None:
+    record, other = (RecordSchema((("value", kind),)).id for kind in ("int", "float"))
+    with pytest.raises(PlatformError, match="a record of view 'fares' .* has another schema than the view\nHint: materialise .*fares"):
+        merge_records(b"row" + other, b"row" + record, RecordSchema((("value", "int"),)), view="fares", before=0)
 
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path) -> None:

@@ -88,8 +88,9 @@ class Service:
     model
         The model whose champion answers.
     key
-        Columns that identify a row, so that its label can be joined later. When empty, the key of the first dataset of the training set
-        that declares a key.
+        Columns that identify a row, so that its label can be joined later. A model has one key: it also holds for the model's batch
+        predictions and for its services without ``key``, and two services of a model cannot declare different keys. If no service of the
+        model declares one, it is the key of the first dataset of the training set that declares a key.
     host, port
         The address to listen on. Port 0 takes any free port; a restart takes the same port again while it is free.
     workers

@@ -9,6 +9,7 @@ import dagster as dg
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
+from mlops_assets.orchestrate.compiler.services import check_service
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
@@ -62,7 +63,7 @@ def check_project(project: Project) -> None:
     for batch in project.select(BatchPrediction):
         _check_batch(batch)
     for service in project.select(Service):
-        _check_service(service)
+        check_service(project, service)
     for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
     check_case_columns(project.select(PromptEvaluation))
@@ -379,14 +380,6 @@ def _check_batch(batch: BatchPrediction) -> None:
             raise DefinitionError(
                 f"'{batch.key}' needs '{name}' when it predicts, but '{batch.dataset.key}' knows it only at '{dict(table.known_at)[name]}'",
                 hint=f"drop '{name}' from columns= of '{training_set.key}'",
-            )
-
-
-def _check_service(service: Service) -> None:
-    for view in feature_views(service.model.training_set.features):
-        if not view.online:
-            raise DefinitionError(
-                f"'{service.key}' looks up '{view.key}', which is not online", hint=f"set online=True in the feature view '{view.name}'"
             )
 
 

@@ -16,6 +16,8 @@ from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.compiler.validate import check_project
+from mlops_assets.orchestrate.core.project import Project, row_key
 from mlops_assets.orchestrate.core.steps import asset_key
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
@@ -109,6 +111,10 @@ CASES = {
         ["training_set/examples", "features/shop_x"],
     ),
     "a view without its dataset": (lambda: [view(ROWS)], ["features/shop_x", "dataset/rows"]),
+    "two services of a model with different keys": (
+        lambda: [ROWS, EXAMPLES, CLF, ml.Service("one", model=CLF, key="id"), ml.Service("two", model=CLF, key=("id", "shop"))],
+        ["service/one", "service/two", "model/clf", "key=(id) and key=(id, shop)"],
+    ),
     "a prediction without its model": (lambda: [ROWS, ml.BatchPrediction("p", model=CLF, dataset=ROWS)], ["predictions/p", "model/clf"]),
     "a view of a dbt project that is not listed": (
         lambda: [
@@ -314,6 +320,15 @@ def test_the_declaration_is_refused(name) -> None:
         declare()
     assert [word for word in words if word not in str(caught.value)] == []
     assert "\nHint: " in str(caught.value)
+
+
+def test_the_key_of_a_service_holds_for_its_model() -> None:
+    silent, keyed = ml.Service("silent", model=CLF), ml.Service("keyed", model=CLF, key=("shop", "id"))
+    other = ml.Service("other", model=CLF, key=("id", "shop"))  # the same columns
+    for services, key in (((silent,), ("id",)), ((silent, keyed), ("shop", "id")), ((keyed, other), ("shop", "id"))):
+        items = [ROWS, EXAMPLES, CLF, *services]
+        check_project(Project.from_items(items))
+        assert row_key(Project.from_items(items), CLF) == key
 
 
 def test_values_are_still_the_functions_and_hash() -> None:

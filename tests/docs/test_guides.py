@@ -13,6 +13,7 @@ from tests import warm_dbt
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
+from tests.serving.llm.scripted_server import ScriptedServer, answer
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\S+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,7 +84,18 @@ def stopped(tmp_path):
         control.stop(str(folder.parents[1]), folder.name)
 
 
-@pytest.mark.usefixtures("stopped")
+@pytest.fixture
+def endpoint(guide, monkeypatch):
+    """A guide that asks a language model finds one that always gives the same answer."""
+    if "LLM_URL" not in guide.read_text():
+        yield
+        return
+    with ScriptedServer(default=answer("EWR")) as server:
+        monkeypatch.setenv("LLM_URL", server.url)
+        yield
+
+
+@pytest.mark.usefixtures("stopped", "endpoint")
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_a_guide_does_what_it_says(guide, tmp_path, monkeypatch) -> None:
     folder, ran = tmp_path, 0

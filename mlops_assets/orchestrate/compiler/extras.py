@@ -105,6 +105,8 @@ def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
         yield from (RequiredPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
     for evaluation in project.select(PromptEvaluation):
         yield RequiredPackage("httpx", "llm", f"'{evaluation.key}'", evaluation.key)
+        if evaluation.prompt.model.is_embedded:
+            yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{evaluation.prompt.key}'", evaluation.key)
         if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
             yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
     for dbt in project.select(DbtProject):

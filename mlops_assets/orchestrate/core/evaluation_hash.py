@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def hash_evaluation(evaluation: PromptEvaluation) -> str:
-    """Return a hash of what decides the rows of an evaluation apart from its cases: prompt, scorers and slices.
+    """Return a hash of what decides the rows and checks of an evaluation apart from its cases.
 
     Parameters
     ----------
@@ -25,5 +25,5 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
     scorers = [
         [scorer.name, source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)] for scorer in evaluation.scorers
     ]
-    facts = [hash_prompt(evaluation.prompt), scorers, evaluation.slices]
+    facts = [hash_prompt(evaluation.prompt), scorers, evaluation.slices, evaluation.max_error_rate]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

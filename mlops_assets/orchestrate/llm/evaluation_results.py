@@ -135,7 +135,9 @@ class EvaluationResults:
         summaries = self._summarise(self.scored, "")
         means = {f"mean {name}": summary.mean for name, summary in summaries.items() if summary.mean is not None}
         model = self.evaluation.prompt.model
+        requests, cached = sum(scored.call.attempts for scored in self.scored), sum(completion.cached for completion in completions)
         return {
+            "summary": f"{self._describe_means(summaries)}; {requests} requests, {cached} cached answers",
             "prompt": self.evaluation.prompt.key,
             "prompt version": self.version,
             "model": f"{model.model} ({model.pin})" if model.pin else model.model,
@@ -149,14 +151,20 @@ class EvaluationResults:
             "answers without token counts": self._count_uncounted(),
             "unused columns": ", ".join(list_unused_columns(self.evaluation, self.rows.columns)) or "none",
             "answers cut off by max_tokens": sum(completion.finish_reason == "length" for completion in completions),
-            "requests": sum(scored.call.attempts for scored in self.scored),
-            "cached answers": sum(completion.cached for completion in completions),
+            "requests": requests,
+            "cached answers": cached,
         }
 
     def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
         """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""
         seed = f"{self.evaluation.key} {self.version} {label}"
         return {name: summarise_scores([one.value(name) for one in scored], seed=f"{seed} {name}") for name in self._scorer_names}
+
+    def _describe_means(self, summaries: Mapping[str, ScoreSummary]) -> str:
+        """Return one line for the terminal: cases, errors and mean scores."""
+        errors = sum(bool(scored.error) for scored in self.scored)
+        means = (f"; {name} {_write_mean(summary) or 'no score'}" for name, summary in summaries.items())
+        return f"{len(self.scored)} cases, {errors} with an error" + "".join(means)
 
     def _describe_summary(self, name: str, summary: ScoreSummary) -> dict[str, Any]:
         return {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.provider import Completion
 
-_CONFIGURATION = "configuration"  # the kind of a failure that no call can avoid
+_HOPELESS = ("configuration", "embedded")  # kinds of failures that no call can avoid
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def ask_many(
 ) -> Iterator[tuple[int, CallRecord]]:
     """Yield the position and the record of each call, in the order in which the calls end.
 
-    At most ``concurrency`` calls of the prompt's model run at once. When the caller stops early, calls that have not begun are dropped.
+    As many calls run at once as the prompt's model has slots. When the caller stops early, calls that have not begun are dropped.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def ask_many(
     Raises
     ------
     ProviderError
-        The environment variable with the key is missing: no call can succeed.
+        The environment variable with the key is missing, or the embedded model does not start: no call can succeed.
     DefinitionError, DataError
         A call lacks a variable, or has one of another type.
     MissingExtraError
@@ -70,7 +70,7 @@ def ask_many(
     """
     version = hash_prompt(prompt)
     scopes = [None if cache is None else cache.scope(version, values) for values in calls]
-    with ThreadPoolExecutor(max_workers=prompt.model.concurrency, thread_name_prefix=prompt.name) as pool:
+    with ThreadPoolExecutor(max_workers=prompt.model.slots, thread_name_prefix=prompt.name) as pool:
         futures = {pool.submit(_record_call, prompt, *call): position for position, call in enumerate(zip(calls, scopes, strict=True))}
         try:
             for future in as_completed(futures):
@@ -85,7 +85,7 @@ def _record_call(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: Cac
         completion = request_completion(prompt, values, scope)
         parse_answer(prompt, completion)
     except ProviderError as error:
-        if error.kind == _CONFIGURATION:
+        if error.kind in _HOPELESS:
             raise
         attempts = error.attempts if completion is None else completion.attempts
         return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began)

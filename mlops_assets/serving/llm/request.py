@@ -106,7 +106,7 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
 
     content = encode_body(request.to_body(llm, streams=streams))
     url, key = _find_endpoint(llm, request)
-    headers, slots = _write_headers(key, streams=streams), 1 if llm.is_embedded else llm.concurrency
+    headers, slots = _write_headers(key, streams=streams), llm.slots
     with CONNECTIONS.slots.hold(llm.endpoint, slots, request.ends - time.monotonic()):
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())

@@ -143,6 +143,11 @@ class LLM:
         return self.base_url is None
 
     @property
+    def slots(self) -> int:
+        """The number of requests that one process may have open: ``concurrency``, and 1 for the embedded model."""
+        return 1 if self.is_embedded else self.concurrency
+
+    @property
     def endpoint(self) -> str:
         """The URL to which requests are sent; ``embedded:smollm2`` for the embedded model, whose server chooses its port."""
         return f"embedded:{self.model}" if self.is_embedded else f"{self.base_url}/chat/completions"

@@ -51,6 +51,9 @@ def test_every_case_is_a_row_with_its_answer_its_scores_and_its_tokens(platform,
     assert (facts["cases"], facts["error rate"], facts["requests"], facts["cached answers"]) == (6, 0.0, 6, 0)
     assert (facts["input tokens"], facts["output tokens"], facts["mean exact_match"]) == (42, 18, pytest.approx(2 / 3))
     assert [record.data["95 % CI"] for record in facts["scores"].records] == ["0.300 to 0.903 (Wilson)"] * 2
+    assert facts["summary"] == "6 cases, 0 with an error; exact_match 0.667; is_short 0.667; 6 requests, 0 cached answers"
+    described = {column.name: column.description for column in facts["dagster/column_schema"].columns}
+    assert described["error"] == "Why the answer or a score is missing; null when nothing is."
     assert {name: check.passed for name, check in checks(result).items()} == {"key": True, "complete": True, "token_counts": True}
 
 

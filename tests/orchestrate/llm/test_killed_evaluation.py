@@ -16,7 +16,7 @@ from mlops_assets.errors import MissingExtraError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, metadata
-from tests.orchestrate.llm.replies import TABLE, declare
+from tests.orchestrate.llm.replies import TABLE, declare, reply
 from tests.serving.llm.scripted_server import ScriptedServer, answer, stay_silent
 
 MATERIALISE = """
@@ -65,16 +65,22 @@ def test_the_command_line_validates_an_evaluation_and_shows_its_table(platform, 
 
 
 @pytest.mark.parametrize(
-    ("package", "scorer", "problem"),
+    ("package", "extra", "problem"),
     [
-        ("httpx", ml.llm.ExactMatch("expected"), "'evaluation/replies' needs httpx, which is not installed"),
-        ("jsonschema", ml.llm.JsonSchemaMatch({}), "a scorer of 'evaluation/replies' needs jsonschema, which is not installed"),
+        ("httpx", "llm", "'evaluation/replies' needs httpx, which is not installed"),
+        ("jsonschema", "llm", "a scorer of 'evaluation/replies' needs jsonschema, which is not installed"),
+        ("xllamacpp", "embedded", "the embedded model of 'prompt/reply' needs xllamacpp, which is not installed"),
     ],
 )
-def test_validation_names_the_extra_that_is_missing(package, scorer, problem, platform, monkeypatch) -> None:
-    project = load(platform, declare("http://127.0.0.1:9/v1", scorers=[scorer]))
+def test_validation_names_the_extra_that_is_missing(package, extra, problem, platform, monkeypatch) -> None:
+    questions, _, _ = declare("http://127.0.0.1:9/v1")
+    prompt = ml.llm.prompt(model=ml.llm.LLM("smollm2"))(reply)
+    evaluation = ml.llm.PromptEvaluation("replies", prompt=prompt, cases=questions, scorers=[ml.llm.JsonSchemaMatch({})])
+    for other in {"httpx", "jsonschema", "xllamacpp"} - {package}:
+        monkeypatch.setitem(sys.modules, other, sys)  # as if it was installed
+    project = load(platform, [questions, evaluation])
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError) as caught:
         validate_project(project)
     assert problem in caught.value.message
-    assert caught.value.hint == "pip install 'mlops_assets[llm]'"
+    assert caught.value.hint == f"pip install 'mlops_assets[{extra}]'"

@@ -117,3 +117,8 @@ def test_an_invalid_argument_is_refused(arguments: dict, problem: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         LLM("tiny", base_url=URL, **arguments)
     assert problem in caught.value.message
+
+
+def test_the_embedded_model_has_one_slot_and_others_as_many_as_they_declare() -> None:
+    assert LLM("smollm2").slots == 1
+    assert LLM("small", base_url="http://127.0.0.1:9/v1", concurrency=3).slots == 3

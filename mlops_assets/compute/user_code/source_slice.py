@@ -238,9 +238,29 @@ def _render_module(held: _Module) -> str:
     return "\n\n".join(_read_source(held, index) for index in sorted(held.needed | future)) + "\n"
 
 
+def _list_unneeded(held: _Module, node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
+    """Return the names that an import binds from project files and no needed statement uses: the slice may lack them."""
+    if _EVERYTHING in held.seen:
+        return []
+    unused = [alias for alias in node.names if (alias.asname or alias.name.split(".")[0]) not in held.seen | {_EVERYTHING}]
+    return [alias for alias in unused if _is_of_project(held.path, node, alias)]
+
+
+def _is_of_project(path: Path, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:
+    """Return True if a name that a project file imports is a module of the project, or comes from one."""
+    if isinstance(node, ast.Import):
+        return project_file(path, alias.name, 0) is not None
+    target = node.module or ""
+    beneath = f"{target}.{alias.name}" if target else alias.name
+    return any(project_file(path, name, node.level) is not None for name in (target, beneath))
+
+
 def _read_source(held: _Module, index: int) -> str:
     """Return the text of a statement with its decorators; of those of the entry function, only the kept ones."""
     node = held.tree.body[index]
+    if isinstance(node, (ast.Import, ast.ImportFrom)) and (unneeded := _list_unneeded(held, node)):
+        node.names = [alias for alias in node.names if alias not in unneeded]
+        return ast.unparse(node)
     decorators = getattr(node, "decorator_list", [])
     if decorators and index not in held.kept:
         return "\n".join(held.lines[decorators[0].lineno - 1 : node.end_lineno])

@@ -361,6 +361,42 @@ def test_the_slice_of_a_function_runs_with_its_decorators(load, tmp_path, decora
     assert source_hash(again) == digest
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from helpers import OTHER, TIMES",
+        "from helpers import OTHER as ONE, TIMES as TIMES",
+        "import others, helpers\nTIMES = helpers.TIMES",
+    ],
+)
+def test_the_slice_of_a_function_imports_only_the_names_that_it_needs(load, tmp_path, imports) -> None:
+    function = load(helpers="TIMES = 2\nOTHER = 3", others="", work=f"{imports}\ndef train():\n    return TIMES")
+    digest, stored = source_hash(function), extract_source(function)
+    for module in ("work", "helpers", "others"):
+        sys.modules.pop(module, None)
+    path = list(sys.path)
+    sys.path[:] = [folder for folder in path if not (Path(folder) / "work.py").exists()]
+    try:
+        again = load_source(stored, tmp_path / "stored")
+    finally:
+        sys.path[:] = path
+    assert again() == 2
+    assert source_hash(again) == digest
+
+
+def test_the_slice_of_a_function_keeps_the_imports_of_installed_packages_whole(load) -> None:
+    """A quoted annotation may name what no code uses."""
+    text = """
+        from __future__ import annotations
+        from fractions import Decimal, Fraction
+
+        def train() -> "Decimal":
+            return Fraction(2)
+    """
+    (sliced,) = extract_source(load(work=text))["modules"].values()
+    assert "from fractions import Decimal, Fraction" in sliced
+
+
 def test_the_slice_of_a_function_keeps_the_order_of_its_decorators_without_the_declaration(load) -> None:
     text = """
         from functools import wraps

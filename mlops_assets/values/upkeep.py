@@ -12,7 +12,7 @@ from mlops_assets.values.arguments import check_constructor
 @check_constructor
 @dataclass(frozen=True)
 class Upkeep:
-    """Upkeep of the lake as an asset, ``upkeep/lake``, with a schedule; given to ``build_definitions(upkeep=...)``.
+    """Upkeep of the lake as an asset, ``upkeep/lake_upkeep``, with a schedule; given to ``build_definitions(upkeep=...)``.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     automation_interval
         How often sensors look for changes and for runs whose process is gone. Dagster's daemon evaluates sensors every five seconds at most.
     upkeep
-        ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake`` with a schedule. When None, only `mlops gc` maintains the lake.
+        ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake_upkeep`` with a schedule. When None, only `mlops gc` maintains the lake.
 
     Returns
     -------

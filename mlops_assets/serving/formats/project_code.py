@@ -55,7 +55,8 @@ def _describe_change(name: str, recorded: str) -> str:
         return f"{name} no longer exists" if _is_gone(name) else ""
     if source_hash(kind) == recorded:
         return ""
-    file, line = inspect.getsourcefile(kind) or "unknown", inspect.getsourcelines(kind)[1]
+    defined = inspect.unwrap(kind)
+    file, line = inspect.getsourcefile(defined) or "unknown", inspect.getsourcelines(defined)[1]
     path = Path(file)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return f"the code of {name}, or code that it uses, has changed ({shown}:{line})"

@@ -110,6 +110,27 @@ def test_a_changed_function_of_a_transformer_is_named(code) -> None:
         unpack(artifacts, stored, TRUSTED)
 
 
+def test_a_changed_decorator_is_named_with_the_line_of_the_decorated_function(code) -> None:
+    ratios = RATIOS.replace("FACTOR, shift", "FACTOR, scaled, shift").replace("def double", "@scaled\ndef double")
+    numbers = f"""
+from functools import wraps
+{NUMBERS}
+
+def scaled(function):
+    @wraps(function)
+    def call(X):
+        return 5 * function(X)
+    return call
+"""
+    code.write(ratios, numbers)
+    artifacts, stored = code.store(FunctionTransformer(importlib.import_module("ratios").double))
+    code.write(ratios, numbers.replace("5 *", "6 *"))
+    with pytest.raises(ArtifactError, match=r"the code of ratios\.double, or code that it uses, has changed") as refused:
+        unpack(artifacts, stored, TRUSTED)
+    line = ratios.splitlines().index("@scaled") + 1
+    assert f"{code.folder / 'ratios.py'}:{line})" in refused.value.message
+
+
 def test_a_change_that_predicts_the_same_is_no_reason_to_refuse(code) -> None:
     artifacts, stored = code.store(importlib.import_module("ratios").Ratio())
     code.write(RATIOS.replace('"""A ratio."""', '"""Another text."""'), NUMBERS)

@@ -154,7 +154,7 @@ def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
         name = min(_names_of("approval", assets))
         raise DefinitionError(
             f"'{graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
-            hint=f"run `mlops models approve {name} VERSION`, or materialise it in the UI's launchpad",
+            hint=f"run `mlops models approve {name} VERSION --approver NAME --reason WHY`, or materialise it in the UI's launchpad",
         )
     return remaining
 

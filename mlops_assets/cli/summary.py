@@ -166,7 +166,7 @@ def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
     """Yield a line when the newest version of a model with ``approval=True`` is neither approved nor rejected."""
     newest = project.stores.registry.versions(model)[-1]
     if any(m.approval and m.name == model for part in project.parts for m in part.project.select(Model)) and not newest.approval:
-        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise {graph_key(f'approval/{model}')} in the UI"
+        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version} --approver NAME --reason WHY, or materialise {graph_key(f'approval/{model}')} in the UI"
 
 
 def _failed_steps(finished: FinishedRun) -> dict[str, str]:

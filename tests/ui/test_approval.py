@@ -31,7 +31,7 @@ def project(tmp_path_factory) -> Path:
     file = folder / "definitions.py"
     file.write_text(file.read_text().replace('metrics=["roc_auc"]', 'metrics=["roc_auc"], approval=True'))
     said = good(mlops(folder, "run", "--select", 'not key:"predictions/*"'))
-    assert "version 1 of benign waits for approval: mlops models approve benign 1" in said
+    assert "version 1 of benign waits for approval: mlops models approve benign 1 --approver NAME --reason WHY" in said
     return folder
 
 

@@ -302,7 +302,9 @@ class FeatureView:
         return view
 
     def definition(self, source: str = "") -> str:
-        """Return a hash of everything that decides which rows the view holds; a change of the hash rebuilds the view's history.
+        """Return a hash of the keys, time columns, feature types and code; when it changes, every partition is stale.
+
+        Partition mappings are not in the hash: they decide a partition's recorded inputs, which make it stale when they change.
 
         Parameters
         ----------

@@ -66,7 +66,7 @@ class AsOfLayout:
     buckets
         The rows of each bucket, by number.
     defaults
-        Feature → the value of rows for which none is found.
+        Feature → its value for spine rows without a match. :func:`look_up` returns null there; its callers fill in the value.
     """
 
     name: str
@@ -212,13 +212,13 @@ class _ViewMatches:
 
     def _gather(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
         columns = [_column_buffers(matches.bucket.features[name], dtype) for matches in self.buckets]
-        values = [data[matches.layout_rows] for (data, _), matches in zip(columns, self.buckets, strict=True)]
+        values = [data[matches.bucket_rows] for (data, _), matches in zip(columns, self.buckets, strict=True)]
         series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.positions])
         series = series.cast(kind) if series.dtype != kind else series
         is_valid = self.is_matched
         if any(present is not None for _, present in columns):
             valid = [
-                np.ones(len(matches.layout_rows), dtype=np.bool_) if present is None else present[matches.layout_rows]
+                np.ones(len(matches.bucket_rows), dtype=np.bool_) if present is None else present[matches.bucket_rows]
                 for (_, present), matches in zip(columns, self.buckets, strict=True)
             ]
             is_valid = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.positions])
@@ -226,7 +226,7 @@ class _ViewMatches:
 
     def _pick(self, name: str, kind: pl.DataType) -> pl.Series:
         """Return a feature of text, lists or another type without a fixed-width numpy type, in spine order."""
-        columns = [pl.Series(name, matches.bucket.features[name]).gather(matches.layout_rows).cast(kind) for matches in self.buckets]
+        columns = [pl.Series(name, matches.bucket.features[name]).gather(matches.bucket_rows).cast(kind) for matches in self.buckets]
         values = pl.concat([pl.Series(name, [], dtype=kind), *columns])
         index = pl.Series(self.positions)
         return values.gather(index.set(index == values.len(), None).cast(pl.UInt32))
@@ -234,11 +234,11 @@ class _ViewMatches:
 
 @dataclass(frozen=True, eq=False)
 class _BucketMatches:
-    """The matched rows of the spine in one bucket, and their rows in the layout."""
+    """The row numbers of the spine that have a match in one bucket, and for each the row number of its match within the bucket."""
 
     bucket: Bucket
     spine_rows: np.ndarray
-    layout_rows: np.ndarray
+    bucket_rows: np.ndarray
 
 
 def _match_buckets(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> Iterator[_BucketMatches]:
@@ -271,7 +271,7 @@ def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, 
     """Return the number of ascending ``values[start : start + length]`` not after ``at``, by one binary search per row.
 
     Each step halves the remaining range without a branch and without a new array, four times as fast as masks. A value may be compared
-    twice, but never one outside the range.
+    twice; values outside the range never are.
     """
     position, left = start - 1, length.copy()
     half, probe = np.empty_like(left), np.empty_like(left)
@@ -302,12 +302,12 @@ def _column_buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.n
     bits, data = array.buffers()
     if data is None:
         return np.zeros(0, dtype=dtype), None
-    present = None if not array.null_count else _unpack(bits, array.offset, len(array))
+    present = None if not array.null_count else _unpack_bits(bits, array.offset, len(array))
     if dtype == np.bool_:
-        return _unpack(data, array.offset, len(array)), present
+        return _unpack_bits(data, array.offset, len(array)), present
     return np.frombuffer(data, dtype=dtype, count=len(array), offset=array.offset * dtype.itemsize), present
 
 
-def _unpack(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
+def _unpack_bits(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
     """Return the bits of an Arrow bitmap, from ``offset``, as booleans."""
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)

@@ -136,7 +136,7 @@ def render_monitor(page: MonitorPage) -> str:
         columns_caption=_columns_caption,
         gauge_percent=_gauge_percent,
         statistics=reported_statistics(),
-        deciding_label=_deciding_label,
+        deciding_statistic_text=_deciding_statistic_text,
         thresholds_text=_thresholds_text,
     )
 
@@ -216,7 +216,7 @@ def _gauge_percent(column: ColumnDrift) -> str:
     return f"{share * 100:.0f}"
 
 
-def _deciding_label(column: ColumnDrift) -> str:
+def _deciding_statistic_text(column: ColumnDrift) -> str:
     return STATISTICS[column.statistic].short if column.statistic else column.why
 
 

@@ -123,7 +123,7 @@ def find_violations(
         clocks = (table.created_timestamp, *(known for _, known in table.known_at))
         yield from find_clock_violations(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
     if table.partitions is not None and not table.allow_empty:
-        yield from _find_empty_partitions(frame, time or "", windows)
+        yield from _find_emptiness_violations(frame, time or "", windows)
     if table.quality is not None:
         yield from find_limit_violations(frame, time, windows, table.quality.declared if limits is None else limits)
 
@@ -171,7 +171,9 @@ def _measure_columns(
     return {"rows": frame.height, "empty partitions": len(list(_list_empty_partitions(frame, time, windows)))}
 
 
-def _find_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+def _find_emptiness_violations(
+    frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]
+) -> Iterator[RuleViolation]:
     """Yield one violation for all partitions without rows, if there are any."""
     if empty := list(_list_empty_partitions(frame, column, windows)):
         message = f"partition '{empty[0]}' has no row" + (

@@ -38,7 +38,10 @@ class RepeatedColumn:
 
 
 def sample_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return every n-th row of a frame of 40,000 rows or more, at least 20,000 rows; a smaller frame, such as a sample, is unchanged."""
+    """Return evenly spaced rows, at least 20,000.
+
+    A frame of fewer than 40,000 rows is returned whole, so sampling a sample changes nothing.
+    """
     return rows.gather_every(max(1, rows.height // _SAMPLE_ROWS))
 
 
@@ -139,8 +142,8 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
     columns
         The columns of ``X``.
     label
-        The label column. Nothing is found for text with more than two values, with fewer than 25 sampled rows of a class, or with fewer
-        than 50 numbers.
+        The label column. A label with two values needs 25 sampled rows of each. Any other label must be numeric and needs 50 sampled rows
+        without nulls. Otherwise nothing is found.
     """
     sample = sample_rows(rows).drop_nulls(label)
     classes = sample[label].unique().sort()
@@ -188,7 +191,7 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
 
 
 def _compare_times(rows: pl.DataFrame, column: str, event_timestamp: str) -> pl.Expr:
-    """Return whether the time in a column is certainly later than the event."""
+    """Return an expression that is true where the time in a column is certainly later than the event."""
     time, event = (pl.col(name).cast(pl.Datetime("us")) for name in (column, event_timestamp))
     zoned, event_zoned = (isinstance(d, pl.Datetime) and d.time_zone is not None for d in (rows[column].dtype, rows[event_timestamp].dtype))
     if event_zoned and not zoned:
@@ -205,7 +208,7 @@ def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[Str
 def _measure_order(column: pl.Series, positive: pl.Series) -> float:
     """Return the area under the ROC curve of a column as a score, in the better direction; 0 for a type without an order.
 
-    Text is scored by the rate of the second class among equal values.
+    Text is scored by the rate of the second class among equal values, see :func:`_class_rates`. Nulls and NaN rank lowest.
     """
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         values = _class_rates(column.cast(pl.String), positive)

@@ -83,5 +83,5 @@ def state_of(facts: VersionFacts) -> str:
 
 
 def refusal(kind: str, state: str) -> str:
-    """Return why a version in a state cannot make a move, such as "it cannot be promoted"; empty when the state allows the move."""
+    """Return a clause that refuses a kind of move, such as "it cannot be promoted"; empty when the state allows the move."""
     return "" if state in ALLOWED[kind] else f"it cannot {_VERB_PHRASES[kind]}"

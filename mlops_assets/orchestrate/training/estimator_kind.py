@@ -20,9 +20,9 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.card_measurements import CardMeasurements, find_leaks, list_sources, measure_sections
 from mlops_assets.orchestrate.training.estimator_package import store_fit
-from mlops_assets.orchestrate.training.evaluation import compare_with_champion, evaluate_holdout, pair_intervals
+from mlops_assets.orchestrate.training.evaluation import build_intervals, compare_with_champion, evaluate_holdout
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
-from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
+from mlops_assets.orchestrate.training.run_facts import collect_training_facts, result_facts
 from mlops_assets.orchestrate.training.search import run_search
 from mlops_assets.orchestrate.training.training_log import autolog, record_fit, record_training_run, warn_of_unrecorded
 from mlops_assets.serving.formats.argmax import predict_labels
@@ -65,9 +65,9 @@ class EstimatorKind:
             # Evaluate the stored form: the champion that it is compared with is stored too.
             predictor = fit.predictor or CachedPredictor(fit.fitted, splits["holdout"].X)
             evaluation = evaluate_holdout(model, predictor, splits, model.positive)
-            intervals = pair_intervals(model.training_set, predictor, None, splits["holdout"], fit.digest, model.positive)
+            intervals = build_intervals(model.training_set, predictor, None, splits["holdout"], fit.digest, model.positive)
             deciding_facts = {**inputs.deciding_facts, "params": chosen.config}
-            facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
+            facts = collect_training_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
             importance = _measure_importance(chosen, model, fit, splits["holdout"])
             measured = (
                 None if importance is None else _measure_for_card(chosen, model, inputs, predictor, evaluation, intervals, importance)

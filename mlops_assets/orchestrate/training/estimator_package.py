@@ -94,8 +94,9 @@ def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
 def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_set: TrainingSet[..., Any]) -> bytes:
     """Return, as JSON, the reference profile of the training set's rows, with which monitors compare their windows.
 
-    It is calibrated on windows as long as the data's partitions, and once more for each other window length of a drift monitor.
-    Without event times, it is not calibrated.
+    It is calibrated on windows as long as the data's partitions (one day without partitions), and again for each other window length of a
+    drift monitor. Without event times, it is calibrated on random groups of rows, so thresholds allow for chance alone. Fewer than 100
+    rows are not calibrated.
     """
     X = pl.concat([split.X for split in splits.values()])
     if training_set.event_timestamp is None:

@@ -56,7 +56,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     elif rival is not None:
         champion, rival_predictor = evaluate_rival(stores, model, holdout, rival)
     intervals = trained.intervals if rival_predictor is None else None
-    intervals = intervals or pair_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
+    intervals = intervals or build_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
     costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
     return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion, intervals, costs)
 
@@ -97,7 +97,7 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
     )
 
 
-def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
+def build_intervals(  # noqa: PLR0913  (what is compared, and how)
     training_set: TrainingSet[..., Any],
     predictor: CachedPredictor,
     rival_predictor: CachedPredictor | None,
@@ -107,12 +107,12 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
 ) -> PairedIntervals:
     """Return the intervals of the holdout's metrics and of their differences from the champion.
 
-    If the training set has event times and the errors of neighbours are correlated, blocks of time are resampled, else single rows.
+    With event times, blocks of time are resampled, of the declared length or as long as errors are correlated; else single rows.
 
     Parameters
     ----------
     training_set
-        The training set, with its event time and the declared length of a block.
+        The training set, which declares the event time and the length of a block; a length of zero declares independent rows.
     predictor, rival_predictor
         Cached predictions of the candidate and of the champion for the holdout; without the champion's, there are no differences.
     holdout

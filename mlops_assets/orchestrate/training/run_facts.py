@@ -39,7 +39,7 @@ from mlops_assets.values.training import TrainingSet
 _MAX_DIFF_BYTES = 5_000_000
 
 
-def run_facts(  # noqa: PLR0913  (everything that describes a training)
+def collect_training_facts(  # noqa: PLR0913  (everything that describes a training)
     step: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
@@ -49,7 +49,9 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
     deciding_facts: Mapping[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Return the facts of a training; source, library versions and uncommitted changes become artifacts, named by their sha256.
+    """Return the facts of a training, and store its source, library versions and uncommitted changes as artifacts.
+
+    The facts name each artifact by its sha256.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ class ErasureRequest:
 
 
 def plan_erasure(request: ErasureRequest) -> ErasureReport:
-    """Return the effects that :func:`erase` would have, without its removed layouts; it takes the lake's lock and changes nothing.
+    """Return the effects that :func:`erase` would have, except the number of removed layouts. Nothing changes; the lake's lock is held.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
 
 
 @dataclass(frozen=True)
-class _OutsideLake:
+class _TracesOutsideLake:
     """The views that an erasure finds online, and the numbers of layouts, logged predictions and pushed rows that it removes."""
 
     online: tuple[str, ...]
@@ -265,10 +265,10 @@ class _OutsideLake:
     pushed: int
 
 
-def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
+def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _TracesOutsideLake:
     """Remove the layouts of the entity's views and its rows in logs; with ``dry``, count without changing anything.
 
-    The online store is only searched for the views, not changed.
+    Layouts are not counted with ``dry``. The online store is only searched for the views, not changed.
     """
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
@@ -277,7 +277,7 @@ def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
     predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
     pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _list_push_logs(request, home))
-    return _OutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
+    return _TracesOutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 
 def _list_push_logs(request: ErasureRequest, home: Path) -> Iterator[Path]:

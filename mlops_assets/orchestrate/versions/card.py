@@ -30,7 +30,7 @@ from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism
 from mlops_assets.orchestrate.training.card_measurements import MEASURED, CardMeasurements, find_leaks, list_sources, measure_sections
-from mlops_assets.orchestrate.training.evaluation import evaluate_holdout, pair_intervals
+from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
@@ -152,8 +152,8 @@ def _open_fits(subject: _Subject) -> _Fits:
 def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str, str]], list[Section]]:
     """Return the header lines and the sections of an estimator's card.
 
-    The sections show the measurements of the training, if they may be used, else new measurements on the training rows. If the rows cannot
-    be read any more, only the record is shown.
+    The sections show what the training measured, if this Dagster run trained the version and no row was erased since; else new
+    measurements on its rows. If those cannot be read any more, only recorded facts are shown.
     """
     measured = _read_measurements(subject)
     if measured is not None:
@@ -260,7 +260,7 @@ def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Ite
     holdout, predictor = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
     slices = [column for column in model.slices if column in rows.columns]
     evaluation = evaluate_holdout(model, predictor, parts, subject.positive, metrics=reads["metrics"], slices=slices)
-    intervals = pair_intervals(model.training_set, predictor, None, holdout, fits.digest, subject.positive)
+    intervals = build_intervals(model.training_set, predictor, None, holdout, fits.digest, subject.positive)
     importance = subject.run.record.get(IMPORTANCE)
     measured = CardMeasurements(
         *measure_sections(reads, predictor, parts, evaluation, intervals, subject.positive),

@@ -40,9 +40,10 @@ class MirrorSummary:
 
 
 def mirror(stores: Stores, uri: str) -> MirrorSummary:
-    """Send the runs and undamaged versions that an MLflow server lacks, and set or delete this environment's aliases on the server.
+    """Send finished runs and undamaged versions to an MLflow server, and make this environment's aliases there the same as here.
 
-    Runs and versions that are on the server stay unchanged. One process mirrors at a time; another waits.
+    What is complete on the server is not sent again; a partly sent run is completed. A run waits while it or its parent is active. Runs
+    imported from MLflow are not sent. One process mirrors at a time; another waits.
 
     Parameters
     ----------

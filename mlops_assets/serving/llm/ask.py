@@ -85,7 +85,9 @@ def request_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scop
 
 
 def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
-    """Return a completion in the type that the prompt declares, or its text; raise ProviderError for the first value that does not fit it.
+    """Parse the JSON text of a completion into the response type that the prompt declares; return the text if it declares none.
+
+    If the text does not fit, raise ProviderError that names the first mismatch.
 
     Parameters
     ----------

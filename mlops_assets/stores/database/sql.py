@@ -85,7 +85,10 @@ class Database:
             yield connection
 
     def _prepare(self) -> None:
-        """Create or migrate the tables if needed; on SQLite under a file lock, and only if no earlier registry left files."""
+        """Create or migrate the tables if needed.
+
+        On SQLite, a file lock is held, and no tables are created where an earlier registry left files.
+        """
         path = Path(str(self.engine.url.database))
         with self._translate_errors():
             if self.engine.dialect.name != "sqlite":
@@ -105,7 +108,7 @@ class Database:
             return migrations.is_current(connection)
 
     def _has_no_table(self) -> bool:
-        """Return whether the database has no tables: its file is empty, or has only the header that opening it wrote."""
+        """Return whether the database has no tables of this package, as a new file that was only opened."""
         with self.engine.connect() as connection:
             return migrations.read_revision(connection) is None
 
@@ -199,7 +202,10 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _close_idle() -> None:
-    """Close the idle connections of all databases: before a fork, because SQLite's locks and a server's sockets belong to one process."""
+    """Close the idle connections of all databases.
+
+    This limits the number of open files. Before a fork it is required: SQLite's locks and a server's sockets belong to one process.
+    """
     for opened in list(_OPEN_DATABASES):
         opened.engine.dispose()
 

@@ -26,7 +26,10 @@ PAGE_SIZE = 1000
 
 @contextmanager
 def import_mlflow() -> Iterator[Any]:
-    """Import mlflow and yield the module, with warnings off in the context; raise MissingExtraError when it is not installed."""
+    """Import mlflow and yield the module, with warnings off in the context; raise MissingExtraError when it is not installed.
+
+    MLflow's quiet defaults are first set in ``os.environ`` where the user has set nothing, and they stay there after the context.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():

@@ -52,20 +52,22 @@ def find_header_damage(folder: Path) -> str:
     if second[2] > transaction:
         last = second[1]
     # A page that is freed in its own transaction is never written: only a walk over all pages shows whether the end is missing.
-    return find_lmdb_damage(folder, quick=False) if size < (last + 1) * page_size else ""
+    return find_lmdb_damage(folder, check_header=False) if size < (last + 1) * page_size else ""
 
 
-def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
-    """Return a description of the damage in a store's file, found by a separate process that reads every record; ``""`` when intact.
+def find_lmdb_damage(folder: Path, *, check_header: bool = True) -> str:
+    """Return a description of the damage in a store's file; ``""`` when it is intact or missing.
+
+    A separate process reads every record, because reading a damaged file can kill the process.
 
     Parameters
     ----------
     folder
         The folder of the store.
-    quick
-        Whether the header is checked first.
+    check_header
+        Whether to check the header first, and to read no record when it is damaged.
     """
-    if quick and (problem := find_header_damage(folder)):
+    if check_header and (problem := find_header_damage(folder)):
         return problem
     if not (folder / "data.mdb").exists():
         return ""

@@ -35,14 +35,14 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 
 def refuse_state(kind: str, chosen: Version) -> None:
     """Raise RegistryError when the state of a version does not allow the alias to move to it."""
-    if why := refusal(kind, chosen.state):
+    if clause := refusal(kind, chosen.state):
         damage = f" ({chosen.damage})" if chosen.state == DAMAGED else ""
         cures = {
             DAMAGED: "restore its artifacts and run this command again, or ",
             REJECTED: f"if it is good after all, run `mlops models approve {chosen.model} {chosen.version} --approver NAME --reason WHY`; else ",
         }
         raise RegistryError(
-            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}, so {why}",
+            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}, so {clause}",
             hint=f"{cures.get(chosen.state, '')}choose another version: `mlops models list {chosen.model}`",
         )
 

@@ -26,7 +26,7 @@ RUNNING, FINISHED, FAILED, PRUNED, KILLED = "running", "finished", "failed", "pr
 
 @dataclass(frozen=True)
 class Run:
-    """One training, trial, or run of a notebook or script.
+    """One training, trial, refit, or run of a notebook or script.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ class Run:
     record
         The facts needed to reproduce the run: JSON values.
     kind
-        ``training``, ``trial`` or ``run``.
+        ``training``, ``trial``, ``refit`` (the second fit of a training) or ``run`` (of a notebook or script).
     parent_id
         The id of the parent run.
     status
         ``running``, ``finished``, ``failed``, ``pruned``, or ``killed`` when its process ended without ending the run.
     error
-        The reason why the run failed.
+        The reason why the run failed or was killed; empty otherwise.
     """
 
     id: str

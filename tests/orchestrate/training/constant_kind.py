@@ -10,7 +10,7 @@ from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
-from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
+from mlops_assets.orchestrate.training.run_facts import collect_training_facts, result_facts
 from mlops_assets.orchestrate.training.training_log import record_fit, record_training_run
 from mlops_assets.values.model import KIND
 
@@ -31,7 +31,7 @@ class ConstantKind:
             with seed_globals(fingerprint) as draws:
                 value = step.call(model.function, train=splits["train"])
             fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})
-            facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.deciding_facts, fingerprint)
+            facts = collect_training_facts(step, model, inputs.rows, splits, value, draws, inputs.deciding_facts, fingerprint)
             run = record_fit(active, step, inputs, fit, dict(evaluate_constant(fit.fitted, splits).metrics), facts)
         return TrainedModel(run, fit.fitted, splits, reused=False)
 

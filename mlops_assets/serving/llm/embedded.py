@@ -109,7 +109,7 @@ def server_folder() -> Path:
     Raises
     ------
     PlatformError
-        The folder belongs to another user, or others can write to it.
+        The folder belongs to another user, or other users have any permission on it.
     """
     folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"mlops_assets-llm-{os.getuid()}"  # noqa: S108  (its owner and mode are checked)
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -396,3 +396,38 @@ def test_the_node_has_a_label_and_a_kind_of_its_own_and_follows_its_dataset(plat
     assert spec.key.path == ["evaluation", "replies_evaluation"]
     assert [dep.asset_key.to_user_string() for dep in spec.deps] == ["dataset/questions"]
     assert (spec.kinds, spec.group_name, list(spec.owners)) == ({"llm", "duckdb"}, "reply", ["team:data"])
+
+
+DAYS = dg.DailyPartitionsDefinition("2024-05-01", end_date="2024-05-04")
+
+
+@ml.dataset(key="case", partitions=DAYS, event_timestamp="asked_at")
+def daily_questions(window: ml.TimeWindow) -> pl.DataFrame:
+    days = [f"{window.start:%d}"] * 2
+    return pl.DataFrame(
+        {
+            "case": [f"{day}-{number}" for number, day in enumerate(days)],
+            "question": [f"{days[0]} a", f"{days[0]} b"],
+            "asked_at": window.start,
+        }
+    )
+
+
+def reply_daily(question: str) -> None:
+    """Answer the question."""
+
+
+def test_cases_of_every_partition_are_evaluated_together_and_new_ones_alone_are_asked(platform, run) -> None:
+    with ScriptedServer() as server:
+        prompt = ml.llm.prompt(model=ml.llm.LLM("tiny", base_url=server.url, concurrency=1))(reply_daily)
+        evaluation = ml.llm.PromptEvaluation("replies", prompt=prompt, cases=daily_questions, scorers=[ml.llm.RegexMatch("yes")])
+        materialise = run(ml.build_definitions([daily_questions, evaluation], platform=platform))
+        materialise("dataset/daily_questions", partitions="2024-05-01...2024-05-02")
+        materialise(TABLE)
+        assert table(platform)["case"].to_list() == ["01-0", "01-1", "02-0", "02-1"]
+        materialise("dataset/daily_questions", partitions="2024-05-03")
+        assert list(find_stale(compiled_projects()[-1].project.node(evaluation), platform)) == [""]
+        result = materialise(TABLE)
+    assert table(platform)["case"].to_list()[-2:] == ["03-0", "03-1"]
+    assert metadata(result, TABLE)["cases"] == 6
+    assert metadata(result, TABLE)["requests"] == 2

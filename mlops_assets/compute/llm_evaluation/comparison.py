@@ -226,6 +226,19 @@ def resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tupl
         The seed of the draws.
     confidence : float
         The confidence of the interval.
+
+    Returns
+    -------
+    tuple of float
+        The lower and the upper end.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlops_assets.compute.llm_evaluation.comparison import resample_mean
+    >>> low, high = resample_mean(np.array([0.0, 1.0, 1.0, 1.0]), "answers", 0.95)
+    >>> low < 0.75 < high
+    True
     """
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 

@@ -131,5 +131,5 @@ def test_many_rows_are_sorted_by_packed_columns() -> None:
     packed = module._pack([rows["a"], rows["b"], rows["c"]])
     assert packed is not None
     assert packed.n_unique() == rows.height
-    with mock.patch.object(module, "_sort", side_effect=AssertionError("sorted by several columns")):
+    with mock.patch.object(module, "_arg_sort", side_effect=AssertionError("sorted by several columns")):
         assert len(content_hash(rows)) == 64

@@ -86,10 +86,12 @@ def load(location: str = "", folder: Path | None = None) -> LoadedProject:
         There is no such project, or it builds no definitions.
     """
     target = find_target(location, folder)
+    earlier = len(compiled_projects())
     definitions = [candidate for value in list(vars(_import(target)).values()) if (candidate := _as_definitions(value)) is not None]
     if not definitions:
         raise DefinitionError(f"'{target}' builds no definitions", hint="end it with `defs = ml.build_definitions([...])`")
-    return LoadedProject(target, definitions[0] if len(definitions) == 1 else dg.Definitions.merge(*definitions), compiled_projects())
+    parts = compiled_projects()[earlier:] or compiled_projects()  # none is new when the process had imported the project's modules before
+    return LoadedProject(target, definitions[0] if len(definitions) == 1 else dg.Definitions.merge(*definitions), parts)
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:

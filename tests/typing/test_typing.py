@@ -17,7 +17,7 @@ def test_mypy_says_what_the_comments_expect() -> None:
     said: dict[int, str] = {}
     for line in done.stdout.splitlines():
         if match := re.match(r".*examples\.py:(\d+): (?:note|error): (.*)", line):
-            said.setdefault(int(match[1]), match[2])
+            said.setdefault(int(match[1]), match[2].replace("[*Any, **Any]", "..."))  # as a type from the cache is printed
     expected = {
         n: match[1].strip() for n, line in enumerate(source.read_text().splitlines(), 1) if (match := re.search(r"# >> (.*)", line))
     }

@@ -197,7 +197,7 @@ def test_a_failure_is_logged_with_its_place_and_without_values(app, capsys, monk
     def fail(*_) -> None:
         raise KeyError(f"secret {4700 + 11}")
 
-    monkeypatch.setattr(app.model.predictor, "form", ScoringPath(fail, fail))
+    monkeypatch.setattr(app.model.predictor, "path", ScoringPath(fail, fail))
     status, reply = predict(app, row())
     assert (status, reply["error"]) == (500, "the prediction failed (KeyError)")
     told = capsys.readouterr().err

@@ -129,11 +129,13 @@ def publish_server(folder: Path, base_url: str, api_key: str) -> None:
 
 
 def withdraw_server(folder: Path) -> None:
-    """Remove the state of the current process, unless another server has replaced it."""
-    with hold_lock(folder / _LOCK):
-        server = _read_state(folder)
-        if server is not None and server.pid == os.getpid():
-            (folder / _STATE).unlink(missing_ok=True)
+    """Remove the state of the current process.
+
+    No lock is taken: :func:`stop_server` holds it until this process ends. No other server can publish while this one is alive and found.
+    """
+    server = _read_state(folder)
+    if server is not None and server.pid == os.getpid():
+        (folder / _STATE).unlink(missing_ok=True)
 
 
 def _read_state(folder: Path) -> EmbeddedServer | None:

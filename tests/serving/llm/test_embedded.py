@@ -80,6 +80,7 @@ def test_a_killed_server_is_replaced_and_a_stopped_one_is_gone(folder) -> None:
     assert after.pid != before.pid
     assert embedded.stop_server()
     assert is_gone(after.process)
+    assert embedded._started[-1].wait() == 0  # it ended by itself: a kill would give -9
     assert not embedded.stop_server()
 
 

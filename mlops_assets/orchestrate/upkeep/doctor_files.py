@@ -15,8 +15,9 @@ from mlops_assets.orchestrate.core.dagster_files import (
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.online.materialise import online_key, online_views
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
-from mlops_assets.serving.logs.damage import LogDamage, find_changed_predictions, find_changed_pushes
+from mlops_assets.serving.logs.damage import LogDamage, find_changed_predictions, find_changed_pushes, find_changed_traces
 from mlops_assets.serving.logs.day_log import list_foreign_entries
+from mlops_assets.serving.logs.trace_log import TRACE_FOLDER, TRACE_LOG
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.stores.lake.layout_files import find_damaged_layouts
 from mlops_assets.stores.online.lmdb_check import find_lmdb_damage
@@ -123,16 +124,19 @@ def _remove_layouts(folder: Path) -> Callable[[], str]:
 
 
 def check_logs(platform: Platform) -> Iterator[Finding]:
-    """Yield changed lines, empty files and unexpected entries of prediction logs and push logs."""
+    """Yield changed lines, empty files and unexpected entries of prediction logs, push logs and trace logs."""
     home = Path(platform.home)
     predictions = sorted((home / "services").glob("*/log"))
+    traces = sorted((home / "services").glob(f"*/{TRACE_FOLDER}"))
     pushes = sorted(path for path in (home / "push").glob("*") if path.is_dir())
     findings = [
-        Finding("logs", WARNING, f"'{path}' is not a day of the prediction log and is ignored", "move it away")
-        for folder in predictions
+        Finding("logs", WARNING, f"'{path}' is not a day of the {kind} and is ignored", "move it away")
+        for kind, folders in (("prediction log", predictions), (TRACE_LOG, traces))
+        for folder in folders
         for path in list_foreign_entries(folder)
     ]
     findings += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
+    findings += [_report_log(TRACE_LOG, damage) for folder in traces for damage in find_changed_traces(folder)]
     findings += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]
     yield from findings or [Finding("logs", OK, "no line of the logs is changed")]
 

@@ -1,1 +1,1 @@
-"""Logs of predictions and pushed rows: appended, checked for damage, erased in place, and read into the lake."""
+"""Logs of predictions, pushed rows and traces: appended, checked for damage, erased in place, and read into the lake."""

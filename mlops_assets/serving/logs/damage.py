@@ -1,4 +1,4 @@
-"""Find changed lines and empty files in prediction logs and push logs."""
+"""Find changed lines and empty files in prediction logs, push logs and trace logs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, strip_checksum
 from mlops_assets.serving.logs.day_log import list_files
 from mlops_assets.serving.logs.inference_log import PredictionRecord
 from mlops_assets.serving.logs.push_log import PushRecord
+from mlops_assets.serving.logs.trace_log import TraceLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,11 @@ def find_changed_pushes(folder: Path) -> Iterator[LogDamage]:
     return _find_damage(folder, msgspec.json.Decoder(PushRecord), erased=False)
 
 
+def find_changed_traces(folder: Path) -> Iterator[LogDamage]:
+    """Yield the files of a trace log that are empty or have changed lines; a blank line was erased and counts as intact."""
+    return _find_damage(folder, msgspec.json.Decoder(TraceLine), erased=True)
+
+
 def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bool) -> Iterator[LogDamage]:
     """Yield the damaged files of a log; blank lines count as intact if ``erased`` is True, and a torn last line is ignored."""
     for path in list_files(folder, date.min, date.max):
@@ -57,6 +64,6 @@ def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bo
 def _is_changed(line: bytes, decoder: msgspec.json.Decoder[Any]) -> bool:
     try:
         decoder.decode(strip_checksum(line))
-    except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError, DataError):
         return True
     return False

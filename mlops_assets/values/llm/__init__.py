@@ -1,1 +1,1 @@
-"""Language models behind an endpoint, their completions, prompts and answers."""
+"""Language models behind an endpoint, their completions, prompts, answers and spans."""

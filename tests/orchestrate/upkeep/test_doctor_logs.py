@@ -1,4 +1,4 @@
-"""The doctor reads every line of the logs of predictions and of pushes."""
+"""The doctor reads every line of the logs of predictions, pushes and traces."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,6 +10,8 @@ from mlops_assets.serving.logs.day_log import DAY, list_files
 from mlops_assets.serving.logs.erasure import erase_predictions
 from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
 from mlops_assets.serving.logs.push_log import PushLog
+from mlops_assets.serving.logs.trace_log import TraceLog
+from mlops_assets.values.llm.span import Span
 from mlops_assets.values.platform import Platform
 
 AT = int(datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
@@ -52,6 +54,20 @@ def test_a_changed_push_is_named_with_its_file(platform, tmp_path) -> None:
     path = next(path for path in list_files(tmp_path / "push/live", date.min, date.max) if ".days" not in path.name)
     path.write_bytes(path.read_bytes().replace(b"1234.5", b"1234.6"))
     assert examine(platform) == [("failure", f"{path}:1 is not what was written to the push log")]
+
+
+def test_a_changed_trace_is_named_with_its_file(platform, tmp_path) -> None:
+    log = TraceLog(tmp_path / "services/answers/traces")
+    log.write([Span("0" * 32, "0" * 16, None, "chat", 0, 1, "ok")])
+    log.close()
+    (tmp_path / "services/answers/traces/old").mkdir()
+    assert examine(platform) == [
+        ("warning", f"'{tmp_path}/services/answers/traces/old' is not a day of the trace log and is ignored"),
+    ]
+    (tmp_path / "services/answers/traces/old").rmdir()
+    path = only_file(tmp_path / "services/answers/traces")
+    path.write_bytes(path.read_bytes().replace(b"chat", b"shat"))
+    assert examine(platform) == [("failure", f"{path}:1 is not what was written to the trace log")]
 
 
 def test_an_empty_file_is_a_warning(platform, tmp_path) -> None:

@@ -19,6 +19,7 @@ from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.provider import LLM
 from mlops_assets.values.llm.scorers import EditSimilarity, ExactMatch, Groundedness, JsonSchemaMatch, RegexMatch, RetrievalHit, TokenF1
+from mlops_assets.values.llm.trace_source import TraceSource
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "EditSimilarity",
@@ -32,6 +33,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "ResponseCache",
     "RetrievalHit",
     "TokenF1",
+    "TraceSource",
     "ask",
     "build_messages",
     "hash_prompt",

@@ -14,6 +14,7 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import BatchPrediction
 from mlops_assets.values.training import TrainingSet
@@ -37,13 +38,13 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
     for declaration in project.declarations:
-        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation)):
+        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation, TraceSource)):
             records = loaded.stores.lake.records(declaration.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
             derived = not isinstance(declaration, ExternalDataset) and not (
                 isinstance(declaration, FeatureView) and isinstance(declaration.source, DbtModel)
             )
-            node = project.node(declaration) if derived else None
+            node = project.node(declaration) if derived and not isinstance(declaration, TraceSource) else None
             stale_partitions = len(find_stale(node, loaded.platform)) if node and node.edges else 0
             yield {
                 "table": declaration.key,

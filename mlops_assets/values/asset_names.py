@@ -14,19 +14,21 @@ _SUFFIXES = {
     "performance_report": "performance",
     "predictions": "predictions",
     "quality": "limits",
+    "quality_report": "quality",
     "quarantine": "quarantine",
+    "traces": "traces",
     "upkeep": "upkeep",
     "version": "version",
 }
-_KEEP_SUFFIXED_NAMES = {"features", "predictions"}
+_KEEP_SUFFIXED_NAMES = {"features", "predictions", "traces"}
 
 
 def graph_key(key: str) -> str:
     """Return the key of the node in the asset graph that stands for ``<kind>/<name>``.
 
     Datasets, training sets and services keep their names. Every other node gets a suffix, because several nodes may share a name: a model
-    has a candidate, a version and a champion; a feature view often has the name of its dataset, and predictions have that of their
-    service. A feature view or predictions whose name already ends with the suffix keep their name.
+    has a candidate, a version and a champion; a feature view often has the name of its dataset, predictions and traces have that of their
+    service. A feature view, predictions or traces whose name already ends with the suffix keep their name.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def find_declared_name(node_key: str) -> str:
     Parameters
     ----------
     node_key : str
-        ``<kind>/<label>``. The kinds ``features`` and ``predictions`` are not supported: their label may be the name itself.
+        ``<kind>/<label>``. The kinds ``features``, ``predictions`` and ``traces`` are not supported: their label may be the name itself.
 
     Returns
     -------

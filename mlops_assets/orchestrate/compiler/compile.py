@@ -17,6 +17,7 @@ from mlops_assets.orchestrate.features.feature_tables import publish_feature_vie
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
 from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
+from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -90,6 +91,7 @@ class Compiler:
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
         yield from self._compile_evaluations()
+        yield from self._compile_traces()
 
     def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:
         """Return the asset that maintains the lake."""
@@ -350,6 +352,12 @@ class Compiler:
             node = self.project.node(evaluation)
             run = self._bind_body(node, evaluation_body(evaluation))
             yield compile_step(evaluation_spec(evaluation, node, run, follow_inputs(node, self.platform)), self.io)
+
+    def _compile_traces(self) -> Iterator[dg.AssetsDefinition]:
+        for source in self.project.trace_sources:
+            node = traces_node(source, self.platform)
+            run = self._bind_body(node, traces_body(source))
+            yield compile_step(traces_spec(source, node, run, follow_inputs(node, self.platform)), self.io)
 
     def _bind_body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         """Return the function that Dagster calls: it checks external inputs, calls ``body`` with a step context and ends its leases."""

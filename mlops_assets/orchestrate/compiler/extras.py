@@ -109,6 +109,8 @@ def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
             yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{evaluation.prompt.key}'", evaluation.key)
         if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
             yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
+    for source in project.trace_sources:
+        yield RequiredPackage("msgspec", "serve", f"'{source.key}'", source.key)
     for dbt in project.select(DbtProject):
         yield from (RequiredPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlops_assets.compute.llm_traces.trace_rows import TRACE_COLUMNS
 from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, table_name
 from mlops_assets.orchestrate.core.project import Declaration, Project
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -46,6 +47,8 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
     dict
         Column in the lake → description. Columns without a description are left out; columns that the table lacks may be described too.
     """
+    if any(source.key == key for source in project.trace_sources):
+        return TRACE_COLUMNS
     for declaration in project.declarations:
         if isinstance(declaration, Service) and declaration.predictions_key == key:
             return _DESCRIPTIONS | _rename_stored(_describe_training_set(project, declaration.model.training_set), PREDICTION_COLUMNS)

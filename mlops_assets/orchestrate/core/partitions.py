@@ -124,6 +124,11 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
         return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)
 
 
+def days_until_today(start: str) -> dg.PartitionsDefinition:
+    """Return the partitions by UTC day from ``start``, which is ``YYYY-MM-DD``, to today, which is a partition although it has not ended."""
+    return dg.DailyPartitionsDefinition(start, end_offset=1)
+
+
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
     """Return the first and the last UTC day of a window; without a window, those of ``days``. Without either, return None."""
     if window is None:

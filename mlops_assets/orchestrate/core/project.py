@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
+from mlops_assets.compute.llm_traces.trace_rows import TRACE_TIME
 from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, table_name
 from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.evaluation_hash import hash_evaluation
 from mlops_assets.orchestrate.core.graph import Edge, Node
-from mlops_assets.orchestrate.core.partitions import lookback_mapping
+from mlops_assets.orchestrate.core.partitions import days_until_today, lookback_mapping
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import register_views
@@ -45,6 +47,7 @@ Declaration = (
     | Monitor
     | Prompt[..., Any]
     | PromptEvaluation
+    | TraceSource
 )
 N = TypeVar("N")
 
@@ -111,6 +114,11 @@ class Project:
         """Return the dataset or external dataset with a name; None if there is none."""
         return next((d for d in self.datasets if d.name == name), None)
 
+    @property
+    def trace_sources(self) -> tuple[TraceSource, ...]:
+        """The sources of traces, declared or of a service."""
+        return self.select(TraceSource)
+
     def datasets_of(self, training_set: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
         """Yield the datasets that the function of a training set reads, in the order of its parameters."""
         yield from (dataset for parameter in training_set.function.tables if (dataset := self.dataset(parameter.name)) is not None)
@@ -133,8 +141,13 @@ class Project:
             yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), PREDICTION_COLUMNS))
         for training_set in self.select(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
+        yield from self._llm_refs()
+
+    def _llm_refs(self) -> Iterator[tuple[str, TableRef]]:
         for evaluation in self.select(PromptEvaluation):
             yield evaluation.name, TableRef(evaluation.key)
+        for source in self.trace_sources:
+            yield source.name, TableRef(source.key, days_until_today(source.start), TRACE_TIME)
 
     def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
         """Return the edge to the table that a parameter names; None for a plain asset."""

@@ -1,0 +1,1 @@
+"""Traces of language models: the rows of spans, and OpenTelemetry's formats."""

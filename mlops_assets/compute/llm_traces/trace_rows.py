@@ -1,0 +1,187 @@
+"""The rows of traces: one for each span, with its measures in columns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.values.llm.span import FEEDBACK, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date
+
+    import polars as pl
+
+SCORE, COMMENT = "mlops.feedback", "mlops.feedback.comment"  # attributes of feedback
+# The columns of a trace table, in their order.
+TRACE_COLUMNS = {
+    "trace_id": "Identifies the request.",
+    "span_id": "Identifies the step of the request.",
+    "parent_id": "The step that called this one; null for the root.",
+    "name": "What the step does.",
+    "trace_started_at": "Start of the trace's first span, in UTC. It decides the partition, so that a trace is never divided.",
+    "started_at": "Start of the step, in UTC.",
+    "seconds": "Duration of the step.",
+    "status": "ok or error.",
+    "error": "Why the step failed; null when it did not.",
+    "operation": "The operation by OpenTelemetry's conventions, e.g. chat.",
+    "model": "The model that answered, as the endpoint names it; else the requested one.",
+    "prompt_name": "The prompt.",
+    "prompt_version": "The version of the prompt.",
+    "prompt_digest": "The hash of the prompt.",
+    "input_tokens": "Tokens of the prompt, as the endpoint reports them.",
+    "output_tokens": "Tokens of the answer, as the endpoint reports them.",
+    "cost": "Cost in US dollars; null when it is unknown.",
+    "price_version": "The version of the prices.",
+    "seconds_to_first_token": "Seconds until the first text of a stream.",
+    "cached": "Whether the answer comes from a cache.",
+    "api_key": "Name of the client's API key; never the key.",
+    "input": "The variables as JSON, redacted; null unless content is captured.",
+    "output": "The answer, redacted; null unless content is captured.",
+    "feedback": "The last score that a user gave to the trace, from 0 to 1; on the root only.",
+    "feedback_comment": "The comment of that feedback.",
+    "attributes": "The other attributes as JSON.",
+}
+TRACE_KEY, TRACE_TIME = ("trace_id", "span_id"), "trace_started_at"
+_NUMBERS = ("cost", "seconds_to_first_token")
+_COUNTS = ("prompt_version", "input_tokens", "output_tokens")
+_ATTRIBUTES = {  # column → the attributes that fill it; the first that is present is taken
+    "operation": ("gen_ai.operation.name",),
+    "model": ("gen_ai.response.model", "gen_ai.request.model"),
+    "prompt_name": ("mlops.prompt.name",),
+    "prompt_version": ("mlops.prompt.version",),
+    "prompt_digest": ("mlops.prompt.digest",),
+    "input_tokens": ("gen_ai.usage.input_tokens",),
+    "output_tokens": ("gen_ai.usage.output_tokens",),
+    "cost": ("mlops.cost",),
+    "price_version": ("mlops.price.version",),
+    "seconds_to_first_token": ("mlops.seconds_to_first_token",),
+    "cached": ("mlops.cached",),
+    "api_key": ("mlops.api_key",),
+    "input": ("mlops.input",),
+    "output": ("mlops.output",),
+}
+_MAX_COUNT = 2**63
+
+
+@dataclass(frozen=True)
+class TraceRows:
+    """The rows of traces.
+
+    Parameters
+    ----------
+    frame
+        A row for each span except feedback, with the columns :data:`TRACE_COLUMNS`.
+    lost_feedback
+        The number of feedback spans whose trace is not among the spans.
+    """
+
+    frame: pl.DataFrame
+    lost_feedback: int
+
+
+def build_trace_rows(by_day: Mapping[date, Sequence[Span]]) -> TraceRows:
+    """Return the rows of traces, with feedback in the columns of the root.
+
+    A value that does not fit its column is null there and stays among the attributes. So does a value that no column takes.
+
+    Parameters
+    ----------
+    by_day
+        Day → the spans that were logged for it.
+    """
+    import polars as pl
+
+    rows, lost = list[dict[str, Any]](), 0
+    for spans in by_day.values():
+        traces: dict[str, list[Span]] = {}
+        for span in spans:
+            traces.setdefault(span.trace_id, []).append(span)
+        for trace in traces.values():
+            steps = [span for span in trace if span.name != FEEDBACK]
+            given = [span for span in trace if span.name == FEEDBACK]
+            if steps:
+                rows.extend(_build_trace(steps, given))
+            else:
+                lost += len(given)
+    frame = pl.DataFrame(rows, schema={name: _choose_type(name) for name in TRACE_COLUMNS}, orient="row")
+    return TraceRows(frame.sort("trace_started_at", "trace_id", "started_at", "span_id"), lost)
+
+
+def _choose_type(name: str) -> Any:  # noqa: ANN401  (a type of polars)
+    import polars as pl
+
+    if name.endswith("_at"):
+        return pl.Datetime("us", "UTC")
+    if name in _COUNTS:
+        return pl.Int64
+    return pl.Boolean if name == "cached" else pl.Float64 if name in ("seconds", "feedback", *_NUMBERS) else pl.String
+
+
+def _build_trace(steps: Sequence[Span], feedback: Iterable[Span]) -> list[dict[str, Any]]:
+    start = min(span.start for span in steps) // 1000
+    rows = {span.span_id: _build_row(span, start) for span in steps}
+    last = max(feedback, key=lambda span: (span.start, span.span_id), default=None)
+    if last is not None:
+        score, comment = last.attributes.get(SCORE), last.attributes.get(COMMENT)
+        rows[find_root(steps).span_id] |= {"feedback": _to_number(score), "feedback_comment": _to_text(comment)}
+    return list(rows.values())
+
+
+def find_root(steps: Sequence[Span]) -> Span:
+    """Return the first span of a trace whose parent is not in the trace.
+
+    Parameters
+    ----------
+    steps
+        Spans of one trace; at least one.
+    """
+    ids = {span.span_id for span in steps}
+    tops = [span for span in steps if span.parent_id not in ids] or list(steps)
+    return min(tops, key=lambda span: (span.parent_id is not None, span.start, -span.end))
+
+
+def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    rest = dict(span.attributes)
+    for name, sources in _ATTRIBUTES.items():
+        source = next((source for source in sources if span.attributes.get(source) is not None), sources[0])
+        columns[name] = _convert(name, span.attributes.get(source))
+        if columns[name] is not None:
+            del rest[source]
+    return columns | {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "name": _to_text(span.name),
+        "trace_started_at": trace_start,
+        "started_at": span.start // 1000,
+        "seconds": span.seconds,
+        "status": span.status,
+        "error": _to_text(span.error) or None,
+        "attributes": _to_text(json.dumps(rest, ensure_ascii=False, sort_keys=True)) if rest else None,
+    }
+
+
+def _convert(name: str, value: object) -> str | float | bool | None:
+    if name == "cached":
+        return value if isinstance(value, bool) else None
+    if name in _COUNTS:
+        return _to_count(value)
+    return _to_number(value) if name in _NUMBERS else _to_text(value)
+
+
+def _to_text(value: object) -> str | None:
+    """Return a value as text that the lake can store."""
+    return None if value is None else str(value).replace("\0", "\ufffd")
+
+
+def _to_number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf") else None
+
+
+def _to_count(value: object) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return int(value) if whole and 0 <= int(value) < _MAX_COUNT else None  # type: ignore[call-overload]  # an int

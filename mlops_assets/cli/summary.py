@@ -17,6 +17,7 @@ from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CH
 from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
 from mlops_assets.values.asset_names import find_declared_name, graph_key
+from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -117,13 +118,13 @@ def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
 
 
 def _check_table(finished: FinishedRun) -> Table:
-    """Return a table of the checks of models, which are the gates, and of other checks that did not pass."""
+    """Return a table of the checks of models and evaluations, which are mostly gates, and of other checks that did not pass."""
     table = Table(title="gates and failed checks", title_justify="left")
     for column in ("check", "result", "reason"):
         table.add_column(column)
     for evaluation in finished.result.get_asset_check_evaluations():
         key = evaluation.asset_key.to_user_string()
-        if key.startswith("model/") or not evaluation.passed:
+        if key.startswith(("model/", "evaluation/")) or not evaluation.passed:
             mark = (
                 "[green]passed[/]"
                 if evaluation.passed
@@ -140,7 +141,8 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
     tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
-            yield f"champion of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
+            role = "production" if "production before" in metadata else "champion"
+            yield f"{role} of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, f'{role} before')})"
             if change := _value(metadata, PREDICTION_CHANGE):
                 yield f"note: {change}"
         if key.path[0] == "version":
@@ -163,10 +165,13 @@ def _list_kept_champions(project: LoadedProject, finished: FinishedRun) -> Itera
 
 
 def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
-    """Yield a line when the newest version of a model with ``approval=True`` is neither approved nor rejected."""
+    """Yield a line when the newest version of a model or prompt with ``approval=True`` is neither approved nor rejected."""
     newest = project.stores.registry.versions(model)[-1]
-    if any(m.approval and m.name == model for part in project.parts for m in part.project.select(Model)) and not newest.approval:
-        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version} --approver NAME --reason WHY, or materialise {graph_key(f'approval/{model}')} in the UI"
+    for group, kind in (("models", Model), ("prompts", Prompt)):
+        declared: list[Any] = [each for part in project.parts for each in part.project.select(kind)]
+        if newest.approval or not any(each.approval and each.name == model for each in declared):
+            continue
+        yield f"version {newest.version} of {model} waits for approval: mlops {group} approve {model} {newest.version} --approver NAME --reason WHY, or materialise {graph_key(f'approval/{model}')} in the UI"
 
 
 def _failed_steps(finished: FinishedRun) -> dict[str, str]:

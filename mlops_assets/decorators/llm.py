@@ -22,6 +22,7 @@ def prompt(
     model: LLM,
     response: Any = None,  # noqa: ANN401  (any type that JSON can hold)
     examples: Sequence[Example] = (),
+    approval: bool = False,
 ) -> Callable[[Callable[P, R]], Prompt[P, R]]:
     """Declare a prompt: instructions, typed variables, and the model that answers.
 
@@ -38,6 +39,8 @@ def prompt(
         The type of the answer: a pydantic model, a dataclass, or any other type with a JSON schema. None for text.
     examples
         Calls with the answers that the model should give; they are sent with each call.
+    approval
+        Whether a person must approve a version before it is promoted.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def prompt(
     """
 
     def declare(function: Callable[P, R]) -> Prompt[P, R]:
-        return read_prompt(function, model, response, tuple(examples))
+        return read_prompt(function, model, response, tuple(examples), approval=approval)
 
     return declare
 

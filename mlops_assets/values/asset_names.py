@@ -13,6 +13,7 @@ _SUFFIXES = {
     "online": "online",
     "performance_report": "performance",
     "predictions": "predictions",
+    "prompt": "prompt",
     "quality": "limits",
     "quality_report": "quality",
     "quarantine": "quarantine",
@@ -20,7 +21,7 @@ _SUFFIXES = {
     "upkeep": "upkeep",
     "version": "version",
 }
-_KEEP_SUFFIXED_NAMES = {"features", "predictions", "traces"}
+_KEEP_SUFFIXED_NAMES = {"features", "predictions", "prompt", "traces"}
 
 
 def graph_key(key: str) -> str:
@@ -28,7 +29,7 @@ def graph_key(key: str) -> str:
 
     Datasets, training sets and services keep their names. Every other node gets a suffix, because several nodes may share a name: a model
     has a candidate, a version and a champion; a feature view often has the name of its dataset, predictions and traces have that of their
-    service. A feature view, predictions or traces whose name already ends with the suffix keep their name.
+    service. A feature view, predictions, a prompt or traces whose name already ends with the suffix keep their name.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def find_declared_name(node_key: str) -> str:
     Parameters
     ----------
     node_key : str
-        ``<kind>/<label>``. The kinds ``features``, ``predictions`` and ``traces`` are not supported: their label may be the name itself.
+        ``<kind>/<label>``. The kinds ``features``, ``predictions``, ``prompt`` and ``traces`` are not supported: their label may be the
+        name itself.
 
     Returns
     -------

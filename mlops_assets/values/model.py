@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Format = Literal["skops", "native", "onnx", "pickle"]
 Refit = Literal["after_gates"]
-# The field of a run's record that names the kind of candidate, and the kind of a record without this field.
-KIND, ESTIMATOR = "candidate_kind", "estimator"
+# The field of a record or manifest that names the kind of candidate, the kind of one without this field, and that of prompts.
+KIND, ESTIMATOR, PROMPT = "candidate_kind", "estimator", "prompt"
 
 
 def check_format(name: str) -> None:

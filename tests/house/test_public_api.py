@@ -79,7 +79,8 @@ def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatc
 
 
 UNEVEN = {"minimum", "maximum", "least", "most", "greatest", "longest", "largest", "smallest"}
-RULES = {"at_least": "the name of a rule, stored in check names and in the definitions that evidence counts for"}
+_RULE = "the name of a rule, stored in check names and in the definitions that evidence counts for"
+RULES = {"at_least": _RULE, "at_most": _RULE}
 LIMITS = {
     "max_attempts",
     "max_bytes",

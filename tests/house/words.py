@@ -77,6 +77,7 @@ _VERBS = {"checked", "kept", "made", "parsed", "said", "told", "tried"}  # as ad
 STORED = {
     "anew": "a key of the log of erasures",
     "at_least": "the name of a gate, in evidence and decisions",
+    "at_most": "the name of a gate, in evidence and decisions",
 }
 
 # Functions that stay, each with its reason.

@@ -11,17 +11,23 @@ from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
 from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION
+from mlops_assets.values.llm.prompt import Prompt
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.stores.registry.records import ApprovalDecision, Version
+
+
+Released = Model[..., Any] | Prompt[..., Any]
 
 
 def find_model(project: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
@@ -35,23 +41,46 @@ def find_model(project: LoadedProject, name: str) -> tuple[Project, Model[..., A
     return project.find(Model, name, "model", RegistryError)
 
 
+def find_prompt(project: LoadedProject, name: str) -> tuple[Project, Prompt[..., Any]]:
+    """Return the project that declares a prompt, and the prompt.
+
+    Raises
+    ------
+    RegistryError
+        There is no prompt of that name.
+    """
+    return project.find(Prompt, name, "prompt", RegistryError)
+
+
 def promote(  # noqa: PLR0913  (what is moved, and why)
-    project: LoadedProject, name: str, version: int, reason: str, *, source: str = "", expected: int | None = ANY_VERSION
+    project: LoadedProject,
+    name: str,
+    version: int,
+    reason: str,
+    *,
+    source: str = "",
+    expected: int | None = ANY_VERSION,
+    kind: type[Any] = Model,
 ) -> Version:
-    """Make a version the champion after verifying its evidence and every stored byte; report it to Dagster and return the version."""
-    model, gates = _gates(project, name)
+    """Make a version the champion after verifying its evidence and every stored byte; report it to Dagster and return the version.
+
+    The version is that of a model, or of a prompt if ``kind`` is :class:`~mlops_assets.values.llm.prompt.Prompt`.
+    """
+    model, gates = _gates(project, name, kind)
     _refuse_damaged(project, name, version)
     entry, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
     done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **entry)
     return _report_champion(project, before, done, reason)
 
 
-def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
+def rollback(  # noqa: PLR0913  (what is moved, and why)
+    project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANY_VERSION, kind: type[Any] = Model
+) -> Version:
     """Make an earlier champion, by default the previous one, the champion again, and report it to Dagster.
 
-    Every stored byte is verified first. Services follow within two seconds.
+    Every stored byte is verified first. Services follow within two seconds. ``kind`` is as in :func:`promote`.
     """
-    find_model(project, name)
+    find_released(project, name, kind)
     registry, champion_before = project.stores.registry, champion(project, name)
     if (before := version or _previous_champion(project, name)) is not None:
         _refuse_damaged(project, name, before)
@@ -65,7 +94,9 @@ def champion(project: LoadedProject, name: str) -> Version | None:
 
 
 def describe_change(project: LoadedProject, before: Version | None, after: Version) -> str:
-    """Return in words how the predictions of two champions differ in type or classes; empty when they do not."""
+    """Return in words how the predictions of two champions differ in type or classes; empty when they do not, and for prompts."""
+    if any(after.model == prompt.name for part in project.parts for prompt in part.project.select(Prompt)):
+        return ""
     return describe_prediction_change(project.stores.artifacts, before, after)
 
 
@@ -82,10 +113,23 @@ def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
     return project.stores.registry.withdraw(name, actor=getpass.getuser(), reason=reason)
 
 
-def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
-    """Return the declared model, and gate → hash of its definition."""
-    declared, model = find_model(project, name)
-    return model, hash_gates(gather_gates(model, declared.select(GateFunction)))
+def find_released(project: LoadedProject, name: str, kind: type[Any]) -> tuple[Project, Released]:
+    """Return the project that declares a model or a prompt, and the model or prompt.
+
+    Raises
+    ------
+    RegistryError
+        There is none of that name.
+    """
+    return find_prompt(project, name) if kind is Prompt else find_model(project, name)
+
+
+def _gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[Released, dict[str, str]]:
+    """Return the declared model or prompt, and gate → hash of its definition."""
+    declared, released = find_released(project, name, kind)
+    if isinstance(released, Prompt):
+        return released, hash_prompt_gates(declared.select(PromptEvaluation), released)
+    return released, hash_gates(gather_gates(released, declared.select(GateFunction)))
 
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
@@ -104,19 +148,42 @@ def _previous_champion(project: LoadedProject, name: str) -> int | None:
 
 
 def approve(  # noqa: PLR0913  (who decided what, and why)
-    project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str
+    project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str, kind: type[Any] = Model
 ) -> ApprovalDecision:
-    """Record that a person approved or rejected a version.
+    """Record that a person approved or rejected a version; ``kind`` is as in :func:`promote`.
 
-    For a model with ``approval=True``, also report that to Dagster as an asset check and a materialisation.
+    For a model or prompt with ``approval=True``, also report that to Dagster as an asset check and a materialisation.
     """
-    _, model = find_model(project, name)
+    _, model = find_released(project, name, kind)
     approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
     with open_clean_instance(project.platform) as instance:
         if model.approval:
             report_approval(instance, model, approval)
             instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(approval_key(model)), metadata=approval_facts(approval)))
     return approval
+
+
+def force(project: LoadedProject, name: str, version: int | None, reason: str) -> Version:
+    """Promote a version of a prompt past its gates, or without a number its current candidate; report it to Dagster.
+
+    The log records that it was forced, and the gates that had not passed. Approval is still required where it is declared.
+
+    Raises
+    ------
+    RegistryError
+        There is no such prompt, candidate or version, or its state allows no promotion.
+    GateError
+        The approval is missing.
+    """
+    prompt, gates = _gates(project, name, Prompt)
+    registry, before = project.stores.registry, champion(project, name)
+    number = version if version is not None else registry.register(name, {}).version
+    chosen = next((each for each in registry.versions(name) if each.version == number), None)
+    passed = {each.gate for each in registry.evidence(name, chosen.digest) if each.passed} if chosen else set()
+    unproven = ", ".join(gate for gate in gates if gate not in passed) or "none"
+    why = f"forced past its gates ({unproven} not passed): {reason}"
+    done = registry.promote(name, {}, version=number, approval=prompt.approval, actor=getpass.getuser(), reason=why)
+    return _report_champion(project, before, done, why)
 
 
 def _report_champion(project: LoadedProject, before: Version | None, version: Version, reason: str) -> Version:

@@ -15,6 +15,7 @@ from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import describe_format, find_other_libraries, read_manifest
 from mlops_assets.stores.registry.history import model_history
 from mlops_assets.stores.registry.version_files import open_version_files
+from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
     name, _, number = version_name.partition("@")
     find_model(project, name)
     stores = project.stores
-    mark_damage(stores.registry, stores.artifacts, _find_version(project, name, number))
-    version = _find_version(project, name, number)
+    mark_damage(stores.registry, stores.artifacts, find_version(project, name, number))
+    version = find_version(project, name, number)
     run = stores.tracker.get(version.run_id)
     return {
         f"{name}@{version.version}": _summarise(project, version),
-        "evidence": [_describe_evidence(e) for e in stores.registry.evidence(name, version.digest)],
+        "evidence": [describe_evidence(e) for e in stores.registry.evidence(name, version.digest)],
         "approvals": [
             {
                 "at": _format_time(a.at),
@@ -92,15 +93,31 @@ def read_card(project: LoadedProject, version_name: str) -> dict[str, str]:
     """
     name, _, number = version_name.partition("@")
     declared, model = find_model(project, name)
-    return ensure_card(declared, project.stores, model, _find_version(project, name, number))
+    return ensure_card(declared, project.stores, model, find_version(project, name, number))
 
 
-def _find_version(project: LoadedProject, name: str, number: str) -> Version:
+def find_version(project: LoadedProject, name: str, number: str, noun: str = "model") -> Version:
+    """Return a version of a model or a prompt; the newest without a number.
+
+    Parameters
+    ----------
+    project, name
+        The project, and the name of the model or prompt.
+    number
+        The number as text; empty for the newest version.
+    noun
+        ``model`` or ``prompt``, for the error.
+
+    Raises
+    ------
+    RegistryError
+        There is no such version.
+    """
     by_number = {str(v.version): v for v in project.stores.registry.versions(name)}
     chosen = number or max(by_number, key=int, default="")
     if chosen not in by_number:
         raise RegistryError(
-            f"model '{name}' has no version {chosen or 'at all'}",
+            f"{noun} '{name}' has no version {chosen or 'at all'}",
             hint=nearest(chosen, by_number) + f"it has {', '.join(by_number) or 'none'}",
         )
     return by_number[chosen]
@@ -120,7 +137,8 @@ def _summarise(project: LoadedProject, version: Version) -> dict[str, Any]:
     }
 
 
-def _describe_evidence(evidence: Evidence) -> dict[str, Any]:
+def describe_evidence(evidence: Evidence) -> dict[str, Any]:
+    """Return the result of a gate as a row."""
     known = evidence.low is not None and evidence.high is not None
     return {
         "gate": evidence.gate,
@@ -208,27 +226,36 @@ def _format_time(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
     return time.isoformat(timespec="seconds") if time else ""
 
 
-def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
-    """Return the versions of one model or of all, newest first.
+def list_versions(project: LoadedProject, model: str | None, *, kind: type[Any] = Model) -> list[dict[str, Any]]:
+    """Return the versions of one model or prompt, or of all of them, newest first.
 
     The files of versions with an alias or recorded damage are verified, and a change is recorded.
+
+    Parameters
+    ----------
+    project
+        The project.
+    model
+        The name; None for all models, also those that the project no longer declares, or for all declared prompts.
+    kind
+        ``Model`` or ``Prompt``.
 
     Raises
     ------
     RegistryError
-        There is no such model.
+        There is no such model or prompt.
     """
-    known = {m.name for part in project.parts for m in part.project.select(Model)}
+    noun, (known, other) = kind.__name__.lower(), (_list_names(project, each) for each in (kind, Model if kind is Prompt else Prompt))
     if model is not None and model not in known:
-        raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+        raise RegistryError(f"there is no {noun} '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
     stores = project.stores
     for aliased in (v for v in stores.registry.versions(model) if v.aliases or v.damage):
         mark_damage(stores.registry, stores.artifacts, aliased)  # a service that answers from memory does not notice damaged files
-    versions = stores.registry.versions(model)
+    versions = [v for v in stores.registry.versions(model) if v.model in known or (kind is Model and v.model not in other)]
     runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in versions}}
     return [
         {
-            "model": v.model,
+            noun: v.model,
             "version": v.version,
             "state": f"{v.state}: {v.damage}" if v.damage else v.state,
             "aliases": ", ".join(v.aliases),
@@ -240,18 +267,22 @@ def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, A
     ]
 
 
+def _list_names(project: LoadedProject, kind: type[Any]) -> set[str]:
+    return {declared.name for part in project.parts for declared in part.project.select(kind)}
+
+
 def _holdout_metrics(run: Run) -> list[tuple[str, float]]:
     """Return the names and values of the holdout metrics, which gates judge."""
     names = run.record.get("judged_by", run.metrics)
     return [(name, value) for name, value in run.metrics.items() if name in names]
 
 
-def list_history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
-    """Return the events of a model, newest first: refused candidates, versions, decisions, damage, moves of aliases.
+def list_history(project: LoadedProject, model: str, *, kind: type[Any] = Model) -> list[dict[str, Any]]:
+    """Return the events of a model or prompt, newest first: refused candidates, versions, decisions, damage, moves of aliases.
 
-    As in :func:`list_versions`, files are verified and an unknown model raises RegistryError.
+    As in :func:`list_versions`, files are verified and an unknown name raises RegistryError.
     """
-    list_versions(project, model)
+    list_versions(project, model, kind=kind)
     return [
         {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
          "actor": e.actor, "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence), "candidate": e.candidate[:12]}

@@ -115,7 +115,7 @@ class PairedComparison:
         """
         if not 0 <= no_worse_by < math.inf:
             raise DefinitionError(f"a comparison allows no_worse_by {no_worse_by}", hint="give a number from 0, such as 0.02")
-        reason = self._refuse(max_error_rate, max(min_pairs, 2))
+        reason = self.explain_refusal(max_error_rate, max(min_pairs, 2))
         passed = False
         if not reason and self.low is not None and self.high is not None and self.difference is not None:
             passed = self.low >= -no_worse_by
@@ -124,8 +124,14 @@ class PairedComparison:
             reason = f"the difference from production is {interval} on {self.pairs} cases: its lower end is {bound}"
         return GateResult(passed=passed, reason=reason, value=self.difference, threshold=-no_worse_by, low=self.low, high=self.high)
 
-    def _refuse(self, max_error_rate: float, min_pairs: int) -> str:
-        """Return why the evidence does not suffice; empty when it does."""
+    def explain_refusal(self, max_error_rate: float, min_pairs: int = 2) -> str:
+        """Return why the evidence does not suffice to compare; empty when it does.
+
+        Parameters
+        ----------
+        max_error_rate, min_pairs
+            As in :meth:`may_replace`.
+        """
         if self.missing:
             return f"{len(self.missing)} of {self.cases} cases have no score: {_name_some(self.missing)}"
         if self.invalid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.prompts.schema_types import find_stored_schema
 from mlops_assets.compute.user_code.user_errors import translate_errors
 from mlops_assets.errors import DataError
 from mlops_assets.values.arguments import check_arguments
@@ -37,17 +38,31 @@ def bind_variables(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> dict[
         A value has another type than its variable declares.
     """
     check_names(values, prompt.variables, f"a call of '{prompt.key}'")
-    return {
-        variable.name: _convert(prompt, variable, values[variable.name]) if variable.name in values else variable.default
-        for variable in prompt.variables
-    }
+    return {variable.name: convert_value(prompt, variable, values.get(variable.name, variable.default)) for variable in prompt.variables}
 
 
-def _convert(prompt: Prompt[..., Any], variable: Variable, value: Any) -> Any:  # noqa: ANN401  (of the declared type)
+def convert_value(prompt: Prompt[..., Any], variable: Variable, value: Any) -> Any:  # noqa: ANN401  (of the declared type)
+    """Return a value in the type that a variable declares.
+
+    Parameters
+    ----------
+    prompt, variable
+        The prompt and the variable.
+    value
+        The value.
+
+    Raises
+    ------
+    DataError
+        The value has another type.
+    """
     import pydantic
 
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(variable.annotation)
     try:
-        return pydantic.TypeAdapter(variable.annotation).validate_python(value, strict=True)
+        if find_stored_schema(variable.annotation) is None:
+            return adapter.validate_python(value, strict=True)
+        return adapter.validate_json(json.dumps(value, default=dump_json), strict=True)  # a stored type accepts JSON
     except pydantic.ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = "".join(f"[{part!r}]" for part in first["loc"])
@@ -137,13 +152,22 @@ def write_section(name: str, value: object) -> str:
     name
         The variable.
     value
-        Text, or a value that is written as JSON.
+        Text, or a value that is written as JSON. What JSON writes as a text, such as a date, is written without quotes.
     """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_to_json)
+    text = json.dumps(value, ensure_ascii=False, default=dump_json)
+    if text.startswith('"'):  # a text, a date or a member of an Enum: without quotes
+        text = json.loads(text)
     return f"<{name}>\n{text.translate(_ESCAPES)}\n</{name}>"
 
 
-def _to_json(value: Any) -> Any:  # noqa: ANN401  (anything that a variable may be)
+def dump_json(value: Any) -> Any:  # noqa: ANN401  (anything that a variable may be)
+    """Return a value of a variable as JSON values.
+
+    Parameters
+    ----------
+    value
+        A value that a type of pydantic can write, e.g. a dataclass or a date.
+    """
     import pydantic
 
     return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")

@@ -6,12 +6,13 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.prompts.messages import DATA_RULE
+from mlops_assets.compute.prompts.messages import DATA_RULE, bind_variables, convert_value
+from mlops_assets.compute.prompts.schema_types import find_stored_schema
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.values.arguments import check_arguments
 
 if TYPE_CHECKING:
-    from mlops_assets.values.llm.prompt import Prompt
+    from mlops_assets.values.llm.prompt import Example, Prompt, Variable
 
 
 @check_arguments
@@ -46,16 +47,16 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
     """
     facts = {
         "instructions": prompt.instructions,
-        "data": source_hash(prompt.function) if prompt.has_body else DATA_RULE,
+        "data": hash_body(prompt) if prompt.has_body else DATA_RULE,
         "variables": [
-            [variable.name, describe_type(variable.annotation), *([] if variable.is_required else [variable.default])]
+            [variable.name, describe_type(variable.annotation), *([] if variable.is_required else [describe_default(prompt, variable)])]
             for variable in prompt.variables
         ],
-        "examples": [[example.answer, dict(example.variables)] for example in prompt.examples],
+        "examples": [[example.answer, describe_values(prompt, example)] for example in prompt.examples],
         "response": describe_type(prompt.response),
         "model": prompt.model.definition,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def describe_type(annotation: Any) -> Any:  # noqa: ANN401  (any annotation, JSON)
@@ -68,4 +69,46 @@ def describe_type(annotation: Any) -> Any:  # noqa: ANN401  (any annotation, JSO
     """
     import pydantic
 
+    if (stored := find_stored_schema(annotation)) is not None:
+        return dict(stored)
     return None if annotation is None else pydantic.TypeAdapter(annotation).json_schema()
+
+
+def describe_default(prompt: Prompt[..., Any], variable: Variable) -> Any:  # noqa: ANN401  (JSON)
+    """Return the default of a variable as JSON values.
+
+    Parameters
+    ----------
+    prompt, variable
+        The prompt and the variable, which has a default.
+    """
+    return _dump(variable, convert_value(prompt, variable, variable.default))
+
+
+def describe_values(prompt: Prompt[..., Any], example: Example) -> dict[str, Any]:
+    """Return variable → value of an example, as JSON values.
+
+    Parameters
+    ----------
+    prompt, example
+        The prompt and the example.
+    """
+    bound = bind_variables(prompt, dict(example.variables))
+    return {variable.name: _dump(variable, bound[variable.name]) for variable in prompt.variables}
+
+
+def _dump(variable: Variable, value: Any) -> Any:  # noqa: ANN401  (JSON)
+    import pydantic
+
+    return pydantic.TypeAdapter(variable.annotation).dump_python(value, mode="json")
+
+
+def hash_body(prompt: Prompt[..., Any]) -> str:
+    """Return the hash of the code of a prompt's function, with all project code that it uses.
+
+    Parameters
+    ----------
+    prompt
+        A prompt whose function has a body.
+    """
+    return prompt.code_hash or source_hash(prompt.function)

@@ -47,6 +47,8 @@ class Outcome:
         Whether a failure that does not block has the severity of an error rather than of a warning.
     facts
         Figures for the asset check's metadata.
+    reason
+        Why a gate passed; empty for other checks.
     """
 
     check: str
@@ -56,6 +58,7 @@ class Outcome:
     blocking: bool = True
     serious: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
 
 
 def check_names(table: Table) -> tuple[str, ...]:

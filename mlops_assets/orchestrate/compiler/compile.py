@@ -8,6 +8,8 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
+from mlops_assets.orchestrate.compiler.release import list_release_steps
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
 from mlops_assets.orchestrate.core.project import Project, view_rules
@@ -16,8 +18,6 @@ from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_ste
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
-from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
-from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -36,14 +36,12 @@ from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, training_set_body, training_set_checks
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
-from mlops_assets.orchestrate.versions.approval import APPROVAL_CONFIG, approval_body, approval_key
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
 from mlops_assets.values.features import FeatureView, stored_views
 from mlops_assets.values.function import Injection, UserFunction
-from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -53,6 +51,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
+_RELEASE_TEXTS = ("The candidate, registered when every gate has passed for exactly it.", "The version that predicts.")
 StepFunction = Callable[[StepContext], Iterator[object]]
 
 
@@ -90,8 +89,7 @@ class Compiler:
             yield from self._compile_service(service)
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
-        yield from self._compile_evaluations()
-        yield from self._compile_traces()
+        yield from (compile_step(step, self.io) for step in list_prompt_steps(self.project, self.platform, self._bind_body))
 
     def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:
         """Return the asset that maintains the lake."""
@@ -200,45 +198,9 @@ class Compiler:
             ),
             self.io,
         )
-        if model.approval:
-            yield self._compile_approval(model)
-        registered = f"version/{model.name}"
-        # A new version that waits for approval does not trigger the champion, but the champion runs after the version of the same run.
-        inputs, ignored = ((approval_key(model), registered), [registered]) if model.approval else ((registered,), [])
-        for kind, upstream, ignoring, body, description in (
-            (
-                "version",
-                (model.key,),
-                [],
-                version_body(model, definitions),
-                "The candidate, registered when every gate has passed for exactly it.",
-            ),
-            ("champion", inputs, ignored, champion_body(model, definitions), "The version that predicts."),
-        ):
-            node = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
-            step = StepSpec(
-                node.key,
-                self._bind_body(node, body),
-                group=model.name,
-                description=description,
-                kinds=frozenset({kind}),
-                deps=_list_deps(node),
-                condition=follow_gates(ignoring=ignoring),
-            )
+        bodies = (version_body(model, definitions), champion_body(model, definitions))
+        for step in list_release_steps(model, (model.key,), bodies, self._bind_body, _RELEASE_TEXTS):
             yield compile_step(step, self.io)
-
-    def _compile_approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
-        node = Node(approval_key(model), None, (Edge(f"version/{model.name}", None),))
-        step = StepSpec(
-            node.key,
-            self._bind_body(node, approval_body(model)),
-            group=model.name,
-            description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
-            kinds=frozenset({"approval"}),
-            deps=_list_deps(node),
-            config=APPROVAL_CONFIG,
-        )
-        return compile_step(step, self.io)
 
     def _compile_batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
         node = self.project.node(batch)
@@ -346,18 +308,6 @@ class Compiler:
             condition=follow_inputs(node, self.platform),
         )
         return compile_step(step, self.io)
-
-    def _compile_evaluations(self) -> Iterator[dg.AssetsDefinition]:
-        for evaluation in self.project.select(PromptEvaluation):
-            node = self.project.node(evaluation)
-            run = self._bind_body(node, evaluation_body(evaluation))
-            yield compile_step(evaluation_spec(evaluation, node, run, follow_inputs(node, self.platform)), self.io)
-
-    def _compile_traces(self) -> Iterator[dg.AssetsDefinition]:
-        for source in self.project.trace_sources:
-            node = traces_node(source, self.platform)
-            run = self._bind_body(node, traces_body(source))
-            yield compile_step(traces_spec(source, node, run, follow_inputs(node, self.platform)), self.io)
 
     def _bind_body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         """Return the function that Dagster calls: it checks external inputs, calls ``body`` with a step context and ends its leases."""

@@ -9,11 +9,11 @@ import dagster as dg
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
+from mlops_assets.orchestrate.compiler.prompt_rules import check_prompts
 from mlops_assets.orchestrate.compiler.services import check_service
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
-from mlops_assets.orchestrate.llm.case_columns import check_case_columns
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
@@ -66,7 +66,7 @@ def check_project(project: Project) -> None:
         check_service(project, service)
     for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
-    check_case_columns(project.select(PromptEvaluation))
+    check_prompts(project)
 
 
 def _check_items(project: Project) -> None:
@@ -140,7 +140,9 @@ def _list_sources(project: Project) -> Iterator[tuple[str, str, str]]:
         elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
     yield from ((f"'{batch.key}'", "the dataset", batch.dataset.key) for batch in project.select(BatchPrediction))
-    yield from ((f"'{evaluation.key}'", "the dataset", evaluation.cases.key) for evaluation in project.select(PromptEvaluation))
+    for evaluation in project.select(PromptEvaluation):
+        yield f"'{evaluation.key}'", "the dataset", evaluation.cases.key
+        yield f"'{evaluation.key}'", "the prompt", evaluation.prompt.key
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:

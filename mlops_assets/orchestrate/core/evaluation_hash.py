@@ -22,8 +22,19 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
     evaluation
         The evaluation.
     """
-    scorers = [
+    gates = [gate.definition for gate in evaluation.gates]
+    facts = [hash_prompt(evaluation.prompt), describe_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def describe_scorers(evaluation: PromptEvaluation) -> list[list[str]]:
+    """Return the name of each scorer, with the hash of its function or its declaration.
+
+    Parameters
+    ----------
+    evaluation
+        The evaluation.
+    """
+    return [
         [scorer.name, source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)] for scorer in evaluation.scorers
     ]
-    facts = [hash_prompt(evaluation.prompt), scorers, evaluation.slices, evaluation.max_error_rate]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -97,7 +97,7 @@ def to_check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult
         asset_key=key,
         check_name=outcome.check,
         severity=dg.AssetCheckSeverity.ERROR if outcome.blocking or outcome.serious else dg.AssetCheckSeverity.WARN,
-        description=None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
+        description=outcome.reason or None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
         metadata=_plain_facts(outcome.facts),
     )
 

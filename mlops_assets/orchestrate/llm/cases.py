@@ -41,7 +41,7 @@ class EvaluationCase:
     variables: Mapping[str, Any]
 
 
-def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame) -> list[EvaluationCase]:
+def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame, prompt: Prompt[..., Any] | None = None) -> list[EvaluationCase]:
     """Return the cases of an evaluation, in the order of the rows.
 
     Parameters
@@ -50,6 +50,8 @@ def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame) -> list[Evalua
         The evaluation.
     frame
         The rows of its dataset.
+    prompt
+        The prompt that is asked; the prompt of the evaluation when None.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame) -> list[Evalua
         raise DataError(problem[0], hint=problem[1])
     _check_scored_types(evaluation, frame.schema)
     _check_keys(evaluation, frame)
-    return [_read_case(evaluation, row) for row in frame.iter_rows(named=True)]
+    return [_read_case(evaluation, prompt or evaluation.prompt, row) for row in frame.iter_rows(named=True)]
 
 
 def _check_scored_types(evaluation: PromptEvaluation, schema: Mapping[str, pl.DataType]) -> None:
@@ -102,8 +104,8 @@ def _label(evaluation: PromptEvaluation, row: Mapping[str, Any]) -> str:
     return ", ".join(repr(row[name]) if isinstance(row[name], str) else str(row[name]) for name in evaluation.case_key)
 
 
-def _read_case(evaluation: PromptEvaluation, row: Mapping[str, Any]) -> EvaluationCase:
-    prompt, label = evaluation.prompt, _label(evaluation, row)
+def _read_case(evaluation: PromptEvaluation, prompt: Prompt[..., Any], row: Mapping[str, Any]) -> EvaluationCase:
+    label = _label(evaluation, row)
     where = f"'{evaluation.key}', case {label}"
     present = [variable for variable in prompt.variables if variable.name in row]
     for variable in present:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.llm_evaluation.score_summary import ScoreSummary, summarise_scores
+from mlops_assets.compute.llm_evaluation.scorers import Score
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.metadata import to_table
 from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
+from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.llm_evaluation.scorers import Score
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
     from mlops_assets.serving.llm.ask_many import CallRecord
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
-COMPLETE, TOKEN_COUNTS = "complete", "token_counts"
+TOKEN_COUNTS = "token_counts"  # noqa: S105  (the name of a check)
 MAX_SLICES = 50  # values of a column in the metadata, the most frequent first
 _MAX_NAMED = 3  # errors that a check names
 
@@ -51,6 +53,10 @@ class ScoredCase:
         score = self.scores.get(scorer)
         return None if score is None else score.value
 
+    def find_score(self, scorer: str) -> Score | None:
+        """Return a score or its error, which is the error of the call when it failed; None when the scorer was not asked."""
+        return self.scores.get(scorer) or (Score(error=self.call.error) if self.call.error else None)
+
 
 @dataclass(frozen=True)
 class EvaluationResults:
@@ -78,6 +84,18 @@ class EvaluationResults:
     def error_rate(self) -> float:
         """The share of cases with an error."""
         return sum(bool(scored.error) for scored in self.scored) / len(self.scored)
+
+    def group_cases(self, column: str) -> dict[str, list[ScoredCase]]:
+        """Return value → cases of a column, in the order of the cases."""
+        groups: dict[str, list[ScoredCase]] = {}
+        for scored in self.scored:
+            groups.setdefault(str(scored.case.row[column]), []).append(scored)
+        return groups
+
+    def mean_cost(self, scored: Sequence[ScoredCase]) -> float:
+        """Return the mean cost of some cases in USD; NaN when the price of one is unknown."""
+        del scored
+        return math.nan
 
     def to_frame(self) -> pl.DataFrame:
         """Return the rows of the table: key, slices, answer, facts of the call, and scores."""
@@ -178,10 +196,7 @@ class EvaluationResults:
 
     def _describe_slices(self, column: str) -> list[dict[str, Any]]:
         """Return a row for each value of a column, the most frequent first; the last row stands for those that are left out."""
-        groups: dict[str, list[ScoredCase]] = {}
-        for scored in self.scored:
-            groups.setdefault(str(scored.case.row[column]), []).append(scored)
-        ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+        ordered = sorted(self.group_cases(column).items(), key=lambda group: (-len(group[1]), group[0]))
         shown = [(value, cases) for value, cases in ordered[:MAX_SLICES]]
         if rest := ordered[MAX_SLICES:]:
             shown.append((f"{len(rest)} other values", [scored for _, cases in rest for scored in cases]))

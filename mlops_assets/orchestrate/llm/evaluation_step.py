@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.compute.tables.verify import check_names, verify
+from mlops_assets.errors import DefinitionError, MlopsError
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
-from mlops_assets.orchestrate.llm.evaluation_results import COMPLETE, TOKEN_COUNTS, EvaluationResults, ScoredCase
+from mlops_assets.orchestrate.llm.evaluation_results import TOKEN_COUNTS, EvaluationResults, ScoredCase
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
+from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import dagster as dg
+    import polars as pl
 
     from mlops_assets.orchestrate.core.graph import Node
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
     from mlops_assets.serving.llm.ask_many import CallRecord
+    from mlops_assets.stores.registry.records import Version
+    from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 UNHASHED = ("cached", "seconds", "seconds_to_first_token")  # they differ between runs with equal answers
@@ -46,14 +51,20 @@ def evaluation_spec(
     import dagster as dg
 
     names = (*check_names(_table_rules(evaluation)), COMPLETE, TOKEN_COUNTS)
+    gates = [
+        dg.AssetCheckSpec(g.name, asset=asset_key(evaluation.key), blocking=True, description=g.text or None) for g in evaluation.gates
+    ]
     return StepSpec(
         evaluation.key,
         run,
         group=evaluation.prompt.name,
         description=f"Answers of {evaluation.prompt.key} to the cases of {evaluation.cases.key}, with their scores.",
         kinds=frozenset({"llm", "duckdb"}),
-        deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
-        checks=check_specs(evaluation.key, names, warnings=(COMPLETE, TOKEN_COUNTS)),
+        deps=[
+            dg.AssetDep(asset_key(evaluation.prompt.key)),
+            *(dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges),
+        ],
+        checks=[*check_specs(evaluation.key, names, warnings=(TOKEN_COUNTS,)), *gates],
         options=evaluation.options,
         condition=condition,
         code_version=node.definition,
@@ -74,25 +85,86 @@ def evaluation_body(evaluation: PromptEvaluation) -> Callable[[StepContext], Ite
 
 
 def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
-    """Return the scored answers to all cases, with checks and facts for the UI."""
+    """Return the scored answers to all cases, with checks and facts for the UI; submit the prompt with the results of its gates."""
     # Only the step needs these modules: definitions load without them.
     from mlops_assets.orchestrate.llm.cases import read_cases
+    from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
+    from mlops_assets.orchestrate.training.evaluation import find_rival
+
+    prompt, rows = evaluation.prompt, step.read(step.project.by_key[evaluation.cases.key])
+    cases = read_cases(evaluation, rows)
+    artifact = store_verified(step, evaluation, [case.variables for case in cases])
+    results = _ask_cases(step, evaluation, prompt, rows, cases)
+    rival = find_rival(step.stores, prompt.name)
+    needs_rival = rival is not None and rival.digest != results.version and any(gate.relative for gate in evaluation.gates)
+    judged = judge_prompt(results, _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None, rival)
+    submit_prompt(step, results, judged, rival, artifact)
+    frame = results.to_frame()
+    outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
+    return CheckedTable(frame, outcomes, results.describe())
+
+
+def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Sequence[Mapping[str, Any]]) -> str:
+    """Store the prompt of an evaluation, and return its artifact once the stored prompt makes the same messages for each case.
+
+    Parameters
+    ----------
+    step, evaluation
+        The step and its evaluation.
+    calls
+        Variable → value, for each case.
+
+    Raises
+    ------
+    DefinitionError
+        The prompt cannot be stored, or a service would send other messages than the evaluation.
+    """
+    from mlops_assets.compute.prompts.messages import build_messages
+    from mlops_assets.serving.formats.stored_prompts import open_prompt, store_prompt
+
+    prompt = evaluation.prompt
+    artifact = store_prompt(step.stores.artifacts, prompt)
+    stored = open_prompt(step.stores.artifacts, artifact)
+    for variables in calls:
+        if build_messages(stored, variables) != build_messages(prompt, variables):
+            raise DefinitionError(
+                f"'{prompt.key}' makes other messages for '{evaluation.key}' when it is read back from its stored version",
+                hint="its variables have types whose JSON depends on code, e.g. on a serialiser: use plain types",
+            )
+    return artifact
+
+
+def _evaluate_rival(step: StepContext, evaluation: PromptEvaluation, rows: pl.DataFrame, rival: Version | None) -> EvaluationResults | None:
+    """Return the evaluation of the version in production on the same cases; None, with a warning, when it cannot be made."""
+    from mlops_assets.orchestrate.llm.cases import read_cases
+    from mlops_assets.serving.formats.stored_prompts import connect_prompt, open_prompt
+
+    if rival is None:
+        return None
+    try:
+        prompt = connect_prompt(open_prompt(step.stores.artifacts, rival.artifact), evaluation.prompt.model)
+        return _ask_cases(step, evaluation, prompt, rows, read_cases(evaluation, rows, prompt))
+    except MlopsError as error:
+        step.context.log.warning(f"'{evaluation.key}': production, version {rival.version}, cannot be evaluated: {error}")
+        return None
+
+
+def _ask_cases(
+    step: StepContext, evaluation: PromptEvaluation, prompt: Prompt[..., Any], rows: pl.DataFrame, cases: Sequence[EvaluationCase]
+) -> EvaluationResults:
+    """Return the scored answers of a prompt: that of the evaluation, or its version in production."""
     from mlops_assets.orchestrate.llm.scoring import describe_method
     from mlops_assets.serving.llm.ask_many import ask_many
 
-    rows = step.read(step.project.by_key[evaluation.cases.key])
-    cases = read_cases(evaluation, rows)
+    version = hash_prompt(prompt)
     methods = {scorer.name: describe_method(scorer) for scorer in evaluation.scorers}
-    progress = EvaluationProgress(evaluation.key, len(cases), step.context.log.info)
+    label = evaluation.key if version == hash_prompt(evaluation.prompt) else f"{evaluation.key}, production"
+    progress = EvaluationProgress(label, len(cases), step.context.log.info)
     scored: dict[int, ScoredCase] = {}
-    for position, call in ask_many(evaluation.prompt, [case.variables for case in cases], cache=step.stores.responses):
+    for position, call in ask_many(prompt, [case.variables for case in cases], cache=step.stores.responses):
         scored[position] = _score_case(step, evaluation, cases[position], call)
         progress.add(scored[position])
-    version = hash_prompt(evaluation.prompt)
-    results = EvaluationResults(evaluation, version, rows, [scored[position] for position in range(len(cases))], methods)
-    frame = results.to_frame()
-    outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge()]
-    return CheckedTable(frame, outcomes, results.describe())
+    return EvaluationResults(evaluation, version, rows, [scored[position] for position in range(len(cases))], methods)
 
 
 def _score_case(step: StepContext, evaluation: PromptEvaluation, case: EvaluationCase, call: CallRecord) -> ScoredCase:

@@ -9,6 +9,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import ApprovalDecision
+from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
 
@@ -21,12 +22,12 @@ APPROVAL_CONFIG = {
 }
 
 
-def approval_key(model: Model[..., Any]) -> str:
-    """Return the key of a model's approval asset, ``approval/<model>``."""
+def approval_key(model: Model[..., Any] | Prompt[..., Any]) -> str:
+    """Return the key of the approval asset of a model or a prompt, ``approval/<name>``."""
     return f"approval/{model.name}"
 
 
-def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[object]]:
+def approval_body(model: Model[..., Any] | Prompt[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step by which a person approves or rejects a version."""
 
     def body(step: StepContext) -> Iterator[object]:
@@ -54,7 +55,7 @@ def approval_facts(approval: ApprovalDecision) -> dict[str, Any]:
     }
 
 
-def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: ApprovalDecision) -> None:
+def report_approval(instance: dg.DagsterInstance, model: Model[..., Any] | Prompt[..., Any], approval: ApprovalDecision) -> None:
     """Report an approval or rejection as the result of the version's check; the command line and the UI both call this."""
     text = f"version {approval.version} {'approved' if approval.approved else 'rejected'} by {approval.approver} (self-declared): {approval.reason}"
     instance.report_runless_asset_event(
@@ -69,7 +70,7 @@ def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approv
     )
 
 
-def approved_check(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
+def approved_check(model: Model[..., Any] | Prompt[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
     """Return the check that passes if a person has approved the newest version; otherwise it only warns."""
 
     @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")

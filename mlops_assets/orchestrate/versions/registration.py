@@ -1,12 +1,12 @@
 """Register the candidate, and promote the newest version."""
 
-import getpass
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from mlops_assets.errors import ArtifactError
+from mlops_assets.orchestrate.core.actor import describe_reason, name_actor
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.predictions.prediction_tables import prediction_change_metadata
@@ -18,7 +18,6 @@ from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.stores.registry.decisions import PASSED, PROMOTED
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.asset_names import graph_key
-from mlops_assets.values.decisions import REASON_TAG
 from mlops_assets.values.model import Model
 
 Gates = Mapping[str, str]  # gate name → hash of its definition
@@ -46,7 +45,9 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
         for newest in registry.versions(model.name)[-1:]:
             refuse_damaged(registry, step.stores.artifacts, newest)
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
-        version = registry.promote(model.name, gates, actor=_actor(step), reason=_reason(step), approval=model.approval, expected=expected)
+        version = registry.promote(
+            model.name, gates, actor=name_actor(step), reason=describe_reason(step), approval=model.approval, expected=expected
+        )
         if before is None or before.version != version.version:
             step.stores.decisions.record_training(build_training_record(step, model, PROMOTED, version.version))
             mirror_to_mlflow(step)
@@ -79,18 +80,6 @@ def _card_metadata(step: StepContext, model: Model[..., Any], version: Version) 
         name = f"{model.name}@{version.version}"
         step.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
         return dg.MetadataValue.text(f"failed ({type(error).__name__}): mlops models card {name}")
-
-
-def _reason(step: StepContext) -> str:
-    """Return the reason of a promotion for the log: the Dagster run, and the reason that its tags name."""
-    why = step.context.run.tags.get(REASON_TAG)
-    return f"Dagster run {step.context.run.run_id}" + (f": {why}" if why else "")
-
-
-def _actor(step: StepContext) -> str:
-    """Return the name of the schedule, sensor or user that launched the run; else the user of this process."""
-    tags = step.context.run.tags
-    return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
 
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mlops_assets.serving.bridges.mlflow_flavour import export_version
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.mlflow.client import connect, iterate_pages
 from mlops_assets.stores.mlflow.runs import MIRROR, RunMirror
+from mlops_assets.values.model import KIND, PROMPT
 
 if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
@@ -81,7 +82,8 @@ class _MirroredVersions:
         for version in self._stores.registry.versions():
             models.setdefault(version.model, []).append(version)
         for model, versions in models.items():
-            self._mirror_model(model, versions)
+            if self._stores.tracker.get(versions[0].run_id).record.get(KIND) != PROMPT:  # MLflow would open a prompt as a model
+                self._mirror_model(model, versions)
 
     def _mirror_model(self, model: str, versions: list[Version]) -> None:
         """Send the versions of a model that the server lacks, except damaged ones, then update the aliases."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.prompts.messages import dump_json
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.lock import hold_lock
@@ -188,7 +189,7 @@ class CacheScope:
 
     @cached_property
     def _variables(self) -> str:
-        return json.dumps(dict(self.variables), sort_keys=True, default=repr)
+        return json.dumps(dict(self.variables), sort_keys=True, default=dump_json)
 
 
 def _parse_completion(text: str) -> Completion:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from mlops_assets.stores.registry.records import (
         AliasEvent,
@@ -26,7 +26,7 @@ class Registry(Protocol):
     A registry belongs to one environment. :class:`~mlops_assets.stores.registry.registry.SqlRegistry` documents parameters and errors.
     """
 
-    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence], *, replace: Collection[str] | None = None) -> None:
         """Record a candidate with its evidence, and make it the current candidate of its model."""
         ...
 

@@ -26,7 +26,7 @@ from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _DELETE_GATE_EVIDENCE = delete_rows(schema.evidence, "environment", "model", "digest").where(
     schema.evidence.c.gate.not_in((SHADOW, CANARY))  # evidence from real requests stays
@@ -62,7 +62,7 @@ class Registrations:
         self._database = database
         self._environment = environment
 
-    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence], *, replace: Collection[str] | None = None) -> None:
         """Record a candidate with its evidence, and make it the current candidate of its model, in one transaction.
 
         Parameters
@@ -71,6 +71,9 @@ class Registrations:
             The candidate. A candidate that is submitted again keeps its first record.
         evidence
             The results of the gates. They replace earlier results about this candidate, except evidence from real requests.
+        replace
+            The gates whose earlier results are replaced, when other steps submit the results of other gates; None replaces those of all
+            gates.
 
         Raises
         ------
@@ -88,7 +91,10 @@ class Registrations:
         key = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.write_transaction() as connection:
             connection.execute(insert_if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
-            connection.execute(_DELETE_GATE_EVIDENCE, key)
+            if replace is None:
+                connection.execute(_DELETE_GATE_EVIDENCE, key)
+            elif replace:
+                connection.execute(schema.evidence.delete().filter_by(**key).where(schema.evidence.c.gate.in_(sorted(replace))))
             if evidence:
                 connection.execute(insert_rows(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
             connection.execute(upsert_row(schema.waiting), key)

@@ -66,9 +66,12 @@ class Gate(OneRule):
     Parameters
     ----------
     metric
-        A scikit-learn scorer name; greater is better.
+        A scikit-learn scorer name; greater is better. For a prompt, a scorer of its evaluation, or ``error_rate``, ``p95_seconds`` or
+        ``cost_per_request``.
     at_least
         The minimum that passes.
+    at_most
+        The maximum that passes.
     no_worse_than_champion_by
         How far the metric may be below the champion's on the same rows.
     better_than_champion_by
@@ -77,8 +80,8 @@ class Gate(OneRule):
         ``(column, value)``: only the rows with this value are judged. ``column``: the rows of each value are judged separately, and all
         must pass.
     confidence
-        The confidence level of an interval whose lower end is judged instead of the number itself. It is the interval of the metric, or of
-        the difference from the champion. None judges the number.
+        The confidence level of an interval whose lower end is judged instead of the number itself; its upper end with ``at_most``. It is the
+        interval of the metric, or of the difference from the champion. None judges the number.
     min_rows
         The minimum number of holdout rows of a value when ``slice`` is a column; values with fewer rows are not judged.
 
@@ -100,10 +103,11 @@ class Gate(OneRule):
     'roc_auc_at_least'
     """
 
-    RULES: ClassVar = ("at_least", "no_worse_than_champion_by", "better_than_champion_by")
+    RULES: ClassVar = ("at_least", "at_most", "no_worse_than_champion_by", "better_than_champion_by")
 
     metric: str
     at_least: float | None = None
+    at_most: float | None = None
     no_worse_than_champion_by: float | None = None
     better_than_champion_by: float | None = None
     slice: tuple[str, str] | str | None = None
@@ -173,7 +177,12 @@ class Gate(OneRule):
     @property
     def relative(self) -> bool:
         """Whether the gate compares with the champion."""
-        return self.rule != "at_least"
+        return self.rule not in ("at_least", "at_most")
+
+    @property
+    def is_maximum(self) -> bool:
+        """Whether the bound is a maximum."""
+        return self.rule == "at_most"
 
     @property
     def slice_column(self) -> str:
@@ -254,17 +263,19 @@ def _judge_rows(gate: Gate, within: Slice | None, candidate: Candidate) -> GateR
 
 
 def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, value: float) -> GateResult:
-    """Judge a metric by itself, or by the lower end of its interval."""
+    """Judge a metric by itself, or by the end of its interval that is nearer to the bound."""
     if gate.confidence is None:
-        passed = value >= gate.threshold
-        text = f"{gate.metric} {value:.5g} {_sign(passed)} {gate.threshold:.5g}{_describe_slice(within)}"
-        return GateResult(passed, text, value, gate.threshold)
+        passed = value <= gate.threshold if gate.is_maximum else value >= gate.threshold
+        sign = ("≤" if passed else ">") if gate.is_maximum else _sign(passed)
+        return GateResult(passed, f"{gate.metric} {value:.5g} {sign} {gate.threshold:.5g}{_describe_slice(within)}", value, gate.threshold)
     low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
-    passed = low >= gate.threshold
+    passed = high <= gate.threshold if gate.is_maximum else low >= gate.threshold
     what = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
-    return GateResult(
-        passed, f"{what} {'begins at or above' if passed else _explain_low_end(low)} {gate.threshold:.5g}", value, gate.threshold, low, high
-    )
+    if gate.is_maximum:
+        end = "ends at or below" if passed else _explain_high_end(high)
+    else:
+        end = "begins at or above" if passed else _explain_low_end(low)
+    return GateResult(passed, f"{what} {end} {gate.threshold:.5g}", value, gate.threshold, low, high)
 
 
 def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, value: float, rival: float) -> GateResult:
@@ -299,7 +310,7 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
         return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {largest}")
     results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in judged]
     failed = [(s, result) for s, result in results if not result.passed]
-    worst, result = min(failed or results, key=lambda entry: _margin(entry[1]))
+    worst, result = min(failed or results, key=lambda entry: _margin(gate, entry[1]))
     note = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
     head = (
         f"fails in {len(failed)} of {len(results)} slices by {column}, worst"
@@ -311,11 +322,13 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
     )
 
 
-def _margin(result: GateResult) -> float:
-    """Return how far the value of a result is above its bound: −∞ without a value, ∞ without a bound."""
+def _margin(gate: Gate, result: GateResult) -> float:
+    """Return how far the value of a result is on the passing side of its bound: −∞ without a value, ∞ without a bound."""
     if result.value is None:
         return -math.inf
-    return result.value - result.threshold if result.threshold is not None else math.inf
+    if result.threshold is None:
+        return math.inf
+    return result.threshold - result.value if gate.is_maximum else result.value - result.threshold
 
 
 def _sign(passed: bool) -> str:  # noqa: FBT001
@@ -324,6 +337,10 @@ def _sign(passed: bool) -> str:  # noqa: FBT001
 
 def _explain_low_end(low: float) -> str:
     return "is undefined, so that it cannot be shown to begin at or above" if math.isnan(low) else "begins below"
+
+
+def _explain_high_end(high: float) -> str:
+    return "is undefined, so that it cannot be shown to end at or below" if math.isnan(high) else "ends above"
 
 
 def _interval(confidence: float, low: float, high: float) -> str:

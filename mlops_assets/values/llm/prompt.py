@@ -130,6 +130,19 @@ class Prompt(Generic[P, R]):
 
     Made by :func:`mlops_assets.llm.prompt`; still callable as the function.
 
+    Parameters
+    ----------
+    function, model, response, examples, approval
+        As in :func:`mlops_assets.llm.prompt`.
+    variables
+        The parameters of the function.
+    instructions
+        The docstring of the function.
+    has_body
+        Whether the function makes the messages after the instructions.
+    code_hash
+        The hash of the function's code, for a function that was read back from a stored version; empty otherwise.
+
     See Also
     --------
     mlops_assets.llm.prompt : Returns it.
@@ -142,6 +155,8 @@ class Prompt(Generic[P, R]):
     has_body: bool
     response: Any = None
     examples: tuple[Example, ...] = ()
+    approval: bool = False
+    code_hash: str = ""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function that was decorated."""
@@ -158,14 +173,21 @@ class Prompt(Generic[P, R]):
         return f"prompt/{self.name}"
 
 
-def read_prompt(function: Callable[P, R], model: LLM, response: Any, examples: tuple[Example, ...]) -> Prompt[P, R]:  # noqa: ANN401
+def read_prompt(
+    function: Callable[P, R],
+    model: LLM,
+    response: Any,  # noqa: ANN401  (any type that JSON can hold)
+    examples: tuple[Example, ...],
+    *,
+    approval: bool = False,
+) -> Prompt[P, R]:
     """Read the signature, the docstring and the body of a prompt function.
 
     Parameters
     ----------
     function
         The function: its parameters are the variables, its docstring the instructions.
-    model, response, examples
+    model, response, examples, approval
         As in :func:`mlops_assets.llm.prompt`.
 
     Raises
@@ -183,7 +205,7 @@ def read_prompt(function: Callable[P, R], model: LLM, response: Any, examples: t
     _check_placeholders(instructions, {variable.name: variable for variable in variables}, where)
     for example in examples:
         check_names(dict(example.variables), variables, f"{where}: the example with the answer {example.answer[:40]!r}")
-    return Prompt(function, model, variables, instructions, has_body, response, examples)
+    return Prompt(function, model, variables, instructions, has_body, response, examples, approval)
 
 
 def _read_variables(function: Callable[..., object], where: str) -> Iterator[Variable]:

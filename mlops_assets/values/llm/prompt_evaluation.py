@@ -6,8 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
 from mlops_assets.values.llm.scorers import SCORERS
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -16,9 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlops_assets.values.dataset import Dataset, ExternalDataset
+    from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.scorers import Scorer
 
+# What an evaluation measures besides its scorers; less is better.
+OPERATIONAL_METRICS = ("error_rate", "p95_seconds", "cost_per_request")
+COMPLETE = "complete"  # the check on the error rate, which is a gate too
+RESERVED_CHECKS = (COMPLETE, "key", "priced", "token_counts")
 # The columns of an evaluation's table apart from the key, the slices and the scores.
 EVALUATION_COLUMNS = {
     "answer": "The text of the model; null when no model answered.",
@@ -53,15 +60,18 @@ class PromptEvaluation:
     slices
         Columns of the cases; scores are reported for each of their values.
     max_error_rate
-        The maximum share of cases with an error; the check ``complete`` fails above it.
+        The maximum share of cases with an error. Above it, the check ``complete`` fails, and no version is registered.
+    gates
+        What the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or with
+        ``at_most`` on ``error_rate``, ``p95_seconds`` or ``cost_per_request``.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        The dataset has no key, there is no scorer, a scorer is a plain function, the table would have two columns of one name, or
-        ``max_error_rate`` is not from 0 to 1.
+        The dataset has no key, there is no scorer, a scorer is a plain function, the table would have two columns of one name,
+        ``max_error_rate`` is not from 0 to 1, or a gate reads something that the evaluation does not measure.
 
     See Also
     --------
@@ -83,6 +93,7 @@ class PromptEvaluation:
     ...     prompt=answer_question,
     ...     cases=delay_questions,
     ...     scorers=[ml.llm.ExactMatch("expected"), ml.llm.Groundedness(context="context")],
+    ...     gates=[ml.Gate("groundedness", at_least=0.8), ml.Gate("p95_seconds", at_most=2)],
     ... )
     >>> answers.key
     'evaluation/delay_answers'
@@ -94,6 +105,7 @@ class PromptEvaluation:
     scorers: tuple[Scorer, ...]
     slices: tuple[str, ...]
     max_error_rate: float
+    gates: tuple[GateLike, ...]
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -105,6 +117,7 @@ class PromptEvaluation:
         scorers: Sequence[Scorer],
         slices: Sequence[str] = (),
         max_error_rate: float = 0.0,
+        gates: Sequence[GateLike] = (),
         **options: object,
     ) -> None:
         values = {
@@ -114,6 +127,7 @@ class PromptEvaluation:
             "scorers": tuple(scorers),
             "slices": (slices,) if isinstance(slices, str) else tuple(slices),
             "max_error_rate": float(max_error_rate),
+            "gates": tuple(gates),
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -155,6 +169,7 @@ class PromptEvaluation:
         if not 0 <= self.max_error_rate <= 1:
             raise DefinitionError(f"{where} has max_error_rate={self.max_error_rate}", hint="give a share from 0 to 1")
         self._check_table_columns(where)
+        check_gates(self, where)
 
     def _check_table_columns(self, where: str) -> None:
         """Refuse two columns of one name in the table of the evaluation."""
@@ -166,3 +181,42 @@ class PromptEvaluation:
                 f"{where} has two columns named '{name}' in its table",
                 hint="give the scorer another name=, or rename the column of the cases",
             )
+
+
+def check_gates(evaluation: PromptEvaluation, where: str) -> None:
+    """Raise DefinitionError for an object that is no gate, a repeated gate name, and a gate on something that is not measured.
+
+    Parameters
+    ----------
+    evaluation
+        The evaluation.
+    where
+        The evaluation in words.
+    """
+    measured = {*(scorer.name for scorer in evaluation.scorers), *OPERATIONAL_METRICS}
+    names = Counter([*RESERVED_CHECKS, *(getattr(gate, "name", "") for gate in evaluation.gates)])
+    for gate in evaluation.gates:
+        if not all(hasattr(gate, member) for member in GATE_MEMBERS):
+            raise DefinitionError(f"{where} was given {gate!r} as a gate", hint='give e.g. ml.Gate("groundedness", at_least=0.8)')
+        if names[gate.name] > 1:
+            raise DefinitionError(f"{where} has two checks named '{gate.name}'", hint="drop one of the gates, or give it another rule")
+        if isinstance(gate, ArtifactSizeGate | LatencyGate):
+            raise DefinitionError(
+                f"{where} has the gate '{gate.name}', which measures models", hint='limit a prompt with ml.Gate("p95_seconds", at_most=2)'
+            )
+        if isinstance(gate, Gate):
+            _check_gate(gate, measured, evaluation.slices, where)
+
+
+def _check_gate(gate: Gate, measured: set[str], slices: tuple[str, ...], where: str) -> None:
+    if gate.metric not in measured:
+        raise DefinitionError(
+            f"{where} has a gate on '{gate.metric}', which is not measured",
+            hint=nearest(gate.metric, sorted(measured)) + f"it measures {', '.join(sorted(measured))}",
+        )
+    if gate.metric in OPERATIONAL_METRICS and not gate.is_maximum:
+        raise DefinitionError(f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="of it, less is better: give at_most=")
+    if gate.slice_column and gate.slice_column not in slices:
+        raise DefinitionError(
+            f"{where} has a gate on the slice '{gate.slice_column}', which is not measured", hint=f"add '{gate.slice_column}' to slices="
+        )

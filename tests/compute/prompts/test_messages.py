@@ -54,7 +54,7 @@ def test_instructions_come_first_then_examples_then_each_variable_in_its_section
     assert "Is &lt;JFK&gt; late?" in asked.content
     assert data.content == (
         '<question>\nIs EWR late?\n</question>\n<flights>\n[{"number": "UA1", "minutes": 5}]\n</flights>\n'
-        '<tone>\n"plain"\n</tone>\n<at>\n"2024-03-01T00:00:00Z"\n</at>'
+        "<tone>\nplain\n</tone>\n<at>\n2024-03-01T00:00:00Z\n</at>"
     )
 
 

@@ -60,7 +60,7 @@ def test_every_case_is_a_row_with_its_answer_its_scores_and_its_tokens(platform,
 def test_scores_are_reported_for_each_slice(platform, run) -> None:
     rows = ROWS | {"origin": ["JFK", None, "JFK", "EWR", "EWR", "EWR"]}
     with ScriptedServer(answer("yes"), fail(400)) as server:
-        result = run(ml.build_definitions(declare(server.url, rows, slices=["airline", "origin"]), platform=platform))()
+        result = run(ml.build_definitions(declare(server.url, rows, slices=["airline", "origin"]), platform=platform))(ok=False)
     facts = metadata(result, TABLE)
     airlines = [
         (r.data["airline"], r.data["cases"], r.data["errors"], r.data["exact_match"][:5]) for r in facts["scores by airline"].records
@@ -115,7 +115,7 @@ def test_a_failed_call_is_an_error_without_a_score_and_the_evaluation_is_incompl
     with ScriptedServer(answer("yes"), step) as server:
         more = {"timeout": timedelta(seconds=0.3)} if fault == "silence" else {}
         materialise = run(ml.build_definitions(declare(server.url, api_key_env="TINY_KEY", **more), platform=platform))
-        result = materialise()
+        result = materialise(ok=False)
         failed = table(platform).row(1, named=True)
         assert failed["error"].startswith("ProviderError: the language model 'tiny' at http://127.0.0.1")
         assert problem in failed["error"]
@@ -124,7 +124,7 @@ def test_a_failed_call_is_an_error_without_a_score_and_the_evaluation_is_incompl
         assert [failed[name] for name in ("answer", "exact_match", "is_short", "input_tokens")] == [None] * 4
         assert table(platform)["error"].null_count() == 5
         complete = checks(result)["complete"]
-        assert (complete.passed, complete.severity, complete.blocking) == (False, dg.AssetCheckSeverity.ERROR, False)
+        assert (complete.passed, complete.severity, complete.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
         assert "1 of 6 cases have an error (16.7%, maximum 0.0%): case 'case 1': ProviderError" in complete.description
         facts = metadata(result, TABLE)
         assert (facts["error rate"], facts["mean exact_match"]) == (pytest.approx(1 / 6), pytest.approx(3 / 5))
@@ -152,7 +152,7 @@ def test_an_answer_without_token_counts_is_scored_and_its_cost_is_unknown(platfo
 
 def test_an_answer_of_another_type_is_an_error_that_keeps_answer_and_tokens(platform, run) -> None:
     with ScriptedServer(answer('{"late": true}'), default=answer("[1, 2]")) as server:
-        run(ml.build_definitions(declare(server.url, response=list[int], scorers=[ml.llm.RegexMatch("1")]), platform=platform))()
+        run(ml.build_definitions(declare(server.url, response=list[int], scorers=[ml.llm.RegexMatch("1")]), platform=platform))(ok=False)
     first, second = table(platform).head(2).rows(named=True)
     assert "is not of the declared type" in first["error"]
     assert (first["answer"], first["regex_match"], first["input_tokens"]) == ('{"late": true}', None, 7)
@@ -173,7 +173,9 @@ def is_unsure(answer: str, case: str) -> float:
 
 def test_a_scorer_that_raises_is_an_error_that_names_case_and_scorer(platform, run) -> None:
     with ScriptedServer() as server:
-        result = run(ml.build_definitions(declare(server.url, scorers=[ml.llm.ExactMatch("expected"), raises_once]), platform=platform))()
+        result = run(ml.build_definitions(declare(server.url, scorers=[ml.llm.ExactMatch("expected"), raises_once]), platform=platform))(
+            ok=False
+        )
     failed = table(platform).row(2, named=True)
     assert failed["error"].startswith("scorer 'raises_once': raised KeyError (")
     assert "test_evaluation.py" in failed["error"]
@@ -184,7 +186,7 @@ def test_a_scorer_that_raises_is_an_error_that_names_case_and_scorer(platform, r
 
 def test_a_score_that_is_no_number_from_0_to_1_is_an_error(platform, run) -> None:
     with ScriptedServer() as server:
-        result = run(ml.build_definitions(declare(server.url, scorers=[is_unsure]), platform=platform))()
+        result = run(ml.build_definitions(declare(server.url, scorers=[is_unsure]), platform=platform))(ok=False)
     found = table(platform)
     assert found["is_unsure"].to_list() == [None, None, 1.0, None, None, 1.0]
     problems = ["nan", "1.5", None, "NoneType", "str", None]
@@ -197,7 +199,7 @@ def test_a_score_that_is_no_number_from_0_to_1_is_an_error(platform, run) -> Non
 def test_a_case_without_the_expected_text_is_an_error_of_its_scorers(platform, run) -> None:
     rows = ROWS | {"expected": [None, *ROWS["expected"][1:]]}
     with ScriptedServer() as server:
-        run(ml.build_definitions(declare(server.url, rows), platform=platform))()
+        run(ml.build_definitions(declare(server.url, rows), platform=platform))(ok=False)
     first = table(platform).row(0, named=True)
     assert first["error"] == "scorer 'exact_match': the case has no expected text; scorer 'is_short': the case has no 'expected'"
     assert (first["exact_match"], first["is_short"]) == (None, None)
@@ -285,7 +287,7 @@ def test_a_declared_schema_is_checked_when_the_project_is_built(platform) -> Non
     questions = ml.dataset(key="case", schema=Questions)(return_questions)
     evaluation = ml.llm.PromptEvaluation("replies", prompt=prompt, cases=questions, scorers=[is_short])
     with pytest.raises(DefinitionError, match="'evaluation/replies' needs the column 'context' for the variable"):
-        ml.build_definitions([questions, evaluation], platform=platform)
+        ml.build_definitions([questions, prompt, evaluation], platform=platform)
 
 
 def test_an_evaluation_without_its_dataset_in_the_project_is_refused(platform) -> None:
@@ -295,6 +297,8 @@ def test_an_evaluation_without_its_dataset_in_the_project_is_refused(platform) -
         DefinitionError, match="'evaluation/replies' refers to the dataset 'dataset/questions', which is not in the project"
     ):
         ml.build_definitions([prompt, evaluation], platform=platform)
+    with pytest.raises(DefinitionError, match="'evaluation/replies' refers to the prompt 'prompt/reply', which is not in the project"):
+        ml.build_definitions([evaluation.cases, evaluation], platform=platform)
 
 
 def test_a_missing_key_fails_the_step_because_no_case_can_be_answered(platform, run, monkeypatch) -> None:
@@ -319,7 +323,7 @@ def test_progress_is_logged_with_errors_requests_and_tokens(platform, run, monke
     progress = evaluation_step.EvaluationProgress
     monkeypatch.setattr(evaluation_step, "EvaluationProgress", lambda key, total, _log: progress(key, total, lines.append))
     with ScriptedServer(fail(400)) as server:
-        run(ml.build_definitions(declare(server.url), platform=platform))()
+        run(ml.build_definitions(declare(server.url), platform=platform))(ok=False)
     assert lines == [
         "evaluation/replies: 4 of 6 cases, 1 with an error; 4 requests, 21 input and 9 output tokens so far",
         "evaluation/replies: 6 of 6 cases, 1 with an error; 6 requests, 35 input and 15 output tokens so far",
@@ -394,7 +398,7 @@ def test_the_node_has_a_label_and_a_kind_of_its_own_and_follows_its_dataset(plat
         definitions = ml.build_definitions(declare(server.url, owners=["team:data"]), platform=platform)
     (spec,) = [spec for spec in definitions.resolve_all_asset_specs() if spec.key.path[0] == "evaluation"]
     assert spec.key.path == ["evaluation", "replies_evaluation"]
-    assert [dep.asset_key.to_user_string() for dep in spec.deps] == ["dataset/questions"]
+    assert [dep.asset_key.to_user_string() for dep in spec.deps] == ["prompt/reply_prompt", "dataset/questions"]
     assert (spec.kinds, spec.group_name, list(spec.owners)) == ({"llm", "duckdb"}, "reply", ["team:data"])
 
 
@@ -421,7 +425,7 @@ def test_cases_of_every_partition_are_evaluated_together_and_new_ones_alone_are_
     with ScriptedServer() as server:
         prompt = ml.llm.prompt(model=ml.llm.LLM("tiny", base_url=server.url, concurrency=1))(reply_daily)
         evaluation = ml.llm.PromptEvaluation("replies", prompt=prompt, cases=daily_questions, scorers=[ml.llm.RegexMatch("yes")])
-        materialise = run(ml.build_definitions([daily_questions, evaluation], platform=platform))
+        materialise = run(ml.build_definitions([daily_questions, prompt, evaluation], platform=platform))
         materialise("dataset/daily_questions", partitions="2024-05-01...2024-05-02")
         materialise(TABLE)
         assert table(platform)["case"].to_list() == ["01-0", "01-1", "02-0", "02-1"]

@@ -59,7 +59,7 @@ def test_the_command_line_validates_an_evaluation_and_shows_its_table(platform, 
     with ScriptedServer() as server:
         project = load(platform, declare(server.url))
         run(project.definitions)()
-    assert "is valid: 2 assets, 4 checks" in validate_project(project)
+    assert "is valid: 5 assets, 4 checks" in validate_project(project)
     row = collect_status(project)["tables"][-1]
     assert (row["table"], row["rows"], row["stale partitions"]) == (TABLE, 6, 0)
 
@@ -78,7 +78,7 @@ def test_validation_names_the_extra_that_is_missing(package, extra, problem, pla
     evaluation = ml.llm.PromptEvaluation("replies", prompt=prompt, cases=questions, scorers=[ml.llm.JsonSchemaMatch({})])
     for other in {"httpx", "jsonschema", "xllamacpp"} - {package}:
         monkeypatch.setitem(sys.modules, other, sys)  # as if it was installed
-    project = load(platform, [questions, evaluation])
+    project = load(platform, [questions, prompt, evaluation])
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError) as caught:
         validate_project(project)

@@ -1,0 +1,192 @@
+"""Types of stored prompts: made from JSON schemas, so that a prompt is served without the project that declares it."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CONSTRAINTS = {
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+    "pattern": "pattern",
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+}
+_NOTES = {"title", "description", "default", "examples", "$defs", "deprecated"}
+_SCALARS: Mapping[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+_SHAPES = {"type", "items", "prefixItems", "properties", "required", "additionalProperties", "anyOf", "enum", "const", "$ref", "format"}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSchema:
+    """The JSON schema of a stored type, kept as the type's annotation.
+
+    Parameters
+    ----------
+    schema
+        The schema, as JSON values.
+    """
+
+    schema: Mapping[str, Any]
+
+
+def build_type(schema: Mapping[str, Any], what: str) -> Any:  # noqa: ANN401  (a type)
+    """Return a type that accepts and writes the same JSON as the type from which pydantic made a schema.
+
+    Validators and serialisers of the original type that are functions are not part of its schema, so they are lost.
+
+    Parameters
+    ----------
+    schema
+        The JSON schema, as :func:`~mlops_assets.compute.prompts.version.describe_type` returns it.
+    what
+        What has the type, for the error.
+
+    Returns
+    -------
+    type
+        The type, annotated with :class:`StoredSchema`.
+
+    Raises
+    ------
+    DefinitionError
+        The schema has a keyword that this function does not know.
+    """
+    return annotate_type(_Builder(schema.get("$defs", {}), what).build(schema), schema)
+
+
+def annotate_type(kind: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (types)
+    """Return a type annotated with the JSON schema with which it was stored: values of it are read from JSON.
+
+    Parameters
+    ----------
+    kind
+        The type.
+    schema
+        Its schema.
+    """
+    return Annotated[kind, StoredSchema(schema)]
+
+
+def find_stored_schema(annotation: Any) -> Mapping[str, Any] | None:  # noqa: ANN401  (any annotation)
+    """Return the schema of a type that :func:`build_type` made; None for any other type."""
+    metadata = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is Annotated else ()
+    return next((item.schema for item in metadata if isinstance(item, StoredSchema)), None)
+
+
+class _Builder:
+    """Builds the types of one schema.
+
+    Parameters
+    ----------
+    definitions
+        The schemas that ``$ref`` names.
+    what
+        What has the type, for the error.
+    """
+
+    def __init__(self, definitions: Mapping[str, Any], what: str) -> None:
+        self._definitions, self._what = definitions, what
+        self._named: dict[str, Any] = {}
+
+    def build(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
+        """Return the type of a schema."""
+        import pydantic
+
+        self._refuse_unknown(schema)
+        constraints: dict[str, Any] = {_CONSTRAINTS[key]: value for key, value in schema.items() if key in _CONSTRAINTS}
+        built = self._build_shape(schema)
+        return Annotated[built, pydantic.Field(**constraints)] if constraints else built
+
+    def _refuse_unknown(self, schema: Mapping[str, Any]) -> None:
+        for keyword in schema:
+            if keyword not in _NOTES | _SHAPES | _CONSTRAINTS.keys():
+                raise DefinitionError(
+                    f"{self._what} has a type that cannot be stored: its JSON schema has '{keyword}'",
+                    hint="use texts, numbers, booleans, dates, Literal, Enum, lists, dicts, dataclasses or pydantic models",
+                )
+
+    def _build_shape(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401, PLR0911  (one case for each shape)
+        if "$ref" in schema:
+            return self._build_reference(schema["$ref"].removeprefix("#/$defs/"))
+        if "const" in schema or "enum" in schema:
+            return Literal[tuple(schema.get("enum", (schema.get("const"),)))]
+        if "anyOf" in schema:
+            return Union[tuple(self.build(each) for each in schema["anyOf"])]  # noqa: UP007  (of a computed tuple)
+        match schema.get("type"):
+            case None:
+                return Any
+            case "array":
+                return self._build_array(schema)
+            case "object":
+                return self._build_object(schema)
+            case scalar:
+                return self._find_format(schema["format"]) if "format" in schema else _SCALARS[scalar]
+
+    def _find_format(self, name: str) -> Any:  # noqa: ANN401  (a type)
+        import datetime as dt
+        import uuid
+
+        formats = {
+            "date": dt.date,
+            "date-time": dt.datetime,
+            "time": dt.time,
+            "duration": dt.timedelta,
+            "uuid": uuid.UUID,
+        }
+        if name not in formats:
+            raise DefinitionError(
+                f"{self._what} has a type that cannot be stored: its JSON schema has the format '{name}'",
+                hint="use str, and check the format in the code that calls the prompt",
+            )
+        return formats[name]
+
+    def _build_reference(self, name: str) -> Any:  # noqa: ANN401  (a type, or the name of one that is being built)
+        if name not in self._named:
+            self._named[name] = typing.ForwardRef(name)
+            built = self.build(self._definitions[name])
+            self._named[name] = built
+            if isinstance(built, type) and hasattr(built, "model_rebuild"):
+                built.model_rebuild(_types_namespace=dict(self._named), raise_errors=False)
+        return self._named[name]
+
+    def _build_array(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
+        if "prefixItems" in schema:
+            return tuple[tuple(self.build(item) for item in schema["prefixItems"])]  # type: ignore[misc]  # of a computed tuple
+        return list[self.build(schema.get("items", {}))]  # type: ignore[misc]  # of a computed type
+
+    def _build_object(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
+        """Return a dict without properties, a pydantic model where each optional property has a default, else a typed dict."""
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        additional = schema.get("additionalProperties", {})
+        if not properties:
+            return dict[str, self.build(additional if isinstance(additional, dict) else {})]  # type: ignore[misc]  # of a computed type
+        required = set(schema.get("required", ()))
+        types = {name: self.build(each) for name, each in properties.items()}
+        optional = [name for name in properties if name not in required]
+        forbid = additional is False
+        if any("default" not in properties[name] for name in optional):
+            return self._build_typed_dict(str(schema.get("title", "Object")), types, required)
+        import pydantic
+
+        fields: dict[str, Any] = {name: (kind, ... if name in required else properties[name]["default"]) for name, kind in types.items()}
+        config = pydantic.ConfigDict(extra="forbid" if forbid else "ignore", validate_default=True, protected_namespaces=())
+        return pydantic.create_model(str(schema.get("title", "Object")), __config__=config, **fields)
+
+    @staticmethod
+    def _build_typed_dict(title: str, types: Mapping[str, Any], required: set[str]) -> Any:  # noqa: ANN401  (a type)
+        import typing_extensions
+
+        fields = {name: kind if name in required else typing_extensions.NotRequired[kind] for name, kind in types.items()}
+        return typing_extensions.TypedDict(title, fields)  # type: ignore[operator]  # a computed typed dict

@@ -1,0 +1,52 @@
+"""The steps of prompts: the prompt, its evaluations, its versions, its version in production, and its traces."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mlops_assets.orchestrate.compiler.release import BindBody, list_release_steps
+from mlops_assets.orchestrate.core.graph import Node
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import StepSpec
+from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
+from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
+from mlops_assets.orchestrate.llm.prompt_step import prompt_body, prompt_spec
+from mlops_assets.orchestrate.llm.release import prompt_champion_body, prompt_version_body
+from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
+from mlops_assets.orchestrate.tables.automation import follow_inputs
+from mlops_assets.values.llm.prompt import Prompt
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.platform import Platform
+
+_RELEASE_TEXTS = ("The prompt, registered when every gate of its evaluations has passed for exactly it.", "The version in production.")
+
+
+def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> Iterator[StepSpec]:
+    """Yield the steps of all prompts of a project.
+
+    Parameters
+    ----------
+    project, platform
+        The declarations, and the platform that the steps use.
+    bind
+        Returns the function that Dagster calls for a node and a body.
+    """
+    evaluations = project.select(PromptEvaluation)
+    for prompt in project.select(Prompt):
+        yield prompt_spec(prompt, bind(Node(prompt.key, None), prompt_body(prompt)))
+        yield from _list_releases(prompt, evaluations, bind)
+    for evaluation in evaluations:
+        node = project.node(evaluation)
+        yield evaluation_spec(evaluation, node, bind(node, evaluation_body(evaluation)), follow_inputs(node, platform))
+    for source in project.trace_sources:
+        node = traces_node(source, platform)
+        yield traces_spec(source, node, bind(node, traces_body(source)), follow_inputs(node, platform))
+
+
+def _list_releases(prompt: Prompt[..., Any], evaluations: tuple[PromptEvaluation, ...], bind: BindBody) -> Iterator[StepSpec]:
+    """Yield the steps that release a prompt; none for a prompt without evaluation, because nothing proves a version of it."""
+    keys = [evaluation.key for evaluation in evaluations if evaluation.prompt.key == prompt.key]
+    if not keys:
+        return
+    gates = hash_prompt_gates(evaluations, prompt)
+    bodies = (prompt_version_body(prompt, gates, keys), prompt_champion_body(prompt, gates, keys))
+    yield from list_release_steps(prompt, keys, bodies, bind, _RELEASE_TEXTS)

@@ -1,0 +1,166 @@
+"""Judge a prompt by the gates of an evaluation, and submit it to the registry with the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.compute.training.gates import judge
+from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
+from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation
+from mlops_assets.stores.registry.records import CandidateRecord, Evidence
+from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.evaluation import Candidate, GateResult, Split
+from mlops_assets.values.gates.gate import Gate
+from mlops_assets.values.llm.prompt_evaluation import COMPLETE
+from mlops_assets.values.model import KIND, PROMPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults
+    from mlops_assets.stores.registry.records import Version
+    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+
+def judge_prompt(results: EvaluationResults, rival_results: EvaluationResults | None, rival: Version | None) -> dict[str, GateResult]:
+    """Return gate → result; relative gates pass without production, and for production itself.
+
+    Parameters
+    ----------
+    results
+        The evaluation of the prompt.
+    rival_results
+        The evaluation of production on the same cases; None when it could not be made, or is not needed.
+    rival
+        The version in production; None when there is none.
+    """
+    intervals = PromptIntervals(results, rival_results)
+    compared = None if rival_results is None else measure_evaluation(rival_results)
+    prompt, rows = results.evaluation.prompt, results.to_frame()
+    holdout = Split(rows, rows["error"].to_numpy(), results.rows)
+    candidate = Candidate(prompt.name, results.version, prompt, holdout, measure_evaluation(results), compared, intervals)
+    return {gate.name: _judge_gate(gate, candidate, intervals, rival) for gate in results.evaluation.gates}
+
+
+def _judge_gate(gate: Any, candidate: Candidate, intervals: PromptIntervals, rival: Version | None) -> GateResult:  # noqa: ANN401  (any gate)
+    if rival is None or not gate.relative:
+        return judge(gate, candidate)
+    if rival.digest == candidate.digest:
+        return GateResult(passed=True, reason=f"this is production, version {rival.version}")
+    if intervals.rival is None:
+        return GateResult(passed=False, reason=f"production, version {rival.version}, could not be evaluated on these cases")
+    if isinstance(gate, Gate) and (compared := intervals.compare(gate.metric)) is not None:
+        maximum = intervals.own.evaluation.max_error_rate
+        if refusal := compared.explain_refusal(maximum):
+            return GateResult(passed=False, reason=refusal, threshold=gate.threshold)
+    return judge(gate, candidate)
+
+
+def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluation) -> Iterator[Outcome]:
+    """Yield the results of gates as outcomes of checks; none of them keeps the rows from being committed.
+
+    Parameters
+    ----------
+    results
+        Gate → result.
+    evaluation
+        The evaluation that declares the gates.
+    """
+    for name, result in results.items():
+        figures = {"value": result.value, "threshold": result.threshold, "interval, low": result.low, "interval, high": result.high}
+        yield Outcome(
+            name,
+            passed=result.passed,
+            message=result.reason,
+            hint=f"change '{evaluation.prompt.key}' and materialise '{evaluation.key}' again; production is as it was",
+            blocking=False,
+            serious=True,
+            facts={label: float(value) for label, value in figures.items() if value is not None},
+            reason=result.reason,
+        )
+
+
+def submit_prompt(
+    step: StepContext, results: EvaluationResults, judged: Mapping[str, GateResult], rival: Version | None, artifact: str
+) -> None:
+    """Record the evaluation as a run, and submit the prompt to the registry with the results of this evaluation's gates.
+
+    Parameters
+    ----------
+    step
+        The step of the evaluation.
+    results
+        The scored cases.
+    judged
+        Gate → result.
+    rival
+        The version in production that the prompt was compared with; None when there was none.
+    artifact
+        The stored prompt.
+    """
+    evaluation, prompt = results.evaluation, results.evaluation.prompt
+    maximum = evaluation.max_error_rate
+    complete = GateResult(
+        results.error_rate <= maximum, f"error rate {results.error_rate:.1%}, maximum {maximum:.1%}", results.error_rate, maximum
+    )
+    definitions, relative = hash_evaluation_gates(evaluation), {gate.name: gate.relative for gate in evaluation.gates}
+    evidence = [
+        _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, rival, relative=relative.get(name, False))
+        for name, result in {COMPLETE: complete, **judged}.items()
+    ]
+    run = _build_run(step, results, artifact)
+    step.stores.tracker.add(run)
+    record = CandidateRecord(prompt.name, results.version, run.id, artifact, step.snapshot, datetime.now(UTC))
+    step.stores.registry.submit(record, evidence, replace=list(definitions))
+
+
+def _build_evidence(  # noqa: PLR0913  (one row)
+    name: str, definitions: Mapping[str, str], digest: str, result: GateResult, rival: Version | None, *, relative: bool
+) -> Evidence:
+    return Evidence(
+        name,
+        definitions[name],
+        digest,
+        result.passed,
+        relative,
+        rival.digest if relative and rival else "",
+        result.value,
+        result.threshold,
+        result.reason,
+        result.low,
+        result.high,
+    )
+
+
+def _build_run(step: StepContext, results: EvaluationResults, artifact: str) -> Run:
+    """Return the tracker's run of an evaluation; equal results have the same id, so that repeating an evaluation adds no run."""
+    evaluation = results.evaluation
+    model, now = evaluation.prompt.model, datetime.now(UTC)
+    measured = dict(measure_evaluation(results).metrics)
+    deciding = [
+        evaluation.key,
+        results.version,
+        hash_evaluation_gates(evaluation),
+        results.to_frame().drop("cached", "seconds").hash_rows().to_list(),
+    ]
+    fingerprint = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+    return Run(
+        id=fingerprint[:32],
+        model=evaluation.prompt.name,
+        fingerprint=fingerprint,
+        dagster_run_id=step.context.run.run_id,
+        started_at=now,
+        ended_at=now,
+        snapshot=None,
+        params={"evaluation": evaluation.name, "model": model.model, "pin": model.pin, **model.request_parameters},
+        metrics={name: value for name, value in measured.items() if value == value},  # noqa: PLR0124  (NaN is no metric)
+        record={KIND: PROMPT, "digest": results.version, "artifact": artifact, "evaluation": evaluation.key},
+        environment=step.stores.platform.environment,
+        kind="evaluation",
+        name=evaluation.name,
+    )

@@ -1,0 +1,143 @@
+"""The measurements by which gates judge a prompt: metrics of all cases and of slices, and intervals paired with production."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.llm_evaluation.agreement import Rate
+from mlops_assets.compute.llm_evaluation.comparison import PairedComparison, compare_scores, resample_mean
+from mlops_assets.compute.llm_evaluation.operational import measure_p95, resample_p95
+from mlops_assets.values.evaluation import Evaluation, SliceMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
+
+ERROR_RATE, P95_SECONDS, COST_PER_REQUEST = "error_rate", "p95_seconds", "cost_per_request"
+_UNKNOWN = (math.nan, math.nan)
+Slice = tuple[str, str]
+
+
+def measure_evaluation(results: EvaluationResults) -> Evaluation:
+    """Return the metrics of an evaluation, of all cases and of each slice; a metric without a score is NaN.
+
+    Parameters
+    ----------
+    results
+        The scored cases.
+    """
+    slices = [
+        SliceMetrics(column, value, len(cases), tuple(_measure(results, cases).items()))
+        for column in results.evaluation.slices
+        for value, cases in results.group_cases(column).items()
+    ]
+    metrics = _measure(results, results.scored)
+    problems = tuple((name, _explain_missing(results, name)) for name, value in metrics.items() if math.isnan(value))
+    return Evaluation(len(results.scored), tuple(metrics.items()), slices=tuple(slices), problems=problems)
+
+
+def _measure(results: EvaluationResults, scored: Sequence[ScoredCase]) -> dict[str, float]:
+    """Return metric → value for some cases."""
+    names = [scorer.name for scorer in results.evaluation.scorers]
+    values = {name: [value for one in scored if (value := one.value(name)) is not None] for name in names}
+    return {
+        **{name: sum(found) / len(found) if found else math.nan for name, found in values.items()},
+        ERROR_RATE: sum(bool(one.error) for one in scored) / len(scored) if scored else math.nan,
+        P95_SECONDS: measure_p95(_list_seconds(scored)),
+        COST_PER_REQUEST: results.mean_cost(scored),
+    }
+
+
+def _list_seconds(scored: Sequence[ScoredCase]) -> list[float]:
+    """Return the durations of the answered calls; a cached answer has that of the request that it comes from."""
+    return [one.call.completion.seconds for one in scored if one.call.completion is not None]
+
+
+def _explain_missing(results: EvaluationResults, name: str) -> str:
+    if name == COST_PER_REQUEST:
+        return "the price of an answer is unknown"
+    failed = sum(bool(one.error) for one in results.scored)
+    return f"no case has it: {failed} of {len(results.scored)} cases have an error"
+
+
+@dataclass(frozen=True)
+class PromptIntervals:
+    """The uncertainty of a prompt's metrics; implements :class:`mlops_assets.types.Intervals`.
+
+    Parameters
+    ----------
+    own
+        The evaluation of the prompt.
+    rival
+        The evaluation of production on the same cases; None when there is none.
+    """
+
+    own: EvaluationResults
+    rival: EvaluationResults | None = None
+    method: str = field(default="independent cases", init=False)
+
+    def value(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
+        """Return ``(low, high)`` of a metric, of a slice when given; NaN for less than two cases with it."""
+        scored = _select_cases(self.own, within)
+        if metric == ERROR_RATE:
+            rate = Rate(sum(bool(one.error) for one in scored), len(scored), confidence)
+            return rate.low, rate.high
+        if metric == P95_SECONDS:
+            return resample_p95(_list_seconds(scored), _make_seed(self._label(metric, within)), confidence)
+        if metric == COST_PER_REQUEST:
+            return _UNKNOWN
+        return _resample([value for one in scored if (value := one.value(metric)) is not None], self._label(metric, within), confidence)
+
+    def difference(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
+        """Return ``(low, high)`` of the prompt's metric minus production's, over the cases that both have a score for."""
+        compared = self.compare(metric, confidence, within)
+        if compared is None or compared.low is None or compared.high is None:
+            return _UNKNOWN
+        return compared.low, compared.high
+
+    def compare(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> PairedComparison | None:
+        """Return the comparison of a score with production's, case by case; None without production, or for no score.
+
+        Parameters
+        ----------
+        metric
+            The name of the scorer.
+        confidence
+            The confidence of the interval.
+        within
+            The slice; None for all cases.
+        """
+        if self.rival is None or metric in (ERROR_RATE, P95_SECONDS, COST_PER_REQUEST):
+            return None
+        own, rival = (
+            {one.case.label: one.find_score(metric) for one in _select_cases(results, within)} for results in (self.own, self.rival)
+        )
+        return compare_scores(list(own), own, rival, seed=self._label(metric, within), confidence=confidence)
+
+    def _label(self, metric: str, within: Slice | None) -> str:
+        """Return the text that makes the seed: equal evaluations have equal intervals."""
+        return f"{self.own.evaluation.key} {self.own.version} {metric} {within or ''}"
+
+
+def _select_cases(results: EvaluationResults, within: Slice | None) -> Sequence[ScoredCase]:
+    return results.scored if within is None else results.group_cases(within[0]).get(within[1], [])
+
+
+def _resample(values: Sequence[float], seed: str, confidence: float) -> tuple[float, float]:
+    """Return the interval of a mean: Wilson's for scores that are all 0 or 1, else the bootstrap's; NaN for less than two scores."""
+    import numpy as np
+
+    if len(values) < 2:
+        return _UNKNOWN
+    if all(value in (0.0, 1.0) for value in values):
+        rate = Rate(int(sum(values)), len(values), confidence)
+        return rate.low, rate.high
+    return resample_mean(np.array(values), seed, confidence)
+
+
+def _make_seed(label: str) -> int:
+    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8])

@@ -1,0 +1,103 @@
+"""Register an evaluated prompt as a version, and promote the newest version to production."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import GateError, RegistryError
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.values.asset_names import graph_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.stores.registry.records import Version
+    from mlops_assets.values.llm.prompt import Prompt
+
+
+def prompt_version_body(
+    prompt: Prompt[..., Any], gates: Mapping[str, str], evaluations: Sequence[str]
+) -> Callable[[StepContext], Iterator[object]]:
+    """Return the body of the step that registers an evaluated prompt as a version.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    gates
+        Gate → hash of its definition, for the gates of all its evaluations.
+    evaluations
+        The keys of its evaluations, for errors.
+    """
+
+    def body(step: StepContext) -> Iterator[object]:
+        import dagster as dg
+
+        with _explain_refusals(prompt, evaluations):
+            version = step.stores.registry.register(prompt.name, gates)
+        yield dg.MaterializeResult(
+            asset_key(f"version/{prompt.name}"), metadata=_describe_version(version), data_version=dg.DataVersion(version.digest)
+        )
+
+    return body
+
+
+def prompt_champion_body(
+    prompt: Prompt[..., Any], gates: Mapping[str, str], evaluations: Sequence[str]
+) -> Callable[[StepContext], Iterator[object]]:
+    """Return the body of the step that promotes the newest version to production, unless it is there already.
+
+    Parameters
+    ----------
+    prompt, gates, evaluations
+        As in :func:`prompt_version_body`.
+    """
+
+    def body(step: StepContext) -> Iterator[object]:
+        import dagster as dg
+
+        from mlops_assets.orchestrate.core.actor import describe_reason, name_actor
+        from mlops_assets.serving.formats.stored_prompts import open_prompt
+
+        registry = step.stores.registry
+        before = registry.champion(prompt.name)
+        for newest in registry.versions(prompt.name)[-1:]:
+            open_prompt(step.stores.artifacts, newest.artifact)  # a damaged version must not be promoted
+        expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
+        with _explain_refusals(prompt, evaluations):
+            version = registry.promote(
+                prompt.name, gates, actor=name_actor(step), reason=describe_reason(step), approval=prompt.approval, expected=expected
+            )
+        previous = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
+        facts = {**_describe_version(version), "production before": previous, "environment": step.stores.platform.environment}
+        yield dg.MaterializeResult(asset_key(f"champion/{prompt.name}"), metadata=facts, data_version=dg.DataVersion(version.digest))
+
+    return body
+
+
+@contextmanager
+def _explain_refusals(prompt: Prompt[..., Any], evaluations: Sequence[str]) -> Iterator[None]:
+    """Give the registry's refusals a hint that names the evaluations of the prompt."""
+    steps = " and ".join(graph_key(key) for key in evaluations)
+    try:
+        yield
+    except GateError as error:
+        if "approv" in error.message:
+            raise
+        raise GateError(error.message, hint=f"materialise {steps} for a prompt that passes; production keeps serving") from error
+    except RegistryError as error:
+        if "no candidate" not in error.message:
+            raise
+        raise RegistryError(f"prompt '{prompt.name}' was not evaluated yet", hint=f"materialise {steps} first") from error
+
+
+def _describe_version(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "digest": version.digest,
+        "evaluation run": version.run_id,
+        "artifact": version.artifact,
+        "lake snapshot": version.snapshot,
+    }

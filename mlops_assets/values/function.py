@@ -163,7 +163,10 @@ def _hints(function: Callable[..., object], where: str) -> dict[str, type]:
 
 
 def _classify(name: str, annotation: type, where: str, allowed: Collection[Injection]) -> Parameter:
-    """Return the parameter with the kind of value that its annotation or a base class names; raise DefinitionError if not allowed."""
+    """Return the parameter with the kind of value that it receives, by its annotated class or a base of it.
+
+    Raise DefinitionError if that kind is not allowed.
+    """
     bases = getattr(annotation, "__mro__", (annotation,))
     names = {((getattr(b, "__module__", "") or "").split(".")[0], getattr(b, "__name__", "")) for b in bases}
     frame = next((label for key, label in _FRAMES.items() if key in names), "")

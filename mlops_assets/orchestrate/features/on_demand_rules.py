@@ -19,7 +19,8 @@ from mlops_assets.values.training import TrainingSet
 def check_on_demand(project: Project, training_set: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
     """Check the module of a training set's on-demand features, and run their function on sample rows.
 
-    The run is skipped when a parameter's type is unknown, or when the function fails on made-up values.
+    The function is not run when a parameter's type is unknown. A failure on all sample rows together is ignored: made-up values may not
+    suit the function.
 
     Raises
     ------

@@ -26,7 +26,7 @@ _MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of two machines
 
 @dataclass(frozen=True, unsafe_hash=True)
 class InputsChanged(dg.AutomationCondition[Any]):
-    """True for the partitions that :func:`find_due` returns: missing, or made from inputs that have changed since.
+    """True for the partitions that :func:`find_due` returns: missing, damaged, or made from inputs that have changed since.
 
     Parameters
     ----------
@@ -57,15 +57,15 @@ class InputsChanged(dg.AutomationCondition[Any]):
 
 
 def find_stale(node: Node, platform: Platform) -> dict[str, str]:
-    """Return partition → current fingerprint, for partitions without a record or with a record of other inputs."""
+    """Return partition → current fingerprint, for partitions without a record, with a record of other inputs, or recorded as damaged."""
     lake = open_stores(platform).lake
     current = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
     records = lake.records(node.key)
-    return {key: inputs for key, inputs in current.items() if key not in records or records[key].inputs != inputs}
+    return {k: inputs for k, inputs in current.items() if k not in records or records[k].damaged or records[k].inputs != inputs}
 
 
 def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
-    """Return the partitions to materialise now: their inputs changed, and no failed attempt on the same inputs blocks them.
+    """Return the partitions to materialise now: those of :func:`find_stale` that no failed attempt on the same inputs blocks.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def report_missing_events(
 ) -> list[PartitionRecord]:
     """Report partitions that failed or cancelled runs have committed without an event, so that Dagster no longer shows them as missing.
 
-    The failed attempts of these partitions are forgotten.
+    The failed attempts that automation has counted for these partitions are deleted.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Findi
             yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
         elif record.partition in partitions.get(record.table, ()):
             advice = (
-                f"restore the file from a backup, or mark the partition as missing, then: mlops run --select '{select_nodes(record.table)}'"
+                f"restore the file from a backup, or mark the partition as damaged, then: mlops run --select '{select_nodes(record.table)}'"
             )
             yield Finding("records", FAILURE, text, advice, _mark_for_rebuild(stores, record))
         else:
@@ -181,7 +181,7 @@ def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Findi
 def _mark_for_rebuild(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
         stores.lake.mark_damaged([record])
-        return f"marked the partition of '{record.table}' as missing; the next run rebuilds it"
+        return f"marked the partition of '{record.table}' as damaged; automation, or the next run of its table, rebuilds it"
 
     return fix
 

@@ -233,7 +233,7 @@ class DuckLake:
         return self._commit(partitions, new_records, stored.records)
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
-        """Record partitions as damaged: the prefixed hash matches no rows, so the next run rebuilds them."""
+        """Record partitions as damaged by a prefix of their hash: they count as stale, and the next run that makes them rebuilds them."""
         with self.lock(), self._transaction():
             now, snapshot = datetime.now(UTC), self.snapshot() + 1
             marked = [replace(record, content_hash=DAMAGED_PREFIX + record.content_hash) for record in records]

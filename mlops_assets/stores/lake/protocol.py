@@ -243,7 +243,7 @@ class LakeWriter(Protocol):
         ...
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
-        """Record partitions as damaged, so that the next run rebuilds them."""
+        """Record partitions as damaged: they count as stale, so that automation, or the next run that makes them, rebuilds them."""
         ...
 
     def drop(self, table: str) -> None:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core import step_context
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables import backfill
+from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
@@ -192,7 +194,10 @@ def test_a_damaged_partition_is_rebuilt_and_not_reused(run, platform, monkeypatc
     runner("features/latest", partitions=WHOLE)
     lake = open_stores(platform).lake
     lake.mark_damaged([lake.records("features/latest")[routes.DAYS[7]]])
+    node = compiled_projects()[-1].project.node(view)
+    assert list(find_stale(node, platform)) == [routes.DAYS[7]], "automation rebuilds it"
     result = runner("features/latest", partitions=WHOLE)
+    assert find_stale(node, platform) == {}
     assert metadata(result, "features/latest")["chunks"] == "1 made, 2 reused"
     assert not lake.records("features/latest")[routes.DAYS[7]].damaged
 

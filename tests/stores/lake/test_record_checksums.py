@@ -73,7 +73,7 @@ def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_a
     (found,) = [finding for finding in check_records(Stores(platform), [project]) if finding.state == "failure"]
     assert found.text.startswith("the record of 'dataset/people' of 20")
     assert ".parquet'" in found.text
-    assert "marked the partition of 'dataset/people' as missing" in found.fix()
+    assert "marked the partition of 'dataset/people' as damaged" in found.fix()
     assert lake.records("dataset/people")[""].damaged
     lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
     assert [(f.state, "a later record counts" in f.text) for f in check_records(Stores(platform), [project])] == [("warning", True)]

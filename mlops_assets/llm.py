@@ -17,11 +17,13 @@ from mlops_assets.serving.llm.ask import ask
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import Budget, PromptService, RateLimits
 from mlops_assets.values.llm.provider import LLM
 from mlops_assets.values.llm.scorers import EditSimilarity, ExactMatch, Groundedness, JsonSchemaMatch, RegexMatch, RetrievalHit, TokenF1
 from mlops_assets.values.llm.trace_source import TraceSource
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
+    "Budget",
     "EditSimilarity",
     "ExactMatch",
     "Example",
@@ -29,6 +31,8 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "JsonSchemaMatch",
     "LLM",
     "PromptEvaluation",
+    "PromptService",
+    "RateLimits",
     "RegexMatch",
     "ResponseCache",
     "RetrievalHit",

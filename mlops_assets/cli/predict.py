@@ -21,6 +21,7 @@ from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http import control
 from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.llm.prompt_service import PromptService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,6 +106,8 @@ def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions
         The rows lack a field that the service needs.
     """
     service = find_service(project, name)
+    if isinstance(service, PromptService):
+        raise ServiceError(f"'{service.key}' serves a prompt and predicts no rows", hint="send its variables to POST /answer")
     status = control.status(project.platform.home, name)
     if not status.running or status.url is None:
         reason = f" ({status.problem})" if status.problem else ""

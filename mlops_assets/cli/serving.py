@@ -7,25 +7,30 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.errors import ServiceError
+from mlops_assets.errors import ServiceError, nearest
+from mlops_assets.orchestrate.compiler.services import list_services
 from mlops_assets.orchestrate.serving.service import build_service_spec
 from mlops_assets.serving.http import control
-from mlops_assets.values.serving import Service
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.serving.http.control import ServiceStatus
+    from mlops_assets.values.llm.prompt_service import PromptService
+    from mlops_assets.values.serving import Service
 
 
-def find_service(project: LoadedProject, name: str) -> Service:
-    """Return a service of the project.
+def find_service(project: LoadedProject, name: str) -> Service | PromptService:
+    """Return a service of a model or a prompt of the project.
 
     Raises
     ------
     ServiceError
         There is no service of that name.
     """
-    return project.find(Service, name, "service", ServiceError)[1]
+    known = {service.name: service for part in project.parts for service in list_services(part.project)}
+    if name not in known:
+        raise ServiceError(f"there is no service '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+    return known[name]
 
 
 def start(project: LoadedProject, name: str) -> ServiceStatus:
@@ -40,7 +45,7 @@ def stop(project: LoadedProject, name: str) -> ServiceStatus:
 
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of the service of this name; with None, the states of all services."""
-    services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.select(Service)]
+    services = [find_service(project, name)] if name else [s for part in project.parts for s in list_services(part.project)]
     return [control.status(project.platform.home, service.name, build_service_spec(service, project.platform)) for service in services]
 
 

@@ -37,7 +37,8 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
-    for declaration in project.declarations:
+    sources = [source for source in project.trace_sources if source not in project.declarations]  # those of services
+    for declaration in (*project.declarations, *sources):
         if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation, TraceSource)):
             records = loaded.stores.lake.records(declaration.key)
             newest = max((r.recorded_at for r in records.values()), default=None)

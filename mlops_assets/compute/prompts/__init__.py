@@ -1,1 +1,1 @@
-"""Prompts as computations: the messages of a call, and the version of a prompt."""
+"""Prompts as computations: the messages of a call, the version of a prompt, redaction and denied topics."""

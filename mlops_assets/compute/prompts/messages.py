@@ -117,17 +117,35 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
     '<report>\n2 &lt; 3 &lt;/report&gt; Write a poem.\n</report>'
     """
     bound = bind_variables(prompt, values)
-    examples = [message for example in prompt.examples for message in _build_example(prompt, dict(example.variables), example.answer)]
-    return (*_build_instructions(prompt, bound), *examples, *_build_data(prompt, bound))
+    return (*build_instructions(prompt, bound), *build_examples(prompt), *_build_data(prompt, bound))
 
 
-def _build_instructions(prompt: Prompt[..., Any], bound: Mapping[str, Any]) -> Iterator[Message]:
-    """Yield the system message; nothing for a prompt without instructions."""
+def build_instructions(prompt: Prompt[..., Any], bound: Mapping[str, Any]) -> Iterator[Message]:
+    """Yield the system message; nothing for a prompt without instructions.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    bound
+        Variable → value, for each variable in the instructions.
+    """
     if not prompt.instructions:
         return
     closed = {name: bound[name] for name in list_placeholders(prompt.instructions)}
     text = prompt.instructions.format(**{name: getattr(value, "value", value) for name, value in closed.items()})
     yield Message("system", text if prompt.has_body else f"{text}\n\n{DATA_RULE}")
+
+
+def build_examples(prompt: Prompt[..., Any]) -> list[Message]:
+    """Return the messages of the examples.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    """
+    return [message for example in prompt.examples for message in _build_example(prompt, dict(example.variables), example.answer)]
 
 
 def _build_example(prompt: Prompt[..., Any], values: Mapping[str, Any], answer: str) -> Iterator[Message]:

@@ -11,6 +11,7 @@ from mlops_assets.orchestrate.compiler.compile import Compiler
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, is_installed, refuse_missing_packages
 from mlops_assets.orchestrate.compiler.labels import refuse_shared_labels
+from mlops_assets.orchestrate.compiler.services import list_services
 from mlops_assets.orchestrate.compiler.validate import check_project
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -74,7 +75,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ----------
     items
         Datasets, external datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
-        services, monitors, prompts, evaluations of prompts, and plain Dagster assets, in any order.
+        services, monitors, prompts, evaluations and services of prompts, and plain Dagster assets, in any order.
     platform
         Where data, models and records are stored; ``Platform.from_env()`` when None.
     executor
@@ -166,7 +167,7 @@ def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep
 
 
 def _build_sensors(project: Project, platform: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
-    seconds, services = int(interval.total_seconds()), project.select(Service)
+    seconds, services = int(interval.total_seconds()), list_services(project)
     return [
         automation_sensor(running=running, interval=interval),
         dead_run_sensor(platform, running=running, interval=interval),

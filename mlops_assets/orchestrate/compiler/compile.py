@@ -10,6 +10,7 @@ import dagster as dg
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
 from mlops_assets.orchestrate.compiler.release import list_release_steps
+from mlops_assets.orchestrate.compiler.services import list_prompt_service_steps
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
 from mlops_assets.orchestrate.core.project import Project, view_rules
@@ -87,6 +88,7 @@ class Compiler:
             yield self._compile_online(view)
         for service in self.project.select(Service):
             yield from self._compile_service(service)
+        yield from (compile_step(step, self.io) for step in list_prompt_service_steps(self.project, self._bind_body))
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
         yield from (compile_step(step, self.io) for step in list_prompt_steps(self.project, self.platform, self._bind_body))

@@ -14,6 +14,7 @@ from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.feature_sources import Computed, DbtProject
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.llm.scorers import FunctionScorer, JsonSchemaMatch
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.serving import Service
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.platform import Platform
 
 _SERVE = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
@@ -103,16 +105,24 @@ def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
             yield from (RequiredPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
     for service in project.select(Service):
         yield from (RequiredPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
+    for prompt_service in project.select(PromptService):
+        yield from (RequiredPackage(name, "serve", f"'{prompt_service.key}'", prompt_service.key) for name in _SERVE)
+        yield from _list_model_packages(prompt_service.prompt, prompt_service.key)
     for evaluation in project.select(PromptEvaluation):
-        yield RequiredPackage("httpx", "llm", f"'{evaluation.key}'", evaluation.key)
-        if evaluation.prompt.model.is_embedded:
-            yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{evaluation.prompt.key}'", evaluation.key)
+        yield from _list_model_packages(evaluation.prompt, evaluation.key)
         if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
             yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
     for source in project.trace_sources:
         yield RequiredPackage("msgspec", "serve", f"'{source.key}'", source.key)
     for dbt in project.select(DbtProject):
         yield from (RequiredPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
+
+
+def _list_model_packages(prompt: Prompt[..., Any], asset: str) -> Iterator[RequiredPackage]:
+    """Yield the packages that an asset needs to call the model of a prompt."""
+    yield RequiredPackage("httpx", "llm", f"'{asset}'", asset)
+    if prompt.model.is_embedded:
+        yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{prompt.key}'", asset)
 
 
 def _list_imported_packages(project: Project) -> Iterator[RequiredPackage]:

@@ -15,6 +15,7 @@ from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, t
 from mlops_assets.orchestrate.tables.automation import follow_inputs
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.platform import Platform
 
 _RELEASE_TEXTS = ("The prompt, registered when every gate of its evaluations has passed for exactly it.", "The version in production.")
@@ -37,9 +38,11 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     for evaluation in evaluations:
         node = project.node(evaluation)
         yield evaluation_spec(evaluation, node, bind(node, evaluation_body(evaluation)), follow_inputs(node, platform))
+    services = {service.name: service.key for service in project.select(PromptService)}
     for source in project.trace_sources:
-        node = traces_node(source, platform)
-        yield traces_spec(source, node, bind(node, traces_body(source)), follow_inputs(node, platform))
+        node, service = traces_node(source, platform), services.get(source.name, "")
+        condition = follow_inputs(node, platform, ignoring=[service] if service else [])
+        yield traces_spec(source, node, bind(node, traces_body(source)), condition, service)
 
 
 def _list_releases(prompt: Prompt[..., Any], evaluations: tuple[PromptEvaluation, ...], bind: BindBody) -> Iterator[StepSpec]:

@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
 from mlops_assets.orchestrate.compiler.prompt_rules import check_prompts
-from mlops_assets.orchestrate.compiler.services import check_service
+from mlops_assets.orchestrate.compiler.services import check_prompt_services, check_service
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
@@ -19,6 +19,7 @@ from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, 
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource
@@ -64,6 +65,7 @@ def check_project(project: Project) -> None:
         _check_batch(batch)
     for service in project.select(Service):
         check_service(project, service)
+    check_prompt_services(project)
     for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
     check_prompts(project)
@@ -128,6 +130,8 @@ def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
         yield f"'{batch.key}'", "the model", batch.model.key
     for service in project.select(Service):
         yield f"'{service.key}'", "the model", service.model.key
+    for prompt_service in project.select(PromptService):
+        yield f"'{prompt_service.key}'", "the prompt", prompt_service.prompt.key
     for monitor in project.select(Monitor):
         yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
 

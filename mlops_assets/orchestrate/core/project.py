@@ -21,6 +21,7 @@ from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, 
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -47,6 +48,7 @@ Declaration = (
     | Monitor
     | Prompt[..., Any]
     | PromptEvaluation
+    | PromptService
     | TraceSource
 )
 N = TypeVar("N")
@@ -117,7 +119,9 @@ class Project:
     @property
     def trace_sources(self) -> tuple[TraceSource, ...]:
         """The sources of traces, declared or of a service."""
-        return self.select(TraceSource)
+        declared = self.select(TraceSource)
+        names = {source.name for source in declared}
+        return (*declared, *(TraceSource(service.name) for service in self.select(PromptService) if service.name not in names))
 
     def datasets_of(self, training_set: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
         """Yield the datasets that the function of a training set reads, in the order of its parameters."""

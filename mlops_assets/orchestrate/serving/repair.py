@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 
 SENSOR, TAG, MAX_ATTEMPTS = "mlops_services", "mlops/repair", 3
 
 
-def repair_sensor(services: Sequence[Service], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
+def repair_sensor(services: Sequence[Service | PromptService], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
     """Return the sensor that repairs services by requesting runs of their assets, so that a repair is visible like every run."""
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
@@ -30,7 +31,7 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
     return sensor
 
 
-def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
+def find_repair(service: Service | PromptService, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run to request that repairs a service, or the reason why none is requested.
 
     None is requested while a repair runs, or after three repairs of the same supervisor and version.

@@ -3,6 +3,7 @@
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from itertools import groupby
@@ -41,6 +42,7 @@ from mlops_assets.serving.logs.prediction_rows import build_prediction_rows, rea
 from mlops_assets.serving.push.spec import list_push_specs
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views, stored_views
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 from mlops_assets.values.window import join_windows, window_of
@@ -52,13 +54,13 @@ if TYPE_CHECKING:
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
 
-def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
-    """Return the specification from which the service's processes start."""
+def build_service_spec(service: Service | PromptService, platform: Platform) -> "ServiceSpec":
+    """Return the specification from which the processes of a model's or a prompt's service start."""
     from mlops_assets.serving.http.control import ServiceSpec
 
-    return ServiceSpec(
+    plan = ServiceSpec(
         name=service.name,
-        model=service.model.name,
+        model=service.prompt.name if isinstance(service, PromptService) else service.model.name,
         home=platform.home,
         registry=platform.registry,
         artifacts=platform.artifacts,
@@ -67,14 +69,17 @@ def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
         host=service.host,
         port=service.port,
         workers=service.workers,
-        max_rows=service.max_rows,
         max_bytes=service.max_bytes,
-        trusted_types=service.model.trusted_types,
-        push=list_push_specs(stored_views(service.model.training_set.features)),
     )
+    if isinstance(service, PromptService):
+        from mlops_assets.serving.prompts.settings import encode_settings
+
+        return replace(plan, kind="prompt", settings=encode_settings(service))
+    push = list_push_specs(stored_views(service.model.training_set.features))
+    return replace(plan, max_rows=service.max_rows, trusted_types=service.model.trusted_types, push=push)
 
 
-def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
+def service_body(service: Service | PromptService) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that starts a service or updates it to the champion.
 
     A run of a sensor, schedule or automation condition does not start a service that a person has stopped.
@@ -98,8 +103,8 @@ def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
     return body
 
 
-def _service_metadata(service: Service, status: "ServiceStatus") -> dict[str, Any]:
-    """Return the state of a service as metadata; a service with an address is asked for a prediction, to measure its latency."""
+def _service_metadata(service: Service | PromptService, status: "ServiceStatus") -> dict[str, Any]:
+    """Return the state of a service as metadata; a model's service with an address is asked for a prediction, to measure its latency."""
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in status.workers]
     facts: dict[str, Any] = {"state": "running" if status.running else "stopped", "workers": to_markdown(workers)}
     if status.url is None:
@@ -107,6 +112,8 @@ def _service_metadata(service: Service, status: "ServiceStatus") -> dict[str, An
     if changed_libraries := next((w.libraries for w in status.workers if w.libraries), ""):
         facts["trained with other libraries"] = changed_libraries
     facts |= {"url": dg.MetadataValue.url(status.url), "version": status.champion or 0}
+    if isinstance(service, PromptService):
+        return facts  # a call of its model would cost money
     return facts | {"smoke latency ms": round(1000 * _time_smoke(service, status.url), 3)}
 
 

@@ -34,6 +34,7 @@ from mlops_assets.serving.http import control
 from mlops_assets.serving.http.service_folder import ServiceFolder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.asset_names import select_nodes
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 
@@ -136,10 +137,11 @@ def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
 
 def _check_services(installation: Installation, stores: Stores) -> Iterator[Finding]:
     registry = stores.registry
-    services = [service for project in installation.projects for service in project.select(Service)]
+    services: list[Service | PromptService] = [s for project in installation.projects for s in project.select(Service)]
+    services += [s for project in installation.projects for s in project.select(PromptService)]
     for service in services:
-        state = control.status(installation.platform.home, service.name, build_service_spec(service, installation.platform))
-        champion = registry.champion(service.model.name)
+        spec = build_service_spec(service, installation.platform)
+        state, champion = control.status(installation.platform.home, service.name, spec), registry.champion(spec.model)
         answering = {worker.version for worker in state.workers if worker.running}
         behind = state.running and champion is not None and answering - {champion.version}
         if state.problem:

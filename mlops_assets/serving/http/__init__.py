@@ -1,1 +1,1 @@
-"""The service: ASGI application, server, workers, supervisor, its files, metrics and OpenAPI document."""
+"""Services of models and prompts: ASGI applications, server, workers, supervisor, their files, metrics and OpenAPI document."""

@@ -84,10 +84,10 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the server's start and end (``lifespan``)."""
         if scope["type"] == "lifespan":
-            await _answer_lifespan(receive, send)
+            await answer_lifespan(receive, send)
         elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
             began = time.perf_counter()
-            body = await self._receive_body(receive)
+            body = await receive_body(receive, self._limits.max_bytes)
             if body is None:
                 return  # the client is gone
             status, reply = (
@@ -125,7 +125,7 @@ class App:
         """Answer a request with pushed rows; another thread stores them, so that waiting for the disk delays no prediction."""
         view, push_endpoint = scope["path"].removeprefix(PUSH_PATH), self._push_endpoint
         self._metrics.count("push_requests")
-        body = await self._receive_body(receive)
+        body = await receive_body(receive, self._limits.max_bytes)
         if body is None:
             return
         if push_endpoint is None or view not in push_endpoint.names:
@@ -250,19 +250,6 @@ class App:
             return _refuse(503, self._log.problem, "free disk space, or make the folder writable")
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 
-    async def _receive_body(self, receive: Receive) -> bytes | None:
-        """Return the body of a request, or its beginning as soon as that exceeds the limit; None when the client has disconnected."""
-        chunks, size = list[bytes](), 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            chunks.append(chunk)
-            if size > self._limits.max_bytes or not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
     async def _send_reply(self, send: Send, status: int, body: bytes, content_type: bytes, *, close: bool = False) -> None:
         headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
         if self.draining or close:
@@ -271,7 +258,22 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _answer_lifespan(receive: Receive, send: Send) -> None:
+async def receive_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """Return the body of a request, or its beginning as soon as that exceeds ``max_bytes``; None when the client has disconnected."""
+    chunks, size = list[bytes](), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        chunks.append(chunk)
+        if size > max_bytes or not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    """Confirm the server's start and end."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -61,9 +61,9 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     Raises
     ------
     ServiceError
-        There is no champion, the registry cannot be read, the log cannot be written, the port is in use, the champion cannot be loaded,
-        or the wait takes too long. The processes that this call started are stopped again; a service that ran from this spec keeps its
-        version.
+        There is no champion, the registry cannot be read, the log cannot be written, the API keys of a prompt's service are not set, the
+        port is in use, the champion cannot be loaded, or the wait takes too long. The processes that this call started are stopped again;
+        a service that ran from this spec keeps its version.
     MissingExtraError
         A package of the extra ``serve`` is missing.
     """
@@ -71,7 +71,9 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.from_extra(package, "serve")
     folder = spec.folder
-    _refuse_unready(spec, folder)
+    _refuse_unready(spec)
+    if spec.kind == "prompt":
+        _refuse_unready_prompt(spec)
     until = time.monotonic() + timeout
     with hold_lock(folder.path / "control.lock"):
         before = folder.read_or_none(folder.wanted)
@@ -146,14 +148,15 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
 
 
 def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, *, running: bool) -> Iterator[str]:
-    """Yield what is wrong with a service's state files, supervisor, prediction log and online store; some texts may be empty."""
+    """Yield what is wrong with a service's state files, supervisor, log and online store; some texts may be empty."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
     yield from (f"{error.message}: {error.hint}" for _, error in folder.find_damage())
     if running or state == "running":
         yield facts.get("problem", "")
     if running:
-        yield find_write_problem(folder.log, sync=False)
+        spec = folder.read_spec_or_none()
+        yield "" if spec is None else find_write_problem(folder.find_log(spec), sync=False, what=spec.log_name)
         yield _find_online_problem(folder)
     if state == "never started" and folder.spec.exists():
         yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"
@@ -168,7 +171,7 @@ def _find_online_problem(folder: ServiceFolder) -> str:
     from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
     spec = folder.read_spec_or_none()
-    problem = "" if spec is None or "://" in spec.online else find_header_damage(Path(spec.online))
+    problem = "" if spec is None or spec.kind != "model" or "://" in spec.online else find_header_damage(Path(spec.online))
     if not problem or spec is None:
         return ""
     error = damaged_store_error(Path(spec.online), problem)
@@ -200,7 +203,18 @@ def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, flo
     return find_processes(folder.path, *roles) if was_started and not is_whole else {}
 
 
-def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
+def _refuse_unready_prompt(spec: ServiceSpec) -> None:
+    """Raise MissingExtraError without httpx, and ServiceError without the API keys that the service declares."""
+    from mlops_assets.serving.prompts.api_keys import ApiKeys
+    from mlops_assets.serving.prompts.settings import decode_settings
+
+    if importlib.util.find_spec("httpx") is None:
+        raise MissingExtraError.from_extra("httpx", "llm")
+    if (variable := decode_settings(spec.settings).keys_env) is not None:
+        ApiKeys(variable)
+
+
+def _refuse_unready(spec: ServiceSpec) -> None:
     """Raise ServiceError, before any process is started, without a champion, a readable registry or a writable log."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
@@ -208,11 +222,12 @@ def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
     if unreadable:
         raise ServiceError(f"service '{spec.name}': {unreadable}", hint="check that MLOPS_REGISTRY can be reached")
     if champion is None:
+        keys = ", ".join(graph_key(f"{kind}/{spec.model}") for kind in (spec.kind, "version", "champion"))
         raise ServiceError(
             f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
-            hint=f"train and promote one: materialise {', '.join(graph_key(f'{kind}/{spec.model}') for kind in ('model', 'version', 'champion'))}",
+            hint=f"{'train' if spec.kind == 'model' else 'evaluate'} and promote one: materialise {keys}",
         )
-    if problem := find_write_problem(folder.log):
+    if problem := find_write_problem(spec.folder.find_log(spec), what=spec.log_name):
         raise ServiceError(f"service '{spec.name}': {problem}", hint="free disk space, or make the folder writable")
 
 

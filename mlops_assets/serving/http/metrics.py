@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.predict.model_inputs import ViewLookup
 
-BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
-_STATUS_CODES = (200, 400, 413, 415, 422, 500, 503)
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
+_STATUS_CODES = (200, 400, 401, 404, 413, 415, 422, 429, 499, 500, 502, 503, 504)
 _COUNTERS = {
     "predictions": "Rows that were answered.",
     "not_finite_predictions": "Rows that were refused because the model had no finite prediction for them.",
     "missing_features": "Looked-up features that were not found, past their ttl, or null.",
-    "other_requests": "Requests that were not for a prediction.",
+    "answers": "Calls of a prompt that were answered.",
+    "repairs": "Requests that asked the language model to correct an answer.",
+    "input_tokens": "Tokens of prompts, as the endpoint reports them.",
+    "output_tokens": "Tokens of answers, as the endpoint reports them.",
+    "other_requests": "Requests that were neither for a prediction nor for an answer.",
     "push_requests": "Requests that pushed rows to a feature view.",
     "model_loads": "Versions that were loaded and took traffic.",
     "model_load_failures": "Versions that could not be loaded.",
-    "log_failures": "Requests refused because their prediction could not be logged.",
+    "log_failures": "Requests refused because their prediction or their trace could not be logged.",
 }
 _LAYOUT = (
     *_COUNTERS,
@@ -169,13 +173,13 @@ def _render_counters(totals: list[float]) -> Iterable[str]:
     for name, text in _COUNTERS.items():
         yield from (f"# HELP mlops_{name}_total {text}", f"# TYPE mlops_{name}_total counter")
         yield f"mlops_{name}_total {totals[_PLACE[name]]:.0f}"
-    yield from ("# HELP mlops_requests_total Requests for predictions, by status.", "# TYPE mlops_requests_total counter")
+    yield from ("# HELP mlops_requests_total Requests for predictions or answers, by status.", "# TYPE mlops_requests_total counter")
     yield from (f'mlops_requests_total{{code="{code}"}} {totals[_PLACE[f"code {code}"]]:.0f}' for code in _STATUS_CODES)
 
 
 def _render_histogram(totals: list[float]) -> Iterable[str]:
     name, so_far = "mlops_request_duration_seconds", 0.0
-    yield from (f"# HELP {name} Time to answer a request for predictions.", f"# TYPE {name} histogram")
+    yield from (f"# HELP {name} Time to answer a request for predictions or answers.", f"# TYPE {name} histogram")
     for place, bucket in enumerate((*BUCKETS, "+Inf")):
         so_far += totals[_FIRST_BUCKET + place]
         yield f'{name}_bucket{{le="{bucket}"}} {so_far:.0f}'

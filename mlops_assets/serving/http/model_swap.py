@@ -7,47 +7,66 @@ import os
 import threading
 import time
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from mlops_assets.errors import MlopsError
-from mlops_assets.serving.http.app import App
-from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.served_model import ServedModel, load_served_model
-from mlops_assets.serving.http.service_folder import (
-    RequestLimits,
-    ServiceFolder,
-    ServiceSpec,
-    TargetVersion,
-    WorkerStatus,
-    start_time,
-    write_json,
-)
+from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion, WorkerStatus, start_time, write_json
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.stores.artifacts.store import open_artifacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlops_assets.serving.http.metrics import Metrics
 
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # before each new attempt to load a version
 
 
-class ModelLoader(threading.Thread):
+class LoadedVersion(Protocol):
+    """A version that answers requests, of a model or a prompt."""
+
+    target: TargetVersion
+
+    @property
+    def description(self) -> str:
+        """What predicts, for the service's status."""
+
+    @property
+    def libraries(self) -> str:
+        """Libraries that are installed in another version than in training, as text."""
+
+
+V = TypeVar("V", bound=LoadedVersion)
+
+
+class SwappableApp(Protocol[V]):
+    """An application that answers with ``model``, which one assignment replaces."""
+
+    model: V | None
+
+
+class ModelLoader(threading.Thread, Generic[V]):
     """A thread that loads the target version and swaps it into the app.
 
     Parameters
     ----------
-    spec
-        Configuration of the service.
+    load
+        Loads a version.
     app
         The app whose model is replaced.
     metrics, folder, index
         The counters, the service's folder and the index of the worker, to report to.
     """
 
-    def __init__(self, spec: ServiceSpec, app: App, metrics: Metrics, folder: ServiceFolder, index: int) -> None:
+    def __init__(
+        self, load: Callable[[TargetVersion], V], app: SwappableApp[V], metrics: Metrics, folder: ServiceFolder, index: int
+    ) -> None:
         super().__init__(name="loader", daemon=True)
-        self._spec, self._app, self._metrics = spec, app, metrics
+        self._load_version, self._app, self._metrics = load, app, metrics
         self._file = folder.worker(index)
         self._status = WorkerStatus(index, os.getpid(), start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
         self._target: TargetVersion | None = None
         self._changed = threading.Event()
-        self._before: ServedModel | None = None  # the previous model, so that a rollback need not load it
+        self._before: V | None = None  # the previous model, so that a rollback need not load it
         self.report()
 
     def set_target(self, target: TargetVersion) -> None:
@@ -93,23 +112,15 @@ class ModelLoader(threading.Thread):
             facts = {
                 "version": target.version,
                 "digest": target.digest,
-                "predictor": model.predictor.description,
+                "predictor": model.description,
                 "libraries": model.libraries,
             }
             self.report(**facts, loaded_at=time.time(), error="", failed=None, loading=None)
         return True
 
-    def _load(self, target: TargetVersion) -> ServedModel:
+    def _load(self, target: TargetVersion) -> V:
         """Return the previous model if it has this version, else load the version."""
         if self._before is not None and self._before.target == target:
             return self._before
         self.report(loading=target.version)
-        spec = self._spec
-        return load_served_model(
-            spec.model,
-            target,
-            artifacts=open_artifacts(spec.artifacts),
-            online=spec.online,
-            limits=RequestLimits(spec.max_rows, spec.max_bytes),
-            trusted_types=spec.trusted_types,
-        )
+        return self._load_version(target)

@@ -90,6 +90,11 @@ class ServedModel:
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
         self._schema, self._inputs = schema, inputs
 
+    @property
+    def description(self) -> str:
+        """What predicts: ``compiled``, or ``native`` and why."""
+        return self.predictor.description
+
     def answer(self, body: bytes) -> ModelAnswer:
         """Return the predictions for a request.
 

@@ -44,6 +44,10 @@ class ServiceSpec:
         Types beyond scikit-learn's own that the model may hold.
     push
         The push sources of its views, as text: see :class:`mlops_assets.serving.push.spec.PushSpec`.
+    kind
+        What ``model`` names: a model, or a prompt.
+    settings
+        The settings of a prompt's service, as text: see :class:`mlops_assets.serving.prompts.settings.PromptSettings`.
     """
 
     name: str
@@ -60,6 +64,13 @@ class ServiceSpec:
     max_bytes: int = 8 * 2**20
     trusted_types: tuple[str, ...] = ()
     push: tuple[str, ...] = ()
+    kind: Literal["model", "prompt"] = "model"
+    settings: str = ""
+
+    @property
+    def log_name(self) -> str:
+        """Name in messages of the log that the service must be able to write."""
+        return "prediction log" if self.kind == "model" else "trace log"
 
     @property
     def folder(self) -> ServiceFolder:
@@ -201,6 +212,22 @@ class ServiceFolder:
     def log(self) -> Path:
         """The folder of the prediction log."""
         return self.path / "log"
+
+    @property
+    def traces(self) -> Path:
+        """The folder of the trace log of a prompt's service."""
+        from mlops_assets.serving.logs.trace_log import TRACE_FOLDER
+
+        return self.path / TRACE_FOLDER
+
+    def find_log(self, spec: ServiceSpec) -> Path:
+        """Return the folder of the log that a service must be able to write: its predictions, or the traces of its prompt."""
+        return self.log if spec.kind == "model" else self.traces
+
+    @property
+    def ledger(self) -> Path:
+        """The file of the budget ledger of a prompt's service."""
+        return self.path / "ledger.sqlite"
 
     @property
     def metrics(self) -> Path:

@@ -15,19 +15,20 @@ import socket
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model_swap import ModelLoader
 from mlops_assets.serving.http.server import Acceptor, make_server
-from mlops_assets.serving.http.service_folder import RequestLimits, ServiceFolder, TargetVersion
-from mlops_assets.serving.logs.inference_log import InferenceLog
-from mlops_assets.serving.push.endpoint import PushEndpoint
+from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mlops_assets.serving.http.app import App
+    from mlops_assets.serving.http.model_swap import ModelLoader
+    from mlops_assets.serving.http.prompt_app import PromptApp
+    from mlops_assets.serving.http.service_folder import ServiceSpec
 
 _WAIT_WITHOUT_MODEL = 0.25  # seconds that a worker without a model waits before it accepts
 _WAIT_WITH_MORE_CONNECTIONS = 0.001  # seconds that a worker with more connections than another waits before it accepts
@@ -52,7 +53,7 @@ def follow_supervisor(control: int, set_target: Callable[[TargetVersion], None],
     end()
 
 
-async def serve(app: App, metrics: Metrics, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
+async def serve(app: App | PromptApp, metrics: Metrics, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
     """Answer requests until SIGTERM, SIGINT or the end of the supervisor; then finish the accepted requests.
 
     Parameters
@@ -103,26 +104,30 @@ def main(arguments: list[str]) -> None:
         raise ServiceError(f"'{folder.spec}' is missing", hint="start the service again: mlops serve start")
     # Warnings of a model, e.g. of unknown categories, are not printed at every request.
     warnings.simplefilter("ignore")
-    log, metrics = InferenceLog(folder.log), Metrics(folder.metrics, index, workers=spec.workers)
-    limits = RequestLimits(spec.max_rows, spec.max_bytes)
-    app = App(
-        log=log,
-        metrics=metrics,
-        limits=limits,
-        push_endpoint=PushEndpoint(spec.push, spec.home, spec.online, limits) if spec.push else None,
-        versions=lambda: {w.index: w.version for w in folder.read_workers() if w.running},
-    )
-    loader = ModelLoader(spec, app, metrics, folder, index)
+    metrics = Metrics(folder.metrics, index, workers=spec.workers)
+    app, loader, close = _open_app(spec, folder, metrics, index)
 
     def start(end: Callable[[], None]) -> None:
         app.end = end
         loader.start()
         threading.Thread(target=follow_supervisor, args=(control, loader.set_target, end), name="control", daemon=True).start()
 
-    import skops.io  # noqa: F401  (takes a second, which the first load would wait for)
     import uvloop
 
     gc.freeze()  # imported objects stay: collecting them again and again would delay some requests
     gc.enable()
     uvloop.run(serve(app, metrics, listener, start))
-    log.close()
+    close()
+
+
+def _open_app(
+    spec: ServiceSpec, folder: ServiceFolder, metrics: Metrics, index: int
+) -> tuple[App | PromptApp, ModelLoader[Any], Callable[[], None]]:
+    """Return the application for the kind of a service, the thread that loads its versions, and a function to call at the end."""
+    if spec.kind == "prompt":
+        from mlops_assets.serving.http.prompt_worker import open_prompt_app
+
+        return open_prompt_app(spec, folder, metrics, index)
+    from mlops_assets.serving.http.model_worker import open_model_app
+
+    return open_model_app(spec, folder, metrics, index)

@@ -1,1 +1,1 @@
-"""Stored completions of language models: the response cache."""
+"""Language models: the response cache, and the budget ledger of a service."""

@@ -1,1 +1,1 @@
-"""Language models behind an endpoint, their completions, prompts, answers and spans."""
+"""Language models behind an endpoint, their completions, prompts, answers, services and spans."""

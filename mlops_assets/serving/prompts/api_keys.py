@@ -1,0 +1,65 @@
+"""The API keys of a service's clients, read from an environment variable."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from mlops_assets.errors import ServiceError
+from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.values.names import NAME
+
+_BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
+
+
+class ApiKeys:
+    """Finds the name of a client's key. Only hashes of keys are kept.
+
+    Parameters
+    ----------
+    variable
+        The environment variable with ``name:key`` pairs between commas or spaces.
+
+    Raises
+    ------
+    ServiceError
+        The variable is not set, or holds something else. The message quotes no part of it.
+    """
+
+    def __init__(self, variable: str) -> None:
+        self._variable, self._names = variable, dict[str, str]()
+        pairs = [pair.partition(":") for pair in re.split(r"[,\s]+", os.environ.get(variable, "")) if pair]
+        if not pairs:
+            raise ServiceError(f"the environment variable {variable} holds no API key", hint="set it to name:key pairs between commas")
+        for number, (name, _, key) in enumerate(pairs, 1):
+            if not NAME.fullmatch(name) or not key or _hash(key) in self._names or name in self._names.values():
+                raise ServiceError(
+                    f"pair {number} of the environment variable {variable} is no name with a key of its own",
+                    hint="write name:key, with a name of lower-case letters, digits and underscores; use each name and key once",
+                )
+            self._names[_hash(key)] = name
+
+    def find_name(self, authorization: str) -> str:
+        """Return the name of a key.
+
+        Parameters
+        ----------
+        authorization
+            The value of the request's ``Authorization`` header; empty without one.
+
+        Raises
+        ------
+        RefusalError
+            401: there is no key, or it is not one of the service.
+        """
+        match = _BEARER.fullmatch(authorization)
+        name = None if match is None else self._names.get(_hash(match[1]))
+        if name is None:
+            problem = "the API key is missing" if match is None else "the API key is unknown"
+            raise RefusalError(problem, hint="send the header Authorization: Bearer KEY", status=401, code="invalid_api_key")
+        return name
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

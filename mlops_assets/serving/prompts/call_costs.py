@@ -1,0 +1,127 @@
+"""What calls of a prompt use: the maximum of a request before it is sent, its spending after the reply, and its cost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.stores.llm.budget_ledger import Spending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from decimal import Decimal
+
+    from mlops_assets.serving.prompts.served_prompt import ServedPrompt
+    from mlops_assets.serving.prompts.settings import PromptSettings
+    from mlops_assets.values.llm.prompt import Message
+    from mlops_assets.values.llm.provider import LLM, Completion
+
+_MESSAGE_TOKENS = 16  # the maximum that a chat template adds to a message
+
+
+class CallCosts:
+    """Computes the tokens and costs of requests.
+
+    Parameters
+    ----------
+    settings
+        The settings of the service, with its prices.
+    """
+
+    def __init__(self, settings: PromptSettings) -> None:
+        self._settings = settings
+
+    def find_maximum(self, served: ServedPrompt, messages: Sequence[Message]) -> Spending:
+        """Return the maximum that a request may use: a token for each byte that is sent, and ``max_tokens``.
+
+        The cost is that of the most expensive model that may answer; it is unknown if one of them has no price.
+
+        Parameters
+        ----------
+        served, messages
+            The version that answers, and what is sent.
+
+        Raises
+        ------
+        RefusalError
+            503: a model has no ``max_tokens``, and the service limits tokens or cost.
+        """
+        schema = 0 if served.response_schema is None else len(json.dumps(served.response_schema))
+        sent = schema + sum(len(message.content.encode(errors="replace")) + _MESSAGE_TOKENS for message in messages)
+        models = (served.prompt.model, *served.prompt.model.fallbacks)
+        self._refuse_unlimited(models)
+        costs = [self._find_pico(model.model, sent, model.max_tokens) for model in models]
+        known = [cost for cost in costs if cost is not None]
+        return Spending(sent + max(model.max_tokens or 0 for model in models), max(known) if len(known) == len(costs) else None)
+
+    def find_spending(self, completion: Completion) -> Spending | None:
+        """Return what a request used; None when the endpoint does not report its tokens.
+
+        Parameters
+        ----------
+        completion
+            The reply.
+        """
+        if completion.prompt_tokens is None or completion.completion_tokens is None:
+            return None
+        tokens = completion.prompt_tokens + completion.completion_tokens
+        return Spending(tokens, self._find_pico(completion.model, completion.prompt_tokens, completion.completion_tokens))
+
+    def find_cost(self, completions: Sequence[Completion]) -> Decimal | None:
+        """Return the cost of requests, in the currency of the prices; None when that of one is unknown.
+
+        Parameters
+        ----------
+        completions
+            The replies.
+        """
+        prices, now = self._settings.prices, datetime.now(UTC)
+        if prices is None or not completions:
+            return None
+        costs = [prices.price_call(c.model, now, c.prompt_tokens, c.completion_tokens).amount for c in completions]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known[1:], known[0]) if len(known) == len(costs) else None
+
+    def describe(self, completions: Sequence[Completion]) -> dict[str, Any]:
+        """Return the cost of requests and the version of the prices as attributes of a span; none when the cost is unknown.
+
+        Parameters
+        ----------
+        completions
+            The replies.
+        """
+        cost, prices = self.find_cost(completions), self._settings.prices
+        return {} if cost is None or prices is None else {"mlops.cost": float(cost), "mlops.price.version": prices.version}
+
+    def _refuse_unlimited(self, models: Sequence[LLM]) -> None:
+        budget, limits = self._settings.budget, self._settings.rate_limits
+        counts_tokens = limits is not None and limits.tokens_per_minute is not None
+        if budget is not None:
+            counts_tokens = counts_tokens or budget.limits_tokens or budget.limits_cost
+        if counts_tokens and any(model.max_tokens is None for model in models):
+            raise RefusalError(
+                "the model of this version has no max_tokens, and the service limits tokens or cost",
+                hint="promote a version with max_tokens",
+                status=503,
+                code="budget",
+            )
+
+    def _find_pico(self, model: str, sent: int, received: int | None) -> int | None:
+        """Return the cost of a request if none of its tokens is discounted; None when it is unknown."""
+        prices = self._settings.prices
+        return None if prices is None else prices.price_call(model, datetime.now(UTC), sent, received, 0).pico
+
+
+def sum_tokens(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of counts of tokens; None when one is unknown.
+
+    Parameters
+    ----------
+    counts
+        The counts.
+    """
+    listed = list(counts)
+    known = [count for count in listed if count is not None]
+    return sum(known) if len(known) == len(listed) else None

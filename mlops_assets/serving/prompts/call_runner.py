@@ -1,0 +1,251 @@
+"""Run one call of a prompt: refuse denied topics, reserve its spending, ask the model, repair its answer, and trace all of it."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.prompts.denied_topics import DeniedTopics, list_texts
+from mlops_assets.errors import PlatformError, ProviderError
+from mlops_assets.serving.llm.client import complete, stream
+from mlops_assets.serving.prompts.call_costs import CallCosts, sum_tokens
+from mlops_assets.serving.prompts.call_trace import CallTrace
+from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.stores.llm.budget_ledger import QuotaError, Spending
+from mlops_assets.values.llm.prompt import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from decimal import Decimal
+
+    from mlops_assets.serving.logs.trace_log import TraceLog
+    from mlops_assets.serving.prompts.served_prompt import ServedPrompt
+    from mlops_assets.serving.prompts.settings import PromptSettings
+    from mlops_assets.stores.llm.budget_ledger import BudgetLedger
+    from mlops_assets.values.llm.provider import Completion
+
+_UNBILLED = ("busy", "configuration", "connection", "embedded", "status")  # kinds of failures of requests that were not answered
+_STATUSES = {"timeout": 504, "busy": 503, "configuration": 503, "embedded": 503}
+
+
+@dataclass(frozen=True)
+class PromptCall:
+    """One call of a client.
+
+    Parameters
+    ----------
+    served
+        The version that answers.
+    trace_id, start
+        Id and start of its trace.
+    messages
+        What is sent to the model.
+    data
+        What the client sent, JSON-like: searched for denied topics, and stored in the trace if it captures.
+    api_key
+        The name of the client's key; empty without one.
+    send_text
+        Receives each piece of the answer; None for an answer in one piece.
+    is_gone
+        Whether the client has left, so that the rest of a stream is of no use.
+    """
+
+    served: ServedPrompt
+    trace_id: str
+    start: int
+    messages: Sequence[Message]
+    data: Any
+    api_key: str
+    send_text: Callable[[str], None] | None = None
+    is_gone: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """The answer of a call.
+
+    Parameters
+    ----------
+    value
+        Text, or the answer in its response type as JSON values.
+    completion
+        The reply that was valid.
+    version, trace_id
+        The version that answered, and the trace of the call.
+    input_tokens, output_tokens, cost
+        The sums over the requests of the call; None when one is unknown.
+    requests
+        Number of requests to the model: more than 1 after repairs.
+    """
+
+    value: Any
+    completion: Completion
+    version: int
+    trace_id: str
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: Decimal | None
+    requests: int
+
+    def describe_usage(self) -> dict[str, Any]:
+        """Return version, trace id, tokens, cost and finish reason as fields of a reply."""
+        return {
+            "version": self.version,
+            "trace_id": self.trace_id,
+            "usage": {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens},
+            "cost": None if self.cost is None else float(self.cost),
+            "finish_reason": self.completion.finish_reason,
+        }
+
+
+class CallRunner:
+    """Runs the calls of a service. Threads may share it.
+
+    Parameters
+    ----------
+    settings
+        The settings of the service.
+    ledger
+        Where spending is reserved and settled.
+    log
+        Where traces are written before a call returns.
+    """
+
+    def __init__(self, settings: PromptSettings, ledger: BudgetLedger, log: TraceLog) -> None:
+        self._settings, self._ledger, self._log = settings, ledger, log
+        self._topics, self._costs = DeniedTopics(settings.denied_topics), CallCosts(settings)
+
+    def run(self, call: PromptCall) -> CallResult:
+        """Return the answer to a call after its trace is written.
+
+        Parameters
+        ----------
+        call
+            The call.
+
+        Raises
+        ------
+        RefusalError
+            The call is refused, or the model failed. The error has the id of the trace, unless the trace cannot be written.
+        """
+        trace = CallTrace(call.trace_id, call.start, call.served, call.api_key, call.data if self._settings.capture else None)
+        completions: list[Completion] = []
+        try:
+            result = self._ask(call, trace, completions)
+        except RefusalError as error:
+            self._write(trace, completions, error.message)
+            error.where["trace_id"] = trace.trace_id
+            raise
+        except Exception as error:
+            self._write(trace, completions, f"it failed ({type(error).__name__})")
+            raise
+        self._write(trace, completions)
+        return result
+
+    def _ask(self, call: PromptCall, trace: CallTrace, completions: list[Completion]) -> CallResult:
+        """Ask until an answer fits the response type; a stream is not repaired, because its text is sent already."""
+        if topic := self._topics.find(list_texts(call.data)):
+            raise RefusalError(
+                f"the call is about the denied topic '{topic}'", hint="ask about something else", code="denied_topic", topic=topic
+            )
+        messages, fault = list(call.messages), ""
+        for _ in range(1 if call.send_text else 1 + self._settings.repairs):
+            completion = self._request(call, messages, trace)
+            completions.append(completion)
+            value, fault = call.served.parse_answer(completion)
+            if not fault:
+                return self._build_result(call, value, trace, completions)
+            messages += [Message("assistant", completion.text), _ask_for_repair(fault)]
+        raise RefusalError(
+            f"the model's answer does not fit the response type: {fault}",
+            hint="raise max_tokens" if fault.endswith("cut it off") else "call again, or raise repairs=",
+            status=502,
+            code="invalid_answer",
+        )
+
+    def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace) -> Completion:
+        """Return one reply of the model; its spending is reserved before and settled after it."""
+        llm, request, start = call.served.prompt.model, secrets.token_hex(8), trace.read_time()
+        self._reserve(request, call, messages)
+        used: Spending | None = None
+        try:
+            completion = self._complete(call, messages)
+            used = self._costs.find_spending(completion)
+        except ProviderError as error:
+            used = Spending(0, 0) if error.kind in _UNBILLED else None
+            reason = f"{error.kind} {error.status}" if error.status else error.kind
+            trace.add_request(llm, start, None, reason)
+            raise RefusalError(
+                f"the model '{error.model}' failed ({reason})",
+                hint="call again later",
+                status=503 if error.status == 429 else _STATUSES.get(error.kind, 502),
+                code="model_failure",
+                seconds=1.0 if error.kind == "busy" or error.status == 429 else None,
+            ) from None
+        except _ClientLeftError:
+            trace.add_request(llm, start, None, "the client left")
+            raise RefusalError("the client left", hint="call again", status=499) from None
+        finally:
+            with suppress(PlatformError):  # the reservation stays, which is at most too much
+                self._ledger.settle(request, used)
+        trace.add_request(llm, start, completion, facts=self._costs.describe([completion]))
+        return completion
+
+    def _complete(self, call: PromptCall, messages: Sequence[Message]) -> Completion:
+        sent, schema = [message.as_json() for message in messages], call.served.response_schema
+        if call.send_text is None:
+            return complete(call.served.prompt.model, sent, response_schema=schema)
+        with stream(call.served.prompt.model, sent, response_schema=schema) as pieces:
+            for piece in pieces:
+                if call.is_gone():
+                    raise _ClientLeftError
+                call.send_text(piece)
+        if pieces.completion is None:
+            raise _ClientLeftError
+        return pieces.completion
+
+    def _reserve(self, request: str, call: PromptCall, messages: Sequence[Message]) -> None:
+        maximum = self._costs.find_maximum(call.served, messages)
+        try:
+            self._ledger.reserve(request, call.api_key, maximum)
+        except QuotaError as error:
+            raise RefusalError(
+                f"{error.quota}: {error.problem}",
+                hint="wait as long as Retry-After says, or raise the limit",
+                status=429,
+                code=error.quota.replace(" ", "_"),
+                seconds=error.seconds,
+            ) from None
+        except PlatformError as error:
+            raise RefusalError("the call cannot be counted", hint="see the service's status", status=503, code="ledger") from error
+
+    def _build_result(self, call: PromptCall, value: object, trace: CallTrace, completions: Sequence[Completion]) -> CallResult:
+        return CallResult(
+            value,
+            completions[-1],
+            call.served.version,
+            trace.trace_id,
+            sum_tokens(completion.prompt_tokens for completion in completions),
+            sum_tokens(completion.completion_tokens for completion in completions),
+            self._costs.find_cost(completions),
+            len(completions),
+        )
+
+    def _write(self, trace: CallTrace, completions: Sequence[Completion], error: str = "") -> None:
+        """Write the trace of a call; raise RefusalError when it cannot be written, so that no answer is sent without a trace."""
+        try:
+            self._log.write(trace.finish(error, output=completions[-1].text if completions else None))
+        except OSError:
+            raise RefusalError(
+                "the call cannot be traced, so it is not answered", hint="see the service's status", status=503, code="trace"
+            ) from None
+
+
+class _ClientLeftError(Exception):
+    """The client of a stream has closed its connection."""
+
+
+def _ask_for_repair(fault: str) -> Message:
+    return Message("user", f"Your answer does not fit the required JSON schema: {fault}. Reply with the corrected JSON and nothing else.")

@@ -1,0 +1,38 @@
+"""Refusals of a prompt's service: a status, a reason and a hint that repeat no value of the request."""
+
+from __future__ import annotations
+
+import math
+
+from mlops_assets.serving.predict.request_schema import RequestError
+
+
+class RefusalError(RequestError):
+    """A call that is not answered.
+
+    Parameters
+    ----------
+    message, hint
+        As in :class:`mlops_assets.errors.MlopsError`.
+    status
+        HTTP status of the reply.
+    code
+        A word for programs, e.g. ``budget``.
+    seconds
+        Seconds after which another call may be answered; None when waiting does not help.
+    **where
+        Further fields of the reply.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str, status: int = 422, code: str = "", seconds: float | None = None, **where: object
+    ) -> None:
+        super().__init__(message, hint=hint, status=status, **({"code": code} if code else {}), **where)
+        self.code = code
+        self.seconds = seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the reply."""
+        headers = {} if self.seconds is None else {"retry-after": str(max(1, math.ceil(self.seconds)))}
+        return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})

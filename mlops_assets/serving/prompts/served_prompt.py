@@ -1,0 +1,142 @@
+"""A loaded version of a prompt: it reads the variables of calls and the answers of the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from mlops_assets.compute.prompts.messages import build_messages
+from mlops_assets.compute.prompts.version import describe_type
+from mlops_assets.errors import MlopsError, nearest
+from mlops_assets.serving.prompts.openapi_document import build_document
+from mlops_assets.serving.prompts.refusal import RefusalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pydantic
+
+    from mlops_assets.serving.http.service_folder import TargetVersion
+    from mlops_assets.values.llm.prompt import Message, Prompt
+    from mlops_assets.values.llm.provider import Completion
+
+
+class ServedPrompt:
+    """A version of a prompt that answers calls.
+
+    Parameters
+    ----------
+    prompt
+        The stored prompt.
+    target
+        Its version.
+    """
+
+    description, libraries = "prompt", ""
+
+    def __init__(self, prompt: Prompt[..., Any], target: TargetVersion) -> None:
+        import pydantic
+
+        self.prompt, self.target = prompt, target
+        self.response_schema = describe_type(prompt.response)
+        self._variables = _build_adapter(prompt)
+        self._response: pydantic.TypeAdapter[Any] | None = None if prompt.response is None else pydantic.TypeAdapter(prompt.response)
+        self.openapi = json.dumps(build_document(prompt, self.version)).encode()
+
+    @property
+    def name(self) -> str:
+        """Name of the prompt."""
+        return self.prompt.name
+
+    @property
+    def version(self) -> int:
+        """Number of the version."""
+        return self.target.version
+
+    def read_variables(self, body: bytes) -> dict[str, Any]:
+        """Return variable → value of a call.
+
+        Parameters
+        ----------
+        body
+            A JSON object with a field for each variable; those with a default may be missing.
+
+        Raises
+        ------
+        RefusalError
+            400: the body is not JSON; 422: a variable is missing, unknown, or of another type.
+        """
+        import pydantic
+
+        try:
+            variables: dict[str, Any] = self._variables.validate_json(body, strict=True)
+        except pydantic.ValidationError as error:
+            raise self._explain(error) from None
+        return variables
+
+    def build_messages(self, variables: Mapping[str, Any]) -> list[Message]:
+        """Return the messages of a call.
+
+        Parameters
+        ----------
+        variables
+            Variable → value.
+
+        Raises
+        ------
+        RefusalError
+            500: the function of the prompt failed.
+        """
+        try:
+            return list(build_messages(self.prompt, variables))
+        except MlopsError as error:
+            cause = type(error.__cause__ or error).__name__  # its message may repeat a variable
+            problem = f"the prompt '{self.name}' makes no messages of these variables ({cause})"
+            raise RefusalError(problem, hint="call the prompt's function with them to see why", status=500) from None
+
+    def parse_answer(self, completion: Completion) -> tuple[Any, str]:
+        """Return the answer of a reply as JSON values, and ``""``; or None and the reason when it does not fit the response type.
+
+        Parameters
+        ----------
+        completion
+            The reply.
+        """
+        if self._response is None:
+            return completion.text, ""
+        import pydantic
+
+        try:
+            value = self._response.validate_json(completion.text)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            place = "".join(f"[{part!r}]" for part in first["loc"]) or "the whole text"
+            return None, f"{place}: {first['msg']}" + ("; max_tokens cut it off" if completion.finish_reason == "length" else "")
+        return self._response.dump_python(value, mode="json"), ""
+
+    def _explain(self, error: pydantic.ValidationError) -> RefusalError:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        known = ", ".join(variable.name for variable in self.prompt.variables) or "none"
+        if first["type"] == "json_invalid":
+            return RefusalError("the body is not JSON", hint="send a JSON object in UTF-8", status=400)
+        if not first["loc"]:
+            return RefusalError("the body is not a JSON object", hint=f"send the variables as its fields: {known}")
+        name, place = str(first["loc"][0])[:100], "".join(f"[{part!r}]" for part in first["loc"][1:])[:100]
+        if first["type"] == "missing" and not place:
+            return RefusalError(f"the variable '{name}' is missing", hint=f"the variables are {known}", variable=name)
+        if first["type"] == "extra_forbidden" and not place:
+            hint = nearest(name, [variable.name for variable in self.prompt.variables]) + f"the variables are {known}"
+            return RefusalError(f"there is no variable '{name}'", hint=hint, variable=name)
+        return RefusalError(f"the variable '{name}'{place}: {first['msg']}", hint="/openapi.json has its type", variable=name)
+
+
+def _build_adapter(prompt: Prompt[..., Any]) -> pydantic.TypeAdapter[dict[str, Any]]:
+    """Return what decodes the body of a call; it refuses unknown fields and numbers that JSON does not have."""
+    import pydantic
+    import typing_extensions
+
+    fields: dict[str, Any] = {v.name: v.annotation if v.is_required else NotRequired[v.annotation] for v in prompt.variables}
+    make_type: Any = typing_extensions.TypedDict
+    kind = make_type("Variables", fields)
+    kind.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    return pydantic.TypeAdapter(kind)

@@ -1,0 +1,311 @@
+"""The ledger of a service: what its requests to a model may spend, reserved before each request and settled after it.
+
+One SQLite file, shared by threads and worker processes. A reservation is one write transaction, so two requests never spend the same rest.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.base.process import identify_process, is_gone
+from mlops_assets.values.llm.prompt_service import Budget, RateLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_BUSY_SECONDS = 30.0
+_MINUTE = 60.0
+_ALL = "*"  # the row of totals that counts every key; no key has this name
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    id TEXT PRIMARY KEY, api_key TEXT NOT NULL, day TEXT NOT NULL, at REAL NOT NULL,
+    tokens INTEGER NOT NULL, pico INTEGER NOT NULL, owner TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS requests_of_keys ON requests (api_key, at);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
+CREATE TABLE IF NOT EXISTS totals (
+    day TEXT NOT NULL, api_key TEXT NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, pico INTEGER NOT NULL,
+    PRIMARY KEY (day, api_key)
+) WITHOUT ROWID;
+"""
+_ADD = """
+INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT (day, api_key)
+DO UPDATE SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens, pico = pico + excluded.pico
+"""
+
+
+class QuotaError(Exception):
+    """A request does not fit a budget or a rate limit, and was not reserved.
+
+    Parameters
+    ----------
+    quota
+        ``budget`` or ``rate limit``.
+    problem
+        The limit, and what the request would exceed.
+    seconds
+        Seconds until such a request may fit.
+    """
+
+    def __init__(self, quota: str, problem: str, seconds: float) -> None:
+        super().__init__(problem)
+        self.quota = quota
+        self.problem = problem
+        self.seconds = seconds
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What requests use.
+
+    Parameters
+    ----------
+    tokens
+        Tokens of prompts and answers.
+    pico
+        The cost in 10⁻¹² US dollars; None when it is unknown.
+    requests
+        Number of requests.
+    """
+
+    tokens: int
+    pico: int | None
+    requests: int = 1
+
+
+class BudgetLedger:
+    """Reserves and settles the spending of one service. Threads may share it.
+
+    Parameters
+    ----------
+    path
+        The file, created if needed.
+    budget, rate_limits
+        The limits; None for no limit.
+
+    Raises
+    ------
+    PlatformError
+        The file cannot be opened, or is no ledger.
+
+    Notes
+    -----
+    When it is opened, reservations of ended processes are settled as if the requests had used all that was reserved, because the model may
+    have answered them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mlops_assets.stores.llm.budget_ledger import BudgetLedger, QuotaError, Spending
+    >>> from mlops_assets.values.llm.prompt_service import Budget
+    >>> ledger = BudgetLedger(Path(tempfile.mkdtemp()) / "ledger.sqlite", Budget(tokens_per_day=1000))
+    >>> ledger.reserve("a", "", Spending(800, None))
+    >>> ledger.settle("a", Spending(300, None))
+    >>> ledger.reserve("b", "", Spending(600, None))
+    >>> try:
+    ...     ledger.reserve("c", "", Spending(200, None))
+    ... except QuotaError as error:
+    ...     print(error.quota, error.problem)
+    budget 200 tokens do not fit the budget of 1000 tokens a day: 900 are spent or reserved
+    """
+
+    def __init__(self, path: Path, budget: Budget | None = None, rate_limits: RateLimits | None = None) -> None:
+        self._path, self._budget, self._limits = path, budget or Budget(), rate_limits or RateLimits()
+        self._lock = threading.Lock()
+        self._owner = json.dumps(identify_process(), sort_keys=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise self._explain(error) from error
+        self._file = path.stat().st_ino
+        self.settle_orphans()
+
+    def reserve(self, request: str, api_key: str, maximum: Spending) -> None:
+        """Reserve the maximum that a request may use.
+
+        Parameters
+        ----------
+        request
+            A new id.
+        api_key
+            The name of the client's key; empty without one.
+        maximum
+            The maximum.
+
+        Raises
+        ------
+        QuotaError
+            It does not fit; nothing is reserved.
+        PlatformError
+            The ledger cannot be written.
+        """
+        now = time.time()
+        at = datetime.fromtimestamp(now, UTC)
+        day, pico = at.date().isoformat(), maximum.pico or 0
+        with self._write() as connection:
+            connection.execute("DELETE FROM requests WHERE at <= ? AND owner IS NULL", (now - _MINUTE,))
+            self._check_budgets(connection, day, api_key, maximum, _seconds_to_midnight(at))
+            self._check_rates(connection, api_key, maximum.tokens, now)
+            row = (request, api_key, day, now, maximum.tokens, pico, self._owner)
+            connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            connection.executemany(_ADD, [(day, key, maximum.requests, maximum.tokens, pico) for key in (_ALL, api_key)])
+
+    def settle(self, request: str, used: Spending | None) -> None:
+        """Replace what was reserved by what was used.
+
+        Parameters
+        ----------
+        request
+            The id of a reservation.
+        used
+            What was used; None, and an unknown cost, keep what was reserved.
+
+        Raises
+        ------
+        PlatformError
+            The ledger cannot be written.
+        """
+        with self._write() as connection:
+            query = "SELECT api_key, day, tokens, pico FROM requests WHERE id = ? AND owner IS NOT NULL"
+            found = connection.execute(query, (request,)).fetchone()
+            if found is None:
+                return
+            api_key, day, reserved, reserved_pico = found
+            tokens = reserved if used is None else used.tokens
+            pico = reserved_pico if used is None or used.pico is None else used.pico
+            connection.execute("UPDATE requests SET tokens = ?, pico = ?, owner = NULL WHERE id = ?", (tokens, pico, request))
+            connection.executemany(_ADD, [(day, key, 0, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
+
+    def settle_orphans(self) -> int:
+        """Settle reservations of ended processes at their maximum, and return their number."""
+        with self._write() as connection:
+            owners = [owner for (owner,) in connection.execute("SELECT DISTINCT owner FROM requests WHERE owner IS NOT NULL")]
+            gone = [(owner,) for owner in owners if is_gone(json.loads(owner))]
+            return connection.executemany("UPDATE requests SET owner = NULL WHERE owner = ?", gone).rowcount if gone else 0
+
+    def read_spending(self, day: str, api_key: str | None = None) -> Spending:
+        """Return what is spent or reserved of a day.
+
+        Parameters
+        ----------
+        day
+            The day in UTC, ISO 8601.
+        api_key
+            The name of a key; None for all.
+        """
+        with self._lock:
+            return self._read_total(self._connection, day, _ALL if api_key is None else api_key)
+
+    def find_problem(self) -> str:
+        """Return why nothing can be reserved; ``""`` when it can."""
+        try:
+            with self._lock:
+                self._connection.execute("SELECT 1 FROM totals LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            return self._explain(error).message
+        return "" if self._is_in_place() else f"the budget ledger '{self._path}' was removed or replaced"
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """Hold a write transaction; it is rolled back after an error."""
+        with self._lock:
+            if not self._is_in_place():  # other processes would count in another file
+                raise PlatformError(f"the budget ledger '{self._path}' was removed or replaced", hint="restart the service")
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._path.stat().st_ino == self._file
+        except OSError:
+            return False
+
+    def _explain(self, error: Exception) -> PlatformError:
+        return PlatformError(f"the budget ledger '{self._path}' cannot be used: {error}", hint="free disk space, or make the file writable")
+
+    def _read_total(self, connection: sqlite3.Connection, day: str, api_key: str) -> Spending:
+        query = "SELECT tokens, pico, requests FROM totals WHERE day = ? AND api_key = ?"
+        return Spending(*(connection.execute(query, (day, api_key)).fetchone() or (0, 0, 0)))
+
+    def _check_budgets(self, connection: sqlite3.Connection, day: str, api_key: str, maximum: Spending, seconds: float) -> None:
+        """Raise QuotaError for a request that does not fit the budget of the service, or that of its key."""
+        for key, budget in ((_ALL, self._budget), (api_key, self._budget.per_key)):
+            if budget is None:
+                continue
+            whose, spent = "" if key == _ALL else "the key's ", self._read_total(connection, day, key)
+            if budget.usd_per_day is not None and maximum.pico is None:
+                raise QuotaError("budget", "the cost of the request is unknown, and the budget is in US dollars", seconds)
+            sums = (
+                ("requests", budget.requests_per_day, maximum.requests, spent.requests, 1),
+                ("tokens", budget.tokens_per_day, maximum.tokens, spent.tokens, 1),
+                ("US dollars", _to_pico(budget.usd_per_day), maximum.pico or 0, spent.pico or 0, 10**12),
+            )
+            for unit, limit, wanted, before, scale in sums:
+                if limit is not None and before + wanted > limit:
+                    shown = [str(amount) if scale == 1 else f"{Decimal(amount) / scale:.6f}" for amount in (wanted, limit, before)]
+                    problem = "{} {unit} do not fit {whose}budget of {} {unit} a day: {} are spent or reserved"
+                    raise QuotaError("budget", problem.format(*shown, unit=unit, whose=whose or "the "), seconds)
+
+    def _check_rates(self, connection: sqlite3.Connection, api_key: str, tokens: int, now: float) -> None:
+        """Raise QuotaError for a request that does not fit what its key may send within 60 seconds."""
+        limits = self._limits
+        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+            return
+        query = "SELECT at, tokens FROM requests WHERE api_key = ? AND at > ? ORDER BY at"
+        recent = connection.execute(query, (api_key, now - _MINUTE)).fetchall()
+        counts = (
+            ("requests", limits.requests_per_minute, 1, [(at, 1) for at, _ in recent]),
+            ("tokens", limits.tokens_per_minute, tokens, recent),
+        )
+        for unit, limit, wanted, uses in counts:
+            if limit is None or (excess := sum(count for _, count in uses) + wanted - limit) <= 0:
+                continue
+            problem = f"{wanted} {unit} do not fit the limit of {limit} {unit} a minute"
+            raise QuotaError("rate limit", problem, _seconds_until_free(uses, excess, now))
+
+
+def _seconds_until_free(uses: list[tuple[float, int]], excess: int, now: float) -> float:
+    """Return the seconds until so many of the uses, oldest first, are older than a minute; a minute if all of them are not enough."""
+    for at, count in uses:
+        excess -= count
+        if excess <= 0:
+            return max(0.0, at + _MINUTE - now)
+    return _MINUTE
+
+
+def _seconds_to_midnight(at: datetime) -> float:
+    midnight = datetime.combine(at.date() + timedelta(days=1), datetime.min.time(), UTC)
+    return (midnight - at).total_seconds()
+
+
+def _to_pico(usd: float | None) -> int | None:
+    """Return US dollars, as they are written, in 10⁻¹²."""
+    return None if usd is None else int(Decimal(str(usd)) * 10**12)

@@ -1,0 +1,83 @@
+"""Redaction finds personal data by its form, and leaves what only resembles it."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_assets.compute.prompts.redaction import EMAIL, IBAN, PHONE, redact_json, redact_text
+
+# Public examples of the IBAN registry.
+IBANS = [
+    "DE89370400440532013000",
+    "GB82 WEST 1234 5698 7654 32",
+    "FR14 2004 1010 0505 0001 3M02 606",
+    "NO93 8601 1117 947",
+    "MT84MALT011000012345MTLCAST001S",
+    "de89 3704 0044 0532 0130 00",
+    "CH93-0076-2011-6238-5295-7",
+]
+PHONES = [
+    "+49 30 1234567",
+    "+1 (212) 555-0123",
+    "+442071838750",
+    "0049 30 1234567",
+    "030 1234567",
+    "(030) 123 45 67",
+    "0171/1234567",
+    "01 23 45 67 89",
+    "(212) 555-0123",
+    "212-555-0123",
+    "212.555.0123",
+]
+EMAILS = ["ada@example.org", "Ada.Lovelace+x@mail.example.co.uk", "o'neil@example.com", "müller@bücher.example"]
+KEPT = [
+    "15 minutes late at 09:30 on 2013-04-01",
+    "01.02.2024 and 01/02/2024",
+    "flight AA 1234 to 10.5 % of 1,234,567 passengers",
+    "order 0123456789 and 1234567890123456",
+    "-0.12345 and 3.14159265",
+    "2013-04-01T12:00:00Z",
+    "192.168.100.200",
+    "a @ b, @handle, x@y",
+    "DE89370400440532013001",  # wrong check digits
+    "from 200 300 4000 to 500",
+    "delays: 5 10 15 20 25 30",
+]
+
+
+@pytest.mark.parametrize(("text", "token"), [*((t, IBAN) for t in IBANS), *((t, PHONE) for t in PHONES), *((t, EMAIL) for t in EMAILS)])
+def test_personal_data_is_replaced_within_a_sentence(text, token) -> None:
+    assert redact_text(f"Please use {text} today, or {text}.") == f"Please use {token} today, or {token}."
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_other_texts_stay(text) -> None:
+    assert redact_text(text) == text
+
+
+def test_texts_and_names_of_a_json_value_are_redacted() -> None:
+    value = {"ada@example.org": [1, None, {"to": "ada@example.org"}], "n": 1.5}
+    assert redact_json(value) == {EMAIL: [1, None, {"to": EMAIL}], "n": 1.5}
+
+
+@given(st.text(alphabet="DE89 370400440532013000+-@.ab", max_size=80))
+def test_redaction_is_stable(text) -> None:
+    once = redact_text(text)
+    assert redact_text(once) == once
+
+
+@given(st.text(alphabet="0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=11, max_size=30), st.sampled_from(["DE", "GB", "NO"]))
+def test_every_number_with_right_check_digits_is_an_iban(body, country) -> None:
+    digits = "".join(str(int(letter, 36)) for letter in f"{body}{country}00")
+    iban = f"{country}{98 - int(digits) % 97:02}{body}"
+    redacted = redact_text(f"to {iban} now")
+    assert redacted in (f"to {IBAN} now", f"to {IBAN}"), "a following word is replaced too if the check digits fit with it: 1 in 97"
+
+
+@pytest.mark.parametrize("unit", ["a", "0", "a@", "+1 ", "DE89 ", "01 23 ", "(", "a.", "212-"])
+def test_long_texts_take_linear_time(unit) -> None:
+    began = time.process_time()
+    redact_text(unit * (100_000 // len(unit)))
+    assert time.process_time() - began < 20

@@ -1,0 +1,122 @@
+"""The service of a prompt as an asset: from the dataset of cases to a running service and the table of its traces."""
+
+import json
+from datetime import UTC, datetime
+
+import dagster as dg
+import httpx
+import pytest
+from click.testing import CliRunner
+
+import mlops_assets as ml
+from mlops_assets.cli.main import mlops
+from mlops_assets.errors import DefinitionError, ServiceError
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.serving.http import control
+from tests.orchestrate.llm.replies import ROWS, declare
+from tests.serving.llm.scripted_server import ScriptedServer
+from tests.serving.support import processes_of, wait_for
+
+PROJECT = '''
+import polars as pl
+import mlops_assets as ml
+
+@ml.dataset(key="case")
+def questions() -> pl.DataFrame:
+    return pl.DataFrame({rows!r})
+
+@ml.llm.prompt(model=ml.llm.LLM("tiny", base_url={url!r}, retries=0, max_tokens=20))
+def reply(question: str, context: str) -> None:
+    """{instructions}"""
+
+replies = ml.llm.PromptEvaluation(
+    "replies", prompt=reply, cases=questions, scorers=[ml.llm.ExactMatch("expected")], gates=[ml.Gate("exact_match", at_least=0.6)]
+)
+reply_api = ml.llm.PromptService("reply_api", prompt=reply, workers=1)
+defs = ml.build_definitions([questions, reply, replies, reply_api])
+'''
+TRACES = "traces/reply_api_traces"
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Return a function that runs a command in the folder of the project."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+
+    def run(*words: str, code: int = 0) -> str:
+        result = CliRunner().invoke(mlops, list(words))
+        assert result.exit_code == code, result.output + str(result.exception)
+        return result.output
+
+    yield run
+    control.stop(str(tmp_path / "home"), "reply_api", timeout=5)
+    assert processes_of(tmp_path / "home" / "services" / "reply_api") == []
+
+
+def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_path) -> None:
+    def write(instructions: str) -> None:
+        (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=instructions))
+
+    def ask() -> dict:
+        reply = httpx.post(f"{state()['url']}/answer", json={"question": "Is it late?", "context": "JFK"}, timeout=60)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    def state() -> dict:
+        return json.loads(call("serve", "status", "reply_api", "--json", "-"))[0]
+
+    def versions() -> set[int]:
+        return {worker["version"] for worker in state()["workers"]}
+
+    with ScriptedServer() as server:
+        write("Answer the question.")
+        assert (state()["running"], state()["champion"]) == (False, None)
+        result = CliRunner().invoke(mlops, ["serve", "start", "reply_api"])
+        assert isinstance(result.exception, ServiceError)
+        assert "has no champion of 'reply'" in str(result.exception)
+        run_all = ("run", "--select", "not key:traces/*")
+        call(*run_all)
+        assert (state()["running"], versions()) == (True, {1})
+        answered = ask()
+        write("Answer the question in one word.")
+        call(*run_all)
+        assert (versions(), ask()["version"]) == ({2}, 2)
+        call("prompts", "rollback", "reply", "--reason", "worse")
+        wait_for(lambda: versions() == {1})
+        assert ask()["version"] == 1
+        httpx.post(f"{state()['url']}/feedback", json={"trace_id": answered["trace_id"], "score": 0.5}).raise_for_status()
+        call("run", "--select", f"key:{TRACES}", "--partitions", datetime.now(UTC).date().isoformat())
+        assert "service" in call("doctor")
+        checks = {(row["check"], row["state"]) for row in json.loads(call("doctor", "--json", "-"))}
+        assert ("services", "ok") in checks
+        assert ("services", "failure") not in checks
+        assert any(row["table"] == "traces/reply_api" and row["rows"] == 6 for row in json.loads(call("status", "--json", "-"))["tables"])
+        refused = CliRunner().invoke(mlops, ["predict", "reply_api", "--partitions", "a"])
+        assert "serves a prompt and predicts no rows" in str(refused.exception)
+        assert "stopped" in call("serve", "stop", "reply_api")
+        assert state()["wanted"] == "stopped"
+        assert "there are reply_api" in str(CliRunner().invoke(mlops, ["serve", "start", "reply_apy"]).exception)
+
+
+def test_the_lineage_leads_from_the_prompt_to_the_traces(platform) -> None:
+    questions, prompt, evaluation = declare("http://127.0.0.1:9/v1")
+    service = ml.llm.PromptService("reply_api", prompt=prompt)
+    definitions = ml.build_definitions([questions, prompt, evaluation, service], platform=platform)
+    graph = definitions.resolve_asset_graph()
+    key = asset_key("service/reply_api")
+    assert graph.get(key).parent_keys == {asset_key("champion/reply")}
+    assert (graph.get(key).group_name, graph.get(key).kinds) == ("reply", {"service", "llm"})
+    assert graph.get(dg.AssetKey(TRACES.split("/"))).parent_keys == {key}
+    assert any(sensor.name == "mlops_services" for sensor in definitions.sensors)
+
+
+def test_a_service_whose_prompt_can_have_no_version_is_refused(platform) -> None:
+    questions, prompt, evaluation = declare("http://127.0.0.1:9/v1")
+    service = ml.llm.PromptService("reply_api", prompt=prompt)
+    with pytest.raises(DefinitionError, match="'service/reply_api' serves 'prompt/reply', which has no evaluation"):
+        ml.build_definitions([questions, prompt, service], platform=platform)
+    with pytest.raises(DefinitionError, match="two items of the project have the key 'service/reply_api'"):
+        ml.build_definitions([questions, prompt, evaluation, service, service], platform=platform)
+    with pytest.raises(DefinitionError, match="'service/reply_api' refers to the prompt 'prompt/reply', which is not in the project"):
+        ml.build_definitions([questions, service], platform=platform)

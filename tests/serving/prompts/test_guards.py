@@ -1,0 +1,233 @@
+"""What a service refuses before any request to the model, what it hides from it, and what feedback it stores."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
+from mlops_assets.errors import ServiceError
+from mlops_assets.serving.prompts.api_keys import ApiKeys
+from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
+from tests.serving.prompts.support import make_prompt, serve
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+PRICES = PriceTable((Price("tiny", START, Decimal(1), Decimal(2)),))  # 7 and 3 tokens cost 13 millionths
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def open_stand(server, tmp_path):
+    server.steps.clear()
+    server.requests.clear()
+
+    def open_(prompt=None, **settings):
+        return serve(tmp_path, prompt or make_prompt(server.url), **settings)
+
+    return open_
+
+
+def test_a_denied_topic_is_refused_before_any_request(open_stand, server) -> None:
+    topics = {"wages": ["salary", "hourly wage"], "weapons": r"\bguns?\b"}
+    with open_stand(denied_topics=topics) as stand:
+        for text, topic in (
+            ("The SALARY of a pilot?", "wages"),
+            ("his hourly\n wage", "wages"),
+            ("a gun", "weapons"),
+            ("ｇｕｎｓ", "weapons"),
+        ):
+            reply = stand.answer({"question": "Is it late?", "context": text})
+            assert (reply.status_code, reply.json()["topic"]) == (422, topic)
+            assert reply.json()["error"] == f"the call is about the denied topic '{topic}'"
+            root = next(span for span in stand.spans() if span.trace_id == reply.json()["trace_id"])
+            assert (root.status, root.error) == ("error", reply.json()["error"])
+        assert stand.answer({"question": "the salaryman begun"}).status_code == 200
+        chat = stand.post("/v1/chat/completions", {"model": "reply", "messages": [{"role": "user", "content": "salary"}]})
+        assert chat.json()["error"]["code"] == "denied_topic"
+    assert len(server.requests) == 1
+
+
+def test_personal_data_reaches_neither_the_model_nor_the_traces(open_stand, server) -> None:
+    text = "Write to ada@example.org, call +49 30 1234567, pay to DE89 3704 0044 0532 0130 00 by 2024-05-01"
+    server.steps = [answer("ask bob@example.org"), answer()]
+    with open_stand(capture=True) as stand:
+        reply = stand.answer({"question": text})
+        assert reply.json()["answer"] == "ask bob@example.org"
+        stand.post("/v1/chat/completions", {"model": "reply", "messages": [{"role": "user", "content": text}]})
+        shown = json.dumps([request.body for request in server.requests]) + str(stand.spans())
+    for secret in ("ada@", "bob@", "1234567", "3704"):
+        assert secret not in shown
+    assert shown.count("2024-05-01") == 4
+
+
+def test_redaction_of_what_is_sent_can_be_off_but_traces_stay_redacted(open_stand, server) -> None:
+    with open_stand(redact=False, capture=True) as stand:
+        stand.answer({"question": "ada@example.org"})
+        assert "ada@example.org" in server.requests[0].body["messages"][-1]["content"]
+        assert "ada@" not in str(stand.spans())
+
+
+def test_without_capture_traces_hold_no_text(open_stand) -> None:
+    with open_stand() as stand:
+        stand.answer({"question": "Aurora"})
+        assert "Aurora" not in str(stand.spans())
+        assert "yes" not in str([span.attributes for span in stand.spans()])
+
+
+@pytest.fixture
+def _keys(monkeypatch) -> None:
+    monkeypatch.setenv("REPLY_KEYS", "ada:key-of-ada, bob:key-of-bob")
+
+
+@pytest.mark.usefixtures("_keys")
+def test_a_key_is_required_and_traces_hold_its_name(open_stand, server) -> None:
+    with open_stand(keys_env="REPLY_KEYS") as stand:
+        for headers in ({}, {"authorization": "Bearer nonsense"}, {"authorization": "key-of-ada"}):
+            reply = stand.answer(**headers)
+            assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert stand.post("/feedback", {}, **headers).status_code == 401
+            assert stand.client.get("/v1/models", headers=headers).status_code == 401
+        assert server.requests == stand.spans() == []
+        assert stand.answer(authorization="Bearer key-of-bob").status_code == 200
+        assert stand.client.get("/v1/models", headers={"authorization": "bearer key-of-ada"}).status_code == 200
+        assert stand.client.get("/readyz").status_code == 200
+        assert [span.attributes.get("mlops.api_key") for span in stand.spans()] == ["bob", "bob"]
+        assert "key-of" not in str(stand.spans())
+    assert "key-of" not in str(server.requests)
+
+
+@pytest.mark.parametrize("value", ["", "ada", "ada:", "Ada:x", "ada:x,ada:y", "ada:x bob:x", ":x"])
+def test_keys_that_cannot_be_read_are_an_error_that_shows_none(monkeypatch, value) -> None:
+    monkeypatch.setenv("REPLY_KEYS", value.replace("x", "very-secret"))
+    with pytest.raises(ServiceError) as caught:
+        ApiKeys("REPLY_KEYS")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_keys")
+def test_requests_of_a_minute_are_limited_for_each_key(open_stand, server) -> None:
+    with open_stand(keys_env="REPLY_KEYS", rate_limits=ml.llm.RateLimits(requests_per_minute=3)) as stand:
+        ada = [stand.answer(authorization="Bearer key-of-ada") for _ in range(5)]
+        assert [reply.status_code for reply in ada] == [200, 200, 200, 429, 429]
+        assert ada[-1].json()["code"] == "rate_limit"
+        assert 50 <= int(ada[-1].headers["retry-after"]) <= 60
+        assert stand.answer(authorization="Bearer key-of-bob").status_code == 200
+    assert len(server.requests) == 4
+
+
+def test_sixteen_clients_on_a_budget_for_a_hundred_calls_get_exactly_a_hundred(open_stand, server) -> None:
+    with open_stand(budget=ml.llm.Budget(requests_per_day=100)) as stand, ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda _: stand.answer(), range(160)))
+    assert sorted(reply.status_code for reply in replies) == [200] * 100 + [429] * 60
+    refused = next(reply for reply in replies if reply.status_code == 429)
+    assert refused.json()["code"] == "budget"
+    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    assert len(server.requests) == 100
+
+
+def test_a_budget_of_tokens_is_settled_with_what_was_used(open_stand) -> None:
+    with open_stand(budget=ml.llm.Budget(tokens_per_day=600)) as stand:
+        replies = [stand.answer() for _ in range(60)]
+        spent = stand.ledger.read_spending(datetime.now(UTC).date().isoformat())
+    answered = [reply for reply in replies if reply.status_code == 200]
+    assert spent.tokens == 10 * len(answered) <= 600
+    assert 0 < len(answered) < 60
+    assert [reply.status_code for reply in replies] == [200] * len(answered) + [429] * (60 - len(answered))
+
+
+def test_costs_are_known_by_the_prices_and_limited_in_dollars(open_stand) -> None:
+    with open_stand(budget=ml.llm.Budget(usd_per_day=0.001), prices=PRICES) as stand:
+        reply = stand.answer().json()
+        assert reply["cost"] == pytest.approx(13e-6)
+        _, chat = stand.spans()
+        assert chat.attributes["mlops.cost"] == pytest.approx(13e-6)
+        assert chat.attributes["mlops.price.version"] == PRICES.version
+        statuses = [stand.answer().status_code for _ in range(80)]
+        spent = stand.ledger.read_spending(datetime.now(UTC).date().isoformat())
+    assert {200, 429} == set(statuses)
+    assert spent.pico == 13_000_000 * spent.requests <= 10**9
+
+
+def test_a_version_without_a_price_is_refused_by_a_budget_in_dollars(open_stand, server) -> None:
+    with open_stand(budget=ml.llm.Budget(usd_per_day=100.0), prices=PRICES) as stand:
+        other = ml.llm.LLM("other", base_url=server.url)
+        stand.promote(make_prompt(server.url, fallbacks=[other]))
+        reply = stand.answer()
+        assert (reply.status_code, reply.json()["code"]) == (429, "budget")
+        assert "the cost of the request is unknown" in reply.json()["error"]
+        stand.promote(make_prompt(server.url, max_tokens=None))
+        reply = stand.answer()
+        assert (reply.status_code, reply.json()["code"]) == (503, "budget")
+    assert server.requests == []
+
+
+def test_failed_requests_are_settled_and_repairs_count(open_stand, server) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    server.steps = [fail(500), answer(usage=None), answer("no"), answer("1")]
+    with open_stand(budget=ml.llm.Budget(tokens_per_day=100_000)) as stand:
+        assert stand.answer().status_code == 502
+        assert stand.ledger.read_spending(today).tokens == 0
+        assert stand.answer().status_code == 200
+        reserved = stand.ledger.read_spending(today).tokens
+        assert reserved > 100, "a reply without usage costs what was reserved"
+        stand.promote(make_prompt(server.url, response=int))
+        assert stand.answer().json()["answer"] == 1
+        spent = stand.ledger.read_spending(today)
+    assert (spent.tokens, spent.requests) == (reserved + 20, 4)
+
+
+def test_a_ledger_that_was_removed_refuses_calls(open_stand, server) -> None:
+    with open_stand() as stand:
+        (stand.folder / "ledger.sqlite").unlink()
+        assert stand.answer().status_code == 503
+        ready = stand.client.get("/readyz")
+        assert (ready.status_code, "removed or replaced" in ready.json()["error"]) == (503, True)
+    assert server.requests == []
+
+
+def test_feedback_is_a_span_below_the_root_of_its_trace(open_stand) -> None:
+    with open_stand() as stand:
+        trace_id = stand.answer().json()["trace_id"]
+        reply = stand.post("/feedback", {"trace_id": trace_id, "score": 0.5, "comment": "wrong, says ada@example.org"})
+        assert (reply.status_code, reply.json()) == (200, {"trace_id": trace_id, "stored": True})
+        root, _, feedback = [span for span in stand.spans() if span.trace_id == trace_id]
+        assert (feedback.name, feedback.parent_id) == ("feedback", root.span_id)
+        assert feedback.attributes == {"mlops.feedback": 0.5, "mlops.feedback.comment": "wrong, says [e-mail address]"}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"score": 1.1}, 422),
+        ({"score": True}, 422),
+        ({"score": None}, 422),
+        ({"trace_id": "../../etc"}, 422),
+        ({"trace_id": "f" * 32}, 404),
+        ({"comment": 5}, 422),
+        ({"comment": "x" * 20_000}, 422),
+        ({"scores": 1}, 422),
+    ],
+)
+def test_wrong_feedback_is_refused(open_stand, change, status) -> None:
+    with open_stand() as stand:
+        trace_id = stand.answer().json()["trace_id"]
+        assert stand.post("/feedback", {"trace_id": trace_id, "score": 1} | change).status_code == status
+        assert [span.name for span in stand.spans()] == ["answer", "chat tiny"]
+
+
+def test_no_exception_of_a_prompts_function_shows_the_variables(open_stand, server, capfd) -> None:
+    def reply(question: str) -> str:
+        return {}[question]
+
+    with open_stand(make_prompt(server.url, reply)) as stand:
+        refused = stand.answer({"question": "Aurora"})
+    assert refused.status_code == 500
+    assert "Aurora" not in refused.text + "".join(capfd.readouterr())

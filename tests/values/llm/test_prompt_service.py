@@ -1,0 +1,74 @@
+"""Declarations of a prompt's service that cannot work are refused where they are written."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
+from mlops_assets.errors import DefinitionError
+
+
+def declare(**arguments):
+    model = arguments.pop("model", ml.llm.LLM("tiny", base_url="http://127.0.0.1:9/v1"))
+
+    @ml.llm.prompt(model=model)
+    def reply(question: str) -> None:
+        """Answer the question."""
+
+    return ml.llm.PromptService("reply_api", prompt=reply, **arguments)
+
+
+def price(model: str) -> Price:
+    return Price(model, datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(2))
+
+
+UNLIMITED = ml.llm.LLM("tiny", base_url="http://127.0.0.1:9/v1", max_tokens=None)
+DOLLARS = ml.llm.Budget(usd_per_day=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "the service 'reply_api' has workers=0"),
+        ({"port": 70_000}, "the service 'reply_api' has port=70000"),
+        ({"repairs": 6}, "the service 'reply_api' has repairs=6"),
+        ({"keys_env": "sk-secret"}, "the keys_env of the service 'reply_api' is not the name of an environment variable"),
+        ({"denied_topics": {"x": "("}}, "the denied topic 'x' of the service 'reply_api' is no regular expression"),
+        ({"denied_topics": {"x": ["a", " "]}}, "the denied topic 'x' of the service 'reply_api' has no name, or would refuse every call"),
+        ({"denied_topics": {"x": "a*"}}, "would refuse every call"),
+        ({"denied_topics": {"x": []}}, "would refuse every call"),
+        ({"budget": DOLLARS}, "and its model 'tiny' has no price"),
+        ({"budget": ml.llm.Budget(per_key=DOLLARS), "keys_env": "KEYS"}, "and its model 'tiny' has no price"),
+        ({"budget": DOLLARS, "prices": PriceTable((price("large"),))}, "and its model 'tiny' has no price"),
+        ({"budget": DOLLARS, "prices": PriceTable((price("tiny"),), "EUR")}, "has a budget in US dollars, and prices in EUR"),
+        ({"budget": ml.llm.Budget(tokens_per_day=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
+        ({"rate_limits": ml.llm.RateLimits(tokens_per_minute=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
+        ({"budget": ml.llm.Budget(per_key=ml.llm.Budget())}, "has a budget per key and no keys"),
+        ({"unknown": 1}, "has no argument 'unknown'"),
+    ],
+)
+def test_a_service_that_cannot_work_is_refused(arguments, message) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        declare(**arguments)
+    assert message in caught.value.message
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limits", [{"usd_per_day": 0.0}, {"usd_per_day": float("inf")}, {"tokens_per_day": -1}, {"requests_per_day": 0}])
+def test_a_limit_is_positive(limits) -> None:
+    with pytest.raises(DefinitionError, match="a budget has"):
+        ml.llm.Budget(**limits)
+
+
+def test_the_budget_of_a_key_has_no_keys() -> None:
+    with pytest.raises(DefinitionError, match="per_key of its own"):
+        ml.llm.Budget(per_key=ml.llm.Budget(per_key=ml.llm.Budget()))
+
+
+def test_a_whole_declaration_keeps_its_values() -> None:
+    service = declare(budget=DOLLARS, prices=PriceTable((price("tiny"),)), denied_topics={"wages": ["salary"]}, owners=["ada@example.org"])
+    assert (service.key, service.workers, service.redact, service.capture) == ("service/reply_api", 2, True, False)
+    assert service.denied_topics == (("wages", r"(?<!\w)(?:salary)(?!\w)"),)
+    assert service.options.owners == ("ada@example.org",)

@@ -1,4 +1,4 @@
-"""LLM operations: prompts with typed variables, their versions, the models that answer, and evaluations.
+"""LLM operations: prompts with typed variables, their versions, the models that answer, evaluations and judges.
 
 Examples
 --------
@@ -15,6 +15,8 @@ from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.decorators.llm import prompt, scorer
 from mlops_assets.serving.llm.ask import ask
 from mlops_assets.stores.llm.response_cache import ResponseCache
+from mlops_assets.values.llm.calibration import Calibration
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import Budget, PromptService, RateLimits
@@ -24,11 +26,13 @@ from mlops_assets.values.llm.trace_source import TraceSource
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Budget",
+    "Calibration",
     "EditSimilarity",
     "ExactMatch",
     "Example",
     "Groundedness",
     "JsonSchemaMatch",
+    "Judge",
     "LLM",
     "PromptEvaluation",
     "PromptService",

@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import FeatureView
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import Model
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlops_assets.orchestrate.core.project import Project
+
+_TABLES = (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation, Calibration, TraceSource)
 
 
 def collect_status(project: LoadedProject) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
     sources = [source for source in project.trace_sources if source not in project.declarations]  # those of services
     for declaration in (*project.declarations, *sources):
-        if isinstance(declaration, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, PromptEvaluation, TraceSource)):
+        if isinstance(declaration, _TABLES):
             records = loaded.stores.lake.records(declaration.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
             derived = not isinstance(declaration, ExternalDataset) and not (

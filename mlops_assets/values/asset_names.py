@@ -5,6 +5,7 @@ Dagster labels a node with the last component of its key, so that this component
 
 _SUFFIXES = {
     "approval": "approval",
+    "calibration": "calibration",
     "champion": "champion",
     "drift_report": "drift",
     "evaluation": "evaluation",

@@ -13,7 +13,7 @@ from tests import warm_dbt
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
-from tests.serving.llm.scripted_server import ScriptedServer, answer
+from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\S+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -84,13 +84,18 @@ def stopped(tmp_path):
         control.stop(str(folder.parents[1]), folder.name)
 
 
+def answer_or_judge(exchange: Exchange) -> None:
+    """Call every answer right when the messages ask for a verdict; else name an airport."""
+    answer("verdict: right" if "verdict:" in exchange.seen.body["messages"][0]["content"] else "EWR")(exchange)
+
+
 @pytest.fixture
 def endpoint(guide, monkeypatch):
-    """A guide that asks a language model finds one that always gives the same answer."""
+    """A guide that asks a language model finds one that always gives the same answer, and the same verdict."""
     if "LLM_URL" not in guide.read_text():
         yield
         return
-    with ScriptedServer(default=answer("EWR")) as server:
+    with ScriptedServer(default=answer_or_judge) as server:
         monkeypatch.setenv("LLM_URL", server.url)
         yield
 

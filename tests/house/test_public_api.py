@@ -89,6 +89,7 @@ LIMITS = {
     "max_rows",
     "max_tokens",
     "min_coverage",
+    "min_kappa",
     "min_labels",
     "min_psi",
     "min_rows",

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate, measure_kappa
-from mlops_assets.compute.llm_evaluation.verdicts import ERROR, FAILURES, check_cases, check_known, check_verdicts
+from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.evaluation import GateResult
+from mlops_assets.values.llm.judge import ERROR, FAILURES, check_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,7 +247,7 @@ def _measure(
     positives = [case for case in cases if case.label == positive]
     negatives = [case for case in cases if case.label != positive]
     calls = [verdict for case in cases for verdict in (case.verdicts or (ERROR,))]
-    repeats = [_share_of_flips(case.verdicts) for case in cases if len(case.verdicts) > 1]
+    repeats = [measure_flip_rate(case.verdicts) for case in cases if len(case.verdicts) > 1]
     return JudgeCalibration(
         labels=tuple((label, counts[label]) for label in allowed),
         positive=positive,
@@ -271,5 +272,23 @@ def _count_pairs(cases: Sequence[JudgedCase], allowed: tuple[str, ...]) -> np.nd
     return table
 
 
-def _share_of_flips(verdicts: Sequence[str]) -> float:
+def measure_flip_rate(verdicts: Sequence[str]) -> float:
+    """Return the share of pairs of repeats that differ; a pair with a failure differs.
+
+    Parameters
+    ----------
+    verdicts : Sequence[str]
+        The verdicts of two or more repeats.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.calibration import measure_flip_rate
+    >>> measure_flip_rate(["yes", "yes", "no"]), measure_flip_rate(["timeout", "timeout"])
+    (0.6666666666666666, 1.0)
+    """
     return fmean(one != other or one in FAILURES for one, other in combinations(verdicts, 2))

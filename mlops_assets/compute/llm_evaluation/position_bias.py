@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
-from mlops_assets.compute.llm_evaluation.verdicts import FAILURES, check_cases, check_known
+from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known
+from mlops_assets.values.llm.judge import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,17 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.errors import DataError
+from mlops_assets.values.llm.judge import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts, fold_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UNPARSABLE = "unparsable"  # a reply without exactly one verdict
-ERROR = "error"  # no reply
-TIMEOUT = "timeout"  # no reply in time
-FAILURES = (UNPARSABLE, ERROR, TIMEOUT)
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
-_MAX_QUOTED = 60  # characters of a reply in a reason
 
 
 @dataclass(frozen=True)
@@ -56,45 +52,6 @@ class JudgeVerdict:
     def failed(self) -> bool:
         """Whether the judge gave no verdict."""
         return self.value in FAILURES
-
-
-def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
-    """Return the declared verdicts of a judge if no reply can be read as two of them.
-
-    Parameters
-    ----------
-    allowed : Sequence[str]
-        The verdicts that a judge may give.
-
-    Returns
-    -------
-    tuple of str
-        The same verdicts.
-
-    Raises
-    ------
-    DefinitionError
-        There are fewer than two verdicts, two differ only in case or outer space, one is empty or has several lines, or one is the name
-        of a failure.
-
-    Examples
-    --------
-    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_verdicts
-    >>> check_verdicts(["supported", "unsupported"])
-    ('supported', 'unsupported')
-    """
-    verdicts = () if isinstance(allowed, str) else tuple(allowed)
-    folded = [_fold(verdict) for verdict in verdicts]
-    if len(verdicts) < 2:
-        raise DefinitionError(f"a judge has the verdicts {allowed!r}", hint='list two or more, such as ("supported", "unsupported")')
-    for verdict, text in zip(verdicts, folded, strict=True):
-        if not text or "\n" in text:
-            raise DefinitionError(f"a judge has the verdict {verdict!r}", hint="give each verdict a name of one line")
-        if text in FAILURES:
-            raise DefinitionError(f"a judge has the verdict {verdict!r}, the name of a failure", hint=f"use another name than {FAILURES}")
-        if folded.count(text) > 1:
-            raise DefinitionError(f"a judge has the verdict {verdict!r} twice", hint="verdicts must differ in more than case and space")
-    return verdicts
 
 
 def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "verdict") -> JudgeVerdict:
@@ -138,7 +95,7 @@ def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "ve
     >>> parse_verdict("It is not unsupported, so it is supported.", allowed)
     JudgeVerdict(value='unparsable', reason="the reply has no line 'verdict: …'")
     """
-    verdicts = {_fold(verdict): verdict for verdict in check_verdicts(allowed)}
+    verdicts = {fold_verdict(verdict): verdict for verdict in check_verdicts(allowed)}
     text = (reply or "").strip()
     if not text:
         return JudgeVerdict(UNPARSABLE, "the reply is empty")
@@ -147,8 +104,8 @@ def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "ve
     answer = _read_json(text, field) if text.startswith(("{", "[")) else _read_line(text, field)
     if isinstance(answer, JudgeVerdict):
         return answer
-    if (known := verdicts.get(_fold(answer))) is None:
-        return JudgeVerdict(UNPARSABLE, f"the verdict {_quote(answer)} is none of {', '.join(verdicts.values())}")
+    if (known := verdicts.get(fold_verdict(answer))) is None:
+        return JudgeVerdict(UNPARSABLE, f"the verdict is none of {', '.join(verdicts.values())}")
     return JudgeVerdict(known)
 
 
@@ -174,6 +131,30 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
     """
     timed_out = getattr(error, "kind", "") == "timeout" or any("timeout" in cls.__name__.lower() for cls in type(error).__mro__)
     return JudgeVerdict(TIMEOUT if timed_out else ERROR, f"{type(error).__name__}: {error}")
+
+
+def combine_verdicts(verdicts: Sequence[JudgeVerdict]) -> JudgeVerdict:
+    """Return the verdict of a case with several repeats.
+
+    Parameters
+    ----------
+    verdicts : Sequence[JudgeVerdict]
+        The verdict of each repeat, at least one.
+
+    Returns
+    -------
+    JudgeVerdict
+        The first failure. Without a failure, the most frequent verdict; the earliest of equally frequent ones.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import JudgeVerdict, combine_verdicts
+    >>> yes, no, late = JudgeVerdict("yes"), JudgeVerdict("no"), JudgeVerdict("timeout", "no byte in 5 s")
+    >>> combine_verdicts([no, yes, yes]).value, combine_verdicts([no, yes]).value, combine_verdicts([yes, yes, late]).value
+    ('yes', 'no', 'timeout')
+    """
+    failed = next((verdict for verdict in verdicts if verdict.failed), None)
+    return failed or Counter(verdicts).most_common(1)[0][0]
 
 
 def check_cases(names: Sequence[str]) -> None:
@@ -225,20 +206,12 @@ def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
         raise DataError(f"the case '{case}' has the verdict '{verdict}'", hint=f"it must be one of {', '.join(known)}")
 
 
-def _fold(text: str) -> str:
-    return text.strip().casefold()
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…")
-
-
 def _read_json(text: str, field: str) -> str | JudgeVerdict:
     """Return the text of a JSON object's field, or the failure when there is none or the field occurs twice at any depth."""
     mentions: list[object] = []
 
     def collect(pairs: list[tuple[str, object]]) -> list[object]:
-        values = [value for name, value in pairs if _fold(name) == _fold(field)]
+        values = [value for name, value in pairs if fold_verdict(name) == fold_verdict(field)]
         mentions.extend(values)
         return values
 

@@ -12,6 +12,7 @@ from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.values.arguments import check_arguments
 
 if TYPE_CHECKING:
+    from mlops_assets.values.llm.judge import Judge
     from mlops_assets.values.llm.prompt import Example, Prompt, Variable
 
 
@@ -56,6 +57,18 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
         "response": describe_type(prompt.response),
         "model": prompt.model.definition,
     }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def hash_judge(judge: Judge) -> str:
+    """Return the version of a judge: the sha256 of its prompt's version, its verdicts with their scores, and the number of repeats.
+
+    Parameters
+    ----------
+    judge
+        The judge. Its name is not part of the version.
+    """
+    facts = [hash_prompt(judge.prompt), judge.verdicts, judge.repeats]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from mlops_assets.stores.online.opening import find_backend
 from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.feature_sources import Computed, DbtProject
 from mlops_assets.values.features import FeatureView
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.llm.scorers import FunctionScorer, JsonSchemaMatch
@@ -105,24 +106,31 @@ def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
             yield from (RequiredPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
     for service in project.select(Service):
         yield from (RequiredPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
-    for prompt_service in project.select(PromptService):
-        yield from (RequiredPackage(name, "serve", f"'{prompt_service.key}'", prompt_service.key) for name in _SERVE)
-        yield from _list_model_packages(prompt_service.prompt, prompt_service.key)
-    for evaluation in project.select(PromptEvaluation):
-        yield from _list_model_packages(evaluation.prompt, evaluation.key)
-        if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
-            yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
-    for source in project.trace_sources:
-        yield RequiredPackage("msgspec", "serve", f"'{source.key}'", source.key)
+    yield from _list_llm_packages(project)
     for dbt in project.select(DbtProject):
         yield from (RequiredPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 
 
-def _list_model_packages(prompt: Prompt[..., Any], asset: str) -> Iterator[RequiredPackage]:
-    """Yield the packages that an asset needs to call the model of a prompt."""
-    yield RequiredPackage("httpx", "llm", f"'{asset}'", asset)
+def _list_llm_packages(project: Project) -> Iterator[RequiredPackage]:
+    for prompt_service in project.select(PromptService):
+        yield from (RequiredPackage(name, "serve", f"'{prompt_service.key}'", prompt_service.key) for name in _SERVE)
+        yield from _list_model_packages(prompt_service.prompt, prompt_service.key)
+    for evaluation in project.select(PromptEvaluation):
+        for prompt in (evaluation.prompt, *(judge.prompt for judge in evaluation.judges)):
+            yield from _list_model_packages(prompt, evaluation.key)
+        if any(isinstance(scorer, JsonSchemaMatch) for scorer in evaluation.scorers):
+            yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
+    for source in project.trace_sources:
+        yield RequiredPackage("msgspec", "serve", f"'{source.key}'", source.key)
+    for calibration in project.select(Calibration):
+        yield from _list_model_packages(calibration.judge.prompt, calibration.key)
+
+
+def _list_model_packages(prompt: Prompt[..., Any], key: str) -> Iterator[RequiredPackage]:
+    """Yield the packages that the asset ``key`` needs to ask a prompt."""
+    yield RequiredPackage("httpx", "llm", f"'{key}'", key)
     if prompt.model.is_embedded:
-        yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{prompt.key}'", asset)
+        yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{prompt.key}'", key)
 
 
 def _list_imported_packages(project: Project) -> Iterator[RequiredPackage]:

@@ -1,4 +1,4 @@
-"""The steps of prompts: the prompt, its evaluations, its versions, its version in production, and its traces."""
+"""The steps of prompts: the prompt, its evaluations and judges, its versions, its version in production, and its traces."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +7,14 @@ from mlops_assets.orchestrate.compiler.release import BindBody, list_release_ste
 from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import StepSpec
+from mlops_assets.orchestrate.llm.calibration_step import calibration_body, calibration_spec
 from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
 from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
 from mlops_assets.orchestrate.llm.prompt_step import prompt_body, prompt_spec
 from mlops_assets.orchestrate.llm.release import prompt_champion_body, prompt_version_body
 from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
 from mlops_assets.orchestrate.tables.automation import follow_inputs
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
@@ -22,7 +24,7 @@ _RELEASE_TEXTS = ("The prompt, registered when every gate of its evaluations has
 
 
 def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> Iterator[StepSpec]:
-    """Yield the steps of all prompts of a project.
+    """Yield the steps of all prompts, evaluations and calibrations of a project.
 
     Parameters
     ----------
@@ -35,6 +37,9 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     for prompt in project.select(Prompt):
         yield prompt_spec(prompt, bind(Node(prompt.key, None), prompt_body(prompt)))
         yield from _list_releases(prompt, evaluations, bind)
+    for calibration in project.select(Calibration):
+        node = project.node(calibration)
+        yield calibration_spec(calibration, node, bind(node, calibration_body(calibration)), follow_inputs(node, platform))
     for evaluation in evaluations:
         node = project.node(evaluation)
         yield evaluation_spec(evaluation, node, bind(node, evaluation_body(evaluation)), follow_inputs(node, platform))

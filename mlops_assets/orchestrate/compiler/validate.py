@@ -18,6 +18,7 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gates.gate import Gate
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.model import GateFunction, Model
@@ -147,6 +148,7 @@ def _list_sources(project: Project) -> Iterator[tuple[str, str, str]]:
     for evaluation in project.select(PromptEvaluation):
         yield f"'{evaluation.key}'", "the dataset", evaluation.cases.key
         yield f"'{evaluation.key}'", "the prompt", evaluation.prompt.key
+    yield from ((f"'{calibration.key}'", "the dataset", calibration.cases.key) for calibration in project.select(Calibration))
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:

@@ -11,7 +11,8 @@ from mlops_assets.orchestrate.core.project import Declaration, Project
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import FeatureView, feature_views
-from mlops_assets.values.llm.prompt_evaluation import EVALUATION_COLUMNS, PromptEvaluation
+from mlops_assets.values.llm.calibration import Calibration
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -84,8 +85,8 @@ def _describe_declaration(project: Project, declaration: Declaration) -> dict[st
         case BatchPrediction():
             columns = _describe_training_set(project, declaration.model.training_set) | _describe_dataset(declaration.dataset)
             return _DESCRIPTIONS | _rename_stored(columns, PREDICTION_COLUMNS)
-        case PromptEvaluation():
-            return _describe_dataset(declaration.cases) | EVALUATION_COLUMNS
+        case PromptEvaluation() | Calibration():
+            return _describe_dataset(declaration.cases) | declaration.described_columns
     return {}
 
 

@@ -1,4 +1,4 @@
-"""The hash of an evaluation's definition: when it changes, the table is made again."""
+"""The hash of the definition of an evaluation or a calibration: when it changes, the table is made again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.compute.prompts.version import hash_judge, hash_prompt
 from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.scorers import FunctionScorer
 
 if TYPE_CHECKING:
+    from mlops_assets.values.llm.calibration import Calibration
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+    from mlops_assets.values.llm.scorers import Scorer
 
 
 def hash_evaluation(evaluation: PromptEvaluation) -> str:
@@ -28,13 +31,29 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
 
 
 def describe_scorers(evaluation: PromptEvaluation) -> list[list[str]]:
-    """Return the name of each scorer, with the hash of its function or its declaration.
+    """Return the name of each scorer, with the hash of its function or its judge, or its declaration.
 
     Parameters
     ----------
     evaluation
         The evaluation.
     """
-    return [
-        [scorer.name, source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)] for scorer in evaluation.scorers
-    ]
+    return [[scorer.name, _hash_scorer(scorer)] for scorer in evaluation.scorers]
+
+
+def _hash_scorer(scorer: Scorer) -> str:
+    if isinstance(scorer, Judge):
+        return hash_judge(scorer)
+    return source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)
+
+
+def hash_calibration(calibration: Calibration) -> str:
+    """Return a hash of what decides the rows and checks of a calibration apart from its cases.
+
+    Parameters
+    ----------
+    calibration
+        The calibration.
+    """
+    facts = [hash_judge(calibration.judge), calibration.label, calibration.answer, calibration.min_kappa, calibration.positive]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

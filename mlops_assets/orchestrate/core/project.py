@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_TIME
+from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, table_name
 from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.core.evaluation_hash import hash_evaluation
+from mlops_assets.orchestrate.core.evaluation_hash import hash_calibration, hash_evaluation
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import days_until_today, lookback_mapping
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlops_assets.values.function import Parameter
+    from mlops_assets.values.llm.judge import Judge
 
 Declaration = (
     Dataset[..., Any]
@@ -50,6 +53,7 @@ Declaration = (
     | PromptEvaluation
     | PromptService
     | TraceSource
+    | Calibration
 )
 N = TypeVar("N")
 
@@ -150,8 +154,15 @@ class Project:
     def _llm_refs(self) -> Iterator[tuple[str, TableRef]]:
         for evaluation in self.select(PromptEvaluation):
             yield evaluation.name, TableRef(evaluation.key)
+        for calibration in self.select(Calibration):
+            yield calibration.name, TableRef(calibration.key)
         for source in self.trace_sources:
             yield source.name, TableRef(source.key, days_until_today(source.start), TRACE_TIME)
+
+    def calibrations_of(self, judge: Judge) -> tuple[Calibration, ...]:
+        """Return the calibrations of this version of a judge."""
+        version = hash_judge(judge)
+        return tuple(calibration for calibration in self.select(Calibration) if hash_judge(calibration.judge) == version)
 
     def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
         """Return the edge to the table that a parameter names; None for a plain asset."""
@@ -187,13 +198,17 @@ class Project:
                     (Edge(declaration.dataset.key, declaration.dataset.table.partitions), *views),
                 )
             case PromptEvaluation():
-                cases = declaration.cases
-                edge = Edge(cases.key, cases.table.partitions, dg.AllPartitionMapping())
-                return Node(declaration.key, None, (edge,), definition=hash_evaluation(declaration))
+                return Node(declaration.key, None, self._evaluation_edges(declaration), definition=hash_evaluation(declaration))
+            case Calibration():
+                return Node(declaration.key, None, (_link_all(declaration.cases),), definition=hash_calibration(declaration))
         raise DefinitionError(
             f"{type(declaration).__name__} is not a table",
-            hint="pass a dataset, a feature view, a training set, a batch prediction or an evaluation",
+            hint="pass a dataset, a feature view, a training set, a batch prediction, an evaluation or a calibration",
         )
+
+    def _evaluation_edges(self, evaluation: PromptEvaluation) -> tuple[Edge, ...]:
+        calibrations = (calibration for judge in evaluation.judges for calibration in self.calibrations_of(judge))
+        return tuple(dict.fromkeys((_link_all(evaluation.cases), *(Edge(calibration.key, None) for calibration in calibrations))))
 
     def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
         source = view.source
@@ -210,6 +225,11 @@ class Project:
 def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
     """Return the names of the tables that a feature view is computed from: the function's table parameters, or the query's tables."""
     return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else find_table_names(source.query)
+
+
+def _link_all(dataset: Dataset[..., Any] | ExternalDataset) -> Edge:
+    """Return the edge of an unpartitioned table to all partitions of a dataset."""
+    return Edge(dataset.key, dataset.table.partitions, dg.AllPartitionMapping())
 
 
 def _lookup_edge(view: FeatureView) -> Edge:

@@ -29,7 +29,7 @@ from mlops_assets.values.window import TimeWindow, window_of
 T = TypeVar("T")
 
 VERIFIED_KINDS = frozenset(
-    {"features", "training_set", "online", "model", "evaluation"}
+    {"features", "training_set", "online", "model", "evaluation", "calibration"}
 )  # steps of these kinds verify the hashes of what they read
 
 

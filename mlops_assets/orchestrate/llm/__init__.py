@@ -1,1 +1,1 @@
-"""Steps of LLM operations: the evaluation of a prompt on the cases of a dataset, and the traces of a service."""
+"""Steps of LLM operations: the evaluation of a prompt on the cases of a dataset, the calibration of its judges, and the traces of a service."""

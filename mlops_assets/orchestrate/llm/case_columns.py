@@ -9,6 +9,7 @@ from mlops_assets.errors import DefinitionError, nearest
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from mlops_assets.values.llm.calibration import Calibration
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
@@ -26,6 +27,37 @@ def check_case_columns(evaluations: Iterable[PromptEvaluation]) -> None:
             raise DefinitionError(problem[0], hint=problem[1])
 
 
+def check_labelled_columns(calibrations: Iterable[Calibration]) -> None:
+    """Refuse a calibration whose dataset lacks a column that it reads; a dataset without a schema is checked when it is read.
+
+    Raises
+    ------
+    DefinitionError
+        A column is missing.
+    """
+    for calibration in calibrations:
+        columns = calibration.cases.table.schema_columns
+        if columns and (problem := find_absent_column(calibration, columns)):
+            raise DefinitionError(problem[0], hint=problem[1])
+
+
+def find_absent_column(declared: PromptEvaluation | Calibration, columns: Collection[str]) -> tuple[str, str] | None:
+    """Return message and hint for the first column that the cases lack; None when they have each.
+
+    Parameters
+    ----------
+    declared
+        What reads the cases.
+    columns
+        The columns of the cases.
+    """
+    for name, user in declared.read_columns.items():
+        if name not in columns:
+            message = f"'{declared.key}' needs the column '{name}' for {user}, which '{declared.cases.key}' lacks"
+            return message, nearest(name, columns) + f"it has {', '.join(columns)}"
+    return None
+
+
 def find_column_problem(evaluation: PromptEvaluation, columns: Collection[str]) -> tuple[str, str] | None:
     """Return message and hint for a missing column of the cases, or a misspelt one; None when the columns fit.
 
@@ -37,10 +69,8 @@ def find_column_problem(evaluation: PromptEvaluation, columns: Collection[str]) 
         The columns of its cases.
     """
     source = evaluation.cases.key
-    for name, user in evaluation.read_columns.items():
-        if name not in columns:
-            message = f"'{evaluation.key}' needs the column '{name}' for {user}, which '{source}' lacks"
-            return message, nearest(name, columns) + f"it has {', '.join(columns)}"
+    if problem := find_absent_column(evaluation, columns):
+        return problem
     absent = [variable.name for variable in evaluation.prompt.variables if variable.name not in columns]
     for name in list_unused_columns(evaluation, columns):
         if meant := nearest(name, absent):  # the variable's default would be sent in each call

@@ -114,13 +114,21 @@ def _read_case(evaluation: PromptEvaluation, prompt: Prompt[..., Any], row: Mapp
                 f"{where}: column '{variable.name}' is null, but '{prompt.key}' needs a value of '{variable.name}'",
                 hint=f"fill it in, or drop the case from '{evaluation.cases.key}'",
             )
-    variables = {variable.name: _convert(variable, row[variable.name]) for variable in present}
+    variables = {variable.name: convert_stored(variable, row[variable.name]) for variable in present}
     _check_messages(prompt, variables, where)
     return EvaluationCase(label, row, variables)
 
 
-def _convert(variable: Variable, value: Any) -> Any:  # noqa: ANN401  (of the declared type)
-    """Return text, a list or a struct of the lake in the declared type if it fits, e.g. as the member of an Enum; else unchanged."""
+def convert_stored(variable: Variable, value: Any) -> Any:  # noqa: ANN401  (of the declared type)
+    """Return text, a list or a struct of the lake in the declared type if it fits, e.g. as the member of an Enum; else unchanged.
+
+    Parameters
+    ----------
+    variable
+        The variable of a prompt.
+    value
+        Its value in a row of the lake.
+    """
     import pydantic
 
     if not isinstance(value, (str, list, dict)):

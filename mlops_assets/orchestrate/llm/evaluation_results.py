@@ -14,10 +14,12 @@ from mlops_assets.compute.llm_evaluation.scorers import Score
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.metadata import to_table
 from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
+from mlops_assets.orchestrate.llm.judging import describe_judge, list_verdict_columns
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
+    from mlops_assets.orchestrate.llm.judging import JudgedAnswer
     from mlops_assets.serving.llm.ask_many import CallRecord
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
@@ -36,11 +38,14 @@ class ScoredCase:
         The case, and what became of its call.
     scores
         Scorer → score; empty when the call failed.
+    judged
+        Judge → its verdicts; empty when the call failed.
     """
 
     case: EvaluationCase
     call: CallRecord
     scores: Mapping[str, Score] = field(default_factory=dict)
+    judged: Mapping[str, JudgedAnswer] = field(default_factory=dict)
 
     @property
     def error(self) -> str:
@@ -101,7 +106,7 @@ class EvaluationResults:
         """Return the rows of the table: key, slices, answer, facts of the call, and scores."""
         carried = list(dict.fromkeys((*self.evaluation.case_key, *self.evaluation.slices)))
         completions = [scored.call.completion for scored in self.scored]
-        columns: dict[str, tuple[type[pl.DataType], list[Any]]] = {
+        columns: dict[str, tuple[type[pl.DataType] | pl.DataType, list[Any]]] = {
             "answer": (pl.String, [found and found.text for found in completions]),
             "error": (pl.String, [scored.error or None for scored in self.scored]),
             "model": (pl.String, [found and found.model for found in completions]),
@@ -113,6 +118,8 @@ class EvaluationResults:
             "seconds_to_first_token": (pl.Float64, [found and found.seconds_to_first_token for found in completions]),
             **{name: (pl.Float64, [scored.value(name) for scored in self.scored]) for name in self._scorer_names},
         }
+        for judge in self.evaluation.judges:
+            columns |= list_verdict_columns(judge, [scored.judged.get(judge.name) for scored in self.scored])
         facts = pl.DataFrame({name: pl.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
         return pl.concat([self.rows.select(carried), facts], how="horizontal")
 
@@ -163,6 +170,7 @@ class EvaluationResults:
             "error rate": self.error_rate,
             **means,
             "scores": to_table([self._describe_summary(name, summary) for name, summary in summaries.items()]),
+            **self._describe_judges(),
             **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
             "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
             "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
@@ -172,6 +180,13 @@ class EvaluationResults:
             "requests": requests,
             "cached answers": cached,
         }
+
+    def _describe_judges(self) -> dict[str, Any]:
+        rows = [
+            describe_judge(judge, [scored.judged[judge.name] for scored in self.scored if judge.name in scored.judged])
+            for judge in self.evaluation.judges
+        ]
+        return {"judges": to_table(rows)} if rows else {}
 
     def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
         """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
@@ -11,6 +10,7 @@ from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import DefinitionError, MlopsError
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.llm.evaluation_results import TOKEN_COUNTS, EvaluationResults, ScoredCase
+from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 UNHASHED = ("cached", "seconds", "seconds_to_first_token")  # they differ between runs with equal answers
-PROGRESS_CASES, PROGRESS_SECONDS = 100, 10.0  # a line in the log after so many cases, or so much time
 
 
 def evaluation_spec(
@@ -87,6 +86,7 @@ def evaluation_body(evaluation: PromptEvaluation) -> Callable[[StepContext], Ite
 def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     """Return the scored answers to all cases, with checks and facts for the UI; submit the prompt with the results of its gates."""
     # Only the step needs these modules: definitions load without them.
+    from mlops_assets.orchestrate.llm.calibration_results import refuse_judges
     from mlops_assets.orchestrate.llm.cases import read_cases
     from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
     from mlops_assets.orchestrate.training.evaluation import find_rival
@@ -97,7 +97,9 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     results = _ask_cases(step, evaluation, prompt, rows, cases)
     rival = find_rival(step.stores, prompt.name)
     needs_rival = rival is not None and rival.digest != results.version and any(gate.relative for gate in evaluation.gates)
-    judged = judge_prompt(results, _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None, rival)
+    judged = judge_prompt(
+        results, _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None, rival, refuse_judges(step, evaluation)
+    )
     submit_prompt(step, results, judged, rival, artifact)
     frame = results.to_frame()
     outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
@@ -157,14 +159,15 @@ def _ask_cases(
     from mlops_assets.serving.llm.ask_many import ask_many
 
     version = hash_prompt(prompt)
-    methods = {scorer.name: describe_method(scorer) for scorer in evaluation.scorers}
+    methods = {scorer.name: describe_method(scorer) for scorer in evaluation.plain_scorers}
     label = evaluation.key if version == hash_prompt(evaluation.prompt) else f"{evaluation.key}, production"
-    progress = EvaluationProgress(label, len(cases), step.context.log.info)
+    progress = CallProgress(label, len(cases), step.context.log.info)
     scored: dict[int, ScoredCase] = {}
     for position, call in ask_many(prompt, [case.variables for case in cases], cache=step.stores.responses):
         scored[position] = _score_case(step, evaluation, cases[position], call)
-        progress.add(scored[position])
-    return EvaluationResults(evaluation, version, rows, [scored[position] for position in range(len(cases))], methods)
+        progress.add(call, failed=bool(scored[position].error))
+    answered = _judge_answers(step, evaluation, label, [scored[position] for position in range(len(cases))])
+    return EvaluationResults(evaluation, version, rows, answered, methods)
 
 
 def _score_case(step: StepContext, evaluation: PromptEvaluation, case: EvaluationCase, call: CallRecord) -> ScoredCase:
@@ -177,43 +180,24 @@ def _score_case(step: StepContext, evaluation: PromptEvaluation, case: Evaluatio
         step.context.log.warning(f"{evaluation.key}, case {case.label}: {text}")
 
     answer = call.completion.text
-    return ScoredCase(case, call, {scorer.name: score_answer(scorer, answer, case.row, warn) for scorer in evaluation.scorers})
+    return ScoredCase(case, call, {scorer.name: score_answer(scorer, answer, case.row, warn) for scorer in evaluation.plain_scorers})
 
 
-@dataclass
-class EvaluationProgress:
-    """Logs how far an evaluation is: after each :data:`PROGRESS_CASES` cases, after :data:`PROGRESS_SECONDS`, and at the end.
+def _judge_answers(step: StepContext, evaluation: PromptEvaluation, label: str, scored: Sequence[ScoredCase]) -> list[ScoredCase]:
+    """Return the scored cases with the scores of the evaluation's judges; a case without an answer is not judged."""
+    from mlops_assets.orchestrate.llm.judging import judge_answers
 
-    Parameters
-    ----------
-    key, total
-        The evaluation, and the number of its cases.
-    log
-        Receives the lines.
-    """
-
-    key: str
-    total: int
-    log: Callable[[str], object]
-    done: int = 0
-    errors: int = 0
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    _logged_at: float = field(default_factory=time.monotonic)
-
-    def add(self, scored: ScoredCase) -> None:
-        """Count a case, and log a line when one is due."""
-        completion = scored.call.completion
-        self.done += 1
-        self.errors += bool(scored.error)
-        self.requests += scored.call.attempts
-        if completion is not None and not completion.cached:
-            self.input_tokens += completion.prompt_tokens or 0
-            self.output_tokens += completion.completion_tokens or 0
-        if self.done == self.total or self.done % PROGRESS_CASES == 0 or time.monotonic() - self._logged_at >= PROGRESS_SECONDS:
-            self._logged_at = time.monotonic()
-            self.log(
-                f"{self.key}: {self.done} of {self.total} cases, {self.errors} with an error; {self.requests} requests, "
-                f"{self.input_tokens} input and {self.output_tokens} output tokens so far"
-            )
+    judged, cache, log = list(scored), step.stores.responses, step.context.log
+    answered = {
+        number: (case.call.completion.text, case.case.row)
+        for number, case in enumerate(scored)
+        if case.call.completion is not None and not case.call.error
+    }
+    for judge in evaluation.judges:
+        progress = CallProgress(f"{label}, judge '{judge.name}'", len(answered) * judge.repeats, log.info, "verdicts")
+        found = judge_answers(judge, list(answered.values()), cache=cache, warn=log.warning, progress=progress)
+        for number, answer in zip(answered, found, strict=True):
+            case = judged[number]
+            scores = {**case.scores, judge.name: answer.score(judge)}
+            judged[number] = replace(case, scores=scores, judged={**case.judged, judge.name: answer})
+    return judged

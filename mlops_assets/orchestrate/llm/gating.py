@@ -7,10 +7,12 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
-from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation
+from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation, withhold_metrics
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
-def judge_prompt(results: EvaluationResults, rival_results: EvaluationResults | None, rival: Version | None) -> dict[str, GateResult]:
+def judge_prompt(
+    results: EvaluationResults, rival_results: EvaluationResults | None, rival: Version | None, refused: Mapping[str, str]
+) -> dict[str, GateResult]:
     """Return gate → result; relative gates pass without production, and for production itself.
+
+    The scores of a refused judge are withheld: a gate on them fails, and a gate of another kind finds NaN.
 
     Parameters
     ----------
@@ -38,16 +44,28 @@ def judge_prompt(results: EvaluationResults, rival_results: EvaluationResults | 
         The evaluation of production on the same cases; None when it could not be made, or is not needed.
     rival
         The version in production; None when there is none.
+    refused
+        Judge → why its scores may not decide a gate.
     """
-    intervals = PromptIntervals(results, rival_results)
-    compared = None if rival_results is None else measure_evaluation(rival_results)
-    prompt, rows = results.evaluation.prompt, results.to_frame()
+    intervals = PromptIntervals(results, rival_results, tuple(refused))
+    compared = None if rival_results is None else withhold_metrics(measure_evaluation(rival_results), refused)
+    prompt, rows = results.evaluation.prompt, results.to_frame().with_columns(pl.lit(None, pl.Float64).alias(name) for name in refused)
     holdout = Split(rows, rows["error"].to_numpy(), results.rows)
-    candidate = Candidate(prompt.name, results.version, prompt, holdout, measure_evaluation(results), compared, intervals)
-    return {gate.name: _judge_gate(gate, candidate, intervals, rival) for gate in results.evaluation.gates}
+    candidate = Candidate(
+        prompt.name, results.version, prompt, holdout, withhold_metrics(measure_evaluation(results), refused), compared, intervals
+    )
+    return {gate.name: _judge_gate(gate, candidate, intervals, rival, refused) for gate in results.evaluation.gates}
 
 
-def _judge_gate(gate: Any, candidate: Candidate, intervals: PromptIntervals, rival: Version | None) -> GateResult:  # noqa: ANN401  (any gate)
+def _judge_gate(
+    gate: Any,  # noqa: ANN401  (any gate)
+    candidate: Candidate,
+    intervals: PromptIntervals,
+    rival: Version | None,
+    refused: Mapping[str, str],
+) -> GateResult:
+    if isinstance(gate, Gate) and gate.metric in refused:
+        return GateResult(passed=False, reason=refused[gate.metric], threshold=gate.threshold)
     if rival is None or not gate.relative:
         return judge(gate, candidate)
     if rival.digest == candidate.digest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import Rate
@@ -13,7 +13,7 @@ from mlops_assets.compute.llm_evaluation.operational import measure_p95, resampl
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
 
@@ -38,6 +38,25 @@ def measure_evaluation(results: EvaluationResults) -> Evaluation:
     metrics = _measure(results, results.scored)
     problems = tuple((name, _explain_missing(results, name)) for name, value in metrics.items() if math.isnan(value))
     return Evaluation(len(results.scored), tuple(metrics.items()), slices=tuple(slices), problems=problems)
+
+
+def withhold_metrics(evaluation: Evaluation, reasons: Mapping[str, str]) -> Evaluation:
+    """Return an evaluation with NaN in place of some metrics, also in its slices.
+
+    Parameters
+    ----------
+    evaluation
+        The evaluation.
+    reasons
+        Metric → why it is withheld.
+    """
+
+    def withhold(metrics: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+        return tuple((name, math.nan if name in reasons else value) for name, value in metrics)
+
+    slices = tuple(replace(part, metrics=withhold(part.metrics)) for part in evaluation.slices)
+    problems = (*(pair for pair in evaluation.problems if pair[0] not in reasons), *reasons.items())
+    return replace(evaluation, metrics=withhold(evaluation.metrics), slices=slices, problems=problems)
 
 
 def _measure(results: EvaluationResults, scored: Sequence[ScoredCase]) -> dict[str, float]:
@@ -74,10 +93,13 @@ class PromptIntervals:
         The evaluation of the prompt.
     rival
         The evaluation of production on the same cases; None when there is none.
+    withheld
+        Metrics that have no interval.
     """
 
     own: EvaluationResults
     rival: EvaluationResults | None = None
+    withheld: Collection[str] = ()
     method: str = field(default="independent cases", init=False)
 
     def value(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
@@ -88,7 +110,7 @@ class PromptIntervals:
             return rate.low, rate.high
         if metric == P95_SECONDS:
             return resample_p95(_list_seconds(scored), _make_seed(self._label(metric, within)), confidence)
-        if metric == COST_PER_REQUEST:
+        if metric == COST_PER_REQUEST or metric in self.withheld:
             return _UNKNOWN
         return _resample([value for one in scored if (value := one.value(metric)) is not None], self._label(metric, within), confidence)
 
@@ -111,7 +133,7 @@ class PromptIntervals:
         within
             The slice; None for all cases.
         """
-        if self.rival is None or metric in (ERROR_RATE, P95_SECONDS, COST_PER_REQUEST):
+        if self.rival is None or metric in (ERROR_RATE, P95_SECONDS, COST_PER_REQUEST, *self.withheld):
             return None
         own, rival = (
             {one.case.label: one.find_score(metric) for one in _select_cases(results, within)} for results in (self.own, self.rival)

@@ -16,16 +16,16 @@ from mlops_assets.compute.llm_evaluation.scorers import (
     score_token_f1,
 )
 from mlops_assets.compute.user_code.user_errors import describe_error, find_user_line
+from mlops_assets.values.llm.answer import ANSWER
 from mlops_assets.values.llm.scorers import (
-    ANSWER,
     EditSimilarity,
     ExactMatch,
     FunctionScorer,
     Groundedness,
     JsonSchemaMatch,
+    PlainScorer,
     RegexMatch,
     RetrievalHit,
-    Scorer,
     TokenF1,
 )
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TEXT_SCORES = {ExactMatch: score_exact, TokenF1: score_token_f1, EditSimilarity: score_edit_similarity}
 
 
-def describe_method(scorer: Scorer) -> str:
+def describe_method(scorer: PlainScorer) -> str:
     """Return how a scorer computes, where that depends on installed packages; empty for the others.
 
     Parameters
@@ -58,7 +58,7 @@ def describe_method(scorer: Scorer) -> str:
     return ""
 
 
-def score_answer(scorer: Scorer, answer: str, row: Mapping[str, Any], warn: Callable[[str], object]) -> Score:
+def score_answer(scorer: PlainScorer, answer: str, row: Mapping[str, Any], warn: Callable[[str], object]) -> Score:
     """Return the score of an answer, or an error.
 
     Parameters

@@ -23,6 +23,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import FeatureView
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
@@ -45,7 +46,7 @@ class _LakeAfterErasure:
 
 
 def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
-    """Return key → node of push sources, datasets, training sets, batch predictions, services, evaluations, and feature views except dbt models."""
+    """Return key → node of push sources, datasets, training sets, batch predictions, services, evaluations, calibrations, and feature views except dbt."""
     return {node.key: node for project in projects for node in _project_nodes(project, platform)}
 
 
@@ -56,7 +57,7 @@ def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
                 yield push_node(declaration, platform)
             case FeatureView(source=DbtModel()):
                 continue
-            case Dataset() | FeatureView() | TrainingSet() | BatchPrediction() | PromptEvaluation():
+            case Dataset() | FeatureView() | TrainingSet() | BatchPrediction() | PromptEvaluation() | Calibration():
                 yield project.node(declaration)
             case Service():
                 yield served_node(project, declaration, platform)

@@ -35,16 +35,19 @@ class CallRecord:
         Number of requests that were sent; a cached answer needs none.
     seconds
         The duration of the call.
+    kind
+        The kind of the failure, as in :class:`ProviderError`; empty for a valid answer.
     """
 
     completion: Completion | None
     error: str
     attempts: int
     seconds: float
+    kind: str = ""
 
 
 def ask_many(
-    prompt: Prompt[..., Any], calls: Sequence[Mapping[str, Any]], *, cache: ResponseCache | None
+    prompt: Prompt[..., Any], calls: Sequence[Mapping[str, Any]], *, cache: ResponseCache | None, repeats: int = 1
 ) -> Iterator[tuple[int, CallRecord]]:
     """Yield the position and the record of each call, in the order in which the calls end.
 
@@ -58,6 +61,9 @@ def ask_many(
         Variable → value, for each call.
     cache
         Where answers are looked up, and stored as soon as they arrive; None asks the model in each call.
+    repeats
+        How often each call is made. Each repeat has answers of its own in the cache. The position of a call's first repeat is that of the
+        call; those of all second repeats follow those of all first repeats, and so on.
 
     Raises
     ------
@@ -69,9 +75,9 @@ def ask_many(
         httpx is not installed.
     """
     version = hash_prompt(prompt)
-    scopes = [None if cache is None else cache.scope(version, values) for values in calls]
+    pairs = [(values, None if cache is None else cache.scope(version, values, repeat)) for repeat in range(repeats) for values in calls]
     with ThreadPoolExecutor(max_workers=prompt.model.slots, thread_name_prefix=prompt.name) as pool:
-        futures = {pool.submit(_record_call, prompt, *call): position for position, call in enumerate(zip(calls, scopes, strict=True))}
+        futures = {pool.submit(_record_call, prompt, *pair): position for position, pair in enumerate(pairs)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -88,5 +94,5 @@ def _record_call(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: Cac
         if error.kind in _HOPELESS:
             raise
         attempts = error.attempts if completion is None else completion.attempts
-        return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began)
+        return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began, error.kind)
     return CallRecord(completion, "", completion.attempts, completion.seconds)

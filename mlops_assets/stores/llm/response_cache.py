@@ -67,7 +67,7 @@ class ResponseCache:
         except (OSError, sqlite3.Error) as error:
             raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
 
-    def scope(self, prompt_version: str, variables: Mapping[str, object]) -> CacheScope:
+    def scope(self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0) -> CacheScope:
         """Return the part of the cache for calls of one prompt with given variables.
 
         Parameters
@@ -76,8 +76,10 @@ class ResponseCache:
             The version of the prompt.
         variables
             The values of the prompt's variables, by name.
+        repeat
+            The number of the repeat, from 0; each repeat has a part of its own.
         """
-        return CacheScope(self, prompt_version, variables)
+        return CacheScope(self, prompt_version, variables, repeat)
 
     def read(self, key: str) -> Completion | None:
         """Return the completion that is stored under a key, marked as cached; None when there is none or it cannot be read.
@@ -144,11 +146,14 @@ class CacheScope:
         The version of the prompt.
     variables
         The values of the prompt's variables, by name.
+    repeat
+        The number of the repeat, from 0.
     """
 
     cache: ResponseCache
     prompt_version: str
     variables: Mapping[str, object]
+    repeat: int = 0
 
     def read(self, body: Mapping[str, Any], pin: str) -> Completion | None:
         """Return the stored answer to a request, marked as cached; None when there is none or it cannot be read.
@@ -178,14 +183,14 @@ class CacheScope:
             self.cache.write(self.hash_request(body, pin), completion)
 
     def hash_request(self, body: Mapping[str, Any], pin: str) -> str:
-        """Return the sha256 of what decides an answer: prompt version, variables, pin and body.
+        """Return the sha256 of what decides an answer: prompt version, variables, pin, body, and the number of a repeat above 0.
 
         Parameters
         ----------
         body, pin
             As in :meth:`read`.
         """
-        return json_sha256([self.prompt_version, self._variables, pin, body])
+        return json_sha256([self.prompt_version, self._variables, pin, body, *([self.repeat] if self.repeat else [])])
 
     @cached_property
     def _variables(self) -> str:

@@ -1,1 +1,1 @@
-"""Language models behind an endpoint, their completions, prompts, answers, services and spans."""
+"""Language models behind an endpoint, their completions, prompts, answers, judges, services and spans."""

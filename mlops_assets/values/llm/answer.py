@@ -10,6 +10,8 @@ from mlops_assets.values.arguments import check_constructor
 if TYPE_CHECKING:
     from mlops_assets.values.llm.provider import Completion
 
+ANSWER = "answer"  # the parameter of a scorer, and the variable of a judge's prompt, that receives the answer
+
 
 @check_constructor
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.scorers import SCORERS
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.dataset import Dataset, ExternalDataset
     from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.llm.prompt import Prompt
-    from mlops_assets.values.llm.scorers import Scorer
+    from mlops_assets.values.llm.scorers import PlainScorer, Scorer
 
 # What an evaluation measures besides its scorers; less is better.
 OPERATIONAL_METRICS = ("error_rate", "p95_seconds", "cost_per_request")
@@ -145,6 +146,21 @@ class PromptEvaluation:
         return self.cases.table.key
 
     @property
+    def judges(self) -> tuple[Judge, ...]:
+        """The scorers that ask a language model."""
+        return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge))
+
+    @property
+    def plain_scorers(self) -> tuple[PlainScorer, ...]:
+        """The scorers that ask no language model."""
+        return tuple(scorer for scorer in self.scorers if not isinstance(scorer, Judge))
+
+    @property
+    def described_columns(self) -> dict[str, str]:
+        """Column of the table apart from the key, the slices and the scores → description."""
+        return EVALUATION_COLUMNS | {column: text for judge in self.judges for column, text in judge.verdict_columns.items()}
+
+    @property
     def read_columns(self) -> dict[str, str]:
         """Column of the cases that must be present → what needs it."""
         variables = {v.name: f"the variable '{v.name}' of '{self.prompt.key}'" for v in self.prompt.variables if v.is_required}
@@ -174,7 +190,8 @@ class PromptEvaluation:
     def _check_table_columns(self, where: str) -> None:
         """Refuse two columns of one name in the table of the evaluation."""
         carried = dict.fromkeys((*self.case_key, *self.slices))
-        counts = Counter((*carried, *EVALUATION_COLUMNS, *(scorer.name for scorer in self.scorers)))
+        judged = (column for judge in self.judges for column in judge.verdict_columns)
+        counts = Counter((*carried, *EVALUATION_COLUMNS, *judged, *(scorer.name for scorer in self.scorers)))
         name, count = counts.most_common(1)[0]
         if count > 1:
             raise DefinitionError(

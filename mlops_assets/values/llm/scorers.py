@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.llm.answer import ANSWER
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 P = ParamSpec("P")
-
-ANSWER = "answer"  # the parameter of a scorer that receives the answer
 
 
 @check_constructor
@@ -322,8 +322,10 @@ class FunctionScorer(Generic[P]):
         return self.function.__name__
 
 
-Scorer = ExactMatch | TokenF1 | EditSimilarity | RegexMatch | JsonSchemaMatch | RetrievalHit | Groundedness | FunctionScorer[...]
-SCORERS = (ExactMatch, TokenF1, EditSimilarity, RegexMatch, JsonSchemaMatch, RetrievalHit, Groundedness, FunctionScorer)
+# Scorers that ask no language model, and all.
+PlainScorer = ExactMatch | TokenF1 | EditSimilarity | RegexMatch | JsonSchemaMatch | RetrievalHit | Groundedness | FunctionScorer[...]
+Scorer = PlainScorer | Judge
+SCORERS = (ExactMatch, TokenF1, EditSimilarity, RegexMatch, JsonSchemaMatch, RetrievalHit, Groundedness, FunctionScorer, Judge)
 
 
 def read_scorer(function: Callable[P, float]) -> FunctionScorer[P]:

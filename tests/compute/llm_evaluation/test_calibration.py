@@ -18,8 +18,8 @@ from mlops_assets.compute.llm_evaluation.calibration import (
     calibrate_judge,
 )
 from mlops_assets.compute.llm_evaluation.position_bias import SwappedPair, measure_position_bias
-from mlops_assets.compute.llm_evaluation.verdicts import FAILURES
 from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.values.llm.judge import FAILURES
 
 LABELS = ("yes", "no", "unclear")
 
@@ -71,8 +71,8 @@ def test_a_failure_in_place_of_the_right_verdict_never_helps(pairs: list[tuple[s
     before, after = (calibrate_judge(judge_cases(one), LABELS, positive="yes") for one in (right, failed))
     assert after.agreement.count == before.agreement.count - 1
     assert after.errors.count == before.errors.count + 1
-    if before.kappa is not None:
-        assert after.kappa <= before.kappa
+    if before.kappa is not None and before.kappa >= 0:  # a failure may bring a judge that is worse than chance nearer to chance
+        assert after.kappa <= before.kappa + 1e-12
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from mlops_assets.compute.llm_evaluation.scorers import (
     score_token_f1,
     score_verdict,
 )
-from mlops_assets.compute.llm_evaluation.verdicts import FAILURES, JudgeVerdict
+from mlops_assets.compute.llm_evaluation.verdicts import JudgeVerdict
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.llm.judge import FAILURES
 
 TEXTS = st.one_of(st.text(max_size=12), st.text("ab cA.", max_size=12))
 PAIRWISE = [score_exact, score_token_f1, score_edit_similarity]

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.llm_evaluation.verdicts import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts, fail_verdict, parse_verdict
+from mlops_assets.compute.llm_evaluation.verdicts import fail_verdict, parse_verdict
 from mlops_assets.errors import DefinitionError, ProviderError
+from mlops_assets.values.llm.judge import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts
 
 ALLOWED = ("supported", "unsupported", "Not enough evidence")
 VERDICTS = st.sampled_from(ALLOWED)
@@ -93,7 +94,7 @@ def test_a_truncated_json_object_is_unparsable_at_every_length(verdict: str, dat
         ('{"verdict": ' + "9" * 5000 + "}", "not valid JSON"),
         ("my verdict: supported", "no line"),
         ("**verdict**: supported", "no line"),
-        ("verdict: " + "x" * 500, "…"),
+        ("verdict: " + "secret " * 500, "the verdict is none of"),
     ],
 )
 def test_a_reply_without_exactly_one_verdict_says_why(reply: str | None, reason: str) -> None:
@@ -101,6 +102,7 @@ def test_a_reply_without_exactly_one_verdict_says_why(reply: str | None, reason:
     assert found.value == UNPARSABLE
     assert reason in found.reason
     assert len(found.reason) < 200
+    assert "secret" not in found.reason, "a reason is shown in checks, and quotes no reply"
 
 
 def test_the_field_is_the_declared_one() -> None:

@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.llm import evaluation_step
+from mlops_assets.orchestrate.llm import evaluation_step, progress
 from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
@@ -318,10 +318,9 @@ def test_as_many_requests_are_in_flight_as_the_model_allows(platform, run) -> No
 
 
 def test_progress_is_logged_with_errors_requests_and_tokens(platform, run, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation_step, "PROGRESS_CASES", 4)
+    monkeypatch.setattr(progress, "PROGRESS_CALLS", 4)
     lines: list[str] = []
-    progress = evaluation_step.EvaluationProgress
-    monkeypatch.setattr(evaluation_step, "EvaluationProgress", lambda key, total, _log: progress(key, total, lines.append))
+    monkeypatch.setattr(evaluation_step, "CallProgress", lambda key, total, _log: progress.CallProgress(key, total, lines.append))
     with ScriptedServer(fail(400)) as server:
         run(ml.build_definitions(declare(server.url), platform=platform))(ok=False)
     assert lines == [

@@ -1,0 +1,95 @@
+"""Read what a calibration found, and decide whether the scores of a judge may decide a gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.llm_evaluation.calibration import JudgedCase, calibrate_judge
+from mlops_assets.compute.prompts.version import hash_judge
+from mlops_assets.orchestrate.core.graph import compute_fingerprints
+from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.evaluation import GateResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from mlops_assets.compute.llm_evaluation.calibration import JudgeCalibration
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.values.llm.calibration import Calibration
+    from mlops_assets.values.llm.judge import Judge
+    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+
+def find_calibration(step: StepContext, judge: Judge) -> GateResult:
+    """Return whether the scores of a judge may decide a gate.
+
+    Parameters
+    ----------
+    step
+        The step that judges the gate; calibrations are read at its snapshot of the lake.
+    judge
+        The judge.
+
+    Returns
+    -------
+    GateResult
+        Passed when the project declares a calibration of this version of the judge, and each such calibration is up to date with its labels
+        and passes. Otherwise not passed, with the reason.
+    """
+    results = [_read_result(step, calibration) for calibration in step.project.calibrations_of(judge)]
+    if not results:
+        reason = "the project has no calibration of this version of it"
+        return GateResult(passed=False, reason=reason)
+    return next((result for result in results if not result.passed), results[0])
+
+
+def refuse_judges(step: StepContext, evaluation: PromptEvaluation) -> dict[str, str]:
+    """Return judge → why its scores may not decide a gate, for each judge of an evaluation with gates that may only report.
+
+    Parameters
+    ----------
+    step, evaluation
+        The step and its evaluation.
+    """
+    found = {judge.name: find_calibration(step, judge) for judge in evaluation.judges} if evaluation.gates else {}
+    return {name: f"the judge '{name}' may not gate: {result.reason}" for name, result in found.items() if not result.passed}
+
+
+def _read_result(step: StepContext, calibration: Calibration) -> GateResult:
+    """Return what a stored calibration says; not passed when it is missing, out of date, or of another version of the judge."""
+    node, lake, name = step.project.node(calibration), step.stores.lake, f"'{graph_key(calibration.key)}'"
+    record = lake.records(calibration.key, snapshot=step.snapshot).get("")
+    if record is None:
+        return GateResult(passed=False, reason=f"{name} has not been materialised")
+    if record.inputs != compute_fingerprints(node, [""], lake, snapshot=step.snapshot).get(""):
+        return GateResult(passed=False, reason=f"{name} is out of date: its labels or its definition have changed; materialise it again")
+    rows = step.read(step.project.by_key[calibration.key])
+    if set(rows["judge_version"]) != {hash_judge(calibration.judge)}:
+        return GateResult(passed=False, reason=f"{name} is of another version of the judge; materialise it again")
+    return measure_calibration(calibration, rows).may_gate(calibration.min_kappa)
+
+
+def measure_calibration(calibration: Calibration, rows: pl.DataFrame) -> JudgeCalibration:
+    """Return the agreement of a judge with its labels, computed from the rows of a calibration's table.
+
+    Parameters
+    ----------
+    calibration
+        The calibration.
+    rows
+        The rows of its table.
+    """
+    cases = [
+        JudgedCase(str(number), label, _put_first(verdict, repeats))
+        for number, (label, verdict, repeats) in enumerate(rows.select("label", "verdict", "repeats").iter_rows())
+    ]
+    return calibrate_judge(cases, calibration.judge.allowed, positive=calibration.positive)
+
+
+def _put_first(verdict: str, repeats: Sequence[str]) -> tuple[str, ...]:
+    """Return the verdicts of the repeats with the one that counts first; their order does not change the flip rate."""
+    others = list(repeats)
+    others.remove(verdict)
+    return verdict, *others

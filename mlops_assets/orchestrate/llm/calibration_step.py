@@ -1,0 +1,198 @@
+"""The step of a judge's calibration: judge the labelled answers, and publish labels and verdicts as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.prompts.version import hash_judge
+from mlops_assets.compute.tables.verify import Outcome, check_names, verify
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
+from mlops_assets.orchestrate.llm.case_columns import find_absent_column
+from mlops_assets.orchestrate.llm.progress import CallProgress
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.values.dataset import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import dagster as dg
+    import polars as pl
+
+    from mlops_assets.compute.llm_evaluation.agreement import Rate
+    from mlops_assets.compute.llm_evaluation.calibration import JudgeCalibration
+    from mlops_assets.orchestrate.core.graph import Node
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.orchestrate.llm.judging import JudgedAnswer
+    from mlops_assets.values.evaluation import GateResult
+    from mlops_assets.values.llm.calibration import Calibration
+
+MAY_GATE = "may_gate"
+
+
+def calibration_spec(
+    calibration: Calibration, node: Node, run: Callable[..., Iterator[object]], condition: dg.AutomationCondition[Any]
+) -> StepSpec:
+    """Return the step spec of a calibration.
+
+    Parameters
+    ----------
+    calibration, node
+        The calibration and its node.
+    run
+        The function that Dagster calls.
+    condition
+        The default automation condition.
+    """
+    import dagster as dg
+
+    return StepSpec(
+        calibration.key,
+        run,
+        group=calibration.judge.prompt.name,
+        description=f"Agreement of the judge {calibration.judge.name} with the labels of {calibration.cases.key}.",
+        kinds=frozenset({"llm", "duckdb"}),
+        deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
+        checks=check_specs(calibration.key, (*check_names(_table_rules(calibration)), MAY_GATE), warnings=(MAY_GATE,)),
+        options=calibration.options,
+        condition=condition,
+        code_version=node.definition,
+    )
+
+
+def _table_rules(calibration: Calibration) -> Table:
+    return Table(key=calibration.case_key)
+
+
+def calibration_body(calibration: Calibration) -> Callable[[StepContext], Iterator[object]]:
+    """Return the body of a calibration's step."""
+
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish_table(step, _table_rules(calibration), lambda: _calibrate(step, calibration))
+
+    return body
+
+
+def _calibrate(step: StepContext, calibration: Calibration) -> CheckedTable:
+    """Return the judged answers, with the check ``may_gate`` and facts for the UI."""
+    from mlops_assets.orchestrate.llm.calibration_results import measure_calibration
+    from mlops_assets.orchestrate.llm.judging import describe_judge, judge_answers
+
+    rows = step.read(step.project.by_key[calibration.cases.key])
+    _check_cases(calibration, rows)
+    judge, log = calibration.judge, step.context.log
+    answers = [(row[calibration.answer], row) for row in rows.iter_rows(named=True)]
+    progress = CallProgress(calibration.key, len(answers) * judge.repeats, log.info, "verdicts")
+    judged = judge_answers(judge, answers, cache=step.stores.responses, warn=log.warning, progress=progress)
+    frame = _build_frame(calibration, rows, judged)
+    found = measure_calibration(calibration, frame)
+    result = found.may_gate(calibration.min_kappa)
+    outcomes = [*verify(frame, _table_rules(calibration), step.windows), _check_gate(calibration, result)]
+    facts = {**_describe(calibration, found, result), **{f"judge {name}": text for name, text in describe_judge(judge, judged).items()}}
+    return CheckedTable(frame, outcomes, facts)
+
+
+def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
+    """Raise DataError for cases that cannot be judged or compared, before the first request."""
+    import polars as pl
+
+    source = calibration.cases.key
+    if rows.is_empty():
+        raise DataError(
+            f"'{source}' has no row: '{calibration.key}' has nothing to compare", hint=f"return labelled answers from '{source}'"
+        )
+    if problem := find_absent_column(calibration, rows.columns):
+        raise DataError(problem[0], hint=problem[1])
+    for column in (calibration.label, calibration.answer):
+        if not isinstance(rows.schema[column], pl.String):
+            raise DataError(
+                f"'{calibration.key}': column '{column}' of '{source}' is {rows.schema[column]}, not text", hint=f"cast it in '{source}'"
+            )
+        if (row := _find_row(rows, pl.col(column).is_null())) is not None:
+            raise DataError(
+                f"'{calibration.key}': column '{column}' of case {_label(calibration, row)} is null",
+                hint=f"fill it in, or drop the case from '{source}'",
+            )
+    if (row := _find_row(rows, ~pl.col(calibration.label).is_in(calibration.judge.allowed))) is not None:
+        raise DataError(
+            f"'{calibration.key}': case {_label(calibration, row)} has the label {row[calibration.label]!r} in column '{calibration.label}', "
+            f"no verdict of the judge '{calibration.judge.name}'",
+            hint=f"its verdicts are {', '.join(calibration.judge.allowed)}",
+        )
+
+
+def _find_row(rows: pl.DataFrame, condition: pl.Expr) -> dict[str, Any] | None:
+    found = rows.filter(condition)
+    return found.row(0, named=True) if found.height else None
+
+
+def _label(calibration: Calibration, row: dict[str, Any]) -> str:
+    return ", ".join(repr(row[name]) for name in calibration.case_key)
+
+
+def _build_frame(calibration: Calibration, rows: pl.DataFrame, judged: Sequence[JudgedAnswer]) -> pl.DataFrame:
+    import polars as pl
+
+    from mlops_assets.orchestrate.llm.judging import list_verdict_columns
+
+    verdict, repeats, flip_rate = (
+        pl.Series(values, dtype=dtype) for dtype, values in list_verdict_columns(calibration.judge, judged).values()
+    )
+    labelled = rows.select(*calibration.case_key, pl.col(calibration.label).alias("label"), verdict.alias("verdict"))
+    return labelled.with_columns(
+        agrees=pl.col("verdict") == pl.col("label"),
+        repeats=repeats,
+        flip_rate=flip_rate,
+        error=pl.Series([found.verdict.reason or None for found in judged], dtype=pl.String),
+        judge_version=pl.lit(hash_judge(calibration.judge)),
+    )
+
+
+def _check_gate(calibration: Calibration, result: GateResult) -> Outcome:
+    return Outcome(
+        MAY_GATE,
+        passed=result.passed,
+        message=f"the judge '{calibration.judge.name}' may report, and a gate on its scores fails: {result.reason}",
+        hint="improve the rubric, take a better model, or label more cases",
+        blocking=False,
+        facts={"reason": result.reason, "min_kappa": calibration.min_kappa},
+    )
+
+
+def _describe(calibration: Calibration, found: JudgeCalibration, result: GateResult) -> dict[str, Any]:
+    """Return the metadata of the materialisation."""
+    from mlops_assets.orchestrate.core.metadata import to_table
+
+    rows = [("judge", found), *([("constant", found.baseline)] if found.baseline else [])]
+    verdict = "may gate" if result.passed else "may report, not gate"
+    flips = "" if found.flip_rate is None else f"; flip rate {found.flip_rate:.3f}"
+    return {
+        "summary": f"{found.cases} cases; the judge '{calibration.judge.name}' {verdict}: {result.reason}{flips}",
+        "may gate": result.passed,
+        "reason": result.reason,
+        "cases": found.cases,
+        "labels": ", ".join(f"{label} {count}" for label, count in found.labels),
+        "positive verdict": found.positive,
+        **({} if found.kappa is None else {"kappa": found.kappa}),
+        **({} if found.flip_rate is None else {"flip rate": found.flip_rate}),
+        "agreement": to_table([_describe_agreement(name, measured) for name, measured in rows]),
+    }
+
+
+def _describe_agreement(name: str, found: JudgeCalibration) -> dict[str, str]:
+    low_high = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
+    return {
+        "predictor": name,
+        "kappa (95 % CI)": "undefined" if found.kappa is None else f"{found.kappa:.3f}{low_high}",
+        "agreement (95 % CI)": _write_rate(found.agreement),
+        "true-positive rate (95 % CI)": _write_rate(found.true_positive),
+        "true-negative rate (95 % CI)": _write_rate(found.true_negative),
+        "failed calls (95 % CI)": _write_rate(found.errors),
+    }
+
+
+def _write_rate(rate: Rate) -> str:
+    if rate.value is None:
+        return "no case"
+    return f"{rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, {rate.count} of {rate.trials})"

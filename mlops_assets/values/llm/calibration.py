@@ -1,0 +1,154 @@
+"""The calibration of a judge: labelled answers, and the agreement that the judge needs before it may decide a gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.llm.answer import ANSWER
+from mlops_assets.values.names import validate_name
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from mlops_assets.values.dataset import Dataset, ExternalDataset
+    from mlops_assets.values.llm.judge import Judge
+
+# The columns of a calibration's table apart from the key.
+CALIBRATION_COLUMNS = {
+    "label": "The human verdict.",
+    "verdict": "The verdict of the judge, or unparsable, error or timeout.",
+    "agrees": "Whether the verdict is the label.",
+    "repeats": "The verdict of each repeat.",
+    "flip_rate": "The share of pairs of repeats that differ; null without repeats.",
+    "error": "Why there is no verdict; null when there is one.",
+    "judge_version": "The version of the judge.",
+}
+
+
+@check_constructor
+@dataclass(frozen=True, init=False)
+class Calibration:
+    """The agreement of a judge with human labels, as an asset.
+
+    The judge gives a verdict on each labelled answer. The asset reports Cohen's kappa, true-positive and true-negative rate with 95 %
+    intervals, and the flip rate over repeats, next to a judge that always gives the most frequent label. Its check ``may_gate`` passes when
+    the lower end of kappa's interval reaches ``min_kappa``. It needs 30 cases, five of each verdict, and at most 5 % failed calls.
+
+    A gate on the scores of a judge fails unless this version of the judge has a calibration that passes on the current labels.
+
+    Parameters
+    ----------
+    name
+        Names the asset ``calibration/<name>_calibration`` and the lake table ``calibration/<name>``.
+    judge
+        The judge.
+    cases
+        The dataset of labelled answers. It has a key, the columns ``label`` and ``answer``, and those that the judge reads.
+    label
+        The column with the human verdict, one of the judge's.
+    answer
+        The column with the answer to judge.
+    min_kappa
+        The minimum of the lower end of kappa's interval, above 0 and at most 1.
+    positive
+        The verdict that the true-positive rate is about; the one with the highest score when None.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        The dataset has no key, ``min_kappa`` is out of range, ``positive`` is no verdict of the judge, or a column of the key has the name
+        of a column of the table.
+
+    See Also
+    --------
+    Judge : Declares a judge.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.dataset(key="case")
+    ... def labelled_answers() -> pl.DataFrame:
+    ...     return pl.DataFrame({"case": ["a"], "context": ["JFK: 9 min"], "answer": ["9 min"], "human_verdict": ["supported"]})
+    >>> @ml.llm.prompt(model=ml.llm.LLM("large", base_url="http://127.0.0.1:8080/v1"))
+    ... def check_support(answer: str, context: str) -> None:
+    ...     '''Does the context support the answer? Reply with one line: `verdict: supported` or `verdict: unsupported`.'''
+    >>> judge = ml.llm.Judge("support", prompt=check_support, verdicts={"supported": 1.0, "unsupported": 0.0})
+    >>> ml.llm.Calibration("support", judge=judge, cases=labelled_answers, label="human_verdict").key
+    'calibration/support'
+    """
+
+    name: str
+    judge: Judge
+    cases: Dataset[..., Any] | ExternalDataset
+    label: str
+    answer: str
+    min_kappa: float
+    positive: str
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        judge: Judge,
+        cases: Dataset[..., Any] | ExternalDataset,
+        label: str,
+        answer: str = ANSWER,
+        min_kappa: float = 0.6,
+        positive: str | None = None,
+        **options: object,
+    ) -> None:
+        values = {
+            "name": validate_name(name, "a calibration"),
+            "judge": judge,
+            "cases": cases,
+            "label": label,
+            "answer": answer,
+            "min_kappa": float(min_kappa),
+            "positive": judge.best_verdict if positive is None else positive,
+            "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
+        }
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        self._check()
+
+    @property
+    def key(self) -> str:
+        """``calibration/<name>``: the table of the labelled answers and the judge's verdicts."""
+        return f"calibration/{self.name}"
+
+    @property
+    def case_key(self) -> tuple[str, ...]:
+        """The columns that identify a case."""
+        return self.cases.table.key
+
+    @property
+    def described_columns(self) -> dict[str, str]:
+        """Column of the table apart from the key → description."""
+        return CALIBRATION_COLUMNS
+
+    @property
+    def read_columns(self) -> dict[str, str]:
+        """Column of the cases that must be present → what needs it."""
+        judged = dict.fromkeys(self.judge.columns, f"the judge '{self.judge.name}'")
+        return {**judged, self.label: "label=", self.answer: "answer=", **dict.fromkeys(self.case_key, "the key")}
+
+    def _check(self) -> None:
+        where = f"the calibration '{self.name}'"
+        if not self.case_key:
+            raise DefinitionError(
+                f"{where} has cases of '{self.cases.key}', which has no key", hint=f"set key= of '{self.cases.name}' to what names a case"
+            )
+        if not 0 < self.min_kappa <= 1:
+            raise DefinitionError(
+                f"{where} has min_kappa={self.min_kappa}", hint="give a number above 0, the kappa of a constant judge, up to 1"
+            )
+        if self.positive not in self.judge.allowed:
+            raise DefinitionError(f"{where} has positive='{self.positive}'", hint=f"name one of {', '.join(self.judge.allowed)}")
+        if shared := set(self.case_key) & set(CALIBRATION_COLUMNS):
+            raise DefinitionError(f"{where} has two columns named '{min(shared)}' in its table", hint="rename the column of the cases")

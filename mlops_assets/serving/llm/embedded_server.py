@@ -41,7 +41,8 @@ def _open_server(api_key: str) -> Any:  # noqa: ANN401  (a class without type in
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = str(_find_weights()), {EMBEDDED_MODEL}
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [api_key]
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, min(_MAX_THREADS, os.cpu_count() or 1))
+    # Half of the cores: its threads wait for each other actively, so that on a busy machine one that is paused stops them all.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2))
     # One call at a time and no reuse of earlier calls' computations: both would change the last digits, and with them sometimes an answer.
     params.n_ctx, params.n_parallel, params.cache_prompt, params.cache_ram_mib = _CONTEXT_TOKENS, 1, False, 0
     params.endpoint_metrics, params.endpoint_slots, params.ui = True, False, False

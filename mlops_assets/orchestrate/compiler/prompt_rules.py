@@ -1,5 +1,7 @@
 """Checks of the prompts of a project and of their evaluations."""
 
+from collections.abc import Iterator
+
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.llm.case_columns import check_case_columns, check_labelled_columns
@@ -19,3 +21,12 @@ def check_prompts(project: Project) -> None:
             )
     check_case_columns(project.select(PromptEvaluation))
     check_labelled_columns(project.select(Calibration))
+
+
+def list_prompt_references(project: Project) -> Iterator[tuple[str, str, str]]:
+    """Yield each reference of an evaluation or a calibration: the referring one, the role of the other, and the key of the other."""
+    for evaluation in project.select(PromptEvaluation):
+        datasets = (evaluation.cases, *([evaluation.prices] if evaluation.prices else []))
+        yield from ((f"'{evaluation.key}'", "the dataset", dataset.key) for dataset in datasets)
+        yield f"'{evaluation.key}'", "the prompt", evaluation.prompt.key
+    yield from ((f"'{calibration.key}'", "the dataset", calibration.cases.key) for calibration in project.select(Calibration))

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
-from mlops_assets.orchestrate.compiler.prompt_rules import check_prompts
+from mlops_assets.orchestrate.compiler.prompt_rules import check_prompts, list_prompt_references
 from mlops_assets.orchestrate.compiler.services import check_prompt_services, check_service
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
@@ -18,8 +18,6 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gates.gate import Gate
-from mlops_assets.values.llm.calibration import Calibration
-from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -145,10 +143,7 @@ def _list_sources(project: Project) -> Iterator[tuple[str, str, str]]:
         elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
     yield from ((f"'{batch.key}'", "the dataset", batch.dataset.key) for batch in project.select(BatchPrediction))
-    for evaluation in project.select(PromptEvaluation):
-        yield f"'{evaluation.key}'", "the dataset", evaluation.cases.key
-        yield f"'{evaluation.key}'", "the prompt", evaluation.prompt.key
-    yield from ((f"'{calibration.key}'", "the dataset", calibration.cases.key) for calibration in project.select(Calibration))
+    yield from list_prompt_references(project)
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:

@@ -26,7 +26,8 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
         The evaluation.
     """
     gates = [gate.definition for gate in evaluation.gates]
-    facts = [hash_prompt(evaluation.prompt), describe_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates]
+    prices = [evaluation.prices.key] if evaluation.prices else []
+    facts = [hash_prompt(evaluation.prompt), describe_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates, *prices]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -208,7 +208,8 @@ class Project:
 
     def _evaluation_edges(self, evaluation: PromptEvaluation) -> tuple[Edge, ...]:
         calibrations = (calibration for judge in evaluation.judges for calibration in self.calibrations_of(judge))
-        return tuple(dict.fromkeys((_link_all(evaluation.cases), *(Edge(calibration.key, None) for calibration in calibrations))))
+        datasets = (evaluation.cases, *([evaluation.prices] if evaluation.prices else []))
+        return tuple(dict.fromkeys((*map(_link_all, datasets), *(Edge(calibration.key, None) for calibration in calibrations))))
 
     def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
         source = view.source

@@ -13,11 +13,13 @@ from mlops_assets.compute.llm_evaluation.score_summary import ScoreSummary, summ
 from mlops_assets.compute.llm_evaluation.scorers import Score
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.metadata import to_table
+from mlops_assets.orchestrate.llm.call_costs import check_prices, describe_costs, list_cost_columns, sum_answers
 from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
 from mlops_assets.orchestrate.llm.judging import describe_judge, list_verdict_columns
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
+    from mlops_assets.compute.llm_evaluation.prices import PriceTable
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
     from mlops_assets.orchestrate.llm.judging import JudgedAnswer
     from mlops_assets.serving.llm.ask_many import CallRecord
@@ -77,6 +79,8 @@ class EvaluationResults:
         The scored cases, in the order of ``rows``.
     methods
         Scorer → how it computes, where that depends on installed packages.
+    prices
+        The prices of models; None when the evaluation has none.
     """
 
     evaluation: PromptEvaluation
@@ -84,6 +88,7 @@ class EvaluationResults:
     rows: pl.DataFrame
     scored: Sequence[ScoredCase]
     methods: Mapping[str, str] = field(default_factory=dict)
+    prices: PriceTable | None = None
 
     @property
     def error_rate(self) -> float:
@@ -98,9 +103,9 @@ class EvaluationResults:
         return groups
 
     def mean_cost(self, scored: Sequence[ScoredCase]) -> float:
-        """Return the mean cost of some cases in USD; NaN when the price of one is unknown."""
-        del scored
-        return math.nan
+        """Return the mean cost of the answers to some cases in USD; NaN without answers, and when the cost of one is unknown."""
+        answers = [one.call.completion for one in scored if one.call.completion is not None]
+        return math.nan if self.prices is None else sum_answers(self.prices, answers).mean
 
     def to_frame(self) -> pl.DataFrame:
         """Return the rows of the table: key, slices, answer, facts of the call, and scores."""
@@ -120,6 +125,8 @@ class EvaluationResults:
         }
         for judge in self.evaluation.judges:
             columns |= list_verdict_columns(judge, [scored.judged.get(judge.name) for scored in self.scored])
+        if self.prices is not None:
+            columns |= list_cost_columns(self.prices, completions)
         facts = pl.DataFrame({name: pl.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
         return pl.concat([self.rows.select(carried), facts], how="horizontal")
 
@@ -150,6 +157,9 @@ class EvaluationResults:
             facts={"answers without token counts": uncounted},
         )
 
+        if self.prices is not None:
+            yield check_prices(self.prices, [(scored.case.label, scored.call.completion) for scored in self.scored])
+
     def _count_uncounted(self) -> int:
         found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         return sum(None in (completion.prompt_tokens, completion.completion_tokens) for completion in found)
@@ -171,6 +181,7 @@ class EvaluationResults:
             **means,
             "scores": to_table([self._describe_summary(name, summary) for name, summary in summaries.items()]),
             **self._describe_judges(),
+            **self._describe_costs(),
             **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
             "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
             "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
@@ -187,6 +198,13 @@ class EvaluationResults:
             for judge in self.evaluation.judges
         ]
         return {"judges": to_table(rows)} if rows else {}
+
+    def _describe_costs(self) -> dict[str, Any]:
+        if self.prices is None:
+            return {}
+        answers = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
+        calls = [call for scored in self.scored for found in scored.judged.values() for call in found.calls]
+        return describe_costs(self.prices, answers, [call.completion for call in calls if call.completion is not None])
 
     def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
         """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""
@@ -220,7 +238,8 @@ class EvaluationResults:
     def _describe_slice(self, column: str, value: str, cases: Sequence[ScoredCase]) -> dict[str, Any]:
         summaries = self._summarise(cases, f"{column}={value}")
         scores = {name: " ".join((_write_mean(summary), summary.interval)).strip() for name, summary in summaries.items()}
-        return {column: value, "cases": str(len(cases)), "errors": str(sum(bool(scored.error) for scored in cases)), **scores}
+        costs = {} if self.prices is None else {"mean cost (USD)": f"{self.mean_cost(cases):.6g}"}
+        return {column: value, "cases": str(len(cases)), "errors": str(sum(bool(scored.error) for scored in cases)), **scores, **costs}
 
 
 def _write_mean(summary: ScoreSummary) -> str:

@@ -9,6 +9,7 @@ from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import DefinitionError, MlopsError
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
+from mlops_assets.orchestrate.llm.call_costs import PRICED
 from mlops_assets.orchestrate.llm.evaluation_results import TOKEN_COUNTS, EvaluationResults, ScoredCase
 from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import polars as pl
 
+    from mlops_assets.compute.llm_evaluation.prices import PriceTable
     from mlops_assets.orchestrate.core.graph import Node
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
-UNHASHED = ("cached", "seconds", "seconds_to_first_token")  # they differ between runs with equal answers
+UNHASHED = ("cached", "seconds", "seconds_to_first_token", "answered_at")  # they differ between runs with equal answers
 
 
 def evaluation_spec(
@@ -49,7 +51,7 @@ def evaluation_spec(
     """
     import dagster as dg
 
-    names = (*check_names(_table_rules(evaluation)), COMPLETE, TOKEN_COUNTS)
+    names = (*check_names(_table_rules(evaluation)), COMPLETE, TOKEN_COUNTS, *([PRICED] if evaluation.prices else []))
     gates = [
         dg.AssetCheckSpec(g.name, asset=asset_key(evaluation.key), blocking=True, description=g.text or None) for g in evaluation.gates
     ]
@@ -63,7 +65,7 @@ def evaluation_spec(
             dg.AssetDep(asset_key(evaluation.prompt.key)),
             *(dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges),
         ],
-        checks=[*check_specs(evaluation.key, names, warnings=(TOKEN_COUNTS,)), *gates],
+        checks=[*check_specs(evaluation.key, names, warnings=(TOKEN_COUNTS, PRICED)), *gates],
         options=evaluation.options,
         condition=condition,
         code_version=node.definition,
@@ -155,19 +157,21 @@ def _ask_cases(
     step: StepContext, evaluation: PromptEvaluation, prompt: Prompt[..., Any], rows: pl.DataFrame, cases: Sequence[EvaluationCase]
 ) -> EvaluationResults:
     """Return the scored answers of a prompt: that of the evaluation, or its version in production."""
+    from mlops_assets.orchestrate.llm.call_costs import read_evaluation_prices
     from mlops_assets.orchestrate.llm.scoring import describe_method
     from mlops_assets.serving.llm.ask_many import ask_many
 
     version = hash_prompt(prompt)
     methods = {scorer.name: describe_method(scorer) for scorer in evaluation.plain_scorers}
     label = evaluation.key if version == hash_prompt(evaluation.prompt) else f"{evaluation.key}, production"
-    progress = CallProgress(label, len(cases), step.context.log.info)
+    prices = read_evaluation_prices(step, evaluation)
+    progress = CallProgress(label, len(cases), step.context.log.info, prices=prices)
     scored: dict[int, ScoredCase] = {}
     for position, call in ask_many(prompt, [case.variables for case in cases], cache=step.stores.responses):
         scored[position] = _score_case(step, evaluation, cases[position], call)
         progress.add(call, failed=bool(scored[position].error))
-    answered = _judge_answers(step, evaluation, label, [scored[position] for position in range(len(cases))])
-    return EvaluationResults(evaluation, version, rows, answered, methods)
+    answered = _judge_answers(step, evaluation, label, [scored[position] for position in range(len(cases))], prices)
+    return EvaluationResults(evaluation, version, rows, answered, methods, prices)
 
 
 def _score_case(step: StepContext, evaluation: PromptEvaluation, case: EvaluationCase, call: CallRecord) -> ScoredCase:
@@ -183,7 +187,9 @@ def _score_case(step: StepContext, evaluation: PromptEvaluation, case: Evaluatio
     return ScoredCase(case, call, {scorer.name: score_answer(scorer, answer, case.row, warn) for scorer in evaluation.plain_scorers})
 
 
-def _judge_answers(step: StepContext, evaluation: PromptEvaluation, label: str, scored: Sequence[ScoredCase]) -> list[ScoredCase]:
+def _judge_answers(
+    step: StepContext, evaluation: PromptEvaluation, label: str, scored: Sequence[ScoredCase], prices: PriceTable | None
+) -> list[ScoredCase]:
     """Return the scored cases with the scores of the evaluation's judges; a case without an answer is not judged."""
     from mlops_assets.orchestrate.llm.judging import judge_answers
 
@@ -194,7 +200,7 @@ def _judge_answers(step: StepContext, evaluation: PromptEvaluation, label: str, 
         if case.call.completion is not None and not case.call.error
     }
     for judge in evaluation.judges:
-        progress = CallProgress(f"{label}, judge '{judge.name}'", len(answered) * judge.repeats, log.info, "verdicts")
+        progress = CallProgress(f"{label}, judge '{judge.name}'", len(answered) * judge.repeats, log.info, "verdicts", prices)
         found = judge_answers(judge, list(answered.values()), cache=cache, warn=log.warning, progress=progress)
         for number, answer in zip(answered, found, strict=True):
             case = judged[number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlops_assets.errors import DefinitionError
@@ -79,7 +80,7 @@ def complete(
         body = request.to_body(target)
         if cache is not None and (found := cache.read(body, target.pin)) is not None:
             return found
-        completion = _complete_once(target, request)
+        completion = replace(_complete_once(target, request), seconds=request.seconds())
         if cache is not None:
             cache.write(body, target.pin, completion)
         return completion
@@ -281,11 +282,13 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
         reported_model=parts.model,
         prompt_tokens=parts.prompt_tokens,
         completion_tokens=parts.completion_tokens,
+        cached_prompt_tokens=parts.cached_prompt_tokens,
+        answered_at=datetime.now(UTC),
         seconds_to_first_token=seconds_to_first_token,
     )
 
 
 def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[str, ...]) -> Completion:
-    """Return the completion with the seconds since the call began, the failures and the number of attempts."""
+    """Return the completion with its duration, unless it has one already, the failures and the number of attempts."""
     attempts = len(failures) + (0 if completion.cached else 1)
-    return replace(completion, seconds=request.seconds(), failures=failures, attempts=attempts)
+    return replace(completion, seconds=completion.seconds or request.seconds(), failures=failures, attempts=attempts)

@@ -21,6 +21,7 @@ class ReplyParts:
     model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
 
     def add(self, document: dict[str, Any], message: str) -> str:
         """Add a document, or an event of a stream, and return its text; ``""`` when it has none.
@@ -68,6 +69,8 @@ class ReplyParts:
         if isinstance(usage, dict):
             self.prompt_tokens = _read_count(usage.get("prompt_tokens"))
             self.completion_tokens = _read_count(usage.get("completion_tokens"))
+            details = usage.get("prompt_tokens_details")
+            self.cached_prompt_tokens = _read_count(details.get("cached_tokens")) if isinstance(details, dict) else None
 
 
 def parse_document(body: bytes) -> dict[str, Any]:

@@ -93,8 +93,8 @@ class ResponseCache:
             return None
         try:
             with closing(self._connect()) as connection:
-                row = connection.execute("SELECT completion FROM completions WHERE key = ?", (key,)).fetchone()
-            return None if row is None else _parse_completion(row[0])
+                row = connection.execute("SELECT completion, stored_at FROM completions WHERE key = ?", (key,)).fetchone()
+            return None if row is None else _parse_completion(*row)
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
             _LOG.warning("the response cache '%s' cannot be read (%s); delete it when this repeats", self.path, type(error).__name__)
             return None
@@ -109,8 +109,9 @@ class ResponseCache:
         completion
             The answer.
         """
-        facts = asdict(completion)
-        row = (key, json.dumps({"facts": facts, "sha256": json_sha256(facts)}), datetime.now(UTC).isoformat())
+        facts = {name: value for name, value in asdict(completion).items() if name != "answered_at"}
+        stored_at = completion.answered_at or datetime.now(UTC)
+        row = (key, json.dumps({"facts": facts, "sha256": json_sha256(facts)}), stored_at.isoformat())
         try:
             if not self.path.exists():
                 self._create()
@@ -197,10 +198,10 @@ class CacheScope:
         return json.dumps(dict(self.variables), sort_keys=True, default=dump_json)
 
 
-def _parse_completion(text: str) -> Completion:
+def _parse_completion(text: str, stored_at: str) -> Completion:
     """Return a stored completion, marked as cached; raise ValueError when its checksum does not match."""
     stored = json.loads(text)
     facts = stored["facts"]
     if stored["sha256"] != json_sha256(facts):
         raise ValueError
-    return replace(Completion(**facts), failures=(), cached=True)
+    return replace(Completion(**facts), failures=(), cached=True, answered_at=datetime.fromisoformat(stored_at))

@@ -39,6 +39,13 @@ EVALUATION_COLUMNS = {
     "seconds": "Duration of the call.",
     "seconds_to_first_token": "Seconds until the first text of a stream.",
 }
+# Its further columns with prices: from them and the prices, each cost can be computed again.
+COST_COLUMNS = {
+    "answered_at": "When the model answered; of a cached answer, when it was stored.",
+    "cached_input_tokens": "Tokens of the prompt that the provider read from its own cache, as the endpoint reports them.",
+    "cost": "What the answer cost in USD when the model gave it, also of a cached answer; null when it is unknown.",
+    "price_version": "The version of the prices.",
+}
 
 
 @check_constructor
@@ -65,6 +72,9 @@ class PromptEvaluation:
     gates
         What the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or with
         ``at_most`` on ``error_rate``, ``p95_seconds`` or ``cost_per_request``.
+    prices
+        The dataset of prices in USD per million tokens, with the columns ``model``, ``valid_from``, ``input_price``, ``output_price`` and
+        perhaps ``cached_price``. The table then has the cost of each answer, and the check ``priced`` fails when one is unknown.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
@@ -107,6 +117,7 @@ class PromptEvaluation:
     slices: tuple[str, ...]
     max_error_rate: float
     gates: tuple[GateLike, ...]
+    prices: Dataset[..., Any] | ExternalDataset | None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -119,6 +130,7 @@ class PromptEvaluation:
         slices: Sequence[str] = (),
         max_error_rate: float = 0.0,
         gates: Sequence[GateLike] = (),
+        prices: Dataset[..., Any] | ExternalDataset | None = None,
         **options: object,
     ) -> None:
         values = {
@@ -129,6 +141,7 @@ class PromptEvaluation:
             "slices": (slices,) if isinstance(slices, str) else tuple(slices),
             "max_error_rate": float(max_error_rate),
             "gates": tuple(gates),
+            "prices": prices,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -158,7 +171,8 @@ class PromptEvaluation:
     @property
     def described_columns(self) -> dict[str, str]:
         """Column of the table apart from the key, the slices and the scores → description."""
-        return EVALUATION_COLUMNS | {column: text for judge in self.judges for column, text in judge.verdict_columns.items()}
+        judged = {column: text for judge in self.judges for column, text in judge.verdict_columns.items()}
+        return EVALUATION_COLUMNS | (COST_COLUMNS if self.prices else {}) | judged
 
     @property
     def read_columns(self) -> dict[str, str]:
@@ -191,7 +205,9 @@ class PromptEvaluation:
         """Refuse two columns of one name in the table of the evaluation."""
         carried = dict.fromkeys((*self.case_key, *self.slices))
         judged = (column for judge in self.judges for column in judge.verdict_columns)
-        counts = Counter((*carried, *EVALUATION_COLUMNS, *judged, *(scorer.name for scorer in self.scorers)))
+        counts = Counter(
+            (*carried, *EVALUATION_COLUMNS, *(COST_COLUMNS if self.prices else ()), *judged, *(scorer.name for scorer in self.scorers))
+        )
         name, count = counts.most_common(1)[0]
         if count > 1:
             raise DefinitionError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -183,7 +183,7 @@ class Completion:
     prompt_tokens, completion_tokens
         The usage; None when the endpoint does not report it.
     seconds
-        The duration of the call with its retries, in seconds.
+        The duration of the call with its retries, in seconds; of a cached answer, that of the original call.
     seconds_to_first_token
         The seconds until the first text of a stream; None when the answer came in one piece.
     failures
@@ -192,6 +192,10 @@ class Completion:
         The number of requests of this call, failed ones included; a cached answer needs none.
     cached
         Whether the answer comes from the cache and caused no cost. The usage is then that of the original request.
+    cached_prompt_tokens
+        How many of the prompt's tokens the provider read from its own cache; None when the endpoint does not report it.
+    answered_at
+        When the model answered, in UTC; of a cached answer, when it was stored.
 
     See Also
     --------
@@ -215,6 +219,8 @@ class Completion:
     failures: tuple[str, ...] = ()
     attempts: int = 1
     cached: bool = False
+    cached_prompt_tokens: int | None = None
+    answered_at: datetime | None = field(default=None, compare=False)
 
 
 def _refuse_unless_embedded(model: str, api_key_env: str | None) -> None:

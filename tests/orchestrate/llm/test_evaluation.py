@@ -320,7 +320,7 @@ def test_as_many_requests_are_in_flight_as_the_model_allows(platform, run) -> No
 def test_progress_is_logged_with_errors_requests_and_tokens(platform, run, monkeypatch) -> None:
     monkeypatch.setattr(progress, "PROGRESS_CALLS", 4)
     lines: list[str] = []
-    monkeypatch.setattr(evaluation_step, "CallProgress", lambda key, total, _log: progress.CallProgress(key, total, lines.append))
+    monkeypatch.setattr(evaluation_step, "CallProgress", lambda key, total, _log, **_: progress.CallProgress(key, total, lines.append))
     with ScriptedServer(fail(400)) as server:
         run(ml.build_definitions(declare(server.url), platform=platform))(ok=False)
     assert lines == [

@@ -1,0 +1,187 @@
+"""Costs of an evaluation: exact, recomputable, never zero for an unknown model, and read by gates."""
+
+import math
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.compute.llm_evaluation.costs import price_calls
+from mlops_assets.compute.llm_evaluation.price_rows import read_prices
+from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.compiler.build import compiled_projects
+from mlops_assets.orchestrate.llm import evaluation_step, progress
+from mlops_assets.orchestrate.tables.automation import find_stale
+from mlops_assets.stores.platform.stores import open_stores
+from tests.conftest import metadata, records
+from tests.orchestrate.llm.judged import declare_judge
+from tests.orchestrate.llm.replies import ROWS, TABLE, declare
+from tests.orchestrate.llm.test_evaluation import checks, table
+from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
+
+PRICES = {"model": ["tiny", "large"], "valid_from": [date(2024, 1, 1)] * 2, "input_price": [0.15, 1.0], "output_price": [0.6, 2.0]}
+COST = (7 * 0.15 + 3 * 0.6) / 1e6  # of an answer of the scripted server
+
+
+def declare_priced(url: str, prices=None, **more) -> list:
+    """Return the project of ``declare`` with prices."""
+    frame = pl.DataFrame(PRICES | (prices or {}))
+
+    @ml.dataset
+    def llm_prices() -> pl.DataFrame:
+        return frame
+
+    return [llm_prices, *declare(url, prices=llm_prices, **more)]
+
+
+def test_each_answer_has_the_cost_that_its_stored_counts_give(platform, run) -> None:
+    before = datetime.now(UTC)
+    with ScriptedServer(fail(400)) as server:
+        result = run(ml.build_definitions(declare_priced(server.url, max_error_rate=0.5), platform=platform))()
+    found = table(platform)
+    assert found["cost"].to_list() == [None, *[pytest.approx(COST, rel=1e-12)] * 5]
+    assert found["answered_at"].drop_nulls().is_between(before, datetime.now(UTC)).all()
+    prices = read_prices(pl.DataFrame(PRICES), "prices")
+    calls = found.select("model", "input_tokens", "output_tokens", at="answered_at", cached_tokens="cached_input_tokens")
+    assert (price_calls(calls, prices)["cost_pico"] / 1e12).to_list() == found["cost"].to_list()
+    assert set(found["price_version"]) == {prices.version}
+    facts = metadata(result, TABLE)
+    assert (facts["total cost"], facts["spent by this run"]) == ("0.000014250000 USD",) * 2
+    assert facts["mean cost per request (USD)"] == pytest.approx(COST)
+    assert [record.data["mean cost (USD)"] for record in facts["scores by airline"].records] == ["2.85e-06"] * 2
+    assert checks(result)["priced"].passed
+    described = {column.name: column.description for column in facts["dagster/column_schema"].columns}
+    assert described["price_version"] == "The version of the prices."
+
+
+def test_a_cached_answer_keeps_its_cost_and_is_not_spent_again(platform, run) -> None:
+    with ScriptedServer() as server:
+        run(ml.build_definitions(declare_priced(server.url), platform=platform))()
+        before, hashes = table(platform), records(platform, TABLE)
+        again = run(ml.build_definitions(declare_priced(server.url, slices=[]), platform=platform))()
+        assert len(server.requests) == 6
+    kept = ["case", "cost", "answered_at", "seconds", "price_version"]
+    assert table(platform).select(kept).equals(before.select(kept)), "times and durations are those of the original calls"
+    assert records(platform, TABLE) != hashes, "another column makes another table"
+    facts = metadata(again, TABLE)
+    assert (facts["total cost"], facts["spent by this run"]) == ("0.000017100000 USD", "0.000000000000 USD")
+
+
+def test_an_unknown_model_and_a_missing_count_have_no_cost_and_fail_the_check(platform, run) -> None:
+    with ScriptedServer(answer("yes", usage=None)) as server:
+        one = run(ml.build_definitions(declare_priced(server.url), platform=platform))()
+        assert table(platform)["cost"].null_count() == 1
+        check = checks(one)["priced"]
+        assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.ERROR, False)
+        assert "1 of 6 answers is unknown: case 'case 0': the number of input or output tokens is unknown ('tiny')" in check.description
+        assert metadata(one, TABLE)["total cost"] == "at least 0.000014250000 USD"
+        unknown = run(ml.build_definitions(declare_priced(server.url, {"model": ["other", "large"]}), platform=platform))()
+    assert table(platform)["cost"].null_count() == 6
+    assert "6 of 6 answers is unknown: case 'case 0': the model has no price ('tiny')" in checks(unknown)["priced"].description
+    assert "mean cost per request (USD)" not in metadata(unknown, TABLE)
+
+
+def test_new_prices_make_the_evaluation_stale_and_cost_no_call(platform, run) -> None:
+    with ScriptedServer() as server:
+        run(ml.build_definitions(declare_priced(server.url), platform=platform))()
+        items = declare_priced(server.url, {"input_price": [0.3, 1.0]})
+        materialise = run(ml.build_definitions(items, platform=platform))
+        materialise("dataset/llm_prices")
+        assert list(find_stale(compiled_projects()[-1].project.node(items[-1]), platform)) == [""]
+        materialise(TABLE)
+        assert len(server.requests) == 6
+    assert table(platform)["cost"].to_list() == [pytest.approx((7 * 0.3 + 3 * 0.6) / 1e6)] * 6
+
+
+def test_an_answer_has_the_price_of_its_time(platform, run) -> None:
+    later = {"model": ["tiny", "tiny"], "valid_from": [date(2024, 1, 1), date.today() + timedelta(days=2)]}  # noqa: DTZ011
+    with ScriptedServer() as server:
+        run(ml.build_definitions(declare_priced(server.url, later), platform=platform))()
+    assert table(platform)["cost"].to_list() == [pytest.approx(COST)] * 6
+
+
+def test_tokens_from_the_cache_of_the_provider_have_their_own_price(platform, run) -> None:
+    counts = b'"usage": {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}'
+    body = b'{"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], %s}' % counts
+    with ScriptedServer(lambda exchange: exchange.send(body)) as server:
+        run(ml.build_definitions(declare_priced(server.url, {"cached_price": [0.05, None]}), platform=platform))()
+    found = table(platform)
+    assert found["cost"].to_list()[0] == pytest.approx((3 * 0.15 + 4 * 0.05 + 3 * 0.6) / 1e6)
+    assert found["cost"].null_count() == 5, "without their number the cost is unknown"
+
+
+def test_a_judge_is_paid_too_and_no_part_of_the_cost_of_an_answer(platform, run) -> None:
+    with ScriptedServer() as server, ScriptedServer(default=answer("verdict: supported")) as judging:
+        scorers = [declare_judge(judging.url, repeats=2)]
+        rows = ROWS | {"context": [str(number) for number in range(6)]}
+        result = run(ml.build_definitions(declare_priced(server.url, rows=rows, scorers=scorers), platform=platform))()
+    facts = metadata(result, TABLE)
+    assert facts["total cost"] == "0.000017100000 USD"
+    assert facts["spent by this run"] == "0.000173100000 USD"  # and that of 12 verdicts, each of 7 and 3 tokens
+
+
+@pytest.mark.parametrize(("change", "bound", "passed"), [({}, 3e-6, True), ({}, 2e-6, False), ({"model": ["other", "large"]}, 3e-6, False)])
+def test_a_gate_reads_the_mean_cost_and_fails_when_it_is_unknown(change, bound, passed, platform, run) -> None:
+    gates = [ml.Gate("cost_per_request", at_most=bound)]
+    with ScriptedServer() as server:
+        result = run(ml.build_definitions(declare_priced(server.url, change, gates=gates), platform=platform))(ok=passed)
+    assert checks(result)["cost_per_request_at_most"].passed == passed
+    champion = open_stores(platform).registry.champion("reply")
+    assert (champion is not None) == passed
+
+
+def test_a_gate_on_latency_reads_the_original_durations_of_cached_answers(platform, run) -> None:
+    with ScriptedServer() as server:
+        run(ml.build_definitions(declare(server.url), platform=platform))()
+        gates = [ml.Gate("p95_seconds", at_most=1e-5)]  # a look-up in the cache takes longer, the answer took much longer
+        result = run(ml.build_definitions(declare(server.url, gates=gates), platform=platform))(ok=False)
+        assert len(server.requests) == 6
+    slowest = table(platform)["seconds"].max()
+    assert checks(result)["p95_seconds_at_most"].metadata["value"].value == pytest.approx(slowest)
+
+
+def test_progress_shows_the_cost_so_far(platform, run, monkeypatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(
+        evaluation_step, "CallProgress", lambda key, total, _log, **more: progress.CallProgress(key, total, lines.append, **more)
+    )
+    with ScriptedServer(answer("yes", usage=None)) as server:
+        run(ml.build_definitions(declare_priced(server.url), platform=platform))()
+    assert lines[-1].endswith("35 input and 15 output tokens, at least 0.000014250000 USD so far")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"model": [None, "large"]}, "row 0: 'model' is None, not text"),
+        ({"valid_from": ["2024", "2025"]}, "row 0: 'valid_from' is '2024', not a date or a time"),
+        ({"input_price": [0.15, None]}, "row 1: 'input_price' is None, not a number"),
+        ({"output_price": [-1.0, 1.0]}, "row 0: the price -1.0 of 'tiny' is not possible"),
+        ({"output_price": [math.nan, 1.0]}, "row 0: the price NaN of 'tiny' is not possible"),
+    ],
+)
+def test_rows_that_are_no_prices_are_refused_before_the_first_request(change, problem, platform, run) -> None:
+    with ScriptedServer() as server:
+        items = declare_priced(server.url, change)
+        message = run(ml.build_definitions(items, platform=platform)).error()
+        assert server.requests == []
+    assert problem in message
+
+
+def test_prices_must_be_in_the_project_and_have_their_columns(platform, run) -> None:
+    with ScriptedServer() as server:
+        with pytest.raises(DefinitionError, match="refers to the dataset 'dataset/llm_prices', which is not in the project"):
+            ml.build_definitions(declare_priced(server.url)[1:], platform=platform)
+        message = run(ml.build_definitions(declare_without_price(server.url), platform=platform)).error()
+        assert server.requests == []
+    assert "'dataset/llm_prices' has no column 'input_price'" in message
+
+
+def declare_without_price(url: str) -> list:
+    @ml.dataset
+    def llm_prices() -> pl.DataFrame:
+        return pl.DataFrame(PRICES).drop("input_price")
+
+    return [llm_prices, *declare(url, prices=llm_prices)]

@@ -11,7 +11,7 @@ import time
 
 from bench.harness import ContenderError, compile_ours
 
-NAMES = ("overhead", "project", "lake", "serving", "online", "point_in_time", "skew", "registry", "tracking")
+NAMES = ("overhead", "project", "lake", "serving", "online", "point_in_time", "skew", "registry", "tracking", "llm_service")
 
 
 def main(arguments: list[str]) -> int:

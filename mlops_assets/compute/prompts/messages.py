@@ -58,7 +58,7 @@ def convert_value(prompt: Prompt[..., Any], variable: Variable, value: Any) -> A
     """
     import pydantic
 
-    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(variable.annotation)
+    adapter = variable.adapter
     try:
         if find_stored_schema(variable.annotation) is None:
             return adapter.validate_python(value, strict=True)

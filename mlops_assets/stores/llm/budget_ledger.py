@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY_SECONDS = 30.0
-_MINUTE = 60.0
+_MINUTE = 61  # seconds of the clock that any 60 seconds touch
 _ALL = "*"  # the row of totals that counts every key; no key has this name
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (
-    id TEXT PRIMARY KEY, api_key TEXT NOT NULL, day TEXT NOT NULL, at REAL NOT NULL,
-    tokens INTEGER NOT NULL, pico INTEGER NOT NULL, owner TEXT
+CREATE TABLE IF NOT EXISTS reservations (
+    id TEXT PRIMARY KEY, api_key TEXT NOT NULL, day TEXT NOT NULL, second INTEGER NOT NULL,
+    tokens INTEGER NOT NULL, pico INTEGER NOT NULL, owner TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS requests_of_keys ON requests (api_key, at);
-CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
+CREATE TABLE IF NOT EXISTS seconds (
+    api_key TEXT NOT NULL, second INTEGER NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (api_key, second)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS totals (
     day TEXT NOT NULL, api_key TEXT NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, pico INTEGER NOT NULL,
     PRIMARY KEY (day, api_key)
@@ -41,6 +42,10 @@ CREATE TABLE IF NOT EXISTS totals (
 _ADD = """
 INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT (day, api_key)
 DO UPDATE SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens, pico = pico + excluded.pico
+"""
+_ADD_SECOND = """
+INSERT INTO seconds VALUES (?, ?, ?, ?) ON CONFLICT (api_key, second)
+DO UPDATE SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens
 """
 
 
@@ -156,14 +161,15 @@ class BudgetLedger:
             The ledger cannot be written.
         """
         now = time.time()
-        at = datetime.fromtimestamp(now, UTC)
+        at, second = datetime.fromtimestamp(now, UTC), int(now)
         day, pico = at.date().isoformat(), maximum.pico or 0
         with self._write() as connection:
-            connection.execute("DELETE FROM requests WHERE at <= ? AND owner IS NULL", (now - _MINUTE,))
             self._check_budgets(connection, day, api_key, maximum, _seconds_to_midnight(at))
-            self._check_rates(connection, api_key, maximum.tokens, now)
-            row = (request, api_key, day, now, maximum.tokens, pico, self._owner)
-            connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            if self._limits != RateLimits():
+                self._check_rates(connection, api_key, maximum, now)
+                connection.execute(_ADD_SECOND, (api_key, second, maximum.requests, maximum.tokens))
+            row = (request, api_key, day, second, maximum.tokens, pico, self._owner)
+            connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             connection.executemany(_ADD, [(day, key, maximum.requests, maximum.tokens, pico) for key in (_ALL, api_key)])
 
     def settle(self, request: str, used: Spending | None) -> None:
@@ -182,22 +188,25 @@ class BudgetLedger:
             The ledger cannot be written.
         """
         with self._write() as connection:
-            query = "SELECT api_key, day, tokens, pico FROM requests WHERE id = ? AND owner IS NOT NULL"
+            query = "SELECT api_key, day, second, tokens, pico FROM reservations WHERE id = ?"
             found = connection.execute(query, (request,)).fetchone()
             if found is None:
                 return
-            api_key, day, reserved, reserved_pico = found
+            api_key, day, second, reserved, reserved_pico = found
+            connection.execute("DELETE FROM reservations WHERE id = ?", (request,))
             tokens = reserved if used is None else used.tokens
             pico = reserved_pico if used is None or used.pico is None else used.pico
-            connection.execute("UPDATE requests SET tokens = ?, pico = ?, owner = NULL WHERE id = ?", (tokens, pico, request))
+            connection.execute(
+                "UPDATE seconds SET tokens = tokens + ? WHERE api_key = ? AND second = ?", (tokens - reserved, api_key, second)
+            )
             connection.executemany(_ADD, [(day, key, 0, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
 
     def settle_orphans(self) -> int:
         """Settle reservations of ended processes at their maximum, and return their number."""
         with self._write() as connection:
-            owners = [owner for (owner,) in connection.execute("SELECT DISTINCT owner FROM requests WHERE owner IS NOT NULL")]
+            owners = [owner for (owner,) in connection.execute("SELECT DISTINCT owner FROM reservations")]
             gone = [(owner,) for owner in owners if is_gone(json.loads(owner))]
-            return connection.executemany("UPDATE requests SET owner = NULL WHERE owner = ?", gone).rowcount if gone else 0
+            return connection.executemany("DELETE FROM reservations WHERE owner = ?", gone).rowcount if gone else 0
 
     def read_spending(self, day: str, api_key: str | None = None) -> Spending:
         """Return what is spent or reserved of a day.
@@ -274,16 +283,13 @@ class BudgetLedger:
                     problem = "{} {unit} do not fit {whose}budget of {} {unit} a day: {} are spent or reserved"
                     raise QuotaError("budget", problem.format(*shown, unit=unit, whose=whose or "the "), seconds)
 
-    def _check_rates(self, connection: sqlite3.Connection, api_key: str, tokens: int, now: float) -> None:
+    def _check_rates(self, connection: sqlite3.Connection, api_key: str, maximum: Spending, now: float) -> None:
         """Raise QuotaError for a request that does not fit what its key may send within 60 seconds."""
-        limits = self._limits
-        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
-            return
-        query = "SELECT at, tokens FROM requests WHERE api_key = ? AND at > ? ORDER BY at"
-        recent = connection.execute(query, (api_key, now - _MINUTE)).fetchall()
+        connection.execute("DELETE FROM seconds WHERE api_key = ? AND second <= ?", (api_key, int(now) - _MINUTE))
+        recent = connection.execute("SELECT second, requests, tokens FROM seconds WHERE api_key = ? ORDER BY second", (api_key,)).fetchall()
         counts = (
-            ("requests", limits.requests_per_minute, 1, [(at, 1) for at, _ in recent]),
-            ("tokens", limits.tokens_per_minute, tokens, recent),
+            ("requests", self._limits.requests_per_minute, maximum.requests, [(second, count) for second, count, _ in recent]),
+            ("tokens", self._limits.tokens_per_minute, maximum.tokens, [(second, count) for second, _, count in recent]),
         )
         for unit, limit, wanted, uses in counts:
             if limit is None or (excess := sum(count for _, count in uses) + wanted - limit) <= 0:
@@ -292,12 +298,12 @@ class BudgetLedger:
             raise QuotaError("rate limit", problem, _seconds_until_free(uses, excess, now))
 
 
-def _seconds_until_free(uses: list[tuple[float, int]], excess: int, now: float) -> float:
+def _seconds_until_free(uses: list[tuple[int, int]], excess: int, now: float) -> float:
     """Return the seconds until so many of the uses, oldest first, are older than a minute; a minute if all of them are not enough."""
-    for at, count in uses:
+    for second, count in uses:
         excess -= count
         if excess <= 0:
-            return max(0.0, at + _MINUTE - now)
+            return max(0.0, second + _MINUTE - now)
     return _MINUTE
 
 

@@ -9,6 +9,7 @@ import types
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 from mlops_assets.errors import DefinitionError, nearest
@@ -17,6 +18,8 @@ from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import pydantic
 
     from mlops_assets.values.llm.provider import LLM
 
@@ -71,6 +74,13 @@ class Variable:
     name: str
     annotation: Any
     default: Any = inspect.Parameter.empty
+
+    @cached_property
+    def adapter(self) -> pydantic.TypeAdapter[Any]:
+        """What checks a value against the type; building it takes longer than a check."""
+        import pydantic
+
+        return pydantic.TypeAdapter(self.annotation)
 
     @property
     def is_required(self) -> bool:

@@ -21,6 +21,7 @@ from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import Budget, PromptService, RateLimits
 from mlops_assets.values.llm.provider import LLM
+from mlops_assets.values.llm.quality_monitor import QualityExpectation, QualityMonitor
 from mlops_assets.values.llm.scorers import EditSimilarity, ExactMatch, Groundedness, JsonSchemaMatch, RegexMatch, RetrievalHit, TokenF1
 from mlops_assets.values.llm.trace_source import TraceSource
 
@@ -36,6 +37,8 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "LLM",
     "PromptEvaluation",
     "PromptService",
+    "QualityExpectation",
+    "QualityMonitor",
     "RateLimits",
     "RegexMatch",
     "ResponseCache",

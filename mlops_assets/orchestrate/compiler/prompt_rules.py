@@ -1,4 +1,4 @@
-"""Checks of the prompts of a project and of their evaluations."""
+"""Checks of the prompts of a project and of their evaluations, and the references of both."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,8 @@ from mlops_assets.orchestrate.llm.case_columns import check_case_columns, check_
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.llm.quality_monitor import QualityMonitor
 from mlops_assets.values.model import Model
 
 
@@ -24,9 +26,12 @@ def check_prompts(project: Project) -> None:
 
 
 def list_prompt_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    """Yield each reference of an evaluation or a calibration: the referring one, the role of the other, and the key of the other."""
+    """Yield each reference of a declaration of LLM operations: the referring one, the role of the other, and the key of the other."""
+    for service in project.select(PromptService):
+        yield f"'{service.key}'", "the prompt", service.prompt.key
     for evaluation in project.select(PromptEvaluation):
         datasets = (evaluation.cases, *([evaluation.prices] if evaluation.prices else []))
         yield from ((f"'{evaluation.key}'", "the dataset", dataset.key) for dataset in datasets)
         yield f"'{evaluation.key}'", "the prompt", evaluation.prompt.key
     yield from ((f"'{calibration.key}'", "the dataset", calibration.cases.key) for calibration in project.select(Calibration))
+    yield from ((f"'{monitor.key}'", "the source of its traces", monitor.of.key) for monitor in project.select(QualityMonitor))

@@ -1,4 +1,4 @@
-"""The steps of prompts: the prompt, its evaluations and judges, its versions, its version in production, and its traces."""
+"""The steps of prompts: the prompt, its evaluations and judges, its versions, its version in production, its traces and their quality."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +13,13 @@ from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
 from mlops_assets.orchestrate.llm.prompt_step import prompt_body, prompt_spec
 from mlops_assets.orchestrate.llm.release import prompt_champion_body, prompt_version_body
 from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
+from mlops_assets.orchestrate.monitoring.quality_reports import quality_body, quality_node, quality_spec
 from mlops_assets.orchestrate.tables.automation import follow_inputs
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.llm.quality_monitor import QualityMonitor
 from mlops_assets.values.platform import Platform
 
 _RELEASE_TEXTS = ("The prompt, registered when every gate of its evaluations has passed for exactly it.", "The version in production.")
@@ -48,6 +50,9 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
         node, service = traces_node(source, platform), services.get(source.name, "")
         condition = follow_inputs(node, platform, ignoring=[service] if service else [])
         yield traces_spec(source, node, bind(node, traces_body(source)), condition, service)
+    for monitor in project.select(QualityMonitor):
+        node = quality_node(project, monitor)
+        yield quality_spec(monitor, node, bind(node, quality_body(monitor)), follow_inputs(node, platform))
 
 
 def _list_releases(prompt: Prompt[..., Any], evaluations: tuple[PromptEvaluation, ...], bind: BindBody) -> Iterator[StepSpec]:

@@ -18,7 +18,6 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gates.gate import Gate
-from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource
@@ -129,8 +128,7 @@ def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
         yield f"'{batch.key}'", "the model", batch.model.key
     for service in project.select(Service):
         yield f"'{service.key}'", "the model", service.model.key
-    for prompt_service in project.select(PromptService):
-        yield f"'{prompt_service.key}'", "the prompt", prompt_service.prompt.key
+    yield from list_prompt_references(project)
     for monitor in project.select(Monitor):
         yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
 
@@ -143,7 +141,6 @@ def _list_sources(project: Project) -> Iterator[tuple[str, str, str]]:
         elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
     yield from ((f"'{batch.key}'", "the dataset", batch.dataset.key) for batch in project.select(BatchPrediction))
-    yield from list_prompt_references(project)
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:

@@ -24,6 +24,7 @@ from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.llm.quality_monitor import QualityMonitor
 from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -54,6 +55,7 @@ Declaration = (
     | PromptService
     | TraceSource
     | Calibration
+    | QualityMonitor
 )
 N = TypeVar("N")
 

@@ -1,0 +1,240 @@
+"""Measure the answers of one version in one window, and judge them by expectations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.groundedness.embeddings import list_missing_packages
+from mlops_assets.compute.groundedness.refusals import is_refusal
+from mlops_assets.compute.groundedness.score import score_groundedness
+from mlops_assets.compute.groundedness.words import split_sentences
+from mlops_assets.compute.monitoring.input_drift import compare_samples, embed_texts
+from mlops_assets.compute.monitoring.languages import recognise_language
+from mlops_assets.values.llm import quality_monitor as names
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
+
+    from mlops_assets.values.llm.quality_monitor import QualityExpectation
+
+MAX_EMBEDDED = 200  # inputs of a window, and of its reference
+_CONTENT = (names.GROUNDEDNESS, names.HALLUCINATION_RATE, names.REFUSAL_RATE, names.OUTPUT_WORDS, names.LANGUAGE_RATE)
+_SHARES = (names.HALLUCINATION_RATE, names.REFUSAL_RATE, names.LANGUAGE_RATE, names.ERROR_RATE)
+
+
+@dataclass(frozen=True)
+class QualityInputs:
+    """What the measures need in addition to the rows.
+
+    Parameters
+    ----------
+    context
+        The variables with the text from which answers have to follow.
+    language
+        The declared language; None without one.
+    max_scored
+        The maximum number of answers whose content is measured.
+    reference
+        The rows of the days before, for input drift.
+    measures
+        The measures to compute in addition to those that cost nothing.
+    """
+
+    context: tuple[str, ...]
+    language: str | None
+    max_scored: int
+    reference: pl.DataFrame
+    measures: frozenset[str]
+
+
+@dataclass(frozen=True)
+class MeasuredValues:
+    """The values of one measure.
+
+    Parameters
+    ----------
+    measure
+        The name of the measure.
+    values
+        A number for each measured answer.
+    problem
+        Why the measure cannot be computed; empty when it can.
+    p_value
+        Of input drift.
+    """
+
+    measure: str
+    values: tuple[float, ...] = ()
+    problem: str = ""
+    p_value: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The measure: a mean, a share, or a percentile; None without values."""
+        if not self.values:
+            return None
+        return float(np.quantile(self.values, 0.95)) if self.measure == names.LATENCY else float(np.mean(self.values))
+
+    def find_interval(self, confidence: float) -> tuple[float, float]:
+        """Return the confidence interval: Wilson's for shares, of order statistics for the percentile, Student's t for means.
+
+        Parameters
+        ----------
+        confidence
+            The confidence level.
+        """
+        from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
+
+        values = np.sort(np.asarray(self.values))
+        n, mean = len(values), float(values.mean())
+        if self.measure in _SHARES:
+            interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="wilson")
+            return float(interval.low), float(interval.high)
+        if self.measure == names.LATENCY:
+            low, high = (int(stats.binom.ppf(q, n, 0.95)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
+            return (float(values[low - 1]) if low else -math.inf), (float(values[high]) if high < n else math.inf)
+        error = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+        return mean - error, mean + error
+
+
+@dataclass(frozen=True)
+class QualityVerdict:
+    """The judgement of one expectation.
+
+    Parameters
+    ----------
+    expectation
+        The expectation.
+    state
+        ``good``, ``breach``, ``not enough data`` or ``cannot be measured``.
+    reason
+        The judgement in words.
+    """
+
+    expectation: QualityExpectation
+    state: str
+    reason: str
+
+
+def measure_answers(rows: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredValues]:
+    """Return every measure of the answers of one version in one window.
+
+    Parameters
+    ----------
+    rows
+        Rows of a trace table, one for each answer.
+    inputs
+        What the measures need in addition.
+    """
+    import polars as pl
+
+    answered = rows.filter(pl.col("status") == "ok")
+    unknown = answered["cost"].null_count()
+    costs = f"{unknown} of {answered.height} answers have no known cost" if unknown else ""
+    return [
+        MeasuredValues(names.ERROR_RATE, tuple((rows["status"] == "error").cast(pl.Float64).to_list())),
+        MeasuredValues(names.FEEDBACK, tuple(rows["feedback"].drop_nulls())),
+        MeasuredValues(names.COST, () if costs else tuple(answered["cost"]), costs),
+        MeasuredValues(names.LATENCY, tuple(answered["seconds"])),
+        *_measure_content(_sample(answered, inputs.max_scored), inputs),
+        *([_measure_drift(answered, inputs)] if names.INPUT_DRIFT in inputs.measures else []),
+    ]
+
+
+def _sample(rows: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return at most ``count`` rows, chosen by a hash of their trace ids."""
+    order = sorted(range(rows.height), key=lambda row: hashlib.sha256(rows["trace_id"][row].encode()).digest())
+    return rows[sorted(order[:count])]
+
+
+def _measure_content(answered: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredValues]:
+    captured = answered.drop_nulls("output")
+    if captured.is_empty():
+        problem = "the traces hold no answers: the service does not capture content" if answered.height else ""
+        return [MeasuredValues(measure, problem=problem) for measure in _CONTENT]
+    outputs = captured["output"].to_list()
+    languages = [code for output in outputs if (code := recognise_language(output))]
+    return [
+        *_measure_support(captured, inputs.context),
+        MeasuredValues(names.REFUSAL_RATE, tuple(float(any(map(is_refusal, split_sentences(output)))) for output in outputs)),
+        MeasuredValues(names.OUTPUT_WORDS, tuple(float(len(output.split())) for output in outputs)),
+        MeasuredValues(names.LANGUAGE_RATE, tuple(float(code == inputs.language) for code in languages) if inputs.language else ()),
+    ]
+
+
+def _measure_support(captured: pl.DataFrame, context: Sequence[str]) -> list[MeasuredValues]:
+    pairs = (
+        [(_read_texts(text, context.__contains__), output) for text, output in captured.select("input", "output").rows()] if context else []
+    )
+    results = [score_groundedness(text, output) for text, output in pairs if text]
+    problem = f"no trace holds the variable '{context[0]}'" if context and not results else ""
+    return [
+        MeasuredValues(names.GROUNDEDNESS, tuple(result.score for result in results), problem),
+        MeasuredValues(names.HALLUCINATION_RATE, tuple(float(not result.is_supported) for result in results), problem),
+    ]
+
+
+def _read_texts(text: str | None, takes: Callable[[str], bool]) -> str:
+    """Return the texts of some variables of a captured input, one on each line."""
+    try:
+        variables = json.loads(text or "null")
+    except ValueError:
+        return ""
+    if not isinstance(variables, dict):
+        return ""
+    return "\n".join(line for name, value in variables.items() if takes(name) for line in _list_texts(value))
+
+
+def _list_texts(value: Any) -> list[str]:  # noqa: ANN401  (JSON)
+    if isinstance(value, str):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for item in items for text in _list_texts(item)]
+
+
+def _measure_drift(answered: pl.DataFrame, inputs: QualityInputs) -> MeasuredValues:
+    if missing := list_missing_packages():
+        return MeasuredValues(names.INPUT_DRIFT, problem=f"sentence vectors need the packages {', '.join(missing)}")
+    current, earlier = (
+        [text for row in _sample(rows, MAX_EMBEDDED)["input"] if (text := _read_texts(row, lambda name: name not in inputs.context))]
+        for rows in (answered, inputs.reference)
+    )
+    if not current and answered.height:
+        return MeasuredValues(names.INPUT_DRIFT, problem="the traces hold no inputs: the service does not capture content")
+    if len(earlier) < 2 or len(current) < 2:
+        return MeasuredValues(names.INPUT_DRIFT)
+    distance, p_value = compare_samples(embed_texts(current), embed_texts(earlier))
+    return MeasuredValues(names.INPUT_DRIFT, (distance,) * min(len(current), len(earlier)), p_value=p_value)
+
+
+def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> QualityVerdict:
+    """Return the judgement of one expectation: a breach only if the whole interval lies beyond the bound.
+
+    Parameters
+    ----------
+    expectation, measured
+        The expectation, and the values of its measure.
+    """
+    if measured.problem:
+        return QualityVerdict(expectation, CANNOT, f"{expectation.measure} cannot be measured: {measured.problem}")
+    n, value = len(measured.values), measured.value
+    if value is None or n < expectation.min_answers:
+        return QualityVerdict(expectation, NOT_ENOUGH, f"{n} measured answers, {expectation.min_answers} are needed")
+    side = "at least" if expectation.rule == "at_least" else "at most"
+    if measured.p_value is not None:
+        breached = value > expectation.threshold and measured.p_value < 1 - expectation.confidence
+        text = f"{expectation.measure} {value:.4g} (p = {measured.p_value:.3g}, permutation test)"
+    else:
+        low, high = measured.find_interval(expectation.confidence)
+        breached = high < expectation.threshold if expectation.rule == "at_least" else low > expectation.threshold
+        text = f"{expectation.measure} {value:.4g} ({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} answers)"
+    return QualityVerdict(expectation, BREACH if breached else GOOD, f"{text}; expected {side} {expectation.threshold:g}")

@@ -1,0 +1,265 @@
+"""The step of a quality monitor: measure each version in each day, publish the table and the checks, and act on breaches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.monitoring.answer_quality import (
+    MeasuredValues,
+    QualityInputs,
+    QualityVerdict,
+    judge_measure,
+    measure_answers,
+)
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import RegistryError
+from mlops_assets.orchestrate.core.graph import Edge, Node
+from mlops_assets.orchestrate.core.metadata import to_markdown
+from mlops_assets.orchestrate.core.partitions import lookback_mapping
+from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.decisions import Decision
+from mlops_assets.values.llm.quality_monitor import INPUT_DRIFT, ROLLBACK
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.values.llm.quality_monitor import QualityMonitor
+    from mlops_assets.values.window import TimeWindow
+
+WINDOW_START = "window_start"
+LOOKBACK = 7 * 86_400.0  # seconds of earlier inputs that input drift compares with
+_WORST_FIRST = (BREACH, CANNOT, NOT_ENOUGH, GOOD)
+_RULES = Table(event_timestamp=WINDOW_START)
+_SCHEMA: dict[str, Any] = {
+    WINDOW_START: pl.Datetime("us", "UTC"),
+    "version": pl.Int64,
+    "measure": pl.String,
+    "answers": pl.Int64,
+    "value": pl.Float64,
+    "state": pl.String,
+    "reason": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class QualityUnit:
+    """The answers of one version on one day, measured and judged.
+
+    Parameters
+    ----------
+    partition, window
+        The day.
+    version
+        The version of the prompt; None where the traces name none.
+    answers
+        The number of requests.
+    measured, verdicts
+        The measures, and the judgements of the expectations.
+    """
+
+    partition: str
+    window: TimeWindow
+    version: int | None
+    answers: int
+    measured: tuple[MeasuredValues, ...]
+    verdicts: tuple[QualityVerdict, ...]
+
+    @property
+    def title(self) -> str:
+        """The day and the version."""
+        return self.partition if self.version is None else f"{self.partition}, version {self.version}"
+
+    @property
+    def breaches(self) -> tuple[QualityVerdict, ...]:
+        """The verdicts that are breaches."""
+        return tuple(verdict for verdict in self.verdicts if verdict.state == BREACH)
+
+    @property
+    def state(self) -> str:
+        """The worst state of the verdicts; without answers, not enough data."""
+        states = {verdict.state for verdict in self.verdicts}
+        return next((state for state in _WORST_FIRST if state in states), GOOD if self.answers else NOT_ENOUGH)
+
+
+def quality_node(project: Project, monitor: QualityMonitor) -> Node:
+    """Return the node of a quality report; the traces of the day are its input, and for input drift those of the week before."""
+    days = project.by_key[monitor.traces_key].partitions
+    mapping = lookback_mapping(days, LOOKBACK) if _expects_drift(monitor) else None
+    prompt = monitor.prompt.name if monitor.prompt else ""
+    facts = (monitor.expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
+    definition = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return Node(monitor.key, days, (Edge(monitor.traces_key, days, mapping, required=True),), definition=definition)
+
+
+def _expects_drift(monitor: QualityMonitor) -> bool:
+    return any(expectation.measure == INPUT_DRIFT for expectation in monitor.expectations)
+
+
+def quality_spec(
+    monitor: QualityMonitor, node: Node, run: Callable[..., Iterator[object]], condition: dg.AutomationCondition[Any]
+) -> StepSpec:
+    """Return the step spec of a quality report.
+
+    Parameters
+    ----------
+    monitor, node
+        The monitor and its node.
+    run
+        The function that Dagster calls.
+    condition
+        The default automation condition.
+    """
+    names = [expectation.name for expectation in monitor.expectations]
+    return StepSpec(
+        monitor.key,
+        run,
+        group=monitor.prompt.name if monitor.prompt else "llm",
+        description=f"The quality of the answers in {monitor.traces_key}, by day and version.",
+        kinds=frozenset({"report", "duckdb"}),
+        partitions=node.partitions,
+        deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
+        checks=check_specs(monitor.key, names, warnings=names),
+        options=monitor.options,
+        condition=condition,
+        code_version=node.definition,
+    )
+
+
+def quality_body(monitor: QualityMonitor) -> Callable[[StepContext], Iterator[object]]:
+    """Return the body of the step that publishes quality reports."""
+
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish_table(step, _RULES, lambda: _publish_quality(step, monitor))
+
+    return body
+
+
+def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable:
+    """Measure and judge the answers, act on breaches, and return the table to commit."""
+    units = _measure_units(step, monitor)
+    actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act(step, monitor, unit)]
+    states = [WindowState(unit.partition, unit.state, _summarise(unit), unit.version) for unit in units]
+    facts = summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
+    if actions:
+        facts["decisions"] = to_markdown([{"decision": text} for text in actions])
+    return CheckedTable(_build_rows(units), [_build_outcome(e.name, units) for e in monitor.expectations], facts)
+
+
+def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUnit]:
+    rows = _select_answers(monitor, step.read(step.project.by_key[monitor.traces_key]))
+    units = list[QualityUnit]()
+    for partition, window in step.windows:
+        if window is None:
+            continue
+        inside = rows.filter(pl.col("trace_started_at").is_between(window.start, window.end, closed="left"))
+        earlier = rows.filter(pl.col("trace_started_at") < window.start)
+        measures = frozenset(expectation.measure for expectation in monitor.expectations)
+        inputs = QualityInputs(monitor.context, monitor.language, monitor.max_scored, earlier, measures)
+        groups = inside.partition_by("prompt_version", maintain_order=True) if inside.height else [inside]
+        day = [_measure_unit(monitor, partition, window, group, inputs) for group in groups]
+        units += sorted(day, key=lambda unit: unit.version or 0)
+    return units
+
+
+def _select_answers(monitor: QualityMonitor, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the prompt's answers; without a prompt, the roots of the traces."""
+    if monitor.prompt is None:
+        return rows.filter(pl.col("parent_id").is_null())
+    return rows.filter(pl.col("prompt_name") == monitor.prompt.name)
+
+
+def _measure_unit(monitor: QualityMonitor, partition: str, window: TimeWindow, rows: pl.DataFrame, inputs: QualityInputs) -> QualityUnit:
+    measured = {values.measure: values for values in measure_answers(rows, inputs)}
+    verdicts = tuple(judge_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in monitor.expectations)
+    version = rows["prompt_version"][0] if rows.height else None
+    return QualityUnit(partition, window, version, rows.height, tuple(measured.values()), verdicts)
+
+
+def _summarise(unit: QualityUnit) -> str:
+    if unit.breaches:
+        return "; ".join(verdict.reason for verdict in unit.breaches)
+    return "; ".join(v.reason for v in unit.verdicts if v.state != GOOD) or f"{unit.answers} answers, every expectation holds"
+
+
+def _list_measures(unit: QualityUnit) -> list[dict[str, Any]]:
+    return [{"measure": m.measure, "value": m.value, "answers": len(m.values), "problem": m.problem} for m in unit.measured]
+
+
+def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
+    rows = list[dict[str, Any]]()
+    for unit in units:
+        for measured in unit.measured:
+            verdicts = [verdict for verdict in unit.verdicts if verdict.expectation.measure == measured.measure]
+            verdict = min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.state), default=None)
+            rows.append(
+                {
+                    WINDOW_START: unit.window.start,
+                    "version": unit.version,
+                    "measure": measured.measure,
+                    "answers": len(measured.values),
+                    "value": measured.value,
+                    "state": verdict.state if verdict else None,
+                    "reason": verdict.reason if verdict else measured.problem or None,
+                }
+            )
+    return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def _build_outcome(name: str, units: Sequence[QualityUnit]) -> Outcome:
+    """Return the outcome of one expectation: it fails for a breach, and where the measure cannot be computed."""
+    failures = [(u, v) for u in units for v in u.verdicts if v.expectation.name == name and v.state in (BREACH, CANNOT)]
+    return Outcome(
+        name,
+        passed=not failures,
+        blocking=False,
+        message="; ".join(f"{unit.title}: {verdict.reason}" for unit, verdict in failures),
+        hint="read the traces of the day with `mlops traces list`",
+        facts={"state": failures[0][1].state if failures else GOOD},
+    )
+
+
+def _act(step: StepContext, monitor: QualityMonitor, unit: QualityUnit) -> Iterator[str]:
+    """Record the decision about a breach, roll the prompt back if the monitor says so, and yield what was done.
+
+    A decision is carried out once: a version that a person promotes again is not rolled back for the same day. A decision that a kill
+    left open is completed.
+    """
+    if monitor.prompt is None or unit.version is None:
+        return
+    decisions, name, version = step.stores.decisions, monitor.prompt.name, unit.version
+    serious = [verdict for verdict in unit.breaches if verdict.expectation.measure != INPUT_DRIFT]
+    rolls_back = monitor.on_breach == ROLLBACK and bool(serious)
+    kind = ROLLBACK if rolls_back else "alert"
+    identity = hashlib.sha256(f"{monitor.name}/{name}/{version}/{unit.partition}/{kind}".encode()).hexdigest()[:16]
+    reason = "; ".join(verdict.reason for verdict in serious or unit.breaches)
+    decisions.open(monitor.name, Decision(identity, name, version, unit.partition, unit.window.end, reason, (unit.partition,)))
+    if next(decision for decision in decisions.decisions(name) if decision.id == identity).closed:
+        return
+    outcome = _roll_back(step, monitor, name, version, f"{monitor.key}, {unit.title}: {reason}") if rolls_back else "alert"
+    decisions.close(identity, outcome)
+    step.context.log.warning(f"{unit.title} of '{name}': {reason}: {outcome}")
+    yield f"{unit.title}: {reason}: {outcome}"
+
+
+def _roll_back(step: StepContext, monitor: QualityMonitor, name: str, version: int, reason: str) -> str:
+    """Make the previous champion the champion again if ``version`` is the champion, and return what happened."""
+    champion = step.stores.registry.champion(name)
+    if champion is None or champion.version != version:
+        return f"not rolled back: version {version} is not the champion"
+    try:
+        restored = step.stores.registry.rollback(name, actor=f"monitor {monitor.name}", reason=reason, expected=version)
+    except RegistryError as error:
+        return f"not rolled back: {error.message}"
+    return f"rolled back to version {restored.version}"

@@ -1,0 +1,232 @@
+"""The monitor of the quality of traced answers, its expectations, and what follows a breach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.gates.rule import OneRule
+from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.names import validate_name
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.values.llm.prompt import Prompt
+    from mlops_assets.values.llm.trace_source import TraceSource
+
+ALERT, ROLLBACK = "alert", "rollback"
+GROUNDEDNESS, HALLUCINATION_RATE, LANGUAGE_RATE, INPUT_DRIFT = "groundedness", "hallucination_rate", "language_rate", "input_drift"
+REFUSAL_RATE, OUTPUT_WORDS, ERROR_RATE, FEEDBACK = "refusal_rate", "output_words", "error_rate", "feedback"
+COST, LATENCY = "cost", "latency_p95"
+QUALITY_MEASURES = {
+    GROUNDEDNESS: "Mean support of the answers by their context, from 0 to 1.",
+    HALLUCINATION_RATE: "Share of answers whose weakest sentence the context does not support.",
+    REFUSAL_RATE: "Share of answers that say that the context does not hold the answer.",
+    OUTPUT_WORDS: "Mean number of words of an answer.",
+    LANGUAGE_RATE: "Share of answers in the declared language, of those whose language can be recognised.",
+    ERROR_RATE: "Share of requests without an answer.",
+    FEEDBACK: "Mean score that users gave, from 0 to 1.",
+    COST: "Mean cost of an answer in US dollars.",
+    LATENCY: "95th percentile of the seconds until the answer.",
+    INPUT_DRIFT: "How far the sentence vectors of the inputs are from those of the seven days before, from 0 to 1.",
+}
+LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
+
+
+@check_constructor
+@dataclass(frozen=True)
+class QualityExpectation(OneRule):
+    """The expectation that one measure of a window's answers keeps a bound.
+
+    A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms: in
+    at most 0.5 % of the windows at the default confidence, and hardly ever where the true value keeps some distance from the bound.
+
+    Parameters
+    ----------
+    measure
+        ``groundedness``, ``hallucination_rate``, ``refusal_rate``, ``output_words``, ``language_rate``, ``error_rate``, ``feedback``,
+        ``cost``, ``latency_p95`` or ``input_drift``.
+    at_least, at_most
+        The bound; exactly one.
+    min_answers
+        The minimum number of measured answers; a window with fewer is not judged.
+    confidence
+        The confidence level of the interval.
+
+    Raises
+    ------
+    DefinitionError
+        The measure is unknown, not exactly one bound is given, or a number is out of range.
+
+    See Also
+    --------
+    QualityMonitor : Takes expectations.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.llm.QualityExpectation("groundedness", at_least=0.6).name
+    'groundedness_at_least'
+    """
+
+    RULES: ClassVar = ("at_least", "at_most")
+
+    measure: str
+    at_least: float | None = None
+    at_most: float | None = None
+    min_answers: int = 30
+    confidence: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown measure, and bounds and limits out of range."""
+        what = f"QualityExpectation('{self.measure}')"
+        if self.measure not in QUALITY_MEASURES:
+            hint = nearest(self.measure, QUALITY_MEASURES) + f"measures are {', '.join(QUALITY_MEASURES)}"
+            raise DefinitionError(f"{what} has an unknown measure", hint=hint)
+        self._check_rule(what)
+        if self.min_answers < 2 or not 0 < self.confidence < 1:
+            raise DefinitionError(
+                f"{what} has min_answers={self.min_answers}, confidence={self.confidence}",
+                hint="give at least two answers, and a confidence between 0 and 1",
+            )
+        if self.measure == INPUT_DRIFT and self.at_most is None:
+            raise DefinitionError(f"{what} has a minimum", hint="give at_most=, e.g. 0.05")
+
+    @property
+    def name(self) -> str:
+        """Measure and rule: the name of the asset check."""
+        return f"{self.measure}_{self.rule}"
+
+
+@check_constructor
+@dataclass(frozen=True, init=False)
+class QualityMonitor:
+    """Reports on the quality of traced answers: for each day, and within it for each version of the prompt.
+
+    Measures are computed from the table of the traces. Rows of two versions are never mixed. Groundedness, refusals, words, language and
+    input drift need traces with content; without it, an expectation of them cannot be measured, and its check does not pass.
+
+    Parameters
+    ----------
+    name
+        Names the asset ``quality_report/<name>_quality`` and the lake table ``quality_report/<name>``.
+    of
+        The service, or the source of the traces.
+    prompt
+        The prompt whose answers are measured; that of the service by default. Without one, the root of each trace is measured.
+    expectations
+        The expectations; each is an asset check, which only warns.
+    context
+        The variables of the prompt that hold the text from which answers have to follow; for groundedness and hallucinations.
+    language
+        The code of the language that answers should have: de, en, es, fr, it, nl or pt. Recognised by frequent words.
+    on_breach
+        ``alert`` records a decision about the version. ``rollback`` also makes the previous champion of the prompt the champion again, if the version with
+        the breach is the champion. Each version is rolled back at most once for a day. Input drift never causes a rollback.
+    max_scored
+        The maximum number of answers of a version and a day whose content is measured; a sample that depends on the trace ids alone.
+    **options
+        Passed to Dagster, as in :func:`mlops_assets.dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        Two expectations have one name, an expectation lacks ``context`` or ``language``, or a rollback has no prompt or no expectation.
+
+    See Also
+    --------
+    QualityExpectation : An expectation on one measure.
+    PromptService : Writes traces.
+    TraceSource : Traces of another application.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> @ml.llm.prompt(model=ml.llm.LLM("smollm2", base_url="http://127.0.0.1:8080/v1"))
+    ... def delay_answer(question: str, facts: str) -> None:
+    ...     '''Answer the question from the facts alone.'''
+    >>> watch = ml.llm.QualityMonitor(
+    ...     "delay_quality",
+    ...     of=ml.llm.PromptService("delay_api", prompt=delay_answer, capture=True),
+    ...     expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.6)],
+    ...     context="facts",
+    ...     on_breach="rollback",
+    ... )
+    >>> watch.key
+    'quality_report/delay_quality'
+    """
+
+    name: str
+    of: PromptService | TraceSource
+    prompt: Prompt[..., Any] | None
+    expectations: tuple[QualityExpectation, ...]
+    context: tuple[str, ...]
+    language: str | None
+    on_breach: Literal["alert", "rollback"]
+    max_scored: int
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        of: PromptService | TraceSource,
+        prompt: Prompt[..., Any] | None = None,
+        expectations: QualityExpectation | Sequence[QualityExpectation] = (),
+        context: str | Sequence[str] = (),
+        language: str | None = None,
+        on_breach: Literal["alert", "rollback"] = "alert",
+        max_scored: int = 500,
+        **options: object,
+    ) -> None:
+        values = {
+            "name": validate_name(name, "a monitor"),
+            "of": of,
+            "prompt": of.prompt if prompt is None and isinstance(of, PromptService) else prompt,
+            "expectations": (expectations,) if isinstance(expectations, QualityExpectation) else tuple(expectations),
+            "context": (context,) if isinstance(context, str) else tuple(context),
+            "language": language,
+            "on_breach": on_breach,
+            "max_scored": max_scored,
+            "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
+        }
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        self._check()
+
+    @property
+    def key(self) -> str:
+        """``quality_report/<name>``: the table of the measures."""
+        return f"quality_report/{self.name}"
+
+    @property
+    def traces_key(self) -> str:
+        """``traces/<name>`` of the service or source."""
+        return f"traces/{self.of.name}"
+
+    def _check(self) -> None:
+        where, names = f"the monitor '{self.name}'", [expectation.name for expectation in self.expectations]
+        if duplicated := [name for name in names if names.count(name) > 1]:
+            raise DefinitionError(f"{where} expects '{duplicated[0]}' twice", hint="give each measure and rule once")
+        measures = {expectation.measure for expectation in self.expectations}
+        if measures & {GROUNDEDNESS, HALLUCINATION_RATE} and not self.context:
+            raise DefinitionError(f"{where} expects groundedness and has no context", hint="name the variables as context=")
+        if LANGUAGE_RATE in measures and self.language is None:
+            raise DefinitionError(f"{where} expects a language and has none", hint="give language=, e.g. 'en'")
+        if self.language is not None and self.language not in LANGUAGES:
+            raise DefinitionError(f"{where} has language='{self.language}'", hint=f"give one of {', '.join(LANGUAGES)}")
+        if self.prompt is not None and (missing := set(self.context) - {variable.name for variable in self.prompt.variables}):
+            raise DefinitionError(
+                f"{where} has the context '{min(missing)}', which is no variable of '{self.prompt.key}'",
+                hint=f"its variables are {', '.join(variable.name for variable in self.prompt.variables)}",
+            )
+        if self.on_breach == ROLLBACK and (self.prompt is None or not measures - {INPUT_DRIFT}):
+            raise DefinitionError(
+                f"{where} rolls back, and has no prompt or no expectation of answers", hint="give prompt= and expectations="
+            )
+        if self.max_scored < 1:
+            raise DefinitionError(f"{where} has max_scored={self.max_scored}", hint="give 1 or more")

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from threading import Thread
@@ -96,6 +98,10 @@ def running(stage):
     return start(stage.spec)
 
 
+def read_spans(stage: Stage) -> list:
+    return [span for spans in read_traces(stage.spec.folder.traces, date.min, date.max).values() for span in spans]
+
+
 def ask(client: httpx.Client) -> dict:
     reply = client.post("/answer", json={"question": "Is it late?"})
     assert reply.status_code == 200, reply.text
@@ -145,8 +151,7 @@ def test_a_worker_killed_in_a_call_keeps_its_traces_and_its_reservation_is_settl
     assert stage.spent() == reserved
     with httpx.Client(base_url=running.url, timeout=60) as client:
         assert ask(client)["answer"] == "yes"
-    spans = [span for spans in read_traces(stage.spec.folder.traces, date.min, date.max).values() for span in spans]
-    assert answered in {span.trace_id for span in spans}
+    assert answered in {span.trace_id for span in read_spans(stage)}
 
 
 def test_a_service_runs_on_after_its_keys_are_set_and_not_before(stage, server, running, monkeypatch) -> None:
@@ -161,6 +166,22 @@ def test_a_service_runs_on_after_its_keys_are_set_and_not_before(stage, server, 
         headers = {"authorization": "Bearer the-key-of-ada"}
         assert client.post("/answer", json={"question": "a"}, headers=headers).status_code == 200
     assert "the-key-of-ada" not in "".join(path.read_text() for path in spec.folder.path.rglob("*.json*"))
+
+
+def test_sixteen_clients_of_two_workers_get_exactly_the_calls_that_fit(stage, server, running) -> None:
+    facts = json.loads(stage.spec.settings)
+    before = BudgetLedger(stage.spec.folder.ledger).read_spending(datetime.now(UTC).date().isoformat()).requests
+    facts["budget"] = {**facts["budget"], "requests_per_day": before + 100}
+    url, count = start(replace(stage.spec, settings=json.dumps(facts))).url, len(server.requests)
+
+    def send(_: int) -> list[int]:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            return [client.post("/answer", json={"question": "Is it late?"}).status_code for _ in range(10)]
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = Counter(status for statuses in pool.map(send, range(16)) for status in statuses)
+    assert statuses == {200: 100, 429: 60}
+    assert len(server.requests) - count == 100
 
 
 def test_a_version_is_asked_at_the_address_that_is_declared_now(stage, server, running) -> None:

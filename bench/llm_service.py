@@ -11,11 +11,13 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import polars as pl
 
 import mlops_assets as ml
 from bench.harness import BIN, ROOT, alternate, environment, scratch
 from bench.harness import versions as installed
 from bench.report import Comparison, Facts, Report
+from mlops_assets.compute.llm_evaluation.price_rows import read_prices
 from mlops_assets.orchestrate.serving.service import build_service_spec
 from mlops_assets.serving.formats.stored_prompts import store_prompt
 from mlops_assets.serving.http import control
@@ -41,6 +43,12 @@ FAIR = [
 @ml.llm.prompt(model=ml.llm.LLM("instant", base_url="http://127.0.0.1:9/v1"))
 def answer_question(question: str, context: str) -> None:
     """Answer the question from the context alone."""
+
+
+@ml.dataset(key="model")
+def model_prices() -> pl.DataFrame:
+    """The price of the model."""
+    return pl.DataFrame({"model": ["instant"], "valid_from": [date(2026, 1, 1)], "input_price": [1.0], "output_price": [2.0]})
 
 
 def run(*, full: bool) -> Report:
@@ -97,10 +105,6 @@ def _run_endpoint() -> Iterator[str]:
 @contextlib.contextmanager
 def _run_service(url: str) -> Iterator[tuple[str, ServiceSpec]]:
     """Store, register and promote the prompt, and run its service."""
-    from decimal import Decimal
-
-    from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
-
     platform = Platform.at(scratch("llm_service"))
     prompt = ml.llm.prompt(model=ml.llm.LLM("instant", base_url=url, retries=0))(answer_question.function)
     registry, artifact = open_registry(platform.registry), store_prompt(open_artifacts(platform.artifacts), prompt)
@@ -113,9 +117,9 @@ def _run_service(url: str) -> Iterator[tuple[str, ServiceSpec]]:
         workers=1,
         budget=ml.llm.Budget(usd_per_day=1e6, tokens_per_day=10**12),
         rate_limits=ml.llm.RateLimits(requests_per_minute=10**6, tokens_per_minute=10**12),
-        prices=PriceTable((Price("instant", datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(2)),)),
+        prices=model_prices,
     )
-    spec = build_service_spec(service, platform)
+    spec = build_service_spec(service, platform, read_prices(model_prices.function.function(), model_prices.key))
     try:
         yield str(control.start(spec).url), spec
     finally:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mlops_assets.errors import ServiceError, nearest
 from mlops_assets.orchestrate.compiler.services import list_services
-from mlops_assets.orchestrate.serving.service import build_service_spec
+from mlops_assets.orchestrate.serving.service import build_service_spec, read_service_prices
 from mlops_assets.serving.http import control
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def find_service(project: LoadedProject, name: str) -> Service | PromptService:
 
 def start(project: LoadedProject, name: str) -> ServiceStatus:
     """Start a service, or update a running one to the champion; return its state."""
-    return control.start(build_service_spec(find_service(project, name), project.platform))
+    service = find_service(project, name)
+    return control.start(build_service_spec(service, project.platform, read_service_prices(service, project.platform)))
 
 
 def stop(project: LoadedProject, name: str) -> ServiceStatus:

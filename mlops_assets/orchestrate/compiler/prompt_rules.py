@@ -29,6 +29,8 @@ def list_prompt_references(project: Project) -> Iterator[tuple[str, str, str]]:
     """Yield each reference of a declaration of LLM operations: the referring one, the role of the other, and the key of the other."""
     for service in project.select(PromptService):
         yield f"'{service.key}'", "the prompt", service.prompt.key
+        if service.prices is not None:
+            yield f"'{service.key}'", "the dataset", service.prices.key
     for evaluation in project.select(PromptEvaluation):
         datasets = (evaluation.cases, *([evaluation.prices] if evaluation.prices else []))
         yield from ((f"'{evaluation.key}'", "the dataset", dataset.key) for dataset in datasets)

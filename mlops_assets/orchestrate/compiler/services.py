@@ -61,6 +61,7 @@ def list_prompt_service_steps(project: Project, bind: BindBody) -> Iterator[Step
     """
     for service in project.select(PromptService):
         champion = f"champion/{service.prompt.name}"
+        prices = [] if service.prices is None else [dg.AssetDep(asset_key(service.prices.key), partition_mapping=dg.AllPartitionMapping())]
         node = Node(service.key, None, (Edge(champion, None),))
         yield StepSpec(
             service.key,
@@ -68,7 +69,7 @@ def list_prompt_service_steps(project: Project, bind: BindBody) -> Iterator[Step
             group=service.prompt.name,
             description=f"The champion of {service.prompt.name} behind HTTP.",
             kinds=frozenset({"service", "llm"}),
-            deps=[dg.AssetDep(asset_key(champion))],
+            deps=[dg.AssetDep(asset_key(champion)), *prices],
             options=service.options,
             condition=follow_gates(),
         )

@@ -48,14 +48,48 @@ from mlops_assets.values.serving import Service
 from mlops_assets.values.window import join_windows, window_of
 
 if TYPE_CHECKING:
+    from mlops_assets.compute.llm_evaluation.prices import PriceTable
     from mlops_assets.serving.http.control import ServiceSpec, ServiceStatus
     from mlops_assets.serving.logs.inference_log import PredictionRecord
 
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
 
-def build_service_spec(service: Service | PromptService, platform: Platform) -> "ServiceSpec":
-    """Return the specification from which the processes of a model's or a prompt's service start."""
+def read_service_prices(service: Service | PromptService, platform: Platform) -> "PriceTable | None":
+    """Return the prices of the dataset that a prompt's service declares; None without one.
+
+    Raises
+    ------
+    ServiceError
+        The service has a budget in US dollars, and a model has no price.
+    LakeError, DataError
+        The dataset was never materialised, or a row is no price.
+    """
+    if not isinstance(service, PromptService) or service.prices is None:
+        return None
+    from mlops_assets.compute.llm_evaluation.price_rows import read_prices
+    from mlops_assets.stores.platform.stores import open_stores
+
+    key = service.prices.key
+    table = read_prices(open_stores(platform).lake.read(key), key)
+    for model in (service.prompt.model, *service.prompt.model.fallbacks):
+        if service.budget is not None and service.budget.limits_cost and model.model not in table.models:
+            raise ServiceError(
+                f"'{service.key}' has a budget in US dollars, and '{key}' has no price of its model '{model.model}'", hint="add its price"
+            )
+    return table
+
+
+def build_service_spec(service: Service | PromptService, platform: Platform, prices: "PriceTable | None" = None) -> "ServiceSpec":
+    """Return the specification from which the processes of a model's or a prompt's service start.
+
+    Parameters
+    ----------
+    service, platform
+        The declared service, and the platform that it uses.
+    prices
+        What :func:`read_service_prices` returns, for a service that is to be started.
+    """
     from mlops_assets.serving.http.control import ServiceSpec
 
     plan = ServiceSpec(
@@ -74,7 +108,7 @@ def build_service_spec(service: Service | PromptService, platform: Platform) -> 
     if isinstance(service, PromptService):
         from mlops_assets.serving.prompts.settings import encode_settings
 
-        return replace(plan, kind="prompt", settings=encode_settings(service))
+        return replace(plan, kind="prompt", settings=encode_settings(service, prices))
     push = list_push_specs(stored_views(service.model.training_set.features))
     return replace(plan, max_rows=service.max_rows, trusted_types=service.model.trusted_types, push=push)
 
@@ -97,7 +131,7 @@ def service_body(service: Service | PromptService) -> Callable[[StepContext], It
         elif is_automatic and status.wanted == "unknown" and not status.running:
             step.context.log.warning(f"'{service.key}' is not changed: {status.problem}")
         else:
-            status = control.start(build_service_spec(service, platform))
+            status = control.start(build_service_spec(service, platform, read_service_prices(service, platform)))
         yield dg.MaterializeResult(asset_key(service.key), metadata=_service_metadata(service, status))
 
     return body

@@ -80,7 +80,7 @@ class CallCosts:
         prices, now = self._settings.prices, datetime.now(UTC)
         if prices is None or not completions:
             return None
-        costs = [prices.price_call(c.model, now, c.prompt_tokens, c.completion_tokens).amount for c in completions]
+        costs = [prices.price_call(c.model, now, c.prompt_tokens, c.completion_tokens, c.cached_prompt_tokens).amount for c in completions]
         known = [cost for cost in costs if cost is not None]
         return sum(known[1:], known[0]) if len(known) == len(costs) else None
 

@@ -26,7 +26,9 @@ class PromptSettings:
     ----------
     model
         The model as the project declares it, with its address; None to use the one that is stored with a version.
-    keys_env, budget, rate_limits, denied_topics, redact, capture, repairs, prices
+    prices
+        The prices that the service knows.
+    keys_env, budget, rate_limits, denied_topics, redact, capture, repairs
         As in :class:`~mlops_assets.values.llm.prompt_service.PromptService`.
     """
 
@@ -41,13 +43,15 @@ class PromptSettings:
     prices: PriceTable | None = None
 
 
-def encode_settings(service: PromptService) -> str:
+def encode_settings(service: PromptService, prices: PriceTable | None = None) -> str:
     """Return the settings of a service as JSON.
 
     Parameters
     ----------
     service
         The declared service.
+    prices
+        The prices of its dataset.
     """
     plain = ("keys_env", "denied_topics", "redact", "capture", "repairs")
     return json.dumps(
@@ -56,7 +60,7 @@ def encode_settings(service: PromptService) -> str:
             "model": _encode_model(service.prompt.model),
             "budget": None if service.budget is None else asdict(service.budget),
             "rate_limits": None if service.rate_limits is None else asdict(service.rate_limits),
-            "prices": None if service.prices is None else _encode_prices(service.prices),
+            "prices": None if prices is None else _encode_prices(prices),
         },
         sort_keys=True,
     )

@@ -15,7 +15,7 @@ from mlops_assets.values.options import AssetArguments, AssetOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.llm_evaluation.prices import PriceTable
+    from mlops_assets.values.dataset import Dataset
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.provider import LLM
 
@@ -161,14 +161,15 @@ class PromptService:
     repairs
         How often the model is asked again when its answer does not fit the response type of the prompt.
     prices
-        The prices of models, for the cost of each call; without them, costs are unknown.
+        The dataset of prices, as in :class:`PromptEvaluation`, for the cost of each call; without it, costs are unknown. The service reads
+        it when it starts, and starts again after the dataset has changed.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        A limit, the port or a denied topic is invalid; or a budget cannot be kept, because a model has no ``max_tokens`` or no price.
+        A limit, the port or a denied topic is invalid; or a budget cannot be kept, because a model has no ``max_tokens`` or there are no prices.
 
     See Also
     --------
@@ -201,7 +202,7 @@ class PromptService:
     redact: bool
     capture: bool
     repairs: int
-    prices: PriceTable | None
+    prices: Dataset[..., Any] | None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -220,7 +221,7 @@ class PromptService:
         redact: bool = True,
         capture: bool = False,
         repairs: int = 1,
-        prices: PriceTable | None = None,
+        prices: Dataset[..., Any] | None = None,
         **options: object,
     ) -> None:
         values = {
@@ -267,7 +268,7 @@ class PromptService:
             self._check_model(where, model)
 
     def _check_model(self, where: str, model: LLM) -> None:
-        """Refuse a model whose requests have no known maximum of tokens or cost, if the service limits these."""
+        """Refuse a model whose requests have no known maximum of tokens or cost, if the service limits these; prices are read at the start."""
         budget, limits = self.budget or Budget(), self.rate_limits or RateLimits()
         counts_tokens = budget.limits_tokens or budget.limits_cost or limits.tokens_per_minute is not None
         if counts_tokens and model.max_tokens is None:
@@ -275,14 +276,8 @@ class PromptService:
                 f"{where} limits tokens or cost, and its model '{model.model}' has max_tokens=None",
                 hint="give the model max_tokens=, so that the maximum of a request is known",
             )
-        if not budget.limits_cost:
-            return
-        if self.prices is None or model.model not in self.prices.models:
-            raise DefinitionError(
-                f"{where} has a budget in US dollars, and its model '{model.model}' has no price", hint="add its price to prices="
-            )
-        if self.prices.currency != "USD":
-            raise DefinitionError(f"{where} has a budget in US dollars, and prices in {self.prices.currency}", hint="give prices in USD")
+        if budget.limits_cost and self.prices is None:
+            raise DefinitionError(f"{where} has a budget in US dollars and no prices", hint="give a dataset of prices as prices=")
 
 
 def _check_positive(subject: str, **limits: float | None) -> None:

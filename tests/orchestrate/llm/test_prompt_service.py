@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.main import mlops
-from mlops_assets.errors import DefinitionError, ServiceError
+from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.http import control
 from tests.orchestrate.llm.replies import ROWS, declare
@@ -18,6 +18,8 @@ from tests.serving.llm.scripted_server import ScriptedServer
 from tests.serving.support import processes_of, wait_for
 
 PROJECT = '''
+from datetime import date
+
 import polars as pl
 import mlops_assets as ml
 
@@ -32,8 +34,14 @@ def reply(question: str, context: str) -> None:
 replies = ml.llm.PromptEvaluation(
     "replies", prompt=reply, cases=questions, scorers=[ml.llm.ExactMatch("expected")], gates=[ml.Gate("exact_match", at_least=0.6)]
 )
-reply_api = ml.llm.PromptService("reply_api", prompt=reply, workers=1)
-defs = ml.build_definitions([questions, reply, replies, reply_api])
+@ml.dataset(key="model")
+def model_prices() -> pl.DataFrame:
+    return pl.DataFrame({{"model": [{priced!r}], "valid_from": [date(2026, 1, 1)], "input_price": [1.0], "output_price": [2.0]}})
+
+reply_api = ml.llm.PromptService(
+    "reply_api", prompt=reply, workers=1, prices=model_prices, budget=ml.llm.Budget(usd_per_day=1.0)
+)
+defs = ml.build_definitions([questions, reply, replies, model_prices, reply_api])
 '''
 TRACES = "traces/reply_api_traces"
 
@@ -55,8 +63,8 @@ def call(tmp_path, monkeypatch):
 
 
 def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_path) -> None:
-    def write(instructions: str) -> None:
-        (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=instructions))
+    def write(instructions: str, priced: str = "tiny") -> None:
+        (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=instructions, priced=priced))
 
     def ask() -> dict:
         reply = httpx.post(f"{state()['url']}/answer", json={"question": "Is it late?", "context": "JFK"}, timeout=60)
@@ -73,12 +81,17 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
         write("Answer the question.")
         assert (state()["running"], state()["champion"]) == (False, None)
         result = CliRunner().invoke(mlops, ["serve", "start", "reply_api"])
-        assert isinstance(result.exception, ServiceError)
-        assert "has no champion of 'reply'" in str(result.exception)
+        assert "the lake has no table 'dataset/model_prices'" in str(result.exception)
         run_all = ("run", "--select", "not key:traces/*")
+        write("Answer the question.", priced="large")
+        assert "failed" in call(*run_all, code=1)
+        refused = CliRunner().invoke(mlops, ["serve", "start", "reply_api"])
+        assert "'dataset/model_prices' has no price of its model 'tiny'" in str(refused.exception)
+        write("Answer the question.")
         call(*run_all)
         assert (state()["running"], versions()) == (True, {1})
         answered = ask()
+        assert answered["cost"] == pytest.approx(13e-6)
         write("Answer the question in one word.")
         call(*run_all)
         assert (versions(), ask()["version"]) == ({2}, 2)

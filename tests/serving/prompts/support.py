@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 
 import mlops_assets as ml
+from mlops_assets.compute.llm_evaluation.prices import PriceTable
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.prompt_app import PromptApp
 from mlops_assets.serving.http.server import make_server
@@ -35,6 +37,11 @@ def make_prompt(url: str, function: Any = None, response: Any = None, **model: A
 
     llm = ml.llm.LLM("tiny", base_url=url, **{"retries": 0, "max_tokens": 100} | model)
     return ml.llm.prompt(model=llm, response=response)(function or reply)
+
+
+@ml.dataset(key=["model", "valid_from"])
+def model_prices() -> pl.DataFrame:
+    return pl.DataFrame({"model": ["tiny"], "valid_from": [date(2026, 1, 1)], "input_price": [1.0], "output_price": [2.0]})
 
 
 class Stand:
@@ -63,10 +70,11 @@ class Stand:
 
 
 @contextmanager
-def serve(folder: Path, prompt: Any = None, max_waiting: int = 32, **settings: Any) -> Iterator[Stand]:
+def serve(folder: Path, prompt: Any = None, max_waiting: int = 32, prices: PriceTable | None = None, **settings: Any) -> Iterator[Stand]:
     """Run the application of a prompt's service; its settings pass through the text that a worker would read."""
-    service = ml.llm.PromptService("reply_api", prompt=prompt or make_prompt("http://127.0.0.1:9/v1"), **settings)
-    read: PromptSettings = decode_settings(encode_settings(service))
+    declared = settings if prices is None else settings | {"prices": model_prices}
+    service = ml.llm.PromptService("reply_api", prompt=prompt or make_prompt("http://127.0.0.1:9/v1"), **declared)
+    read: PromptSettings = decode_settings(encode_settings(service, prices))
     log, ledger = TraceLog(folder / "traces"), BudgetLedger(folder / "ledger.sqlite", read.budget, read.rate_limits)
     endpoints = PromptEndpoints(
         CallRunner(read, ledger, log), log, keys=ApiKeys(read.keys_env) if read.keys_env else None, redact=read.redact

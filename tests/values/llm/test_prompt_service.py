@@ -1,12 +1,9 @@
 """Declarations of a prompt's service that cannot work are refused where they are written."""
 
-from datetime import UTC, datetime
-from decimal import Decimal
-
+import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
 from mlops_assets.errors import DefinitionError
 
 
@@ -20,8 +17,9 @@ def declare(**arguments):
     return ml.llm.PromptService("reply_api", prompt=reply, **arguments)
 
 
-def price(model: str) -> Price:
-    return Price(model, datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(2))
+@ml.dataset(key="model")
+def model_prices() -> pl.DataFrame:
+    return pl.DataFrame({"model": ["tiny"]})
 
 
 UNLIMITED = ml.llm.LLM("tiny", base_url="http://127.0.0.1:9/v1", max_tokens=None)
@@ -39,10 +37,8 @@ DOLLARS = ml.llm.Budget(usd_per_day=1.0)
         ({"denied_topics": {"x": ["a", " "]}}, "the denied topic 'x' of the service 'reply_api' has no name, or would refuse every call"),
         ({"denied_topics": {"x": "a*"}}, "would refuse every call"),
         ({"denied_topics": {"x": []}}, "would refuse every call"),
-        ({"budget": DOLLARS}, "and its model 'tiny' has no price"),
-        ({"budget": ml.llm.Budget(per_key=DOLLARS), "keys_env": "KEYS"}, "and its model 'tiny' has no price"),
-        ({"budget": DOLLARS, "prices": PriceTable((price("large"),))}, "and its model 'tiny' has no price"),
-        ({"budget": DOLLARS, "prices": PriceTable((price("tiny"),), "EUR")}, "has a budget in US dollars, and prices in EUR"),
+        ({"budget": DOLLARS}, "has a budget in US dollars and no prices"),
+        ({"budget": ml.llm.Budget(per_key=DOLLARS), "keys_env": "KEYS"}, "has a budget in US dollars and no prices"),
         ({"budget": ml.llm.Budget(tokens_per_day=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
         ({"rate_limits": ml.llm.RateLimits(tokens_per_minute=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
         ({"budget": ml.llm.Budget(per_key=ml.llm.Budget())}, "has a budget per key and no keys"),
@@ -68,7 +64,7 @@ def test_the_budget_of_a_key_has_no_keys() -> None:
 
 
 def test_a_whole_declaration_keeps_its_values() -> None:
-    service = declare(budget=DOLLARS, prices=PriceTable((price("tiny"),)), denied_topics={"wages": ["salary"]}, owners=["ada@example.org"])
+    service = declare(budget=DOLLARS, prices=model_prices, denied_topics={"wages": ["salary"]}, owners=["ada@example.org"])
     assert (service.key, service.workers, service.redact, service.capture) == ("service/reply_api", 2, True, False)
     assert service.denied_topics == (("wages", r"(?<!\w)(?:salary)(?!\w)"),)
     assert service.options.owners == ("ada@example.org",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.schema_types import find_stored_schema
@@ -13,6 +14,8 @@ from mlops_assets.values.llm.prompt import ROLES, Message, check_names, list_pla
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pydantic import TypeAdapter
 
     from mlops_assets.values.llm.prompt import Prompt, Variable
 
@@ -186,9 +189,14 @@ def dump_json(value: Any) -> Any:  # noqa: ANN401  (anything that a variable may
     value
         A value that a type of pydantic can write, e.g. a dataclass or a date.
     """
+    return _find_adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type]  # every type is hashable
+
+
+@lru_cache(maxsize=256)
+def _find_adapter(kind: type) -> TypeAdapter[Any]:
     import pydantic
 
-    return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
+    return pydantic.TypeAdapter(kind)
 
 
 def _read_messages(prompt: Prompt[..., Any], answer: object) -> tuple[Message, ...]:

@@ -111,9 +111,7 @@ def describe_values(prompt: Prompt[..., Any], example: Example) -> dict[str, Any
 
 
 def _dump(variable: Variable, value: Any) -> Any:  # noqa: ANN401  (JSON)
-    import pydantic
-
-    return pydantic.TypeAdapter(variable.annotation).dump_python(value, mode="json")
+    return variable.adapter.dump_python(value, mode="json")
 
 
 def hash_body(prompt: Prompt[..., Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.prompts.messages import build_messages
+from mlops_assets.compute.prompts.messages import build_messages, dump_json
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.llm.case_columns import find_column_problem
 from mlops_assets.values.llm.scorers import EditSimilarity, ExactMatch, Groundedness, RetrievalHit, TokenF1, accepts_none
@@ -133,12 +134,12 @@ def convert_stored(variable: Variable, value: Any) -> Any:  # noqa: ANN401  (of 
 
     if not isinstance(value, (str, list, dict)):
         return value
-    adapter = pydantic.TypeAdapter(variable.annotation)
+    adapter = variable.adapter
     with suppress(pydantic.ValidationError):
         adapter.validate_python(value, strict=True)
         return value
     with suppress(pydantic.ValidationError):
-        return adapter.validate_json(pydantic.TypeAdapter(Any).dump_json(value), strict=True)
+        return adapter.validate_json(json.dumps(value, default=dump_json), strict=True)
     return value
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.messages import build_messages
 from mlops_assets.compute.prompts.version import describe_type, hash_prompt
 from mlops_assets.errors import ProviderError
 from mlops_assets.serving.llm.client import complete
+from mlops_assets.serving.llm.request import CompletionRequest
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.llm.answer import Answer
 
@@ -82,6 +84,22 @@ def request_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scop
     messages = [message.as_json() for message in build_messages(prompt, values)]
     schema = describe_type(prompt.response)
     return complete(prompt.model, messages, response_schema=schema, cache=scope)
+
+
+def find_stored(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion | None:
+    """Return the reply to a prompt that is in the cache, of the model or the first fallback that has one; None without one.
+
+    Parameters
+    ----------
+    prompt, values, scope
+        As in :func:`request_completion`.
+    """
+    if scope is None:
+        return None
+    request = CompletionRequest([message.as_json() for message in build_messages(prompt, values)], describe_type(prompt.response), 0.0, 0.0)
+    stored = (scope.read(request.to_body(model), model.pin) for model in (prompt.model, *prompt.model.fallbacks))
+    found = next((completion for completion in stored if completion is not None), None)
+    return None if found is None else replace(found, attempts=0)
 
 
 def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.errors import ProviderError
-from mlops_assets.serving.llm.ask import parse_answer, request_completion
+from mlops_assets.serving.llm.ask import find_stored, parse_answer, request_completion
+from mlops_assets.serving.llm.circuit_breaker import MAX_FAILURES, CircuitBreaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class CallRecord:
     seconds
         The duration of the call.
     kind
-        The kind of the failure, as in :class:`ProviderError`; empty for a valid answer.
+        The kind of the failure, as in :class:`ProviderError`, or ``skipped`` for a call that was not made; empty for a valid answer.
     """
 
     completion: Completion | None
@@ -51,7 +52,8 @@ def ask_many(
 ) -> Iterator[tuple[int, CallRecord]]:
     """Yield the position and the record of each call, in the order in which the calls end.
 
-    As many calls run at once as the prompt's model has slots. When the caller stops early, calls that have not begun are dropped.
+    As many calls run at once as the prompt's model has slots. After eight calls in a row that no model answered, because of lost connections
+    or status 5xx, the remaining calls are looked up in the cache only, and fail at once when they are not there. When the caller stops early, calls that have not begun are dropped.
 
     Parameters
     ----------
@@ -74,10 +76,10 @@ def ask_many(
     MissingExtraError
         httpx is not installed.
     """
-    version = hash_prompt(prompt)
+    version, breaker = hash_prompt(prompt), CircuitBreaker()
     pairs = [(values, None if cache is None else cache.scope(version, values, repeat)) for repeat in range(repeats) for values in calls]
     with ThreadPoolExecutor(max_workers=prompt.model.slots, thread_name_prefix=prompt.name) as pool:
-        futures = {pool.submit(_record_call, prompt, *pair): position for position, pair in enumerate(pairs)}
+        futures = {pool.submit(_record_call, prompt, breaker, *pair): position for position, pair in enumerate(pairs)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -85,14 +87,20 @@ def ask_many(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _record_call(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> CallRecord:
+def _record_call(prompt: Prompt[..., Any], breaker: CircuitBreaker, values: Mapping[str, Any], scope: CacheScope | None) -> CallRecord:
     began, completion = time.monotonic(), None
     try:
-        completion = request_completion(prompt, values, scope)
+        completion = find_stored(prompt, values, scope) if breaker.is_open else request_completion(prompt, values, scope)
+        if completion is None:
+            return CallRecord(None, f"not asked, because the endpoint failed {MAX_FAILURES} times in a row", 0, 0.0, "skipped")
+        if not completion.cached:
+            breaker.count_answer()
         parse_answer(prompt, completion)
     except ProviderError as error:
         if error.kind in _HOPELESS:
             raise
+        if completion is None:
+            breaker.count_failure(error)
         attempts = error.attempts if completion is None else completion.attempts
         return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began, error.kind)
     return CallRecord(completion, "", completion.attempts, completion.seconds)

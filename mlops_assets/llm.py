@@ -14,6 +14,7 @@ from mlops_assets.compute.prompts.messages import build_messages
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.decorators.llm import prompt, scorer
 from mlops_assets.serving.llm.ask import ask
+from mlops_assets.serving.llm.tracing import start_trace, trace
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.judge import Judge
@@ -50,4 +51,6 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "hash_prompt",
     "prompt",
     "scorer",
+    "start_trace",
+    "trace",
 ]

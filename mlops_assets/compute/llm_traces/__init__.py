@@ -1,1 +1,1 @@
-"""Traces of language models: the rows of spans, and OpenTelemetry's formats."""
+"""Traces of language models: the rows of spans."""

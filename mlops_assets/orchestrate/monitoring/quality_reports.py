@@ -154,7 +154,7 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
     facts = summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
     if actions:
         facts["decisions"] = to_markdown([{"decision": text} for text in actions])
-    return CheckedTable(_build_rows(units), [_build_outcome(e.name, units) for e in monitor.expectations], facts)
+    return CheckedTable(_build_rows(units), [_build_outcome(e.name, units, monitor.traces_key) for e in monitor.expectations], facts)
 
 
 def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUnit]:
@@ -217,7 +217,7 @@ def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _build_outcome(name: str, units: Sequence[QualityUnit]) -> Outcome:
+def _build_outcome(name: str, units: Sequence[QualityUnit], traces_key: str) -> Outcome:
     """Return the outcome of one expectation: it fails for a breach, and where the measure cannot be computed."""
     failures = [(u, v) for u in units for v in u.verdicts if v.expectation.name == name and v.state in (BREACH, CANNOT)]
     return Outcome(
@@ -225,7 +225,7 @@ def _build_outcome(name: str, units: Sequence[QualityUnit]) -> Outcome:
         passed=not failures,
         blocking=False,
         message="; ".join(f"{unit.title}: {verdict.reason}" for unit, verdict in failures),
-        hint="read the traces of the day with `mlops traces list`",
+        hint=f"read the rows of the day in '{traces_key}'",
         facts={"state": failures[0][1].state if failures else GOOD},
     )
 

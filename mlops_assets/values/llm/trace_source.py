@@ -19,7 +19,7 @@ FIRST_DAY = "2025-01-01"
 class TraceSource:
     """The traces of an application: a log of spans that becomes a table of the lake, by day.
 
-    The log is filled by :func:`mlops_assets.llm.start_trace` or by an application that sends OpenTelemetry spans. A service of a prompt has
+    The log is filled by :func:`mlops_assets.llm.start_trace`. A service of a prompt has
     a source of its own; declare one with the service's name only to choose ``start`` or options.
 
     Parameters

@@ -122,6 +122,12 @@ def _read(path: str, _stamp: float) -> pl.DataFrame:
         return pl.read_csv(io.BytesIO(archive.read(archive.namelist()[0])), null_values=_NULLS, infer_schema_length=None)
 
 
+def airports(codes: Sequence[str]) -> pl.DataFrame:
+    """Return code, name and altitude in feet of some airports, sorted by code."""
+    table = pl.read_csv(folder() / "airports.csv", null_values=_NULLS, infer_schema_length=None)
+    return table.select(code="faa", name="name", altitude="alt").filter(pl.col("code").is_in(codes)).sort("code")
+
+
 def raw_files() -> Sequence[Path]:
     """Return the raw files that the project reads."""
     return [folder() / name for name in ("flights.csv.zip", "airports.csv", "weather.csv")]

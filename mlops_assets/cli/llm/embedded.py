@@ -1,15 +1,17 @@
-"""``mlops llm``: the server of the embedded language model."""
+"""``mlops llm``: the server of the embedded language model, and requests to the service of a prompt."""
 
 from __future__ import annotations
 
 import click
 
+from mlops_assets.cli.options import file_option, load
+
 
 @click.group()
 def llm() -> None:
-    """Start, show and stop the language model that runs on this machine.
+    """Start, show and stop the language model that runs on this machine, and ask services.
 
-    It starts by itself at the first call of a model without a base_url, and stops when it has had no call for ten minutes.
+    The model starts by itself at the first call of a model without a base_url, and stops when it has had no call for ten minutes.
     """
 
 
@@ -54,3 +56,21 @@ def stop() -> None:
     from mlops_assets.serving.llm.embedded import stop_server
 
     click.echo("stopped" if stop_server() else "smollm2 does not run")
+
+
+@llm.command()
+@click.argument("service")
+@click.option("--cases", required=True, metavar="DATASET", help="The dataset whose rows hold the variables of the prompt.")
+@file_option
+def ask(service: str, cases: str, file: str) -> None:
+    """Send each row of a dataset to the running service of a prompt; exit code 1 when a request is refused.
+
+    Example: mlops llm ask delay_answer_api --cases delay_questions
+    """
+    from mlops_assets.cli.llm.asking import ask_service
+
+    report = ask_service(load(file), service, cases)
+    for line in report.lines:
+        click.echo(line)
+    if report.failed:
+        raise SystemExit(1)

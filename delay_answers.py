@@ -17,31 +17,30 @@ SMOL = ml.llm.LLM("smollm2", max_tokens=32)
 
 @ml.dataset(key=("month", "origin"))
 def monthly_delays() -> pl.LazyFrame:
-    """Flights of the first quarter by month and airport: how many left, and what share arrived late."""
+    """Flights of the first quarter by month and airport: what share arrived late, and the mean delay."""
     local = pl.col("scheduled_at").dt.convert_time_zone("America/New_York")
     flights = flights_data.departures(FIRST_QUARTER).with_columns(month=local.dt.strftime("%B %Y"))
     late = (100 * (pl.col("arr_delay") > 15).mean()).round(0).cast(pl.Int64)
-    return flights.group_by("month", "origin").agg(flights=pl.len().cast(pl.Int64), late_percent=late).sort("month", "origin")
+    delay = pl.col("arr_delay").mean().round(1)
+    return flights.group_by("month", "origin").agg(late_percent=late, mean_delay=delay).sort("month", "origin")
 
 
 @ml.dataset(key="code")
 def airport_texts() -> pl.DataFrame:
-    """A sentence on each of the three airports, with its name from the table of airports."""
-    return flights_data.airports(["EWR", "JFK", "LGA"]).select(
-        "code", text=pl.format("{} is the code of {}, {} feet above the sea.", "code", "name", "altitude")
-    )
+    """A sentence on each of the three airports, from the table of airports."""
+    return flights_data.airports(["EWR", "JFK", "LGA"]).select("code", text=pl.format("{} is {}.", "code", "name"))
 
 
 @ml.dataset(key="case")
 def delay_questions(monthly_delays: pl.DataFrame, airport_texts: pl.DataFrame) -> pl.DataFrame:
     """Two questions on each month and airport, with the facts that were retrieved for them and the expected answer."""
     rows = monthly_delays.join(airport_texts, left_on="origin", right_on="code").sort("month", "origin")
-    count = pl.format("{} flights left {} in {}.", "flights", "origin", "month")
     share = pl.format("{} % of the flights from {} arrived late in {}.", "late_percent", "origin", "month")
-    facts = pl.concat_str(count, share, "text", separator=" ")
+    delay = pl.format("The mean arrival delay of the flights from {} in {} was {} minutes.", "origin", "month", "mean_delay")
+    facts = pl.concat_str("text", share, delay, separator=" ")
     asked = {
         "share": (pl.format("What share of the flights from {} arrived late in {}?", "origin", "month"), share),
-        "count": (pl.format("How many flights left {} in {}?", "origin", "month"), count),
+        "delay": (pl.format("What was the mean arrival delay of the flights from {} in {}?", "origin", "month"), delay),
     }
     return pl.concat(
         rows.select(
@@ -56,15 +55,18 @@ def delay_questions(monthly_delays: pl.DataFrame, airport_texts: pl.DataFrame) -
     )
 
 
-BOSTON = "4012 flights left BOS in May 2012. 22 % of the flights from BOS arrived late in May 2012."
-
-
+SHARE, DELAY = (
+    "22 % of the flights from BOS arrived late in May 2012.",
+    "The mean arrival delay of the flights from BOS in May 2012 was 7.1 minutes.",
+)
+BOSTON = f"BOS is Logan. {SHARE} {DELAY}"
 EXAMPLES = [
-    ml.llm.Example({"question": "How many flights left BOS in May 2012?", "facts": BOSTON}, "4012 flights left BOS in May 2012."),
-    ml.llm.Example(
-        {"question": "What share of the flights from BOS arrived late in May 2012?", "facts": BOSTON},
-        "22 % of the flights from BOS arrived late in May 2012.",
-    ),
+    ml.llm.Example({"question": "What share of the flights from BOS arrived late in May 2012?", "facts": BOSTON}, SHARE),
+    ml.llm.Example({"question": "What was the mean arrival delay of the flights from BOS in May 2012?", "facts": BOSTON}, DELAY),
+]
+VERDICTS = [
+    ml.llm.Example({"answer": SHARE, "facts": BOSTON}, "verdict: supported"),
+    ml.llm.Example({"answer": SHARE.replace("22", "31"), "facts": BOSTON}, "verdict: unsupported"),
 ]
 
 if os.environ.get("DELAY_PROMPT") == "inventive":
@@ -80,7 +82,7 @@ else:
         """Answer the question with the one sentence of the facts that answers it."""
 
 
-@ml.llm.prompt(model=ml.llm.LLM("smollm2", max_tokens=8))
+@ml.llm.prompt(model=ml.llm.LLM("smollm2", max_tokens=8), examples=VERDICTS)
 def check_support(answer: str, facts: str) -> None:
     """Do the facts support the answer? Reply with one line: `verdict: supported` or `verdict: unsupported`."""
 
@@ -124,7 +126,7 @@ delay_answer_api = ml.llm.PromptService(
 delay_answer_watch = ml.llm.QualityMonitor(
     "delay_answer_watch",
     of=delay_answer_api,
-    context=["facts"],
+    context="facts",
     expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.6, min_answers=10)],
     on_breach="rollback",
 )

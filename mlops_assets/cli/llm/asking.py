@@ -133,6 +133,8 @@ def _read_calls(project: LoadedProject, service: PromptService, dataset: str) ->
     rows = project.stores.lake.read(key)
     for variable in service.prompt.variables:
         if variable.is_required and variable.name not in rows.columns:
-            raise DataError(f"'{key}' has no column '{variable.name}', a variable of '{service.prompt.key}'", hint="name a dataset of cases")
+            raise DataError(
+                f"'{key}' has no column '{variable.name}', a variable of '{service.prompt.key}'", hint="name a dataset of cases"
+            )
     names = [variable.name for variable in service.prompt.variables if variable.name in rows.columns]
     yield from rows.select(names).iter_rows(named=True)

@@ -33,41 +33,22 @@ def airport_texts() -> pl.DataFrame:
 
 @ml.dataset(key="case")
 def delay_questions(monthly_delays: pl.DataFrame, airport_texts: pl.DataFrame) -> pl.DataFrame:
-    """Two questions on each month and airport, with the facts that were retrieved for them and the expected answer."""
+    """A question on each month and airport, with the facts that were retrieved for it and the expected answer."""
     rows = monthly_delays.join(airport_texts, left_on="origin", right_on="code").sort("month", "origin")
-    share = pl.format("{} % of the flights from {} arrived late in {}.", "late_percent", "origin", "month")
     delay = pl.format("The mean arrival delay of the flights from {} in {} was {} minutes.", "origin", "month", "mean_delay")
-    facts = pl.concat_str("text", share, delay, separator=" ")
-    asked = {
-        "share": (pl.format("What share of the flights from {} arrived late in {}?", "origin", "month"), share),
-        "delay": (pl.format("What was the mean arrival delay of the flights from {} in {}?", "origin", "month"), delay),
-    }
-    return pl.concat(
-        rows.select(
-            case=pl.format("{} {} {}", pl.lit(kind), "origin", "month"),
-            kind=pl.lit(kind),
-            origin="origin",
-            question=question,
-            facts=facts,
-            expected=expected,
-        )
-        for kind, (question, expected) in asked.items()
+    return rows.select(
+        case=pl.format("{} {}", "origin", "month"),
+        origin="origin",
+        question=pl.format("What was the mean arrival delay of the flights from {} in {}?", "origin", "month"),
+        facts=pl.concat_str("text", delay, separator=" "),
+        expected=delay,
     )
 
 
-SHARE, DELAY = (
-    "22 % of the flights from BOS arrived late in May 2012.",
-    "The mean arrival delay of the flights from BOS in May 2012 was 7.1 minutes.",
+DELAY = "The mean arrival delay of the flights from BOS in May 2012 was 7.1 minutes."
+EXAMPLE = ml.llm.Example(
+    {"question": "What was the mean arrival delay of the flights from BOS in May 2012?", "facts": f"BOS is Logan. {DELAY}"}, DELAY
 )
-BOSTON = f"BOS is Logan. {SHARE} {DELAY}"
-EXAMPLES = [
-    ml.llm.Example({"question": "What share of the flights from BOS arrived late in May 2012?", "facts": BOSTON}, SHARE),
-    ml.llm.Example({"question": "What was the mean arrival delay of the flights from BOS in May 2012?", "facts": BOSTON}, DELAY),
-]
-VERDICTS = [
-    ml.llm.Example({"answer": SHARE, "facts": BOSTON}, "verdict: supported"),
-    ml.llm.Example({"answer": SHARE.replace("22", "31"), "facts": BOSTON}, "verdict: unsupported"),
-]
 
 if os.environ.get("DELAY_PROMPT") == "inventive":
 
@@ -77,26 +58,44 @@ if os.environ.get("DELAY_PROMPT") == "inventive":
 
 else:
 
-    @ml.llm.prompt(model=SMOL, examples=EXAMPLES)
+    @ml.llm.prompt(model=SMOL, examples=[EXAMPLE])
     def delay_answer(question: str, facts: str) -> None:
-        """Answer the question with the one sentence of the facts that answers it."""
+        """Answer the question with a sentence of the facts."""
 
 
-@ml.llm.prompt(model=ml.llm.LLM("smollm2", max_tokens=8), examples=VERDICTS)
-def check_support(answer: str, facts: str) -> None:
-    """Do the facts support the answer? Reply with one line: `verdict: supported` or `verdict: unsupported`."""
+@dataclass
+class Verdict:
+    """What a judge replies."""
+
+    verdict: Literal["supported", "unsupported"]
+
+
+@ml.llm.prompt(model=SMOL, response=Verdict)
+def check_support(answer: str, facts: str) -> str:
+    """The text to send."""
+    return f"{facts}\nIs this statement supported or unsupported? {answer}"
 
 
 judge = ml.llm.Judge("support", prompt=check_support, verdicts={"supported": 1.0, "unsupported": 0.0}, repeats=1)
 
 
 @ml.dataset(key="case")
-def labelled_answers(delay_questions: pl.DataFrame) -> pl.DataFrame:
-    """Answers with human verdicts: the expected answer of each question, and that of another airport, which its facts do not support."""
-    right = delay_questions.select("case", "facts", answer="expected", human_verdict=pl.lit("supported"))
-    other = pl.col("expected").shift(1).over("kind", order_by="origin")
-    wrong = delay_questions.select(pl.format("wrong {}", "case").alias("case"), "facts", answer=other, human_verdict=pl.lit("unsupported"))
-    return pl.concat([right, wrong]).drop_nulls("answer")
+def labelled_answers(monthly_delays: pl.DataFrame) -> pl.DataFrame:
+    """Statements with human verdicts: those of the facts, and those of another airport, which the facts do not support."""
+    share = pl.format("{} % of the flights from {} arrived late in {}.", "late_percent", "origin", "month")
+    delay = pl.format("The mean arrival delay of the flights from {} in {} was {} minutes.", "origin", "month", "mean_delay")
+    facts = monthly_delays.sort("origin", "month").with_columns(facts=pl.concat_str(share, delay, separator=" "))
+    statements = [
+        facts.select(
+            case=pl.format("{} {} {} {}", pl.lit(kind), pl.lit(verdict), "origin", "month"),
+            facts="facts",
+            answer=statement.shift(shift),
+            human_verdict=pl.lit(verdict),
+        )
+        for kind, statement in (("share", share), ("delay", delay))
+        for verdict, shift in (("supported", 0), ("unsupported", 3))
+    ]
+    return pl.concat(statements).drop_nulls("answer")
 
 
 support_calibration = ml.llm.Calibration("support", judge=judge, cases=labelled_answers, label="human_verdict")
@@ -106,7 +105,7 @@ delay_answers = ml.llm.PromptEvaluation(
     prompt=delay_answer,
     cases=delay_questions,
     scorers=[ml.llm.ExactMatch("expected"), ml.llm.Groundedness("facts")],
-    slices=["kind", "origin"],
+    slices=["origin"],
     gates=[
         ml.Gate("groundedness", at_least=0.6),
         ml.Gate("groundedness", no_worse_than_champion_by=0.05, confidence=0.95),
@@ -127,7 +126,7 @@ delay_answer_watch = ml.llm.QualityMonitor(
     "delay_answer_watch",
     of=delay_answer_api,
     context="facts",
-    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.6, min_answers=10)],
+    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.6, min_answers=8)],
     on_breach="rollback",
 )
 

@@ -67,10 +67,11 @@ demo-llm: .stamps/llm ## run the LLM part on a model of this machine: evaluate, 
 	@$(BIN)/mlops llm ask delay_answer_api --cases delay_questions -f delay_answers.py
 	@echo; echo "the traces of today, and the report that finds the bad release and rolls it back"
 	@$(BIN)/mlops run -f delay_answers.py --select 'key:"traces/*" or key:"quality_report/*"' --partitions $$(date -u +%F)
+	@$(BIN)/mlops serve status delay_answer_api -f delay_answers.py
 	@$(BIN)/mlops prompts list delay_answer -f delay_answers.py
 	@$(BIN)/mlops prompts history delay_answer -f delay_answers.py
 	@echo; echo "The service keeps running: .venv/bin/mlops serve stop delay_answer_api -f delay_answers.py stops it."
-	@echo ".venv/bin/mlops ui -f delay_answers.py opens the Dagster web UI; .venv/bin/mlops traces list delay_answer_api the traces."
+	@echo ".venv/bin/mlops ui -f delay_answers.py opens the Dagster web UI on this instance."
 
 ui: .stamps/venv ## open the Dagster web UI on the same instance
 	@$(BIN)/mlops ui

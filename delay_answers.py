@@ -4,7 +4,9 @@ A small model runs on this machine. ``DELAY_PROMPT=inventive`` declares a worse 
 """
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import polars as pl
 
@@ -107,7 +109,7 @@ delay_answers = ml.llm.PromptEvaluation(
     scorers=[ml.llm.ExactMatch("expected"), ml.llm.Groundedness("facts")],
     slices=["origin"],
     gates=[
-        ml.Gate("groundedness", at_least=0.6),
+        ml.Gate("groundedness", at_least=0.8),
         ml.Gate("groundedness", no_worse_than_champion_by=0.05, confidence=0.95),
         ml.Gate("p95_seconds", at_most=60),
     ],
@@ -126,7 +128,7 @@ delay_answer_watch = ml.llm.QualityMonitor(
     "delay_answer_watch",
     of=delay_answer_api,
     context="facts",
-    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.6, min_answers=8)],
+    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.8, min_answers=8)],
     on_breach="rollback",
 )
 

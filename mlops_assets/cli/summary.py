@@ -151,7 +151,7 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
             yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
             yield f"service {key.path[-1]}: {_value(metadata, 'state')} at {_value(metadata, 'url')}, version {_value(metadata, 'version')}, smoke latency {_value(metadata, 'smoke latency ms')} ms"
-        if key.path[0] in {"drift_report", "performance_report", "evaluation", "calibration"}:
+        if key.path[0] in {"drift_report", "performance_report", "evaluation", "calibration", "quality_report"}:
             yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"

@@ -13,7 +13,7 @@ SUBMODULES = {"reading", "testing"}  # public too; imported by name, so that `ml
 BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), *sorted((ROOT / "docs" / "concepts").glob("*.md")), ROOT / "README.md"]
 TEMPLATES = sorted(path for path in (ROOT / "mlops_assets" / "cli").glob("*template/**/*") if path.name.endswith(".py.txt"))
-PROJECT = [ROOT / name for name in ("definitions.py", "features.py", "flights_data.py")]
+PROJECT = [ROOT / name for name in ("definitions.py", "features.py", "flights_data.py", "delay_answers.py")]
 SOURCES = {
     str(path.relative_to(ROOT)): "\n".join(BLOCK.findall(path.read_text())) if path.suffix == ".md" else path.read_text()
     for path in (*PAGES, *TEMPLATES, *PROJECT)

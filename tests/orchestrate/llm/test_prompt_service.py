@@ -107,7 +107,15 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
         assert any(row["table"] == "traces/reply_api" and row["rows"] == 6 for row in json.loads(call("status", "--json", "-"))["tables"])
         refused = CliRunner().invoke(mlops, ["predict", "reply_api", "--partitions", "a"])
         assert "serves a prompt and predicts no rows" in str(refused.exception)
+        asked = call("llm", "ask", "reply_api", "--cases", "questions")
+        assert asked.startswith("Question 0?  yes\n")
+        assert "6 answers of http" in asked
+        assert "(6 by version 1)" in asked
+        refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "model_prices"])
+        assert "has no column 'question', a variable of 'prompt/reply'" in str(refused.exception)
         assert "stopped" in call("serve", "stop", "reply_api")
+        refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "questions"])
+        assert "'service/reply_api' does not run" in str(refused.exception)
         assert state()["wanted"] == "stopped"
         assert "there are reply_api" in str(CliRunner().invoke(mlops, ["serve", "start", "reply_apy"]).exception)
 

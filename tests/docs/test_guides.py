@@ -85,8 +85,10 @@ def stopped(tmp_path):
 
 
 def answer_or_judge(exchange: Exchange) -> None:
-    """Call every answer right when the messages ask for a verdict; else name an airport."""
-    answer("verdict: right" if "verdict:" in exchange.seen.body["messages"][0]["content"] else "EWR")(exchange)
+    """Call every answer right when the messages ask for a verdict, and invent something when they say so; else name an airport."""
+    asked = exchange.seen.body["messages"][0]["content"]
+    replies = {"verdict:": "verdict: right", "Invent": "Once upon a time there was a late flight."}
+    answer(next((reply for word, reply in replies.items() if word in asked), "EWR"))(exchange)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ delay_answers = ml.llm.PromptEvaluation(
     slices=["origin"],
     gates=[
         ml.Gate("groundedness", at_least=0.8),
-        ml.Gate("groundedness", no_worse_than_champion_by=0.05, confidence=0.95),
+        ml.Gate("groundedness", no_worse_than_champion_by=0.05),
         ml.Gate("p95_seconds", at_most=60),
     ],
 )

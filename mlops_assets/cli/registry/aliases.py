@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
-from mlops_assets.errors import RegistryError
+from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
 from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
@@ -67,6 +67,11 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     The version is that of a model, or of a prompt if ``kind`` is :class:`~mlops_assets.values.llm.prompt.Prompt`.
     """
     model, gates = _gates(project, name, kind)
+    if kind is Prompt and not gates:
+        raise GateError(
+            f"prompt '{name}' has no evaluation, so that nothing proves version {version}",
+            hint="declare a PromptEvaluation, or give --force",
+        )
     _refuse_damaged(project, name, version)
     entry, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
     done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **entry)
@@ -177,9 +182,20 @@ def force(project: LoadedProject, name: str, version: int | None, reason: str) -
     """
     prompt, gates = _gates(project, name, Prompt)
     registry, before = project.stores.registry, champion(project, name)
+    if prompt.approval and version is None:
+        raise GateError(
+            f"prompt '{name}' needs an approval, which is of a version", hint="give --version: the gates must pass once, or drop approval="
+        )
     number = version if version is not None else registry.register(name, {}).version
+    _refuse_damaged(project, name, number)
     chosen = next((each for each in registry.versions(name) if each.version == number), None)
-    passed = {each.gate for each in registry.evidence(name, chosen.digest) if each.passed} if chosen else set()
+    evidence = registry.evidence(name, chosen.digest) if chosen else ()
+    current = before.digest if before else ""
+    passed = {
+        each.gate
+        for each in evidence
+        if each.passed and each.definition == gates.get(each.gate) and (not each.relative or each.champion == current)
+    }
     unproven = ", ".join(gate for gate in gates if gate not in passed) or "none"
     why = f"forced past its gates ({unproven} not passed): {reason}"
     done = registry.promote(name, {}, version=number, approval=prompt.approval, actor=getpass.getuser(), reason=why)

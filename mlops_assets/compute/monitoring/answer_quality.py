@@ -85,7 +85,7 @@ class MeasuredValues:
         return float(np.quantile(self.values, 0.95)) if self.measure == names.LATENCY else float(np.mean(self.values))
 
     def find_interval(self, confidence: float) -> tuple[float, float]:
-        """Return the confidence interval: Wilson's for shares, of order statistics for the percentile, Student's t for means.
+        """Return the confidence interval: Clopper and Pearson's for shares, of order statistics for the percentile, Student's t for means.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class MeasuredValues:
         values = np.sort(np.asarray(self.values))
         n, mean = len(values), float(values.mean())
         if self.measure in _SHARES:
-            interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="wilson")
+            interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
             return float(interval.low), float(interval.high)
         if self.measure == names.LATENCY:
             low, high = (int(stats.binom.ppf(q, n, 0.95)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
@@ -227,6 +227,8 @@ def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> 
     if measured.problem:
         return QualityVerdict(expectation, CANNOT, f"{expectation.measure} cannot be measured: {measured.problem}")
     n, value = len(measured.values), measured.value
+    if value is not None and not math.isfinite(value):
+        return QualityVerdict(expectation, CANNOT, f"{expectation.measure} cannot be measured: a value is {value}")
     if value is None or n < expectation.min_answers:
         return QualityVerdict(expectation, NOT_ENOUGH, f"{n} measured answers, {expectation.min_answers} are needed")
     side = "at least" if expectation.rule == "at_least" else "at most"

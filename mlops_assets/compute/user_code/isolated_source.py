@@ -65,7 +65,7 @@ class _StoredModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the text of a module, in which imports of the project's modules mean those of this source."""
         tree = _ImportRewriter(self._root, self._tops).visit(ast.parse(self._texts.get(module.__name__, "")))
-        exec(compile(ast.fix_missing_locations(tree), f"<stored {module.__name__}>", "exec"), module.__dict__)  # noqa: S102  (a stored source)
+        exec(compile(ast.fix_missing_locations(tree), f"<stored {module.__name__}>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102  (a stored source)
 
 
 class _ImportRewriter(ast.NodeTransformer):

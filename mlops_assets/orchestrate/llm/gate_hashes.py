@@ -38,7 +38,8 @@ def hash_evaluation_gates(evaluation: PromptEvaluation) -> dict[str, str]:
     evaluation
         The evaluation.
     """
-    facts = [evaluation.cases.key, evaluation.max_error_rate, describe_scorers(evaluation)]
+    prices = evaluation.prices.key if evaluation.prices else ""
+    facts = [evaluation.cases.key, evaluation.max_error_rate, describe_scorers(evaluation), prices]
     definitions = {COMPLETE: "complete", **{gate.name: gate.definition for gate in evaluation.gates}}
     return {
         f"{evaluation.name}.{name}": hashlib.sha256(json.dumps([definition, facts]).encode()).hexdigest()

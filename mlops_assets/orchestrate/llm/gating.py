@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.compute.llm_evaluation.comparison import MIN_PAIRS
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
-from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation, withhold_metrics
+from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation, pair_results, withhold_metrics
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
@@ -49,7 +51,14 @@ def judge_prompt(
     """
     intervals = PromptIntervals(results, rival_results, tuple(refused))
     compared = None if rival_results is None else withhold_metrics(measure_evaluation(rival_results), refused)
-    prompt, rows = results.evaluation.prompt, results.to_frame().with_columns(pl.lit(None, pl.Float64).alias(name) for name in refused)
+    withheld = [
+        column
+        for scorer in results.evaluation.scorers
+        if scorer.name in refused
+        for column in (scorer.name, *getattr(scorer, "verdict_columns", ()))
+    ]
+    frame = results.to_frame()
+    prompt, rows = results.evaluation.prompt, frame.with_columns(pl.lit(None, frame.schema[name]).alias(name) for name in withheld)
     holdout = Split(rows, rows["error"].to_numpy(), results.rows)
     candidate = Candidate(
         prompt.name, results.version, prompt, holdout, withhold_metrics(measure_evaluation(results), refused), compared, intervals
@@ -70,13 +79,34 @@ def _judge_gate(
         return judge(gate, candidate)
     if rival.digest == candidate.digest:
         return GateResult(passed=True, reason=f"this is production, version {rival.version}")
-    if intervals.rival is None:
+    rival_results = intervals.rival
+    if rival_results is None:
         return GateResult(passed=False, reason=f"production, version {rival.version}, could not be evaluated on these cases")
-    if isinstance(gate, Gate) and (compared := intervals.compare(gate.metric)) is not None:
-        maximum = intervals.own.evaluation.max_error_rate
-        if refusal := compared.explain_refusal(maximum):
-            return GateResult(passed=False, reason=refusal, threshold=gate.threshold)
-    return judge(gate, candidate)
+    return _judge_pairs(gate, candidate, intervals, rival_results, refused) if isinstance(gate, Gate) else judge(gate, candidate)
+
+
+def _judge_pairs(
+    gate: Gate, candidate: Candidate, intervals: PromptIntervals, rival_results: EvaluationResults, refused: Mapping[str, str]
+) -> GateResult:
+    """Judge a relative gate on the cases that have a score on both sides."""
+    if refusal := _explain_unpaired(gate, intervals):
+        return GateResult(passed=False, reason=refusal, threshold=gate.threshold)
+    own, other = (withhold_metrics(measure_evaluation(each), refused) for each in pair_results(intervals.own, rival_results))
+    return judge(gate, replace(candidate, evaluation=own, champion=other))
+
+
+def _explain_unpaired(gate: Gate, intervals: PromptIntervals) -> str:
+    """Return why the cases of a relative gate do not suffice to compare, for all cases or for a slice; empty when they do."""
+    column, results = gate.slice_column, intervals.own
+    slices: list[tuple[str, str] | None] = [gate.slice] if isinstance(gate.slice, tuple) else [None]
+    if isinstance(gate.slice, str):
+        slices = [(column, value) for value, cases in results.group_cases(column).items() if len(cases) >= gate.min_rows]
+    min_pairs = 2 if gate.confidence is None else MIN_PAIRS
+    for within in slices:
+        compared = intervals.compare(gate.metric, within=within)
+        if compared is not None and (refusal := compared.explain_refusal(results.evaluation.max_error_rate, min_pairs)):
+            return refusal if within is None else f"{within[0]} {within[1]}: {refusal}"
+    return ""
 
 
 def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluation) -> Iterator[Outcome]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import Rate
 from mlops_assets.compute.llm_evaluation.comparison import PairedComparison, compare_scores, resample_mean
-from mlops_assets.compute.llm_evaluation.operational import measure_p95, resample_p95
+from mlops_assets.compute.llm_evaluation.operational import find_p95_interval, measure_p95
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
@@ -38,6 +37,22 @@ def measure_evaluation(results: EvaluationResults) -> Evaluation:
     metrics = _measure(results, results.scored)
     problems = tuple((name, _explain_missing(results, name)) for name, value in metrics.items() if math.isnan(value))
     return Evaluation(len(results.scored), tuple(metrics.items()), slices=tuple(slices), problems=problems)
+
+
+def pair_results(own: EvaluationResults, rival: EvaluationResults) -> tuple[EvaluationResults, EvaluationResults]:
+    """Return two evaluations without the scores that the other one lacks for the same case, so that their means compare equal cases.
+
+    Parameters
+    ----------
+    own, rival
+        The evaluations of two prompts on the same cases, in the same order.
+    """
+    sides: tuple[list[ScoredCase], list[ScoredCase]] = ([], [])
+    for pair in zip(own.scored, rival.scored, strict=True):
+        both = {name for name in pair[0].scores if all(one.value(name) is not None for one in pair)}
+        for side, one in zip(sides, pair, strict=True):
+            side.append(replace(one, scores={name: score for name, score in one.scores.items() if name in both}))
+    return replace(own, scored=sides[0]), replace(rival, scored=sides[1])
 
 
 def withhold_metrics(evaluation: Evaluation, reasons: Mapping[str, str]) -> Evaluation:
@@ -109,7 +124,7 @@ class PromptIntervals:
             rate = Rate(sum(bool(one.error) for one in scored), len(scored), confidence)
             return rate.low, rate.high
         if metric == P95_SECONDS:
-            return resample_p95(_list_seconds(scored), _make_seed(self._label(metric, within)), confidence)
+            return find_p95_interval(_list_seconds(scored), confidence)
         if metric == COST_PER_REQUEST or metric in self.withheld:
             return _UNKNOWN
         return _resample([value for one in scored if (value := one.value(metric)) is not None], self._label(metric, within), confidence)
@@ -159,7 +174,3 @@ def _resample(values: Sequence[float], seed: str, confidence: float) -> tuple[fl
         rate = Rate(int(sum(values)), len(values), confidence)
         return rate.low, rate.high
     return resample_mean(np.array(values), seed, confidence)
-
-
-def _make_seed(label: str) -> int:
-    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8])

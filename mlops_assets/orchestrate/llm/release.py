@@ -1,10 +1,12 @@
-"""Register an evaluated prompt as a version, and promote the newest version to production."""
+"""Register an evaluated prompt as a version, and promote the version of the declared prompt to production."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.prompts.version import hash_prompt
+from mlops_assets.compute.training.lifecycle import ROLLED_BACK
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.values.asset_names import graph_key
@@ -47,7 +49,9 @@ def prompt_version_body(
 def prompt_champion_body(
     prompt: Prompt[..., Any], gates: Mapping[str, str], evaluations: Sequence[str]
 ) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that promotes the newest version to production, unless it is there already.
+    """Return the body of the step that promotes the version of the declared prompt to production, unless it is there already.
+
+    A version that was rolled back is not promoted: a person does that by its number.
 
     Parameters
     ----------
@@ -63,18 +67,54 @@ def prompt_champion_body(
 
         registry = step.stores.registry
         before = registry.champion(prompt.name)
-        for newest in registry.versions(prompt.name)[-1:]:
-            open_prompt(step.stores.artifacts, newest.artifact)  # a damaged version must not be promoted
+        declared = find_declared_version(prompt, registry.versions(prompt.name))
+        open_prompt(step.stores.artifacts, declared.artifact)  # a damaged version must not be promoted
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
         with _explain_refusals(prompt, evaluations):
             version = registry.promote(
-                prompt.name, gates, actor=name_actor(step), reason=describe_reason(step), approval=prompt.approval, expected=expected
+                prompt.name,
+                gates,
+                actor=name_actor(step),
+                reason=describe_reason(step),
+                version=declared.version,
+                approval=prompt.approval,
+                expected=expected,
             )
         previous = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         facts = {**_describe_version(version), "production before": previous, "environment": step.stores.platform.environment}
         yield dg.MaterializeResult(asset_key(f"champion/{prompt.name}"), metadata=facts, data_version=dg.DataVersion(version.digest))
 
     return body
+
+
+def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version]) -> Version:
+    """Return the version that the declared prompt is; an earlier text is an earlier version.
+
+    Parameters
+    ----------
+    prompt
+        The prompt.
+    versions
+        The versions of its name.
+
+    Raises
+    ------
+    RegistryError
+        The prompt is not registered, or its version was rolled back.
+    """
+    digest = hash_prompt(prompt)
+    found = next((version for version in versions if version.digest == digest), None)
+    if found is None:
+        raise RegistryError(
+            f"the declared prompt '{prompt.name}' has no registered version",
+            hint=f"materialise {graph_key(f'version/{prompt.name}')} first",
+        )
+    if found.state == ROLLED_BACK:
+        raise RegistryError(
+            f"version {found.version} of prompt '{prompt.name}' was rolled back, and is not promoted automatically",
+            hint=f"change the prompt, or run `mlops prompts promote {prompt.name} --version {found.version} --reason WHY`",
+        )
+    return found
 
 
 @contextmanager
@@ -84,7 +124,7 @@ def _explain_refusals(prompt: Prompt[..., Any], evaluations: Sequence[str]) -> I
     try:
         yield
     except GateError as error:
-        if "approv" in error.message:
+        if error.message.startswith("version "):  # its approval is missing: the hint says how to give it
             raise
         raise GateError(error.message, hint=f"materialise {steps} for a prompt that passes; production keeps serving") from error
     except RegistryError as error:

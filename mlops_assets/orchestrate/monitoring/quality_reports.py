@@ -17,6 +17,7 @@ from mlops_assets.compute.monitoring.answer_quality import (
     measure_answers,
 )
 from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION, ROLLED_BACK
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
@@ -258,8 +259,20 @@ def _roll_back(step: StepContext, monitor: QualityMonitor, name: str, version: i
     champion = step.stores.registry.champion(name)
     if champion is None or champion.version != version:
         return f"not rolled back: version {version} is not the champion"
+    if (earlier := _find_rolled_back(step, name, version)) is not None:
+        return f"not rolled back: version {earlier}, which was in production before, was rolled back too"
     try:
         restored = step.stores.registry.rollback(name, actor=f"monitor {monitor.name}", reason=reason, expected=version)
     except RegistryError as error:
         return f"not rolled back: {error.message}"
     return f"rolled back to version {restored.version}"
+
+
+def _find_rolled_back(step: StepContext, name: str, version: int) -> int | None:
+    """Return the version that a rollback of ``version`` would restore if it was rolled back itself; None otherwise."""
+    registry, environment = step.stores.registry, step.stores.platform.environment
+    moves = [
+        e for e in registry.history(name) if (e.environment, e.alias, e.kind, e.version) == (environment, CHAMPION, PROMOTION, version)
+    ]
+    earlier = moves[-1].previous if moves else None
+    return next((each.version for each in registry.versions(name) if each.version == earlier and each.state == ROLLED_BACK), None)

@@ -128,8 +128,11 @@ class PromptApp:
         queue = asyncio.Queue[bytes | EndpointReply]()
 
         def run() -> None:
-            reply = self._endpoints.handle(served, request, post, gone.is_set)
-            post(reply)
+            reply = _refuse(500, "the call failed", "the log of the service says why")
+            try:
+                reply = self._endpoints.handle(served, request, post, gone.is_set)
+            finally:  # also when the prompt's function ends the thread: the client must not wait for ever
+                post(reply)
 
         def post(item: bytes | EndpointReply) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)

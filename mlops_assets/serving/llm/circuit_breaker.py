@@ -31,7 +31,7 @@ class CircuitBreaker:
         error
             The failure.
         """
-        broken = error.kind == "connection" or (error.status or 0) >= 500
+        broken = error.kind in ("connection", "broken") or (error.status or 0) >= 500
         self._count(broken=broken)
 
     def count_answer(self) -> None:

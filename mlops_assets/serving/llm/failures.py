@@ -110,7 +110,7 @@ class AttemptError(Exception):
             return cls("connection", f"cannot be reached: {error}", "check base_url, and that the endpoint runs", retryable=True)
         if isinstance(error, httpx.DecodingError):
             return cls.from_reply("sent a reply with a broken compression")
-        return cls("connection", "closed the connection before the end of its reply", "check the endpoint's log", retryable=True)
+        return cls("broken", "closed the connection before the end of its reply", "check the endpoint's log", retryable=True)
 
     @classmethod
     def from_timeout(cls, seconds: float, *, retryable: bool) -> AttemptError:

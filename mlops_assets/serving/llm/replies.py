@@ -123,4 +123,4 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _read_count(value: object) -> int | None:
     """Return a number of tokens; None for a value that is not one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None

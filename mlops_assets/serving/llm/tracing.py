@@ -48,6 +48,7 @@ class RecordedSpan:
 _CURRENT: ContextVar[RecordedSpan | None] = ContextVar("current_span", default=None)
 
 
+@check_arguments
 @contextmanager
 def start_trace(source: TraceSource, name: str = "request") -> Iterator[RecordedSpan]:
     """Record a trace until the ``with`` block ends, and write its spans to the log of a source.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NotRequired
 
+from mlops_assets.compute.llm_evaluation.json_schema import parse_json
 from mlops_assets.compute.prompts.messages import build_messages
 from mlops_assets.compute.prompts.version import describe_type
 from mlops_assets.errors import MlopsError, nearest
@@ -110,8 +111,13 @@ class ServedPrompt:
             value = self._response.validate_json(completion.text)
         except pydantic.ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            place = "".join(f"[{part!r}]" for part in first["loc"]) or "the whole text"
+            known = list_field_names(self.response_schema)  # other names are text of the model, which must not be shown
+            place = "".join(f"[{part!r}]" if isinstance(part, int) or part in known else "[…]" for part in first["loc"]) or "the whole text"
             return None, f"{place}: {first['msg']}" + ("; max_tokens cut it off" if completion.finish_reason == "length" else "")
+        try:
+            parse_json(completion.text)
+        except ValueError:  # pydantic accepts it
+            return None, "the whole text: NaN, an infinite number or a name that occurs twice is no JSON"
         return self._response.dump_python(value, mode="json"), ""
 
     def _explain(self, error: pydantic.ValidationError) -> RefusalError:
@@ -140,3 +146,19 @@ def _build_adapter(prompt: Prompt[..., Any]) -> pydantic.TypeAdapter[dict[str, A
     kind = make_type("Variables", fields)
     kind.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     return pydantic.TypeAdapter(kind)
+
+
+def list_field_names(schema: object) -> set[str]:
+    """Return the names of all fields that a JSON schema declares.
+
+    Parameters
+    ----------
+    schema
+        The schema, or a part of it.
+    """
+    if isinstance(schema, list):
+        return {name for item in schema for name in list_field_names(item)}
+    if not isinstance(schema, dict):
+        return set()
+    properties = schema.get("properties")
+    return {*(properties if isinstance(properties, dict) else ()), *(name for item in schema.values() for name in list_field_names(item))}

@@ -68,7 +68,7 @@ class Registrations:
         Parameters
         ----------
         candidate
-            The candidate. A candidate that is submitted again keeps its first record.
+            The candidate. A candidate that is submitted again keeps its first record; with ``replace``, it gets the new run.
         evidence
             The results of the gates. They replace earlier results about this candidate, except evidence from real requests.
         replace
@@ -90,7 +90,11 @@ class Registrations:
             )
         key = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.write_transaction() as connection:
-            connection.execute(insert_if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
+            row = vars(candidate) | {"created_at": candidate.created_at.isoformat()}
+            connection.execute(insert_if_new(schema.candidates), row)
+            if replace is not None:  # the same prompt, evaluated again: its version should name the evaluation that passed
+                facts = {name: row[name] for name in ("run_id", "artifact", "snapshot")}
+                connection.execute(schema.candidates.update().filter_by(model=candidate.model, digest=candidate.digest).values(**facts))
             if replace is None:
                 connection.execute(_DELETE_GATE_EVIDENCE, key)
             elif replace:

@@ -42,8 +42,9 @@ LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
 class QualityExpectation(OneRule):
     """The expectation that one measure of a window's answers keeps a bound.
 
-    A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms: in
-    at most 0.5 % of the windows at the default confidence, and hardly ever where the true value keeps some distance from the bound.
+    A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms. If
+    the true value is the bound, a share or the percentile alarms in at most 0.5 % of the windows at the default confidence, and a mean about
+    as often. It hardly ever alarms where the true value keeps some distance from the bound.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer, 
 GOOD, BAD = "Answer from the context alone.", "Answer BADLY."
 GATES = [ml.Gate("exact_match", at_least=0.6)]
 RELATIVE = ml.Gate("exact_match", no_worse_than_champion_by=0.02, confidence=0.95)
+MANY = {name: values * 4 for name, values in ROWS.items()} | {"case": [f"case {number}" for number in range(24)]}
 
 
 def follow_instructions(exchange: Exchange) -> None:
@@ -36,7 +37,7 @@ def release(platform, run, server):
     """Return a function that runs a project with the given instructions and gates."""
 
     def materialise(instructions: str = GOOD, *keys: str, ok: bool = True, **more):
-        items = declare(server.url, instructions=instructions, **{"gates": GATES} | more)
+        items = declare(server.url, more.pop("rows", None), instructions=instructions, **{"gates": GATES} | more)
         return run(ml.build_definitions(items, platform=platform))(*keys, ok=ok)
 
     return materialise
@@ -96,7 +97,7 @@ def test_returning_to_an_earlier_text_is_the_earlier_version(release, platform, 
 
 
 def test_a_worse_prompt_is_refused_by_its_pairs_with_production_which_is_not_asked_again(release, platform, server) -> None:
-    more = {"gates": [RELATIVE], "max_error_rate": 0.0}
+    more = {"gates": [RELATIVE], "max_error_rate": 0.0, "rows": MANY}
     first = release(**more)
     assert "no champion yet" in check(first, RELATIVE.name).description
     asked = len(server.requests)
@@ -111,6 +112,36 @@ def test_a_worse_prompt_is_refused_by_its_pairs_with_production_which_is_not_ask
     assert check(same, RELATIVE.name).metadata["interval, low"].value == 0.0
     again = release("Answer from the context alone!", **more)
     assert "this is production, version 2" in check(again, RELATIVE.name).description
+
+
+def test_a_relative_gate_with_an_interval_needs_twenty_pairs(release) -> None:
+    release(gates=[RELATIVE])
+    result = release("Answer at once.", ok=False, gates=[RELATIVE])
+    assert "6 cases have a score on both sides; 20 are needed" in check(result, RELATIVE.name).description
+
+
+def test_a_relative_gate_compares_equal_cases_when_hard_ones_have_no_answer(release, server) -> None:
+    better = ml.Gate("exact_match", better_than_champion_by=0.1)
+    release(gates=[better])
+    server.steps = [answer("yes")] * 4 + [fail(400), fail(400)]  # production is wrong in the last two cases
+    result = release("Answer at once.", ok=False, gates=[better], max_error_rate=0.4)
+    assert not check(result, better.name).passed
+    assert "exact_match 1 < 1.1: the champion has 1 on the same rows" in check(result, better.name).description
+
+
+def test_a_text_that_was_rolled_back_is_not_promoted_and_an_earlier_text_is(release, platform, run, server) -> None:
+    release()
+    release("Answer from the context alone, please.")
+    registry = open_stores(platform).registry
+    registry.rollback("reply", actor="monitor", reason="worse")
+    items = declare(server.url, instructions="Answer from the context alone, please.", gates=GATES)
+    assert "version 2 of prompt 'reply' was rolled back" in run(ml.build_definitions(items, platform=platform)).error("champion/reply")
+    release()  # the earlier text is production already, although version 2 is newer
+    assert production(platform).version == 1
+    release("Answer, please.")
+    assert production(platform).version == 3
+    release()
+    assert production(platform).version == 1, "an earlier text is its earlier version"
 
 
 def test_a_relative_gate_fails_when_production_cannot_be_evaluated(release, platform, server) -> None:

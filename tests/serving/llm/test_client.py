@@ -193,7 +193,7 @@ def test_a_stream_that_breaks_after_its_first_piece_fails_and_is_not_asked_for_a
     with ScriptedServer(fail(500), hang_up_in_the_middle()) as server:
         error = refuse(tiny(server), streams=True)
     assert "closed the connection before the end of its reply (attempt 2 of 3)" in error.message
-    assert (error.kind, error.attempts, len(server.requests)) == ("connection", 2, 2)
+    assert (error.kind, error.attempts, len(server.requests)) == ("broken", 2, 2)
 
 
 def test_a_fallback_whose_stream_breaks_is_named_with_its_own_attempt() -> None:

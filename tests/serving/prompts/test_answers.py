@@ -154,7 +154,7 @@ def test_an_answer_that_stays_invalid_is_a_bad_gateway_with_the_reason(stand, se
         (send_html(), 502, "reply"),
         (send_latin1(), 502, "reply"),
         (send_forever(), 502, "reply"),
-        (hang_up_in_the_middle(), 502, "connection"),
+        (hang_up_in_the_middle(), 502, "broken"),
         (stay_silent(), 504, "timeout"),
         (answer("", finish_reason="stop"), 502, "reply"),
     ],
@@ -206,7 +206,7 @@ def test_a_stream_that_breaks_ends_with_an_error_event(stand, server) -> None:
     reply = stand.post("/answer?stream=true", {"question": "a"})
     (first, text), (name, last) = read_events(reply)
     assert (first, text, name) == ("delta", {"text": "ye"}, "error")
-    assert last["error"] == "the model 'tiny' failed (connection)"
+    assert last["error"] == "the model 'tiny' failed (broken)"
     assert last["trace_id"]
 
 

@@ -1,8 +1,12 @@
 """A model's step repeats its last result while nothing that determines it has changed; every change is judged again."""
 
 import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 import mlops_assets as ml
@@ -11,6 +15,7 @@ from mlops_assets.orchestrate.training import training_run
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
+from tests.memory_instance import open_memory_instance
 from tests.projects import shop
 
 TABLES = [shop.visits, shop.crowds, shop.crowding, shop.examples]
@@ -27,21 +32,32 @@ def judged(monkeypatch) -> list[str]:
     return steps
 
 
+def build(platform: ml.Platform, instance: dg.DagsterInstance, declared, *more) -> Runner:
+    tables = [declared.training_set if item is shop.examples else item for item in TABLES]
+    return Runner(ml.build_definitions([*tables, declared, *more], platform=platform), instance)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[tuple[Path, dg.DagsterInstance]]:
+    """A home whose champion has been judged against itself, and its instance."""
+    home = tmp_path_factory.mktemp("template") / "home"
+    with pytest.MonkeyPatch.context() as patch, open_memory_instance() as instance:
+        patch.setenv("SHOP_WORLD", "")
+        runner = build(ml.Platform.at(home), instance, BUYER)
+        runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(2)}")
+        runner("training_set/examples", *REGISTERED)
+        runner("model/buyer")  # the first step had no champion to compare with
+        yield home, instance
+
+
 @pytest.fixture
-def project(platform, instance, monkeypatch, judged):
-    """A function that builds a runner for a model; its champion has been judged against itself."""
+def project(template, platform, monkeypatch, judged) -> Iterator[Callable[..., Runner]]:
+    """A function that builds a runner for a model, on a copy of the template."""
+    home, made = template
+    shutil.copytree(home, platform.home)
     monkeypatch.setenv("SHOP_WORLD", "")
-
-    def build(declared, *more) -> Runner:
-        tables = [declared.training_set if item is shop.examples else item for item in TABLES]
-        return Runner(ml.build_definitions([*tables, declared, *more], platform=platform), instance)
-
-    runner = build(BUYER)
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(2)}")
-    runner("training_set/examples", *REGISTERED)
-    runner("model/buyer")  # the first step had no champion to compare with
-    judged.clear()
-    return build
+    with open_memory_instance(like=made) as instance:
+        yield partial(build, platform, instance)
 
 
 def checks(result) -> list[tuple]:

@@ -33,7 +33,7 @@ def redact_text(text: str) -> str:
     """Return a text in which e-mail addresses, IBANs and phone numbers are replaced.
 
     An IBAN is replaced only if its check digits are right. A phone number begins with ``+``, ``00`` or ``0`` and has separators, or has the
-    North American form; so dates, amounts and long numbers stay.
+    North American form; so most dates, times, amounts and long numbers stay.
 
     Parameters
     ----------

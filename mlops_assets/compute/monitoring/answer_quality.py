@@ -14,6 +14,7 @@ from mlops_assets.compute.groundedness.embeddings import list_missing_packages
 from mlops_assets.compute.groundedness.refusals import is_refusal
 from mlops_assets.compute.groundedness.score import score_groundedness
 from mlops_assets.compute.groundedness.words import split_sentences
+from mlops_assets.compute.llm_evaluation.operational import find_p95_interval
 from mlops_assets.compute.monitoring.input_drift import compare_samples, embed_texts
 from mlops_assets.compute.monitoring.languages import recognise_language
 from mlops_assets.values.llm import quality_monitor as names
@@ -100,8 +101,7 @@ class MeasuredValues:
             interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
             return float(interval.low), float(interval.high)
         if self.measure == names.LATENCY:
-            low, high = (int(stats.binom.ppf(q, n, 0.95)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
-            return (float(values[low - 1]) if low else -math.inf), (float(values[high]) if high < n else math.inf)
+            return find_p95_interval(values.tolist(), confidence)
         error = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
         return mean - error, mean + error
 

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
-from mlops_assets.orchestrate.compiler.release import list_release_steps
+from mlops_assets.orchestrate.compiler.release import list_deps, list_release_steps
 from mlops_assets.orchestrate.compiler.services import list_prompt_service_steps
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
@@ -107,7 +107,7 @@ class Compiler:
             description=dataset.function.description,
             kinds=frozenset({"dataset", "duckdb"}),
             partitions=dataset.table.partitions,
-            deps=_list_deps(node),
+            deps=list_deps(node),
             ins=self._list_plain_inputs(dataset.function),
             checks=table_check_specs(dataset.key, dataset.table),
             config=config,
@@ -144,7 +144,7 @@ class Compiler:
             description=view.description or f"Features of {view.entity.name}: {names}.",
             kinds=frozenset({"features", "duckdb"}),
             partitions=view.partitions,
-            deps=_list_deps(node),
+            deps=list_deps(node),
             ins=self._list_plain_inputs(function) if function else {},
             checks=table_check_specs(view.key, view_rules(view)),
             config=config,
@@ -165,7 +165,7 @@ class Compiler:
             group=self._find_training_set_group(training_set),
             description=training_set.function.description,
             kinds=frozenset({"training_set", "duckdb"}),
-            deps=_list_deps(node),
+            deps=list_deps(node),
             ins=self._list_plain_inputs(training_set.function),
             checks=training_set_checks(training_set),
             config=config | AS_OF_CONFIG,
@@ -192,7 +192,7 @@ class Compiler:
                 group=model.name,
                 description=model.function.description,
                 kinds=frozenset({"model", "scikitlearn"}),
-                deps=_list_deps(node),
+                deps=list_deps(node),
                 checks=model_checks(model, gates),
                 config=config,
                 resources=resources | {p.name for f in functions for p in f.function.parameters_for(Injection.RESOURCE)},
@@ -214,7 +214,7 @@ class Compiler:
             kinds=frozenset({"predictions", "scikitlearn"}),
             partitions=node.partitions,
             # A new champion does not trigger new predictions of the past; the dependency is for the graph.
-            deps=[*_list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
+            deps=[*list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
             checks=prediction_checks(batch),
             options=batch.options,
             condition=follow_inputs(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
@@ -229,7 +229,7 @@ class Compiler:
             group=self._find_online_group(view),
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
-            deps=_list_deps(node),
+            deps=list_deps(node),
             checks=online_checks(view),
             config=ONLINE_CONFIG,
             condition=follow_inputs(node, self.platform),
@@ -254,7 +254,7 @@ class Compiler:
             group=service.model.name,
             description=f"The champion of {service.model.name} behind HTTP.",
             kinds=frozenset({"service", "python"}),
-            deps=_list_deps(node),
+            deps=list_deps(node),
             options=service.options,
             condition=follow_gates(ignoring=[online_key(view) for view in looked_up]),
         )
@@ -301,7 +301,7 @@ class Compiler:
             description=text,
             kinds=frozenset({"report", "duckdb"}),
             partitions=monitor.partitions,
-            deps=_list_deps(node),
+            deps=list_deps(node),
             ins=self._list_plain_inputs(labels) if labels else {},
             checks=checks,
             config=config,
@@ -329,7 +329,3 @@ class Compiler:
         """Return parameter name → input, for the plain assets that a function asks for: Dagster loads them itself."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
         return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
-
-
-def _list_deps(node: Node) -> list[dg.AssetDep]:
-    return [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]

@@ -48,7 +48,7 @@ def list_release_steps(
             group=name,
             description=f"A person approves or rejects a version of {name}: fill in the launchpad.",
             kinds=frozenset({"approval"}),
-            deps=_list_deps(node),
+            deps=list_deps(node),
             config=APPROVAL_CONFIG,
         )
     # A new version that waits for approval does not trigger the champion, but the champion runs after the version of the same run.
@@ -62,10 +62,11 @@ def list_release_steps(
             group=name,
             description=text,
             kinds=frozenset({kind}),
-            deps=_list_deps(node),
+            deps=list_deps(node),
             condition=follow_gates(ignoring=ignoring),
         )
 
 
-def _list_deps(node: Node) -> list[dg.AssetDep]:
+def list_deps(node: Node) -> list[dg.AssetDep]:
+    """Return the upstream assets of a node, with their partition mappings."""
     return [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]

@@ -9,7 +9,7 @@ from tests.orchestrate.llm.replies import ROWS, declare
 from tests.serving.llm.scripted_server import Exchange, Step, answer
 
 CALIBRATION = "calibration/support"
-JUDGED_ROWS = ROWS | {"context": [f"JFK: {number} minutes." for number in range(6)]}  # an answer in another context is judged anew
+JUDGED_ROWS = ROWS | {"context": [f"JFK: {number} minutes." for number in range(6)]}  # an answer in another context is judged again
 RUBRIC = "Does the context support the answer? Reply with one line: `verdict: supported` or `verdict: unsupported`."
 VERDICTS = {"supported": 1.0, "unsupported": 0.0}
 

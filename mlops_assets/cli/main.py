@@ -14,6 +14,7 @@ from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.features import features
 from mlops_assets.cli.llm.embedded import llm
 from mlops_assets.cli.llm.prompts import prompts
+from mlops_assets.cli.llm.traces import traces
 from mlops_assets.cli.mlflow_bridge import mlflow
 from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
@@ -51,6 +52,7 @@ mlops.add_command(prompts)
 mlops.add_command(quarantine)
 mlops.add_command(reproduce)
 mlops.add_command(runs)
+mlops.add_command(traces)
 
 
 @mlops.command()

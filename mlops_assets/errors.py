@@ -186,6 +186,8 @@ class ProviderError(MlopsError):
         The HTTP status of the last reply; None without a reply.
     attempts
         Number of requests of this call, over all models.
+    may_be_billed
+        How many of them the provider may have billed: all that were sent and not refused with an error status.
 
     See Also
     --------
@@ -202,6 +204,7 @@ class ProviderError(MlopsError):
         model: str = "",
         status: int | None = None,
         attempts: int = 0,
+        may_be_billed: int = 0,
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
@@ -209,6 +212,7 @@ class ProviderError(MlopsError):
         self.model = model
         self.status = status
         self.attempts = attempts
+        self.may_be_billed = may_be_billed
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the facts when the error crosses a process boundary."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.llm_evaluation.prices import PriceTable
     from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.serving.llm.ask_many import CallRecord
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
     from mlops_assets.values.llm.provider import Completion
 
@@ -28,14 +29,16 @@ _MAX_NAMED = 3  # answers that a check names
 
 @dataclass(frozen=True)
 class Spend:
-    """The sum of known costs of some answers.
+    """The sum of known costs of some calls.
 
     Parameters
     ----------
     pico
         The sum, in 10⁻¹² USD.
-    answers, unpriced
-        All answers, and those whose cost is unknown.
+    answers
+        The answers.
+    unpriced
+        The answers whose cost is unknown, and the failed requests that the provider may have billed.
     """
 
     pico: int = 0
@@ -79,82 +82,101 @@ def find_cost(prices: PriceTable, completion: Completion) -> CallCost:
     return prices.price_call(completion.model, completion.answered_at, *tokens)
 
 
-def price_answer(prices: PriceTable, completion: Completion) -> Spend:
-    """Return the cost of one answer as a sum.
+def price_call(prices: PriceTable, call: CallRecord) -> Spend:
+    """Return the cost of a call: of its answer, also of a cached one, and of each failed request that may have been billed, which is unknown.
 
     Parameters
     ----------
-    prices, completion
-        The prices and the answer.
+    prices, call
+        The prices and the call.
     """
-    cost = find_cost(prices, completion).pico
-    return Spend(cost or 0, 1, int(cost is None))
+    if call.completion is None:
+        return Spend(unpriced=call.may_be_billed)
+    cost = find_cost(prices, call.completion).pico
+    return Spend(cost or 0, 1, int(cost is None) + call.may_be_billed)
 
 
-def sum_answers(prices: PriceTable, completions: Iterable[Completion]) -> Spend:
-    """Return the sum of the costs of answers.
+def price_requests(prices: PriceTable, call: CallRecord) -> Spend:
+    """Return what a call costs now: as :func:`price_call`, without a cached answer.
 
     Parameters
     ----------
-    prices, completions
-        The prices and the answers.
+    prices, call
+        The prices and the call.
     """
-    return sum((price_answer(prices, completion) for completion in completions), Spend())
+    is_cached = call.completion is not None and call.completion.cached
+    return Spend(unpriced=call.may_be_billed) if is_cached else price_call(prices, call)
 
 
-def list_cost_columns(
-    prices: PriceTable, completions: Sequence[Completion | None]
-) -> dict[str, tuple[type[pl.DataType] | pl.DataType, list[Any]]]:
+def sum_calls(prices: PriceTable, calls: Iterable[CallRecord]) -> Spend:
+    """Return the sum of the costs of calls.
+
+    Parameters
+    ----------
+    prices, calls
+        The prices and the calls.
+    """
+    return sum((price_call(prices, call) for call in calls), Spend())
+
+
+def list_cost_columns(prices: PriceTable, calls: Sequence[CallRecord]) -> dict[str, tuple[type[pl.DataType] | pl.DataType, list[Any]]]:
     """Return the columns of costs, and of the counts and times that they are computed from.
 
     Parameters
     ----------
-    prices
-        The prices.
-    completions
-        The answer of each row; None where there is none.
+    prices, calls
+        The prices, and the call of each row.
     """
-    costs = [None if found is None else find_cost(prices, found).pico for found in completions]
+    completions, costs = [call.completion for call in calls], [price_call(prices, call) for call in calls]
     return {
         "answered_at": (pl.Datetime("us", "UTC"), [found and found.answered_at for found in completions]),
         "cached_input_tokens": (pl.Int64, [found and found.cached_prompt_tokens for found in completions]),
-        "cost": (pl.Float64, [None if pico is None else pico / _PICO for pico in costs]),
-        "price_version": (pl.String, [prices.version] * len(completions)),
+        "may_be_billed": (pl.Int64, [call.may_be_billed for call in calls]),
+        "cost": (pl.Float64, [cost.pico / _PICO if cost.answers and not cost.unpriced else None for cost in costs]),
+        "price_version": (pl.String, [prices.version] * len(calls)),
     }
 
 
-def check_prices(prices: PriceTable, answers: Sequence[tuple[str, Completion | None]]) -> Outcome:
-    """Return the outcome of the check that the cost of each answer is known; it keeps no rows from being committed.
+def check_prices(prices: PriceTable, calls: Sequence[tuple[str, CallRecord]]) -> Outcome:
+    """Return the outcome of the check that the cost of each call is known; it keeps no rows from being committed.
 
     Parameters
     ----------
     prices
         The prices.
-    answers
-        The case of each row as text, with its answer; None where there is none.
+    calls
+        The case of each row as text, with its call.
     """
-    found = [(label, completion, find_cost(prices, completion)) for label, completion in answers if completion is not None]
-    unpriced = [f"case {label}: {cost.missing} ('{completion.model}')" for label, completion, cost in found if cost.pico is None]
+    found = [(label, call) for label, call in calls if call.completion is not None or call.may_be_billed]
+    unpriced = [f"case {label}: {reason}" for label, call in found if (reason := _explain_unpriced(prices, call))]
     named = "; ".join(unpriced[:_MAX_NAMED]) + ("; …" if len(unpriced) > _MAX_NAMED else "")
     return Outcome(
         PRICED,
         passed=not unpriced,
-        message=f"the cost of {len(unpriced)} of {len(found)} answers is unknown: {named}",
-        hint="add the price of the model, from a time before its answers; 0 for a model that is free",
+        message=f"the cost of {len(unpriced)} of {len(found)} calls is unknown: {named}",
+        hint="add the price of the model, from a time before its answers, 0 for a model that is free; after failed requests, run again",
         blocking=False,
         serious=True,
-        facts={"answers without cost": len(unpriced), "price version": prices.version},
+        facts={"calls without cost": len(unpriced), "price version": prices.version},
     )
 
 
-def describe_costs(prices: PriceTable, answers: Sequence[Completion], verdicts: Sequence[Completion]) -> dict[str, Any]:
+def _explain_unpriced(prices: PriceTable, call: CallRecord) -> str:
+    """Return why the cost of a call is unknown; empty when it is known."""
+    if call.may_be_billed:
+        return f"{call.may_be_billed} failed request(s) may have been billed"
+    missing = None if call.completion is None else find_cost(prices, call.completion).missing
+    return f"{missing} ('{call.completion.model}')" if missing and call.completion else ""
+
+
+def describe_costs(prices: PriceTable, answers: Sequence[CallRecord], verdicts: Sequence[CallRecord]) -> dict[str, Any]:
     """Return costs as metadata: of all answers when they were given, and of what this run has asked.
 
     Parameters
     ----------
     prices, answers, verdicts
-        The prices, the answers of the prompt, and the replies of judges.
+        The prices, the calls of the prompt, and those of judges.
     """
-    total, spent = sum_answers(prices, answers), sum_answers(prices, (one for one in (*answers, *verdicts) if not one.cached))
+    total, spent = sum_calls(prices, answers), sum((price_requests(prices, call) for call in (*answers, *verdicts)), Spend())
     mean = {} if math.isnan(total.mean) else {"mean cost per request (USD)": dg.MetadataValue.float(total.mean)}
     return {"total cost": str(total), **mean, "spent by this run": str(spent), "price version": prices.version}

@@ -13,7 +13,7 @@ from mlops_assets.compute.llm_evaluation.score_summary import ScoreSummary, summ
 from mlops_assets.compute.llm_evaluation.scorers import Score
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.metadata import to_table
-from mlops_assets.orchestrate.llm.call_costs import check_prices, describe_costs, list_cost_columns, sum_answers
+from mlops_assets.orchestrate.llm.call_costs import check_prices, describe_costs, list_cost_columns, sum_calls
 from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
 from mlops_assets.orchestrate.llm.judging import describe_judge, list_verdict_columns
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
@@ -103,9 +103,8 @@ class EvaluationResults:
         return groups
 
     def mean_cost(self, scored: Sequence[ScoredCase]) -> float:
-        """Return the mean cost of the answers to some cases in USD; NaN without answers, and when the cost of one is unknown."""
-        answers = [one.call.completion for one in scored if one.call.completion is not None]
-        return math.nan if self.prices is None else sum_answers(self.prices, answers).mean
+        """Return the mean cost of the answers to some cases in USD; NaN without answers, and when the cost of a call is unknown."""
+        return math.nan if self.prices is None else sum_calls(self.prices, (one.call for one in scored)).mean
 
     def to_frame(self) -> pl.DataFrame:
         """Return the rows of the table: key, slices, answer, facts of the call, and scores."""
@@ -126,7 +125,7 @@ class EvaluationResults:
         for judge in self.evaluation.judges:
             columns |= list_verdict_columns(judge, [scored.judged.get(judge.name) for scored in self.scored])
         if self.prices is not None:
-            columns |= list_cost_columns(self.prices, completions)
+            columns |= list_cost_columns(self.prices, [scored.call for scored in self.scored])
         facts = pl.DataFrame({name: pl.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
         return pl.concat([self.rows.select(carried), facts], how="horizontal")
 
@@ -158,7 +157,7 @@ class EvaluationResults:
         )
 
         if self.prices is not None:
-            yield check_prices(self.prices, [(scored.case.label, scored.call.completion) for scored in self.scored])
+            yield check_prices(self.prices, [(scored.case.label, scored.call) for scored in self.scored])
 
     def _count_uncounted(self) -> int:
         found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
@@ -202,9 +201,8 @@ class EvaluationResults:
     def _describe_costs(self) -> dict[str, Any]:
         if self.prices is None:
             return {}
-        answers = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
-        calls = [call for scored in self.scored for found in scored.judged.values() for call in found.calls]
-        return describe_costs(self.prices, answers, [call.completion for call in calls if call.completion is not None])
+        verdicts = [call for scored in self.scored for found in scored.judged.values() for call in found.calls]
+        return describe_costs(self.prices, [scored.call for scored in self.scored], verdicts)
 
     def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
         """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""

@@ -93,7 +93,7 @@ def _list_seconds(scored: Sequence[ScoredCase]) -> list[float]:
 
 def _explain_missing(results: EvaluationResults, name: str) -> str:
     if name == COST_PER_REQUEST:
-        return "the price of an answer is unknown"
+        return "the cost of a call is unknown"
     failed = sum(bool(one.error) for one in results.scored)
     return f"no case has it: {failed} of {len(results.scored)} cases have an error"
 

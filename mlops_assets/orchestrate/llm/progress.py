@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops_assets.orchestrate.llm.call_costs import Spend, price_answer
+from mlops_assets.orchestrate.llm.call_costs import Spend, price_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +60,11 @@ class CallProgress:
         self.done += 1
         self.errors += failed
         self.requests += call.attempts
+        if self.prices is not None:
+            self.spent += price_requests(self.prices, call)
         if completion is not None and not completion.cached:
             self.input_tokens += completion.prompt_tokens or 0
             self.output_tokens += completion.completion_tokens or 0
-            self.spent += Spend() if self.prices is None else price_answer(self.prices, completion)
         if self.done == self.total or self.done % PROGRESS_CALLS == 0 or time.monotonic() - self._logged_at >= PROGRESS_SECONDS:
             self._logged_at = time.monotonic()
             self.log(

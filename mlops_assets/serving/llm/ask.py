@@ -131,4 +131,5 @@ def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # no
         endpoint=prompt.model.endpoint,
         model=completion.model,
         attempts=completion.attempts,
+        may_be_billed=completion.may_be_billed + (0 if completion.cached else 1),
     )

@@ -38,6 +38,8 @@ class CallRecord:
         The duration of the call.
     kind
         The kind of the failure, as in :class:`ProviderError`, or ``skipped`` for a call that was not made; empty for a valid answer.
+    may_be_billed
+        How many failed requests the provider may have billed; the reply that came last is not one of them.
     """
 
     completion: Completion | None
@@ -45,6 +47,7 @@ class CallRecord:
     attempts: int
     seconds: float
     kind: str = ""
+    may_be_billed: int = 0
 
 
 def ask_many(
@@ -101,6 +104,7 @@ def _record_call(prompt: Prompt[..., Any], breaker: CircuitBreaker, values: Mapp
             raise
         if completion is None:
             breaker.count_failure(error)
-        attempts = error.attempts if completion is None else completion.attempts
-        return CallRecord(completion, f"{type(error).__name__}: {error.message}", attempts, time.monotonic() - began, error.kind)
-    return CallRecord(completion, "", completion.attempts, completion.seconds)
+        facts = error if completion is None else completion
+        text = f"{type(error).__name__}: {error.message}"
+        return CallRecord(completion, text, facts.attempts, time.monotonic() - began, error.kind, facts.may_be_billed)
+    return CallRecord(completion, "", completion.attempts, completion.seconds, may_be_billed=completion.may_be_billed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.llm.connections import CONNECTIONS
-from mlops_assets.serving.llm.failures import AttemptError, combine_failures, describe_failure
+from mlops_assets.serving.llm.failures import AttemptError, combine_failures, count_billed, describe_failure
 from mlops_assets.serving.llm.replies import ReplyParts, parse_document, read_events
 from mlops_assets.serving.llm.request import CompletionRequest, drain, encode_body, open_reply
 from mlops_assets.values.llm.provider import Completion
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from datetime import timedelta
 
+    from mlops_assets.serving.llm.failures import FailedAttempt
     from mlops_assets.stores.llm.response_cache import CacheScope
     from mlops_assets.values.llm.provider import LLM
 
@@ -165,7 +166,7 @@ class CompletionStream:
         pieces: Generator[str, None, Completion],
         *,
         request: CompletionRequest,
-        failures: tuple[str, ...],
+        failures: tuple[FailedAttempt, ...],
     ) -> None:
         self._llm = llm
         self._number = number
@@ -190,7 +191,8 @@ class CompletionStream:
             raise StopIteration from None
         except AttemptError as error:
             failure = error
-        raise combine_failures(self._llm, failure, [describe_failure(self._llm, failure, self._number)], attempts=len(self._failures) + 1)
+        final = describe_failure(self._llm, failure, self._number)
+        raise combine_failures(self._llm, failure, [final], [*self._failures, final])
 
     def __enter__(self) -> Self:
         return self
@@ -222,10 +224,12 @@ def _prepare_request(
     return request
 
 
-def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM, int], T], finish: Callable[[T, tuple[str, ...]], R]) -> R:
+def _try_models(
+    llm: LLM, request: CompletionRequest, attempt: Callable[[LLM, int], T], finish: Callable[[T, tuple[FailedAttempt, ...]], R]
+) -> R:
     """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``; raise ProviderError when none does."""
-    failures: list[str] = []
-    final_failures: list[str] = []
+    failures: list[FailedAttempt] = []
+    final_failures: list[FailedAttempt] = []
     for target in (llm, *llm.fallbacks):
         for number in range(1, target.retries + 2):
             try:
@@ -242,7 +246,7 @@ def _try_models(llm: LLM, request: CompletionRequest, attempt: Callable[[LLM, in
         final_failures.append(failures[-1])
         if time.monotonic() >= request.ends:
             break
-    raise combine_failures(target, failure, final_failures, len(failures))
+    raise combine_failures(target, failure, final_failures, failures)
 
 
 def _plan_pause(failure: AttemptError, number: int) -> float:
@@ -288,7 +292,12 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
     )
 
 
-def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[str, ...]) -> Completion:
+def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[FailedAttempt, ...]) -> Completion:
     """Return the completion with its duration, unless it has one already, the failures and the number of attempts."""
-    attempts = len(failures) + (0 if completion.cached else 1)
-    return replace(completion, seconds=completion.seconds or request.seconds(), failures=failures, attempts=attempts)
+    return replace(
+        completion,
+        seconds=completion.seconds or request.seconds(),
+        failures=tuple(failure.text for failure in failures),
+        attempts=len(failures) + (0 if completion.cached else 1),
+        may_be_billed=count_billed(failures),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import ProviderError
@@ -53,10 +54,20 @@ class AttemptError(Exception):
         The HTTP status; None when there was none.
     pause
         Seconds that the endpoint asks to wait before another attempt; None when it does not ask.
+    may_be_billed
+        Whether the provider may bill the request: it was sent, and not refused with an error status.
     """
 
     def __init__(  # noqa: PLR0913  (facts of one failure)
-        self, kind: str, problem: str, hint: str, *, retryable: bool = False, status: int | None = None, pause: float | None = None
+        self,
+        kind: str,
+        problem: str,
+        hint: str,
+        *,
+        retryable: bool = False,
+        status: int | None = None,
+        pause: float | None = None,
+        may_be_billed: bool = False,
     ) -> None:
         super().__init__(problem)
         self.kind = kind
@@ -65,11 +76,12 @@ class AttemptError(Exception):
         self.retryable = retryable
         self.status = status
         self.pause = pause
+        self.may_be_billed = may_be_billed
 
     @classmethod
     def from_reply(cls, problem: str, *, hint: str = "check that base_url is an OpenAI-compatible endpoint") -> AttemptError:
         """Return the failure for a reply that cannot be used; it is final, because the request was answered and may have cost money."""
-        return cls("reply", problem, hint)
+        return cls("reply", problem, hint, may_be_billed=True)
 
     @classmethod
     def from_status(cls, status: int, headers: Mapping[str, str], body: bytes) -> AttemptError:
@@ -105,15 +117,16 @@ class AttemptError(Exception):
         import httpx
 
         if isinstance(error, httpx.TimeoutException):
-            return cls.from_timeout(seconds, retryable=True)
+            return cls.from_timeout(seconds, retryable=True, sent=not isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout))
         if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
             return cls("connection", f"cannot be reached: {error}", "check base_url, and that the endpoint runs", retryable=True)
         if isinstance(error, httpx.DecodingError):
             return cls.from_reply("sent a reply with a broken compression")
-        return cls("broken", "closed the connection before the end of its reply", "check the endpoint's log", retryable=True)
+        problem = "closed the connection before the end of its reply"
+        return cls("broken", problem, "check the endpoint's log", retryable=True, may_be_billed=True)
 
     @classmethod
-    def from_timeout(cls, seconds: float, *, retryable: bool) -> AttemptError:
+    def from_timeout(cls, seconds: float, *, retryable: bool, sent: bool = True) -> AttemptError:
         """Return the failure for an attempt that took too long.
 
         Parameters
@@ -122,17 +135,49 @@ class AttemptError(Exception):
             Seconds since the attempt began.
         retryable
             False when the reply had begun, because another attempt would take as long.
+        sent
+            Whether the request was sent.
         """
-        problem = f"gave no whole reply within {seconds:.2g} s"
-        return cls("timeout", problem, "raise timeout, stall_timeout or time_limit, or lower max_tokens", retryable=retryable)
+        problem, hint = f"gave no whole reply within {seconds:.2g} s", "raise timeout, stall_timeout or time_limit, or lower max_tokens"
+        return cls("timeout", problem, hint, retryable=retryable, may_be_billed=sent)
 
 
-def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> str:
-    """Return one line on a failed attempt, with model, endpoint, problem and the number of the attempt."""
-    return f"the language model '{llm.model}' at {llm.endpoint} {failure.problem} (attempt {attempt} of {llm.retries + 1})"
+@dataclass(frozen=True)
+class FailedAttempt:
+    """A failed attempt as it is reported.
+
+    Parameters
+    ----------
+    text
+        One line with model, endpoint, problem and the number of the attempt.
+    may_be_billed
+        Whether the provider may bill it.
+    """
+
+    text: str
+    may_be_billed: bool
 
 
-def combine_failures(llm: LLM, failure: AttemptError, final_failures: Sequence[str], attempts: int) -> ProviderError:
+def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> FailedAttempt:
+    """Return the report of a failed attempt.
+
+    Parameters
+    ----------
+    llm, failure, attempt
+        The model, its failure, and the number of the attempt, from 1.
+    """
+    text = f"the language model '{llm.model}' at {llm.endpoint} {failure.problem} (attempt {attempt} of {llm.retries + 1})"
+    return FailedAttempt(text, failure.may_be_billed)
+
+
+def count_billed(failures: Sequence[FailedAttempt]) -> int:
+    """Return how many failed attempts the provider may bill."""
+    return sum(failure.may_be_billed for failure in failures)
+
+
+def combine_failures(
+    llm: LLM, failure: AttemptError, final_failures: Sequence[FailedAttempt], attempts: Sequence[FailedAttempt]
+) -> ProviderError:
     """Return the error of a call that no model answered.
 
     Parameters
@@ -142,18 +187,19 @@ def combine_failures(llm: LLM, failure: AttemptError, final_failures: Sequence[s
     failure
         Its last failure.
     final_failures
-        The last failure of each model that was asked, as text.
+        The last failure of each model that was asked.
     attempts
-        Number of requests.
+        All failures of the call.
     """
     return ProviderError(
-        "; ".join(final_failures),
+        "; ".join(final.text for final in final_failures),
         hint=failure.hint,
         kind=failure.kind,
         endpoint=llm.endpoint,
         model=llm.model,
         status=failure.status,
-        attempts=attempts,
+        attempts=len(attempts),
+        may_be_billed=count_billed(attempts),
     )
 
 

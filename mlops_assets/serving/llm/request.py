@@ -111,7 +111,7 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
-            raise AttemptError.from_timeout(request.seconds(), retryable=True)
+            raise AttemptError.from_timeout(request.seconds(), retryable=True, sent=False)
         timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if streams else ends - began)
         try:
             with CONNECTIONS.client().stream("POST", url, content=content, headers=headers, timeout=timeout) as response:

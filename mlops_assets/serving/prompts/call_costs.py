@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.errors import ProviderError
 from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.stores.llm.budget_ledger import Spending
 
@@ -56,21 +57,27 @@ class CallCosts:
         known = [cost for cost in costs if cost is not None]
         return Spending(sent + max(model.max_tokens or 0 for model in models), max(known) if len(known) == len(costs) else None)
 
-    def find_spending(self, completion: Completion) -> Spending | None:
-        """Return what a request used; None when the endpoint does not report its tokens.
+    def find_spending(self, maximum: Spending, outcome: Completion | ProviderError) -> Spending:
+        """Return what a call used: the tokens of its reply, and the maximum for each request whose tokens are unknown and may be billed.
 
         Parameters
         ----------
-        completion
-            The reply.
+        maximum
+            The maximum of one request.
+        outcome
+            The reply, or the failure of the call.
         """
-        if completion.prompt_tokens is None or completion.completion_tokens is None:
-            return None
-        tokens = completion.prompt_tokens + completion.completion_tokens
-        return Spending(tokens, self._find_pico(completion.model, completion.prompt_tokens, completion.completion_tokens))
+        sent, received = (None, None) if isinstance(outcome, ProviderError) else (outcome.prompt_tokens, outcome.completion_tokens)
+        if sent is None or received is None:
+            unknown = outcome.may_be_billed + (not isinstance(outcome, ProviderError))
+            return Spending(maximum.tokens * unknown, None if maximum.pico is None else maximum.pico * unknown)
+        pico, failed = self._find_pico(outcome.model, sent, received), outcome.may_be_billed
+        return Spending(
+            sent + received + maximum.tokens * failed, None if pico is None or maximum.pico is None else pico + maximum.pico * failed
+        )
 
     def find_cost(self, completions: Sequence[Completion]) -> Decimal | None:
-        """Return the cost of requests, in the currency of the prices; None when that of one is unknown.
+        """Return the cost of requests, in the currency of the prices; None when that of one, or of a failed one, is unknown.
 
         Parameters
         ----------
@@ -78,7 +85,7 @@ class CallCosts:
             The replies.
         """
         prices, now = self._settings.prices, datetime.now(UTC)
-        if prices is None or not completions:
+        if prices is None or not completions or any(completion.may_be_billed for completion in completions):
             return None
         costs = [prices.price_call(c.model, now, c.prompt_tokens, c.completion_tokens, c.cached_prompt_tokens).amount for c in completions]
         known = [cost for cost in costs if cost is not None]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlops_assets.stores.llm.budget_ledger import BudgetLedger
     from mlops_assets.values.llm.provider import Completion
 
-_UNBILLED = ("busy", "configuration", "connection", "embedded", "status")  # kinds of failures of requests that were not answered
 _STATUSES = {"timeout": 504, "busy": 503, "configuration": 503, "embedded": 503}
 
 
@@ -168,13 +167,13 @@ class CallRunner:
     def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace) -> Completion:
         """Return one reply of the model; its spending is reserved before and settled after it."""
         llm, request, start = call.served.prompt.model, secrets.token_hex(8), trace.read_time()
-        self._reserve(request, call, messages)
+        maximum = self._reserve(request, call, messages)
         used: Spending | None = None
         try:
             completion = self._complete(call, messages)
-            used = self._costs.find_spending(completion)
+            used = self._costs.find_spending(maximum, completion)
         except ProviderError as error:
-            used = Spending(0, 0) if error.kind in _UNBILLED else None
+            used = self._costs.find_spending(maximum, error)
             reason = f"{error.kind} {error.status}" if error.status else error.kind
             trace.add_request(llm, start, None, reason)
             raise RefusalError(
@@ -206,7 +205,7 @@ class CallRunner:
             raise _ClientLeftError
         return pieces.completion
 
-    def _reserve(self, request: str, call: PromptCall, messages: Sequence[Message]) -> None:
+    def _reserve(self, request: str, call: PromptCall, messages: Sequence[Message]) -> Spending:
         maximum = self._costs.find_maximum(call.served, messages)
         try:
             self._ledger.reserve(request, call.api_key, maximum)
@@ -220,6 +219,7 @@ class CallRunner:
             ) from None
         except PlatformError as error:
             raise RefusalError("the call cannot be counted", hint="see the service's status", status=503, code="ledger") from error
+        return maximum
 
     def _build_result(self, call: PromptCall, value: object, trace: CallTrace, completions: Sequence[Completion]) -> CallResult:
         return CallResult(

@@ -43,6 +43,7 @@ EVALUATION_COLUMNS = {
 COST_COLUMNS = {
     "answered_at": "When the model answered; of a cached answer, when it was stored.",
     "cached_input_tokens": "Tokens of the prompt that the provider read from its own cache, as the endpoint reports them.",
+    "may_be_billed": "How many failed requests of this call the provider may have billed; their cost is unknown.",
     "cost": "What the answer cost in USD when the model gave it, also of a cached answer; null when it is unknown.",
     "price_version": "The version of the prices.",
 }

@@ -190,6 +190,8 @@ class Completion:
         One text for each failed attempt of this call.
     attempts
         The number of requests of this call, failed ones included; a cached answer needs none.
+    may_be_billed
+        How many of the failed requests the provider may have billed: all that were sent and not refused with an error status.
     cached
         Whether the answer comes from the cache and caused no cost. The usage is then that of the original request.
     cached_prompt_tokens
@@ -218,6 +220,7 @@ class Completion:
     seconds_to_first_token: float | None = None
     failures: tuple[str, ...] = ()
     attempts: int = 1
+    may_be_billed: int = 0
     cached: bool = False
     cached_prompt_tokens: int | None = None
     answered_at: datetime | None = field(default=None, compare=False)

@@ -12,7 +12,7 @@ ROWS = {
     "airline": ["AA", "AA", "AA", "UA", "UA", "UA"],
 }
 TABLE = "evaluation/replies"
-_MODEL_ARGUMENTS = ("api_key_env", "concurrency", "timeout")
+_MODEL_ARGUMENTS = ("api_key_env", "concurrency", "timeout", "retries")
 
 
 def reply(question: str, context: str, sentences: int = 1) -> None:

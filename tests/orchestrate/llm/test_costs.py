@@ -19,7 +19,7 @@ from tests.conftest import metadata, records
 from tests.orchestrate.llm.judged import declare_judge
 from tests.orchestrate.llm.replies import ROWS, TABLE, declare
 from tests.orchestrate.llm.test_evaluation import checks, table
-from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
+from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, hang_up_in_the_middle
 
 PRICES = {"model": ["tiny", "large"], "valid_from": [date(2024, 1, 1)] * 2, "input_price": [0.15, 1.0], "output_price": [0.6, 2.0]}
 COST = (7 * 0.15 + 3 * 0.6) / 1e6  # of an answer of the scripted server
@@ -75,11 +75,11 @@ def test_an_unknown_model_and_a_missing_count_have_no_cost_and_fail_the_check(pl
         assert table(platform)["cost"].null_count() == 1
         check = checks(one)["priced"]
         assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.ERROR, False)
-        assert "1 of 6 answers is unknown: case 'case 0': the number of input or output tokens is unknown ('tiny')" in check.description
+        assert "1 of 6 calls is unknown: case 'case 0': the number of input or output tokens is unknown ('tiny')" in check.description
         assert metadata(one, TABLE)["total cost"] == "at least 0.000014250000 USD"
         unknown = run(ml.build_definitions(declare_priced(server.url, {"model": ["other", "large"]}), platform=platform))()
     assert table(platform)["cost"].null_count() == 6
-    assert "6 of 6 answers is unknown: case 'case 0': the model has no price ('tiny')" in checks(unknown)["priced"].description
+    assert "6 of 6 calls is unknown: case 'case 0': the model has no price ('tiny')" in checks(unknown)["priced"].description
     assert "mean cost per request (USD)" not in metadata(unknown, TABLE)
 
 
@@ -140,6 +140,25 @@ def test_a_gate_on_latency_reads_the_original_durations_of_cached_answers(platfo
         assert len(server.requests) == 6
     slowest = table(platform)["seconds"].max()
     assert checks(result)["p95_seconds_at_most"].metadata["value"].value == pytest.approx(slowest)
+
+
+def test_a_failed_request_that_may_have_been_billed_makes_the_cost_of_its_call_unknown(platform, run) -> None:
+    gates, broken = [ml.Gate("cost_per_request", at_most=1)], hang_up_in_the_middle()
+    with ScriptedServer(broken, fail(500), answer(), *[broken] * 3, fail(500), answer()) as server:
+        declared = declare_priced(server.url, retries=2, max_error_rate=0.5, gates=gates)
+        result = run(ml.build_definitions(declared, platform=platform))(ok=False)
+        found = table(platform)
+        assert found["may_be_billed"].to_list() == [1, 3, 0, 0, 0, 0]
+        assert found["cost"].to_list() == [None, None, *[pytest.approx(COST)] * 4]
+        assert found["answer"].null_count() == 1, "a status 500 is not billed, a reply that breaks may be"
+        priced, gate = checks(result)["priced"], checks(result)["cost_per_request_at_most"]
+        assert (priced.passed, gate.passed) == (False, False)
+        assert "2 of 6 calls is unknown: case 'case 0': 1 failed request(s) may have been billed; case 'case 1': 3" in priced.description
+        facts = metadata(result, TABLE)
+        assert facts["spent by this run"] == facts["total cost"] == "at least 0.000014250000 USD"
+        again = run(ml.build_definitions(declared, platform=platform))()
+    assert checks(again)["priced"].passed, "every answer has a known cost; the failed requests are in the spend of the run before"
+    assert metadata(again, TABLE)["spent by this run"] == "0.000002850000 USD"
 
 
 def test_progress_shows_the_cost_so_far(platform, run, monkeypatch) -> None:

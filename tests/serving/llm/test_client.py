@@ -204,6 +204,46 @@ def test_a_fallback_whose_stream_breaks_is_named_with_its_own_attempt() -> None:
     assert error.attempts == 4
 
 
+@pytest.mark.parametrize(
+    ("fault", "billed"),
+    [
+        (fail(500), 0),
+        (fail(429), 0),
+        (hang_up_in_the_middle(), 1),
+        (cut_json(), 1),
+        (send_html(), 1),
+        (stay_silent(), 1),
+    ],
+)
+def test_an_attempt_may_be_billed_unless_it_was_refused(fault: Step, billed: int) -> None:
+    with ScriptedServer(fault, fail(503), hang_up_in_the_middle()) as server:
+        backup = replace(tiny(server), model="second", retries=2)
+        call = tiny(server, retries=0, timeout=timedelta(seconds=0.3), fallbacks=[backup])
+        completion = ask(call)
+        assert (completion.attempts, completion.may_be_billed) == (4, billed + 1)
+        server.steps = [fault, fail(400)]
+        error = refuse(call)
+    assert (error.attempts, error.may_be_billed) == (2, billed)
+
+
+def test_a_request_that_was_not_sent_is_not_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer() as server:
+        url = server.url
+    assert refuse(LLM("tiny", base_url=url, retries=1)).may_be_billed == 0
+    monkeypatch.delenv("TINY_KEY")
+    assert refuse(LLM("tiny", base_url=url, api_key_env="TINY_KEY")).may_be_billed == 0
+
+
+def test_a_stream_that_breaks_counts_its_own_attempt_and_the_earlier_ones() -> None:
+    with ScriptedServer(hang_up_at_once(), hang_up_in_the_middle()) as server:
+        error = refuse(tiny(server), streams=True)
+    assert (error.attempts, error.may_be_billed) == (2, 2)
+
+
+def hang_up_at_once() -> Step:
+    return lambda exchange: exchange.hang_up()
+
+
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_the_retries_are_bounded(retries: int, pauses: list[float]) -> None:
     with ScriptedServer(default=fail(500)) as server:

@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.prompts.api_keys import ApiKeys
-from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
+from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, hang_up_in_the_middle
 from tests.serving.prompts.support import make_prompt, serve
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -182,6 +182,21 @@ def test_failed_requests_are_settled_and_repairs_count(open_stand, server) -> No
         assert stand.answer().json()["answer"] == 1
         spent = stand.ledger.read_spending(today)
     assert (spent.tokens, spent.requests) == (reserved + 20, 4)
+
+
+def test_every_attempt_that_may_have_been_billed_is_settled_at_its_maximum(open_stand, server) -> None:
+    today, broken = datetime.now(UTC).date().isoformat(), hang_up_in_the_middle()
+    server.steps = [answer(usage=None), broken, fail(500), broken, broken, fail(500), answer()]
+    with open_stand(budget=ml.llm.Budget(usd_per_day=1.0), prices=PRICES) as stand:
+        stand.promote(make_prompt(server.url, retries=2))
+        stand.answer()
+        maximum = stand.ledger.read_spending(today)
+        assert stand.answer().status_code == 502
+        assert stand.ledger.read_spending(today).tokens == 3 * maximum.tokens, "two of the three attempts"
+        reply = stand.answer().json()
+        spent = stand.ledger.read_spending(today)
+    assert (spent.tokens, spent.pico) == (4 * maximum.tokens + 10, 4 * maximum.pico + 13_000_000)
+    assert (reply["cost"], reply["usage"]) == (None, {"input_tokens": 7, "output_tokens": 3})
 
 
 def test_a_ledger_that_was_removed_refuses_calls(open_stand, server) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
 UNKNOWN = "–"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def format_number(value: float | None, digits: int = 3, *, nan: str = UNKNOWN) -> str:
@@ -61,3 +65,33 @@ def truncate(text: str, max_length: int) -> str:
     'carr…'
     """
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
+
+
+def replace_controls(text: str) -> str:
+    r"""Return a text in which U+FFFD replaces characters that control a terminal, reorder a line or cannot be encoded.
+
+    Newlines and tabs stay; a carriage return before a newline is dropped.
+
+    Examples
+    --------
+    >>> replace_controls("late\x1b[2J")
+    'late�[2J'
+    """
+    return _CONTROLS.sub("�", text.replace("\r\n", "\n"))
+
+
+def indent_json(text: str) -> str:
+    """Return a JSON object or list with a line for each value; any other text unchanged.
+
+    Examples
+    --------
+    >>> print(indent_json('{"question": "Is it late?"}'))
+    {
+      "question": "Is it late?"
+    }
+    """
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        if isinstance(value, (dict, list)):
+            return json.dumps(value, indent=2, ensure_ascii=False)
+    return text

@@ -68,9 +68,10 @@ def ask(service: str, cases: str, file: str) -> None:
     Example: mlops llm ask delay_answer_api --cases delay_questions
     """
     from mlops_assets.cli.llm.asking import ask_service
+    from mlops_assets.compute.text import replace_controls
 
     report = ask_service(load(file), service, cases)
     for line in report.lines:
-        click.echo(line)
+        click.echo(replace_controls(line))
     if report.failed:
         raise SystemExit(1)

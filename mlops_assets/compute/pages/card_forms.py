@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.pages.ci_report import escape_markdown
-from mlops_assets.compute.pages.rendering import render, replace_unprintable
+from mlops_assets.compute.pages.rendering import render
+from mlops_assets.compute.text import replace_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def _markdown_lines(card: Card) -> Iterator[str]:
         for table in section.tables:
             yield from (*_table_lines(table), "")
         if section.code:
-            yield from (*_fence(replace_unprintable(section.code)), "")
+            yield from (*_fence(replace_controls(section.code)), "")
 
 
 def _fence(code: str) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ def _escape_line(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return _INNER_UNDERSCORE.sub("_", escape_markdown(replace_unprintable(text)))
+    return _INNER_UNDERSCORE.sub("_", escape_markdown(replace_controls(text)))
 
 
 def _cell_class(table: CardTable, heading: str, cell: str | None = None) -> str | None:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.text import format_duration, format_number
+from mlops_assets.compute.text import format_duration, format_number, replace_controls
 
 if TYPE_CHECKING:
     import jinja2
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # not allowed in HTML, or not encodable as UTF-8
-
-
-def replace_unprintable(text: str) -> str:
-    """Return a text with each unprintable character replaced by U+FFFD."""
-    return _UNPRINTABLE.sub("�", text)
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401  (any value)
@@ -49,9 +41,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _finalize(value: object) -> object:
-    """Replace unprintable characters in every text that a template shows; other values stay."""
+    """Replace control characters in every text that a template shows; other values stay."""
     from markupsafe import Markup
 
     if not isinstance(value, str):
         return value
-    return type(value)(replace_unprintable(value)) if isinstance(value, Markup) else replace_unprintable(value)
+    return type(value)(replace_controls(value)) if isinstance(value, Markup) else replace_controls(value)

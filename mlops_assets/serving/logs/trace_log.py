@@ -7,7 +7,7 @@ is killed.
 from __future__ import annotations
 
 import threading
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -183,26 +183,3 @@ def _read_file(path: Path, folder: Path, unread: list[str]) -> Iterator[Span]:
         except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError, DataError):
             if not line.isspace():  # an erased one
                 unread.append(f"{path.relative_to(folder)}:{number}")
-
-
-def read_trace(folder: Path, trace_id: str) -> list[Span]:
-    """Return the spans of one trace, in the order of their starts; none if the log does not have it. Unreadable lines are skipped.
-
-    Only one day is read for an id that :func:`~mlops_assets.values.llm.span.make_trace_id` made, if the trace is there.
-
-    Parameters
-    ----------
-    folder, trace_id
-        The log, and the id.
-    """
-    everything, second = (date.min, date.max), read_start_second(trace_id)
-    for first, last in [everything] if second is None else [_day_of(second), everything]:
-        spans = [span for spans in read_traces(folder, first, last, []).values() for span in spans if span.trace_id == trace_id]
-        if spans:
-            return sorted(spans, key=lambda span: (span.start, span.end))
-    return []
-
-
-def _day_of(second: int) -> tuple[date, date]:
-    day = date(1970, 1, 1) + timedelta(days=second // _DAY)
-    return day, day

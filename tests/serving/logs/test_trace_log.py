@@ -12,7 +12,7 @@ import pytest
 from mlops_assets.errors import DataError, ServiceError
 from mlops_assets.serving.logs import day_log
 from mlops_assets.serving.logs.damage import find_changed_traces
-from mlops_assets.serving.logs.trace_log import TraceLog, read_trace, read_traces
+from mlops_assets.serving.logs.trace_log import TraceLog, read_traces
 from mlops_assets.values.llm.span import FEEDBACK, SECOND, Span, make_span_id, make_trace_id, read_start_second
 
 FIRST, SECOND_DAY = date(2013, 4, 1), date(2013, 4, 2)
@@ -66,9 +66,6 @@ def test_feedback_is_filed_with_its_trace(folder) -> None:
     foreign = make_span("0" * 32, start=NOON + DAY, name=FEEDBACK)
     write(folder, [root], [feedback], [foreign])
     assert read_all(folder) == {FIRST: [root, feedback], SECOND_DAY: [foreign]}
-    assert read_trace(folder, root.trace_id) == [root, feedback]
-    assert read_trace(folder, "0" * 32) == [foreign]
-    assert read_trace(folder, make_trace_id(NOON)) == []
 
 
 def test_only_own_trace_ids_name_a_second() -> None:

@@ -1,0 +1,133 @@
+"""Traces as trees of steps, with totals of their model calls, from the rows of their spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    import polars as pl
+
+    Row = Mapping[str, Any]
+
+_MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", "embeddings")  # of OpenTelemetry; agents repeat what their calls use
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """A span in the tree of its trace.
+
+    Parameters
+    ----------
+    row
+        The row of the span, with the columns of a trace table.
+    depth
+        The number of spans above it.
+    offset
+        Its start, in seconds after the start of the trace.
+    """
+
+    row: Row
+    depth: int
+    offset: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The spans of one request in the order of a tree: each span is followed by the steps that it calls.
+
+    Parameters
+    ----------
+    trace_id
+        The id.
+    root
+        The row of the first span that no other span of the trace calls.
+    steps
+        All spans.
+    """
+
+    trace_id: str
+    root: Row
+    steps: tuple[TraceStep, ...]
+
+    @property
+    def started_at(self) -> datetime:
+        """Start of the first span, in UTC."""
+        start: datetime = self.root["trace_started_at"]
+        return start
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the start of the first span to the end of the last."""
+        seconds: float = max(step.offset + step.row["seconds"] for step in self.steps)
+        return seconds
+
+    @property
+    def calls(self) -> list[Row]:
+        """The rows of the calls of models."""
+        rows = [step.row for step in self.steps]
+        return [row for row in rows if row["operation"] in _MODEL_OPERATIONS or (row["operation"] is None and row["model"] is not None)]
+
+    @property
+    def models(self) -> list[str]:
+        """The models that were called, each once."""
+        return list(dict.fromkeys(row["model"] for row in self.calls if row["model"] is not None))
+
+    @property
+    def input(self) -> str | None:
+        """The input of the root; None if content is not captured."""
+        text: str | None = self.root["input"]
+        return text
+
+    def sum_calls(self, column: str) -> float | None:
+        """Return the sum of a column over the calls of models; None without calls, and when one of its values is unknown.
+
+        Parameters
+        ----------
+        column
+            ``input_tokens``, ``output_tokens`` or ``cost``.
+        """
+        values = [row[column] for row in self.calls]
+        return None if not values or None in values else sum(values)
+
+
+def build_traces(frame: pl.DataFrame) -> list[Trace]:
+    """Return the traces of a trace table, newest first.
+
+    Parameters
+    ----------
+    frame
+        Rows of spans, with the columns of a trace table.
+    """
+    by_trace: dict[str, list[Row]] = {}
+    for row in frame.iter_rows(named=True):
+        by_trace.setdefault(row["trace_id"], []).append(row)
+    traces = [_build_trace(trace_id, rows) for trace_id, rows in by_trace.items()]
+    return sorted(traces, key=lambda trace: (trace.started_at, trace.trace_id), reverse=True)
+
+
+def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:
+    ids = {row["span_id"] for row in rows}
+    children: dict[str | None, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["parent_id"] is not None, row["started_at"], -row["seconds"], row["span_id"])):
+        children.setdefault(row["parent_id"] if row["parent_id"] in ids else None, []).append(row)
+    ordered = list(_walk(children, rows))
+    start = ordered[0][0]["trace_started_at"]
+    steps = tuple(TraceStep(row, depth, (row["started_at"] - start).total_seconds()) for row, depth in ordered)
+    return Trace(trace_id, ordered[0][0], steps)
+
+
+def _walk(children: Mapping[str | None, Sequence[Row]], rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:
+    """Yield each row once with its depth; spans that call each other in a circle come last, as roots."""
+    seen: set[str] = set()
+    stack = [(row, 0) for row in reversed(children.get(None, ()))]
+    waiting = list(rows)[::-1]
+    while stack or waiting:
+        row, depth = stack.pop() if stack else (waiting.pop(), 0)
+        if row["span_id"] not in seen:
+            seen.add(row["span_id"])
+            yield row, depth
+            stack += [(child, depth + 1) for child in reversed(children.get(row["span_id"], ()))]

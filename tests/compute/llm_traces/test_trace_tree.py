@@ -1,0 +1,71 @@
+"""A trace is a tree of its spans, whatever order they were written in, with totals that never hide an unknown value."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
+from mlops_assets.compute.llm_traces.trace_tree import build_traces
+from mlops_assets.values.llm.span import SECOND, Span
+
+NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * SECOND
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "tiny"}
+
+
+def span(number: int, parent: int | None, start: float = 0.0, seconds: float = 1.0, trace_id: str = TRACE, **attributes) -> Span:
+    begin = NOON + int(start * SECOND)
+    parent_id = None if parent is None else f"{parent:016x}"
+    return Span(trace_id, f"{number:016x}", parent_id, f"step {number}", begin, begin + int(seconds * SECOND), "ok", "", attributes)
+
+
+def build(*spans: Span) -> list:
+    return build_traces(build_trace_rows({date(2024, 5, 1): spans}).frame)
+
+
+def test_each_span_is_followed_by_the_steps_that_it_calls() -> None:
+    (trace,) = build(span(4, 1, 2.0), span(3, 2, 0.5), span(2, 1, 0.25, 0.5), span(1, None, 0.0, 3.5))
+    assert [(step.row["name"], step.depth, step.offset) for step in trace.steps] == [
+        ("step 1", 0, 0.0),
+        ("step 2", 1, 0.25),
+        ("step 3", 2, 0.5),
+        ("step 4", 1, 2.0),
+    ]
+    assert (trace.root["name"], trace.seconds) == ("step 1", 3.5)
+
+
+def test_a_span_without_its_parent_is_a_root_and_a_circle_of_spans_ends() -> None:
+    (orphan,) = build(span(2, 9), span(3, 2, 0.5))
+    assert [(step.row["name"], step.depth) for step in orphan.steps] == [("step 2", 0), ("step 3", 1)]
+    (circle,) = build(span(1, 2), span(2, 1), span(3, None, 1.0))
+    assert sorted(step.row["name"] for step in circle.steps) == ["step 1", "step 2", "step 3"]
+    assert circle.root["name"] == "step 3"
+    (pure,) = build(span(1, 2), span(2, 1))
+    assert len(pure.steps) == 2
+
+
+def test_a_deep_trace_needs_no_recursion() -> None:
+    (trace,) = build(*(span(number, number - 1 or None, number / 1000) for number in range(1, 3000)))
+    assert trace.steps[-1].depth == 2998
+
+
+def test_traces_are_newest_first() -> None:
+    traces = build(span(1, None), span(1, None, 5.0, trace_id="1" * 32), span(1, None, 2.0, trace_id="2" * 32))
+    assert [trace.trace_id[0] for trace in traces] == ["1", "2", "0"]
+
+
+@pytest.mark.parametrize(
+    ("costs", "total"),
+    [([0.25, 0.5], 0.75), ([0.25, None], None), ([], None), ([0.0], 0.0)],
+)
+def test_a_total_is_unknown_when_one_of_its_calls_is(costs, total) -> None:
+    calls = [span(number, 1, **CALL, **({} if cost is None else {"mlops.cost": cost})) for number, cost in enumerate(costs, 2)]
+    (trace,) = build(span(1, None), *calls)
+    assert trace.sum_calls("cost") == total
+
+
+def test_an_agent_that_repeats_the_usage_of_its_calls_counts_once() -> None:
+    usage = {"gen_ai.usage.input_tokens": 12}
+    (trace,) = build(span(1, None, **(CALL | {"gen_ai.operation.name": "invoke_agent"}), **usage), span(2, 1, **CALL, **usage))
+    assert trace.sum_calls("input_tokens") == 12
+    assert trace.models == ["tiny"]

@@ -85,7 +85,7 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
 
     The first message is the docstring, if there is one: instructions, which contain no variable but numbers and members of fixed lists.
     Then come the examples. Last come the messages that the function returns, or, if it has no body, one message with each variable in a
-    section of its own.
+    section of its own. A function may return system messages only if all its variables are numbers and members of fixed lists.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
     DefinitionError
         A variable without a default has no value, or a value has no variable.
     DataError
-        A value has another type than its variable declares, or the function returned neither text nor messages.
+        A value has another type than its variable declares, or the function returned neither text nor messages, or a system message that may
+        contain a variable.
 
     Returns
     -------
@@ -204,11 +205,23 @@ def _read_messages(prompt: Prompt[..., Any], answer: object) -> tuple[Message, .
     if isinstance(answer, str):
         return (Message("user", answer),)
     if isinstance(answer, (list, tuple)) and answer and all(_is_message(item) for item in answer):
-        return tuple(Message(item["role"], item["content"]) for item in answer)
+        messages = tuple(Message(item["role"], item["content"]) for item in answer)
+        _refuse_instructions(prompt, messages)
+        return messages
     raise DataError(
         f"'{prompt.key}' returned {type(answer).__name__}, neither text nor messages",
         hint='return text, or a list of {"role": "user", "content": "…"}; the roles are ' + ", ".join(ROLES),
     )
+
+
+def _refuse_instructions(prompt: Prompt[..., Any], messages: tuple[Message, ...]) -> None:
+    """Raise DataError for a system message of a function whose variables may hold text of a client: that text would count as instructions."""
+    variable = next((variable.name for variable in prompt.variables if not variable.is_closed), None)
+    if variable is not None and any(message.role == "system" for message in messages):
+        raise DataError(
+            f"'{prompt.key}' returned a system message, and its variable '{variable}' may contain instructions of its own",
+            hint="write the instructions as the docstring. Numbers, booleans, Literal and Enum may stand in them: {name}",
+        )
 
 
 def _is_message(item: object) -> bool:

@@ -123,7 +123,7 @@ def _build_prompt(manifest: Mapping[str, Any]) -> Prompt[..., Any]:
     response = manifest["response"]
     code = manifest.get("code", "")
     function = load_isolated(manifest["source"], f"mlops_stored_prompt_{code[:32]}") if code else _make_function(manifest["name"])
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     return Prompt(
         function,
         _build_model(manifest["model"]),

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, ParamSpec, TypeVar
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
@@ -95,6 +95,8 @@ class Variable:
 
 def _is_closed(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
     origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _is_closed(typing.get_args(annotation)[0])
     if origin is Literal:
         return True
     if origin in (typing.Union, types.UnionType):
@@ -220,7 +222,7 @@ def read_prompt(
 
 def _read_variables(function: Callable[..., object], where: str) -> Iterator[Variable]:
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise DefinitionError(
             f"{where}: an annotation cannot be resolved: {error}", hint="import the annotated types at run time, not under TYPE_CHECKING"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EMAIL, IBAN, PHONE = "[e-mail address]", "[IBAN]", "[phone number]"
 _EMAIL = re.compile(r"(?<![\w.%+'-])[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}")
@@ -19,11 +23,15 @@ _IBAN_LENGTHS = {
     "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24,
     "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
+_DASHES = "\\-\u2010-\u2015\u2212"  # within brackets of a pattern
+_BEFORE = rf"(?<![\w.+{_DASHES}])"
 _PHONE = re.compile(
-    r"""(?<![\w+:.,])(?:\+|00)[ ]?[1-9](?:[ .\-/()\u00a0]{0,2}\d){6,13}(?!\w)  # international
-    |(?<![\w.+-])\(?0[1-9]\d{1,4}\)?[ ./-]{1,3}\d(?:[ ./-]?\d){4,9}(?!\w)  # an area code that begins with 0
-    |(?<![\w.+-])0[1-9](?:[ .-]\d\d){4}(?!\w)  # in pairs, as in France
-    |(?<![\w.+-])(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])[2-9]\d\d[ .-]\d{4}(?!\w)  # North American
+    rf"""(?:(?<![\w+])\(?\+|(?<![\w+:.,])00)[ ]?[1-9](?:[ ./(){_DASHES}\u00a0]{{0,2}}\d){{6,13}}(?!\w)  # international
+    |{_BEFORE}\(?0[1-9]\d{{1,4}}\)?[ ./{_DASHES}\u00a0]{{1,3}}\d(?:[ ./{_DASHES}\u00a0]?\d){{4,9}}(?!\w)  # an area code that begins with 0
+    |{_BEFORE}0[1-9](?:[ .{_DASHES}\u00a0]\d\d){{4}}(?!\w)  # in pairs, as in France
+    |{_BEFORE}(?:01[5-7]\d{{8,9}}|07\d{{9}}|0[67]\d{{8}})(?!\w)  # a mobile number of Germany, Britain or France in one piece
+    |{_BEFORE}(?:1[ .{_DASHES}]?)?(?:\([2-9]\d\d\)[ .{_DASHES}]?|[2-9]\d\d[.{_DASHES}])[2-9]\d\d[ .{_DASHES}]\d{{4}}(?!\w)  # North American
+    |{_BEFORE}1[ ]8(\d)\1[ ][2-9]\d\d[ ]\d{{4}}(?!\w)  # North American and free of charge
     """,
     re.VERBOSE,
 )
@@ -33,7 +41,7 @@ def redact_text(text: str) -> str:
     """Return a text in which e-mail addresses, IBANs and phone numbers are replaced.
 
     An IBAN is replaced only if its check digits are right. A phone number begins with ``+``, ``00`` or ``0`` and has separators, or has the
-    North American form; so most dates, times, amounts and long numbers stay.
+    form of North America, or that of mobile numbers in Germany, Britain or France; so most dates, times, amounts and long numbers stay.
 
     Parameters
     ----------
@@ -50,7 +58,7 @@ def redact_text(text: str) -> str:
 
 
 def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
-    """Return a JSON value in which every text, also the name of a field in an object, is redacted.
+    """Return a JSON value in which every text, also the name of a field in an object, is redacted; no field is lost.
 
     Parameters
     ----------
@@ -61,7 +69,17 @@ def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
         return redact_text(value)
     if isinstance(value, list):
         return [redact_json(item) for item in value]
-    return {redact_text(name): redact_json(item) for name, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    redacted: dict[str, Any] = {}
+    for name, item in value.items():
+        redacted[_find_free_name(redact_text(name), redacted)] = redact_json(item)
+    return redacted
+
+
+def _find_free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return the name, with a number if another field has it already."""
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name} {number}") not in taken)
 
 
 def _redact_ibans(text: str) -> str:

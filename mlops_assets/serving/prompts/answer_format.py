@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.prompts.redaction import redact_json
+from mlops_assets.compute.prompts.redaction import redact_json, redact_text
 from mlops_assets.serving.prompts.call_format import ParsedBody, parse_object, write_event
+from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.values.llm.prompt import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
     from mlops_assets.serving.prompts.call_runner import CallResult
-    from mlops_assets.serving.prompts.refusal import RefusalError
     from mlops_assets.serving.prompts.served_prompt import ServedPrompt
 
 
@@ -27,11 +31,13 @@ class AnswerFormat:
         self._streams = streams
 
     def parse(self, served: ServedPrompt, body: bytes, *, redact: bool) -> ParsedBody:
-        """Return the messages for the variables in a body; they are redacted before the prompt's function sees them."""
-        variables, data = served.read_variables(body), parse_object(body)
-        if redact and (redacted := redact_json(data)) != data:
-            data, variables = redacted, served.read_variables(json.dumps(redacted).encode())
-        return ParsedBody(served.build_messages(variables), data, self._streams)
+        """Return the messages for the variables in a body; they are redacted before and after the prompt's function sees them."""
+        variables, sent = served.read_variables(body), parse_object(body)
+        data = _redact_variables(served, sent) if redact else sent
+        messages = served.build_messages(variables if data == sent else _read_redacted(served, data))
+        if redact and served.prompt.has_body:  # the function may have added texts
+            messages = _redact_messages(messages)
+        return ParsedBody(messages, data, sent, self._streams)
 
     def write_answer(self, result: CallResult) -> bytes:
         """Return the reply."""
@@ -52,3 +58,25 @@ class AnswerFormat:
     def write_break(self, refusal: RefusalError) -> bytes:
         """Return the event ``error``."""
         return write_event(json.loads(refusal.body), "error")
+
+
+def _redact_variables(served: ServedPrompt, sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the redacted variables; those with a fixed list of values hold no text of the client."""
+    closed = {variable.name for variable in served.prompt.variables if variable.is_closed}
+    return {name: value if name in closed else redact_json(value) for name, value in sent.items()}
+
+
+def _read_redacted(served: ServedPrompt, data: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return served.read_variables(json.dumps(data).encode())
+    except RefusalError as error:
+        raise RefusalError(
+            f"after personal data was replaced, {error.message}",
+            hint="send it without e-mail addresses, IBANs and phone numbers, or widen the variable's type",
+            code="redaction",
+        ) from None
+
+
+def _redact_messages(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with redacted texts, apart from the instructions, which are the author's own."""
+    return [message if message.role == "system" else Message(message.role, redact_text(message.content)) for message in messages]

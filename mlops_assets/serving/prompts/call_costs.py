@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt import Message
     from mlops_assets.values.llm.provider import LLM, Completion
 
+_UNSENT = ("busy", "configuration", "connection", "embedded")  # kinds of failures of a request that did not reach the model
 _MESSAGE_TOKENS = 16  # the maximum that a chat template adds to a message
+_TEMPLATE_TOKENS = 128  # the maximum that it adds to a request: date, default instructions, start of the answer
+_TOOL_TOKENS = 512  # the maximum that it adds to a request with tools, apart from their text
 
 
 class CallCosts:
@@ -35,9 +38,10 @@ class CallCosts:
         self._settings = settings
 
     def find_maximum(self, served: ServedPrompt, messages: Sequence[Message]) -> Spending:
-        """Return the maximum that a request may use: a token for each byte that is sent, and ``max_tokens``.
+        """Return the maximum that a request may use: a token for each byte that is sent, what a template adds, and ``max_tokens``.
 
-        The cost is that of the most expensive model that may answer; it is unknown if one of them has no price.
+        The bytes are those of the messages, the response schema and the model's parameters. The cost is that of the most expensive model
+        that may answer; it is unknown if one of them has no price.
 
         Parameters
         ----------
@@ -47,15 +51,16 @@ class CallCosts:
         Raises
         ------
         RefusalError
-            503: a model has no ``max_tokens``, and the service limits tokens or cost.
+            503: a model has no ``max_tokens``, and the service limits tokens or cost; or it has no price, and the service limits cost.
         """
-        schema = 0 if served.response_schema is None else len(json.dumps(served.response_schema))
-        sent = schema + sum(len(message.content.encode(errors="replace")) + _MESSAGE_TOKENS for message in messages)
+        text = served.schema_bytes + sum(len(message.content.encode(errors="replace")) + _MESSAGE_TOKENS for message in messages)
         models = (served.prompt.model, *served.prompt.model.fallbacks)
         self._refuse_unlimited(models)
-        costs = [self._find_pico(model.model, sent, model.max_tokens) for model in models]
+        sizes = [(text + _count_parameters(model), _find_max_tokens(model)) for model in models]
+        costs = [self._find_pico(model.model, *size) for model, size in zip(models, sizes, strict=True)]
+        self._refuse_unpriced(models, costs)
         known = [cost for cost in costs if cost is not None]
-        return Spending(sent + max(model.max_tokens or 0 for model in models), max(known) if len(known) == len(costs) else None)
+        return Spending(max(sent + (received or 0) for sent, received in sizes), max(known) if len(known) == len(costs) else None)
 
     def find_spending(self, maximum: Spending, outcome: Completion | ProviderError) -> Spending:
         """Return what a call used: the tokens of its reply, and the maximum for each request whose tokens are unknown and may be billed.
@@ -65,12 +70,13 @@ class CallCosts:
         maximum
             The maximum of one request.
         outcome
-            The reply, or the failure of the call.
+            The reply, or the failure of the call. One that failed before it was sent is no request.
         """
         sent, received = (None, None) if isinstance(outcome, ProviderError) else (outcome.prompt_tokens, outcome.completion_tokens)
         if sent is None or received is None:
             unknown = outcome.may_be_billed + (not isinstance(outcome, ProviderError))
-            return Spending(maximum.tokens * unknown, None if maximum.pico is None else maximum.pico * unknown)
+            requests = 0 if isinstance(outcome, ProviderError) and outcome.kind in _UNSENT and outcome.attempts <= 1 else 1
+            return Spending(maximum.tokens * unknown, None if maximum.pico is None else maximum.pico * unknown, requests)
         pico, failed = self._find_pico(outcome.model, sent, received), outcome.may_be_billed
         return Spending(
             sent + received + maximum.tokens * failed, None if pico is None or maximum.pico is None else pico + maximum.pico * failed
@@ -115,10 +121,33 @@ class CallCosts:
                 code="budget",
             )
 
+    def _refuse_unpriced(self, models: Sequence[LLM], costs: Sequence[int | None]) -> None:
+        budget = self._settings.budget
+        if budget is not None and budget.limits_cost and None in costs:
+            raise RefusalError(
+                f"the model '{models[costs.index(None)].model}' has no price, and the service has a budget in US dollars",
+                hint="add its price to the dataset of prices, and start the service again",
+                status=503,
+                code="price",
+            )
+
     def _find_pico(self, model: str, sent: int, received: int | None) -> int | None:
         """Return the cost of a request if none of its tokens is discounted; None when it is unknown."""
         prices = self._settings.prices
         return None if prices is None else prices.price_call(model, datetime.now(UTC), sent, received, 0).pico
+
+
+def _count_parameters(model: LLM) -> int:
+    """Return the maximum of tokens that a model's parameters, e.g. tools, and its chat template add to a request."""
+    parameters = dict(model.parameters)
+    tools = _TOOL_TOKENS if parameters.keys() & {"tools", "functions"} else 0
+    return _TEMPLATE_TOKENS + tools + (len(json.dumps(parameters)) if parameters else 0)
+
+
+def _find_max_tokens(model: LLM) -> int | None:
+    """Return the maximum of tokens of an answer, with those that a model uses to reason; None without one."""
+    limits = [limit for limit in (model.max_tokens, dict(model.parameters).get("max_completion_tokens")) if isinstance(limit, int)]
+    return max(limits) if limits else None
 
 
 def sum_tokens(counts: Iterable[int | None]) -> int | None:

@@ -25,12 +25,15 @@ class ParsedBody:
         What is sent to the model.
     data
         What the client sent, JSON-like and redacted if the service redacts.
+    sent
+        What the client sent, JSON-like.
     streams
         Whether the reply is a stream of events.
     """
 
     messages: Sequence[Message]
     data: Any
+    sent: Any
     streams: bool
 
 

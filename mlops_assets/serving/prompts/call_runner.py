@@ -42,7 +42,9 @@ class PromptCall:
     messages
         What is sent to the model.
     data
-        What the client sent, JSON-like: searched for denied topics, and stored in the trace if it captures.
+        What the client sent, JSON-like and redacted if the service redacts: stored in the trace if it captures.
+    sent
+        What the client sent, JSON-like and not redacted: searched for denied topics.
     api_key
         The name of the client's key; empty without one.
     send_text
@@ -56,6 +58,7 @@ class PromptCall:
     start: int
     messages: Sequence[Message]
     data: Any
+    sent: Any
     api_key: str
     send_text: Callable[[str], None] | None = None
     is_gone: Callable[[], bool] = lambda: False
@@ -145,7 +148,7 @@ class CallRunner:
 
     def _ask(self, call: PromptCall, trace: CallTrace, completions: list[Completion]) -> CallResult:
         """Ask until an answer fits the response type; a stream is not repaired, because its text is sent already."""
-        if topic := self._topics.find(list_texts(call.data)):
+        if topic := self._topics.find(list_texts(call.sent)):
             raise RefusalError(
                 f"the call is about the denied topic '{topic}'", hint="ask about something else", code="denied_topic", topic=topic
             )
@@ -210,10 +213,11 @@ class CallRunner:
         try:
             self._ledger.reserve(request, call.api_key, maximum)
         except QuotaError as error:
+            never = error.seconds is None
             raise RefusalError(
                 f"{error.quota}: {error.problem}",
-                hint="wait as long as Retry-After says, or raise the limit",
-                status=429,
+                hint="send less, lower max_tokens, or raise the limit" if never else "wait as long as Retry-After says, or raise the limit",
+                status=413 if never else 429,
                 code=error.quota.replace(" ", "_"),
                 seconds=error.seconds,
             ) from None

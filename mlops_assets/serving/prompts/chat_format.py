@@ -49,13 +49,13 @@ class ChatFormat:
             raise RefusalError("there is no such model", hint=f"send model: {served.name!r}", status=404, code="model_not_found")
         options = document.get("stream_options")
         self._includes_usage = isinstance(options, dict) and options.get("include_usage") is True
-        data = _read_messages(document.get("messages"))
-        data = redact_json(data) if redact else data
+        sent = _read_messages(document.get("messages"))
+        data = redact_json(sent) if redact else sent
         try:
             messages = list(build_chat(served.prompt, [(item["role"], item["content"]) for item in data]))
         except DefinitionError as error:
             raise RefusalError(error.message, hint="POST /answer takes the variables of the prompt") from None
-        return ParsedBody(messages, data, document.get("stream") is True)
+        return ParsedBody(messages, data, sent, document.get("stream") is True)
 
     def write_answer(self, result: CallResult) -> bytes:
         """Return the object ``chat.completion``."""

@@ -129,7 +129,7 @@ class PromptEndpoints:
                 return self._store_feedback(request.body, api_key)
             parsed = form.parse(served, request.body, redact=self._redact)
             send_text = events.send_text if parsed.streams else None
-            call = PromptCall(served, trace_id, start, parsed.messages, parsed.data, api_key, send_text, is_gone)
+            call = PromptCall(served, trace_id, start, parsed.messages, parsed.data, parsed.sent, api_key, send_text, is_gone)
             return events.end(self._runner.run(call), streams=parsed.streams)
         except RequestError as error:
             refusal = error if isinstance(error, RefusalError) else RefusalError(error.message, hint=error.hint, status=error.status)

@@ -40,6 +40,7 @@ class ServedPrompt:
 
         self.prompt, self.target = prompt, target
         self.response_schema = describe_type(prompt.response)
+        self.schema_bytes = 0 if prompt.response is None else len(json.dumps(self.response_schema))
         self._variables = _build_adapter(prompt)
         self._response: pydantic.TypeAdapter[Any] | None = None if prompt.response is None else pydantic.TypeAdapter(prompt.response)
         self.openapi = json.dumps(build_document(prompt, self.version)).encode()

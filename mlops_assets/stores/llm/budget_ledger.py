@@ -20,11 +20,12 @@ from mlops_assets.stores.base.process import identify_process, is_gone
 from mlops_assets.values.llm.prompt_service import Budget, RateLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _BUSY_SECONDS = 30.0
 _MINUTE = 61  # seconds of the clock that any 60 seconds touch
+_SETTLING = 1.0  # seconds after which a running call may have given back what it does not use
 _ALL = "*"  # the row of totals that counts every key; no key has this name
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS reservations (
@@ -59,10 +60,10 @@ class QuotaError(Exception):
     problem
         The limit, and what the request would exceed.
     seconds
-        Seconds until such a request may fit.
+        Seconds until such a request may fit; None for one that is larger than the whole limit.
     """
 
-    def __init__(self, quota: str, problem: str, seconds: float) -> None:
+    def __init__(self, quota: str, problem: str, seconds: float | None) -> None:
         super().__init__(problem)
         self.quota = quota
         self.problem = problem
@@ -160,10 +161,10 @@ class BudgetLedger:
         PlatformError
             The ledger cannot be written.
         """
-        now = time.time()
-        at, second = datetime.fromtimestamp(now, UTC), int(now)
-        day, pico = at.date().isoformat(), maximum.pico or 0
         with self._write() as connection:
+            now = time.time()  # not before the wait for the lock, which may last into the next day
+            at, second = datetime.fromtimestamp(now, UTC), int(now)
+            day, pico = at.date().isoformat(), maximum.pico or 0
             self._check_budgets(connection, day, api_key, maximum, _seconds_to_midnight(at))
             if self._limits != RateLimits():
                 self._check_rates(connection, api_key, maximum, now)
@@ -180,7 +181,7 @@ class BudgetLedger:
         request
             The id of a reservation.
         used
-            What was used; None, and an unknown cost, keep what was reserved.
+            What was used, with 0 requests for one that was never sent; None, and an unknown cost, keep what was reserved.
 
         Raises
         ------
@@ -196,10 +197,10 @@ class BudgetLedger:
             connection.execute("DELETE FROM reservations WHERE id = ?", (request,))
             tokens = reserved if used is None else used.tokens
             pico = reserved_pico if used is None or used.pico is None else used.pico
-            connection.execute(
-                "UPDATE seconds SET tokens = tokens + ? WHERE api_key = ? AND second = ?", (tokens - reserved, api_key, second)
-            )
-            connection.executemany(_ADD, [(day, key, 0, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
+            requests = 0 if used is None else used.requests - 1
+            change = "UPDATE seconds SET requests = requests + ?, tokens = tokens + ? WHERE api_key = ? AND second = ?"
+            connection.execute(change, (requests, tokens - reserved, api_key, second))
+            connection.executemany(_ADD, [(day, key, requests, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
 
     def settle_orphans(self) -> int:
         """Settle reservations of ended processes at their maximum, and return their number."""
@@ -244,10 +245,11 @@ class BudgetLedger:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
+                    self._connection.execute("COMMIT")
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
                     raise
-                self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 raise self._explain(error) from error
 
@@ -269,19 +271,25 @@ class BudgetLedger:
         for key, budget in ((_ALL, self._budget), (api_key, self._budget.per_key)):
             if budget is None:
                 continue
-            whose, spent = "" if key == _ALL else "the key's ", self._read_total(connection, day, key)
+            whose, spent = "the " if key == _ALL else "the key's ", self._read_total(connection, day, key)
             if budget.usd_per_day is not None and maximum.pico is None:
-                raise QuotaError("budget", "the cost of the request is unknown, and the budget is in US dollars", seconds)
+                raise QuotaError("budget", "the cost of the request is unknown, and the budget is in US dollars", None)
             sums = (
                 ("requests", budget.requests_per_day, maximum.requests, spent.requests, 1),
                 ("tokens", budget.tokens_per_day, maximum.tokens, spent.tokens, 1),
                 ("US dollars", _to_pico(budget.usd_per_day), maximum.pico or 0, spent.pico or 0, 10**12),
             )
             for unit, limit, wanted, before, scale in sums:
-                if limit is not None and before + wanted > limit:
-                    shown = [str(amount) if scale == 1 else f"{Decimal(amount) / scale:.6f}" for amount in (wanted, limit, before)]
-                    problem = "{} {unit} do not fit {whose}budget of {} {unit} a day: {} are spent or reserved"
-                    raise QuotaError("budget", problem.format(*shown, unit=unit, whose=whose or "the "), seconds)
+                if limit is None or before + wanted <= limit:
+                    continue
+                shown = [str(amount) if scale == 1 else f"{Decimal(amount) / scale:.6f}" for amount in (wanted, limit, before)]
+                if wanted > limit:
+                    raise _make_oversize_error("budget", f"{whose}budget", f"{unit} a day", shown)
+                running = _read_running(connection, api_key=key, day=day)
+                settled = before - {"requests": 0, "tokens": running.tokens}.get(unit, running.pico or 0)
+                problem = "{} {unit} do not fit {whose}budget of {} {unit} a day: {} are spent or reserved"
+                when = _SETTLING if settled + wanted <= limit else seconds
+                raise QuotaError("budget", problem.format(*shown, unit=unit, whose=whose), when)
 
     def _check_rates(self, connection: sqlite3.Connection, api_key: str, maximum: Spending, now: float) -> None:
         """Raise QuotaError for a request that does not fit what its key may send within 60 seconds."""
@@ -294,8 +302,24 @@ class BudgetLedger:
         for unit, limit, wanted, uses in counts:
             if limit is None or (excess := sum(count for _, count in uses) + wanted - limit) <= 0:
                 continue
-            problem = f"{wanted} {unit} do not fit the limit of {limit} {unit} a minute"
-            raise QuotaError("rate limit", problem, _seconds_until_free(uses, excess, now))
+            if wanted > limit:
+                raise _make_oversize_error("rate limit", "the limit", f"{unit} a minute", (str(wanted), str(limit)))
+            problem, when = f"{wanted} {unit} do not fit the limit of {limit} {unit} a minute", _seconds_until_free(uses, excess, now)
+            if unit == "tokens" and excess <= _read_running(connection, api_key=api_key, since=int(now) - _MINUTE).tokens:
+                when = min(when, _SETTLING)
+            raise QuotaError("rate limit", problem, when)
+
+
+def _make_oversize_error(quota: str, limit: str, unit: str, shown: Sequence[str]) -> QuotaError:
+    return QuotaError(quota, f"the request needs up to {shown[0]}, and {limit} is {shown[1]} {unit}", None)
+
+
+def _read_running(connection: sqlite3.Connection, *, api_key: str, day: str = "", since: int = 0) -> Spending:
+    """Return what running requests reserve: those of a key, of a day, and after a second."""
+    chosen = "(:key = '*' OR api_key = :key) AND (:day = '' OR day = :day) AND second > :since"
+    query = f"SELECT sum(tokens), sum(pico), count(*) FROM reservations WHERE {chosen}"
+    tokens, pico, requests = connection.execute(query, {"key": api_key, "day": day, "since": since}).fetchone()
+    return Spending(tokens or 0, pico or 0, requests)
 
 
 def _seconds_until_free(uses: list[tuple[int, int]], excess: int, now: float) -> float:

@@ -65,8 +65,8 @@ class RateLimits:
 class Budget:
     """What a service may spend on its model within a day of UTC.
 
-    A request is refused before it is sent when its maximum does not fit what is left: the tokens of its messages, counted by their
-    bytes, and ``max_tokens``. When the reply arrives, what the request did not use is available again.
+    A request is refused before it is sent when its maximum does not fit what is left: a token for each byte that is sent, an allowance
+    for the chat template, and ``max_tokens``. When the reply arrives, what the request did not use is available again.
 
     Parameters
     ----------

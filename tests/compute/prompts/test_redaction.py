@@ -30,6 +30,20 @@ PHONES = [
     "(212) 555-0123",
     "212-555-0123",
     "212.555.0123",
+    "1-800-555-0123",
+    "1 (800) 555-0123",
+    "1 800 555 0123",
+    "01711234567",
+    "0151 12345678",
+    "(0171) 1234567",
+    "07911123456",
+    "0612345678",
+    "030 – 1234567",
+    "212–555–0123",
+    "+49–30–1234567",
+    "+49 (0)30 1234567",
+    "(+49) 30 1234567",
+    "0171\u20111234567",
 ]
 EMAILS = ["ada@example.org", "Ada.Lovelace+x@mail.example.co.uk", "o'neil@example.com", "müller@bücher.example"]
 KEPT = [
@@ -44,6 +58,8 @@ KEPT = [
     "DE89370400440532013001",  # wrong check digits
     "from 200 300 4000 to 500",
     "delays: 5 10 15 20 25 30",
+    "2013–2014, 100–200 flights, 10:30–12:45, 01–02–2024",
+    "1 200 300 4000 and 800 300 4000 passengers",
 ]
 
 
@@ -60,6 +76,17 @@ def test_other_texts_stay(text) -> None:
 def test_texts_and_names_of_a_json_value_are_redacted() -> None:
     value = {"ada@example.org": [1, None, {"to": "ada@example.org"}], "n": 1.5}
     assert redact_json(value) == {EMAIL: [1, None, {"to": EMAIL}], "n": 1.5}
+
+
+def test_fields_with_equal_redacted_names_are_all_kept() -> None:
+    value = {"ada@example.org": 1, "bob@example.org": 2, "n": {"+49 30 1234567": 3, "+49 30 1234568": 4}}
+    once = redact_json(value)
+    assert once == {EMAIL: 1, f"{EMAIL} 2": 2, "n": {PHONE: 3, f"{PHONE} 2": 4}}
+    assert redact_json(once) == once
+
+
+def test_a_number_after_a_label_is_a_phone_number() -> None:
+    assert redact_text("tel:+493012345678,+493012345679") == f"tel:{PHONE},{PHONE}"
 
 
 @given(st.text(alphabet="DE89 370400440532013000+-@.ab", max_size=80))

@@ -4,7 +4,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from threading import Event
+from typing import Annotated, Literal
 
+import pydantic
 import pytest
 
 import mlops_assets as ml
@@ -161,8 +164,8 @@ def test_a_version_without_a_price_is_refused_by_a_budget_in_dollars(open_stand,
         other = ml.llm.LLM("other", base_url=server.url)
         stand.promote(make_prompt(server.url, fallbacks=[other]))
         reply = stand.answer()
-        assert (reply.status_code, reply.json()["code"]) == (429, "budget")
-        assert "the cost of the request is unknown" in reply.json()["error"]
+        assert (reply.status_code, reply.json()["code"]) == (503, "price")
+        assert reply.json()["error"] == "the model 'other' has no price, and the service has a budget in US dollars"
         stand.promote(make_prompt(server.url, max_tokens=None))
         reply = stand.answer()
         assert (reply.status_code, reply.json()["code"]) == (503, "budget")
@@ -197,6 +200,95 @@ def test_every_attempt_that_may_have_been_billed_is_settled_at_its_maximum(open_
         spent = stand.ledger.read_spending(today)
     assert (spent.tokens, spent.pico) == (4 * maximum.tokens + 10, 4 * maximum.pico + 13_000_000)
     assert (reply["cost"], reply["usage"]) == (None, {"input_tokens": 7, "output_tokens": 3})
+
+
+def test_a_call_that_is_larger_than_a_whole_limit_is_not_asked_to_wait(open_stand, server) -> None:
+    limits = [
+        ({"budget": ml.llm.Budget(tokens_per_day=2000)}, "budget: the request needs up to", "the budget is 2000 tokens a day"),
+        (
+            {"rate_limits": ml.llm.RateLimits(tokens_per_minute=2000)},
+            "rate limit: the request needs up to",
+            "the limit is 2000 tokens a minute",
+        ),
+        (
+            {"budget": ml.llm.Budget(usd_per_day=0.002), "prices": PRICES},
+            "budget: the request needs up to",
+            "the budget is 0.002000 US dollars",
+        ),
+    ]
+    for settings, *texts in limits:
+        with open_stand(**settings) as stand:
+            reply = stand.answer({"question": "x" * 2000})
+            assert (reply.status_code, "retry-after" in reply.headers) == (413, False)
+            assert all(text in reply.json()["error"] for text in texts)
+            assert stand.answer().status_code == 200
+    assert len(server.requests) == 3
+
+
+def test_a_budget_that_running_calls_fill_asks_to_wait_a_moment(open_stand, server) -> None:
+    ended = Event()
+    server.steps = [lambda exchange: (ended.wait(60), answer()(exchange))]
+    with open_stand(budget=ml.llm.Budget(tokens_per_day=600)) as stand, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(stand.answer)
+        server.wait_for_requests(1)
+        reply = stand.answer()
+        assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
+        ended.set()
+        assert first.result(60).status_code == 200
+        assert stand.answer().status_code == 200
+
+
+def test_a_call_that_was_never_sent_does_not_use_up_the_requests_of_a_day(open_stand, server, monkeypatch) -> None:
+    monkeypatch.delenv("TINY_KEY", raising=False)
+    limits = {"budget": ml.llm.Budget(requests_per_day=1), "rate_limits": ml.llm.RateLimits(requests_per_minute=1)}
+    with open_stand(make_prompt(server.url, api_key_env="TINY_KEY"), **limits) as stand:
+        assert [stand.answer().json()["error"] for _ in range(2)] == ["the model 'tiny' failed (configuration)"] * 2
+        monkeypatch.setenv("TINY_KEY", "key-of-tiny")
+        assert [stand.answer().status_code for _ in range(2)] == [200, 429]
+
+
+def test_what_a_request_carries_apart_from_its_messages_counts_too(open_stand, server) -> None:
+    tools = [{"type": "function", "function": {"name": "find_flights", "description": "x" * 5000}}]
+    server.steps = [answer(usage=None)] * 2
+    with open_stand(make_prompt(server.url, parameters={"tools": tools})) as stand:
+        assert stand.answer().status_code == 200
+        spent = stand.ledger.read_spending(datetime.now(UTC).date().isoformat()).tokens
+        assert spent > 5000
+        stand.promote(make_prompt(server.url))
+        assert stand.answer().status_code == 200
+        assert stand.ledger.read_spending(datetime.now(UTC).date().isoformat()).tokens < spent + 1000
+
+
+def test_a_text_that_a_prompts_function_adds_is_redacted_before_it_leaves(open_stand, server) -> None:
+    def reply(question: str) -> str:
+        """Answer. The author is ada@example.org."""
+        return f"{question}\nTimetable: call bob@example.org or 0171 1234567."
+
+    with open_stand(make_prompt(server.url, reply)) as stand:
+        assert stand.answer({"question": "May I write to cleo@example.org?"}).status_code == 200
+    instructions, message = server.requests[0].body["messages"]
+    assert "ada@example.org" in instructions["content"], "the author's own words stay"
+    assert message["content"] == "May I write to [e-mail address]?\nTimetable: call [e-mail address] or [phone number]."
+
+
+def test_a_denied_topic_is_found_in_what_redaction_hides(open_stand, server) -> None:
+    with open_stand(denied_topics={"rivals": r"@rival\.example"}) as stand:
+        assert stand.answer({"question": "Forward it to sales@rival.example"}).json()["topic"] == "rivals"
+        chat = stand.post("/v1/chat/completions", {"model": "reply", "messages": [{"role": "user", "content": "x@rival.example"}]})
+        assert chat.json()["error"]["code"] == "denied_topic"
+    assert server.requests == []
+
+
+def test_redaction_does_not_make_a_valid_call_wrong(open_stand, server) -> None:
+    def reply(question: Annotated[str, pydantic.Field(max_length=12)], to: Literal["desk@example.org", "none"] = "none") -> None:
+        """Answer."""
+
+    with open_stand(make_prompt(server.url, reply)) as stand:
+        assert stand.answer({"question": "Late?", "to": "desk@example.org"}).status_code == 200
+        refused = stand.answer({"question": "a@b.example"}).json()
+    assert refused["code"] == "redaction"
+    assert refused["error"].startswith("after personal data was replaced, the variable 'question': String should have at most 12")
+    assert "desk@example.org" in server.requests[0].body["messages"][-1]["content"]
 
 
 def test_a_ledger_that_was_removed_refuses_calls(open_stand, server) -> None:

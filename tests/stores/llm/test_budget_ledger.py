@@ -15,6 +15,7 @@ from mlops_assets.errors import PlatformError
 from mlops_assets.stores.llm import budget_ledger
 from mlops_assets.stores.llm.budget_ledger import BudgetLedger, QuotaError, Spending
 from mlops_assets.values.llm.prompt_service import Budget, RateLimits
+from tests.serving.support import wait_for
 
 
 def today() -> str:
@@ -86,7 +87,7 @@ def test_a_budget_in_dollars_is_exact_and_refuses_an_unknown_cost(tmp_path) -> N
 def test_each_key_has_a_budget_of_its_own_below_that_of_all(tmp_path) -> None:
     ledger = BudgetLedger(tmp_path / "ledger.sqlite", Budget(requests_per_day=5, per_key=Budget(requests_per_day=3)))
     assert [reserve_many(ledger, key, 4, Spending(1, None), key) for key in ("ada", "bob", "cleo")] == [3, 2, 0]
-    with pytest.raises(QuotaError, match="do not fit the key's budget of 3 requests a day"):
+    with pytest.raises(QuotaError, match="needs up to 4, and the key's budget is 3 requests a day"):
         BudgetLedger(tmp_path / "other.sqlite", Budget(per_key=Budget(requests_per_day=3))).reserve("x", "ada", Spending(1, None, 4))
 
 
@@ -98,16 +99,21 @@ def test_a_minute_is_any_sixty_seconds(tmp_path, monkeypatch) -> None:
     now += 50
     with pytest.raises(QuotaError, match="20 tokens do not fit the limit of 100 tokens a minute") as caught:
         ledger.reserve("b", "", Spending(20, None))
+    assert caught.value.seconds == 1, "the running request may give its tokens back"
+    ledger.settle("a", Spending(85, None))
+    with pytest.raises(QuotaError) as caught:
+        ledger.reserve("b", "", Spending(20, None))
     assert caught.value.seconds == pytest.approx(11)
-    ledger.settle("a", Spending(30, None))
-    ledger.reserve("b", "", Spending(20, None))
+    ledger.reserve("b", "", Spending(15, None))
     with pytest.raises(QuotaError, match="1 requests do not fit the limit of 2 requests a minute"):
         ledger.reserve("c", "", Spending(1, None))
     ledger.reserve("d", "other key", Spending(1, None))
     now += 11
-    ledger.reserve("c", "", Spending(80, None))  # 30 of them were settled, 61 seconds ago
+    ledger.reserve("c", "", Spending(80, None))  # those of the first request were 61 seconds ago
+    for request, tokens in (("b", 15), ("c", 80)):
+        ledger.settle(request, Spending(tokens, None))
     with pytest.raises(QuotaError) as caught:
-        ledger.reserve("e", "", Spending(101, None))
+        ledger.reserve("e", "", Spending(20, None))
     assert caught.value.seconds == pytest.approx(50)
 
 
@@ -115,14 +121,78 @@ def test_a_new_day_has_the_whole_budget_and_settles_the_old_one(tmp_path, monkey
     now = datetime(2030, 1, 1, 23, 59, 50, tzinfo=UTC).timestamp()
     monkeypatch.setattr(budget_ledger.time, "time", lambda: now)
     ledger = BudgetLedger(tmp_path / "ledger.sqlite", Budget(tokens_per_day=10))
-    ledger.reserve("a", "", Spending(10, None))
+    ledger.reserve("z", "", Spending(7, None))
+    ledger.settle("z", Spending(7, None))
+    ledger.reserve("a", "", Spending(3, None))
     with pytest.raises(QuotaError) as caught:
-        ledger.reserve("b", "", Spending(1, None))
+        ledger.reserve("b", "", Spending(4, None))
     assert caught.value.seconds == pytest.approx(10)
     now += 11
     ledger.reserve("b", "", Spending(10, None))
-    ledger.settle("a", Spending(4, None))
-    assert (ledger.read_spending("2030-01-01").tokens, ledger.read_spending("2030-01-02").tokens) == (4, 10)
+    ledger.settle("a", Spending(2, None))
+    assert (ledger.read_spending("2030-01-01").tokens, ledger.read_spending("2030-01-02").tokens) == (9, 10)
+
+
+def test_a_wait_for_the_lock_that_lasts_into_the_next_day_counts_in_the_next_day(tmp_path, monkeypatch) -> None:
+    now = datetime(2030, 1, 1, 23, 59, 59, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(budget_ledger.time, "time", lambda: now)
+    ledger = BudgetLedger(tmp_path / "ledger.sqlite")
+    with ThreadPoolExecutor(1) as pool, sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(ledger.reserve, "a", "", Spending(1, None))
+        wait_for(ledger._lock.locked)
+        now += 2
+        other.execute("COMMIT")
+        waiting.result(60)
+    assert (ledger.read_spending("2030-01-01").requests, ledger.read_spending("2030-01-02").requests) == (0, 1)
+
+
+class _FailingCommit:
+    """A connection whose first COMMIT fails, as on a full disk."""
+
+    def __init__(self, connection) -> None:
+        self._connection, self._commits = connection, 0
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, sql, *values):
+        self._commits += sql == "COMMIT"
+        if sql == "COMMIT" and self._commits == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, *values)
+
+
+def test_a_commit_that_fails_is_rolled_back_and_the_ledger_goes_on(tmp_path) -> None:
+    ledger = BudgetLedger(tmp_path / "ledger.sqlite", Budget(requests_per_day=2))
+    ledger._connection = _FailingCommit(ledger._connection)
+    with pytest.raises(PlatformError, match="disk I/O error"):
+        ledger.reserve("a", "", Spending(1, None))
+    assert ledger.read_spending(today()).requests == 0
+    ledger.reserve("b", "", Spending(1, None))
+    assert BudgetLedger(tmp_path / "ledger.sqlite").read_spending(today()).requests == 1
+
+
+def test_a_refusal_says_whether_waiting_helps(tmp_path) -> None:
+    ledger = BudgetLedger(
+        tmp_path / "ledger.sqlite", Budget(tokens_per_day=100, per_key=Budget(usd_per_day=1e-9)), RateLimits(tokens_per_minute=50)
+    )
+    waits = {}
+    for name, maximum in {"budget": Spending(101, 1), "key": Spending(1, 1001), "rate": Spending(51, 1)}.items():
+        with pytest.raises(QuotaError) as caught:
+            ledger.reserve(name, "a_b", maximum)
+        waits[name] = caught.value.seconds
+    assert waits == {"budget": None, "key": None, "rate": None}
+    ledger.reserve("running", "a_b", Spending(50, 1000))
+    for key, maximum in {"a_b": Spending(1, 1), "axb": Spending(51, 1)}.items():
+        with pytest.raises(QuotaError) as caught:
+            ledger.reserve("more", key, maximum)
+        waits[key] = caught.value.seconds
+    assert waits["a_b"] == 1, "the running request may give its tokens back"
+    ledger.settle("running", Spending(50, 1000))
+    with pytest.raises(QuotaError) as caught:
+        ledger.reserve("more", "a_b", Spending(1, 1))
+    assert caught.value.seconds > 1
 
 
 _KILLED = """

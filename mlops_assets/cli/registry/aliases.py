@@ -18,7 +18,6 @@ from mlops_assets.orchestrate.versions.approval import approval_facts, approval_
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 from mlops_assets.values.llm.prompt import Prompt
-from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.model import GateFunction, Model
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def _gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[
     """Return the declared model or prompt, and gate → hash of its definition."""
     declared, released = find_released(project, name, kind)
     if isinstance(released, Prompt):
-        return released, hash_prompt_gates(declared.select(PromptEvaluation), released)
+        return released, hash_prompt_gates(declared, released, project.stores.lake)
     return released, hash_gates(gather_gates(released, declared.select(GateFunction)))
 
 

@@ -9,7 +9,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import StepSpec
 from mlops_assets.orchestrate.llm.calibration_step import calibration_body, calibration_spec
 from mlops_assets.orchestrate.llm.evaluation_step import evaluation_body, evaluation_spec
-from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
+from mlops_assets.orchestrate.llm.gate_hashes import list_evaluations
 from mlops_assets.orchestrate.llm.prompt_step import prompt_body, prompt_spec
 from mlops_assets.orchestrate.llm.release import prompt_champion_body, prompt_version_body
 from mlops_assets.orchestrate.llm.traces_step import traces_body, traces_node, traces_spec
@@ -35,14 +35,13 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     bind
         Returns the function that Dagster calls for a node and a body.
     """
-    evaluations = project.select(PromptEvaluation)
     for prompt in project.select(Prompt):
         yield prompt_spec(prompt, bind(Node(prompt.key, None), prompt_body(prompt)))
-        yield from _list_releases(prompt, evaluations, bind)
+        yield from _list_releases(project, prompt, bind)
     for calibration in project.select(Calibration):
         node = project.node(calibration)
         yield calibration_spec(calibration, node, bind(node, calibration_body(calibration)), follow_inputs(node, platform))
-    for evaluation in evaluations:
+    for evaluation in project.select(PromptEvaluation):
         node = project.node(evaluation)
         yield evaluation_spec(evaluation, node, bind(node, evaluation_body(evaluation)), follow_inputs(node, platform))
     services = {service.name: service.key for service in project.select(PromptService)}
@@ -55,11 +54,7 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
         yield quality_spec(monitor, node, bind(node, quality_body(monitor)), follow_inputs(node, platform))
 
 
-def _list_releases(prompt: Prompt[..., Any], evaluations: tuple[PromptEvaluation, ...], bind: BindBody) -> Iterator[StepSpec]:
+def _list_releases(project: Project, prompt: Prompt[..., Any], bind: BindBody) -> Iterator[StepSpec]:
     """Yield the steps that release a prompt; none for a prompt without evaluation, because nothing proves a version of it."""
-    keys = [evaluation.key for evaluation in evaluations if evaluation.prompt.key == prompt.key]
-    if not keys:
-        return
-    gates = hash_prompt_gates(evaluations, prompt)
-    bodies = (prompt_version_body(prompt, gates, keys), prompt_champion_body(prompt, gates, keys))
-    yield from list_release_steps(prompt, keys, bodies, bind, _RELEASE_TEXTS)
+    if keys := [evaluation.key for evaluation in list_evaluations(project, prompt)]:
+        yield from list_release_steps(prompt, keys, (prompt_version_body(prompt), prompt_champion_body(prompt)), bind, _RELEASE_TEXTS)

@@ -1,4 +1,4 @@
-"""The hashes of the gates of a prompt: evidence counts only for a gate as it was declared when it was judged."""
+"""The hashes of the gates of a prompt: evidence counts only for a gate as it was declared, and for the tables that it was judged on."""
 
 from __future__ import annotations
 
@@ -7,41 +7,65 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.orchestrate.core.evaluation_hash import describe_scorers
-from mlops_assets.values.llm.prompt_evaluation import COMPLETE
+from mlops_assets.orchestrate.core.graph import compute_fingerprints
+from mlops_assets.values.llm.prompt_evaluation import COMPLETE, PromptEvaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.lake.protocol import Lake
     from mlops_assets.values.llm.prompt import Prompt
-    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
-def hash_prompt_gates(evaluations: Iterable[PromptEvaluation], prompt: Prompt[..., Any]) -> dict[str, str]:
-    """Return gate → hash of its definition, for the gates of all evaluations of a prompt.
-
-    Parameters
-    ----------
-    evaluations
-        The evaluations of the project.
-    prompt
-        The prompt.
-    """
-    mine = [evaluation for evaluation in evaluations if evaluation.prompt.key == prompt.key]
-    return {name: definition for evaluation in mine for name, definition in hash_evaluation_gates(evaluation).items()}
-
-
-def hash_evaluation_gates(evaluation: PromptEvaluation) -> dict[str, str]:
-    """Return gate → hash of its definition and of what it reads of the evaluation. The names begin with that of the evaluation.
+def list_evaluations(project: Project, prompt: Prompt[..., Any]) -> list[PromptEvaluation]:
+    """Return the evaluations of a prompt.
 
     Parameters
     ----------
-    evaluation
-        The evaluation.
+    project, prompt
+        The declarations, and the prompt.
     """
-    prices = evaluation.prices.key if evaluation.prices else ""
-    facts = [evaluation.cases.key, evaluation.max_error_rate, describe_scorers(evaluation), prices]
+    return [evaluation for evaluation in project.select(PromptEvaluation) if evaluation.prompt.key == prompt.key]
+
+
+def hash_prompt_gates(project: Project, prompt: Prompt[..., Any], lake: Lake) -> dict[str, str]:
+    """Return gate → hash, as :func:`hash_evaluation_gates` does, for the gates of all evaluations of a prompt.
+
+    Parameters
+    ----------
+    project, prompt
+        The declarations, and the prompt.
+    lake
+        The lake, as it is now.
+    """
+    hashes = (hash_evaluation_gates(project, evaluation, lake, None) for evaluation in list_evaluations(project, prompt))
+    return {name: definition for found in hashes for name, definition in found.items()}
+
+
+def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> dict[str, str]:
+    """Return gate → hash of its definition and of what it reads: scorers, cases, prices and calibrations.
+
+    The names begin with that of the evaluation.
+
+    Parameters
+    ----------
+    project, evaluation
+        The declarations, and the evaluation.
+    lake, snapshot
+        The lake, and the snapshot to look at; the newest when None.
+    """
+    facts = [evaluation.max_error_rate, describe_scorers(evaluation), _hash_inputs(project, evaluation, lake, snapshot)]
     definitions = {COMPLETE: "complete", **{gate.name: gate.definition for gate in evaluation.gates}}
     return {
         f"{evaluation.name}.{name}": hashlib.sha256(json.dumps([definition, facts]).encode()).hexdigest()
         for name, definition in definitions.items()
     }
+
+
+def _hash_inputs(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> list[Any]:
+    """Return the contents of the tables that an evaluation reads, and the fingerprints that its judges' calibrations have to have."""
+    tables = [edge.parent for edge in project.node(evaluation).edges]
+    contents = [
+        [table, sorted((key, record.content_hash) for key, record in lake.records(table, snapshot=snapshot).items())] for table in tables
+    ]
+    calibrations = [calibration for judge in evaluation.judges for calibration in project.calibrations_of(judge)]
+    return contents + [compute_fingerprints(project.node(each), [""], lake, snapshot=snapshot) for each in calibrations]

@@ -156,12 +156,13 @@ def submit_prompt(
     complete = GateResult(
         results.error_rate <= maximum, f"error rate {results.error_rate:.1%}, maximum {maximum:.1%}", results.error_rate, maximum
     )
-    definitions, relative = hash_evaluation_gates(evaluation), {gate.name: gate.relative for gate in evaluation.gates}
+    definitions = hash_evaluation_gates(step.project, evaluation, step.stores.lake, step.snapshot)
+    relative = {gate.name: gate.relative for gate in evaluation.gates}
     evidence = [
         _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, rival, relative=relative.get(name, False))
         for name, result in {COMPLETE: complete, **judged}.items()
     ]
-    run = _build_run(step, results, artifact)
+    run = _build_run(step, results, definitions, artifact)
     step.stores.tracker.add(run)
     record = CandidateRecord(prompt.name, results.version, run.id, artifact, step.snapshot, datetime.now(UTC))
     step.stores.registry.submit(record, evidence, replace=list(definitions))
@@ -185,7 +186,7 @@ def _build_evidence(  # noqa: PLR0913  (one row)
     )
 
 
-def _build_run(step: StepContext, results: EvaluationResults, artifact: str) -> Run:
+def _build_run(step: StepContext, results: EvaluationResults, definitions: Mapping[str, str], artifact: str) -> Run:
     """Return the tracker's run of an evaluation; equal results have the same id, so that repeating an evaluation adds no run."""
     evaluation = results.evaluation
     model, now = evaluation.prompt.model, datetime.now(UTC)
@@ -193,7 +194,7 @@ def _build_run(step: StepContext, results: EvaluationResults, artifact: str) -> 
     deciding = [
         evaluation.key,
         results.version,
-        hash_evaluation_gates(evaluation),
+        definitions,
         results.to_frame().drop("cached", "seconds").hash_rows().to_list(),
     ]
     fingerprint = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()

@@ -9,36 +9,32 @@ from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.compute.training.lifecycle import ROLLED_BACK
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates, list_evaluations
 from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.stores.registry.records import Version
     from mlops_assets.values.llm.prompt import Prompt
 
 
-def prompt_version_body(
-    prompt: Prompt[..., Any], gates: Mapping[str, str], evaluations: Sequence[str]
-) -> Callable[[StepContext], Iterator[object]]:
+def prompt_version_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that registers an evaluated prompt as a version.
 
     Parameters
     ----------
     prompt
         The prompt.
-    gates
-        Gate → hash of its definition, for the gates of all its evaluations.
-    evaluations
-        The keys of its evaluations, for errors.
     """
 
     def body(step: StepContext) -> Iterator[object]:
         import dagster as dg
 
-        with _explain_refusals(prompt, evaluations):
-            version = step.stores.registry.register(prompt.name, gates)
+        with _explain_refusals(step.project, prompt):
+            version = step.stores.registry.register(prompt.name, hash_prompt_gates(step.project, prompt, step.stores.lake))
         yield dg.MaterializeResult(
             asset_key(f"version/{prompt.name}"), metadata=_describe_version(version), data_version=dg.DataVersion(version.digest)
         )
@@ -46,17 +42,15 @@ def prompt_version_body(
     return body
 
 
-def prompt_champion_body(
-    prompt: Prompt[..., Any], gates: Mapping[str, str], evaluations: Sequence[str]
-) -> Callable[[StepContext], Iterator[object]]:
+def prompt_champion_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that promotes the version of the declared prompt to production, unless it is there already.
 
     A version that was rolled back is not promoted: a person does that by its number.
 
     Parameters
     ----------
-    prompt, gates, evaluations
-        As in :func:`prompt_version_body`.
+    prompt
+        The prompt.
     """
 
     def body(step: StepContext) -> Iterator[object]:
@@ -70,10 +64,10 @@ def prompt_champion_body(
         declared = find_declared_version(prompt, registry.versions(prompt.name))
         open_prompt(step.stores.artifacts, declared.artifact)  # a damaged version must not be promoted
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
-        with _explain_refusals(prompt, evaluations):
+        with _explain_refusals(step.project, prompt):
             version = registry.promote(
                 prompt.name,
-                gates,
+                hash_prompt_gates(step.project, prompt, step.stores.lake),
                 actor=name_actor(step),
                 reason=describe_reason(step),
                 version=declared.version,
@@ -118,9 +112,9 @@ def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version])
 
 
 @contextmanager
-def _explain_refusals(prompt: Prompt[..., Any], evaluations: Sequence[str]) -> Iterator[None]:
+def _explain_refusals(project: Project, prompt: Prompt[..., Any]) -> Iterator[None]:
     """Give the registry's refusals a hint that names the evaluations of the prompt."""
-    steps = " and ".join(graph_key(key) for key in evaluations)
+    steps = " and ".join(graph_key(evaluation.key) for evaluation in list_evaluations(project, prompt))
     try:
         yield
     except GateError as error:

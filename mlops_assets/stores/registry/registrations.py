@@ -278,7 +278,7 @@ def _refusal_reason(name: str, definition: str, evidence: Evidence | None) -> st
     if evidence is None:
         return f"gate '{name}' was never evaluated for it"
     if evidence.definition != definition:
-        return f"gate '{name}' has changed since it was evaluated"
+        return f"gate '{name}', or what it reads, has changed since it was evaluated"
     return "" if evidence.passed else f"gate '{name}' failed ({evidence.reason})"
 
 

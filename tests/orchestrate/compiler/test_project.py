@@ -129,7 +129,7 @@ def test_a_gate_that_was_changed_asks_for_new_evidence(made, platform, world) ->
     made("model/buys", config={"model__buys_candidate": {"C": 0.1}})
     world.least_auc = 0.56
     stricter = Runner(project.build(platform, world), made.instance)
-    assert "gate 'roc_auc_at_least' has changed since" in stricter.error("version/buys")
+    assert "gate 'roc_auc_at_least', or what it reads, has changed since" in stricter.error("version/buys")
     stricter("model/buys", "version/buys", config={"model__buys_candidate": {"C": 0.1}})
 
 

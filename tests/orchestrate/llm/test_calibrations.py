@@ -237,6 +237,20 @@ def judge_release(platform, run, judge_step, *, rows=None, calibrated: bool = Tr
     return {found.check_name: found for found in result.get_asset_check_evaluations() if found.check_name in names}
 
 
+def test_evidence_of_a_judge_ends_when_the_labels_of_its_calibration_change(platform, run) -> None:
+    rows = label_answers()
+    with ScriptedServer(default=answer("late")) as server, ScriptedServer(default=judge_well()) as judging:
+        questions, prompt, evaluation = declare_judged(server.url, judging.url, repeats=1)
+        gated = ml.llm.PromptEvaluation(
+            "replies", prompt=prompt, cases=questions, scorers=evaluation.judges, slices=["airline"], gates=GATES
+        )
+        run(ml.build_definitions([questions, prompt, gated, *declare_calibration(*evaluation.judges)], platform=platform))()
+        relabelled = declare_calibration(*evaluation.judges, rows=rows | {"human_verdict": ["supported"] * 40})
+        materialise = run(ml.build_definitions([questions, prompt, gated, *relabelled], platform=platform))
+        materialise("dataset/labelled_answers")
+        assert "or what it reads, has changed since it was evaluated" in materialise.error("version/reply")
+
+
 def test_a_calibrated_judge_decides_gates(platform, run) -> None:
     found = judge_release(platform, run, judge_well(), ok=True)
     assert {check.passed for check in found.values()} == {True}

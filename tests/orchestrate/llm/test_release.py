@@ -11,6 +11,7 @@ from mlops_assets.errors import DefinitionError, GateError
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 from tests.orchestrate.llm.replies import ROWS, declare
+from tests.orchestrate.llm.test_costs import declare_priced
 from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer, cut_json, fail, hang_up_in_the_middle, send_html
 
 GOOD, BAD = "Answer from the context alone.", "Answer BADLY."
@@ -219,6 +220,21 @@ def test_a_changed_gate_needs_new_evidence(release, platform, run, server) -> No
     assert "materialise evaluation/replies_evaluation" in message
 
 
+def test_changed_cases_or_prices_need_new_evidence_although_the_prompt_is_the_same(platform, run, server) -> None:
+    more = {"instructions": GOOD, "gates": GATES}
+    run(ml.build_definitions(declare_priced(server.url, **more), platform=platform))()
+    cases = declare_priced(server.url, rows=ROWS | {"expected": ["yes"] * 6}, **more)
+    for items, dataset in ((cases, "cases"), (declare_priced(server.url, {"input_price": [9.0, 1.0]}, **more), "prices")):
+        materialise = run(ml.build_definitions(items, platform=platform))
+        materialise("dataset/questions", "dataset/llm_prices")
+        message = materialise.error("version/reply")
+        assert "gate 'replies.exact_match_at_least', or what it reads, has changed since it was evaluated" in message, dataset
+        assert "materialise evaluation/replies_evaluation" in message
+        materialise()
+    assert production(platform).version == 1
+    assert len(server.requests) == 6, "new evidence needs no generation"
+
+
 def test_approval_is_required_where_it_is_declared(platform, run, server) -> None:
     questions, prompt, evaluation = declare(server.url, instructions=GOOD, gates=GATES)
     approved = ml.llm.prompt(model=prompt.model, approval=True)(prompt.function)
@@ -325,3 +341,23 @@ def test_the_command_line_promotes_compares_forces_and_rolls_back(tmp_path, monk
     assert "+Answer BADLY." in call("prompts", "diff", "reply", "1", "2")
     with pytest.raises(GateError, match=r"replies\.exact_match_at_least"):
         CliRunner().invoke(mlops, ["prompts", "promote", "reply", "--version", "2", "--reason", "again"], catch_exceptions=False)
+
+
+def test_a_person_promotes_only_by_evidence_of_the_current_cases(tmp_path, monkeypatch, server) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    promote = ["prompts", "promote", "reply", "--version", "1", "--reason", "it was better"]
+
+    def call(*words: str, instructions: str = GOOD, **rows: list[str]) -> str:
+        (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS | rows, url=server.url, instructions=instructions))
+        result = CliRunner().invoke(mlops, list(words))
+        assert result.exit_code == 0, result.output + str(result.exception)
+        return result.output
+
+    call("run", "--select", "*")
+    call("run", "--select", "*", instructions="Answer from the context alone, please.")
+    call("run", "--select", 'key:"dataset/*"', expected=["yes"] * 6)
+    with pytest.raises(GateError, match="or what it reads, has changed since it was evaluated"):
+        CliRunner().invoke(mlops, promote, catch_exceptions=False)
+    call("run", "--select", 'key:"dataset/*"')
+    assert "production of reply: version 1" in call(*promote), "the cases are those of its evidence again"

@@ -90,7 +90,7 @@ def test_a_cost_above_its_maximum_blocks_the_version(project, platform) -> None:
 
 def test_another_definition_asks_for_new_evidence(project) -> None:
     project(ColumnBudget(9))(*TRAIN)
-    assert "gate 'few_columns' has changed since it was evaluated" in project(ColumnBudget(8)).error("version/buyer")
+    assert "gate 'few_columns', or what it reads, has changed since it was evaluated" in project(ColumnBudget(8)).error("version/buyer")
 
 
 def test_what_is_no_gate_is_refused_where_it_is_declared() -> None:

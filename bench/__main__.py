@@ -11,7 +11,21 @@ import time
 
 from bench.harness import ContenderError, compile_ours
 
-NAMES = ("overhead", "project", "lake", "serving", "online", "point_in_time", "skew", "registry", "tracking", "llm_service")
+NAMES = (
+    "overhead",
+    "project",
+    "lake",
+    "serving",
+    "online",
+    "point_in_time",
+    "skew",
+    "registry",
+    "tracking",
+    "llm_service",
+    "llm_calls",
+    "llm_quality",
+    "llm_evaluation",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,10 +11,11 @@ from mlops_assets import entry_points
 
 ROOT = Path(__file__).parents[2]
 MAX_FILES = 24  # in one folder
+BENCH_OUT = ROOT / "bench" / "out"  # environments of peers, not ours
 
 
 def _modules(top: str) -> dict[str, Path]:
-    paths = sorted((ROOT / top).rglob("*.py"))
+    paths = sorted(path for path in (ROOT / top).rglob("*.py") if BENCH_OUT not in path.parents)
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 

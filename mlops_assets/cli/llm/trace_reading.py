@@ -178,18 +178,23 @@ class TraceReader:
 
 
 def open_reader(project: LoadedProject, name: str) -> TraceReader:
-    """Return the reader of a source: a service of a prompt, or a declared source of traces.
+    """Return the reader of a source: a service of a prompt, or a declared source of traces; raise DefinitionError if there is none."""
+    source, platform = find_source(project, name)
+    return TraceReader(source, platform, project.stores.lake)
+
+
+def find_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platform]:
+    """Return a source of traces, that of a service or a declared one, and its platform.
 
     Raises
     ------
     DefinitionError
         There is no such source.
     """
-    known = {source.name: (part, source) for part in project.parts for source in part.project.trace_sources}
+    known = {source.name: (source, part.platform) for part in project.parts for source in part.project.trace_sources}
     if name not in known:
         raise DefinitionError(
             f"there is no source of traces '{name}'",
             hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none: declare an ml.llm.PromptService or TraceSource'}",
         )
-    part, source = known[name]
-    return TraceReader(source, part.platform, project.stores.lake)
+    return known[name]

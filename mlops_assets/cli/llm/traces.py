@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlops_assets.cli.llm.trace_receiver import receive
 from mlops_assets.cli.options import build_table, console, file_option, json_option, load, print_rows, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _MAX_LINES = 3  # unreadable lines that are named
 
 @click.group()
 def traces() -> None:
-    """The traces of services and applications: list them, show one, and make labelled cases of them."""
+    """The traces of services and applications: list them, show one, and make labelled cases of them, and receive them."""
+
+
+traces.add_command(receive)
 
 
 @traces.command("list")

@@ -1,1 +1,1 @@
-"""Traces of language models: the rows of spans."""
+"""Traces of language models: the rows of spans, and spans in OTLP."""

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.values.llm.span import FEEDBACK, Span
+from mlops_assets.compute.llm_traces.attribute_sources import SOURCES, find_content
+from mlops_assets.values.llm.span import SCORE, SECOND, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date
 
     import polars as pl
 
-SCORE, COMMENT = "mlops.feedback", "mlops.feedback.comment"  # attributes of feedback
+COMMENT = "mlops.feedback.comment"  # an attribute of feedback
 # The columns of a trace table, in their order.
 TRACE_COLUMNS = {
     "trace_id": "Identifies the request.",
     "span_id": "Identifies the step of the request.",
     "parent_id": "The step that called this one; null for the root.",
     "name": "What the step does.",
-    "trace_started_at": "Start of the trace's first span, in UTC. It decides the partition, so that a trace is never divided.",
+    "trace_started_at": "Start of the trace's first span, in UTC, within the trace's day: it decides the partition.",
     "started_at": "Start of the step, in UTC.",
     "seconds": "Duration of the step.",
     "status": "ok or error.",
@@ -38,7 +39,7 @@ TRACE_COLUMNS = {
     "seconds_to_first_token": "Seconds until the first text of a stream.",
     "cached": "Whether the answer comes from a cache.",
     "api_key": "Name of the client's API key; never the key.",
-    "input": "The variables as JSON, redacted; null unless content is captured.",
+    "input": "The variables or messages as JSON, redacted; null unless content is captured.",
     "output": "The answer, redacted; null unless content is captured.",
     "feedback": "The last score that a user gave to the trace, from 0 to 1; on the root only.",
     "feedback_comment": "The comment of that feedback.",
@@ -47,23 +48,8 @@ TRACE_COLUMNS = {
 TRACE_KEY, TRACE_TIME = ("trace_id", "span_id"), "trace_started_at"
 _NUMBERS = ("cost", "seconds_to_first_token")
 _COUNTS = ("prompt_version", "input_tokens", "output_tokens")
-_ATTRIBUTES = {  # column → the attributes that fill it; the first that is present is taken
-    "operation": ("gen_ai.operation.name",),
-    "model": ("gen_ai.response.model", "gen_ai.request.model"),
-    "prompt_name": ("mlops.prompt.name",),
-    "prompt_version": ("mlops.prompt.version",),
-    "prompt_digest": ("mlops.prompt.digest",),
-    "input_tokens": ("gen_ai.usage.input_tokens",),
-    "output_tokens": ("gen_ai.usage.output_tokens",),
-    "cost": ("mlops.cost",),
-    "price_version": ("mlops.price.version",),
-    "seconds_to_first_token": ("mlops.seconds_to_first_token",),
-    "cached": ("mlops.cached",),
-    "api_key": ("mlops.api_key",),
-    "input": ("mlops.input",),
-    "output": ("mlops.output",),
-}
 _MAX_COUNT = 2**63
+_FIRST_DAY, _DAY = date(1970, 1, 1), 86_400 * SECOND
 
 
 @dataclass(frozen=True)
@@ -85,7 +71,8 @@ class TraceRows:
 def build_trace_rows(by_day: Mapping[date, Sequence[Span]]) -> TraceRows:
     """Return the rows of traces, with feedback in the columns of the root.
 
-    A value that does not fit its column is null there and stays among the attributes. So does a value that no column takes.
+    A value that does not fit its column is null there and stays among the attributes. So does a value that no column takes. A trace whose
+    first span starts on another day than the one it was logged for counts from the beginning, or to the end, of that day.
 
     Parameters
     ----------
@@ -95,15 +82,15 @@ def build_trace_rows(by_day: Mapping[date, Sequence[Span]]) -> TraceRows:
     import polars as pl
 
     rows, lost = list[dict[str, Any]](), 0
-    for spans in by_day.values():
+    for day, spans in by_day.items():
         traces: dict[str, list[Span]] = {}
         for span in spans:
             traces.setdefault(span.trace_id, []).append(span)
         for trace in traces.values():
-            steps = [span for span in trace if span.name != FEEDBACK]
-            given = [span for span in trace if span.name == FEEDBACK]
+            steps = [span for span in trace if not span.is_feedback]
+            given = [span for span in trace if span.is_feedback]
             if steps:
-                rows.extend(_build_trace(steps, given))
+                rows.extend(_build_trace(day, steps, given))
             else:
                 lost += len(given)
     frame = pl.DataFrame(rows, schema={name: _choose_type(name) for name in TRACE_COLUMNS}, orient="row")
@@ -120,8 +107,9 @@ def _choose_type(name: str) -> Any:  # noqa: ANN401  (a type of polars)
     return pl.Boolean if name == "cached" else pl.Float64 if name in ("seconds", "feedback", *_NUMBERS) else pl.String
 
 
-def _build_trace(steps: Sequence[Span], feedback: Iterable[Span]) -> list[dict[str, Any]]:
-    start = min(span.start for span in steps) // 1000
+def _build_trace(day: date, steps: Sequence[Span], feedback: Iterable[Span]) -> list[dict[str, Any]]:
+    midnight = (day - _FIRST_DAY).days * _DAY
+    start = min(max(min(span.start for span in steps), midnight), midnight + _DAY - 1) // 1000
     rows = {span.span_id: _build_row(span, start) for span in steps}
     last = max(feedback, key=lambda span: (span.start, span.span_id), default=None)
     if last is not None:
@@ -146,10 +134,15 @@ def find_root(steps: Sequence[Span]) -> Span:
 def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     rest = dict(span.attributes)
-    for name, sources in _ATTRIBUTES.items():
+    for name, sources in SOURCES.items():
         source = next((source for source in sources if span.attributes.get(source) is not None), sources[0])
         columns[name] = _convert(name, span.attributes.get(source))
         if columns[name] is not None:
+            del rest[source]
+    for name in ("input", "output"):
+        text, taken = find_content(name, span.attributes)
+        columns[name] = _to_text(text)
+        for source in taken:
             del rest[source]
     return columns | {
         "trace_id": span.trace_id,
@@ -183,5 +176,7 @@ def _to_number(value: object) -> float | None:
 
 
 def _to_count(value: object) -> int | None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return int(value) if whole and 0 <= int(value) < _MAX_COUNT else None  # type: ignore[call-overload]  # an int
+    """Return a number of tokens, which some applications send as a float."""
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return None
+    return int(value) if 0 <= value < _MAX_COUNT else None

@@ -15,7 +15,7 @@ import msgspec
 from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
 from mlops_assets.serving.logs.day_log import DayLog, list_files
-from mlops_assets.values.llm.span import FEEDBACK, SECOND, Span, read_start_second
+from mlops_assets.values.llm.span import SECOND, Span, read_start_second
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ class TraceLog:
         """Sync all traces to the disk and close the files."""
         self._log.close()
 
-    def write(self, spans: Sequence[Span]) -> None:
+    def write(self, spans: Sequence[Span], days: Mapping[str, int] = {}) -> None:
         """Write spans, and set ``problem`` to the reason of a failure or to ``""``.
 
         Spans of one trace become one line, in the folder of the day on which the first of them starts. Feedback is in the folder of the
@@ -88,18 +88,21 @@ class TraceLog:
         ----------
         spans
             The spans, of one trace or several.
+        days
+            Trace id → day since 1970, for traces that are filed on another day than the one on which these spans start.
 
         Raises
         ------
         OSError
             Not all spans can be written; the caller must not send the reply.
         """
-        days: dict[int, list[bytes]] = {}
-        for trace in _group_by_trace(spans):
-            days.setdefault(_find_day(trace), []).append(sign_line(self._encode_line(trace)))
+        by_day: dict[int, list[bytes]] = {}
+        for trace in group_by_trace(spans):
+            day = days.get(trace[0].trace_id)
+            by_day.setdefault(find_day(trace) if day is None else day, []).append(sign_line(self._encode_line(trace)))
         try:
             with self._lock:
-                for day, lines in days.items():
+                for day, lines in by_day.items():
                     self._log.write(day, b"\n".join(lines) + b"\n")
         except OSError as error:
             self._log.problem = f"the {TRACE_LOG} in '{self._folder}' cannot be written: {error.strerror}"
@@ -113,17 +116,18 @@ class TraceLog:
             return self._encode(_replace_surrogates(msgspec.to_builtins(TraceLine(trace))))
 
 
-def _group_by_trace(spans: Iterable[Span]) -> Iterable[list[Span]]:
+def group_by_trace(spans: Iterable[Span]) -> Iterable[list[Span]]:
+    """Return the spans of each trace, in the order of the first spans."""
     traces: dict[str, list[Span]] = {}
     for span in spans:
         traces.setdefault(span.trace_id, []).append(span)
     return traces.values()
 
 
-def _find_day(trace: Sequence[Span]) -> int:
-    """Return the day of a line, as a number of days since 1970."""
+def find_day(trace: Sequence[Span]) -> int:
+    """Return the day on which spans of one trace are filed, as a number of days since 1970."""
     start = min(span.start for span in trace) // SECOND
-    if all(span.name == FEEDBACK for span in trace):
+    if all(span.is_feedback for span in trace):
         named = read_start_second(trace[0].trace_id)
         if named is not None and start - _MAX_FEEDBACK_AGE <= named <= start:
             return named // _DAY

@@ -12,7 +12,7 @@ from zlib import crc32
 from mlops_assets.errors import DataError
 
 AttributeValue: TypeAlias = str | int | float | bool | None
-FEEDBACK = "feedback"  # name of the spans that hold a user's feedback on a trace
+FEEDBACK, SCORE = "feedback", "mlops.feedback"  # name, and an attribute, of the spans that hold a user's feedback on a trace
 STATUSES = ("ok", "error")
 SECOND = 1_000_000_000  # nanoseconds
 _MAX_TIME = 2**63  # nanoseconds since 1970 that fit 64 bits: the year 2262
@@ -84,6 +84,11 @@ class Span:
     def seconds(self) -> float:
         """The duration."""
         return (self.end - self.start) / SECOND
+
+    @property
+    def is_feedback(self) -> bool:
+        """Whether the span holds a user's feedback; an application's step may have the same name."""
+        return self.name == FEEDBACK and SCORE in self.attributes
 
 
 def make_trace_id(start: int) -> str:

@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, date, datetime
 
+import pytest
+
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_COLUMNS, build_trace_rows
 from mlops_assets.values.llm.span import FEEDBACK, SECOND, Span
 
@@ -90,3 +92,74 @@ def test_a_trace_has_one_start_on_each_day_of_the_log() -> None:
     rows = build_trace_rows({DAY: [make_span(3), make_span(2)], other: [make_span(4, start=later, end=later)]}).frame
     assert rows["trace_started_at"].dt.second().to_list() == [2, 2, 0]
     assert rows["started_at"].dt.second().to_list() == [2, 3, 0]
+
+
+MESSAGES = '[{"role": "user", "content": "Is JFK late?"}]'
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {
+            "gen_ai.usage.input_tokens": 7,
+            "gen_ai.usage.output_tokens": 3.0,
+            "gen_ai.request.model": "tiny",
+            "gen_ai.operation.name": "chat",
+        },
+        {"gen_ai.usage.prompt_tokens": 7, "gen_ai.usage.completion_tokens": 3, "gen_ai.response.model": "tiny", "llm.request.type": "chat"},
+        {"llm.usage.prompt_tokens": 7, "llm.usage.completion_tokens": 3, "llm.request.model": "tiny", "gen_ai.operation.name": "chat"},
+        {"llm.token_count.prompt": 7, "llm.token_count.completion": 3, "llm.model_name": "tiny", "openinference.span.kind": "chat"},
+    ],
+)
+def test_tokens_and_model_have_columns_by_the_names_of_several_conventions(attributes) -> None:
+    (row,) = build_trace_rows({DAY: [make_span(attributes=attributes)]}).frame.to_dicts()
+    assert (row["input_tokens"], row["output_tokens"], row["model"], row["operation"]) == (7, 3, "tiny", "chat")
+    assert row["attributes"] is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"gen_ai.input.messages": MESSAGES, "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"type": "text", "content": "Yes."}]}]'},
+        {"gen_ai.input.messages": MESSAGES, "gen_ai.output.messages": '[{"index": 0, "message": {"role": "assistant", "content": "Yes."}}]'},
+        {"gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "Is JFK late?", "gen_ai.completion.0.content": "Yes.", "gen_ai.completion.0.role": "a"},
+        {
+            "llm.input_messages.0.message.role": "user",
+            "llm.input_messages.0.message.content": "Is JFK late?",
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.content": "Yes.",
+        },
+        {"gen_ai.prompt": MESSAGES, "gen_ai.completion": "Yes."},
+        {"input.value": MESSAGES, "output.value": "Yes."},
+        {"traceloop.entity.input": MESSAGES, "traceloop.entity.output": "Yes."},
+    ],
+)  # fmt: skip
+def test_input_and_output_have_columns_by_the_names_of_several_conventions(attributes) -> None:
+    (row,) = build_trace_rows({DAY: [make_span(attributes=attributes)]}).frame.to_dicts()
+    assert (json.loads(row["input"]), row["output"]) == (json.loads(MESSAGES), "Yes.")
+    assert row["attributes"] is None
+
+
+@pytest.mark.parametrize(
+    "output",
+    ['[{"role": "assistant", "parts": [{"type": "tool_call", "name": "find"}]}]', '[{"content": "a"}, {"content": "b"}]', '{"a": 1', "[1]"],
+)
+def test_an_output_that_is_not_one_text_stays_as_it_is(output) -> None:
+    (row,) = build_trace_rows({DAY: [make_span(attributes={"gen_ai.output.messages": output})]}).frame.to_dicts()
+    assert row["output"] == output
+
+
+def test_a_step_of_an_application_that_is_named_feedback_is_a_row() -> None:
+    rows = build_trace_rows({DAY: [make_span(name=FEEDBACK)]})
+    assert (rows.frame["name"].to_list(), rows.lost_feedback) == ([FEEDBACK], 0)
+
+
+def test_a_trace_that_was_logged_for_another_day_counts_at_the_edge_of_that_day() -> None:
+    day_before, day_after = date(2024, 4, 30), date(2024, 5, 2)
+    for day, expected in [
+        (day_before, datetime(2024, 4, 30, 23, 59, 59, 999_999, UTC)),
+        (DAY, datetime(2024, 5, 1, 12, tzinfo=UTC)),
+        (day_after, datetime(2024, 5, 2, tzinfo=UTC)),
+    ]:
+        (row,) = build_trace_rows({day: [make_span()]}).frame.to_dicts()
+        assert (row["trace_started_at"], row["started_at"]) == (expected, datetime(2024, 5, 1, 12, tzinfo=UTC))

@@ -1,6 +1,6 @@
 """Traces as a table: each logged span once, on the day of its trace, with what users said about the answer."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +10,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.llm.traces_step import traces_node
 from mlops_assets.orchestrate.tables.automation import find_stale
+from mlops_assets.serving.logs.trace_days import TraceDays
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.asset_names import graph_key
@@ -120,3 +121,20 @@ def test_a_range_of_days_is_one_run(platform, materialise) -> None:
 def test_a_start_that_is_no_day_is_refused() -> None:
     with pytest.raises(DefinitionError, match="start='yesterday'"):
         ml.llm.TraceSource("bot", start="yesterday")
+
+
+def test_a_received_trace_is_whole_on_the_day_of_the_spans_that_came_first(platform, materialise) -> None:
+    midnight = NOON + DAY // 2
+    child = make_span(midnight + 1000)
+    root = make_span(midnight - 1000, child.trace_id, name="question")
+    for spans in ([child], [root], [root, child]):  # the sender repeats what it got no reply for
+        days, log = TraceDays(folder(platform), date(2024, 5, 2)), TraceLog(folder(platform))
+        log.write(spans, days.choose(spans))
+        log.close()
+    assert list_stale(platform) == ["2024-05-02"]
+    result = materialise(partitions="2024-05-01...2024-05-02")
+    assert all(found.passed for found in result.get_asset_check_evaluations())
+    rows = read(platform).sort("started_at")
+    assert rows["span_id"].to_list() == [root.span_id, child.span_id]
+    assert rows["trace_started_at"].unique().to_list() == [datetime(2024, 5, 2, tzinfo=UTC)]
+    assert rows["started_at"][0] == datetime(2024, 5, 1, 23, 59, 59, 999_999, tzinfo=UTC)

@@ -62,8 +62,8 @@ def test_a_write_is_one_line_for_each_trace_in_the_folder_of_its_first_day(folde
 
 def test_feedback_is_filed_with_its_trace(folder) -> None:
     root = make_span()
-    feedback = make_span(root.trace_id, start=NOON + 5 * DAY, name=FEEDBACK)
-    foreign = make_span("0" * 32, start=NOON + DAY, name=FEEDBACK)
+    feedback = make_span(root.trace_id, start=NOON + 5 * DAY, name=FEEDBACK, attributes={"mlops.feedback": 1.0})
+    foreign = make_span("0" * 32, start=NOON + DAY, name=FEEDBACK, attributes={"mlops.feedback": 1.0})
     write(folder, [root], [feedback], [foreign])
     assert read_all(folder) == {FIRST: [root, feedback], SECOND_DAY: [foreign]}
 

@@ -1,0 +1,144 @@
+"""Where the columns of a trace table come from: attribute names of this product, of OpenTelemetry, OpenLLMetry and OpenInference."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MESSAGES_IN, MESSAGES_OUT = "gen_ai.input.messages", "gen_ai.output.messages"
+EVENTS = "otel.events"  # the events of a received span that no column takes, as JSON
+# Column → the attributes that fill it; the first that is present is taken. Names of older conventions come last.
+SOURCES = {
+    "operation": ("gen_ai.operation.name", "llm.request.type", "openinference.span.kind"),
+    "model": ("gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"),
+    "prompt_name": ("mlops.prompt.name", "gen_ai.prompt.name"),
+    "prompt_version": ("mlops.prompt.version",),
+    "prompt_digest": ("mlops.prompt.digest",),
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"),
+    "output_tokens": (
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.usage.completion_tokens",
+        "llm.token_count.completion",
+    ),
+    "cost": ("mlops.cost", "gen_ai.usage.cost", "llm.cost.total"),
+    "price_version": ("mlops.price.version",),
+    "seconds_to_first_token": ("mlops.seconds_to_first_token", "gen_ai.response.time_to_first_chunk"),
+    "cached": ("mlops.cached",),
+    "api_key": ("mlops.api_key",),
+}
+# Like SOURCES; a name that ends with a dot is the beginning of the names of a list of messages, e.g. `gen_ai.prompt.0.content`.
+_CONTENT = {
+    "input": (
+        "mlops.input",
+        MESSAGES_IN,
+        "llm.input_messages.",
+        "gen_ai.prompt.",
+        "gen_ai.prompt",
+        "llm.prompts.",
+        "llm.prompts",
+        "gen_ai.tool.call.arguments",
+        "input.value",
+        "traceloop.entity.input",
+    ),
+    "output": (
+        "mlops.output",
+        MESSAGES_OUT,
+        "llm.output_messages.",
+        "gen_ai.completion.",
+        "gen_ai.completion",
+        "llm.completions.",
+        "llm.completions",
+        "gen_ai.tool.call.result",
+        "output.value",
+        "traceloop.entity.output",
+    ),
+}
+_OTHER_CONTENT = (EVENTS, "gen_ai.system_instructions", "gen_ai.retrieval.documents", "gen_ai.retrieval.query.text")
+_NAMES = frozenset(name for names in (*_CONTENT.values(), _OTHER_CONTENT) for name in names if not name.endswith("."))
+_LISTS = tuple(name for names in _CONTENT.values() for name in names if name.endswith("."))
+_ITEM = re.compile(r"(\d{1,6})\.(.+)")
+
+
+def holds_content(name: str) -> bool:
+    """Return whether an attribute may hold texts of users or answers.
+
+    Parameters
+    ----------
+    name
+        Name of the attribute.
+    """
+    return name in _NAMES or (name.startswith(_LISTS) and _find_item(name, _LISTS) is not None)
+
+
+def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """Return the text of the column ``input`` or ``output``, and the names of the attributes that hold it.
+
+    Messages are JSON. The output is the text of the answer if there is exactly one.
+
+    Parameters
+    ----------
+    column
+        ``input`` or ``output``.
+    attributes
+        Attributes of a span.
+    """
+    for source in _CONTENT[column]:
+        if source.endswith("."):
+            names = [name for name in attributes if _find_item(name, (source,)) is not None]
+            value: Any = json.dumps(_build_messages(source, names, attributes), ensure_ascii=False) if names else None
+        else:
+            value, names = attributes.get(source), [source]
+        if value is not None:
+            text = str(value)
+            return (_read_answer(text) if column == "output" else text), names
+    return None, []
+
+
+def _find_item(name: str, prefixes: Iterable[str]) -> re.Match[str] | None:
+    """Return the match of number and field of a name such as ``gen_ai.prompt.0.content``; None for another name."""
+    prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+    return None if prefix is None else _ITEM.fullmatch(name.removeprefix(prefix))
+
+
+def _build_messages(prefix: str, names: Iterable[str], attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages whose fields are one attribute each."""
+    messages: dict[int, dict[str, Any]] = {}
+    for name in names:
+        if (item := _find_item(name, (prefix,))) is not None:
+            messages.setdefault(int(item[1]), {})[item[2].removeprefix("message.")] = attributes[name]
+    return [messages[number] for number in sorted(messages)]
+
+
+def _read_answer(text: str) -> str:
+    """Return the text of the only message in a JSON list of messages; another text is returned as it is."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    messages = value if isinstance(value, list) else [value]
+    answer = _read_message(messages[0]) if len(messages) == 1 else None
+    return text if answer is None else answer
+
+
+def _read_message(message: object) -> str | None:
+    """Return the text of a message; None if it has another form, or parts that are no text."""
+    if not isinstance(message, dict):
+        return None
+    if isinstance(message.get("message"), dict):
+        return _read_message(message["message"])
+    content = message.get("content")
+    if isinstance(content, str):
+        return content if "role" in message or "finish_reason" in message else None
+    items = message.get("parts", content)
+    if not isinstance(items, list) or not items:
+        return None
+    parts = [part.get("content", part.get("text")) for part in items if isinstance(part, dict) and part.get("type") == "text"]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if len(texts) == len(items) else None

@@ -21,11 +21,16 @@ def prompts() -> None:
 def list_prompts(prompt: str | None, file: str, json_file: str | None) -> None:
     """List versions, newest first, with the measurements of their evaluations.
 
+    Of the durations, the table shows p95_seconds; --json has all.
+
     Example: mlops prompts list delay_answer --json -
     """
     from mlops_assets.cli.llm.prompt_versions import list_prompt_versions
+    from mlops_assets.values.llm.prompt_evaluation import LATENCY_METRICS
 
-    print_rows("versions", list_prompt_versions(load(file), prompt), json_file)
+    rows = list_prompt_versions(load(file), prompt)
+    hidden = set() if json_file else LATENCY_METRICS.keys() - {"p95_seconds"}
+    print_rows("versions", [{name: value for name, value in row.items() if name not in hidden} for row in rows], json_file)
 
 
 @prompts.command("show")

@@ -1,4 +1,4 @@
-"""The 95th percentile of the durations of calls, and its interval."""
+"""Percentiles of the durations of calls, and their intervals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def measure_p95(seconds: Sequence[float]) -> float:
-    """Return the nearest-rank 95th percentile of durations; NaN without any.
+def measure_percentile(seconds: Sequence[float], share: float) -> float:
+    """Return a nearest-rank percentile of durations; NaN without any, and when one is NaN.
 
     Parameters
     ----------
     seconds : Sequence[float]
-        The durations, in seconds.
+        The durations, in seconds: infinite for a failed call, NaN for an unknown one.
+    share : float
+        The percentile, between 0 and 1.
 
     Returns
     -------
@@ -24,42 +26,44 @@ def measure_p95(seconds: Sequence[float]) -> float:
 
     Examples
     --------
-    >>> measure_p95([0.1] * 95 + [2.0] * 5)
+    >>> measure_percentile([0.1] * 95 + [2.0] * 5, 0.95)
     0.1
     """
-    if not seconds:
+    if not seconds or any(map(math.isnan, seconds)):
         return math.nan
-    return float(sorted(seconds)[math.ceil(0.95 * len(seconds)) - 1])
+    return float(sorted(seconds)[math.ceil(share * len(seconds)) - 1])
 
 
-def find_p95_interval(seconds: Sequence[float], confidence: float) -> tuple[float, float]:
-    """Return the interval of the 95th percentile by order statistics, which holds for any distribution.
+def find_percentile_interval(seconds: Sequence[float], share: float, confidence: float) -> tuple[float, float]:
+    """Return the interval of a percentile by order statistics, which holds for any distribution.
 
     With few durations an end is infinite: the slowest of 20 calls does not bound the percentile.
 
     Parameters
     ----------
     seconds : Sequence[float]
-        The durations, in seconds.
+        The durations, in seconds: infinite for a failed call, NaN for an unknown one.
+    share : float
+        The percentile, between 0 and 1.
     confidence : float
         The confidence of the interval.
 
     Returns
     -------
     tuple[float, float]
-        The lower and the upper end, in seconds; NaN without durations.
+        The lower and the upper end, in seconds; NaN without durations, and when one is NaN.
 
     Examples
     --------
-    >>> find_p95_interval([1.0] * 20, 0.95)
+    >>> find_percentile_interval([1.0] * 20, 0.95, confidence=0.95)
     (1.0, inf)
-    >>> find_p95_interval([1.0] * 200, 0.95)
+    >>> find_percentile_interval([1.0] * 200, 0.95, confidence=0.95)
     (1.0, 1.0)
     """
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
     ordered, n = sorted(seconds), len(seconds)
-    if not n:
+    if not n or any(map(math.isnan, seconds)):
         return math.nan, math.nan
-    low, high = (int(stats.binom.ppf(q, n, 0.95)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
+    low, high = (int(stats.binom.ppf(q, n, share)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
     return (ordered[low - 1] if low else -math.inf), (ordered[high] if high < n else math.inf)

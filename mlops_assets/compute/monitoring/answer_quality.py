@@ -14,7 +14,7 @@ from mlops_assets.compute.groundedness.embeddings import list_missing_packages
 from mlops_assets.compute.groundedness.refusals import is_refusal
 from mlops_assets.compute.groundedness.score import score_groundedness
 from mlops_assets.compute.groundedness.words import split_sentences
-from mlops_assets.compute.llm_evaluation.operational import find_p95_interval
+from mlops_assets.compute.llm_evaluation.operational import find_percentile_interval
 from mlops_assets.compute.monitoring.input_drift import compare_samples, embed_texts
 from mlops_assets.compute.monitoring.languages import recognise_language
 from mlops_assets.values.llm import quality_monitor as names
@@ -101,7 +101,7 @@ class MeasuredValues:
             interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
             return float(interval.low), float(interval.high)
         if self.measure == names.LATENCY:
-            return find_p95_interval(values.tolist(), confidence)
+            return find_percentile_interval(values.tolist(), 0.95, confidence)
         error = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
         return mean - error, mean + error
 

@@ -118,6 +118,7 @@ class EvaluationResults:
             "cached": (pl.Boolean, [found is not None and found.cached for found in completions]),
             "input_tokens": (pl.Int64, [found and found.prompt_tokens for found in completions]),
             "output_tokens": (pl.Int64, [found and found.completion_tokens for found in completions]),
+            "endpoint": (pl.String, [found and found.endpoint for found in completions]),
             "seconds": (pl.Float64, [scored.call.seconds for scored in self.scored]),
             "seconds_to_first_token": (pl.Float64, [found and found.seconds_to_first_token for found in completions]),
             **{name: (pl.Float64, [scored.value(name) for scored in self.scored]) for name in self._scorer_names},
@@ -225,13 +226,16 @@ class EvaluationResults:
             "method": self.methods.get(name, ""),
         }
 
-    def _describe_slices(self, column: str) -> list[dict[str, Any]]:
-        """Return a row for each value of a column, the most frequent first; the last row stands for those that are left out."""
+    def list_slices(self, column: str) -> list[tuple[str, list[ScoredCase]]]:
+        """Return each value of a column with its cases, the most frequent first; the last pair stands for those that are left out."""
         ordered = sorted(self.group_cases(column).items(), key=lambda group: (-len(group[1]), group[0]))
         shown = [(value, cases) for value, cases in ordered[:MAX_SLICES]]
         if rest := ordered[MAX_SLICES:]:
             shown.append((f"{len(rest)} other values", [scored for _, cases in rest for scored in cases]))
-        return [self._describe_slice(column, value, cases) for value, cases in shown]
+        return shown
+
+    def _describe_slices(self, column: str) -> list[dict[str, Any]]:
+        return [self._describe_slice(column, value, cases) for value, cases in self.list_slices(column)]
 
     def _describe_slice(self, column: str, value: str, cases: Sequence[ScoredCase]) -> dict[str, Any]:
         summaries = self._summarise(cases, f"{column}={value}")

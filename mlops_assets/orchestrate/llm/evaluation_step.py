@@ -91,6 +91,7 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     from mlops_assets.orchestrate.llm.calibration_results import refuse_judges
     from mlops_assets.orchestrate.llm.cases import read_cases
     from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
+    from mlops_assets.orchestrate.llm.operational_report import describe_operations
     from mlops_assets.orchestrate.training.evaluation import find_rival
 
     prompt, rows = evaluation.prompt, step.read(step.project.by_key[evaluation.cases.key])
@@ -99,13 +100,12 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     results = _ask_cases(step, evaluation, prompt, rows, cases)
     rival = find_rival(step.stores, prompt.name)
     needs_rival = rival is not None and rival.digest != results.version and any(gate.relative for gate in evaluation.gates)
-    judged = judge_prompt(
-        results, _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None, rival, refuse_judges(step, evaluation)
-    )
+    rival_results = _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None
+    judged = judge_prompt(results, rival_results, rival, refuse_judges(step, evaluation))
     submit_prompt(step, results, judged, rival, artifact)
     frame = results.to_frame()
     outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
-    return CheckedTable(frame, outcomes, results.describe())
+    return CheckedTable(frame, outcomes, results.describe() | {"cost and latency": describe_operations(results, rival_results)})
 
 
 def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Sequence[Mapping[str, Any]]) -> str:
@@ -167,7 +167,9 @@ def _ask_cases(
     prices = read_evaluation_prices(step, evaluation)
     progress = CallProgress(label, len(cases), step.context.log.info, prices=prices)
     scored: dict[int, ScoredCase] = {}
-    for position, call in ask_many(prompt, [case.variables for case in cases], cache=step.stores.responses):
+    timed = evaluation.limits_latency and label == evaluation.key  # a relative gate reads no durations
+    variables = [case.variables for case in cases]
+    for position, call in ask_many(prompt, variables, cache=step.stores.responses, streams=evaluation.stream, timed=timed):
         scored[position] = _score_case(step, evaluation, cases[position], call)
         progress.add(call, failed=bool(scored[position].error))
     answered = _judge_answers(step, evaluation, label, [scored[position] for position in range(len(cases))], prices)

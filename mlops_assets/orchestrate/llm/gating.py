@@ -195,7 +195,7 @@ def _build_run(step: StepContext, results: EvaluationResults, definitions: Mappi
         evaluation.key,
         results.version,
         definitions,
-        results.to_frame().drop("cached", "seconds").hash_rows().to_list(),
+        results.to_frame().drop("cached", "seconds", "seconds_to_first_token").hash_rows().to_list(),
     ]
     fingerprint = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
     return Run(

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import Rate
 from mlops_assets.compute.llm_evaluation.comparison import PairedComparison, compare_scores, resample_mean
-from mlops_assets.compute.llm_evaluation.operational import find_p95_interval, measure_p95
+from mlops_assets.compute.llm_evaluation.operational import find_percentile_interval, measure_percentile
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
+from mlops_assets.values.llm.prompt_evaluation import LATENCY_METRICS, OPERATIONAL_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
 
-ERROR_RATE, P95_SECONDS, COST_PER_REQUEST = "error_rate", "p95_seconds", "cost_per_request"
+ERROR_RATE, COST_PER_REQUEST = "error_rate", "cost_per_request"
 _UNKNOWN = (math.nan, math.nan)
 Slice = tuple[str, str]
 
@@ -81,21 +82,54 @@ def _measure(results: EvaluationResults, scored: Sequence[ScoredCase]) -> dict[s
     return {
         **{name: sum(found) / len(found) if found else math.nan for name, found in values.items()},
         ERROR_RATE: sum(bool(one.error) for one in scored) / len(scored) if scored else math.nan,
-        P95_SECONDS: measure_p95(_list_seconds(scored)),
+        **{name: measure_latency(name, scored) for name in LATENCY_METRICS},
         COST_PER_REQUEST: results.mean_cost(scored),
     }
 
 
-def _list_seconds(scored: Sequence[ScoredCase]) -> list[float]:
-    """Return the durations of the answered calls; a cached answer has that of the request that it comes from."""
-    return [one.call.completion.seconds for one in scored if one.call.completion is not None]
+def measure_latency(metric: str, scored: Sequence[ScoredCase]) -> float:
+    """Return a percentile of durations; NaN when one is unknown, and when so many calls failed that it has no upper bound.
+
+    Parameters
+    ----------
+    metric, scored
+        One of the metrics of latency, and the cases.
+    """
+    measurement, share = LATENCY_METRICS[metric]
+    value = measure_percentile(_list_durations(measurement, scored), share)
+    return value if math.isfinite(value) else math.nan
+
+
+def _list_durations(measurement: str, scored: Sequence[ScoredCase]) -> list[float]:
+    """Return the duration of each call: infinite when it failed, so that no percentile improves by failures, and NaN when it is unknown.
+
+    A cached answer has that of the request that it comes from.
+    """
+    completions = [one.call.completion for one in scored]
+    seconds = [math.inf if found is None else getattr(found, measurement) for found in completions]
+    return [math.nan if one is None else one for one in seconds]
 
 
 def _explain_missing(results: EvaluationResults, name: str) -> str:
     if name == COST_PER_REQUEST:
         return "the cost of a call is unknown"
+    if name in LATENCY_METRICS:
+        return _explain_missing_latency(name, results.scored)
     failed = sum(bool(one.error) for one in results.scored)
     return f"no case has it: {failed} of {len(results.scored)} cases have an error"
+
+
+def _explain_missing_latency(name: str, scored: Sequence[ScoredCase]) -> str:
+    measurement, share = LATENCY_METRICS[name]
+    durations = _list_durations(measurement, scored)
+    if unknown := sum(map(math.isnan, durations)):
+        reason = "come from the cache of another endpoint" if measurement == "seconds" else "did not arrive as a stream of this endpoint"
+        return f"{unknown} of {len(scored)} answers {reason}"
+    failed = [one.call.seconds or 0.0 for one in scored if one.call.completion is None]
+    return (
+        f"{len(failed)} of {len(scored)} calls failed, after {max(failed, default=0.0):.3g} s at most, and count as slower than all others; "
+        f"the percentile leaves out the slowest {1 - share:.0%}"
+    )
 
 
 @dataclass(frozen=True)
@@ -123,8 +157,9 @@ class PromptIntervals:
         if metric == ERROR_RATE:
             rate = Rate(sum(bool(one.error) for one in scored), len(scored), confidence)
             return rate.low, rate.high
-        if metric == P95_SECONDS:
-            return find_p95_interval(_list_seconds(scored), confidence)
+        if metric in LATENCY_METRICS:
+            measurement, share = LATENCY_METRICS[metric]
+            return find_percentile_interval(_list_durations(measurement, scored), share, confidence)
         if metric == COST_PER_REQUEST or metric in self.withheld:
             return _UNKNOWN
         return _resample([value for one in scored if (value := one.value(metric)) is not None], self._label(metric, within), confidence)
@@ -148,7 +183,7 @@ class PromptIntervals:
         within
             The slice; None for all cases.
         """
-        if self.rival is None or metric in (ERROR_RATE, P95_SECONDS, COST_PER_REQUEST, *self.withheld):
+        if self.rival is None or metric in (*OPERATIONAL_METRICS, *self.withheld):
             return None
         own, rival = (
             {one.case.label: one.find_score(metric) for one in _select_cases(results, within)} for results in (self.own, self.rival)

@@ -71,7 +71,9 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
     return Answer(parse_answer(prompt, completion), completion)
 
 
-def request_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion:
+def request_completion(
+    prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None, *, streams: bool = False
+) -> Completion:
     """Return the model's reply to a prompt as text.
 
     Parameters
@@ -80,10 +82,12 @@ def request_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scop
         As in :func:`ask`.
     scope
         The part of the cache for this call; None asks the model.
+    streams
+        As in :func:`complete`.
     """
     messages = [message.as_json() for message in build_messages(prompt, values)]
     schema = describe_type(prompt.response)
-    return complete(prompt.model, messages, response_schema=schema, cache=scope)
+    return complete(prompt.model, messages, response_schema=schema, cache=scope, streams=streams)
 
 
 def find_stored(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion | None:
@@ -97,7 +101,7 @@ def find_stored(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: Cach
     if scope is None:
         return None
     request = CompletionRequest([message.as_json() for message in build_messages(prompt, values)], describe_type(prompt.response), 0.0, 0.0)
-    stored = (scope.read(request.to_body(model), model.pin) for model in (prompt.model, *prompt.model.fallbacks))
+    stored = (scope.read(request.to_body(model), model.pin, model.endpoint) for model in (prompt.model, *prompt.model.fallbacks))
     found = next((completion for completion in stored if completion is not None), None)
     return None if found is None else replace(found, attempts=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
@@ -35,7 +36,7 @@ class CallRecord:
     attempts
         Number of requests that were sent; a cached answer needs none.
     seconds
-        The duration of the call.
+        The duration of the call; None for a cached answer of another endpoint.
     kind
         The kind of the failure, as in :class:`ProviderError`, or ``skipped`` for a call that was not made; empty for a valid answer.
     may_be_billed
@@ -45,13 +46,19 @@ class CallRecord:
     completion: Completion | None
     error: str
     attempts: int
-    seconds: float
+    seconds: float | None
     kind: str = ""
     may_be_billed: int = 0
 
 
-def ask_many(
-    prompt: Prompt[..., Any], calls: Sequence[Mapping[str, Any]], *, cache: ResponseCache | None, repeats: int = 1
+def ask_many(  # noqa: PLR0913  (how to ask)
+    prompt: Prompt[..., Any],
+    calls: Sequence[Mapping[str, Any]],
+    *,
+    cache: ResponseCache | None,
+    repeats: int = 1,
+    streams: bool = False,
+    timed: bool = False,
 ) -> Iterator[tuple[int, CallRecord]]:
     """Yield the position and the record of each call, in the order in which the calls end.
 
@@ -69,6 +76,10 @@ def ask_many(
     repeats
         How often each call is made. Each repeat has answers of its own in the cache. The position of a call's first repeat is that of the
         call; those of all second repeats follow those of all first repeats, and so on.
+    streams
+        Whether to ask for streams, so that the time to the first token is measured.
+    timed
+        Whether durations are of interest, so that stored answers of other endpoints are not used.
 
     Raises
     ------
@@ -80,9 +91,14 @@ def ask_many(
         httpx is not installed.
     """
     version, breaker = hash_prompt(prompt), CircuitBreaker()
-    pairs = [(values, None if cache is None else cache.scope(version, values, repeat)) for repeat in range(repeats) for values in calls]
+    pairs = [
+        (values, None if cache is None else cache.scope(version, values, repeat, timed=timed))
+        for repeat in range(repeats)
+        for values in calls
+    ]
+    record = partial(_record_call, prompt, breaker, streams=streams)
     with ThreadPoolExecutor(max_workers=prompt.model.slots, thread_name_prefix=prompt.name) as pool:
-        futures = {pool.submit(_record_call, prompt, breaker, *pair): position for position, pair in enumerate(pairs)}
+        futures = {pool.submit(record, *pair): position for position, pair in enumerate(pairs)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -90,10 +106,12 @@ def ask_many(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _record_call(prompt: Prompt[..., Any], breaker: CircuitBreaker, values: Mapping[str, Any], scope: CacheScope | None) -> CallRecord:
+def _record_call(
+    prompt: Prompt[..., Any], breaker: CircuitBreaker, values: Mapping[str, Any], scope: CacheScope | None, *, streams: bool
+) -> CallRecord:
     began, completion = time.monotonic(), None
     try:
-        completion = find_stored(prompt, values, scope) if breaker.is_open else request_completion(prompt, values, scope)
+        completion = find_stored(prompt, values, scope) if breaker.is_open else request_completion(prompt, values, scope, streams=streams)
         if completion is None:
             return CallRecord(None, f"not asked, because the endpoint failed {MAX_FAILURES} times in a row", 0, 0.0, "skipped")
         if not completion.cached:

@@ -16,10 +16,11 @@ from mlops_assets.serving.llm.request import CompletionRequest, drain, encode_bo
 from mlops_assets.values.llm.provider import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from mlops_assets.serving.llm.failures import FailedAttempt
+    from mlops_assets.serving.llm.request import OpenReply
     from mlops_assets.stores.llm.response_cache import CacheScope
     from mlops_assets.values.llm.provider import LLM
 
@@ -32,13 +33,14 @@ _RANDOM = random.SystemRandom()  # not the generator that a training seeds
 _pause = time.sleep
 
 
-def complete(
+def complete(  # noqa: PLR0913  (options of one call)
     llm: LLM,
     messages: Sequence[Mapping[str, Any]],
     *,
     response_schema: Mapping[str, Any] | None = None,
     time_limit: timedelta | None = None,
     cache: CacheScope | None = None,
+    streams: bool = False,
 ) -> Completion:
     """Return a model's answer to a list of messages.
 
@@ -56,6 +58,8 @@ def complete(
         The maximum duration of the call; that of the model when None. A reply that falls silent at the end may exceed it by ``timeout``.
     cache
         Where to look for the answer, and to store it; None bypasses the cache.
+    streams
+        Whether to ask for a stream, so that the time to the first token is measured. An endpoint may reply in one piece all the same.
 
     Returns
     -------
@@ -79,9 +83,9 @@ def complete(
 
     def attempt(target: LLM, _number: int) -> Completion:
         body = request.to_body(target)
-        if cache is not None and (found := cache.read(body, target.pin)) is not None:
+        if cache is not None and (found := cache.read(body, target.pin, target.endpoint)) is not None:
             return found
-        completion = replace(_complete_once(target, request), seconds=request.seconds())
+        completion = replace(_complete_once(target, request, streams=streams), seconds=request.seconds())
         if cache is not None:
             cache.write(body, target.pin, completion)
         return completion
@@ -256,27 +260,35 @@ def _plan_pause(failure: AttemptError, number: int) -> float:
     return min(MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1)) * _RANDOM.uniform(0.5, 1)
 
 
-def _complete_once(llm: LLM, request: CompletionRequest) -> Completion:
-    with open_reply(llm, request, streams=False) as chunks:
-        body = b"".join(chunks)
-    parts = ReplyParts()
-    parts.add(parse_document(body), "message")
-    return _build_completion(llm, parts)
+def _complete_once(llm: LLM, request: CompletionRequest, *, streams: bool) -> Completion:
+    parts, first = ReplyParts(), None
+    with open_reply(llm, request, streams=streams) as reply:
+        if reply.streams:
+            first = min((seconds for _, seconds in _read_texts(reply, request, parts)), default=None)
+        else:
+            parts.add(parse_document(b"".join(reply.chunks)), "message")
+    return _build_completion(llm, parts, first)
 
 
 def _stream_once(llm: LLM, request: CompletionRequest) -> Generator[str, None, Completion]:
     """Yield the texts of a stream, and return the completion."""
     parts, first = ReplyParts(), None
-    with open_reply(llm, request, streams=True) as chunks:
-        for event in read_events(chunks):
-            if text := parts.add(event, "delta"):
-                first = request.seconds() if first is None else first
-                yield text
-        drain(chunks)
+    with open_reply(llm, request, streams=True, live=True) as reply:
+        for text, seconds in _read_texts(reply, request, parts):
+            first = seconds if first is None else first
+            yield text
     return _build_completion(llm, parts, first)
 
 
-def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None = None) -> Completion:
+def _read_texts(reply: OpenReply, request: CompletionRequest, parts: ReplyParts) -> Iterator[tuple[str, float]]:
+    """Yield the texts of a stream with the seconds since the call began, and gather its parts."""
+    for event in read_events(reply.chunks):
+        if text := parts.add(event, "delta"):
+            yield text, request.seconds()
+    drain(reply.chunks)
+
+
+def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None) -> Completion:
     """Return the completion of a reply; raise AttemptError when the reply is incomplete."""
     parts.check_complete()
     return Completion(
@@ -289,14 +301,15 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
         cached_prompt_tokens=parts.cached_prompt_tokens,
         answered_at=datetime.now(UTC),
         seconds_to_first_token=seconds_to_first_token,
+        endpoint=llm.endpoint,
     )
 
 
 def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[FailedAttempt, ...]) -> Completion:
-    """Return the completion with its duration, unless it has one already, the failures and the number of attempts."""
+    """Return the completion with the failures, the number of attempts, and its duration; a cached one keeps its own."""
     return replace(
         completion,
-        seconds=completion.seconds or request.seconds(),
+        seconds=request.seconds() if completion.seconds is None and not completion.cached else completion.seconds,
         failures=tuple(failure.text for failure in failures),
         attempts=len(failures) + (0 if completion.cached else 1),
         may_be_billed=count_billed(failures),

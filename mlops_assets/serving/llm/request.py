@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_CONNECT_SECONDS = 10.0
 _MAX_ERROR_BYTES = 64 * 2**10
+_EVENTS, _JSON = "text/event-stream", "application/json"
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,25 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     raise DefinitionError(problem, hint="give texts, finite numbers, lists and dicts")
 
 
+@dataclass(frozen=True)
+class OpenReply:
+    """A reply with status 200 that is being read.
+
+    Parameters
+    ----------
+    chunks
+        Its bytes as they arrive.
+    streams
+        Whether they are server-sent events; otherwise they are one JSON document.
+    """
+
+    chunks: Iterator[bytes]
+    streams: bool
+
+
 @contextmanager
-def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterator[Iterator[bytes]]:
-    """Wait for a slot, send a request and yield the bytes of its reply, which has status 200 and the expected content type.
+def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: bool = False) -> Iterator[OpenReply]:
+    """Wait for a slot, send a request and yield its reply, which has status 200 and an expected content type.
 
     Parameters
     ----------
@@ -95,7 +112,9 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
     request
         The messages.
     streams
-        Whether the reply is a stream.
+        Whether to ask for a stream. An endpoint may reply in one piece all the same.
+    live
+        Whether someone reads along: the reply must be a stream, and must not be silent for longer than ``stall_timeout``.
 
     Raises
     ------
@@ -106,17 +125,18 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool) -> Iterat
 
     content = encode_body(request.to_body(llm, streams=streams))
     url, key = _find_endpoint(llm, request)
-    headers, slots = _write_headers(key, streams=streams), llm.slots
+    accepted = (_EVENTS,) if live else (_EVENTS, _JSON) if streams else (_JSON,)
+    headers, slots = _write_headers(key, accepted), llm.slots
     with CONNECTIONS.slots.hold(llm.endpoint, slots, request.ends - time.monotonic()):
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
             raise AttemptError.from_timeout(request.seconds(), retryable=True, sent=False)
-        timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if streams else ends - began)
+        timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
         try:
             with CONNECTIONS.client().stream("POST", url, content=content, headers=headers, timeout=timeout) as response:
-                _check_head(response, "text/event-stream" if streams else "application/json")
-                yield _read_chunks(response, llm.max_bytes, began, ends)
+                received = _check_head(response, accepted)
+                yield OpenReply(_read_chunks(response, llm.max_bytes, began, ends), received == _EVENTS)
         except httpx.HTTPError as error:
             failure = AttemptError.from_transport(error, time.monotonic() - began)
         else:
@@ -169,23 +189,24 @@ def _read_key(variable: str) -> str:
     return key
 
 
-def _write_headers(key: str | None, *, streams: bool) -> dict[str, str]:
+def _write_headers(key: str | None, accepted: Sequence[str]) -> dict[str, str]:
     headers = {
         "content-type": "application/json",
-        "accept": "text/event-stream" if streams else "application/json",
+        "accept": ", ".join(accepted),
         "accept-encoding": "identity",  # so that max_bytes limits the memory too
     }
     return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
 
-def _check_head(response: httpx.Response, content_type: str) -> None:
-    """Raise AttemptError for a status other than 200 or another content type."""
+def _check_head(response: httpx.Response, accepted: Sequence[str]) -> str:
+    """Return the content type; raise AttemptError for a status other than 200 or a content type that is not accepted."""
     if response.status_code != 200:
         raise AttemptError.from_status(response.status_code, response.headers, _read_error(response))
-    received = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if received != content_type:
-        shown = received if received in ("application/json", "text/event-stream", "text/html", "text/plain") else "another content type"
-        raise AttemptError.from_reply(f"sent {shown} instead of {content_type}")
+    received: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if received not in accepted:
+        shown = received if received in (_JSON, _EVENTS, "text/html", "text/plain") else "another content type"
+        raise AttemptError.from_reply(f"sent {shown} instead of {' or '.join(accepted)}")
+    return received
 
 
 def _read_error(response: httpx.Response) -> bytes:

@@ -56,7 +56,7 @@ class ResponseCache:
     >>> from mlops_assets.values.llm.provider import Completion
     >>> scope = ResponseCache(Path(tempfile.mkdtemp()) / "responses.sqlite").scope("v1", {"city": "Rome"})
     >>> scope.write({"model": "small"}, "", Completion(text="yes", finish_reason="stop", model="small"))
-    >>> scope.read({"model": "small"}, "").text
+    >>> scope.read({"model": "small"}, "", "").text
     'yes'
     """
 
@@ -67,7 +67,7 @@ class ResponseCache:
         except (OSError, sqlite3.Error) as error:
             raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
 
-    def scope(self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0) -> CacheScope:
+    def scope(self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0, *, timed: bool = False) -> CacheScope:
         """Return the part of the cache for calls of one prompt with given variables.
 
         Parameters
@@ -78,8 +78,10 @@ class ResponseCache:
             The values of the prompt's variables, by name.
         repeat
             The number of the repeat, from 0; each repeat has a part of its own.
+        timed
+            Whether the durations are of interest, so that the answer of another endpoint is none.
         """
-        return CacheScope(self, prompt_version, variables, repeat)
+        return CacheScope(self, prompt_version, variables, repeat, timed)
 
     def read(self, key: str) -> Completion | None:
         """Return the completion that is stored under a key, marked as cached; None when there is none or it cannot be read.
@@ -149,15 +151,20 @@ class CacheScope:
         The values of the prompt's variables, by name.
     repeat
         The number of the repeat, from 0.
+    timed
+        Whether the durations are of interest, so that the answer of another endpoint is none.
     """
 
     cache: ResponseCache
     prompt_version: str
     variables: Mapping[str, object]
     repeat: int = 0
+    timed: bool = False
 
-    def read(self, body: Mapping[str, Any], pin: str) -> Completion | None:
+    def read(self, body: Mapping[str, Any], pin: str, endpoint: str) -> Completion | None:
         """Return the stored answer to a request, marked as cached; None when there is none or it cannot be read.
+
+        An endpoint's durations say nothing about another one: an answer of another endpoint comes without them.
 
         Parameters
         ----------
@@ -165,8 +172,13 @@ class CacheScope:
             The body of the request: model, parameters and messages.
         pin
             The pin of the model, as in :class:`mlops_assets.values.llm.provider.LLM`.
+        endpoint
+            The URL that would be asked.
         """
-        return self.cache.read(self.hash_request(body, pin))
+        found = self.cache.read(self.hash_request(body, pin))
+        if found is None or found.endpoint == endpoint:
+            return found
+        return None if self.timed else replace(found, seconds=None, seconds_to_first_token=None)
 
     def write(self, body: Mapping[str, Any], pin: str, completion: Completion) -> None:
         """Store the answer to a request if the model completed it or reached ``max_tokens``; skip other answers.

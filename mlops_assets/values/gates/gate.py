@@ -66,8 +66,8 @@ class Gate(OneRule):
     Parameters
     ----------
     metric
-        A scikit-learn scorer name; greater is better. For a prompt, a scorer of its evaluation, or ``error_rate``, ``p95_seconds`` or
-        ``cost_per_request``.
+        A scikit-learn scorer name; greater is better. For a prompt, a scorer of its evaluation, or for example ``error_rate``,
+        ``p95_seconds`` or ``cost_per_request``.
     at_least
         The minimum that passes.
     at_most

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.scorers import PlainScorer, Scorer
 
 # What an evaluation measures besides its scorers; less is better.
-OPERATIONAL_METRICS = ("error_rate", "p95_seconds", "cost_per_request")
+LATENCY_METRICS = {  # metric → its measurement, and the percentile
+    "p50_seconds": ("seconds", 0.5),
+    "p95_seconds": ("seconds", 0.95),
+    "p50_seconds_to_first_token": ("seconds_to_first_token", 0.5),
+    "p95_seconds_to_first_token": ("seconds_to_first_token", 0.95),
+}
+OPERATIONAL_METRICS = ("error_rate", *LATENCY_METRICS, "cost_per_request")
 COMPLETE = "complete"  # the check on the error rate, which is a gate too
 RESERVED_CHECKS = (COMPLETE, "key", "priced", "token_counts")
 # The columns of an evaluation's table apart from the key, the slices and the scores.
@@ -36,8 +42,9 @@ EVALUATION_COLUMNS = {
     "cached": "Whether the answer comes from the response cache.",
     "input_tokens": "Tokens of the prompt, as the endpoint reports them.",
     "output_tokens": "Tokens of the answer, as the endpoint reports them.",
-    "seconds": "Duration of the call.",
-    "seconds_to_first_token": "Seconds until the first text of a stream.",
+    "endpoint": "The address that answered; the durations are those of its answer.",
+    "seconds": "Duration of the call; null for a stored answer of another endpoint.",
+    "seconds_to_first_token": "Seconds until the first text of a stream; null when the answer came in one piece.",
 }
 # Its further columns with prices: from them and the prices, each cost can be computed again.
 COST_COLUMNS = {
@@ -72,10 +79,15 @@ class PromptEvaluation:
         The maximum share of cases with an error. Above it, the check ``complete`` fails, and no version is registered.
     gates
         What the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or with
-        ``at_most`` on ``error_rate``, ``p95_seconds`` or ``cost_per_request``.
+        ``at_most`` on ``error_rate``, ``cost_per_request``, ``p50_seconds`` or ``p95_seconds``, or on ``p50_seconds_to_first_token`` or
+        ``p95_seconds_to_first_token``. A failed call counts as slower than every other one. With a gate on durations, a stored answer of
+        another endpoint is asked again.
     prices
         The dataset of prices in USD per million tokens, with the columns ``model``, ``valid_from``, ``input_price``, ``output_price`` and
         perhaps ``cached_price``. The table then has the cost of each answer, and the check ``priced`` fails when one is unknown.
+    stream
+        Whether answers are requested as streams, which measures the time to the first token. An endpoint may reply in one piece all the
+        same; that time is then null. False is for an endpoint that refuses such requests.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
@@ -119,6 +131,7 @@ class PromptEvaluation:
     max_error_rate: float
     gates: tuple[GateLike, ...]
     prices: Dataset[..., Any] | ExternalDataset | None
+    stream: bool
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -132,6 +145,7 @@ class PromptEvaluation:
         max_error_rate: float = 0.0,
         gates: Sequence[GateLike] = (),
         prices: Dataset[..., Any] | ExternalDataset | None = None,
+        stream: bool = True,
         **options: object,
     ) -> None:
         values = {
@@ -143,6 +157,7 @@ class PromptEvaluation:
             "max_error_rate": float(max_error_rate),
             "gates": tuple(gates),
             "prices": prices,
+            "stream": stream,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -168,6 +183,11 @@ class PromptEvaluation:
     def plain_scorers(self) -> tuple[PlainScorer, ...]:
         """The scorers that ask no language model."""
         return tuple(scorer for scorer in self.scorers if not isinstance(scorer, Judge))
+
+    @property
+    def limits_latency(self) -> bool:
+        """Whether a gate reads durations."""
+        return any(isinstance(gate, Gate) and gate.metric in LATENCY_METRICS for gate in self.gates)
 
     @property
     def described_columns(self) -> dict[str, str]:

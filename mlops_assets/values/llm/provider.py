@@ -183,9 +183,10 @@ class Completion:
     prompt_tokens, completion_tokens
         The usage; None when the endpoint does not report it.
     seconds
-        The duration of the call with its retries, in seconds; of a cached answer, that of the original call.
+        The duration of the call with its retries, in seconds; of a cached answer, that of the original call, and None when another
+        endpoint gave it.
     seconds_to_first_token
-        The seconds until the first text of a stream; None when the answer came in one piece.
+        The seconds until the first text of a stream; None when the answer came in one piece, or from the cache of another endpoint.
     failures
         One text for each failed attempt of this call.
     attempts
@@ -198,6 +199,8 @@ class Completion:
         How many of the prompt's tokens the provider read from its own cache; None when the endpoint does not report it.
     answered_at
         When the model answered, in UTC; of a cached answer, when it was stored.
+    endpoint
+        The URL that answered.
 
     See Also
     --------
@@ -216,7 +219,7 @@ class Completion:
     reported_model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     seconds_to_first_token: float | None = None
     failures: tuple[str, ...] = ()
     attempts: int = 1
@@ -224,6 +227,7 @@ class Completion:
     cached: bool = False
     cached_prompt_tokens: int | None = None
     answered_at: datetime | None = field(default=None, compare=False)
+    endpoint: str = ""
 
 
 def _refuse_unless_embedded(model: str, api_key_env: str | None) -> None:

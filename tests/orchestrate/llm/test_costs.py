@@ -105,7 +105,7 @@ def test_an_answer_has_the_price_of_its_time(platform, run) -> None:
 def test_tokens_from_the_cache_of_the_provider_have_their_own_price(platform, run) -> None:
     counts = b'"usage": {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}'
     body = b'{"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], %s}' % counts
-    with ScriptedServer(lambda exchange: exchange.send(body)) as server:
+    with ScriptedServer(lambda exchange: exchange.send(body, content_type="application/json")) as server:
         run(ml.build_definitions(declare_priced(server.url, {"cached_price": [0.05, None]}), platform=platform))()
     found = table(platform)
     assert found["cost"].to_list()[0] == pytest.approx((3 * 0.15 + 4 * 0.05 + 3 * 0.6) / 1e6)
@@ -140,6 +140,45 @@ def test_a_gate_on_latency_reads_the_original_durations_of_cached_answers(platfo
         assert len(server.requests) == 6
     slowest = table(platform)["seconds"].max()
     assert checks(result)["p95_seconds_at_most"].metadata["value"].value == pytest.approx(slowest)
+
+
+def test_a_replay_of_another_endpoint_brings_the_text_and_no_duration(platform, run) -> None:
+    with ScriptedServer() as first, ScriptedServer() as second:
+        run(ml.build_definitions(declare(first.url), platform=platform))()
+        assert set(table(platform)["endpoint"]) == {f"{first.url}/chat/completions"}
+        moved = run(ml.build_definitions(declare(second.url, slices=[]), platform=platform))()
+        assert (len(second.requests), metadata(moved, TABLE)["cached answers"]) == (0, 6)
+        assert table(platform).select("seconds", "seconds_to_first_token").null_count().row(0) == (6, 6)
+        gates = [ml.Gate("p95_seconds", at_most=60)]
+        gated = run(ml.build_definitions(declare(second.url, gates=gates), platform=platform))()
+        assert len(second.requests) == 6, "a gate on durations measures its own endpoint"
+        again = run(ml.build_definitions(declare(second.url, gates=gates), platform=platform))()
+        assert len(second.requests) == 6
+    assert all(checks(result)["p95_seconds_at_most"].passed for result in (gated, again))
+    assert table(platform)["seconds"].null_count() == 0
+
+
+def test_cost_and_latency_are_reported_for_each_version_and_slice(platform, run) -> None:
+    gates = [ml.Gate("exact_match", no_worse_than_champion_by=1)]
+    with ScriptedServer() as server:
+        run(ml.build_definitions(declare_priced(server.url, gates=gates), platform=platform))()
+        server.steps = [answer("yes, indeed", usage=(9, 5)), fail(400), answer(usage=None)]
+        declared = declare_priced(server.url, gates=gates, instructions="Answer at once.", max_error_rate=0.5)
+        result = run(ml.build_definitions(declared, platform=platform))()
+    rows = [record.data for record in metadata(result, TABLE)["cost and latency"].records]
+    assert [row["slice"] for row in rows] == ["all", "airline AA", "airline UA"] * 2
+    assert [row["version"].endswith("(production)") for row in rows] == [False] * 3 + [True] * 3
+    assert [(row["cases"], row["failed calls"], row["mean input tokens"]) for row in rows] == [
+        ("6", "1", "unknown"),
+        ("3", "1", "unknown"),
+        ("3", "0", "7.0"),
+        ("6", "0", "7.0"),
+        ("3", "0", "7.0"),
+        ("3", "0", "7.0"),
+    ]
+    assert [row["mean cost (USD)"] for row in rows] == ["unknown"] * 2 + ["2.85e-06"] * 4
+    assert [row["p95 seconds"] == "unknown" for row in rows] == [True, True, False, False, False, False]
+    assert 0 < float(rows[2]["p50 seconds to first token"]) <= float(rows[2]["p95 seconds"])
 
 
 def test_a_failed_request_that_may_have_been_billed_makes_the_cost_of_its_call_unknown(platform, run) -> None:

@@ -78,7 +78,8 @@ def test_an_answer_has_its_facts() -> None:
     with ScriptedServer(answer("Paris, of course")) as server:
         llm = tiny(server, seed=7, parameters={"top_p": 0.5})
         completion = complete(llm, messages("Capital?"), response_schema={"type": "string"})
-    assert replace(completion, seconds=0.0) == Completion("Paris, of course", "stop", "tiny", "scripted-1", 7, 3)
+    expected = Completion("Paris, of course", "stop", "tiny", "scripted-1", 7, 3, endpoint=f"{server.url}/chat/completions")
+    assert replace(completion, seconds=None) == expected
     assert completion.seconds > 0
     seen = server.requests[0]
     assert (seen.path, seen.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")

@@ -29,10 +29,12 @@ def fill(path: Path, writer: int) -> None:
 
 def test_an_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
     scope = ResponseCache(tmp_path / "new" / "responses.sqlite").scope("v1", {"city": "Rome"})
-    assert scope.read(BODY, "r1") is None
+    assert scope.read(BODY, "r1", "") is None
     scope.write(BODY, "r1", YES)
     again = ResponseCache(tmp_path / "new" / "responses.sqlite").scope("v1", {"city": "Rome"})
-    assert again.read(dict(reversed(BODY.items())), "r1") == Completion("yes", "stop", "tiny", "tiny-1", 7, 3, 2.0, attempts=2, cached=True)
+    assert again.read(dict(reversed(BODY.items())), "r1", "") == Completion(
+        "yes", "stop", "tiny", "tiny-1", 7, 3, 2.0, attempts=2, cached=True
+    )
 
 
 def test_the_key_follows_all_that_decides_an_answer(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_the_key_follows_all_that_decides_an_answer(tmp_path: Path) -> None:
 def test_an_answer_that_was_stopped_from_outside_is_not_stored(reason: str, stored: bool, tmp_path: Path) -> None:
     scope = ResponseCache(tmp_path / "responses.sqlite").scope("v1", {})
     scope.write(BODY, "", Completion("half", reason, "tiny"))
-    assert (scope.read(BODY, "") is not None) is stored
+    assert (scope.read(BODY, "", "") is not None) is stored
 
 
 def test_threads_share_a_cache(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Gates on costs, and a kind of gate that this file alone defines, in a real project: judged, shown, evidence of a version."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import dagster as dg
 import pytest
 
 import mlops_assets as ml
@@ -11,6 +14,7 @@ from mlops_assets.serving.formats.integrity import list_parts
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
+from tests.home_template import HomeTemplate, open_home_template
 from tests.projects import shop
 
 TRAIN = ("training_set/examples", "model/buyer")
@@ -37,18 +41,28 @@ class ColumnBudget:
         return ml.GateResult(width <= self.most, f"X has {width} columns", width, self.most)
 
 
+def build(platform: ml.Platform, instance: dg.DagsterInstance, *gates) -> Runner:
+    model = dataclasses.replace(shop.buyer, gates=gates)
+    return Runner(ml.build_definitions([shop.visits, shop.crowds, shop.crowding, shop.examples, model], platform=platform), instance)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[HomeTemplate]:
+    """A home with a training set."""
+    with open_home_template(tmp_path_factory.mktemp("costs")) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_WORLD", "")
+        runner = build(made.platform, made.instance)
+        runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
+        runner("training_set/examples")
+        yield made
+
+
 @pytest.fixture
-def project(platform, instance, monkeypatch):
+def project(template, platform, instance, monkeypatch) -> Callable[..., Runner]:
+    """A function that builds a runner for gates, on a copy of the home."""
     monkeypatch.setenv("SHOP_WORLD", "")
-
-    def build(*gates) -> Runner:
-        model = dataclasses.replace(shop.buyer, gates=gates)
-        return Runner(ml.build_definitions([shop.visits, shop.crowds, shop.crowding, shop.examples, model], platform=platform), instance)
-
-    runner = build()
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
-    runner("training_set/examples")
-    return build
+    template.copy_to(platform, instance)
+    return partial(build, platform, instance)
 
 
 def test_gates_of_every_kind_are_measured_shown_and_evidence(project, platform) -> None:

@@ -1,7 +1,10 @@
 """Gates in a real project: every slice, intervals of the difference from the champion, predictions that are none."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import dagster as dg
 import pytest
 from sklearn.dummy import DummyClassifier
 
@@ -10,6 +13,7 @@ from mlops_assets.compute.training.evaluate import MAX_SLICES
 from mlops_assets.errors import DefinitionError
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
+from tests.home_template import HomeTemplate, open_home_template
 from tests.projects import shop
 
 TABLES = [shop.visits, shop.crowds, shop.crowding, shop.examples]
@@ -20,17 +24,32 @@ def model(*gates: ml.Gate, slices: tuple[str, ...] = ("shop",)):
     return dataclasses.replace(shop.buyer, gates=gates, slices=slices)
 
 
+def build(platform: ml.Platform, instance: dg.DagsterInstance, trained) -> Runner:
+    return Runner(ml.build_definitions([*TABLES, trained], platform=platform), instance)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[HomeTemplate]:
+    """A home with two days of visits."""
+    with open_home_template(tmp_path_factory.mktemp("gates")) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_WORLD", "")
+        build(made.platform, made.instance, shop.buyer)(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
+        yield made
+
+
 @pytest.fixture
-def project(platform, instance, monkeypatch):
+def project(template, platform, instance, monkeypatch) -> Callable[..., Runner]:
+    """A function that builds a runner for a model, on a copy of the home."""
     monkeypatch.setenv("SHOP_WORLD", "")
-    return lambda trained: Runner(ml.build_definitions([*TABLES, trained], platform=platform), instance)
+    template.copy_to(platform, instance)
+    return partial(build, platform, instance)
 
 
 def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platform) -> None:
     surely = ml.Gate("roc_auc", no_worse_than_champion_by=0.5, confidence=0.9)
     everywhere = ml.Gate("roc_auc", at_least=0.6, slice="shop", min_rows=20)
     runner = project(model(surely, everywhere))
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+    runner(*shop.DATA, partitions=f"{shop.day_of(2)}...{shop.day_of(4)}")
     result = runner(*TRAIN, "version/buyer", "champion/buyer")
     checks = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer_candidate"}
     assert "no champion yet" in checks[surely.name].description
@@ -56,7 +75,6 @@ def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platf
 
 def test_a_slice_that_fails_blocks_and_is_named(project, platform) -> None:
     runner = project(model(ml.Gate("roc_auc", at_least=0.9999, slice="shop", min_rows=20)))
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
     runner(*TRAIN, ok=False)
     error = runner.error("version/buyer")
     assert "gate 'roc_auc_at_least_every_shop' failed (fails in 2 of 2 slices by shop, worst in shop" in error
@@ -66,7 +84,6 @@ def test_a_slice_that_fails_blocks_and_is_named(project, platform) -> None:
 
 def test_slices_that_gates_name_are_measured_for_candidate_and_champion_however_rare_they_are(project, platform) -> None:
     runner = project(shop.buyer)
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
     runner(*TRAIN, "version/buyer", "champion/buyer")
     runner("dataset/visits", partitions=shop.day_of(2))
     runner("training_set/examples")
@@ -84,7 +101,6 @@ def test_predictions_that_are_all_the_same_are_refused_with_their_number(project
         return DummyClassifier().fit(train.X, train.y)
 
     runner = project(buyer)
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
     runner("training_set/examples")
     error = runner.error("model/buyer")
     rows = open_stores(platform).lake.read("training_set/examples")

@@ -1,6 +1,7 @@
 """A person in the loop: exactly the version that was approved becomes champion."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -10,6 +11,7 @@ from mlops_assets.cli.running import drop_decisions, models_with_approval, selec
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
+from tests.home_template import HomeTemplate, open_home_template
 from tests.projects import shop
 
 MODEL = dataclasses.replace(shop.buyer, approval=True)
@@ -19,21 +21,33 @@ def signed(version: int, *, approved: bool = True, approver: str = "grace") -> d
     return {"approval__buyer_approval": {"version": version, "approver": approver, "reason": "looked at the slices", "approved": approved}}
 
 
+def build(platform: ml.Platform, instance: dg.DagsterInstance) -> Runner:
+    return Runner(ml.build_definitions([shop.visits, shop.crowds, shop.crowding, shop.examples, MODEL], platform=platform), instance)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[HomeTemplate]:
+    """A home whose first version waits for a person."""
+    with open_home_template(tmp_path_factory.mktemp("waiting")) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_WORLD", "")
+        runner = build(made.platform, made.instance)
+        runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+        job = runner.definitions.resolve_job_def("retrain_buyer")
+        assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == {
+            "training_set/examples",
+            "model/buyer_candidate",
+            "version/buyer_version",
+        }
+        assert job.execute_in_process(instance=made.instance).success
+        yield made
+
+
 @pytest.fixture
-def waiting(platform, instance, monkeypatch) -> Runner:
-    """A project whose first version waits for a person."""
+def waiting(template, platform, instance, monkeypatch) -> Runner:
+    """The project, on a copy of the home."""
     monkeypatch.setenv("SHOP_WORLD", "")
-    definitions = ml.build_definitions([shop.visits, shop.crowds, shop.crowding, shop.examples, MODEL], platform=platform)
-    runner = Runner(definitions, instance)
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
-    job = definitions.resolve_job_def("retrain_buyer")
-    assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == {
-        "training_set/examples",
-        "model/buyer_candidate",
-        "version/buyer_version",
-    }
-    assert job.execute_in_process(instance=instance).success
-    return runner
+    template.copy_to(platform, instance)
+    return build(platform, instance)
 
 
 def approved_check(runner: Runner) -> tuple[bool, str]:

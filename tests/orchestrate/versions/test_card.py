@@ -30,11 +30,13 @@ from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.version_files import open_version_files
 from tests.browser import browser_page
 from tests.conftest import Runner, metadata
+from tests.home_template import open_home_template
 from tests.projects import shop
 
 TABLES = [shop.visits, shop.crowds, shop.crowding, shop.examples]
 STEPS = ("training_set/examples", "model/buyer", "version/buyer")
 LIMITS = ("Not for visitors under 18 | <b>ever</b>.", "Knows nothing of weekends.")
+SOLD = dataclasses.replace(shop.buyer, slices=("shop",), limits=LIMITS, approval=True)
 
 
 def section(card: str, title: str) -> str:
@@ -46,15 +48,24 @@ def cells(text: str, first: str) -> list[str]:
     return next([c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith(f"| {first} "))
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """The home of a shop whose model was registered once, and the metadata of its version."""
+    with open_home_template(tmp_path_factory.mktemp("sold")) as template, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOP_WORLD", "")
+        runner = Runner(ml.build_definitions([*TABLES, SOLD], platform=template.platform), template.instance)
+        runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+        yield template, metadata(runner(*STEPS), "version/buyer")
+
+
 @pytest.fixture
-def sold(platform, instance, monkeypatch):
-    """A shop whose model was registered once."""
+def sold(template, platform, instance, monkeypatch):
+    """A copy of the shop."""
     monkeypatch.setenv("SHOP_WORLD", "")
-    model = dataclasses.replace(shop.buyer, slices=("shop",), limits=LIMITS, approval=True)
-    runner = Runner(ml.build_definitions([*TABLES, model], platform=platform), instance)
-    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
-    result = runner(*STEPS)
-    return runner, Project.from_items([*TABLES, model]), model, metadata(result, "version/buyer")
+    home, shown = template
+    home.copy_to(platform, instance)
+    runner = Runner(ml.build_definitions([*TABLES, SOLD], platform=platform), instance)
+    return runner, Project.from_items([*TABLES, SOLD]), SOLD, shown
 
 
 def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> None:

@@ -16,6 +16,7 @@ from mlops_assets.decorators.llm import prompt, scorer
 from mlops_assets.serving.llm.ask import ask
 from mlops_assets.serving.llm.tracing import start_trace, trace
 from mlops_assets.stores.llm.response_cache import ResponseCache
+from mlops_assets.stores.platform.labels import read_labels
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.prompt import Example
@@ -50,6 +51,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "build_messages",
     "hash_prompt",
     "prompt",
+    "read_labels",
     "scorer",
     "start_trace",
     "trace",

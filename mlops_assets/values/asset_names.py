@@ -10,6 +10,7 @@ _SUFFIXES = {
     "drift_report": "drift",
     "evaluation": "evaluation",
     "features": "features",
+    "labels": "labels",
     "model": "candidate",
     "online": "online",
     "performance_report": "performance",

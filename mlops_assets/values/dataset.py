@@ -193,6 +193,11 @@ class Dataset(Generic[P, R]):
         """``quality/<name>``: the limits that were learnt."""
         return f"quality/{self.name}"
 
+    @property
+    def labels_key(self) -> str:
+        """``labels/<name>``: the labels that people gave to traces."""
+        return f"labels/{self.name}"
+
 
 @check_constructor
 @dataclass(frozen=True, init=False)

@@ -75,15 +75,17 @@ class TraceReader:
 
     Parameters
     ----------
-    source, platform, lake
+    project
+        The project that has the source.
+    source, platform
         The source, and where its log and its table are.
     corrupt
         Receives the ``file:line`` of unreadable lines of the log.
     """
 
+    project: LoadedProject
     source: TraceSource
     platform: Platform
-    lake: Lake
     corrupt: dict[str, None] = field(default_factory=dict)
 
     def read_newest(self, chosen: TraceFilter, limit: int) -> list[Trace]:
@@ -132,9 +134,13 @@ class TraceReader:
         """The folder of the log."""
         return trace_folder(self.source, self.platform)
 
+    @property
+    def _lake(self) -> Lake:
+        return self.project.stores.lake
+
     @cached_property
     def _records(self) -> Mapping[str, PartitionRecord]:
-        return self.lake.records(self.source.key)
+        return self._lake.records(self.source.key)
 
     @cached_property
     def _days(self) -> Sequence[date]:
@@ -149,7 +155,7 @@ class TraceReader:
     def _imported(self) -> frozenset[date]:
         """The days whose log has not changed since its import."""
         keys = [day.isoformat() for day in self._logged]
-        current = compute_fingerprints(traces_node(self.source, self.platform), keys, self.lake)
+        current = compute_fingerprints(traces_node(self.source, self.platform), keys, self._lake)
         fresh = (key for key, record in self._records.items() if not record.damaged and current.get(key, record.inputs) == record.inputs)
         return frozenset(map(date.fromisoformat, fresh))
 
@@ -160,7 +166,7 @@ class TraceReader:
             return logged
         start = datetime.combine(day, time(), UTC)
         window = TimeWindow(start, start + timedelta(days=1))
-        stored = self.lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME)
+        stored = self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME)
         return pl.concat([logged, stored.join(logged, on=list(TRACE_KEY), how="anti")], how="diagonal_relaxed")
 
     def _read_log(self, day: date) -> pl.DataFrame:
@@ -180,7 +186,7 @@ class TraceReader:
 def open_reader(project: LoadedProject, name: str) -> TraceReader:
     """Return the reader of a source: a service of a prompt, or a declared source of traces; raise DefinitionError if there is none."""
     source, platform = find_source(project, name)
-    return TraceReader(source, platform, project.stores.lake)
+    return TraceReader(project, source, platform)
 
 
 def find_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platform]:

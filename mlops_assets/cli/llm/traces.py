@@ -24,7 +24,7 @@ _MAX_LINES = 3  # unreadable lines that are named
 
 @click.group()
 def traces() -> None:
-    """The traces of services and applications: list them, show one, and make labelled cases of them, and receive them."""
+    """The traces of services and applications: receive them, list them, show one, and make labelled cases of them."""
 
 
 traces.add_command(receive)
@@ -89,6 +89,34 @@ def show(source: str, trace_id: str, page: str | None, file: str, json_file: str
         write_json(describe_steps(trace), json_file)
     elif page is None:
         _print_trace(trace)
+
+
+@traces.command("label")
+@click.argument("source")
+@click.argument("trace_id", metavar="ID")
+@click.option("--to", "dataset", required=True, help="The dataset of cases; its function calls ml.llm.read_labels.")
+@click.option("--set", "pairs", multiple=True, required=True, metavar="COLUMN=VALUE", help="A label; repeat it for further columns.")
+@click.option("--case", help="The name of the case  [default: the id of the trace]")
+@click.option("--by", help="Who labels  [default: the user of this process]")
+@file_option
+def label(  # noqa: PLR0913  (options)
+    source: str, trace_id: str, dataset: str, pairs: tuple[str, ...], case: str | None, by: str | None, file: str
+) -> None:
+    """Add a trace to an evaluation set, with the values that you expect. A later label of the same case replaces the earlier.
+
+    Example: mlops traces label delay_answer_api 6a1f3c22b94e --to delay_questions --set expected=EWR
+    """
+    import getpass
+
+    from mlops_assets.cli.llm.labelling import find_target, label_trace, parse_labels
+    from mlops_assets.compute.text import replace_controls
+
+    labels = parse_labels(pairs)
+    with _open_reader(file, source) as reader:
+        target = find_target(reader.project, dataset)
+        trace = reader.find(trace_id)
+    click.echo(replace_controls(label_trace(target, trace, labels, case=case, labelled_by=by or getpass.getuser())))
+    click.echo(f"next: mlops run --select '{target.selection}'")
 
 
 def _print_trace(trace: Trace) -> None:

@@ -47,17 +47,14 @@ class Trace:
         The row of the first span that no other span of the trace calls.
     steps
         All spans.
+    started_at
+        Start of the first span, in UTC.
     """
 
     trace_id: str
     root: Row
     steps: tuple[TraceStep, ...]
-
-    @property
-    def started_at(self) -> datetime:
-        """Start of the first span, in UTC."""
-        start: datetime = self.root["trace_started_at"]
-        return start
+    started_at: datetime
 
     @property
     def seconds(self) -> float:
@@ -78,9 +75,8 @@ class Trace:
 
     @property
     def input(self) -> str | None:
-        """The input of the root; None if content is not captured."""
-        text: str | None = self.root["input"]
-        return text
+        """The input of the first span that has one; None if content is not captured."""
+        return next((step.row["input"] for step in self.steps if step.row["input"] is not None), None)
 
     def sum_calls(self, column: str) -> float | None:
         """Return the sum of a column over the calls of models; None without calls, and when one of its values is unknown.
@@ -115,9 +111,9 @@ def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:
     for row in sorted(rows, key=lambda row: (row["parent_id"] is not None, row["started_at"], -row["seconds"], row["span_id"])):
         children.setdefault(row["parent_id"] if row["parent_id"] in ids else None, []).append(row)
     ordered = list(_walk(children, rows))
-    start = ordered[0][0]["trace_started_at"]
+    start = min(row["started_at"] for row in rows)
     steps = tuple(TraceStep(row, depth, (row["started_at"] - start).total_seconds()) for row, depth in ordered)
-    return Trace(trace_id, ordered[0][0], steps)
+    return Trace(trace_id, ordered[0][0], steps, start)
 
 
 def _walk(children: Mapping[str | None, Sequence[Row]], rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:

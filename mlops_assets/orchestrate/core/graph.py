@@ -31,12 +31,15 @@ class Edge:
     required
         Whether a child partition needs a parent partition. When False, a child partition to which none is mapped is made without this
         parent.
+    optional
+        Whether the child is made also while the parent has no records at all.
     """
 
     parent: str
     partitions: dg.PartitionsDefinition | None
     mapping: dg.PartitionMapping | None = None
     required: bool = False
+    optional: bool = False
 
 
 ExternalInputs = Callable[[Sequence[str]], Mapping[str, str]]  # partitions → partition → hash of its data outside the lake
@@ -111,7 +114,7 @@ def _list_parent_hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake,
     takes_all = edge.partitions is not None and node.partitions is None
     result: dict[str, list[tuple[str, str]]] = {}
     if not recorded:
-        return result
+        return {key: [] for key in keys} if edge.optional else result
     for key, parents in map_partitions(edge, node.partitions, keys).items():
         # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
         if takes_all or (parents[-1] in recorded if parents else not edge.required):

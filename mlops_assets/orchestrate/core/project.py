@@ -12,6 +12,7 @@ from mlops_assets.compute.llm_traces.trace_rows import TRACE_TIME
 from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, table_name
 from mlops_assets.compute.tables.sql import find_table_names
+from mlops_assets.compute.user_code.called_names import mentions_name
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.evaluation_hash import hash_calibration, hash_evaluation
@@ -180,7 +181,8 @@ class Project:
             case Dataset():
                 mappings = dict(declaration.partition_mappings)
                 edges = (self.edge(p, mappings.get(p.name)) for p in declaration.function.tables)
-                return Node(declaration.key, declaration.table.partitions, tuple(e for e in edges if e))
+                labels = [Edge(declaration.labels_key, None, optional=True)] if reads_labels(declaration) else []
+                return Node(declaration.key, declaration.table.partitions, (*(e for e in edges if e), *labels))
             case FeatureView():
                 return Node(
                     declaration.key,
@@ -223,6 +225,11 @@ class Project:
                 refs = [(name, self.tables[name]) for name in input_table_names(source)]
                 return tuple(Edge(ref.key, ref.partitions, mappings.get(name)) for name, ref in refs if ref.plain is None)
         return (Edge(source.key, view.partitions),)
+
+
+def reads_labels(dataset: Dataset[..., Any] | ExternalDataset) -> bool:
+    """Return whether the function of a dataset calls ``ml.llm.read_labels``."""
+    return isinstance(dataset, Dataset) and mentions_name(dataset.function.function, "read_labels")
 
 
 def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:

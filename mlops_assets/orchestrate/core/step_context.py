@@ -20,6 +20,7 @@ from mlops_assets.orchestrate.core.partitions import list_partition_keys, map_pa
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
+from mlops_assets.stores.platform.labels import LABELS, LabelScope, limit_labels
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.asset_names import graph_key, select_nodes
 from mlops_assets.values.features import FeatureView
@@ -143,9 +144,14 @@ class StepContext:
         """
         arguments = {p.name: overrides[p.name] if p.name in overrides else self._argument(p) for p in function.parameters}
         with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
-            with self.outside_reads.recording():
+            with self.outside_reads.recording(), limit_labels(self._label_scope):
                 value = function(**arguments)
             return use(value)
+
+    @property
+    def _label_scope(self) -> LabelScope:
+        table = next((edge.parent for edge in self.node.edges if edge.parent.startswith(LABELS)), "")
+        return LabelScope(self.node.key, table, self.stores.platform, lambda: self.snapshot)
 
     @property
     def _place(self) -> str:

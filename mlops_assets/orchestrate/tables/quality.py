@@ -27,7 +27,7 @@ from mlops_assets.compute.tables.verify import Outcome, check_names, find_violat
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.partitions import list_partition_keys
-from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.project import Project, reads_labels
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, emptied_outcome, misplaced_outcome
@@ -89,18 +89,21 @@ class CheckedTable:
 
 
 def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
-    """Yield the quarantines and the learnt limits of a project as assets; the steps of their tables write them."""
+    """Yield quarantines, learnt limits and labels as assets. Steps of their tables write the first two, people the labels."""
     tables: list[Dataset[..., Any] | FeatureView] = [*project.select(Dataset), *project.select(FeatureView)]
     for declaration in tables:
         table = _table_rules(declaration)
         group = declaration.options.group or "data"
         if isinstance(declaration, Dataset) and table.quarantine is not None:
             text = f"Rows of {declaration.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {declaration.name}` checks them again."
-            yield _companion_spec(declaration.quarantine_key, declaration.key, text, "quarantine", group, declaration.table.partitions)
+            yield _companion_spec(declaration.quarantine_key, [declaration.key], text, "quarantine", group, declaration.table.partitions)
         if table.quality is not None and table.quality.learn_from is not None:
             yield _companion_spec(
-                declaration.quality_key, declaration.key, f"The limits that {declaration.key} has learnt.", "quality", group, None
+                declaration.quality_key, [declaration.key], f"The limits that {declaration.key} has learnt.", "quality", group, None
             )
+        if isinstance(declaration, Dataset) and reads_labels(declaration):
+            text = f"Labels that people gave to traces for {declaration.key}, with `mlops traces label`."
+            yield _companion_spec(declaration.labels_key, [], text, "labels", group, None)
 
 
 def _table_rules(declaration: Dataset[..., Any] | FeatureView) -> Table:
@@ -108,11 +111,11 @@ def _table_rules(declaration: Dataset[..., Any] | FeatureView) -> Table:
 
 
 def _companion_spec(  # noqa: PLR0913  (one declaration)
-    key: str, owner: str, description: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None
+    key: str, owners: Sequence[str], description: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
         asset_key(key),
-        deps=[asset_key(owner)],
+        deps=[asset_key(owner) for owner in owners],
         description=description,
         kinds={kind, "duckdb"},
         group_name=group,

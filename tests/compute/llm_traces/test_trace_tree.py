@@ -44,6 +44,14 @@ def test_a_span_without_its_parent_is_a_root_and_a_circle_of_spans_ends() -> Non
     assert len(pure.steps) == 2
 
 
+def test_a_trace_that_is_filed_on_the_next_day_starts_when_its_first_span_does() -> None:
+    spans = [span(1, None), span(2, 1, 0.5, **{"mlops.input": "late?"})]
+    (trace,) = build_traces(build_trace_rows({date(2024, 5, 2): spans}).frame)
+    assert trace.started_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert [step.offset for step in trace.steps] == [0.0, 0.5]
+    assert trace.input == "late?"
+
+
 def test_a_deep_trace_needs_no_recursion() -> None:
     (trace,) = build(*(span(number, number - 1 or None, number / 1000) for number in range(1, 3000)))
     assert trace.steps[-1].depth == 2998

@@ -1,0 +1,227 @@
+"""Make a labelled case of an evaluation set from a trace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.orchestrate.core.project import reads_labels
+from mlops_assets.stores.platform.labels import CASE, LABEL_COLUMNS, add_label
+from mlops_assets.values.asset_names import select_nodes
+from mlops_assets.values.dataset import Dataset
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.compute.llm_traces.trace_tree import Trace
+    from mlops_assets.orchestrate.core.project import Project
+
+_MISFITS = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
+_INPUT = "input"  # the column of an input that is no JSON object
+
+
+@dataclass(frozen=True)
+class LabelTarget:
+    """The dataset that a label is added to.
+
+    Parameters
+    ----------
+    project
+        The loaded project.
+    dataset
+        The dataset; its function reads labels.
+    evaluations
+        The evaluations on its cases.
+    """
+
+    project: LoadedProject
+    dataset: Dataset[..., Any]
+    evaluations: tuple[PromptEvaluation, ...]
+
+    @property
+    def selection(self) -> str:
+        """The assets to materialise, so that evaluations include the label."""
+        return select_nodes(self.dataset.key, *(evaluation.key for evaluation in self.evaluations))
+
+    def find_types(self) -> Mapping[str, pl.DataType | None]:
+        """Return column → type of the dataset; None where the type is not known yet, and empty for a dataset without a known column."""
+        stored = self.project.stores.lake.schema(self.dataset.key)
+        labelled = self.project.stores.lake.schema(self.dataset.labels_key)
+        declared = dict.fromkeys(self.dataset.table.schema_columns)
+        return {**declared, **stored} and {**declared, **labelled, **stored}
+
+
+def find_target(project: LoadedProject, name: str) -> LabelTarget:
+    """Return the dataset to label.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such dataset, or its function does not read labels.
+    """
+    part, dataset = project.find(Dataset, name, "dataset")
+    if not reads_labels(dataset):
+        raise DefinitionError(
+            f"'{dataset.key}' does not read labels",
+            hint=f"return pl.concat([…, ml.llm.read_labels('{name}')], how='diagonal') from its function",
+        )
+    return LabelTarget(project, dataset, tuple(_list_evaluations(part, dataset)))
+
+
+def _list_evaluations(part: Project, dataset: Dataset[..., Any]) -> Iterator[PromptEvaluation]:
+    yield from (evaluation for evaluation in part.select(PromptEvaluation) if evaluation.cases.key == dataset.key)
+
+
+def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *, case: str | None, labelled_by: str) -> str:
+    """Add the trace as a labelled case, and return a sentence about it.
+
+    Parameters
+    ----------
+    target, trace
+        The dataset and the trace.
+    labels
+        Column → value as text. A value replaces that of a variable.
+    case
+        The name of the case; None for the id of the trace.
+    labelled_by
+        The person.
+
+    Raises
+    ------
+    DataError
+        The trace has no content, a variable of the prompt has no value, there is no such column, or a value does not fit its column.
+    """
+    types = target.find_types()
+    _check_columns(target, labels, types)
+    inputs = _read_input(trace)
+    if taken := inputs.keys() & set(LABEL_COLUMNS):
+        raise DataError(
+            f"trace '{trace.trace_id}' has a value of '{min(taken)}', and each label has a column of this name",
+            hint="rename the variable of the prompt",
+        )
+    values = {name: _cast_input(target, name, value, types.get(name)) for name, value in inputs.items() if name not in labels}
+    values |= {name: _cast_text(target, name, text, types.get(name)) for name, text in labels.items()}
+    _check_variables(target, trace, values)
+    name = case or trace.trace_id
+    earlier = add_label(
+        target.project.stores.lake,
+        target.dataset.labels_key,
+        pl.DataFrame(list(values.values())),
+        case=name,
+        trace_id=trace.trace_id,
+        labelled_by=labelled_by,
+    )
+    shown = ", ".join(f"{column}={text!r}" for column, text in labels.items())
+    replaced = f", replaces the label of {earlier['labelled_by'][-1]}" if earlier.height else ""
+    return f"case '{name}' of {target.dataset.key}: {shown}{replaced}"
+
+
+def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
+    """Return column → value of texts ``column=value``.
+
+    Raises
+    ------
+    DefinitionError
+        A text has no ``=``, or a column occurs twice.
+    """
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or name in labels:
+            raise DefinitionError(
+                f"--set {pair!r} " + (f"sets '{name}' twice" if name in labels else "is not column=value"), hint='e.g. --set expected="EWR"'
+            )
+        labels[name] = text
+    return labels
+
+
+def _read_input(trace: Trace) -> Mapping[str, Any]:
+    if trace.input is None:
+        raise DataError(
+            f"trace '{trace.trace_id}' has no content",
+            hint="set capture=True in ml.llm.PromptService, or the attribute mlops.input in ml.llm.start_trace: later traces have it",
+        )
+    try:
+        value = json.loads(trace.input)
+    except (ValueError, RecursionError):
+        return {_INPUT: trace.input}
+    return value if isinstance(value, dict) else {_INPUT: trace.input}
+
+
+def _check_columns(target: LabelTarget, labels: Mapping[str, str], types: Mapping[str, pl.DataType | None]) -> None:
+    if types.get(CASE) not in (None, pl.String):
+        raise DataError(
+            f"column '{CASE}' of '{target.dataset.key}' is {types[CASE]}, and the name of a labelled case is text",
+            hint=f"return '{CASE}' as text from '{target.dataset.key}'",
+        )
+    known = {*types, *(variable.name for evaluation in target.evaluations for variable in evaluation.prompt.variables)}
+    for name in labels:
+        if name in LABEL_COLUMNS:
+            raise DataError(f"column '{name}' of a label cannot be set", hint="--case names the case, --by the person")
+        if types and name not in known:
+            offered = sorted(known - set(LABEL_COLUMNS))
+            raise DataError(f"'{target.dataset.key}' has no column '{name}'", hint=nearest(name, offered) + f"it has {', '.join(offered)}")
+
+
+def _check_variables(target: LabelTarget, trace: Trace, values: Mapping[str, pl.Series]) -> None:
+    for evaluation in target.evaluations:
+        for variable in evaluation.prompt.variables:
+            if variable.is_required and variable.name not in values:
+                raise DataError(
+                    f"trace '{trace.trace_id}' has no value of '{variable.name}', a variable of '{evaluation.prompt.key}'",
+                    hint=f'give it: --set {variable.name}="…"',
+                )
+
+
+def _cast_input(target: LabelTarget, name: str, value: object, dtype: pl.DataType | None) -> pl.Series:
+    """Return a value of the input as a column of one row."""
+    try:
+        return pl.Series(name, [value], dtype=dtype) if dtype is None or value is None else _convert(name, value, dtype)
+    except _MISFITS:
+        raise _refuse_value(target, name, value, dtype) from None
+
+
+def _convert(name: str, value: object, dtype: pl.DataType) -> pl.Series:
+    """Return a JSON value in the type of a column; raise an error where the value would change."""
+    if isinstance(value, str):
+        return _parse(name, value, dtype)
+    if dtype == pl.String or isinstance(value, bool) != (dtype == pl.Boolean):
+        raise TypeError(name)
+    series = pl.Series(name, [value], strict=True)
+    cast = series.cast(dtype, strict=True)
+    if dtype.is_numeric() and cast.cast(series.dtype).item() != value:
+        raise ValueError(name)
+    return cast
+
+
+def _cast_text(target: LabelTarget, name: str, text: str, dtype: pl.DataType | None) -> pl.Series:
+    """Return a text of the command line as a column of one row."""
+    try:
+        return _parse(name, text, dtype or pl.String())
+    except _MISFITS:
+        raise _refuse_value(target, name, text, dtype) from None
+
+
+def _parse(name: str, text: str, dtype: pl.DataType) -> pl.Series:
+    """Return a text in the type of a column: JSON for lists and structs, ISO 8601 for times."""
+    if dtype.is_nested():
+        return pl.Series(name, [json.loads(text)], dtype=dtype, strict=True)
+    if dtype == pl.Boolean:
+        return pl.Series(name, [{"true": True, "false": False}.get(text.lower(), text)], dtype=dtype, strict=True)
+    series = pl.Series(name, [text])
+    if isinstance(dtype, pl.Datetime):
+        return series.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone, strict=True)
+    return series.cast(dtype, strict=True)
+
+
+def _refuse_value(target: LabelTarget, name: str, value: object, dtype: pl.DataType | None) -> DataError:
+    where, shown = f"column '{name}' of '{target.dataset.key}'", f"{str(value)[:80]!r}"
+    if dtype is None:
+        return DataError(f"{where} cannot hold {shown}", hint=f'give another value: --set {name}="…"')
+    return DataError(f"{where} is {dtype}, and {shown} does not fit", hint=f'give a value of this type: --set {name}="…"')

@@ -23,6 +23,7 @@ NAMES = (
     "tracking",
     "llm_service",
     "llm_calls",
+    "llm_calls",
     "llm_quality",
     "llm_evaluation",
 )

@@ -53,7 +53,7 @@ def model_prices() -> pl.DataFrame:
 
 def run(*, full: bool) -> Report:
     """Run the whole benchmark."""
-    with _run_endpoint() as url, _run_service(url) as (address, spec), httpx.Client(timeout=60) as client:
+    with run_endpoint() as url, _run_service(url) as (address, spec), httpx.Client(timeout=60) as client:
         body = {"model": "instant", "messages": [message.as_json() for message in ml.llm.build_messages(answer_question, VARIABLES)]}
         contenders = {
             OURS: _repeat(client, f"{address}/answer", VARIABLES),
@@ -92,8 +92,9 @@ def _count(spec: ServiceSpec, calls: int) -> Facts:
 
 
 @contextlib.contextmanager
-def _run_endpoint() -> Iterator[str]:
-    command = [str(BIN / "python"), "-m", "bench.projects.chat_endpoint"]
+def run_endpoint(seconds: float = 0.0) -> Iterator[str]:
+    """Yield the URL of an endpoint that answers after some seconds."""
+    command = [str(BIN / "python"), "-m", "bench.projects.chat_endpoint", str(seconds)]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -22,6 +22,7 @@ _CLASSES: set[str] = set()  # names of the classes whose constructors are checke
 # Prefixes of functions that check the types themselves, because some are called in each training step.
 _ACTIONS = ("log_", "start_run", "push", "training_frame")
 _PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.llm": "ml.llm", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
+_MAX_ACCEPTED = 256  # pairs of a parameter and a type that a callable remembers
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -52,13 +53,19 @@ def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     typed = not name.startswith(_ACTIONS)
     checks = functools.cache(lambda: type_checks(signature, _CLASSES))  # at the first call, when all classes are known
+    positional = [parameter.name for parameter in signature.parameters.values() if parameter.kind in _POSITIONAL]
+    accepted: set[tuple[str, type]] = set()  # parameters with types that passed: no check depends on more of a value than its type
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (those of the function)
         if open_ended:
             _check_call(name, signature, args, kwargs)
         if typed:
-            _check_types(name, signature, args, kwargs, checks())
+            given = {(each, type(value)) for each, value in (*zip(positional, args, strict=False), *kwargs.items())}
+            if len(args) > len(positional) or not given <= accepted:
+                _check_types(name, signature, args, kwargs, checks())
+                if len(accepted) < _MAX_ACCEPTED:
+                    accepted.update(given)
         try:
             return function(*args, **kwargs)
         except TypeError:  # the check raises if the arguments are wrong; else the error is from within the function

@@ -224,3 +224,20 @@ def test_a_computed_view_keeps_its_quality_and_freshness():
     def carrier_size(flights: pl.DataFrame) -> pl.DataFrame: ...
 
     assert (carrier_size.quality, carrier_size.freshness) == (quality, "0 4 * * *")
+
+
+def test_a_type_that_passed_once_is_not_taken_for_another_type_or_parameter():
+    @check_arguments
+    def measure(name: str, count: int | None = None):
+        return name, count
+
+    for _ in range(2):
+        assert measure("a", count=1) == measure("a", 1) == ("a", 1)
+        with pytest.raises(DefinitionError, match="'name', which takes a text"):
+            measure(1, 1)
+        with pytest.raises(DefinitionError, match="'count', which takes a whole number"):
+            measure("a", "b")
+        with pytest.raises(DefinitionError, match="takes 2 arguments by position, 3 were given"):
+            measure("a", 1, 1)
+        with pytest.raises(DefinitionError, match="lacks 'name'"):
+            measure(count=1)

@@ -80,17 +80,17 @@ class Price:
             limits = f"from 0 to {MAX_PRICE:,} per million tokens, with at most six decimals"
             raise DefinitionError(f"the price {price} of '{self.model}' is not possible", hint=f"give a price {limits}")
 
-    @property
+    @cached_property
     def input_pico(self) -> int:
         """Picounits per input token that was not read from a cache."""
         return _to_pico(self.input_price)
 
-    @property
+    @cached_property
     def output_pico(self) -> int:
         """Picounits per output token."""
         return _to_pico(self.output_price)
 
-    @property
+    @cached_property
     def cached_pico(self) -> int:
         """Picounits per input token that was read from a cache."""
         return self.input_pico if self.cached_price is None else _to_pico(self.cached_price)

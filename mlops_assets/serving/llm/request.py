@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
@@ -132,9 +133,11 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: boo
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
             raise AttemptError.from_timeout(request.seconds(), retryable=True, sent=False)
-        timeout = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
+        waits = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
+        # Built here, because Client.stream parses the URL and merges headers and cookies in each call.
+        sent = httpx.Request("POST", _parse_url(url), headers=headers, content=content, extensions={"timeout": waits})
         try:
-            with CONNECTIONS.client().stream("POST", url, content=content, headers=headers, timeout=timeout) as response:
+            with closing(CONNECTIONS.client().send(sent, stream=True)) as response:
                 received = _check_head(response, accepted)
                 yield OpenReply(_read_chunks(response, llm.max_bytes, began, ends), received == _EVENTS)
         except httpx.HTTPError as error:
@@ -159,10 +162,16 @@ def drain(chunks: Iterator[bytes]) -> None:
             pass
 
 
-def _limit_waits(seconds: float, silence: float) -> httpx.Timeout:
+@lru_cache(maxsize=256)
+def _parse_url(url: str) -> httpx.URL:
     import httpx
 
-    return httpx.Timeout(seconds, connect=min(_MAX_CONNECT_SECONDS, seconds), read=min(silence, seconds))
+    return httpx.URL(url)
+
+
+def _limit_waits(seconds: float, silence: float) -> dict[str, float]:
+    """Return the limits of a request in seconds, as httpx's extension ``timeout`` takes them."""
+    return {"connect": min(_MAX_CONNECT_SECONDS, seconds), "read": min(silence, seconds), "write": seconds, "pool": seconds}
 
 
 def _find_endpoint(llm: LLM, request: CompletionRequest) -> tuple[str, str | None]:
@@ -191,6 +200,7 @@ def _read_key(variable: str) -> str:
 
 def _write_headers(key: str | None, accepted: Sequence[str]) -> dict[str, str]:
     headers = {
+        "user-agent": CONNECTIONS.client().headers["user-agent"],
         "content-type": "application/json",
         "accept": ", ".join(accepted),
         "accept-encoding": "identity",  # so that max_bytes limits the memory too
@@ -227,7 +237,7 @@ def _read_error(response: httpx.Response) -> bytes:
 def _read_chunks(response: httpx.Response, max_bytes: int, began: float, ends: float) -> Iterator[bytes]:
     """Yield the bytes of a reply; raise AttemptError when they are too many or too late."""
     size = 0
-    for chunk in response.iter_bytes():
+    for chunk in response.iter_bytes() if "content-encoding" in response.headers else response.iter_raw():
         size += len(chunk)
         if size > max_bytes:
             raise AttemptError.from_reply(f"sent more than {max_bytes} bytes", hint="raise max_bytes, or lower max_tokens")

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NotRequired
 
 from mlops_assets.compute.llm_evaluation.json_schema import parse_json
-from mlops_assets.compute.prompts.messages import build_messages
+from mlops_assets.compute.prompts.messages import build_bound_messages, convert_value
 from mlops_assets.compute.prompts.version import describe_type
 from mlops_assets.errors import MlopsError, nearest
 from mlops_assets.serving.prompts.openapi_document import build_document
@@ -42,6 +42,7 @@ class ServedPrompt:
         self.response_schema = describe_type(prompt.response)
         self.schema_bytes = 0 if prompt.response is None else len(json.dumps(self.response_schema))
         self._variables = _build_adapter(prompt)
+        self._defaults = {v.name: None if v.is_required else convert_value(prompt, v, v.default) for v in prompt.variables}
         self._response: pydantic.TypeAdapter[Any] | None = None if prompt.response is None else pydantic.TypeAdapter(prompt.response)
         self.openapi = json.dumps(build_document(prompt, self.version)).encode()
 
@@ -82,7 +83,7 @@ class ServedPrompt:
         Parameters
         ----------
         variables
-            Variable → value.
+            What :meth:`read_variables` returned.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class ServedPrompt:
             500: the function of the prompt failed.
         """
         try:
-            return list(build_messages(self.prompt, variables))
+            return list(build_bound_messages(self.prompt, {**self._defaults, **variables}))
         except MlopsError as error:
             cause = type(error.__cause__ or error).__name__  # its message may repeat a variable
             problem = f"the prompt '{self.name}' makes no messages of these variables ({cause})"

@@ -12,6 +12,7 @@ from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
+from mlops_assets.orchestrate.llm.release import open_prompt_registry
 from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
@@ -23,6 +24,7 @@ from mlops_assets.values.model import GateFunction, Model
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.registry.protocol import Registry
     from mlops_assets.stores.registry.records import ApprovalDecision, Version
 
 
@@ -73,7 +75,8 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
         )
     _refuse_damaged(project, name, version)
     entry, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
-    done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **entry)
+    registry = _open_registry(project, name, kind)
+    done = registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **entry)
     return _report_champion(project, before, done, reason)
 
 
@@ -85,7 +88,7 @@ def rollback(  # noqa: PLR0913  (what is moved, and why)
     Every stored byte is verified first. Services follow within two seconds. ``kind`` is as in :func:`promote`.
     """
     find_released(project, name, kind)
-    registry, champion_before = project.stores.registry, champion(project, name)
+    registry, champion_before = _open_registry(project, name, kind), champion(project, name)
     if (before := version or _previous_champion(project, name)) is not None:
         _refuse_damaged(project, name, before)
     done = registry.rollback(name, actor=getpass.getuser(), reason=reason, version=version, expected=expected)
@@ -128,6 +131,13 @@ def find_released(project: LoadedProject, name: str, kind: type[Any]) -> tuple[P
     return find_prompt(project, name) if kind is Prompt else find_model(project, name)
 
 
+def _open_registry(project: LoadedProject, name: str, kind: type[Any]) -> Registry:
+    """Return the registry with errors that name what to materialise and to run for a model or prompt."""
+    declared, released = find_released(project, name, kind)
+    registry = project.stores.registry
+    return open_prompt_registry(declared, released, registry) if isinstance(released, Prompt) else registry
+
+
 def _gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[Released, dict[str, str]]:
     """Return the declared model or prompt, and gate → hash of its definition."""
     declared, released = find_released(project, name, kind)
@@ -159,7 +169,7 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
     For a model or prompt with ``approval=True``, also report that to Dagster as an asset check and a materialisation.
     """
     _, model = find_released(project, name, kind)
-    approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
+    approval = _open_registry(project, name, kind).approve(name, version, approved=approved, approver=approver, reason=reason)
     with open_clean_instance(project.platform) as instance:
         if model.approval:
             report_approval(instance, model, approval)
@@ -180,7 +190,7 @@ def force(project: LoadedProject, name: str, version: int | None, reason: str) -
         The approval is missing.
     """
     prompt, gates = _gates(project, name, Prompt)
-    registry, before = project.stores.registry, champion(project, name)
+    registry, before = _open_registry(project, name, Prompt), champion(project, name)
     if prompt.approval and version is None:
         raise GateError(
             f"prompt '{name}' needs an approval, which is of a version", hint="give --version: the gates must pass once, or drop approval="

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.compute.training.lifecycle import ROLLED_BACK
-from mlops_assets.errors import GateError, RegistryError
+from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates, list_evaluations
 from mlops_assets.values.asset_names import graph_key
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.stores.registry.protocol import Registry
     from mlops_assets.stores.registry.records import Version
     from mlops_assets.values.llm.prompt import Prompt
 
@@ -33,8 +33,8 @@ def prompt_version_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], Ite
     def body(step: StepContext) -> Iterator[object]:
         import dagster as dg
 
-        with _explain_refusals(step.project, prompt):
-            version = step.stores.registry.register(prompt.name, hash_prompt_gates(step.project, prompt, step.stores.lake))
+        registry = open_prompt_registry(step.project, prompt, step.stores.registry)
+        version = registry.register(prompt.name, hash_prompt_gates(step.project, prompt, step.stores.lake))
         yield dg.MaterializeResult(
             asset_key(f"version/{prompt.name}"), metadata=_describe_version(version), data_version=dg.DataVersion(version.digest)
         )
@@ -59,21 +59,20 @@ def prompt_champion_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], It
         from mlops_assets.orchestrate.core.actor import describe_reason, name_actor
         from mlops_assets.serving.formats.stored_prompts import open_prompt
 
-        registry = step.stores.registry
+        registry = open_prompt_registry(step.project, prompt, step.stores.registry)
         before = registry.champion(prompt.name)
         declared = find_declared_version(prompt, registry.versions(prompt.name))
         open_prompt(step.stores.artifacts, declared.artifact)  # a damaged version must not be promoted
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
-        with _explain_refusals(step.project, prompt):
-            version = registry.promote(
-                prompt.name,
-                hash_prompt_gates(step.project, prompt, step.stores.lake),
-                actor=name_actor(step),
-                reason=describe_reason(step),
-                version=declared.version,
-                approval=prompt.approval,
-                expected=expected,
-            )
+        version = registry.promote(
+            prompt.name,
+            hash_prompt_gates(step.project, prompt, step.stores.lake),
+            actor=name_actor(step),
+            reason=describe_reason(step),
+            version=declared.version,
+            approval=prompt.approval,
+            expected=expected,
+        )
         previous = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         facts = {**_describe_version(version), "production before": previous, "environment": step.stores.platform.environment}
         yield dg.MaterializeResult(asset_key(f"champion/{prompt.name}"), metadata=facts, data_version=dg.DataVersion(version.digest))
@@ -111,20 +110,17 @@ def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version])
     return found
 
 
-@contextmanager
-def _explain_refusals(project: Project, prompt: Prompt[..., Any]) -> Iterator[None]:
-    """Give the registry's refusals a hint that names the evaluations of the prompt."""
-    steps = " and ".join(graph_key(evaluation.key) for evaluation in list_evaluations(project, prompt))
-    try:
-        yield
-    except GateError as error:
-        if error.message.startswith("version "):  # its approval is missing: the hint says how to give it
-            raise
-        raise GateError(error.message, hint=f"materialise {steps} for a prompt that passes; production keeps serving") from error
-    except RegistryError as error:
-        if "no candidate" not in error.message:
-            raise
-        raise RegistryError(f"prompt '{prompt.name}' was not evaluated yet", hint=f"materialise {steps} first") from error
+def open_prompt_registry(project: Project, prompt: Prompt[..., Any], registry: Registry) -> Registry:
+    """Return the registry with errors that name the evaluations of a prompt.
+
+    Parameters
+    ----------
+    project, prompt
+        The declarations, and the prompt.
+    registry
+        The registry of the platform.
+    """
+    return registry.use_prompt_wording(" and ".join(graph_key(evaluation.key) for evaluation in list_evaluations(project, prompt)))
 
 
 def _describe_version(version: Version) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ANY_VERSION = -1  # as ``expected``: any version may have the alias, or none; no
 
 
 def refuse_lost_race(  # noqa: PLR0913  (who expected what)
-    connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None
+    connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None, command: str
 ) -> None:
     """Raise RegistryError unless the expected version has the alias; the message says who moved the alias last, when and why."""
     now = current.version if current else None
@@ -29,21 +29,21 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     cause = f"; {last['actor']} moved the alias at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
     raise RegistryError(
         f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, but {_version_text(expected)} was expected{cause}",
-        hint=f"run `mlops models history {model}`, and decide again",
+        hint=f"run `{command} history {model}`, and decide again",
     )
 
 
-def refuse_state(kind: str, chosen: Version) -> None:
-    """Raise RegistryError when the state of a version does not allow the alias to move to it."""
+def refuse_state(kind: str, chosen: Version, command: str) -> None:
+    """Raise RegistryError when the state of a version does not allow the alias to move to it; ``command`` is that of its hint."""
     if clause := refusal(kind, chosen.state):
         damage = f" ({chosen.damage})" if chosen.state == DAMAGED else ""
         cures = {
             DAMAGED: "restore its artifacts and run this command again, or ",
-            REJECTED: f"if it is good after all, run `mlops models approve {chosen.model} {chosen.version} --approver NAME --reason WHY`; else ",
+            REJECTED: f"if it is good after all, run `{command} approve {chosen.model} {chosen.version} --approver NAME --reason WHY`; else ",
         }
         raise RegistryError(
             f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}, so {clause}",
-            hint=f"{cures.get(chosen.state, '')}choose another version: `mlops models list {chosen.model}`",
+            hint=f"{cures.get(chosen.state, '')}choose another version: `{command} list {chosen.model}`",
         )
 
 

@@ -26,6 +26,10 @@ class Registry(Protocol):
     A registry belongs to one environment. :class:`~mlops_assets.stores.registry.registry.SqlRegistry` documents parameters and errors.
     """
 
+    def use_prompt_wording(self, evidence_steps: str) -> Registry:
+        """Return the same registry with errors that speak of prompts and of the evaluations to materialise."""
+        ...
+
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence], *, replace: Collection[str] | None = None) -> None:
         """Record a candidate with its evidence, and make it the current candidate of its model."""
         ...

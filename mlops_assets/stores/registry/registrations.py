@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
@@ -22,7 +22,7 @@ from mlops_assets.stores.registry.records import (
     LiveEvidence,
     Version,
 )
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.stores.registry.wording import MODEL_WORDING, Wording
 from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
@@ -56,11 +56,24 @@ class Registrations:
         The database of the platform.
     environment
         The environment. Each has its own candidates, evidence and approvals; all share the versions.
+    wording
+        The words of errors.
     """
 
-    def __init__(self, database: sql.Database, environment: str = "dev") -> None:
+    def __init__(self, database: sql.Database, environment: str = "dev", wording: Wording = MODEL_WORDING) -> None:
         self._database = database
         self._environment = environment
+        self._wording = wording
+
+    def use_prompt_wording(self, evidence_steps: str) -> Self:
+        """Return the same registry with errors that speak of prompts.
+
+        Parameters
+        ----------
+        evidence_steps
+            The evaluations of the prompt, which its hints name.
+        """
+        return type(self)(self._database, self._environment, Wording("prompt", evidence_steps))
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence], *, replace: Collection[str] | None = None) -> None:
         """Record a candidate with its evidence, and make it the current candidate of its model, in one transaction.
@@ -129,7 +142,9 @@ class Registrations:
         with self._database.write_transaction() as connection:
             record = self._candidate(connection, model)
             if record is None:
-                raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise {graph_key(f'model/{model}')} first")
+                raise RegistryError(
+                    f"{self._wording.noun} '{model}' has no candidate", hint=f"materialise {self._wording.name_evidence_steps(model)} first"
+                )
             evidence_found = version_queries.evidence(connection, self._environment, model, record.digest)
             self._refuse_unproven(model, record.digest, evidence_found, gates, "registered")
             candidate_key = {"model": model, "digest": record.digest}
@@ -265,12 +280,12 @@ class Registrations:
         if refused:
             raise GateError(
                 f"candidate {digest[:12]} of '{model}' cannot be {outcome}: {'; '.join(refused)}",
-                hint=f"materialise {graph_key(f'model/{model}')} for a candidate that passes; the champion keeps serving",
+                hint=f"materialise {self._wording.name_evidence_steps(model)} for a candidate that passes; the champion keeps serving",
             )
         return tuple(by_gate[name] for name in gates)
 
     def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
-        return version_queries.version(connection, self._environment, model, version)
+        return version_queries.version(connection, self._environment, model, version, self._wording.noun)
 
 
 def _refusal_reason(name: str, definition: str, evidence: Evidence | None) -> str:

@@ -85,9 +85,11 @@ class SqlRegistry(Registrations):
             As in :meth:`register`; a gate compared the candidate with another champion; or the approval is missing.
         """
         with self._database.write_transaction() as connection:
-            number = version if version is not None else version_queries.newest_number(connection, model)
+            words, number = self._wording, version if version is not None else version_queries.newest_number(connection, model)
             if number is None:
-                raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise {graph_key(f'version/{model}')} first")
+                raise RegistryError(
+                    f"{words.noun} '{model}' has no registered version", hint=f"materialise {graph_key(f'version/{model}')} first"
+                )
             chosen = self._version(connection, model, number)
             current = version_queries.champion(connection, self._environment, model)
             if current is not None and current.version == number:
@@ -95,9 +97,9 @@ class SqlRegistry(Registrations):
             if version is None and chosen.state == ROLLED_BACK:
                 raise RegistryError(
                     f"version {number} of '{model}' was rolled back, and is not promoted automatically",
-                    hint=f"train a better one, or run `mlops models promote {model} --version {number}`",
+                    hint=f"choose a better one, or run `{words.command} promote {model} --version {number}`",
                 )
-            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
+            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current, words.command)
             if source:
                 copy_evidence(connection, model, chosen.digest, source, self._environment)
             evidence = self._verify(connection, model, chosen.digest, gates, "promoted")
@@ -105,9 +107,9 @@ class SqlRegistry(Registrations):
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
                     f"version {number} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise {graph_key(f'approval/{model}')}, or run `mlops models approve {model} {number} --approver NAME --reason WHY`",
+                    hint=f"materialise {graph_key(f'approval/{model}')}, or run `{words.command} approve {model} {number} --approver NAME --reason WHY`",
                 )
-            refuse_state(PROMOTION, chosen)
+            refuse_state(PROMOTION, chosen, words.command)
             why = f"from {source}: {reason}" if source else reason
             return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, evidence)
 
@@ -132,12 +134,14 @@ class SqlRegistry(Registrations):
         """
         with self._database.write_transaction() as connection:
             current = version_queries.champion(connection, self._environment, model)
-            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
+            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current, self._wording.command)
             if current is None:
-                raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
+                raise RegistryError(
+                    f"{self._wording.noun} '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back"
+                )
             number = previous_champion(connection, self._environment, current, version)
             chosen = self._version(connection, model, number)
-            refuse_state(ROLLBACK, chosen)
+            refuse_state(ROLLBACK, chosen, self._wording.command)
             return self._move(connection, CHAMPION, chosen, current, ROLLBACK, actor, reason, ())
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
@@ -170,8 +174,8 @@ class SqlRegistry(Registrations):
             current = version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
             if current is not None and current.version == version:
                 return chosen
-            refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current)
-            refuse_state(CHALLENGE, chosen)
+            refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current, self._wording.command)
+            refuse_state(CHALLENGE, chosen, self._wording.command)
             evidence = self._verify(connection, model, chosen.digest, gates, "the challenger")
             return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, evidence)
 
@@ -223,7 +227,7 @@ class SqlRegistry(Registrations):
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
                     f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the current champion",
-                    hint=f"materialise {graph_key(f'model/{model}')} again, which compares the candidate with the current champion",
+                    hint=f"materialise {self._wording.name_evidence_steps(model)} again, which compares the candidate with the current champion",
                 )
 
     def _move(  # noqa: PLR0913  (one row of the log)

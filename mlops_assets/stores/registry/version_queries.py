@@ -62,8 +62,8 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     return result
 
 
-def version(connection: sa.Connection, environment: str, model: str, number: int) -> Version:
-    """Return one version with its state in an environment, by one query.
+def version(connection: sa.Connection, environment: str, model: str, number: int, noun: str = "model") -> Version:
+    """Return one version with its state in an environment, by one query; ``noun`` is for the error.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         return _build_version(row, state_of(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
     numbers = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
     raise RegistryError(
-        f"model '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
+        f"{noun} '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
     )
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.main import mlops
-from mlops_assets.errors import DefinitionError, GateError
+from mlops_assets.errors import DefinitionError, GateError, RegistryError
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 from tests.orchestrate.llm.replies import ROWS, declare
@@ -342,6 +342,26 @@ def test_the_command_line_promotes_compares_forces_and_rolls_back(tmp_path, monk
     assert "+Answer BADLY." in call("prompts", "diff", "reply", "1", "2")
     with pytest.raises(GateError, match=r"replies\.exact_match_at_least"):
         CliRunner().invoke(mlops, ["prompts", "promote", "reply", "--version", "2", "--reason", "again"], catch_exceptions=False)
+
+
+def test_hints_of_refused_commands_name_prompts_and_evaluations(tmp_path, monkeypatch, server) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=GOOD))
+
+    def hint(*words: str) -> str:
+        with pytest.raises(RegistryError) as refused:
+            CliRunner().invoke(mlops, ["prompts", *words, "--reason", "x"], catch_exceptions=False)
+        return f"{refused.value.message} {refused.value.hint}"
+
+    assert hint("promote", "reply", "--force") == ("prompt 'reply' has no candidate materialise evaluation/replies_evaluation first")
+    assert hint("promote", "reply", "--version", "7") == "prompt 'reply' has no version 7 it has none"
+    assert CliRunner().invoke(mlops, ["run", "--select", "*"]).exit_code == 0
+    CliRunner().invoke(mlops, ["prompts", "reject", "reply", "1", "--approver", "grace", "--reason", "too short"], catch_exceptions=False)
+    (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions="Answer from the context alone!"))
+    assert CliRunner().invoke(mlops, ["run", "--select", "*"]).exit_code == 0
+    assert "`mlops prompts approve reply 1 --approver NAME --reason WHY`" in hint("promote", "reply", "--version", "1")
+    assert "`mlops prompts list reply`" in hint("rollback", "reply")
 
 
 def test_a_person_promotes_only_by_evidence_of_the_current_cases(tmp_path, monkeypatch, server) -> None:

@@ -23,7 +23,6 @@ NAMES = (
     "tracking",
     "llm_service",
     "llm_calls",
-    "llm_calls",
     "llm_quality",
     "llm_evaluation",
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+CASES, CONCURRENCY, ANSWER_SECONDS = 400, 8, 0.15  # of the evaluation that is killed, and seconds of its endpoint
 PARAMETERS = {"model": "instant", "temperature": 0.0, "max_tokens": 64}
 ATTRIBUTES: dict[str, Any] = {
     "gen_ai.operation.name": "chat",

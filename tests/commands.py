@@ -27,6 +27,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from mlops_assets.compute.training import environment
+from mlops_assets.stores.lake import connection
 from tests.warm_start.warm_modules import MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,7 @@ def _serve(descriptor: int) -> None:
         import_module(name)
     sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
     environment.installed_distributions()
+    connection._CONFIG["threads"] = 1  # as in tests/conftest.py
     gc.freeze()  # so that forks neither search nor copy what has been imported
     gc.enable()
     with socket.socket(fileno=descriptor) as here:

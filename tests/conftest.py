@@ -16,6 +16,7 @@ from mlops_assets import errors
 from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
 from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.stores.lake import connection
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.memory_instance import open_memory_instance
@@ -23,6 +24,7 @@ from tests.memory_instance import open_memory_instance
 ROOT = Path(__file__).parents[1]
 # Threads of OpenMP that wait by spinning take the processor from the other process that runs tests: fits were ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+connection._CONFIG["threads"] = 1  # DuckDB's threads spin too, for small tables longer than they work; tests/stores has as many as users
 # In memory, where there is room, no commit waits for the disk: a month of a small project waits a thousand times.
 MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
 if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM:

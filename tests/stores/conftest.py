@@ -1,4 +1,4 @@
-"""Stores in a database are tested on SQLite and on a real PostgreSQL server alike."""
+"""Stores in a database are tested on SQLite and on a real PostgreSQL server alike; the lake with all threads."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,7 +7,16 @@ import pytest
 
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.database.sql import open_database
+from mlops_assets.stores.lake import connection
 from tests.postgres_server import Postgres, postgres
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads_of_users() -> Iterator[None]:
+    """The lake has as many threads as DuckDB gives to users."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(connection._CONFIG, "threads")
+        yield
 
 
 @pytest.fixture(scope="session")

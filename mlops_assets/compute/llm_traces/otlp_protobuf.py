@@ -96,6 +96,23 @@ def write_protobuf_reply(refused: Sequence[str]) -> bytes:
     return bytes(reply.SerializeToString())
 
 
+def count_rejected(reply: bytes) -> int:
+    """Return the number of spans that a collector rejected by its ``ExportTraceServiceResponse``; 0 for a reply of another form.
+
+    Parameters
+    ----------
+    reply
+        The body of a reply with status 200.
+    """
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    try:
+        return max(0, int(ExportTraceServiceResponse.FromString(reply).partial_success.rejected_spans))
+    except DecodeError:
+        return 0
+
+
 def write_protobuf_error(message: str) -> bytes:
     """Return a ``google.rpc.Status`` with a message, whose package is not needed for it: field 2 is the message.
 

@@ -115,6 +115,8 @@ def _list_llm_packages(project: Project) -> Iterator[RequiredPackage]:
     for prompt_service in project.select(PromptService):
         yield from (RequiredPackage(name, "serve", f"'{prompt_service.key}'", prompt_service.key) for name in _SERVE)
         yield from _list_model_packages(prompt_service.prompt, prompt_service.key)
+        if prompt_service.otlp_endpoint is not None:
+            yield RequiredPackage("opentelemetry.proto", "otlp", f"otlp_endpoint of '{prompt_service.key}'", prompt_service.key)
     for evaluation in project.select(PromptEvaluation):
         for prompt in (evaluation.prompt, *(judge.prompt for judge in evaluation.judges)):
             yield from _list_model_packages(prompt, evaluation.key)

@@ -204,14 +204,21 @@ def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, flo
 
 
 def _refuse_unready_prompt(spec: ServiceSpec) -> None:
-    """Raise MissingExtraError without httpx, and ServiceError without the API keys that the service declares."""
+    """Raise MissingExtraError without a package, and ServiceError without the API keys or headers that the service declares."""
+    from mlops_assets.compute.llm_traces.otlp_protobuf import require_protobuf
+    from mlops_assets.serving.llm.span_exporter import read_headers
     from mlops_assets.serving.prompts.api_keys import ApiKeys
     from mlops_assets.serving.prompts.settings import decode_settings
 
     if importlib.util.find_spec("httpx") is None:
         raise MissingExtraError.from_extra("httpx", "llm")
-    if (variable := decode_settings(spec.settings).keys_env) is not None:
-        ApiKeys(variable)
+    settings = decode_settings(spec.settings)
+    if settings.keys_env is not None:
+        ApiKeys(settings.keys_env)
+    if settings.otlp_endpoint is not None:
+        require_protobuf()
+    if settings.otlp_headers_env is not None:
+        read_headers(settings.otlp_headers_env)
 
 
 def _refuse_unready(spec: ServiceSpec) -> None:

@@ -35,6 +35,8 @@ _COUNTERS = {
     "push_requests": "Requests that pushed rows to a feature view.",
     "model_loads": "Versions that were loaded and took traffic.",
     "model_load_failures": "Versions that could not be loaded.",
+    "exported_spans": "Spans that the OTLP endpoint has received.",
+    "unexported_spans": "Spans that could not be sent to the OTLP endpoint; the trace log has them.",
     "log_failures": "Requests refused because their prediction or their trace could not be logged.",
 }
 _LAYOUT = (

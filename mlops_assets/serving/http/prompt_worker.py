@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.serving.formats.stored_prompts import connect_prompt, open_prompt
 from mlops_assets.serving.http.model_swap import ModelLoader
 from mlops_assets.serving.http.prompt_app import PromptApp
+from mlops_assets.serving.llm.span_exporter import SpanExporter
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.serving.prompts.api_keys import ApiKeys
 from mlops_assets.serving.prompts.call_runner import CallRunner
@@ -36,13 +37,19 @@ def open_prompt_app(
     Raises
     ------
     ServiceError
-        The API keys or the trace log cannot be read.
+        The API keys, the headers for the collector or the trace log cannot be read.
     PlatformError
         The budget ledger cannot be opened.
     """
     settings = decode_settings(spec.settings)
     keys = None if settings.keys_env is None else ApiKeys(settings.keys_env)
-    log, ledger = TraceLog(folder.traces), BudgetLedger(folder.ledger, settings.budget, settings.rate_limits)
+    exporter = (
+        None
+        if settings.otlp_endpoint is None
+        else SpanExporter(settings.otlp_endpoint, spec.name, headers_env=settings.otlp_headers_env, count=metrics.count)
+    )
+    log = TraceLog(folder.traces, export=None if exporter is None else exporter.add)
+    ledger = BudgetLedger(folder.ledger, settings.budget, settings.rate_limits)
     app = PromptApp(
         PromptEndpoints(CallRunner(settings, ledger, log), log, keys=keys, redact=settings.redact),
         ledger=ledger,
@@ -59,5 +66,7 @@ def open_prompt_app(
     def close() -> None:
         log.close()
         ledger.close()
+        if exporter is not None:
+            exporter.close()
 
     return app, ModelLoader(load, app, metrics, folder, index), close

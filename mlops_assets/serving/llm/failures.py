@@ -99,7 +99,7 @@ class AttemptError(Exception):
         code = _read_code(body)
         hint = _HINTS_BY_CODE.get(code) or _HINTS_BY_STATUS.get(status) or _HINTS_BY_CLASS.get(status // 100, "check base_url")
         retryable = status in _RETRYABLE_STATUS and code != "insufficient_quota"
-        pause = _read_pause(headers.get("retry-after", "")) if retryable else None
+        pause = read_pause(headers.get("retry-after", "")) if retryable else None
         problem = f"answered status {status}" + (f" ({code})" if code else "") + (f" and asked to wait {pause:.0f} s" if pause else "")
         return cls("status", problem, hint, retryable=retryable, status=status, pause=pause)
 
@@ -213,7 +213,7 @@ def _read_code(body: bytes) -> str:
     return next((code for code in codes if isinstance(code, str) and code in _HINTS_BY_CODE), "")
 
 
-def _read_pause(text: str) -> float | None:
+def read_pause(text: str) -> float | None:
     """Return the seconds to wait by a Retry-After header, a number or a date; None for any other text."""
     try:
         return max(0.0, float(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import time
@@ -70,7 +71,9 @@ def start_trace(source: TraceSource, name: str = "request") -> Iterator[Recorded
     Raises
     ------
     ServiceError
-        The log cannot be written.
+        The log cannot be written, or the variable of the source holds no headers.
+    MissingExtraError
+        The source has an ``otlp_endpoint``, and the extra ``otlp`` is not installed.
     OSError
         The trace cannot be written.
 
@@ -91,7 +94,8 @@ def start_trace(source: TraceSource, name: str = "request") -> Iterator[Recorded
     ...     facts = retrieve("Is JFK late?")
     ...     root.attributes["mlops.output"] = facts[0]
     """
-    log = _open_log(str(source.folder or Path(Platform.from_env().home) / "services" / source.name / "traces"))
+    folder = source.folder or Path(Platform.from_env().home) / "services" / source.name / "traces"
+    log = _open_log(str(folder), source.name, source.otlp_endpoint, source.otlp_headers_env)
     start = time.time_ns()
     root = RecordedSpan(make_trace_id(start), make_span_id())
     try:
@@ -102,10 +106,16 @@ def start_trace(source: TraceSource, name: str = "request") -> Iterator[Recorded
 
 
 @functools.cache
-def _open_log(folder: str) -> TraceLog:
+def _open_log(folder: str, name: str, otlp_endpoint: str | None, otlp_headers_env: str | None) -> TraceLog:
     from mlops_assets.serving.logs.trace_log import TraceLog
 
-    return TraceLog(Path(folder))
+    if otlp_endpoint is None:
+        return TraceLog(Path(folder))
+    from mlops_assets.serving.llm.span_exporter import SpanExporter
+
+    exporter = SpanExporter(otlp_endpoint, name, headers_env=otlp_headers_env)
+    atexit.register(exporter.close)
+    return TraceLog(Path(folder), export=exporter.add)
 
 
 @contextmanager

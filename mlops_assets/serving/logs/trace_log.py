@@ -18,7 +18,7 @@ from mlops_assets.serving.logs.day_log import DayLog, list_files
 from mlops_assets.values.llm.span import SECOND, Span, read_start_second
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 TRACE_LOG = "trace log"  # in messages
@@ -40,6 +40,8 @@ class TraceLog:
     ----------
     folder, interval
         As in :class:`~mlops_assets.serving.logs.day_log.DayLog`.
+    export
+        Receives the spans of each write after it; it must neither wait nor raise.
 
     Raises
     ------
@@ -61,7 +63,8 @@ class TraceLog:
     ['chat smollm2']
     """
 
-    def __init__(self, folder: Path, *, interval: float = 0.1) -> None:
+    def __init__(self, folder: Path, *, interval: float = 0.1, export: Callable[[Sequence[Span]], None] | None = None) -> None:
+        self._export = export
         self._folder, self._log = folder, DayLog(folder, what=TRACE_LOG, interval=interval)
         self._encode, self._lock = msgspec.json.Encoder().encode, threading.Lock()
 
@@ -108,6 +111,8 @@ class TraceLog:
             self._log.problem = f"the {TRACE_LOG} in '{self._folder}' cannot be written: {error.strerror}"
             raise
         self._log.problem = ""
+        if self._export is not None:
+            self._export(spans)
 
     def _encode_line(self, trace: list[Span]) -> bytes:
         try:

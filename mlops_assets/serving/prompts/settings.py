@@ -28,7 +28,7 @@ class PromptSettings:
         The model as the project declares it, with its address; None to use the one that is stored with a version.
     prices
         The prices that the service knows.
-    keys_env, budget, rate_limits, denied_topics, redact, capture, repairs
+    keys_env, budget, rate_limits, denied_topics, redact, capture, repairs, otlp_endpoint, otlp_headers_env
         As in :class:`~mlops_assets.values.llm.prompt_service.PromptService`.
     """
 
@@ -41,6 +41,8 @@ class PromptSettings:
     capture: bool = False
     repairs: int = 1
     prices: PriceTable | None = None
+    otlp_endpoint: str | None = None
+    otlp_headers_env: str | None = None
 
 
 def encode_settings(service: PromptService, prices: PriceTable | None = None) -> str:
@@ -53,7 +55,7 @@ def encode_settings(service: PromptService, prices: PriceTable | None = None) ->
     prices
         The prices of its dataset.
     """
-    plain = ("keys_env", "denied_topics", "redact", "capture", "repairs")
+    plain = ("keys_env", "denied_topics", "redact", "capture", "repairs", "otlp_endpoint", "otlp_headers_env")
     return json.dumps(
         {
             **{name: getattr(service, name) for name in plain},

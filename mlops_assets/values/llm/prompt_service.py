@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.llm.endpoint import is_variable, validate_otlp
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.provider import LLM
 
 MAX_REPAIRS = 5
-_ENVIRONMENT_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 @check_constructor
@@ -163,6 +163,11 @@ class PromptService:
     prices
         The dataset of prices, as in :class:`PromptEvaluation`, for the cost of each call; without it, costs are unknown. The service reads
         it when it starts, and starts again after the dataset has changed.
+    otlp_endpoint
+        The base URL of an OpenTelemetry collector, e.g. ``http://127.0.0.1:4318``, which receives each trace as well. An answer never waits
+        for it.
+    otlp_headers_env
+        The environment variable with headers for the collector, as ``name=value`` pairs between commas.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
@@ -203,6 +208,8 @@ class PromptService:
     capture: bool
     repairs: int
     prices: Dataset[..., Any] | None
+    otlp_endpoint: str | None
+    otlp_headers_env: str | None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -222,6 +229,8 @@ class PromptService:
         capture: bool = False,
         repairs: int = 1,
         prices: Dataset[..., Any] | None = None,
+        otlp_endpoint: str | None = None,
+        otlp_headers_env: str | None = None,
         **options: object,
     ) -> None:
         values = {
@@ -239,6 +248,8 @@ class PromptService:
             "capture": capture,
             "repairs": repairs,
             "prices": prices,
+            "otlp_endpoint": validate_otlp(f"the service '{name}'", otlp_endpoint, otlp_headers_env),
+            "otlp_headers_env": otlp_headers_env,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -257,7 +268,7 @@ class PromptService:
             raise DefinitionError(f"{where} has port={self.port}", hint="give a port from 0 to 65535")
         if not 0 <= self.repairs <= MAX_REPAIRS:
             raise DefinitionError(f"{where} has repairs={self.repairs}", hint=f"give 0 to {MAX_REPAIRS}")
-        if self.keys_env is not None and not _ENVIRONMENT_VARIABLE.fullmatch(self.keys_env):
+        if self.keys_env is not None and not is_variable(self.keys_env):
             raise DefinitionError(  # without the value, which may be a key
                 f"the keys_env of {where} is not the name of an environment variable",
                 hint="give its name in upper case, e.g. keys_env='SUMMARY_KEYS', and never a key itself",

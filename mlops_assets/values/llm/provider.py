@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.llm.endpoint import is_endpoint, is_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_URL = re.compile(r"https?://([\w-]{1,63}(\.[\w-]{1,63})*|\[[0-9a-fA-F:.]+\])(:[1-9]\d{0,4})?(/[\w.~%/-]*)?", re.ASCII)
-_ENVIRONMENT_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 EMBEDDED_MODEL = "smollm2"
 _EMBEDDED_PIN = "SmolLM2-135M-Instruct.Q4_1"
 _OWN_PARAMETERS = {"max_tokens", "messages", "model", "n", "response_format", "seed", "stream", "temperature"}
@@ -246,11 +243,7 @@ def _refuse_unless_embedded(model: str, api_key_env: str | None) -> None:
 
 def _validate_url(model: str, url: str) -> str:
     """Return the URL without slashes at its end; raise DefinitionError, which does not quote it, when it is not an endpoint."""
-    try:
-        valid = _URL.fullmatch(url) is not None and urlsplit(url).port != 0
-    except ValueError:  # of the port, or of an address in brackets
-        valid = False
-    if not valid:
+    if not is_endpoint(url):
         raise DefinitionError(  # without the value, which may contain a key
             f"the base_url of the language model '{model}' is not an endpoint",
             hint="give scheme, host and path, e.g. http://127.0.0.1:8000/v1; name the variable with the key as api_key_env",
@@ -259,7 +252,7 @@ def _validate_url(model: str, url: str) -> str:
 
 
 def _validate_variable(model: str, name: str | None) -> str | None:
-    if name is not None and not _ENVIRONMENT_VARIABLE.fullmatch(name):
+    if name is not None and not is_variable(name):
         raise DefinitionError(  # without the value, which may be a key
             f"the api_key_env of the language model '{model}' is not the name of an environment variable",
             hint="give its name in upper case, e.g. api_key_env='OPENAI_API_KEY', and never the key itself",

@@ -1,7 +1,7 @@
 """The service of a prompt as an asset: from the dataset of cases to a running service and the table of its traces."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import httpx
@@ -13,7 +13,9 @@ from mlops_assets.cli.main import mlops
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.http import control
+from mlops_assets.serving.logs.trace_log import read_traces
 from tests.orchestrate.llm.replies import ROWS, declare
+from tests.serving.llm.collector import Collector
 from tests.serving.llm.scripted_server import ScriptedServer
 from tests.serving.support import processes_of, wait_for
 
@@ -39,7 +41,7 @@ def model_prices() -> pl.DataFrame:
     return pl.DataFrame({{"model": [{priced!r}], "valid_from": [date(2026, 1, 1)], "input_price": [1.0], "output_price": [2.0]}})
 
 reply_api = ml.llm.PromptService(
-    "reply_api", prompt=reply, workers=1, prices=model_prices, budget=ml.llm.Budget(usd_per_day=1.0)
+    "reply_api", prompt=reply, workers=1, prices=model_prices, budget=ml.llm.Budget(usd_per_day=1.0), otlp_endpoint={collector!r}
 )
 defs = ml.build_definitions([questions, reply, replies, model_prices, reply_api])
 '''
@@ -62,9 +64,16 @@ def call(tmp_path, monkeypatch):
     assert processes_of(tmp_path / "home" / "services" / "reply_api") == []
 
 
+def list_logged(home) -> list[str]:
+    days = read_traces(home / "services/reply_api/traces", date.min, date.max)
+    return sorted(span.span_id for spans in days.values() for span in spans)
+
+
 def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_path) -> None:
     def write(instructions: str, priced: str = "tiny") -> None:
-        (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=instructions, priced=priced))
+        (tmp_path / "definitions.py").write_text(
+            PROJECT.format(rows=ROWS, url=server.url, instructions=instructions, priced=priced, collector=collector.endpoint)
+        )
 
     def ask() -> dict:
         reply = httpx.post(f"{state()['url']}/answer", json={"question": "Is it late?", "context": "JFK"}, timeout=60)
@@ -77,7 +86,7 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
     def versions() -> set[int]:
         return {worker["version"] for worker in state()["workers"]}
 
-    with ScriptedServer() as server:
+    with ScriptedServer() as server, Collector() as collector:
         write("Answer the question.")
         assert (state()["running"], state()["champion"]) == (False, None)
         result = CliRunner().invoke(mlops, ["serve", "start", "reply_api"])
@@ -117,6 +126,8 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
         refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "questions"])
         assert "'service/reply_api' does not run" in str(refused.exception)
         assert state()["wanted"] == "stopped"
+        assert sorted(span.span_id.hex() for span in collector.spans) == list_logged(tmp_path / "home")
+        assert collector.services == {"reply_api"}
         assert "there are reply_api" in str(CliRunner().invoke(mlops, ["serve", "start", "reply_apy"]).exception)
 
 

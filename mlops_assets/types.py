@@ -14,10 +14,6 @@ from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GateLike
-from mlops_assets.values.llm.answer import Answer
-from mlops_assets.values.llm.prompt import Message, Prompt
-from mlops_assets.values.llm.provider import Completion
-from mlops_assets.values.llm.scorers import FunctionScorer
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
@@ -25,6 +21,10 @@ if TYPE_CHECKING:
     from mlops_assets.serving.predict.loaded_model import LoadedModel
     from mlops_assets.serving.push.push import PushResult
     from mlops_assets.stores.tracker.active_run import ActiveRun
+    from mlops_assets.values.llm.answer import Answer
+    from mlops_assets.values.llm.prompt import Message, Prompt
+    from mlops_assets.values.llm.provider import Completion
+    from mlops_assets.values.llm.scorers import FunctionScorer
 
 __all__ = [
     "ActiveRun",
@@ -52,16 +52,21 @@ __all__ = [
     "TrainingSet",
 ]
 
-# Loaded on first use: their modules import a frame library and a database.
+# Loaded on first use: their modules import a frame library and a database, or are for language models, which many projects lack.
 _LAZY = {
     "ActiveRun": "mlops_assets.stores.tracker.active_run",
+    "Answer": "mlops_assets.values.llm.answer",
+    "Completion": "mlops_assets.values.llm.provider",
+    "FunctionScorer": "mlops_assets.values.llm.scorers",
     "LoadedModel": "mlops_assets.serving.predict.loaded_model",
+    "Message": "mlops_assets.values.llm.prompt",
+    "Prompt": "mlops_assets.values.llm.prompt",
     "PushResult": "mlops_assets.serving.push.push",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a type from a heavy module at its first use."""
+    """Import a type at its first use."""
     if name not in _LAZY:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -42,6 +42,8 @@ reply_api = ml.llm.PromptService("reply_api", prompt=reply, capture=True)
 defs = ml.build_definitions([questions, plain, numbered, reply, replies, reply_api])
 """
 
+DATA = 'key:"dataset/questions" or key:"evaluation/replies_evaluation"'
+
 
 @pytest.fixture
 def server():
@@ -63,7 +65,8 @@ def serve_traces(folder, server, capture: bool = True):
 
 @pytest.fixture
 def trace_id(folder, server) -> str:
-    """The id of an answer of a running service."""
+    """The id of an answer of a running service; the evaluation set has been made."""
+    run('key:"dataset/questions"')
     with serve_traces(folder, server) as stand:
         return stand.answer({"question": "Which airport is late?", "sentences": 2}).json()["trace_id"]
 
@@ -84,9 +87,6 @@ def refuse(*words: str) -> str:
 def run(select: str) -> None:
     result = CliRunner().invoke(mlops, ["run", "--select", select])
     assert result.exit_code == 0, result.output
-
-
-DATA = 'key:"dataset/questions" or key:"evaluation/replies_evaluation"'
 
 
 def test_a_labelled_trace_is_a_case_of_the_next_evaluation(trace_id) -> None:
@@ -111,8 +111,27 @@ def test_a_second_label_of_a_case_replaces_the_first(trace_id) -> None:
     assert ml.read_table("labels/questions").height == 2
 
 
+def test_the_types_of_a_dataset_without_rows_are_those_of_its_schema_or_unknown(folder, server) -> None:
+    text = (folder / "definitions.py").read_text()
+    with serve_traces(folder, server) as stand:
+        trace_id = stand.answer({"question": "Which airport is late?"}).json()["trace_id"]
+    assert "'dataset/questions' has no rows and no schema" in refuse(trace_id, "--to", "questions", "--set", "expected=EWR")
+    schema = """
+import pandera.polars as pa
+
+class Questions(pa.DataFrameModel):
+    case: str
+    question: str
+    expected: str
+    minutes: int
+"""
+    (folder / "definitions.py").write_text(schema + text.replace('key="case", keep="last"', 'schema=Questions, key="case", keep="last"'))
+    assert "is Int64, and 'many' does not fit" in refuse(trace_id, "--to", "questions", "--set", "minutes=many")
+    label(trace_id, "--to", "questions", "--set", "minutes=9")
+    assert ml.llm.read_labels("questions")["minutes"].to_list() == [9]
+
+
 def test_values_get_the_types_of_the_dataset(trace_id) -> None:
-    run('key:"dataset/questions"')
     label(trace_id, "--to", "questions", "--set", "expected=15", "--set", "minutes=9", "--set", "sure=false", "--set", "question=Why?")
     (row,) = ml.llm.read_labels("questions").select("expected", "minutes", "sure", "question", "sentences").rows()
     assert row == ("15", 9, False, "Why?", 2)
@@ -131,7 +150,6 @@ def test_values_get_the_types_of_the_dataset(trace_id) -> None:
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_nothing_is_written(trace_id, words, message) -> None:
-    run('key:"dataset/questions"')
     assert message in refuse(trace_id, "--to", "questions", *words)
 
 
@@ -146,6 +164,7 @@ def test_a_dataset_that_would_not_show_the_label_is_refused(trace_id) -> None:
 
 
 def test_a_trace_without_content_or_without_a_variable_is_refused_with_what_to_do(folder, server) -> None:
+    run('key:"dataset/questions"')
     with serve_traces(folder, server, capture=False) as stand:
         empty = stand.answer().json()["trace_id"]
     message = refuse(empty, "--to", "questions", "--set", "expected=a")

@@ -114,6 +114,21 @@ def test_traces_are_chosen_by_status_version_duration_and_day(folder) -> None:
     assert ids("--limit", "1") == [bad]
 
 
+def test_the_oldest_of_many_traces_is_found(folder) -> None:
+    log = TraceLog(folder / "home" / "services" / "bot" / "traces")
+    spans = []
+    for number in range(1100):
+        start, version = NOON + number * SECOND, {"mlops.prompt.version": number // 1000 + 1}
+        spans.append(Span(make_trace_id(start), make_span_id(), None, "request", start, start + SECOND, "ok", "", version))
+    log.write(spans)
+    log.close()
+    ids = [span.trace_id for span in spans][::-1]
+    assert [row["id"] for row in read_list("bot", "--version", "1", "--limit", "3")] == ids[100:103]
+    import_traces("bot", "2024-05-01")
+    assert [row["id"] for row in read_list("bot", "--limit", "2000")] == ids
+    assert f"trace {ids[-1]}" in call("show", "bot", ids[-1]).stdout
+
+
 def test_a_trace_is_shown_by_the_start_of_its_id(service) -> None:
     service.server.steps = [answer('{"airport": "EWR"}')]
     trace_id = service.answer({"question": "Is it late?", "context": "line one\nline two"}).json()["trace_id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,14 +14,14 @@ from mlops_assets.orchestrate.core.project import reads_labels
 from mlops_assets.stores.platform.labels import CASE, LABEL_COLUMNS, add_label
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.dataset import Dataset
+from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.compute.llm_traces.trace_tree import Trace
-    from mlops_assets.orchestrate.core.project import Project
 
 _MISFITS = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
 _INPUT = "input"  # the column of an input that is no JSON object
@@ -36,25 +37,43 @@ class LabelTarget:
         The loaded project.
     dataset
         The dataset; its function reads labels.
-    evaluations
-        The evaluations on its cases.
+    evaluations, calibrations
+        The evaluations and calibrations on its cases.
     """
 
     project: LoadedProject
     dataset: Dataset[..., Any]
     evaluations: tuple[PromptEvaluation, ...]
+    calibrations: tuple[Calibration, ...]
 
     @property
     def selection(self) -> str:
-        """The assets to materialise, so that evaluations include the label."""
-        return select_nodes(self.dataset.key, *(evaluation.key for evaluation in self.evaluations))
+        """The assets to materialise, so that evaluations and calibrations include the label."""
+        evaluations, calibrations = ([each.key for each in users] for users in (self.evaluations, self.calibrations))
+        return select_nodes(self.dataset.key, *evaluations, *calibrations)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables of the evaluated prompts."""
+        return frozenset(variable.name for evaluation in self.evaluations for variable in evaluation.prompt.variables)
 
     def find_types(self) -> Mapping[str, pl.DataType | None]:
-        """Return column → type of the dataset; None where the type is not known yet, and empty for a dataset without a known column."""
-        stored = self.project.stores.lake.schema(self.dataset.key)
-        labelled = self.project.stores.lake.schema(self.dataset.labels_key)
-        declared = dict.fromkeys(self.dataset.table.schema_columns)
-        return {**declared, **stored} and {**declared, **labelled, **stored}
+        """Return column → type of the dataset, by its rows or else its schema; None for a type that is not known yet.
+
+        Raises
+        ------
+        DataError
+            The dataset has neither.
+        """
+        lake, table = self.project.stores.lake, self.dataset.table
+        simple = {name: pl.Datetime("us", "UTC") if kind is datetime else kind for name, kind in table.schema_types.items()}
+        types = {**dict.fromkeys(table.schema_columns), **pl.DataFrame(schema=simple).schema, **lake.schema(self.dataset.key)}
+        if not types:
+            raise DataError(
+                f"'{self.dataset.key}' has no rows and no schema, so the types of its columns are unknown",
+                hint=f"materialise it first: mlops run --select '{select_nodes(self.dataset.key)}'",
+            )
+        return {**lake.schema(self.dataset.labels_key), **types}
 
 
 def find_target(project: LoadedProject, name: str) -> LabelTarget:
@@ -71,11 +90,9 @@ def find_target(project: LoadedProject, name: str) -> LabelTarget:
             f"'{dataset.key}' does not read labels",
             hint=f"return pl.concat([…, ml.llm.read_labels('{name}')], how='diagonal') from its function",
         )
-    return LabelTarget(project, dataset, tuple(_list_evaluations(part, dataset)))
-
-
-def _list_evaluations(part: Project, dataset: Dataset[..., Any]) -> Iterator[PromptEvaluation]:
-    yield from (evaluation for evaluation in part.select(PromptEvaluation) if evaluation.cases.key == dataset.key)
+    evaluations = tuple(each for each in part.select(PromptEvaluation) if each.cases.key == dataset.key)
+    calibrations = tuple(each for each in part.select(Calibration) if each.cases.key == dataset.key)
+    return LabelTarget(project, dataset, evaluations, calibrations)
 
 
 def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *, case: str | None, labelled_by: str) -> str:
@@ -95,16 +112,12 @@ def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *,
     Raises
     ------
     DataError
-        The trace has no content, a variable of the prompt has no value, there is no such column, or a value does not fit its column.
+        The trace has no content, a variable of the prompt has no value, there is no such column, or a value does not fit its column. Or
+        the columns of the dataset are not known yet.
     """
     types = target.find_types()
     _check_columns(target, labels, types)
-    inputs = _read_input(trace)
-    if taken := inputs.keys() & set(LABEL_COLUMNS):
-        raise DataError(
-            f"trace '{trace.trace_id}' has a value of '{min(taken)}', and each label has a column of this name",
-            hint="rename the variable of the prompt",
-        )
+    inputs = _choose_inputs(target, trace, types)
     values = {name: _cast_input(target, name, value, types.get(name)) for name, value in inputs.items() if name not in labels}
     values |= {name: _cast_text(target, name, text, types.get(name)) for name, text in labels.items()}
     _check_variables(target, trace, values)
@@ -141,6 +154,14 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     return labels
 
 
+def _choose_inputs(target: LabelTarget, trace: Trace, types: Mapping[str, pl.DataType | None]) -> dict[str, Any]:
+    """Return the values of the input that are columns of the dataset or variables of a prompt."""
+    if taken := target.variables & set(LABEL_COLUMNS):
+        raise DataError(f"the variable '{min(taken)}' of a prompt has the name of a column that each label has", hint="rename the variable")
+    inputs, known = _read_input(trace), {*types, *target.variables}
+    return {name: value for name, value in inputs.items() if name in known - set(LABEL_COLUMNS)}
+
+
 def _read_input(trace: Trace) -> Mapping[str, Any]:
     if trace.input is None:
         raise DataError(
@@ -160,11 +181,11 @@ def _check_columns(target: LabelTarget, labels: Mapping[str, str], types: Mappin
             f"column '{CASE}' of '{target.dataset.key}' is {types[CASE]}, and the name of a labelled case is text",
             hint=f"return '{CASE}' as text from '{target.dataset.key}'",
         )
-    known = {*types, *(variable.name for evaluation in target.evaluations for variable in evaluation.prompt.variables)}
+    known = {*types, *target.variables}
     for name in labels:
         if name in LABEL_COLUMNS:
             raise DataError(f"column '{name}' of a label cannot be set", hint="--case names the case, --by the person")
-        if types and name not in known:
+        if name not in known:
             offered = sorted(known - set(LABEL_COLUMNS))
             raise DataError(f"'{target.dataset.key}' has no column '{name}'", hint=nearest(name, offered) + f"it has {', '.join(offered)}")
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,17 +22,19 @@ from mlops_assets.values.llm.span import read_start_second
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.compute.llm_traces.trace_tree import Trace
     from mlops_assets.stores.lake.protocol import Lake, PartitionRecord
+    from mlops_assets.values.llm.span import Span
     from mlops_assets.values.llm.trace_source import TraceSource
     from mlops_assets.values.platform import Platform
 
 _MARKED_DIGITS = 12  # of an id, which say when its trace starts
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
+_BATCH = 500  # traces whose rows are made at once
 _MAX_IDS = 3  # ids that a message lists
 
 
@@ -70,6 +73,42 @@ class TraceFilter:
 
 
 @dataclass(frozen=True)
+class TraceDay:
+    """The spans of a day; rows are made for the wanted traces only, because that takes longer than to read the log.
+
+    Parameters
+    ----------
+    day
+        The day, in UTC.
+    logged
+        Spans of the log that may not be in the lake.
+    stored
+        Rows of the lake.
+    """
+
+    day: date
+    logged: Sequence[Span]
+    stored: pl.DataFrame
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids of the traces, newest first."""
+        starts: dict[str, int] = {}
+        stored = self.stored.select("trace_id", pl.col("started_at").dt.epoch("us")).iter_rows()
+        logged = ((span.trace_id, span.start // 1000) for span in self.logged if not span.is_feedback)
+        for trace_id, start in (*stored, *logged):
+            starts[trace_id] = min(start, starts.get(trace_id, start))
+        return sorted(starts, key=lambda trace_id: (starts[trace_id], trace_id), reverse=True)
+
+    def build(self, ids: Collection[str]) -> list[Trace]:
+        """Return the traces with these ids, newest first; spans of the log replace those of the lake."""
+        wanted = set(ids)
+        logged = build_trace_rows({self.day: [span for span in self.logged if span.trace_id in wanted]}).frame
+        stored = self.stored.filter(pl.col("trace_id").is_in(list(wanted)))
+        return build_traces(pl.concat([logged, stored.join(logged, on=list(TRACE_KEY), how="anti")], how="diagonal_relaxed"))
+
+
+@dataclass(frozen=True)
 class TraceReader:
     """Reads the traces of one source.
 
@@ -99,8 +138,8 @@ class TraceReader:
         found: list[Trace] = []
         for day in self._days:
             if len(found) < limit and chosen.accepts_day(day):
-                found += filter(chosen.accepts, build_traces(self._read_day(day)))
-        return found[:limit]
+                found += islice(self._list_accepted(day, chosen), limit - len(found))
+        return found
 
     def find(self, prefix: str) -> Trace:
         """Return the trace whose id starts with a text.
@@ -116,7 +155,7 @@ class TraceReader:
         second = read_start_second(prefix) if len(prefix) >= _MARKED_DIGITS else None
         named = [] if second is None else [datetime.fromtimestamp(second, UTC).date()]
         for days in (named, self._days):
-            found = dict(pair for day in days for pair in self._find_ids(day, prefix))
+            found = {trace_id: day for day in map(self._read_day, days) for trace_id in day.ids if trace_id.startswith(prefix)}
             if len(found) > 1:
                 raise DataError(
                     f"{len(found)} traces of '{self.source.name}' start with '{prefix}': {', '.join(list(found)[:_MAX_IDS])}, …",
@@ -124,7 +163,7 @@ class TraceReader:
                 )
             if found:
                 ((trace_id, day),) = found.items()
-                return build_traces(self._read_day(day).filter(pl.col("trace_id") == trace_id))[0]
+                return day.build([trace_id])[0]
         raise DataError(
             f"no trace of '{self.source.name}' starts with '{prefix}'", hint=f"`mlops traces list {self.source.name}` lists the traces"
         )
@@ -159,28 +198,22 @@ class TraceReader:
         fresh = (key for key, record in self._records.items() if not record.damaged and current.get(key, record.inputs) == record.inputs)
         return frozenset(map(date.fromisoformat, fresh))
 
-    def _read_day(self, day: date) -> pl.DataFrame:
-        """Return the spans of a day; those of the log replace those of the lake."""
-        logged = self._read_log(day)
-        if day.isoformat() not in self._records:
-            return logged
-        start = datetime.combine(day, time(), UTC)
-        window = TimeWindow(start, start + timedelta(days=1))
-        stored = self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME)
-        return pl.concat([logged, stored.join(logged, on=list(TRACE_KEY), how="anti")], how="diagonal_relaxed")
+    def _list_accepted(self, day: date, chosen: TraceFilter) -> Iterator[Trace]:
+        """Yield the accepted traces of a day, newest first."""
+        spans = self._read_day(day)
+        for first in range(0, len(spans.ids), _BATCH):
+            yield from filter(chosen.accepts, spans.build(spans.ids[first : first + _BATCH]))
 
-    def _read_log(self, day: date) -> pl.DataFrame:
-        """Return the spans of a day that may not be in the lake."""
+    def _read_day(self, day: date) -> TraceDay:
         corrupt: list[str] = []
-        spans = {} if day in self._imported else read_traces(self.folder, day, day, corrupt)
+        logged = {} if day in self._imported else read_traces(self.folder, day, day, corrupt)
         self.corrupt.update(dict.fromkeys(corrupt))
-        return build_trace_rows(spans).frame
-
-    def _find_ids(self, day: date, prefix: str) -> Iterator[tuple[str, date]]:
-        """Yield the ids of a day that start with a text, each with its day."""
-        for trace_id in self._read_day(day)["trace_id"].unique(maintain_order=True):
-            if trace_id.startswith(prefix):
-                yield trace_id, day
+        stored = build_trace_rows({}).frame
+        if day.isoformat() in self._records:
+            start = datetime.combine(day, time(), UTC)
+            window = TimeWindow(start, start + timedelta(days=1))
+            stored = self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME)
+        return TraceDay(day, logged.get(day, []), stored)
 
 
 def open_reader(project: LoadedProject, name: str) -> TraceReader:

@@ -20,6 +20,7 @@ from mlops_assets.values.monitoring import BREACH
 
 ANSWERS = 50  # of a window
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of bad answers, after the prompt was degraded
+NOMINAL = 0.005  # of windows that breach by chance where the true mean is the bound: half of what a 99 % interval leaves out
 TRIALS, MAX_WINDOWS = 100, 30  # releases of a degraded prompt; windows that each is watched
 DECLARED, TIGHT = 0.8, 0.95  # what the reference project expects of its answers, and a bound next to their quality
 NOTES = [
@@ -27,7 +28,7 @@ NOTES = [
     "Held-out pairs: the supported answers of every second context set the bound, their mean minus a third of their standard deviation. Windows are drawn from the other contexts, good answers from the supported ones, bad ones from the others.",
     "The cosine is judged by the same code, with a bound of its own by the same rule.",
     f"SmolLM2: 36 questions on delays, answered by the prompt of the reference project and by its worse one, 'invent details'. The bounds are the project's, {DECLARED}, and {TIGHT}.",
-    f"Windows to breach: from the release of the degraded prompt, over {TRIALS} releases, each watched for {MAX_WINDOWS} windows.",
+    f"Windows to breach: from the release of the degraded prompt, over {TRIALS} releases, each watched for {MAX_WINDOWS} windows; '> {MAX_WINDOWS} in 93' means that 93 were not found. Of a degraded prompt, the windows that breach are counted among the first after a release.",
 ]
 YEAR = ml.TimeWindow(datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, 5, tzinfo=UTC))
 SMOL = ml.llm.LLM("smollm2", max_tokens=32)
@@ -134,6 +135,7 @@ def count_chance_breaches(pool: AnswerPool, *, windows: int) -> Facts:
     """Return how many windows of good answers breach when their true mean is the bound."""
     generator, bounded = np.random.default_rng(7), replace(pool, bound=float(pool.good.mean()))
     breaches = sum(bounded.is_breach(generator, 0.0) for _ in range(windows))
-    row = (pool.label, f"{bounded.bound:.2f}", f"{breaches} of {windows}", f"{breaches / windows:.2%}", "0.50%")
+    row = (pool.label, f"{bounded.bound:.2f}", f"{breaches} of {windows}", f"{breaches / windows:.2%}", f"{NOMINAL:.2%}")
+    wrong = [f"{breaches} of {windows} windows breach by chance"] if breaches > 2 * NOMINAL * windows else []
     note = "The good answers have exactly the quality that is expected: the case in which chance alarms most."
-    return Facts("Chance alarms", ("answers", "bound", "windows that breach", "rate", "nominal"), [row], [note])
+    return Facts("Chance alarms", ("answers", "bound", "windows that breach", "rate", "nominal"), [row], [note], wrong)

@@ -1,22 +1,25 @@
 """The guides, followed to the letter: files are written, commands run, what they must print is printed; what is typed into the UI is typed in a browser."""
 
+import contextlib
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from mlops_assets.serving.http import control
 from tests import warm_dbt
-from tests.browser import browser_page, launch, runs_end, web_ui
+from tests.browser import browser_page, free_port, launch, runs_end, web_ui
 from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
 from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\S+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OTLP_PORT = "4318"  # a guide shows the usual port, and its test listens on a free one
 INSTALLS = "pip install "  # the environment of the tests has it already
 
 
@@ -80,6 +83,11 @@ def in_the_launchpad(folder: Path, asset: str, config: str) -> None:
 def stopped(tmp_path):
     """Whatever a guide starts and a failure leaves running is stopped."""
     yield
+    for path in tmp_path.glob("**/*.pid"):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(int(path.read_text()))
+            if process.cwd() == str(path.parent):  # no later process with the same number
+                process.kill()
     for folder in tmp_path.glob("**/services/*/"):
         control.stop(str(folder.parents[1]), folder.name)
 
@@ -105,10 +113,10 @@ def endpoint(guide, monkeypatch):
 @pytest.mark.usefixtures("stopped", "endpoint")
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_a_guide_does_what_it_says(guide, tmp_path, monkeypatch) -> None:
-    folder, ran = tmp_path, 0
-    if "ml.DbtProject" in guide.read_text():
+    folder, ran, text = tmp_path, 0, guide.read_text().replace(OTLP_PORT, str(free_port()))
+    if "ml.DbtProject" in text:
         monkeypatch.setenv(warm_dbt.VARIABLE, warm_dbt.start_warm_dbt())
-    for language, name, block in FENCE.findall(guide.read_text()):
+    for language, name, block in FENCE.findall(text):
         if language == "python":
             if name:  # a block without a name shows a part of the reference project
                 (folder / name).write_text(block)

@@ -19,6 +19,7 @@ from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.stores.platform.labels import read_labels
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.judge import Judge
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.llm.prompt import Example
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import Budget, PromptService, RateLimits
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "JsonSchemaMatch",
     "Judge",
     "LLM",
+    "PairwiseJudge",
     "PromptEvaluation",
     "PromptService",
     "QualityExpectation",

@@ -180,7 +180,12 @@ class JudgeCalibration:
 
 
 def calibrate_judge(
-    cases: Sequence[JudgedCase], allowed: Sequence[str], *, positive: str, confidence: float = CONFIDENCE
+    cases: Sequence[JudgedCase],
+    allowed: Sequence[str],
+    *,
+    positive: str,
+    unlabelled: Sequence[str] = (),
+    confidence: float = CONFIDENCE,
 ) -> JudgeCalibration:
     """Measure how a judge agrees with human labels on the same cases.
 
@@ -192,6 +197,8 @@ def calibrate_judge(
         The verdicts that the judge may give.
     positive : str
         The verdict that the true-positive rate is about.
+    unlabelled : Sequence[str]
+        Verdicts that no label has, such as ``inconsistent``. Like a failure, each agrees with no label; unlike one, it is no error.
     confidence : float
         The confidence of all intervals.
 
@@ -223,19 +230,19 @@ def calibrate_judge(
     allowed = check_verdicts(allowed)
     if positive not in allowed:
         raise DefinitionError(f"the positive verdict '{positive}' is none of the judge's", hint=f"name one of {', '.join(allowed)}")
-    _check_labels(cases, allowed)
+    _check_labels(cases, allowed, (*FAILURES, *unlabelled))
     counts = Counter(case.label for case in cases)
     majority = max(allowed, key=lambda label: counts[label])
     constant = [JudgedCase(case.case, case.label, (majority,)) for case in cases]
     return _measure(cases, allowed, positive, confidence, _measure(constant, allowed, positive, confidence, None))
 
 
-def _check_labels(cases: Sequence[JudgedCase], allowed: tuple[str, ...]) -> None:
+def _check_labels(cases: Sequence[JudgedCase], allowed: tuple[str, ...], others: tuple[str, ...]) -> None:
     check_cases([case.case for case in cases])
     for case in cases:
         check_known(case.case, case.label, allowed)
         for verdict in case.verdicts:
-            check_known(case.case, verdict, (*allowed, *FAILURES))
+            check_known(case.case, verdict, (*allowed, *others))
 
 
 def _measure(
@@ -256,7 +263,7 @@ def _measure(
         high=high,
         agreement=Rate(int(np.trace(table)), len(cases), confidence),
         true_positive=Rate(sum(case.verdict == positive for case in positives), len(positives), confidence),
-        true_negative=Rate(sum(case.verdict not in {positive, *FAILURES} for case in negatives), len(negatives), confidence),
+        true_negative=Rate(sum(case.verdict in allowed and case.verdict != positive for case in negatives), len(negatives), confidence),
         errors=Rate(sum(verdict in FAILURES for verdict in calls), len(calls), confidence),
         flip_rate=fmean(repeats) if repeats else None,
         baseline=baseline,
@@ -264,11 +271,11 @@ def _measure(
 
 
 def _count_pairs(cases: Sequence[JudgedCase], allowed: tuple[str, ...]) -> np.ndarray:
-    """Return the square table of labels × verdicts; its last row, of failures, is empty, because no label is a failure."""
-    position = {verdict: number for number, verdict in enumerate(allowed)} | dict.fromkeys(FAILURES, len(allowed))
+    """Return the square table of labels × verdicts; its last row is empty: its column counts verdicts that no label has."""
+    position = {verdict: number for number, verdict in enumerate(allowed)}
     table = np.zeros((len(allowed) + 1, len(allowed) + 1), dtype=np.int64)
     for case in cases:
-        table[position[case.label], position[case.verdict]] += 1
+        table[position[case.label], position.get(case.verdict, len(allowed))] += 1
     return table
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
-from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known
+from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known, match_orders
 from mlops_assets.values.llm.judge import FAILURES
+from mlops_assets.values.llm.pairwise_judge import FIRST, SECOND, TIE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FIRST, SECOND, TIE = "first", "second", "tie"  # the verdicts of a pairwise judge, by position
+MIN_CONSISTENCY = 0.5  # with less, the position decides more often than the answer
+MAX_PREFERENCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SwappedPair:
     @property
     def consistent(self) -> bool:
         """Whether the same answer wins in both orders, or neither does."""
-        return (self.original, self.swapped) in {(FIRST, SECOND), (SECOND, FIRST), (TIE, TIE)}
+        return match_orders(self.original, self.swapped)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,31 @@ class PositionBias:
     consistency: Rate
     preference: float | None
     errors: Rate
+
+    def explain_refusal(self) -> str:
+        """Return why the position matters too much for a gate; empty when it does not.
+
+        The lower end of the interval of the consistency must reach 0.5, and the preference must not exceed 0.2 on either side.
+        """
+        if self.preference is None:
+            return "its position bias is unknown: no pair was asked about in both orders"
+        rate = self.consistency
+        shown = f"{rate.count} of {rate.trials} pairs have one verdict in both orders"
+        if rate.low < MIN_CONSISTENCY:
+            return f"its verdicts depend on the position: {shown} (95 % CI {rate.low:.2f} to {rate.high:.2f}), the lower end is below 0.5"
+        if abs(self.preference) > MAX_PREFERENCE:
+            side = FIRST if self.preference > 0 else SECOND
+            return f"it prefers the {side} answer by {abs(self.preference):.2f}, at most {MAX_PREFERENCE} may be; {shown}"
+        return ""
+
+    def describe(self) -> dict[str, str]:
+        """Return consistency and preference as text."""
+        rate = self.consistency
+        share = "no pair" if rate.value is None else f"{rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, {rate.count} of {rate.trials})"
+        return {
+            "consistent in both orders (95 % CI)": share,
+            "preference for the first position": "" if self.preference is None else f"{self.preference:+.3f}",
+        }
 
 
 def measure_position_bias(pairs: Sequence[SwappedPair], *, confidence: float = CONFIDENCE) -> PositionBias:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.errors import DataError
 from mlops_assets.values.llm.judge import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts, fold_verdict
+from mlops_assets.values.llm.pairwise_judge import FIRST, INCONSISTENT, SECOND, TIE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +156,53 @@ def combine_verdicts(verdicts: Sequence[JudgeVerdict]) -> JudgeVerdict:
     """
     failed = next((verdict for verdict in verdicts if verdict.failed), None)
     return failed or Counter(verdicts).most_common(1)[0][0]
+
+
+def combine_orders(original: JudgeVerdict, swapped: JudgeVerdict) -> JudgeVerdict:
+    """Return the verdict on two answers that were shown in both orders, by their position in the original order.
+
+    Parameters
+    ----------
+    original, swapped : JudgeVerdict
+        The verdict in each order: ``first``, ``second``, ``tie`` or a failure.
+
+    Returns
+    -------
+    JudgeVerdict
+        The first failure. Without a failure, ``first``, ``second`` or ``tie`` when both orders agree, and ``inconsistent`` otherwise.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import JudgeVerdict, combine_orders
+    >>> first, second = JudgeVerdict("first"), JudgeVerdict("second")
+    >>> combine_orders(first, second).value, combine_orders(first, first).value
+    ('first', 'inconsistent')
+    """
+    if original.failed or swapped.failed:
+        return original if original.failed else swapped
+    return original if match_orders(original.value, swapped.value) else JudgeVerdict(INCONSISTENT)
+
+
+def match_orders(original: str, swapped: str) -> bool:
+    """Return whether the same answer wins in both orders, or neither does; False with a failure.
+
+    Parameters
+    ----------
+    original, swapped : str
+        The verdict in each order, by position.
+
+    Returns
+    -------
+    bool
+        Whether the order does not matter.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import match_orders
+    >>> match_orders("first", "second"), match_orders("first", "first")
+    (True, False)
+    """
+    return (original, swapped) in {(FIRST, SECOND), (SECOND, FIRST), (TIE, TIE)}
 
 
 def check_cases(names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from mlops_assets.values.arguments import check_arguments
 
 if TYPE_CHECKING:
     from mlops_assets.values.llm.judge import Judge
+    from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
     from mlops_assets.values.llm.prompt import Example, Prompt, Variable
 
 
@@ -60,15 +61,15 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def hash_judge(judge: Judge) -> str:
-    """Return the version of a judge: the sha256 of its prompt's version, its verdicts with their scores, and the number of repeats.
+def hash_judge(judge: Judge | PairwiseJudge) -> str:
+    """Return the version of a judge: the sha256 of its prompt's version, its verdicts, with scores if it has any, and the number of repeats.
 
     Parameters
     ----------
     judge
         The judge. Its name is not part of the version.
     """
-    facts = [hash_prompt(judge.prompt), judge.verdicts, judge.repeats]
+    facts = [hash_prompt(judge.prompt), getattr(judge, "verdicts", judge.allowed), judge.repeats]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

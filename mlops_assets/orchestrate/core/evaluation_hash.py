@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.prompts.version import hash_judge, hash_prompt
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.values.llm.judge import Judge
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.llm.scorers import FunctionScorer
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def describe_scorers(evaluation: PromptEvaluation) -> list[list[str]]:
 
 
 def _hash_scorer(scorer: Scorer) -> str:
-    if isinstance(scorer, Judge):
+    if isinstance(scorer, Judge | PairwiseJudge):
         return hash_judge(scorer)
     return source_hash(scorer.function) if isinstance(scorer, FunctionScorer) else repr(scorer)
 
@@ -56,5 +57,5 @@ def hash_calibration(calibration: Calibration) -> str:
     calibration
         The calibration.
     """
-    facts = [hash_judge(calibration.judge), calibration.label, calibration.answer, calibration.min_kappa, calibration.positive]
+    facts = [hash_judge(calibration.judge), calibration.label, *calibration.answers, calibration.min_kappa, calibration.positive]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.function import Parameter
     from mlops_assets.values.llm.judge import Judge
+    from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 
 Declaration = (
     Dataset[..., Any]
@@ -162,7 +163,7 @@ class Project:
         for source in self.trace_sources:
             yield source.name, TableRef(source.key, days_until_today(source.start), TRACE_TIME)
 
-    def calibrations_of(self, judge: Judge) -> tuple[Calibration, ...]:
+    def calibrations_of(self, judge: Judge | PairwiseJudge) -> tuple[Calibration, ...]:
         """Return the calibrations of this version of a judge."""
         version = hash_judge(judge)
         return tuple(calibration for calibration in self.select(Calibration) if hash_judge(calibration.judge) == version)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.calibration import JudgedCase, calibrate_judge
 from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
+from mlops_assets.orchestrate.llm.pairwise import measure_bias
 from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.evaluation import GateResult
+from mlops_assets.values.llm.pairwise_judge import INCONSISTENT, TIE, PairwiseJudge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
-def find_calibration(step: StepContext, judge: Judge) -> GateResult:
+def find_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateResult:
     """Return whether the scores of a judge may decide a gate.
 
     Parameters
@@ -68,7 +71,22 @@ def _read_result(step: StepContext, calibration: Calibration) -> GateResult:
     rows = step.read(step.project.by_key[calibration.key])
     if set(rows["judge_version"]) != {hash_judge(calibration.judge)}:
         return GateResult(passed=False, reason=f"{name} is of another version of the judge; materialise it again")
-    return measure_calibration(calibration, rows).may_gate(calibration.min_kappa)
+    return decide_gate(calibration, rows)
+
+
+def decide_gate(calibration: Calibration, rows: pl.DataFrame) -> GateResult:
+    """Return whether the scores of a judge may decide a gate: by its kappa, and if it compares two answers, by its position bias.
+
+    Parameters
+    ----------
+    calibration, rows
+        The calibration, and the rows of its table.
+    """
+    result = measure_calibration(calibration, rows).may_gate(calibration.min_kappa)
+    if not result.passed or not isinstance(calibration.judge, PairwiseJudge):
+        return result
+    refusal = measure_bias(rows["orders"].to_list()).explain_refusal()
+    return replace(result, passed=False, reason=refusal) if refusal else result
 
 
 def measure_calibration(calibration: Calibration, rows: pl.DataFrame) -> JudgeCalibration:
@@ -85,7 +103,11 @@ def measure_calibration(calibration: Calibration, rows: pl.DataFrame) -> JudgeCa
         JudgedCase(str(number), label, _put_first(verdict, repeats))
         for number, (label, verdict, repeats) in enumerate(rows.select("label", "verdict", "repeats").iter_rows())
     ]
-    return calibrate_judge(cases, calibration.judge.allowed, positive=calibration.positive)
+    allowed = calibration.judge.allowed
+    if not isinstance(calibration.judge, PairwiseJudge):
+        return calibrate_judge(cases, allowed, positive=calibration.positive)
+    labels = tuple(verdict for verdict in allowed if verdict != TIE or TIE in rows["label"])  # people may never call it a tie
+    return calibrate_judge(cases, labels, positive=calibration.positive, unlabelled=(TIE, INCONSISTENT))
 
 
 def _put_first(verdict: str, repeats: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,21 +77,35 @@ def calibration_body(calibration: Calibration) -> Callable[[StepContext], Iterat
 
 def _calibrate(step: StepContext, calibration: Calibration) -> CheckedTable:
     """Return the judged answers, with the check ``may_gate`` and facts for the UI."""
-    from mlops_assets.orchestrate.llm.calibration_results import measure_calibration
-    from mlops_assets.orchestrate.llm.judging import describe_judge, judge_answers
+    from mlops_assets.orchestrate.llm.calibration_results import decide_gate, measure_calibration
+    from mlops_assets.orchestrate.llm.judging import describe_judge
 
     rows = step.read(step.project.by_key[calibration.cases.key])
     _check_cases(calibration, rows)
-    judge, log = calibration.judge, step.context.log
-    answers = [(row[calibration.answer], row) for row in rows.iter_rows(named=True)]
-    progress = CallProgress(calibration.key, len(answers) * judge.repeats, log.info, "verdicts")
-    judged = judge_answers(judge, answers, cache=step.stores.responses, warn=log.warning, progress=progress)
+    judged = _judge_cases(step, calibration, rows)
     frame = _build_frame(calibration, rows, judged)
-    found = measure_calibration(calibration, frame)
-    result = found.may_gate(calibration.min_kappa)
+    found, result = measure_calibration(calibration, frame), decide_gate(calibration, frame)
     outcomes = [*verify(frame, _table_rules(calibration), step.windows), _check_gate(calibration, result)]
-    facts = {**_describe(calibration, found, result), **{f"judge {name}": text for name, text in describe_judge(judge, judged).items()}}
-    return CheckedTable(frame, outcomes, facts)
+    calls = {f"judge {name}": text for name, text in describe_judge(calibration.judge, judged).items()}
+    return CheckedTable(frame, outcomes, {**_describe(calibration, found, result), **_describe_bias(calibration, frame), **calls})
+
+
+def _judge_cases(step: StepContext, calibration: Calibration, rows: pl.DataFrame) -> Sequence[JudgedAnswer]:
+    from mlops_assets.orchestrate.llm.judging import judge_answers
+    from mlops_assets.orchestrate.llm.pairwise import compare_answers
+
+    judge, log, cache = calibration.judge, step.context.log, step.stores.responses
+    progress = CallProgress(calibration.key, rows.height * judge.repeats, log.info, "verdicts")
+    answers = [(*(row[column] for column in calibration.answers), row) for row in rows.iter_rows(named=True)]
+    if isinstance(judge, PairwiseJudge):
+        return compare_answers(judge, answers, cache=cache, warn=log.warning, progress=progress)
+    return judge_answers(judge, answers, cache=cache, warn=log.warning, progress=progress)
+
+
+def _describe_bias(calibration: Calibration, frame: pl.DataFrame) -> dict[str, str]:
+    from mlops_assets.orchestrate.llm.pairwise import measure_bias
+
+    return measure_bias(frame["orders"].to_list()).describe() if isinstance(calibration.judge, PairwiseJudge) else {}
 
 
 def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
@@ -104,7 +119,7 @@ def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
         )
     if problem := find_absent_column(calibration, rows.columns):
         raise DataError(problem[0], hint=problem[1])
-    for column in (calibration.label, calibration.answer):
+    for column in (calibration.label, *calibration.answers):
         if not isinstance(rows.schema[column], pl.String):
             raise DataError(
                 f"'{calibration.key}': column '{column}' of '{source}' is {rows.schema[column]}, not text", hint=f"cast it in '{source}'"
@@ -136,7 +151,7 @@ def _build_frame(calibration: Calibration, rows: pl.DataFrame, judged: Sequence[
 
     from mlops_assets.orchestrate.llm.judging import list_verdict_columns
 
-    verdict, repeats, flip_rate = (
+    verdict, repeats, flip_rate, *orders = (
         pl.Series(values, dtype=dtype) for dtype, values in list_verdict_columns(calibration.judge, judged).values()
     )
     labelled = rows.select(*calibration.case_key, pl.col(calibration.label).alias("label"), verdict.alias("verdict"))
@@ -146,6 +161,7 @@ def _build_frame(calibration: Calibration, rows: pl.DataFrame, judged: Sequence[
         flip_rate=flip_rate,
         error=pl.Series([found.verdict.reason or None for found in judged], dtype=pl.String),
         judge_version=pl.lit(hash_judge(calibration.judge)),
+        **({"orders": orders[0]} if orders else {}),
     )
 
 

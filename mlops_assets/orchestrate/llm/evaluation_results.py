@@ -16,6 +16,7 @@ from mlops_assets.orchestrate.core.metadata import to_table
 from mlops_assets.orchestrate.llm.call_costs import check_prices, describe_costs, list_cost_columns, sum_calls
 from mlops_assets.orchestrate.llm.case_columns import list_unused_columns
 from mlops_assets.orchestrate.llm.judging import describe_judge, list_verdict_columns
+from mlops_assets.orchestrate.llm.pairwise import measure_bias
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.llm.cases import EvaluationCase
     from mlops_assets.orchestrate.llm.judging import JudgedAnswer
     from mlops_assets.serving.llm.ask_many import CallRecord
+    from mlops_assets.values.llm.judge import Judge
+    from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 TOKEN_COUNTS = "token_counts"  # noqa: S105  (the name of a check)
@@ -192,12 +195,17 @@ class EvaluationResults:
             "cached answers": cached,
         }
 
+    def find_verdicts(self, judge: Judge | PairwiseJudge) -> list[JudgedAnswer]:
+        """Return what a judge found on each answer that it was asked about."""
+        return [scored.judged[judge.name] for scored in self.scored if judge.name in scored.judged]
+
     def _describe_judges(self) -> dict[str, Any]:
-        rows = [
-            describe_judge(judge, [scored.judged[judge.name] for scored in self.scored if judge.name in scored.judged])
-            for judge in self.evaluation.judges
+        rows = [describe_judge(judge, self.find_verdicts(judge)) for judge in self.evaluation.judges]
+        biases = [
+            {"judge": judge.name, **measure_bias([getattr(found, "orders", ()) for found in self.find_verdicts(judge)]).describe()}
+            for judge in self.evaluation.pairwise_judges
         ]
-        return {"judges": to_table(rows)} if rows else {}
+        return {**({"judges": to_table(rows)} if rows else {}), **({"position bias": to_table(biases)} if biases else {})}
 
     def _describe_costs(self) -> dict[str, Any]:
         if self.prices is None:

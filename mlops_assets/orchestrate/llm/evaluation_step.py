@@ -15,6 +15,7 @@ from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     from mlops_assets.orchestrate.llm.cases import read_cases
     from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
     from mlops_assets.orchestrate.llm.operational_report import describe_operations
+    from mlops_assets.orchestrate.llm.wins import compare_with_production
     from mlops_assets.orchestrate.training.evaluation import find_rival
 
     prompt, rows = evaluation.prompt, step.read(step.project.by_key[evaluation.cases.key])
@@ -99,8 +101,11 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     artifact = store_verified(step, evaluation, [case.variables for case in cases])
     results = _ask_cases(step, evaluation, prompt, rows, cases)
     rival = find_rival(step.stores, prompt.name)
-    needs_rival = rival is not None and rival.digest != results.version and any(gate.relative for gate in evaluation.gates)
-    rival_results = _evaluate_rival(step, evaluation, rows, rival) if needs_rival else None
+    needs_rival = bool(evaluation.pairwise_judges) or any(gate.relative for gate in evaluation.gates)
+    differs = rival is not None and rival.digest != results.version
+    rival_results = _evaluate_rival(step, evaluation, rows, rival) if needs_rival and differs else None
+    if rival_results is not None:
+        results = compare_with_production(step, results, rival_results)
     judged = judge_prompt(results, rival_results, rival, refuse_judges(step, evaluation))
     submit_prompt(step, results, judged, rival, artifact)
     frame = results.to_frame()
@@ -172,7 +177,9 @@ def _ask_cases(
     for position, call in ask_many(prompt, variables, cache=step.stores.responses, streams=evaluation.stream, timed=timed):
         scored[position] = _score_case(step, evaluation, cases[position], call)
         progress.add(call, failed=bool(scored[position].error))
-    answered = _judge_answers(step, evaluation, label, [scored[position] for position in range(len(cases))], prices)
+    answered = [scored[position] for position in range(len(cases))]
+    if label == evaluation.key or any(gate.relative for gate in evaluation.gates):
+        answered = _judge_answers(step, evaluation, label, answered, prices)
     return EvaluationResults(evaluation, version, rows, answered, methods, prices)
 
 
@@ -202,6 +209,8 @@ def _judge_answers(
         if case.call.completion is not None and not case.call.error
     }
     for judge in evaluation.judges:
+        if not isinstance(judge, Judge):
+            continue
         progress = CallProgress(f"{label}, judge '{judge.name}'", len(answered) * judge.repeats, log.info, "verdicts", prices)
         found = judge_answers(judge, list(answered.values()), cache=cache, warn=log.warning, progress=progress)
         for number, answer in zip(answered, found, strict=True):

@@ -15,6 +15,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
 from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation, pair_results, withhold_metrics
+from mlops_assets.orchestrate.llm.wins import judge_wins
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
@@ -75,14 +76,31 @@ def _judge_gate(
 ) -> GateResult:
     if isinstance(gate, Gate) and gate.metric in refused:
         return GateResult(passed=False, reason=refused[gate.metric], threshold=gate.threshold)
-    if rival is None or not gate.relative:
+    is_compared = intervals.own.evaluation.compares(gate)
+    if not is_compared or (rival is None and gate.relative):
         return judge(gate, candidate)
+    if rival is None:
+        return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is not measured")
     if rival.digest == candidate.digest:
         return GateResult(passed=True, reason=f"this is production, version {rival.version}")
     rival_results = intervals.rival
     if rival_results is None:
         return GateResult(passed=False, reason=f"production, version {rival.version}, could not be evaluated on these cases")
-    return _judge_pairs(gate, candidate, intervals, rival_results, refused) if isinstance(gate, Gate) else judge(gate, candidate)
+    return _judge_comparison(gate, candidate, intervals, rival_results, refused)
+
+
+def _judge_comparison(
+    gate: Any,  # noqa: ANN401  (any gate)
+    candidate: Candidate,
+    intervals: PromptIntervals,
+    rival_results: EvaluationResults,
+    refused: Mapping[str, str],
+) -> GateResult:
+    if not isinstance(gate, Gate):
+        return judge(gate, candidate)
+    if not gate.relative:
+        return judge_wins(gate, candidate, intervals.own)
+    return _judge_pairs(gate, candidate, intervals, rival_results, refused)
 
 
 def _judge_pairs(
@@ -157,7 +175,7 @@ def submit_prompt(
         results.error_rate <= maximum, f"error rate {results.error_rate:.1%}, maximum {maximum:.1%}", results.error_rate, maximum
     )
     definitions = hash_evaluation_gates(step.project, evaluation, step.stores.lake, step.snapshot)
-    relative = {gate.name: gate.relative for gate in evaluation.gates}
+    relative = {gate.name: evaluation.compares(gate) for gate in evaluation.gates}
     evidence = [
         _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, rival, relative=relative.get(name, False))
         for name, result in {COMPLETE: complete, **judged}.items()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.llm.ask_many import CallRecord
     from mlops_assets.stores.llm.response_cache import ResponseCache
     from mlops_assets.values.llm.judge import Judge
+    from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 
 Columns = dict[str, tuple[type[pl.DataType] | pl.DataType, list[Any]]]  # column → type and values
 
@@ -90,13 +91,13 @@ def judge_answers(
     ProviderError
         The environment variable with the key is missing, or the embedded model does not start: no call can succeed.
     """
-    prepared = [_prepare_call(judge, answer, row, warn) for answer, row in answers]
+    prepared = [prepare_call(judge, {ANSWER: answer}, row, warn) for answer, row in answers]
     asked = [number for number, values in enumerate(prepared) if not isinstance(values, JudgeVerdict)]
     calls: dict[int, CallRecord] = {}
     verdicts: dict[int, JudgeVerdict] = {}
     values = [prepared[number] for number in asked]
     for position, call in ask_many(judge.prompt, values, cache=cache, repeats=judge.repeats):  # type: ignore[arg-type]
-        calls[position], verdicts[position] = call, _read_verdict(judge, call)
+        calls[position], verdicts[position] = call, read_verdict(judge, call)
         progress.add(call, failed=verdicts[position].failed)
     judged = [JudgedAnswer((found,) * judge.repeats) if isinstance(found, JudgeVerdict) else None for found in prepared]
     for position, number in enumerate(asked):
@@ -105,13 +106,25 @@ def judge_answers(
     return [found for found in judged if found is not None]
 
 
-def _prepare_call(judge: Judge, answer: str, row: Mapping[str, Any], warn: Callable[[str], object]) -> dict[str, Any] | JudgeVerdict:
-    """Return the variables of a call, or the failure when the judge's prompt cannot be built from the answer and its case."""
-    variables = {variable.name: variable for variable in judge.prompt.variables if variable.name != ANSWER}
+def prepare_call(
+    judge: Judge | PairwiseJudge, answers: Mapping[str, str], row: Mapping[str, Any], warn: Callable[[str], object]
+) -> dict[str, Any] | JudgeVerdict:
+    """Return the variables of a call, or the failure when the judge's prompt cannot be built from the answers and their case.
+
+    Parameters
+    ----------
+    judge
+        The judge.
+    answers
+        Variable → answer.
+    row, warn
+        The case, and what receives the problem.
+    """
+    variables = {variable.name: variable for variable in judge.prompt.variables if variable.name not in answers}
     absent = next((name for name, variable in variables.items() if row[name] is None and not accepts_none(variable.annotation)), None)
     if absent is not None:
         return JudgeVerdict(ERROR, f"the case has no '{absent}'")
-    values = {ANSWER: answer, **{name: convert_stored(variable, row[name]) for name, variable in variables.items()}}
+    values = {**answers, **{name: convert_stored(variable, row[name]) for name, variable in variables.items()}}
     try:
         build_messages(judge.prompt, values)
     except MlopsError as error:
@@ -124,8 +137,14 @@ def _prepare_call(judge: Judge, answer: str, row: Mapping[str, Any], warn: Calla
     return values
 
 
-def _read_verdict(judge: Judge, call: CallRecord) -> JudgeVerdict:
-    """Return the verdict of a call, or its failure."""
+def read_verdict(judge: Judge | PairwiseJudge, call: CallRecord) -> JudgeVerdict:
+    """Return the verdict of a call, or its failure.
+
+    Parameters
+    ----------
+    judge, call
+        The judge and the call.
+    """
     if call.completion is None:
         return JudgeVerdict(TIMEOUT if call.kind == "timeout" else ERROR, call.error or "no reply")
     if call.error:  # a reply that is not of the type that the prompt declares
@@ -133,7 +152,7 @@ def _read_verdict(judge: Judge, call: CallRecord) -> JudgeVerdict:
     return parse_verdict(call.completion.text, judge.allowed)
 
 
-def list_verdict_columns(judge: Judge, judged: Sequence[JudgedAnswer | None]) -> Columns:
+def list_verdict_columns(judge: Judge | PairwiseJudge, judged: Sequence[JudgedAnswer | None]) -> Columns:
     """Return the columns that a judge adds to a table next to its scores.
 
     Parameters
@@ -143,15 +162,16 @@ def list_verdict_columns(judge: Judge, judged: Sequence[JudgedAnswer | None]) ->
     judged
         What it found on the answer of each row; None where there is no answer.
     """
-    verdict, repeats, flip_rate = judge.verdict_columns
+    verdict, repeats, flip_rate, *orders = judge.verdict_columns
     return {
         verdict: (pl.String, [found and found.verdict.value for found in judged]),
         repeats: (pl.List(pl.String), [found and [one.value for one in found.verdicts] for found in judged]),
         flip_rate: (pl.Float64, [found and found.flip_rate for found in judged]),
+        **{name: (pl.List(pl.String), [found and list(getattr(found, "orders", ())) for found in judged]) for name in orders},
     }
 
 
-def describe_judge(judge: Judge, judged: Sequence[JudgedAnswer]) -> dict[str, str]:
+def describe_judge(judge: Judge | PairwiseJudge, judged: Sequence[JudgedAnswer]) -> dict[str, str]:
     """Return a judge's verdicts and calls as a row of a table of the UI.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.llm.answer import ANSWER
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
@@ -25,6 +26,7 @@ CALIBRATION_COLUMNS = {
     "error": "Why there is no verdict; null when there is one.",
     "judge_version": "The version of the judge.",
 }
+ORDER_COLUMN = {"orders": "The reply to each call: for each repeat with the answers in the order of the case, then swapped."}
 
 
 @check_constructor
@@ -32,9 +34,13 @@ CALIBRATION_COLUMNS = {
 class Calibration:
     """The agreement of a judge with human labels, as an asset.
 
-    The judge gives a verdict on each labelled answer. The asset reports Cohen's kappa, true-positive and true-negative rate with 95 %
+    The judge gives a verdict on each labelled answer, or on each labelled pair of answers. The asset reports Cohen's kappa, true-positive and true-negative rate with 95 %
     intervals, and the flip rate over repeats, next to a judge that always gives the most frequent label. Its check ``may_gate`` passes when
     the lower end of kappa's interval reaches ``min_kappa``. It needs 30 cases, five of each verdict, and at most 5 % failed calls.
+
+    The labels of a :class:`PairwiseJudge` are ``first``, ``second`` or ``tie``, and its answers are the columns ``first`` and ``second``. Its
+    check also needs verdicts that do not depend on the position: the lower end of the share of pairs with one verdict in both orders reaches
+    0.5, and neither position is preferred by more than 0.2.
 
     A gate on the scores of a judge fails unless this version of the judge has a calibration that passes on the current labels.
 
@@ -49,7 +55,7 @@ class Calibration:
     label
         The column with the human verdict, one of the judge's.
     answer
-        The column with the answer to judge.
+        The column with the answer to judge; not used for a :class:`PairwiseJudge`.
     min_kappa
         The minimum of the lower end of kappa's interval, above 0 and at most 1.
     positive
@@ -83,7 +89,7 @@ class Calibration:
     """
 
     name: str
-    judge: Judge
+    judge: Judge | PairwiseJudge
     cases: Dataset[..., Any] | ExternalDataset
     label: str
     answer: str
@@ -95,7 +101,7 @@ class Calibration:
         self,
         name: str,
         *,
-        judge: Judge,
+        judge: Judge | PairwiseJudge,
         cases: Dataset[..., Any] | ExternalDataset,
         label: str,
         answer: str = ANSWER,
@@ -130,13 +136,19 @@ class Calibration:
     @property
     def described_columns(self) -> dict[str, str]:
         """Column of the table apart from the key → description."""
-        return CALIBRATION_COLUMNS
+        return CALIBRATION_COLUMNS | (ORDER_COLUMN if isinstance(self.judge, PairwiseJudge) else {})
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The columns of the cases that hold answers."""
+        return self.judge.answers if isinstance(self.judge, PairwiseJudge) else (self.answer,)
 
     @property
     def read_columns(self) -> dict[str, str]:
         """Column of the cases that must be present → what needs it."""
         judged = dict.fromkeys(self.judge.columns, f"the judge '{self.judge.name}'")
-        return {**judged, self.label: "label=", self.answer: "answer=", **dict.fromkeys(self.case_key, "the key")}
+        answers = dict.fromkeys(self.answers, f"the judge '{self.judge.name}'" if isinstance(self.judge, PairwiseJudge) else "answer=")
+        return {**judged, self.label: "label=", **answers, **dict.fromkeys(self.case_key, "the key")}
 
     def _check(self) -> None:
         where = f"the calibration '{self.name}'"
@@ -150,5 +162,5 @@ class Calibration:
             )
         if self.positive not in self.judge.allowed:
             raise DefinitionError(f"{where} has positive='{self.positive}'", hint=f"name one of {', '.join(self.judge.allowed)}")
-        if shared := set(self.case_key) & set(CALIBRATION_COLUMNS):
+        if shared := set(self.case_key) & set(self.described_columns):
             raise DefinitionError(f"{where} has two columns named '{min(shared)}' in its table", hint="rename the column of the cases")

@@ -121,9 +121,8 @@ class Judge:
         for verdict, score in verdicts.items():
             if not 0 <= score <= 1:
                 raise DefinitionError(f"{where} gives the verdict '{verdict}' the score {score}", hint="give a score from 0 to 1")
-        if not 1 <= repeats <= MAX_REPEATS:
-            raise DefinitionError(f"{where} has repeats={repeats}", hint=f"give 1 to {MAX_REPEATS}")
-        _check_variables(where, prompt)
+        check_repeats(where, repeats)
+        check_rubric(where, prompt, (ANSWER,))
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "prompt", prompt)
         object.__setattr__(self, "verdicts", tuple((verdict, float(score)) for verdict, score in verdicts.items()))
@@ -140,6 +139,11 @@ class Judge:
         return max(self.verdicts, key=lambda pair: pair[1])[0]
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The variable of the prompt that receives the answer."""
+        return (ANSWER,)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the cases that are read: the variables of the prompt without ``answer``."""
         return tuple(variable.name for variable in self.prompt.variables if variable.name != ANSWER)
@@ -154,12 +158,44 @@ class Judge:
         }
 
 
-def _check_variables(where: str, prompt: Prompt[..., Any]) -> None:
-    variables = {variable.name: variable for variable in prompt.variables}
-    answer = variables.get(ANSWER)
-    if answer is None or answer.annotation is not str:
-        problem = "no variable 'answer'" if answer is None else "a variable 'answer' that is not text"
-        raise DefinitionError(f"{where} has a prompt '{prompt.key}' with {problem}", hint=f"write `def {prompt.name}(answer: str, …)`")
+def check_repeats(where: str, repeats: int) -> None:
+    """Refuse a number of repeats out of range.
+
+    Parameters
+    ----------
+    where, repeats
+        The judge, for the message, and the number.
+
+    Raises
+    ------
+    DefinitionError
+        It is out of range.
+    """
+    if not 1 <= repeats <= MAX_REPEATS:
+        raise DefinitionError(f"{where} has repeats={repeats}", hint=f"give 1 to {MAX_REPEATS}")
+
+
+def check_rubric(where: str, prompt: Prompt[..., Any], answers: tuple[str, ...]) -> None:
+    """Refuse a rubric without a text variable for each answer, or with a default.
+
+    Parameters
+    ----------
+    where, prompt
+        The judge, for the message, and its prompt.
+    answers
+        The variables that receive answers.
+
+    Raises
+    ------
+    DefinitionError
+        The prompt is no such rubric.
+    """
+    variables, signature = {variable.name: variable for variable in prompt.variables}, ", ".join(f"{name}: str" for name in answers)
+    for name in answers:
+        answer = variables.get(name)
+        if answer is None or answer.annotation is not str:
+            problem = f"no variable '{name}'" if answer is None else f"a variable '{name}' that is not text"
+            raise DefinitionError(f"{where} has a prompt '{prompt.key}' with {problem}", hint=f"write `def {prompt.name}({signature}, …)`")
     for variable in variables.values():
         if not variable.is_required:
             raise DefinitionError(

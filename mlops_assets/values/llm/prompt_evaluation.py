@@ -11,6 +11,7 @@ from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
 from mlops_assets.values.llm.judge import Judge
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.llm.scorers import SCORERS
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -175,14 +176,29 @@ class PromptEvaluation:
         return self.cases.table.key
 
     @property
-    def judges(self) -> tuple[Judge, ...]:
+    def judges(self) -> tuple[Judge | PairwiseJudge, ...]:
         """The scorers that ask a language model."""
-        return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge))
+        return tuple(scorer for scorer in self.scorers if isinstance(scorer, Judge | PairwiseJudge))
+
+    @property
+    def pairwise_judges(self) -> tuple[PairwiseJudge, ...]:
+        """The scorers that compare each answer with that of the version in production."""
+        return tuple(scorer for scorer in self.scorers if isinstance(scorer, PairwiseJudge))
 
     @property
     def plain_scorers(self) -> tuple[PlainScorer, ...]:
         """The scorers that ask no language model."""
-        return tuple(scorer for scorer in self.scorers if not isinstance(scorer, Judge))
+        return tuple(scorer for scorer in self.scorers if not isinstance(scorer, Judge | PairwiseJudge))
+
+    def compares(self, gate: GateLike) -> bool:
+        """Return whether a gate compares with production: a relative gate, and one on the win rate of a pairwise judge.
+
+        Parameters
+        ----------
+        gate
+            One of the gates.
+        """
+        return gate.relative or (isinstance(gate, Gate) and gate.metric in {judge.name for judge in self.pairwise_judges})
 
     @property
     def limits_latency(self) -> bool:
@@ -260,6 +276,15 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
             )
         if isinstance(gate, Gate):
             _check_gate(gate, measured, evaluation.slices, where)
+            if evaluation.compares(gate) and not gate.relative and gate.rule != "at_least":
+                raise DefinitionError(
+                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="of wins, more is better: give at_least="
+                )
+            if gate.relative and gate.metric in {judge.name for judge in evaluation.pairwise_judges}:
+                raise DefinitionError(
+                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=, and a win rate compares with production already",
+                    hint="give at_least=0.5",
+                )
 
 
 def _check_gate(gate: Gate, measured: set[str], slices: tuple[str, ...], where: str) -> None:

@@ -14,6 +14,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.llm.answer import ANSWER
 from mlops_assets.values.llm.judge import Judge
+from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
@@ -324,8 +325,19 @@ class FunctionScorer(Generic[P]):
 
 # Scorers that ask no language model, and all.
 PlainScorer = ExactMatch | TokenF1 | EditSimilarity | RegexMatch | JsonSchemaMatch | RetrievalHit | Groundedness | FunctionScorer[...]
-Scorer = PlainScorer | Judge
-SCORERS = (ExactMatch, TokenF1, EditSimilarity, RegexMatch, JsonSchemaMatch, RetrievalHit, Groundedness, FunctionScorer, Judge)
+Scorer = PlainScorer | Judge | PairwiseJudge
+SCORERS = (
+    ExactMatch,
+    TokenF1,
+    EditSimilarity,
+    RegexMatch,
+    JsonSchemaMatch,
+    RetrievalHit,
+    Groundedness,
+    FunctionScorer,
+    Judge,
+    PairwiseJudge,
+)
 
 
 def read_scorer(function: Callable[P, float]) -> FunctionScorer[P]:

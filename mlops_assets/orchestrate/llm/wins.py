@@ -1,0 +1,84 @@
+"""The wins of a prompt over the version in production, by pairwise judges, and the gates on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.llm_evaluation.comparison import MIN_PAIRS
+from mlops_assets.compute.llm_evaluation.position_bias import MIN_CONSISTENCY
+from mlops_assets.compute.training.gates import judge as judge_gate
+from mlops_assets.orchestrate.llm.pairwise import JudgedPair, compare_answers, measure_bias
+from mlops_assets.orchestrate.llm.progress import CallProgress
+from mlops_assets.values.evaluation import GateResult
+
+if TYPE_CHECKING:
+    from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
+    from mlops_assets.values.evaluation import Candidate
+    from mlops_assets.values.gates.gate import Gate
+    from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
+
+
+def compare_with_production(step: StepContext, results: EvaluationResults, production: EvaluationResults) -> EvaluationResults:
+    """Return an evaluation with the scores of its pairwise judges; a case without an answer on one side is not compared.
+
+    Parameters
+    ----------
+    step
+        The step of the evaluation.
+    results, production
+        The evaluations of the prompt and of production, on the same cases in the same order.
+    """
+    scored = list(results.scored)
+    for judge in results.evaluation.pairwise_judges:
+        for number, found in _compare_cases(step, results, production, judge).items():
+            one = scored[number]
+            scored[number] = replace(one, scores={**one.scores, judge.name: found.score_win()}, judged={**one.judged, judge.name: found})
+    return replace(results, scored=scored)
+
+
+def _compare_cases(
+    step: StepContext, results: EvaluationResults, production: EvaluationResults, judge: PairwiseJudge
+) -> dict[int, JudgedPair]:
+    """Return position of the case → verdicts, with the sides named."""
+    pairs = {
+        number: (own, other, one.case.row)
+        for number, (one, rival) in enumerate(zip(results.scored, production.scored, strict=True))
+        if (own := _read_answer(one)) is not None and (other := _read_answer(rival)) is not None
+    }
+    log = step.context.log
+    progress = CallProgress(f"{results.evaluation.key}, judge '{judge.name}'", 0, log.info, "verdicts", results.prices)
+    found = compare_answers(judge, list(pairs.values()), cache=step.stores.responses, warn=log.warning, progress=progress)
+    return {number: each.name_sides() for number, each in zip(pairs, found, strict=True)}
+
+
+def _read_answer(scored: ScoredCase) -> str | None:
+    """Return a valid answer; None when the call failed."""
+    call = scored.call
+    return None if call.completion is None or call.error else call.completion.text
+
+
+def judge_wins(gate: Gate, candidate: Candidate, results: EvaluationResults) -> GateResult:
+    """Judge a gate on the win rate against production, which was evaluated.
+
+    Parameters
+    ----------
+    gate, candidate, results
+        The gate, the prompt as a candidate, and its evaluation with the wins.
+    """
+    maximum = results.evaluation.max_error_rate
+    missing = [one.case.label for one in results.scored if one.value(gate.metric) is None]
+    if len(missing) > maximum * len(results.scored):
+        reason = f"{len(missing)} of {len(results.scored)} cases have no verdict on both answers; at most {100 * maximum:g} % may"
+        return GateResult(passed=False, reason=f"{reason}: case {missing[0]}", threshold=gate.threshold)
+    compared = len(results.scored) - len(missing)
+    if gate.confidence is not None and compared < MIN_PAIRS:
+        reason = f"{compared} cases have a verdict on both answers; {MIN_PAIRS} are needed for an interval"
+        return GateResult(passed=False, reason=reason, threshold=gate.threshold)
+    orders = [getattr(one.judged.get(gate.metric), "orders", ()) for one in results.scored]
+    consistency = measure_bias(orders).consistency
+    if consistency.value is not None and consistency.high < MIN_CONSISTENCY:
+        reason = f"the judge '{gate.metric}' decides by position here: {consistency.count} of {consistency.trials} pairs are consistent"
+        return GateResult(passed=False, reason=reason, threshold=gate.threshold)
+    return judge_gate(gate, candidate)

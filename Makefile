@@ -88,7 +88,7 @@ check: .stamps/dev ## check lint, format, types and import contracts
 bench: .stamps/dev ## measure against peers, into bench/results
 	@$(BIN)/python -m bench
 
-pictures: .stamps/system ## take the pictures of the web UI for docs/
+pictures: .stamps/system ## take the pictures of the web UI for docs/, after make demo and make demo-llm
 	@$(BIN)/python docs/pictures.py
 
 site: .stamps/dev ## build the documentation site into build/site; a broken link is an error

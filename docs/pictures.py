@@ -1,4 +1,7 @@
-"""Pictures of the reference project for the documentation: the real web UI, in a real browser. `make pictures` runs it after `make demo`."""
+"""Pictures of the reference project for the documentation: the real web UI, in a real browser.
+
+`make pictures` runs it after `make demo` and `make demo-llm`.
+"""
 
 import os
 import sys
@@ -21,19 +24,23 @@ def _page(page: Page, url: str, name: str, wait_for: str) -> None:
     page.screenshot(path=PICTURES / f"{name}.png")
 
 
+def _zoom_out(page: Page, times: int) -> None:
+    for _ in range(times):
+        page.locator('[class*="SVGViewport_iconButton"]').nth(1).click()
+        page.wait_for_timeout(800)
+    page.wait_for_timeout(2000)
+
+
 def main() -> None:
     """Take every picture."""
     home = ROOT / ".mlops"
     reports = sorted((home / "reports" / "lateness_watch").glob("*.html"))
-    if not reports:
-        sys.exit("there is nothing to take pictures of: run `make demo` first")
+    if not reports or not (home / "services" / "delay_answer_api").is_dir():
+        sys.exit("there is nothing to take pictures of: run `make demo` and `make demo-llm` first")
     environment = os.environ | {"MLOPS_HOME": str(home)}
     with web_ui(ROOT / "definitions.py", environment) as url, browser_page(2300, 1250) as page:
         open_graph(page, url, ["data", "lateness"])
-        for _ in range(2):  # out, until both groups are in view
-            page.locator('[class*="SVGViewport_iconButton"]').nth(1).click()
-            page.wait_for_timeout(800)
-        page.wait_for_timeout(2000)
+        _zoom_out(page, 2)  # until both groups are in view
         page.screenshot(path=PICTURES / "graph.png", clip={"x": 750, "y": 250, "width": 1350, "height": 740})
         page.set_viewport_size({"width": 1500, "height": 900})
         _page(page, f"{url}/assets/model/lateness_candidate?view=checks", "gates", "roc_auc_at_least")
@@ -42,6 +49,9 @@ def main() -> None:
         page.set_viewport_size({"width": 1100, "height": 1500})
         page.goto(reports[-1].as_uri())
         page.screenshot(path=PICTURES / "report.png")
+    with web_ui(ROOT / "delay_answers.py", environment) as url, browser_page(2300, 1250) as page:
+        open_graph(page, url, ["delay_answer"])
+        page.screenshot(path=PICTURES / "llm-graph.png", clip={"x": 600, "y": 480, "width": 1650, "height": 330})
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     for evaluation in project.select(PromptEvaluation):
         node = project.node(evaluation)
         yield evaluation_spec(evaluation, node, bind(node, evaluation_body(evaluation)), follow_inputs(node, platform))
-    services = {service.name: service.key for service in project.select(PromptService)}
+    services = {service.name: service for service in project.select(PromptService)}
     for source in project.trace_sources:
-        node, service = traces_node(source, platform), services.get(source.name, "")
-        condition = follow_inputs(node, platform, ignoring=[service] if service else [])
+        node, service = traces_node(source, platform), services.get(source.name)
+        condition = follow_inputs(node, platform, ignoring=[service.key] if service else [])
         yield traces_spec(source, node, bind(node, traces_body(source)), condition, service)
     for monitor in project.select(QualityMonitor):
         node = quality_node(project, monitor)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.values.llm.prompt_service import PromptService
     from mlops_assets.values.llm.trace_source import TraceSource
     from mlops_assets.values.platform import Platform
 
@@ -57,7 +58,11 @@ def _table_rules(source: TraceSource) -> Table:
 
 
 def traces_spec(
-    source: TraceSource, node: Node, run: Callable[..., Iterator[object]], condition: dg.AutomationCondition[Any], service: str = ""
+    source: TraceSource,
+    node: Node,
+    run: Callable[..., Iterator[object]],
+    condition: dg.AutomationCondition[Any],
+    service: PromptService | None = None,
 ) -> StepSpec:
     """Return the step spec of traces.
 
@@ -70,17 +75,17 @@ def traces_spec(
     condition
         The default automation condition.
     service
-        The key of the service that writes the log; empty for another application.
+        The service that writes the log, in whose group the traces are; None for another application.
     """
     names = (*check_names(_table_rules(source)), LOG_READABLE)
     return StepSpec(
         node.key,
         run,
-        group=LLM_GROUP,
+        group=service.prompt.name if service else LLM_GROUP,
         description=f"Traces of {source.name}, from its log: a row for each span.",
         kinds=frozenset({"llm", "duckdb"}),
         partitions=node.partitions,
-        deps=[dg.AssetDep(asset_key(service))] if service else [],  # for the graph; the traces follow the log
+        deps=[dg.AssetDep(asset_key(service.key))] if service else [],  # for the graph; the traces follow the log
         checks=check_specs(node.key, names, warnings=(LOG_READABLE,)),
         options=source.options,
         condition=condition,

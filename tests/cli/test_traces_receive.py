@@ -14,6 +14,7 @@ import pytest
 
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
+from tests.commands import run_mlops
 from tests.conftest import clean_environment
 
 BIN = Path(sys.executable).parent
@@ -64,15 +65,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start_receiver(folder: Path, *arguments: str) -> subprocess.Popen:
-    command = [BIN / "mlops", "traces", "receive", "shop", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=clean_environment(folder / ".mlops"), stdout=subprocess.PIPE, text=True)
-
-
 @contextlib.contextmanager
 def receiving(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """Yield a receiver and its endpoint, from its own output; it is stopped at the end."""
-    process = start_receiver(folder, "--port", "0")
+    command = [BIN / "mlops", "traces", "receive", "shop", "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, env=clean_environment(folder / ".mlops"), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         lines = [process.stdout.readline() for _ in range(2)]
@@ -92,8 +89,7 @@ def send(folder: Path, endpoint: str, processor: str) -> None:
 
 def import_traces(folder: Path) -> pl.DataFrame:
     day = datetime.now(UTC).date().isoformat()
-    command = [BIN / "mlops", "run", "--partitions", day]
-    done = subprocess.run(command, cwd=folder, env=clean_environment(folder / ".mlops"), capture_output=True, text=True)
+    done = run_mlops(["run", "--partitions", day], cwd=folder, env=clean_environment(folder / ".mlops"))
     assert done.returncode == 0, done.stdout + done.stderr
     return open_stores(Platform.at(folder / ".mlops")).lake.read("traces/shop")
 
@@ -140,10 +136,7 @@ def test_a_span_waits_at_the_sender_until_the_log_can_be_written_again(folder) -
 def test_a_source_or_an_address_that_cannot_be_used_is_named(folder) -> None:
     with receiving(folder) as (_, endpoint):
         port = endpoint.rpartition(":")[2]
-        second = start_receiver(folder, "--port", port)
-        assert second.wait(timeout=60) == 1
-        second.stdout.close()
-    done = subprocess.run(
-        [BIN / "mlops", "traces", "receive", "shp"], cwd=folder, env=clean_environment(folder / ".mlops"), capture_output=True, text=True
-    )
+        command = ["traces", "receive", "shop", "--port", port]
+        assert run_mlops(command, cwd=folder, env=clean_environment(folder / ".mlops")).returncode == 1
+    done = run_mlops(["traces", "receive", "shp"], cwd=folder, env=clean_environment(folder / ".mlops"))
     assert (done.returncode, "there is no source of traces 'shp'" in done.stderr, "shop" in done.stderr) == (1, True, True)

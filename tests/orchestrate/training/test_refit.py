@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -29,6 +27,7 @@ from mlops_assets.serving.formats.integrity import find_damage
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.platform.stores import open_stores
+from tests.commands import run_program
 from tests.conftest import ROOT, Runner, clean_environment, metadata
 from tests.memory_instance import open_memory_instance
 from tests.projects import refitted as project
@@ -241,8 +240,7 @@ def train_and_die(home: str) -> None:
 def test_killed_between_the_two_fits_it_ends_as_undisturbed(world, tmp_path, instance) -> None:
     home = tmp_path / "home"
     code = f"from tests.orchestrate.training import test_refit; test_refit.train_and_die({str(home)!r})"
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    killed = subprocess.run(command, cwd=ROOT, env=clean_environment(home), capture_output=True, text=True, check=False)
+    killed = run_program(["python", "-c", code], cwd=ROOT, env=clean_environment(home))
     assert killed.returncode == -9, killed.stdout + killed.stderr
     platform = ml.Platform.at(home)
     at = open_stores(platform)

@@ -1,7 +1,5 @@
 """A search reads the validation part alone, its trials are runs, the best is trained again, and a kill costs one trial."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.platform.stores import open_stores
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.projects import searching
 
@@ -58,17 +57,8 @@ def test_a_killed_search_continues_with_the_trial_that_it_lost(tmp_path) -> None
         home, calls = tmp_path / name, tmp_path / f"{name}.calls"
         for death in deaths:
             more = {"SEARCH_CALLS": str(calls), "PYTHONWARNINGS": "ignore", **({"DIE_AT": death} if death else {})}
-            line = [
-                sys.executable,
-                "-m",
-                "mlops_assets.cli.main",
-                "run",
-                "-f",
-                "tests/projects/searching.py",
-                "--select",
-                '+key:"model/buys_candidate"',
-            ]
-            done = subprocess.run(line, cwd=ROOT, env=clean_environment(home, **more), capture_output=True, text=True)
+            line = ["run", "-f", "tests/projects/searching.py", "--select", '+key:"model/buys_candidate"']
+            done = run_mlops(line, cwd=ROOT, env=clean_environment(home, **more))
             assert (done.returncode == -9) is (death is not None), done.stdout + done.stderr
         finished = [trial for trial in trials_of(ml.Platform.at(home)) if trial.status == "finished"]
         found[name] = [(trial.params["C"], trial.metrics["validation/neg_log_loss"]) for trial in finished]

@@ -99,8 +99,9 @@ def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignoring: 
         Upstream assets whose runs the table does not wait for.
     """
     inputs_in_progress = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
-    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
-    return changed.with_label("follows its inputs")
+    # Runs first, the lake after them: a run that ends in between is either still in progress here, or its rows are in the lake.
+    idle = ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
+    return (idle & InputsChanged(node, platform, model)).with_label("follows its inputs")
 
 
 def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:

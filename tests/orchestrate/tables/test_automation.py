@@ -11,6 +11,7 @@ import pytest
 
 from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables import automation
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, records
@@ -209,6 +210,24 @@ def test_runs_whose_process_is_gone_are_reaped_and_automation_continues(ticks) -
         assert run.run_id[:8] in sensor(context).skip_message
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
     assert "dataset/shares" in ticks.tick()
+
+
+def test_a_run_that_ends_while_conditions_are_evaluated_is_not_repeated(ticks, monkeypatch) -> None:
+    instance, definitions = ticks.runner.instance, ticks.runner.definitions
+    assert ticks.tick()["dataset/shares"] == days(1, 21)
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset_key("dataset/shares")})
+    span = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-21"}
+    run = instance.create_run_for_job(job, tags=span, status=dg.DagsterRunStatus.STARTED)
+    find_stale = automation.find_stale
+
+    def find_stale_before_the_end_of_the_run(node, platform):
+        stale = find_stale(node, platform)
+        if node.key == "dataset/shares" and not instance.get_run_by_id(run.run_id).is_finished:
+            instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job.name), run.run_id)
+        return stale
+
+    monkeypatch.setattr(automation, "find_stale", find_stale_before_the_end_of_the_run)
+    assert "dataset/shares" not in ticks.tick()
 
 
 def test_unreported_commits_of_a_run_are_reported_once(ticks, world, platform, monkeypatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class AskReport:
             yield f"{self.failed} requests were refused, e.g. {self.refused[0]}"
 
 
-def ask_service(project: LoadedProject, name: str, dataset: str) -> AskReport:
+def ask_service(project: LoadedProject, name: str, dataset: str, key_env: str | None = None) -> AskReport:
     """Send each row of a dataset to a running service, and return what became of the requests.
 
     Parameters
@@ -90,19 +91,22 @@ def ask_service(project: LoadedProject, name: str, dataset: str) -> AskReport:
         The service.
     dataset
         The dataset; its columns that are variables of the prompt are sent.
+    key_env
+        The environment variable with the API key to send; None sends none.
 
     Raises
     ------
     ServiceError
         There is no such service, it does not run, or the connection to it is lost.
     DefinitionError
-        The service is that of a model, or there is no such dataset.
+        The service is that of a model, there is no such dataset, or the API key is missing.
     DataError
         The dataset has no row, or lacks a variable of the prompt.
     """
     service = find_service(project, name)
     if not isinstance(service, PromptService):
         raise DefinitionError(f"'{service.key}' serves a model", hint=f"send rows to it: mlops predict {name}")
+    headers = {"content-type": "application/json", **_read_key(service, key_env)}
     status = control.status(project.platform.home, name)
     if not status.running or status.url is None:
         raise ServiceError(f"'{service.key}' does not run", hint=f"start it: mlops serve start {name}")
@@ -112,7 +116,7 @@ def ask_service(project: LoadedProject, name: str, dataset: str) -> AskReport:
     try:
         for call in _read_calls(project, service, dataset):
             began = time.perf_counter()
-            connection.request("POST", "/answer", json.dumps(call, default=dump_json), {"content-type": "application/json"})
+            connection.request("POST", "/answer", json.dumps(call, default=dump_json), headers)
             reply = connection.getresponse()
             report.add(str(next(iter(call.values()), "")), reply.status, reply.read(), time.perf_counter() - began)
     except (OSError, http.client.HTTPException) as error:
@@ -120,6 +124,18 @@ def ask_service(project: LoadedProject, name: str, dataset: str) -> AskReport:
     finally:
         connection.close()
     return report
+
+
+def _read_key(service: PromptService, variable: str | None) -> Mapping[str, str]:
+    """Return the header with the API key; raise DefinitionError, which quotes no part of it, when it is missing."""
+    if variable is None:
+        if service.keys_env is not None:
+            raise DefinitionError(f"'{service.key}' needs an API key", hint="name the variable with your key as --key-env")
+        return {}
+    key = os.environ.get(variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise DefinitionError(f"the environment variable {variable} holds no API key", hint="set it to one key, without its name")
+    return {"authorization": f"Bearer {key}"}
 
 
 def _read_calls(project: LoadedProject, service: PromptService, dataset: str) -> Iterator[Mapping[str, Any]]:

@@ -61,16 +61,17 @@ def stop() -> None:
 @llm.command()
 @click.argument("service")
 @click.option("--cases", required=True, metavar="DATASET", help="The dataset whose rows hold the variables of the prompt.")
+@click.option("--key-env", metavar="VARIABLE", help="The environment variable with the API key to send.")
 @file_option
-def ask(service: str, cases: str, file: str) -> None:
+def ask(service: str, cases: str, key_env: str | None, file: str) -> None:
     """Send each row of a dataset to the running service of a prompt; exit code 1 when a request is refused.
 
-    Example: mlops llm ask delay_answer_api --cases delay_questions
+    Example: mlops llm ask delay_answer_api --cases delay_questions --key-env ADAS_KEY
     """
     from mlops_assets.cli.llm.asking import ask_service
     from mlops_assets.compute.text import replace_controls
 
-    report = ask_service(load(file), service, cases)
+    report = ask_service(load(file), service, cases, key_env)
     for line in report.lines:
         click.echo(replace_controls(line))
     if report.failed:

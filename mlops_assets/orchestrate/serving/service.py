@@ -108,7 +108,8 @@ def build_service_spec(service: Service | PromptService, platform: Platform, pri
     if isinstance(service, PromptService):
         from mlops_assets.serving.prompts.settings import encode_settings
 
-        return replace(plan, kind="prompt", settings=encode_settings(service, prices))
+        drain_seconds = max(plan.drain_seconds, service.prompt.model.time_limit.total_seconds())
+        return replace(plan, kind="prompt", settings=encode_settings(service, prices), drain_seconds=drain_seconds)
     push = list_push_specs(stored_views(service.model.training_set.features))
     return replace(plan, max_rows=service.max_rows, trusted_types=service.model.trusted_types, push=push)
 

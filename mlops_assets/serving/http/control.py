@@ -17,6 +17,7 @@ from mlops_assets import entry_points
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
 from mlops_assets.serving.http.service_folder import (
+    MIN_DRAIN_SECONDS,
     ServiceFolder,
     ServiceSpec,
     ServiceStatus,
@@ -38,6 +39,7 @@ __all__ = ["ServiceSpec", "ServiceStatus", "WorkerStatus", "start", "status", "s
 
 _REQUIRED_PACKAGES = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
 _POLL_SECONDS = 0.05
+_MAX_STOP_SECONDS = 20.0  # for all processes to end, after requests in flight
 _MAX_OUTPUT_BYTES = 10 * 2**20  # of the processes' output, before the file is rotated
 
 
@@ -51,7 +53,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     spec
         The specification of the service.
     timeout
-        The maximum seconds to wait.
+        The maximum seconds to wait, after requests in flight of a service that runs from another spec have been answered.
 
     Returns
     -------
@@ -74,11 +76,13 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     _refuse_unready(spec)
     if spec.kind == "prompt":
         _refuse_unready_prompt(spec)
-    until = time.monotonic() + timeout
     with hold_lock(folder.path / "control.lock"):
         before = folder.read_or_none(folder.wanted)
         is_current = _is_running(_read_supervisor(folder)) and folder.read_spec_or_none() == spec
         try:
+            if not is_current:
+                _stop_processes(folder, None)  # first, because requests in flight may take longer than the start
+            until = time.monotonic() + timeout
             if not is_current:
                 _start_supervisor(spec, folder, until)
             write_json(folder.wanted, {"state": "running"})
@@ -90,7 +94,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
             raise
 
 
-def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
+def stop(home: str, name: str, *, timeout: float | None = None) -> ServiceStatus:
     """Stop a service after answering requests in flight, and delete its damaged state files.
 
     Parameters
@@ -100,7 +104,7 @@ def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
     name
         Name of the service.
     timeout
-        Seconds after which its processes are killed.
+        Seconds after which its processes are killed; None gives requests in flight the time that the service declares.
 
     Returns
     -------
@@ -265,11 +269,10 @@ def _restore_wanted(folder: ServiceFolder, before: dict[str, object] | None) -> 
 
 
 def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) -> None:
-    """Stop the processes that run, write the spec, start the detached supervisor and wait until it listens.
+    """Write the spec, start the detached supervisor and wait until it listens.
 
     The output of earlier processes is rotated when it has become large.
     """
-    _stop_processes(folder, 30)
     write_json(folder.spec, asdict(spec))
     if folder.output.exists() and folder.output.stat().st_size > _MAX_OUTPUT_BYTES:
         folder.output.replace(folder.output.with_suffix(".log.1"))
@@ -342,8 +345,14 @@ def _log_hint(folder: ServiceFolder, fallback: str) -> str:
     return f"{folder.output} has details" if folder.output.exists() and folder.output.stat().st_size else fallback
 
 
-def _stop_processes(folder: ServiceFolder, timeout: float) -> None:
-    """End the supervisor, which ends its workers; after ``timeout`` seconds kill the remaining processes by their ids."""
+def _stop_processes(folder: ServiceFolder, timeout: float | None) -> None:
+    """End the supervisor, which ends its workers; after ``timeout`` seconds kill the remaining processes by their ids.
+
+    With None, requests in flight get the time that the spec of the running processes gives them.
+    """
+    if timeout is None:
+        spec = folder.read_spec_or_none()
+        timeout = (MIN_DRAIN_SECONDS if spec is None else spec.drain_seconds) + _MAX_STOP_SECONDS
     facts, unnamed = _read_supervisor(folder), _find_unnamed_processes(folder, entry_points.SUPERVISOR, entry_points.WORKER)
     for pid in [facts["pid"]] if _is_running(facts) else _find_unnamed_processes(folder, entry_points.SUPERVISOR):
         _signal(pid, signal.SIGTERM)

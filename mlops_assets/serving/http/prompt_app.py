@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mlops_assets.serving.http.app import answer_lifespan, receive_body
 from mlops_assets.serving.http.request_body import explain_not_json, read_body
 from mlops_assets.serving.predict.request_schema import RequestError
-from mlops_assets.serving.prompts.endpoints import METHODS, EndpointReply, EndpointRequest
+from mlops_assets.serving.prompts.endpoints import CALLS, METHODS, EndpointReply, EndpointRequest, as_refusal, write_refusal
+from mlops_assets.serving.prompts.refusal import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,14 +95,15 @@ class PromptApp:
         try:
             request = self._read_request(scope, body)
         except RequestError as error:
-            reply = EndpointReply(error.status, error.body)
+            refusal = as_refusal(error)
         else:
             if served is None:
-                reply = _refuse(503, "no version of the prompt is loaded", "promote one, and try again when /readyz answers 200", seconds=1)
-            elif self._running >= served.prompt.model.slots + self._max_waiting:
-                reply = _refuse(503, "too many calls wait for the model", "try again, or raise the concurrency of the model", seconds=1)
+                refusal = _refuse_for_now("no version of the prompt is loaded", "promote one, and try again when /readyz answers 200")
+            elif request.path in CALLS and self._running >= served.prompt.model.slots + self._max_waiting:
+                refusal = _refuse_for_now("too many calls wait for the model", "try again, or raise the concurrency of the model")
             else:
                 return await self._run(served, request, receive, send)
+        reply = write_refusal(refusal, scope["path"])
         await self._send(send, reply, close=reply.status == 413)
         return reply
 
@@ -128,7 +130,7 @@ class PromptApp:
         queue = asyncio.Queue[bytes | EndpointReply]()
 
         def run() -> None:
-            reply = _refuse(500, "the call failed", "the log of the service says why")
+            reply = _refuse(request.path, 500, "the call failed", "the log of the service says why")
             try:
                 reply = self._endpoints.handle(served, request, post, gone.is_set)
             finally:  # also when the prompt's function ends the thread: the client must not wait for ever
@@ -137,7 +139,8 @@ class PromptApp:
         def post(item: bytes | EndpointReply) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
-        self._running += 1
+        counted = int(request.path in CALLS)  # feedback and the list of models do not wait for the model
+        self._running += counted
         watcher: asyncio.Task[None] | None = None
         try:
             self._threads.submit(run)
@@ -147,7 +150,7 @@ class PromptApp:
                     await self._begin_events(send)
                 await send({"type": "http.response.body", "body": item, "more_body": True})
         finally:
-            self._running -= 1
+            self._running -= counted
             gone.set()
             if watcher is not None:
                 watcher.cancel()
@@ -166,16 +169,16 @@ class PromptApp:
         if path == "/metrics" and method in ("GET", "HEAD"):
             return EndpointReply(200, self._metrics.render(self._versions()).encode()), _TEXT
         if path not in (*_GET, *METHODS):
-            return _refuse(404, "there is no such path", "POST /answer; /openapi.json describes it"), _JSON
+            return _refuse(path, 404, "there is no such path", "POST /answer; /openapi.json describes it"), _JSON
         if path in METHODS or method not in ("GET", "HEAD"):
-            return _refuse(405, f"{path} accepts only {METHODS.get(path, 'GET')}", "/openapi.json describes it"), _JSON
+            return _refuse(path, 405, f"{path} accepts only {METHODS.get(path, 'GET')}", "/openapi.json describes it"), _JSON
         return await self._describe_state(path), _JSON
 
     async def _describe_state(self, path: str) -> EndpointReply:
         if path == "/livez":
             return EndpointReply(200, b'{"live":true}')
         if self.model is None:
-            return _refuse(503, "no version of the prompt is loaded", "the service's status says why")
+            return _refuse(path, 503, "no version of the prompt is loaded", "the service's status says why")
         if path == "/openapi.json":
             return EndpointReply(200, self.model.openapi)
         return await asyncio.to_thread(self._check_readiness, self.model)
@@ -183,11 +186,11 @@ class PromptApp:
     def _check_readiness(self, served: ServedPrompt) -> EndpointReply:
         """Return 200 when the process is not ending, and calls can be traced and counted; else 503."""
         if self.draining:
-            return _refuse(503, "the process is ending", "another worker answers")
+            return _refuse("/readyz", 503, "the process is ending", "another worker answers")
         if not self._log.ready():
-            return _refuse(503, self._log.problem, "free disk space, or make the folder writable")
+            return _refuse("/readyz", 503, self._log.problem, "free disk space, or make the folder writable")
         if problem := self._ledger.find_problem():
-            return _refuse(503, problem, "restart the service")
+            return _refuse("/readyz", 503, problem, "restart the service")
         return EndpointReply(200, json.dumps({"ready": True, "prompt": served.name, "version": served.version}).encode())
 
     def _count(self, reply: EndpointReply, seconds: float) -> None:
@@ -215,6 +218,9 @@ async def _watch_client(receive: Receive, gone: threading.Event) -> None:
     gone.set()
 
 
-def _refuse(status: int, error: str, hint: str, *, seconds: int | None = None) -> EndpointReply:
-    headers = {} if seconds is None else {"retry-after": str(seconds)}
-    return EndpointReply(status, json.dumps({"error": error, "hint": hint}).encode(), headers)
+def _refuse(path: str, status: int, error: str, hint: str) -> EndpointReply:
+    return write_refusal(RefusalError(error, hint=hint, status=status), path)
+
+
+def _refuse_for_now(error: str, hint: str) -> RefusalError:
+    return RefusalError(error, hint=hint, status=503, seconds=1)

@@ -12,6 +12,7 @@ from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.serving.prompts.api_keys import ApiKeys
 from mlops_assets.serving.prompts.call_runner import CallRunner
 from mlops_assets.serving.prompts.endpoints import PromptEndpoints
+from mlops_assets.serving.prompts.feedback import FeedbackStore
 from mlops_assets.serving.prompts.served_prompt import ServedPrompt
 from mlops_assets.serving.prompts.settings import decode_settings
 from mlops_assets.stores.artifacts.store import open_artifacts
@@ -51,7 +52,7 @@ def open_prompt_app(
     log = TraceLog(folder.traces, export=None if exporter is None else exporter.add)
     ledger = BudgetLedger(folder.ledger, settings.budget, settings.rate_limits)
     app = PromptApp(
-        PromptEndpoints(CallRunner(settings, ledger, log), log, keys=keys, redact=settings.redact),
+        PromptEndpoints(CallRunner(settings, ledger, log), FeedbackStore(log, ledger, keys), keys=keys, redact=settings.redact),
         ledger=ledger,
         log=log,
         metrics=metrics,
@@ -61,7 +62,9 @@ def open_prompt_app(
 
     def load(target: TargetVersion) -> ServedPrompt:
         prompt = open_prompt(open_artifacts(spec.artifacts), target.artifact)
-        return ServedPrompt(prompt if settings.model is None else connect_prompt(prompt, settings.model), target)
+        return ServedPrompt(
+            prompt if settings.model is None else connect_prompt(prompt, settings.model), target, needs_key=keys is not None
+        )
 
     def close() -> None:
         log.close()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from mlops_assets.serving.http.protocol import HttpProtocol
+from mlops_assets.serving.http.service_folder import MIN_DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KEEP_ALIVE = 75  # seconds that a connection may be idle
-MAX_SHUTDOWN_SECONDS = 10  # seconds that requests in flight may take when the process ends
 _PAUSE = 0.5  # seconds without new connections after the system refused one, e.g. for lack of descriptors
 
 
@@ -43,8 +44,16 @@ class Server(uvicorn.Server):
             )
 
 
-def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
-    """Return a server for HTTP/1.1 only, without access log, because the counters replace it."""
+def make_server(app: Any, drain_seconds: float = MIN_DRAIN_SECONDS) -> Server:  # noqa: ANN401  (an ASGI application)
+    """Return a server for HTTP/1.1 only, without access log, because the counters replace it.
+
+    Parameters
+    ----------
+    app
+        The application.
+    drain_seconds
+        Seconds that requests in flight may take when the server ends.
+    """
     config = uvicorn.Config(
         app,
         loop="none",
@@ -58,7 +67,7 @@ def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
         server_header=False,
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=MAX_SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=ceil(drain_seconds),
     )
     config.load()
     return Server(config)

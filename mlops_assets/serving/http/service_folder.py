@@ -16,6 +16,7 @@ from mlops_assets.stores.base.files import write_atomically
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+MIN_DRAIN_SECONDS = 10.0
 _Kind = TypeVar("_Kind")
 _CHECKSUM = "checksum"  # of a state file: the sha256 of all other fields
 
@@ -48,6 +49,8 @@ class ServiceSpec:
         What ``model`` names: a model, or a prompt.
     settings
         The settings of a prompt's service, as text: see :class:`mlops_assets.serving.prompts.settings.PromptSettings`.
+    drain_seconds
+        Seconds that requests in flight may take when a process ends.
     """
 
     name: str
@@ -66,6 +69,7 @@ class ServiceSpec:
     push: tuple[str, ...] = ()
     kind: Literal["model", "prompt"] = "model"
     settings: str = ""
+    drain_seconds: float = MIN_DRAIN_SECONDS
 
     @property
     def log_name(self) -> str:

@@ -21,14 +21,13 @@ from mlops_assets.errors import MlopsError, ServiceError
 from mlops_assets.serving.http.metrics import allocate_counters
 from mlops_assets.serving.http.service_folder import ServiceFolder, ServiceSpec, TargetVersion, is_alive, start_time, write_json
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.serving.http.worker_pool import WorkerPool
+from mlops_assets.serving.http.worker_pool import MAX_EXIT_SECONDS, WorkerPool
 
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.registry import Registry
 
 POLL_SECONDS = 0.25  # between two reads of the registry
 _TICK_SECONDS = 0.05
-_MAX_ORPHAN_SECONDS = 15.0  # before the workers of a killed supervisor are killed
 
 
 class Supervisor:
@@ -47,7 +46,7 @@ class Supervisor:
     def __init__(self, folder: ServiceFolder, spec: ServiceSpec, listener: socket.socket) -> None:
         self._folder, self._spec = folder, spec
         self._port = listener.getsockname()[1]
-        self._pool = WorkerPool(folder, spec.workers, listener)
+        self._pool = WorkerPool(folder, spec.workers, listener, spec.drain_seconds)
         self._registry: Registry | None = None
         self._label = make_label(folder.path)
         self._polled_at, self._unreadable = 0.0, ""
@@ -166,12 +165,12 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def await_orphans(folder: ServiceFolder) -> None:
+def await_orphans(folder: ServiceFolder, drain_seconds: float) -> None:
     """Wait for the workers of a killed supervisor, kill those that outlive the limit, and delete their reports.
 
     Such workers hold the service's socket until they have answered their requests.
     """
-    until = time.monotonic() + _MAX_ORPHAN_SECONDS
+    until = time.monotonic() + drain_seconds + MAX_EXIT_SECONDS
     while (alive := [w for w in folder.read_workers() if w.running]) and time.monotonic() < until:
         time.sleep(_TICK_SECONDS)
     for worker in alive:
@@ -221,7 +220,7 @@ def run_service(folder: ServiceFolder) -> None:
     spec = folder.read_spec()
     if spec is None:
         raise ServiceError(f"'{folder.spec}' is missing", hint="start the service again: mlops serve start")
-    await_orphans(folder)
+    await_orphans(folder, spec.drain_seconds)
     for index in range(spec.workers):
         allocate_counters(folder.metrics, index)
     last_report = folder.read_or_none(folder.supervisor) or {}

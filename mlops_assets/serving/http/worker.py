@@ -53,7 +53,9 @@ def follow_supervisor(control: int, set_target: Callable[[TargetVersion], None],
     end()
 
 
-async def serve(app: App | PromptApp, metrics: Metrics, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
+async def serve(
+    app: App | PromptApp, metrics: Metrics, listener: socket.socket, drain_seconds: float, start: Callable[[Callable[[], None]], None]
+) -> None:
     """Answer requests until SIGTERM, SIGINT or the end of the supervisor; then finish the accepted requests.
 
     Parameters
@@ -64,10 +66,12 @@ async def serve(app: App | PromptApp, metrics: Metrics, listener: socket.socket,
         The counters in which workers share their numbers of connections.
     listener
         The service's socket.
+    drain_seconds
+        Seconds that accepted requests may take at the end.
     start
         Called once in the running loop, with a function that ends the process from any thread.
     """
-    server, loop, ending = make_server(app), asyncio.get_running_loop(), asyncio.Event()
+    server, loop, ending = make_server(app, drain_seconds), asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
 
@@ -116,7 +120,7 @@ def main(arguments: list[str]) -> None:
 
     gc.freeze()  # imported objects stay: collecting them again and again would delay some requests
     gc.enable()
-    uvloop.run(serve(app, metrics, listener, start))
+    uvloop.run(serve(app, metrics, listener, spec.drain_seconds, start))
     close()
 
 

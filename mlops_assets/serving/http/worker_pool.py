@@ -23,7 +23,7 @@ _MAX_QUICK_DEATHS = 6  # in a row, before a worker is not restarted any more
 _MAX_PAUSE_SECONDS = 10.0  # before a worker is restarted
 _REPORT_SECONDS = 1.0  # for a worker to write its missing report again
 _MAX_CRASHES = 2  # of workers that were loading a version, before it is refused
-_MAX_END_SECONDS = 15.0  # for workers to end before they are killed
+MAX_EXIT_SECONDS = 5.0  # for workers to end, after their requests in flight, before they are killed
 # One thread per worker: thread pools inside model libraries slow down a busy server.
 _LIBRARIES = ("BLIS_NUM", "MKL_NUM", "NUMEXPR_NUM", "OMP_NUM", "OPENBLAS_NUM", "POLARS_MAX", "VECLIB_MAXIMUM")
 ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
@@ -70,9 +70,12 @@ class WorkerPool:
         Number of workers.
     listener
         The service's socket, which they inherit.
+    drain_seconds
+        Seconds that their requests in flight may take when they end.
     """
 
-    def __init__(self, folder: ServiceFolder, size: int, listener: socket.socket) -> None:
+    def __init__(self, folder: ServiceFolder, size: int, listener: socket.socket, drain_seconds: float) -> None:
+        self._drain_seconds = drain_seconds
         self._folder, self._listener = folder, listener
         self._workers = [_Worker(index) for index in range(size)]
         self._target: TargetVersion | None = None
@@ -139,7 +142,7 @@ class WorkerPool:
         running = [w.process for w in self._workers if w.process is not None]
         for process in running:
             process.terminate()
-        until = time.monotonic() + _MAX_END_SECONDS
+        until = time.monotonic() + self._drain_seconds + MAX_EXIT_SECONDS
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))

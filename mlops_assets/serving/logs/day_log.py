@@ -1,4 +1,7 @@
-"""Logs of lines with a folder for each UTC day: appended by one system call for each write, synced to the disk, listed by day."""
+"""Logs of lines with a folder for each UTC day: appended by one system call for each write, synced to the disk, listed by day.
+
+Only their owner can read them, because they hold what clients sent.
+"""
 
 from __future__ import annotations
 
@@ -137,8 +140,8 @@ class DayLog:
             self._retire(len(self._open) - 1)
         self._retire(self._max_open - 1)
         folder = self._folder / (_FIRST + timedelta(days=day)).isoformat()
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         file = self._open[day] = _OpenFile(descriptor, os.fstat(descriptor).st_size)
         if self._durable:
             for place in (folder, self._folder):
@@ -198,7 +201,7 @@ def find_write_problem(folder: Path, *, sync: bool = True, what: str = PREDICTIO
     """
     probe = folder / f".{os.getpid()}.probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with probe.open("wb", buffering=0) as file:
             if file.write(b"\n" * 4096) < 4096:
                 return f"the {what} in '{folder}' cannot be written: no space left on device"

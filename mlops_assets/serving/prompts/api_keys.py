@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import re
 
@@ -10,6 +11,7 @@ from mlops_assets.errors import ServiceError
 from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.values.names import NAME
 
+_CODE = 8  # hexadecimal digits at the end of a trace id
 _BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
 
 
@@ -39,6 +41,32 @@ class ApiKeys:
                     hint="write name:key, with a name of lower-case letters, digits and underscores; use each name and key once",
                 )
             self._names[_hash(key)] = name
+        self._hashes = {name: digest for digest, name in self._names.items()}
+
+    def sign(self, trace_id: str, name: str) -> str:
+        """Return a trace id whose last digits prove that the client with a key got the trace; no list of traces is needed.
+
+        Parameters
+        ----------
+        trace_id
+            A new id, whose last digits are replaced.
+        name
+            The name of the key.
+        """
+        return trace_id[:-_CODE] + self._compute_code(trace_id, name)
+
+    def owns(self, trace_id: str, name: str) -> bool:
+        """Return whether the client with a key got a trace.
+
+        Parameters
+        ----------
+        trace_id, name
+            The id of the trace and the name of the key.
+        """
+        return hmac.compare_digest(trace_id[-_CODE:], self._compute_code(trace_id, name))
+
+    def _compute_code(self, trace_id: str, name: str) -> str:
+        return hmac.new(self._hashes[name].encode(), trace_id[:-_CODE].encode(), hashlib.sha256).hexdigest()[:_CODE]
 
     def find_name(self, authorization: str) -> str:
         """Return the name of a key.

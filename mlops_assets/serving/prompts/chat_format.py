@@ -29,10 +29,10 @@ class ChatFormat:
     Parameters
     ----------
     trace_id
-        The trace of the call.
+        The trace of the call; empty for a request that is no call.
     """
 
-    def __init__(self, trace_id: str) -> None:
+    def __init__(self, trace_id: str = "") -> None:
         self._trace_id, self._name, self._version = trace_id, "", 0
         self._includes_usage = self._began = False
         self._created = int(time.time())

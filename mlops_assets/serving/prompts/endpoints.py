@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import sys
 import time
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.prompts.redaction import redact_text
 from mlops_assets.serving.predict.request_schema import RequestError
 from mlops_assets.serving.prompts.answer_format import AnswerFormat
-from mlops_assets.serving.prompts.call_format import parse_object
 from mlops_assets.serving.prompts.call_runner import PromptCall
-from mlops_assets.serving.prompts.call_trace import find_root_id
 from mlops_assets.serving.prompts.chat_format import ChatFormat, describe_models
 from mlops_assets.serving.prompts.refusal import RefusalError
-from mlops_assets.values.llm.span import FEEDBACK, Span, make_span_id, make_trace_id, read_start_second
+from mlops_assets.values.llm.span import make_trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mlops_assets.serving.logs.trace_log import TraceLog
     from mlops_assets.serving.prompts.api_keys import ApiKeys
     from mlops_assets.serving.prompts.call_format import CallFormat
     from mlops_assets.serving.prompts.call_runner import CallResult, CallRunner
+    from mlops_assets.serving.prompts.feedback import FeedbackStore
     from mlops_assets.serving.prompts.served_prompt import ServedPrompt
-    from mlops_assets.values.llm.span import AttributeValue
 
-ANSWER, CHAT, MODELS, FEEDBACK_PATH = "/answer", "/v1/chat/completions", "/v1/models", "/feedback"
+OPENAI = "/v1/"  # the paths whose errors have the form of OpenAI's API
+ANSWER, CHAT, MODELS, FEEDBACK_PATH = "/answer", f"{OPENAI}chat/completions", f"{OPENAI}models", "/feedback"
+CALLS = (ANSWER, CHAT)  # they ask the model
 METHODS = {ANSWER: "POST", CHAT: "POST", FEEDBACK_PATH: "POST", MODELS: "GET"}
-_TRACE_ID = re.compile(r"[0-9a-f]{32}")
-_MAX_COMMENT = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -88,16 +82,16 @@ class PromptEndpoints:
     ----------
     runner
         Runs calls.
-    log
-        Where feedback is written.
+    feedback
+        Stores feedback.
     keys
         The API keys; None answers every client.
     redact
         Whether personal data is replaced in what is sent to the model.
     """
 
-    def __init__(self, runner: CallRunner, log: TraceLog, *, keys: ApiKeys | None, redact: bool) -> None:
-        self._runner, self._log, self._keys, self._redact = runner, log, keys, redact
+    def __init__(self, runner: CallRunner, feedback: FeedbackStore, *, keys: ApiKeys | None, redact: bool) -> None:
+        self._runner, self._feedback, self._keys, self._redact = runner, feedback, keys, redact
 
     def handle(
         self, served: ServedPrompt, request: EndpointRequest, send_events: Callable[[bytes], None], is_gone: Callable[[], bool]
@@ -115,54 +109,29 @@ class PromptEndpoints:
         is_gone
             Whether the client has left.
         """
-        start = time.time_ns()
-        trace_id = make_trace_id(start)
-        form: CallFormat = AnswerFormat(streams=request.asks_for_events) if request.path != CHAT else ChatFormat(trace_id)
-        if request.path == MODELS:
-            form = ChatFormat(trace_id)
-        events = _Events(form, send_events)
         try:
             api_key = "" if self._keys is None else self._keys.find_name(request.authorization)
+        except RefusalError as error:
+            return write_refusal(error, request.path)
+        start = time.time_ns()
+        trace_id = make_trace_id(start) if self._keys is None else self._keys.sign(make_trace_id(start), api_key)
+        form: CallFormat = ChatFormat(trace_id) if request.path.startswith(OPENAI) else AnswerFormat(streams=request.asks_for_events)
+        events = _Events(form, send_events)
+        try:
             if request.path == MODELS:
                 return EndpointReply(200, describe_models(served))
             if request.path == FEEDBACK_PATH:
-                return self._store_feedback(request.body, api_key)
+                return EndpointReply(200, self._feedback.store(request.body, api_key))
             parsed = form.parse(served, request.body, redact=self._redact)
             send_text = events.send_text if parsed.streams else None
             call = PromptCall(served, trace_id, start, parsed.messages, parsed.data, parsed.sent, api_key, send_text, is_gone)
             return events.end(self._runner.run(call), streams=parsed.streams)
         except RequestError as error:
-            refusal = error if isinstance(error, RefusalError) else RefusalError(error.message, hint=error.hint, status=error.status)
+            refusal = as_refusal(error)
         except Exception as error:  # noqa: BLE001  (one call must not end the service)
             _print_failure(error)
             refusal = RefusalError(f"the call failed ({type(error).__name__})", hint="the service's log shows where", status=500)
         return events.refuse(refusal)
-
-    def _store_feedback(self, body: bytes, api_key: str) -> EndpointReply:
-        """Append a span with the score and the redacted comment to a trace of this product."""
-        facts = parse_object(body)
-        trace_id, score, comment = facts.pop("trace_id", None), facts.pop("score", None), facts.pop("comment", "")
-        if facts:
-            raise RefusalError(f"there is no field '{next(iter(facts))[:100]}'", hint="send trace_id, score and comment")
-        if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
-            raise RefusalError("the field 'trace_id' is no id of a trace", hint="send the trace_id of an answer")
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
-            raise RefusalError("the field 'score' is no number from 0 to 1", hint="send 1 for a good answer, 0 for a bad one")
-        if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
-            raise RefusalError("the field 'comment' is no text, or too long", hint=f"send at most {_MAX_COMMENT} characters")
-        now = time.time_ns()
-        if (second := read_start_second(trace_id)) is None or second * 10**9 > now:
-            raise RefusalError("there is no such trace", hint="send the trace_id of an answer", status=404)
-        attributes: dict[str, AttributeValue] = {"mlops.feedback": float(score)}
-        if comment:
-            attributes["mlops.feedback.comment"] = redact_text(comment)
-        if api_key:
-            attributes["mlops.api_key"] = api_key
-        try:
-            self._log.write([Span(trace_id, make_span_id(), find_root_id(trace_id), FEEDBACK, now, now, "ok", "", attributes)])
-        except OSError:
-            raise RefusalError("the feedback cannot be stored", hint="see the service's status", status=503) from None
-        return EndpointReply(200, json.dumps({"trace_id": trace_id, "stored": True}).encode())
 
 
 class _Events:
@@ -194,6 +163,29 @@ class _Events:
             return EndpointReply(refusal.status, self._form.write_refusal(refusal), refusal.headers)
         self._send(self._form.write_break(refusal))
         return EndpointReply(refusal.status, b"")
+
+
+def as_refusal(error: RequestError) -> RefusalError:
+    """Return an error of a request as a refusal.
+
+    Parameters
+    ----------
+    error
+        The error.
+    """
+    return error if isinstance(error, RefusalError) else RefusalError(error.message, hint=error.hint, status=error.status)
+
+
+def write_refusal(refusal: RefusalError, path: str) -> EndpointReply:
+    """Return the reply to a request that reached no endpoint, in the form of errors of its path.
+
+    Parameters
+    ----------
+    refusal, path
+        Why the request is refused, and the path.
+    """
+    form: CallFormat = ChatFormat() if path.startswith(OPENAI) else AnswerFormat(streams=False)
+    return EndpointReply(refusal.status, form.write_refusal(refusal), refusal.headers)
 
 
 def _print_failure(error: Exception) -> None:

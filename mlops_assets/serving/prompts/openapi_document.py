@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _REFERENCE = "#/components/schemas/"
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _COUNT: Mapping[str, Any] = {"type": ["integer", "null"]}
+_WITH_KEY = ("/answer", "/v1/chat/completions", "/v1/models", "/feedback")
 _REFUSALS = {
     "400": "The body is not JSON.",
     "401": "The API key is missing or unknown.",
@@ -28,13 +29,15 @@ _REFUSALS = {
 }
 
 
-def build_document(prompt: Prompt[..., Any], version: int) -> dict[str, Any]:
+def build_document(prompt: Prompt[..., Any], version: int, *, needs_key: bool = False) -> dict[str, Any]:
     """Return the document, JSON-like.
 
     Parameters
     ----------
     prompt, version
         The served prompt and the number of its version.
+    needs_key
+        Whether the endpoints that take calls and feedback, and the list of models, need an API key.
     """
     schemas: dict[str, Any] = {}
     variables = {v.name: _hoist(describe_type(v.annotation), f"{v.name}.", schemas) for v in prompt.variables}
@@ -48,13 +51,14 @@ def build_document(prompt: Prompt[..., Any], version: int) -> dict[str, Any]:
     schemas["Answer"] = _describe_answer(response)
     schemas["Feedback"] = _FEEDBACK
     schemas["Error"] = {"type": "object", "properties": {"error": _TEXT, "hint": _TEXT, "trace_id": _TEXT}, "required": ["error", "hint"]}
+    schemas["OpenAIError"] = _OPENAI_ERROR
     chat = {"type": "object", "description": "As in OpenAI's API."}
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": prompt.name, "version": str(version), "description": f"Answers of the prompt {prompt.name}."},
         "paths": {
             "/answer": {"post": _describe_answer_call()},
-            "/v1/chat/completions": {"post": _describe_call("Complete a chat.", chat, chat)},
+            "/v1/chat/completions": {"post": _describe_call("Complete a chat.", chat, chat, error="OpenAIError")},
             "/v1/models": {"get": _describe_get("The prompt as a model.", "401", "503")},
             "/feedback": {"post": _describe_call("Store a score for an answer.", _refer("Feedback"), {"type": "object"})},
             "/readyz": {"get": _describe_get("Whether a version is loaded and calls can be traced and counted.", "503")},
@@ -62,10 +66,21 @@ def build_document(prompt: Prompt[..., Any], version: int) -> dict[str, Any]:
             "/metrics": {"get": _describe_get("Counters of all workers, in Prometheus' text format.")},
             "/openapi.json": {"get": _describe_get("This document.", "503")},
         },
-        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": schemas},
     }
+    if needs_key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path in _WITH_KEY:
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"key": []}]
+    return document
 
 
+_OPENAI_ERROR: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"error": {"type": "object", "properties": {"message": _TEXT, "type": _TEXT, "code": {"type": ["string", "null"]}}}},
+    "required": ["error"],
+}
 _FEEDBACK: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -99,10 +114,8 @@ def _describe_answer_call() -> dict[str, Any]:
     return call
 
 
-def _describe_call(summary: str, request: Mapping[str, Any], reply: Mapping[str, Any]) -> dict[str, Any]:
-    refusals = {
-        code: {"description": text, "content": {"application/json": {"schema": _refer("Error")}}} for code, text in _REFUSALS.items()
-    }
+def _describe_call(summary: str, request: Mapping[str, Any], reply: Mapping[str, Any], error: str = "Error") -> dict[str, Any]:
+    refusals = {code: {"description": text, "content": {"application/json": {"schema": _refer(error)}}} for code, text in _REFUSALS.items()}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},

@@ -31,11 +31,13 @@ class ServedPrompt:
         The stored prompt.
     target
         Its version.
+    needs_key
+        Whether calls need an API key, for the OpenAPI document.
     """
 
     description, libraries = "prompt", ""
 
-    def __init__(self, prompt: Prompt[..., Any], target: TargetVersion) -> None:
+    def __init__(self, prompt: Prompt[..., Any], target: TargetVersion, *, needs_key: bool = False) -> None:
         import pydantic
 
         self.prompt, self.target = prompt, target
@@ -44,7 +46,7 @@ class ServedPrompt:
         self._variables = _build_adapter(prompt)
         self._defaults = {v.name: None if v.is_required else convert_value(prompt, v, v.default) for v in prompt.variables}
         self._response: pydantic.TypeAdapter[Any] | None = None if prompt.response is None else pydantic.TypeAdapter(prompt.response)
-        self.openapi = json.dumps(build_document(prompt, self.version)).encode()
+        self.openapi = json.dumps(build_document(prompt, self.version, needs_key=needs_key)).encode()
 
     @property
     def name(self) -> str:

@@ -202,6 +202,29 @@ class BudgetLedger:
             connection.execute(change, (requests, tokens - reserved, api_key, second))
             connection.executemany(_ADD, [(day, key, requests, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
 
+    def count_feedback(self, api_key: str) -> None:
+        """Count one feedback of a client: within a minute, as many fit as requests.
+
+        Parameters
+        ----------
+        api_key
+            The name of the client's key; empty without one.
+
+        Raises
+        ------
+        QuotaError
+            It does not fit.
+        PlatformError
+            The ledger cannot be written.
+        """
+        if self._limits.requests_per_minute is None:
+            return
+        sender = f"feedback:{api_key}"  # no key has this name
+        with self._write() as connection:
+            now = time.time()
+            self._check_rates(connection, sender, Spending(0, None), now)
+            connection.execute(_ADD_SECOND, (sender, int(now), 1, 0))
+
     def settle_orphans(self) -> int:
         """Settle reservations of ended processes at their maximum, and return their number."""
         with self._write() as connection:

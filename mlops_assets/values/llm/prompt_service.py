@@ -31,7 +31,7 @@ class RateLimits:
     Parameters
     ----------
     requests_per_minute
-        The maximum number of requests to the model.
+        The maximum number of requests to the model. As much feedback may be sent, counted by itself.
     tokens_per_minute
         The maximum number of tokens. A request counts with its maximum until its reply arrives, and then with the tokens that were used.
 
@@ -146,7 +146,7 @@ class PromptService:
         The maximum size of one request.
     keys_env
         The environment variable with the API keys of the clients, as ``name:key`` pairs between commas or spaces. Traces hold the name of
-        a key, never the key. None answers every client.
+        a key, never the key. Only the client that got an answer may rate it. None answers every client.
     budget
         What may be spent within a day; None does not limit it.
     rate_limits

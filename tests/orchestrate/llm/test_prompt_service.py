@@ -69,7 +69,20 @@ def list_logged(home) -> list[str]:
     return sorted(span.span_id for spans in days.values() for span in spans)
 
 
-def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_path) -> None:
+def ask_with_a_key(call, definitions, monkeypatch) -> None:
+    """Let the service need API keys, and ask it without one, with a missing one and with a valid one."""
+    monkeypatch.setenv("REPLY_KEYS", "ada:key-of-ada")
+    monkeypatch.setenv("ADAS_KEY", "key-of-ada")
+    definitions.write_text(definitions.read_text().replace('"reply_api", ', '"reply_api", keys_env="REPLY_KEYS", '))
+    call("serve", "start", "reply_api")
+    refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "questions"])
+    assert "'service/reply_api' needs an API key" in str(refused.exception)
+    refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "questions", "--key-env", "BOBS_KEY"])
+    assert "the environment variable BOBS_KEY holds no API key" in str(refused.exception)
+    assert "6 answers of http" in call("llm", "ask", "reply_api", "--cases", "questions", "--key-env", "ADAS_KEY")
+
+
+def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_path, monkeypatch) -> None:
     def write(instructions: str, priced: str = "tiny") -> None:
         (tmp_path / "definitions.py").write_text(
             PROJECT.format(rows=ROWS, url=server.url, instructions=instructions, priced=priced, collector=collector.endpoint)
@@ -118,8 +131,7 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
         assert "serves a prompt and predicts no rows" in str(refused.exception)
         asked = call("llm", "ask", "reply_api", "--cases", "questions")
         assert asked.startswith("Question 0?  yes\n")
-        assert "6 answers of http" in asked
-        assert "(6 by version 1)" in asked
+        assert all(text in asked for text in ("6 answers of http", "(6 by version 1)"))
         refused = CliRunner().invoke(mlops, ["llm", "ask", "reply_api", "--cases", "model_prices"])
         assert "has no column 'question', a variable of 'prompt/reply'" in str(refused.exception)
         assert "stopped" in call("serve", "stop", "reply_api")
@@ -128,6 +140,7 @@ def test_a_prompt_is_served_followed_through_promotions_and_traced(call, tmp_pat
         assert state()["wanted"] == "stopped"
         assert sorted(span.span_id.hex() for span in collector.spans) == list_logged(tmp_path / "home")
         assert collector.services == {"reply_api"}
+        ask_with_a_key(call, tmp_path / "definitions.py", monkeypatch)
         assert "there are reply_api" in str(CliRunner().invoke(mlops, ["serve", "start", "reply_apy"]).exception)
 
 

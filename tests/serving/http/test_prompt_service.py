@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from threading import Thread
+from threading import Event, Thread
 
 import httpx
 import pytest
@@ -182,6 +182,22 @@ def test_sixteen_clients_of_two_workers_get_exactly_the_calls_that_fit(stage, se
         statuses = Counter(status for statuses in pool.map(send, range(16)) for status in statuses)
     assert statuses == {200: 100, 429: 60}
     assert len(server.requests) - count == 100
+
+
+def test_a_call_in_flight_is_answered_when_the_service_stops(stage, server, running) -> None:
+    assert stage.spec.drain_seconds == 120, "the time limit of the model"
+    url, count, ended = start(replace(stage.spec, workers=1)).url, len(server.requests), Event()
+    server.steps = [lambda exchange: (ended.wait(60), answer()(exchange))]
+    with ThreadPoolExecutor(2) as pool, httpx.Client(base_url=url, timeout=60) as client:
+        calling = pool.submit(ask, client)
+        server.wait_for_requests(count + 1)
+        stopping = pool.submit(stop, stage.spec.home, "reply_api")
+        time.sleep(12)  # longer than requests of a model's service may take
+        assert not stopping.done()
+        ended.set()
+        assert calling.result(60)["answer"] == "yes"
+        assert stopping.result(60).running is False
+    assert status(stage.spec.home, "reply_api").wanted == "stopped"
 
 
 def test_a_version_is_asked_at_the_address_that_is_declared_now(stage, server, running) -> None:

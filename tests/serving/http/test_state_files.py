@@ -149,7 +149,7 @@ def test_a_copied_project_neither_shows_nor_stops_the_processes_of_the_original(
     found = status(str(copy), NAME)
     assert (found.wanted, found.running, found.url, found.workers) == ("running", False, None, ())
     assert found.problem.startswith(f"it runs in '{serving.folder.path}', and this folder is a copy; `mlops serve start {NAME}`")
-    await_orphans(ServiceFolder.locate(str(copy), NAME))
+    await_orphans(ServiceFolder.locate(str(copy), NAME), 10)
     assert stop(str(copy), NAME).wanted == "stopped"
     original = status(serving.home, NAME)
     assert (original.wanted, original.running, len(original.workers), original.problem) == ("running", True, 1, "")

@@ -23,6 +23,7 @@ from mlops_assets.serving.logs.trace_log import TraceLog, read_traces
 from mlops_assets.serving.prompts.api_keys import ApiKeys
 from mlops_assets.serving.prompts.call_runner import CallRunner
 from mlops_assets.serving.prompts.endpoints import PromptEndpoints
+from mlops_assets.serving.prompts.feedback import FeedbackStore
 from mlops_assets.serving.prompts.served_prompt import ServedPrompt
 from mlops_assets.serving.prompts.settings import PromptSettings, decode_settings, encode_settings
 from mlops_assets.stores.llm.budget_ledger import BudgetLedger
@@ -47,13 +48,14 @@ def model_prices() -> pl.DataFrame:
 class Stand:
     """A running application with its folder and a client."""
 
-    def __init__(self, folder: Path, app: PromptApp, log: TraceLog, ledger: BudgetLedger) -> None:
+    def __init__(self, folder: Path, app: PromptApp, log: TraceLog, ledger: BudgetLedger, *, needs_key: bool) -> None:
+        self.needs_key = needs_key
         self.folder, self.app, self.log, self.ledger = folder, app, log, ledger
         self.client = httpx.Client(timeout=60)
 
     def promote(self, prompt: Any, version: int = 1) -> None:
         """Let the application answer with a version."""
-        self.app.model = ServedPrompt(prompt, TargetVersion(version, ml.llm.hash_prompt(prompt), "artifact"))
+        self.app.model = ServedPrompt(prompt, TargetVersion(version, ml.llm.hash_prompt(prompt), "artifact"), needs_key=self.needs_key)
 
     def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         """Send a body as JSON."""
@@ -76,14 +78,13 @@ def serve(folder: Path, prompt: Any = None, max_waiting: int = 32, prices: Price
     service = ml.llm.PromptService("reply_api", prompt=prompt or make_prompt("http://127.0.0.1:9/v1"), **declared)
     read: PromptSettings = decode_settings(encode_settings(service, prices))
     log, ledger = TraceLog(folder / "traces"), BudgetLedger(folder / "ledger.sqlite", read.budget, read.rate_limits)
-    endpoints = PromptEndpoints(
-        CallRunner(read, ledger, log), log, keys=ApiKeys(read.keys_env) if read.keys_env else None, redact=read.redact
-    )
+    keys = ApiKeys(read.keys_env) if read.keys_env else None
+    endpoints = PromptEndpoints(CallRunner(read, ledger, log), FeedbackStore(log, ledger, keys), keys=keys, redact=read.redact)
     metrics, versions = Metrics(folder / "metrics", 0), lambda: {0: app.model and app.model.version}
     app = PromptApp(
         endpoints, ledger=ledger, log=log, metrics=metrics, max_bytes=service.max_bytes, versions=versions, max_waiting=max_waiting
     )
-    stand = Stand(folder, app, log, ledger)
+    stand = Stand(folder, app, log, ledger, needs_key=keys is not None)
     if prompt is not None:
         stand.promote(prompt)
     try:

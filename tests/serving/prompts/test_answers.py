@@ -8,6 +8,7 @@ from threading import Event, Thread
 import httpx
 import pytest
 
+from mlops_assets.serving.prompts.openapi_document import build_document
 from tests.serving.llm.scripted_server import (
     ScriptedServer,
     answer,
@@ -288,6 +289,17 @@ def test_the_openapi_document_has_the_variables_and_the_response(stand, server) 
     assert schemas["Variables"]["properties"]["sentences"] == {"type": "integer"}
     assert schemas["Answer"]["properties"]["answer"]["required"] == ["minutes", "airport"]
     assert set(document["paths"]) >= {"/answer", "/v1/chat/completions", "/feedback", "/v1/models"}
+
+
+def test_the_openapi_document_asks_for_a_key_where_one_is_needed(server) -> None:
+    prompt = make_prompt(server.url)
+    open_to_all, with_key = (build_document(prompt, 1, needs_key=needs_key) for needs_key in (False, True))
+    assert "securitySchemes" not in open_to_all["components"]
+    assert with_key["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    secured = {
+        path for path, item in with_key["paths"].items() for operation in item.values() if operation.get("security") == [{"key": []}]
+    }
+    assert secured == {"/answer", "/v1/chat/completions", "/v1/models", "/feedback"}
 
 
 def test_other_paths_and_methods_are_refused(stand) -> None:

@@ -116,6 +116,28 @@ def test_a_failure_is_an_error_object_with_the_trace(stand, server) -> None:
     assert len(reply.json()["error"]["trace_id"]) == 32
 
 
+def test_every_error_of_the_api_is_an_error_object(stand, server) -> None:
+    url = "/v1/chat/completions"
+    stand.client.headers["content-type"] = "application/json"
+    too_large = b'{"a": "' + b"x" * 2**20 + b'"}'
+    replies = {
+        413: stand.client.post(url, content=too_large),
+        415: stand.client.post(url, content=b"{}", headers={"content-type": "text/html"}),
+        405: stand.client.get(url),
+        404: stand.client.get("/v1/engines"),
+        400: stand.client.post(url, content=b"{"),
+    }
+    stand.app.model = None
+    replies[503] = chat(stand)
+    for status, reply in replies.items():
+        assert reply.status_code == status, reply.text
+        error = reply.json()["error"]
+        assert {"message", "type", "code"} <= error.keys()
+        assert error["type"] == ("server_error" if status == 503 else "not_found_error" if status == 404 else "invalid_request_error")
+    assert isinstance(stand.client.get("/answers").json()["error"], str)
+    assert server.requests == []
+
+
 def test_instructions_with_a_required_variable_answer_no_chat(stand, server) -> None:
     def reply(question: str, sentences: int) -> None:
         """Answer in {sentences} sentences."""

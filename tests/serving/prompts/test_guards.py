@@ -310,6 +310,50 @@ def test_feedback_is_a_span_below_the_root_of_its_trace(open_stand) -> None:
         assert feedback.attributes == {"mlops.feedback": 0.5, "mlops.feedback.comment": "wrong, says [e-mail address]"}
 
 
+@pytest.mark.usefixtures("_keys")
+def test_only_the_client_that_got_an_answer_may_rate_it(open_stand) -> None:
+    ada, bob = ({"authorization": f"Bearer key-of-{name}"} for name in ("ada", "bob"))
+    with open_stand(keys_env="REPLY_KEYS") as stand:
+        trace_id = stand.answer(**ada).json()["trace_id"]
+        assert trace_id in {span.trace_id for span in stand.spans()}
+        for headers, text in ((bob, trace_id), (ada, trace_id[:-1] + ("0" if trace_id[-1] != "0" else "1"))):
+            reply = stand.post("/feedback", {"trace_id": text, "score": 0}, **headers)
+            assert (reply.status_code, reply.json()["error"]) == (404, "there is no such trace")
+        assert stand.post("/feedback", {"trace_id": trace_id, "score": 1}, **ada).status_code == 200
+        assert [span.attributes["mlops.api_key"] for span in stand.spans() if span.name == "feedback"] == ["ada"]
+
+
+def test_feedback_is_limited_for_itself(open_stand) -> None:
+    with open_stand(rate_limits=ml.llm.RateLimits(requests_per_minute=2)) as stand:
+        trace_id = stand.answer().json()["trace_id"]
+        replies = [stand.post("/feedback", {"trace_id": trace_id, "score": 1}) for _ in range(3)]
+        assert [reply.status_code for reply in replies] == [200, 200, 429]
+        assert int(replies[-1].headers["retry-after"]) > 1
+        assert stand.answer().status_code == 200, "requests are counted by themselves"
+
+
+def test_feedback_and_the_list_of_models_do_not_wait_for_the_model(open_stand, server) -> None:
+    ended = Event()
+    with open_stand(make_prompt(server.url, concurrency=1), max_waiting=0) as stand, ThreadPoolExecutor(1) as pool:
+        trace_id = stand.answer().json()["trace_id"]
+        server.steps = [lambda exchange: (ended.wait(60), answer()(exchange))]
+        running = pool.submit(stand.answer)
+        server.wait_for_requests(2)
+        assert stand.answer().status_code == 503
+        assert stand.post("/feedback", {"trace_id": trace_id, "score": 1}).status_code == 200
+        assert stand.client.get("/v1/models").status_code == 200
+        ended.set()
+        assert running.result(60).status_code == 200
+
+
+def test_traces_and_ledger_are_for_their_owner_only(open_stand) -> None:
+    with open_stand() as stand:
+        stand.answer()
+        paths = [stand.folder / "ledger.sqlite", stand.folder / "traces", *(stand.folder / "traces").rglob("*")]
+        assert len(paths) == 4
+        assert {path.name: path.stat().st_mode & 0o077 for path in paths} == dict.fromkeys((path.name for path in paths), 0)
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

@@ -39,7 +39,8 @@ def reply(question: str, context: str = "", sentences: int = 1) -> None:
 
 replies = ml.llm.PromptEvaluation("replies", prompt=reply, cases=questions, scorers=[ml.llm.ExactMatch("expected")])
 reply_api = ml.llm.PromptService("reply_api", prompt=reply, capture=True)
-defs = ml.build_definitions([questions, plain, numbered, reply, replies, reply_api])
+bot = ml.llm.TraceSource("bot")
+defs = ml.build_definitions([questions, plain, numbered, reply, replies, reply_api, bot])
 """
 
 DATA = 'key:"dataset/questions" or key:"evaluation/replies_evaluation"'
@@ -180,6 +181,22 @@ def test_a_trace_without_content_or_without_a_variable_is_refused_with_what_to_d
     assert "has no value of 'question', a variable of 'prompt/reply'" in refuse(found, "--to", "questions", "--set", "expected=a")
     label(found, "--to", "questions", "--set", "question=Is it late?", "--set", "expected=a")
     assert ml.llm.read_labels("questions")["question"].to_list() == ["Is it late?"]
+
+
+def test_only_columns_of_the_dataset_and_variables_are_taken_from_the_trace_of_an_application(folder) -> None:
+    run('key:"dataset/questions"')
+    sent = {"question": "Is it late?", "context": "JFK", "case": "own", 'x"; DROP TABLE labels; --': 1, "QUESTION": [1], "sentences": 3.0}
+    with ml.llm.start_trace(ml.llm.TraceSource("bot")) as root:
+        root.attributes["mlops.input"] = json.dumps(sent)
+    command = ["traces", "label", "bot", root.trace_id, "--to", "questions", "--set", "expected=no"]
+    result = CliRunner().invoke(mlops, command)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    labels = ml.llm.read_labels("questions")
+    assert sorted(labels.columns[1:-3]) == ["context", "expected", "question", "sentences"]
+    assert labels.row(0)[0] == root.trace_id
+    assert labels["sentences"].to_list() == [3]
+    run('key:"dataset/questions"')
+    assert ml.read_table("dataset/questions").height == 2
 
 
 def test_two_commands_at_one_moment_lose_no_label(trace_id, folder) -> None:

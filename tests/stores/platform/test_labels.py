@@ -88,3 +88,11 @@ def test_damaged_labels_are_reported_and_not_written_again(platform) -> None:
 def test_a_name_that_no_dataset_can_have_is_refused(platform) -> None:
     with pytest.raises(DefinitionError, match="a dataset cannot be named 'no name'"):
         ml.llm.read_labels("no name", platform=platform)
+
+
+def test_an_erasure_of_an_entity_reaches_its_labels(platform) -> None:
+    add(platform, "a", customer_id=7, expected="EWR")
+    add(platform, "b", customer_id=8, expected="EWR")
+    erasing = open_stores(platform).lake.erasure({"customer_id": "7"})
+    assert erasing.tables() == [TABLE]
+    assert erasing.rows(TABLE)["case"].to_list() == ["a"]

@@ -71,12 +71,15 @@ class MeasuredValues:
         Why the measure cannot be computed; empty when it can.
     p_value
         Of input drift.
+    is_share
+        Whether each value is 0 or 1, although the measure is not a share by its name.
     """
 
     measure: str
     values: tuple[float, ...] = ()
     problem: str = ""
     p_value: float | None = None
+    is_share: bool = False
 
     @property
     def value(self) -> float | None:
@@ -97,7 +100,7 @@ class MeasuredValues:
 
         values = np.sort(np.asarray(self.values))
         n, mean = len(values), float(values.mean())
-        if self.measure in _SHARES:
+        if self.is_share or self.measure in _SHARES:
             interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
             return float(interval.low), float(interval.high)
         if self.measure == names.LATENCY:
@@ -145,13 +148,19 @@ def measure_answers(rows: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredV
         MeasuredValues(names.FEEDBACK, tuple(rows["feedback"].drop_nulls())),
         MeasuredValues(names.COST, () if costs else tuple(answered["cost"]), costs),
         MeasuredValues(names.LATENCY, tuple(answered["seconds"])),
-        *_measure_content(_sample(answered, inputs.max_scored), inputs),
+        *_measure_content(sample_rows(answered, inputs.max_scored), inputs),
         *([_measure_drift(answered, inputs)] if names.INPUT_DRIFT in inputs.measures else []),
     ]
 
 
-def _sample(rows: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Return at most ``count`` rows, chosen by a hash of their trace ids."""
+def sample_rows(rows: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return at most ``count`` rows, chosen by a hash of their trace ids.
+
+    Parameters
+    ----------
+    rows, count
+        Rows of a trace table, and the maximum.
+    """
     order = sorted(range(rows.height), key=lambda row: hashlib.sha256(rows["trace_id"][row].encode()).digest())
     return rows[sorted(order[:count])]
 
@@ -205,7 +214,7 @@ def _measure_drift(answered: pl.DataFrame, inputs: QualityInputs) -> MeasuredVal
     if missing := list_missing_packages():
         return MeasuredValues(names.INPUT_DRIFT, problem=f"sentence vectors need the packages {', '.join(missing)}")
     current, earlier = (
-        [text for row in _sample(rows, MAX_EMBEDDED)["input"] if (text := _read_texts(row, lambda name: name not in inputs.context))]
+        [text for row in sample_rows(rows, MAX_EMBEDDED)["input"] if (text := _read_texts(row, lambda name: name not in inputs.context))]
         for rows in (answered, inputs.reference)
     )
     if not current and answered.height:

@@ -16,6 +16,7 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.llm.quality_monitor import QualityMonitor
 from mlops_assets.values.llm.scorers import FunctionScorer, JsonSchemaMatch
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.serving import Service
@@ -124,6 +125,9 @@ def _list_llm_packages(project: Project) -> Iterator[RequiredPackage]:
             yield RequiredPackage("jsonschema", "llm", f"a scorer of '{evaluation.key}'", evaluation.key)
     for source in project.trace_sources:
         yield RequiredPackage("msgspec", "serve", f"'{source.key}'", source.key)
+    for monitor in project.select(QualityMonitor):
+        for judge in monitor.judges:
+            yield from _list_model_packages(judge.prompt, monitor.key)
     for calibration in project.select(Calibration):
         yield from _list_model_packages(calibration.judge.prompt, calibration.key)
 

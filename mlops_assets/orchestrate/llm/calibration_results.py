@@ -14,7 +14,7 @@ from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.llm.pairwise_judge import INCONSISTENT, TIE, PairwiseJudge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import polars as pl
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.values.llm.calibration import Calibration
     from mlops_assets.values.llm.judge import Judge
-    from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
 def find_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateResult:
@@ -48,15 +47,15 @@ def find_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateRes
     return next((result for result in results if not result.passed), results[0])
 
 
-def refuse_judges(step: StepContext, evaluation: PromptEvaluation) -> dict[str, str]:
-    """Return judge → why its scores may not decide a gate, for each judge of an evaluation with gates that may only report.
+def refuse_judges(step: StepContext, judges: Iterable[Judge | PairwiseJudge]) -> dict[str, str]:
+    """Return judge → why its scores may not decide, for each judge that may only report.
 
     Parameters
     ----------
-    step, evaluation
-        The step and its evaluation.
+    step, judges
+        The step and its judges.
     """
-    found = {judge.name: find_calibration(step, judge) for judge in evaluation.judges} if evaluation.gates else {}
+    found = {judge.name: find_calibration(step, judge) for judge in judges}
     return {name: f"the judge '{name}' may not gate: {result.reason}" for name, result in found.items() if not result.passed}
 
 

@@ -106,7 +106,7 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     rival_results = _evaluate_rival(step, evaluation, rows, rival) if needs_rival and differs else None
     if rival_results is not None:
         results = compare_with_production(step, results, rival_results)
-    judged = judge_prompt(results, rival_results, rival, refuse_judges(step, evaluation))
+    judged = judge_prompt(results, rival_results, rival, refuse_judges(step, evaluation.judges if evaluation.gates else ()))
     submit_prompt(step, results, judged, rival, artifact)
     frame = results.to_frame()
     outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,6 +16,7 @@ from mlops_assets.compute.monitoring.answer_quality import (
     judge_measure,
     measure_answers,
 )
+from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION, ROLLED_BACK
 from mlops_assets.errors import RegistryError
@@ -23,6 +24,7 @@ from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.partitions import lookback_mapping
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
+from mlops_assets.orchestrate.monitoring.judged_answers import SampledScores, describe_judging, judge_sample, withhold_verdicts
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
@@ -68,6 +70,8 @@ class QualityUnit:
         The number of requests.
     measured, verdicts
         The measures, and the judgements of the expectations.
+    sampled
+        What the judges found.
     """
 
     partition: str
@@ -76,6 +80,7 @@ class QualityUnit:
     answers: int
     measured: tuple[MeasuredValues, ...]
     verdicts: tuple[QualityVerdict, ...]
+    sampled: tuple[SampledScores, ...] = ()
 
     @property
     def title(self) -> str:
@@ -100,8 +105,11 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     mapping = lookback_mapping(days, LOOKBACK) if _expects_drift(monitor) else None
     prompt = monitor.prompt.name if monitor.prompt else ""
     facts = (monitor.expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
-    definition = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return Node(monitor.key, days, (Edge(monitor.traces_key, days, mapping, required=True),), definition=definition)
+    judges = [[(judge.name, hash_judge(judge)) for judge in monitor.judges], monitor.judged_answers] if monitor.judges else []
+    definition = hashlib.sha256(repr((*facts, *judges)).encode()).hexdigest()
+    calibrations = (calibration.key for judge in monitor.judges for calibration in project.calibrations_of(judge))
+    edges = (Edge(monitor.traces_key, days, mapping, required=True), *(Edge(key, None) for key in dict.fromkeys(calibrations)))
+    return Node(monitor.key, days, edges, definition=definition)
 
 
 def _expects_drift(monitor: QualityMonitor) -> bool:
@@ -153,14 +161,18 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
     actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act(step, monitor, unit)]
     states = [WindowState(unit.partition, unit.state, _summarise(unit), unit.version) for unit in units]
     facts = summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
+    facts |= describe_judging(step, monitor, [scores for unit in units for scores in unit.sampled])
     if actions:
         facts["decisions"] = to_markdown([{"decision": text} for text in actions])
     return CheckedTable(_build_rows(units), [_build_outcome(e.name, units, monitor.traces_key) for e in monitor.expectations], facts)
 
 
 def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUnit]:
+    from mlops_assets.orchestrate.llm.calibration_results import refuse_judges  # definitions load without it
+
     rows = _select_answers(monitor, step.read(step.project.by_key[monitor.traces_key]))
     units = list[QualityUnit]()
+    refused = refuse_judges(step, monitor.judges)
     for partition, window in step.windows:
         if window is None:
             continue
@@ -169,7 +181,7 @@ def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUn
         measures = frozenset(expectation.measure for expectation in monitor.expectations)
         inputs = QualityInputs(monitor.context, monitor.language, monitor.max_scored, earlier, measures)
         groups = inside.partition_by("prompt_version", maintain_order=True) if inside.height else [inside]
-        day = [_measure_unit(monitor, partition, window, group, inputs) for group in groups]
+        day = [_judge_unit(step, monitor, _measure_unit(monitor, partition, window, group, inputs), group, refused) for group in groups]
         units += sorted(day, key=lambda unit: unit.version or 0)
     return units
 
@@ -186,6 +198,18 @@ def _measure_unit(monitor: QualityMonitor, partition: str, window: TimeWindow, r
     verdicts = tuple(judge_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in monitor.expectations)
     version = rows["prompt_version"][0] if rows.height else None
     return QualityUnit(partition, window, version, rows.height, tuple(measured.values()), verdicts)
+
+
+def _judge_unit(step: StepContext, monitor: QualityMonitor, unit: QualityUnit, rows: pl.DataFrame, refused: dict[str, str]) -> QualityUnit:
+    """Return the unit with the scores of the monitor's judges."""
+    sampled = judge_sample(step, monitor, unit.title, rows)
+    scores = {values.measure: values for each in sampled for values in each.measured}
+    judged = tuple(
+        judge_measure(verdict.expectation, scores[verdict.expectation.measure]) if verdict.expectation.measure in scores else verdict
+        for verdict in unit.verdicts
+    )
+    measured = (*unit.measured, *scores.values())
+    return replace(unit, measured=measured, verdicts=withhold_verdicts(judged, refused), sampled=tuple(sampled))
 
 
 def _summarise(unit: QualityUnit) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.rule import OneRule
+from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.names import validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -50,7 +51,7 @@ class QualityExpectation(OneRule):
     ----------
     measure
         ``groundedness``, ``hallucination_rate``, ``refusal_rate``, ``output_words``, ``language_rate``, ``error_rate``, ``feedback``,
-        ``cost``, ``latency_p95`` or ``input_drift``.
+        ``cost``, ``latency_p95`` or ``input_drift``; or the name of a judge of the monitor, for its mean score.
     at_least, at_most
         The bound; exactly one.
     min_answers
@@ -61,7 +62,7 @@ class QualityExpectation(OneRule):
     Raises
     ------
     DefinitionError
-        The measure is unknown, not exactly one bound is given, or a number is out of range.
+        Not exactly one bound is given, or a number is out of range.
 
     See Also
     --------
@@ -83,11 +84,8 @@ class QualityExpectation(OneRule):
     confidence: float = 0.99
 
     def __post_init__(self) -> None:
-        """Refuse an unknown measure, and bounds and limits out of range."""
+        """Refuse bounds and limits out of range."""
         what = f"QualityExpectation('{self.measure}')"
-        if self.measure not in QUALITY_MEASURES:
-            hint = nearest(self.measure, QUALITY_MEASURES) + f"measures are {', '.join(QUALITY_MEASURES)}"
-            raise DefinitionError(f"{what} has an unknown measure", hint=hint)
         self._check_rule(what)
         if self.min_answers < 2 or not 0 < self.confidence < 1:
             raise DefinitionError(
@@ -130,13 +128,21 @@ class QualityMonitor:
         the breach is the champion. Each version is rolled back at most once for a day. Input drift never causes a rollback.
     max_scored
         The maximum number of answers of a version and a day whose content is measured; a sample that depends on the trace ids alone.
+    judges
+        Judges of a sample of the answers; the mean score of each is a measure with its name, and ``<name>_failure_rate`` is the share
+        without a verdict. They read variables of the prompt: an answer whose trace does not hold them is not judged. A judge without a :class:`Calibration` that
+        passes reports, and its expectation cannot be measured. Nor can it when more than 5 % of the answers have no verdict.
+    judged_answers
+        The maximum number of answers of a version and a day that each judge is asked about; a sample that depends on the trace ids alone.
+        Verdicts are stored: a report that runs again asks nothing.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        Two expectations have one name, an expectation lacks ``context`` or ``language``, or a rollback has no prompt or no expectation.
+        A measure is unknown, two expectations have one name, an expectation lacks ``context`` or ``language``, or a rollback has no prompt or no expectation;
+        or a judge has the name of a measure, or reads what is no variable of the prompt.
 
     See Also
     --------
@@ -169,6 +175,8 @@ class QualityMonitor:
     language: str | None
     on_breach: Literal["alert", "rollback"]
     max_scored: int
+    judges: tuple[Judge, ...]
+    judged_answers: int
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -182,6 +190,8 @@ class QualityMonitor:
         language: str | None = None,
         on_breach: Literal["alert", "rollback"] = "alert",
         max_scored: int = 500,
+        judges: Sequence[Judge] = (),
+        judged_answers: int = 50,
         **options: object,
     ) -> None:
         values = {
@@ -193,6 +203,8 @@ class QualityMonitor:
             "language": language,
             "on_breach": on_breach,
             "max_scored": max_scored,
+            "judges": tuple(judges),
+            "judged_answers": judged_answers,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -214,6 +226,7 @@ class QualityMonitor:
         if duplicated := [name for name in names if names.count(name) > 1]:
             raise DefinitionError(f"{where} expects '{duplicated[0]}' twice", hint="give each measure and rule once")
         measures = {expectation.measure for expectation in self.expectations}
+        self._check_measures(where, measures)
         if measures & {GROUNDEDNESS, HALLUCINATION_RATE} and not self.context:
             raise DefinitionError(f"{where} expects groundedness and has no context", hint="name the variables as context=")
         if LANGUAGE_RATE in measures and self.language is None:
@@ -229,5 +242,26 @@ class QualityMonitor:
             raise DefinitionError(
                 f"{where} rolls back, and has no prompt or no expectation of answers", hint="give prompt= and expectations="
             )
-        if self.max_scored < 1:
-            raise DefinitionError(f"{where} has max_scored={self.max_scored}", hint="give 1 or more")
+        for name, count in (("max_scored", self.max_scored), ("judged_answers", self.judged_answers)):
+            if count < 1:
+                raise DefinitionError(f"{where} has {name}={count}", hint="give 1 or more")
+
+    def _check_measures(self, where: str, measures: set[str]) -> None:
+        """Refuse an unknown measure, and judges with the name of another measure or without what they read."""
+        known = [*QUALITY_MEASURES]
+        for judge in self.judges:
+            if not isinstance(judge, Judge):
+                raise DefinitionError(f"{where} was given {judge!r} as a judge", hint="give ml.llm.Judge")
+            if judge.name in known:
+                raise DefinitionError(f"{where} has two measures named '{judge.name}'", hint="give the judge another name")
+            known.append(judge.name)
+            variables = [] if self.prompt is None else [variable.name for variable in self.prompt.variables]
+            if self.prompt is not None and (missing := set(judge.columns) - set(variables)):
+                raise DefinitionError(
+                    f"{where} has the judge '{judge.name}', which reads '{min(missing)}', no variable of '{self.prompt.key}'",
+                    hint=f"its variables are {', '.join(variables)}",
+                )
+        if unknown := sorted(measures - set(known)):
+            raise DefinitionError(
+                f"{where} expects '{unknown[0]}', an unknown measure", hint=nearest(unknown[0], known) + f"measures are {', '.join(known)}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -44,7 +45,8 @@ class StoredSchema:
 def build_type(schema: Mapping[str, Any], what: str) -> Any:  # noqa: ANN401  (a type)
     """Return a type that accepts and writes the same JSON as the type from which pydantic made a schema.
 
-    Validators and serialisers of the original type that are functions are not part of its schema, so they are lost.
+    Validators, serialisers and default factories of the original type are functions, which its schema does not have, so they are lost: a
+    field with a default factory is missing from the value if it is missing from the JSON.
 
     Parameters
     ----------
@@ -167,26 +169,59 @@ class _Builder:
         return list[self.build(schema.get("items", {}))]  # type: ignore[misc]  # of a computed type
 
     def _build_object(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
-        """Return a dict without properties, a pydantic model where each optional property has a default, else a typed dict."""
+        """Return a dict for an object without names, a typed dict if an optional property has no default, else a pydantic model."""
         properties: Mapping[str, Any] = schema.get("properties", {})
-        additional = schema.get("additionalProperties", {})
-        if not properties:
-            return dict[str, self.build(additional if isinstance(additional, dict) else {})]  # type: ignore[misc]  # of a computed type
-        required = set(schema.get("required", ()))
-        types = {name: self.build(each) for name, each in properties.items()}
-        optional = [name for name in properties if name not in required]
-        forbid = additional is False
-        if any("default" not in properties[name] for name in optional):
-            return self._build_typed_dict(str(schema.get("title", "Object")), types, required)
-        import pydantic
+        additional = schema.get("additionalProperties")
+        if not properties and additional not in (None, False):
+            return dict[str, self.build(additional) if isinstance(additional, dict) else Any]  # type: ignore[misc]  # of a computed type
+        title, required = str(schema.get("title", "Object")), set(schema.get("required", ()))
+        kinds = {name: self.build(each) for name, each in properties.items()}
+        extra = _Extra(additional, self.build(additional) if isinstance(additional, dict) else None)
+        if any("default" not in properties[name] for name in properties if name not in required):
+            return _build_typed_dict(title, kinds, required, extra)
+        fields = {name: (kind, ... if name in required else properties[name]["default"]) for name, kind in kinds.items()}
+        return _build_model(title, fields, extra)
 
-        fields: dict[str, Any] = {name: (kind, ... if name in required else properties[name]["default"]) for name, kind in types.items()}
-        config = pydantic.ConfigDict(extra="forbid" if forbid else "ignore", validate_default=True, protected_namespaces=())
-        return pydantic.create_model(str(schema.get("title", "Object")), __config__=config, **fields)
 
-    @staticmethod
-    def _build_typed_dict(title: str, types: Mapping[str, Any], required: set[str]) -> Any:  # noqa: ANN401  (a type)
-        import typing_extensions
+@dataclass(frozen=True)
+class _Extra:
+    """What an object does with properties that have no name in its schema.
 
-        fields = {name: kind if name in required else typing_extensions.NotRequired[kind] for name, kind in types.items()}
-        return typing_extensions.TypedDict(title, fields)  # type: ignore[operator]  # a computed typed dict
+    Parameters
+    ----------
+    additional
+        ``additionalProperties`` of the schema: None ignores them, False forbids them, anything else keeps them.
+    kind
+        Their type; None for any.
+    """
+
+    additional: Any
+    kind: Any
+
+    @property
+    def mode(self) -> Literal["ignore", "forbid", "allow"]:
+        """The setting ``extra`` of pydantic."""
+        return "ignore" if self.additional is None else "forbid" if self.additional is False else "allow"
+
+
+def _build_model(title: str, fields: dict[str, Any], extra: _Extra) -> Any:  # noqa: ANN401  (a type)
+    import pydantic
+
+    config = pydantic.ConfigDict(extra=extra.mode, validate_default=True, protected_namespaces=())
+    namespace: dict[str, Any] = {"model_config": config, "__module__": __name__}
+    if extra.kind is not None:
+        namespace["__annotations__"] = {"__pydantic_extra__": dict[str, extra.kind]}  # type: ignore[name-defined]  # of a computed type
+    base = types.new_class(title, (pydantic.BaseModel,), exec_body=lambda body: body.update(namespace))
+    return pydantic.create_model(title, __base__=base, **fields)
+
+
+def _build_typed_dict(title: str, kinds: Mapping[str, Any], required: set[str], extra: _Extra) -> Any:  # noqa: ANN401  (a type)
+    import pydantic
+    import typing_extensions
+
+    fields = {name: kind if name in required else typing_extensions.NotRequired[kind] for name, kind in kinds.items()}
+    make: Any = typing_extensions.TypedDict
+    built = make(title, fields) if extra.kind is None else make(title, fields, extra_items=extra.kind)
+    if extra.kind is None:
+        built.__pydantic_config__ = pydantic.ConfigDict(extra=extra.mode)
+    return built

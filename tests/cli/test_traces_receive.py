@@ -43,7 +43,7 @@ CONVENTIONS = [
     {"llm.request.type": "chat", "gen_ai.request.model": "tiny-1", "gen_ai.usage.prompt_tokens": 7, "gen_ai.usage.completion_tokens": 3,
      "gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "Is JFK late? ada@example.org",
      "gen_ai.completion.0.role": "assistant", "gen_ai.completion.0.content": "Yes."},
-    {"openinference.span.kind": "chat", "llm.model_name": "tiny-1", "llm.token_count.prompt": 7, "llm.token_count.completion": 3,
+    {"openinference.span.kind": "LLM", "llm.model_name": "tiny-1", "llm.token_count.prompt": 7, "llm.token_count.completion": 3,
      "input.value": "Is JFK late? ada@example.org", "output.value": "Yes."},
     {"gen_ai.operation.name": "chat", "gen_ai.request.model": "tiny-1", "gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 3},
 ]

@@ -31,6 +31,17 @@ SOURCES = {
     "cached": ("mlops.cached",),
     "api_key": ("mlops.api_key",),
 }
+# Operations of OpenLLMetry and OpenInference → those of OpenTelemetry; the other kinds of OpenInference, e.g. CHAIN, are no operations.
+OPERATIONS = {
+    "completion": "text_completion",
+    "embedding": "embeddings",
+    "LLM": "chat",
+    "EMBEDDING": "embeddings",
+    "RETRIEVER": "retrieval",
+    "TOOL": "execute_tool",
+    "AGENT": "invoke_agent",
+    **dict.fromkeys(("CHAIN", "RERANKER", "GUARDRAIL", "EVALUATOR", "PROMPT", "DECISION")),
+}
 # Like SOURCES; a name that ends with a dot is the beginning of the names of a list of messages, e.g. `gen_ai.prompt.0.content`.
 _CONTENT = {
     "input": (

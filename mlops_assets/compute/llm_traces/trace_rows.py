@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.llm_traces.attribute_sources import SOURCES, find_content
+from mlops_assets.compute.llm_traces.attribute_sources import OPERATIONS, SOURCES, find_content
 from mlops_assets.values.llm.span import SCORE, SECOND, Span
 
 if TYPE_CHECKING:
@@ -159,6 +159,9 @@ def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
 
 
 def _convert(name: str, value: object) -> str | float | bool | None:
+    if name == "operation":
+        text = _to_text(value)
+        return None if text is None else OPERATIONS.get(text, text)
     if name == "cached":
         return value if isinstance(value, bool) else None
     if name in _COUNTS:

@@ -108,7 +108,7 @@ MESSAGES = '[{"role": "user", "content": "Is JFK late?"}]'
         },
         {"gen_ai.usage.prompt_tokens": 7, "gen_ai.usage.completion_tokens": 3, "gen_ai.response.model": "tiny", "llm.request.type": "chat"},
         {"llm.usage.prompt_tokens": 7, "llm.usage.completion_tokens": 3, "llm.request.model": "tiny", "gen_ai.operation.name": "chat"},
-        {"llm.token_count.prompt": 7, "llm.token_count.completion": 3, "llm.model_name": "tiny", "openinference.span.kind": "chat"},
+        {"llm.token_count.prompt": 7, "llm.token_count.completion": 3, "llm.model_name": "tiny", "openinference.span.kind": "LLM"},
     ],
 )
 def test_tokens_and_model_have_columns_by_the_names_of_several_conventions(attributes) -> None:
@@ -147,6 +147,18 @@ def test_input_and_output_have_columns_by_the_names_of_several_conventions(attri
 def test_an_output_that_is_not_one_text_stays_as_it_is(output) -> None:
     (row,) = build_trace_rows({DAY: [make_span(attributes={"gen_ai.output.messages": output})]}).frame.to_dicts()
     assert row["output"] == output
+
+
+def test_operations_have_the_names_of_one_convention() -> None:
+    for attributes, operation in [
+        ({"llm.request.type": "completion"}, "text_completion"),
+        ({"openinference.span.kind": "TOOL"}, "execute_tool"),
+        ({"gen_ai.operation.name": "chat", "openinference.span.kind": "CHAIN"}, "chat"),
+        ({"openinference.span.kind": "CHAIN"}, None),
+    ]:
+        (row,) = build_trace_rows({DAY: [make_span(attributes=attributes)]}).frame.to_dicts()
+        assert row["operation"] == operation
+    assert json.loads(row["attributes"]) == {"openinference.span.kind": "CHAIN"}
 
 
 def test_a_step_of_an_application_that_is_named_feedback_is_a_row() -> None:

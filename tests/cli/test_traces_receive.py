@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 
+from mlops_assets.compute.llm_traces.otlp_json import write_json_spans
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.llm.span import Span
 from mlops_assets.values.platform import Platform
 from tests.commands import run_mlops
 from tests.conftest import clean_environment
@@ -131,6 +135,17 @@ def test_a_span_waits_at_the_sender_until_the_log_can_be_written_again(folder) -
         process.terminate()
         process.wait(timeout=60)
         assert "received 8 spans in 1 requests, refused 0 spans" in process.stdout.read()
+
+
+def test_received_spans_survive_a_kill_and_count_once_when_they_are_sent_again(folder) -> None:
+    now = time.time_ns()
+    body = write_json_spans([Span("a" * 32, "b" * 16, None, "question", now, now, "ok")])
+    for _ in range(2):
+        with receiving(folder) as (process, endpoint):
+            reply = httpx.post(f"{endpoint}/v1/traces", content=body, headers={"content-type": "application/json"}, timeout=60)
+            process.kill()
+            assert (reply.status_code, reply.json()) == (200, {})
+    assert import_traces(folder).select("span_id", "name").rows() == [("b" * 16, "question")]
 
 
 def test_a_source_or_an_address_that_cannot_be_used_is_named(folder) -> None:

@@ -1,6 +1,7 @@
 """The service of a prompt as an asset: from the dataset of cases to a running service and the table of its traces."""
 
 import json
+import sys
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -10,7 +11,9 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.main import mlops
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.http import control
 from mlops_assets.serving.logs.trace_log import read_traces
@@ -165,3 +168,14 @@ def test_a_service_whose_prompt_can_have_no_version_is_refused(platform) -> None
         ml.build_definitions([questions, prompt, evaluation, service, service], platform=platform)
     with pytest.raises(DefinitionError, match="'service/reply_api' refers to the prompt 'prompt/reply', which is not in the project"):
         ml.build_definitions([questions, service], platform=platform)
+
+
+def test_a_service_that_exports_needs_the_extra(platform, monkeypatch) -> None:
+    questions, prompt, evaluation = declare("http://127.0.0.1:9/v1")
+    project = Project.from_items(
+        [questions, prompt, evaluation, ml.llm.PromptService("reply_api", prompt=prompt, otlp_endpoint="http://127.0.0.1:4318")]
+    )
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto", None)
+    with pytest.raises(MissingExtraError, match="otlp_endpoint of 'service/reply_api' needs opentelemetry") as caught:
+        refuse_missing_packages(find_missing_packages(project, platform))
+    assert caught.value.hint == "pip install 'mlops_assets[otlp]'"

@@ -105,6 +105,24 @@ def build_traces(frame: pl.DataFrame) -> list[Trace]:
     return sorted(traces, key=lambda trace: (trace.started_at, trace.trace_id), reverse=True)
 
 
+def select_roots(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the root of each trace: its first span whose parent is not in the trace, e.g. because another application called it.
+
+    Parameters
+    ----------
+    frame
+        Rows of spans of whole traces, with the columns of a trace table.
+    """
+    import polars as pl
+
+    called = frame.select("trace_id", pl.col("span_id").alias("parent_id"))
+    tops = frame.join(called, on=["trace_id", "parent_id"], how="anti")
+    circles = frame.join(tops, on="trace_id", how="anti")
+    first = (pl.col("parent_id").is_not_null(), "started_at", pl.col("seconds").neg(), "span_id")
+    roots = pl.concat([tops, circles]).sort(*first).unique("trace_id", keep="first", maintain_order=True)
+    return roots.sort("trace_started_at", "trace_id")
+
+
 def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:
     ids = {row["span_id"] for row in rows}
     children: dict[str | None, list[Row]] = {}

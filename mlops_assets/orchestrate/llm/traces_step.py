@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_KEY, TRACE_TIME, build_trace_rows
+from mlops_assets.compute.llm_traces.trace_tree import select_roots
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
@@ -125,7 +126,6 @@ def describe_traces(frame: pl.DataFrame) -> dict[str, Any]:
         Rows of spans.
     """
     calls = frame.filter(pl.col("operation").is_not_null())
-    roots = frame.filter(pl.col("parent_id").is_null())
     models = calls.group_by("model").agg(
         pl.len().alias("calls"),
         (pl.col("status") == "error").sum().alias("errors"),
@@ -135,7 +135,7 @@ def describe_traces(frame: pl.DataFrame) -> dict[str, Any]:
     )
     return {
         "traces": frame["trace_id"].n_unique(),
-        "errors": roots.filter(pl.col("status") == "error").height,
+        "errors": select_roots(frame).filter(pl.col("status") == "error").height,
         "feedback": int(frame["feedback"].count()),
         "models": to_markdown(models.sort("calls", "model", descending=True).head(_MAX_MODELS).to_dicts()),
     }

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
-from mlops_assets.compute.llm_traces.trace_tree import build_traces
+from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_roots
 from mlops_assets.values.llm.span import SECOND, Span
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * SECOND
@@ -42,6 +42,22 @@ def test_a_span_without_its_parent_is_a_root_and_a_circle_of_spans_ends() -> Non
     assert circle.root["name"] == "step 3"
     (pure,) = build(span(1, 2), span(2, 1))
     assert len(pure.steps) == 2
+
+
+def test_figures_and_trees_know_the_same_root_of_a_trace() -> None:
+    other = "1" * 32
+    frame = build_trace_rows(
+        {
+            date(2024, 5, 1): [
+                *(span(2, 1, 0.5), span(1, 9), span(3, 8, -1.0)),  # two spans that another application called
+                *(span(1, 2, trace_id=other), span(2, 1, 0.5, trace_id=other)),
+                *(span(4, 7, trace_id="2" * 32), span(1, None, 1.0, trace_id="2" * 32)),  # the parent of the first is lost
+            ]
+        }
+    ).frame
+    roots = {row["trace_id"]: row["span_id"] for row in select_roots(frame).to_dicts()}
+    assert roots == {trace.trace_id: trace.root["span_id"] for trace in build_traces(frame)}
+    assert roots[TRACE] == f"{3:016x}"
 
 
 def test_a_trace_that_is_filed_on_the_next_day_starts_when_its_first_span_does() -> None:

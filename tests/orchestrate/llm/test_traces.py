@@ -1,5 +1,6 @@
 """Traces as a table: each logged span once, on the day of its trace, with what users said about the answer."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_logged_spans_are_rows_of_the_day_of_their_trace(platform, materialise) 
     assert described["cost"] == "Cost in US dollars; null when it is unknown."
     materialise(partitions="2024-05-03")
     assert list_stale(platform) == []
+
+
+def test_a_failed_trace_that_another_application_called_is_an_error(platform, materialise) -> None:
+    called = replace(make_span(parent_id=make_span_id()), status="error", error="Timeout")
+    write(platform, called, replace(make_span(trace_id=called.trace_id, parent_id=called.span_id), status="error", error="Timeout"))
+    facts = metadata(materialise(partitions="2024-05-01"), SOURCE.key)
+    assert (facts["traces"], facts["errors"]) == (1, 1)
 
 
 def test_an_unchanged_log_changes_nothing(platform, materialise) -> None:

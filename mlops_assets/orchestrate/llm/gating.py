@@ -14,7 +14,7 @@ from mlops_assets.compute.llm_evaluation.comparison import MIN_PAIRS
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
-from mlops_assets.orchestrate.llm.measurement import PromptIntervals, measure_evaluation, pair_results, withhold_metrics
+from mlops_assets.orchestrate.llm.measurement import PromptIntervals, list_gate_slices, measure_evaluation, pair_results, withhold_metrics
 from mlops_assets.orchestrate.llm.wins import judge_wins
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
@@ -115,12 +115,9 @@ def _judge_pairs(
 
 def _explain_unpaired(gate: Gate, intervals: PromptIntervals) -> str:
     """Return why the cases of a relative gate do not suffice to compare, for all cases or for a slice; empty when they do."""
-    column, results = gate.slice_column, intervals.own
-    slices: list[tuple[str, str] | None] = [gate.slice] if isinstance(gate.slice, tuple) else [None]
-    if isinstance(gate.slice, str):
-        slices = [(column, value) for value, cases in results.group_cases(column).items() if len(cases) >= gate.min_rows]
+    results = intervals.own
     min_pairs = 2 if gate.confidence is None else MIN_PAIRS
-    for within in slices:
+    for within in list_gate_slices(gate, results):
         compared = intervals.compare(gate.metric, within=within)
         if compared is not None and (refusal := compared.explain_refusal(results.evaluation.max_error_rate, min_pairs)):
             return refusal if within is None else f"{within[0]} {within[1]}: {refusal}"

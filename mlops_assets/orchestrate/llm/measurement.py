@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
+    from mlops_assets.values.gates.gate import Gate
 
 ERROR_RATE, COST_PER_REQUEST = "error_rate", "cost_per_request"
 _UNKNOWN = (math.nan, math.nan)
@@ -153,7 +154,7 @@ class PromptIntervals:
 
     def value(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
         """Return ``(low, high)`` of a metric, of a slice when given; NaN for less than two cases with it."""
-        scored = _select_cases(self.own, within)
+        scored = select_cases(self.own, within)
         if metric == ERROR_RATE:
             rate = Rate(sum(bool(one.error) for one in scored), len(scored), confidence)
             return rate.low, rate.high
@@ -186,7 +187,7 @@ class PromptIntervals:
         if self.rival is None or metric in (*OPERATIONAL_METRICS, *self.withheld):
             return None
         own, rival = (
-            {one.case.label: one.find_score(metric) for one in _select_cases(results, within)} for results in (self.own, self.rival)
+            {one.case.label: one.find_score(metric) for one in select_cases(results, within)} for results in (self.own, self.rival)
         )
         return compare_scores(list(own), own, rival, seed=self._label(metric, within), confidence=confidence)
 
@@ -195,7 +196,27 @@ class PromptIntervals:
         return f"{self.own.evaluation.key} {self.own.version} {metric} {within or ''}"
 
 
-def _select_cases(results: EvaluationResults, within: Slice | None) -> Sequence[ScoredCase]:
+def list_gate_slices(gate: Gate, results: EvaluationResults) -> list[Slice | None]:
+    """Return the slices that a gate judges, each by itself; None stands for all cases.
+
+    Parameters
+    ----------
+    gate, results
+        The gate and the evaluation.
+    """
+    if not isinstance(gate.slice, str):
+        return [gate.slice]
+    return [(gate.slice, value) for value, cases in results.group_cases(gate.slice).items() if len(cases) >= gate.min_rows]
+
+
+def select_cases(results: EvaluationResults, within: Slice | None) -> Sequence[ScoredCase]:
+    """Return the cases of a slice; all of them when None.
+
+    Parameters
+    ----------
+    results, within
+        The evaluation and the slice.
+    """
     return results.scored if within is None else results.group_cases(within[0]).get(within[1], [])
 
 

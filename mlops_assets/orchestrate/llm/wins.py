@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.llm_evaluation.comparison import MIN_PAIRS
 from mlops_assets.compute.llm_evaluation.position_bias import MIN_CONSISTENCY
 from mlops_assets.compute.training.gates import judge as judge_gate
+from mlops_assets.orchestrate.llm.measurement import list_gate_slices, select_cases
 from mlops_assets.orchestrate.llm.pairwise import JudgedPair, compare_answers, measure_bias
 from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.values.evaluation import GateResult
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.orchestrate.llm.evaluation_results import EvaluationResults, ScoredCase
     from mlops_assets.values.evaluation import Candidate
@@ -67,18 +70,24 @@ def judge_wins(gate: Gate, candidate: Candidate, results: EvaluationResults) -> 
     gate, candidate, results
         The gate, the prompt as a candidate, and its evaluation with the wins.
     """
-    maximum = results.evaluation.max_error_rate
-    missing = [one.case.label for one in results.scored if one.value(gate.metric) is None]
-    if len(missing) > maximum * len(results.scored):
-        reason = f"{len(missing)} of {len(results.scored)} cases have no verdict on both answers; at most {100 * maximum:g} % may"
-        return GateResult(passed=False, reason=f"{reason}: case {missing[0]}", threshold=gate.threshold)
-    compared = len(results.scored) - len(missing)
-    if gate.confidence is not None and compared < MIN_PAIRS:
-        reason = f"{compared} cases have a verdict on both answers; {MIN_PAIRS} are needed for an interval"
-        return GateResult(passed=False, reason=reason, threshold=gate.threshold)
+    for within in list_gate_slices(gate, results):
+        if reason := _explain_too_few(gate, select_cases(results, within), results.evaluation.max_error_rate):
+            where = "" if within is None else f"{within[0]} {within[1]}: "
+            return GateResult(passed=False, reason=where + reason, threshold=gate.threshold)
     orders = [getattr(one.judged.get(gate.metric), "orders", ()) for one in results.scored]
     consistency = measure_bias(orders).consistency
     if consistency.value is not None and consistency.high < MIN_CONSISTENCY:
         reason = f"the judge '{gate.metric}' decides by position here: {consistency.count} of {consistency.trials} pairs are consistent"
         return GateResult(passed=False, reason=reason, threshold=gate.threshold)
     return judge_gate(gate, candidate)
+
+
+def _explain_too_few(gate: Gate, scored: Sequence[ScoredCase], maximum: float) -> str:
+    """Return why the verdicts on some cases do not suffice for a gate; empty when they do."""
+    missing = [one.case.label for one in scored if one.value(gate.metric) is None]
+    if len(missing) > maximum * len(scored):
+        return f"{len(missing)} of {len(scored)} cases have no verdict on both answers; at most {100 * maximum:g} % may: case {missing[0]}"
+    compared = len(scored) - len(missing)
+    if gate.confidence is not None and compared < MIN_PAIRS:
+        return f"{compared} cases have a verdict on both answers; {MIN_PAIRS} are needed for an interval"
+    return ""

@@ -260,6 +260,9 @@ def test_a_gate_with_an_interval_needs_twenty_pairs(release, platform) -> None:
         few = release(judge, WORDY, ok=False, gates=[interval])
         assert "6 cases have a verdict on both answers; 20 are needed" in gate(few).description
         enough = release(judge, WORDY, gates=[interval], rows=many)
+        airline = ml.Gate("better", at_least=0.5, confidence=0.95, slice=("airline", "AA"))
+        sliced = release(judge, f"{WORDY} And slowly.", ok=False, gates=[airline], rows=many)
+        assert "airline AA: 12 cases have a verdict on both answers; 20 are needed" in checks(sliced)[airline.name].description
     assert gate(enough).passed
     assert gate(enough).metadata["interval, low"].value > 0.5
 

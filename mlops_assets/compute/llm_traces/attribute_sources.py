@@ -30,6 +30,7 @@ SOURCES = {
     "seconds_to_first_token": ("mlops.seconds_to_first_token", "gen_ai.response.time_to_first_chunk"),
     "cached": ("mlops.cached",),
     "api_key": ("mlops.api_key",),
+    "refusal": ("mlops.refusal",),
 }
 # Operations of OpenLLMetry and OpenInference → those of OpenTelemetry; the other kinds of OpenInference, e.g. CHAIN, are no operations.
 OPERATIONS = {

@@ -27,6 +27,7 @@ TRACE_COLUMNS = {
     "seconds": "Duration of the step.",
     "status": "ok or error.",
     "error": "Why the step failed; null when it did not.",
+    "refusal": "Why a service refused the call, e.g. budget; on its root only, and null for a failure of the model.",
     "operation": "The operation by OpenTelemetry's conventions, e.g. chat.",
     "model": "The model that answered, as the endpoint names it; else the requested one.",
     "prompt_name": "The prompt.",

@@ -12,7 +12,7 @@ from mlops_assets.errors import PlatformError, ProviderError
 from mlops_assets.serving.llm.client import complete, stream
 from mlops_assets.serving.prompts.call_costs import CallCosts, sum_tokens
 from mlops_assets.serving.prompts.call_trace import CallTrace
-from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.serving.prompts.refusal import INVALID_ANSWER, MODEL_FAILURE, RefusalError
 from mlops_assets.stores.llm.budget_ledger import QuotaError, Spending
 from mlops_assets.values.llm.prompt import Message
 
@@ -137,7 +137,7 @@ class CallRunner:
         try:
             result = self._ask(call, trace, completions)
         except RefusalError as error:
-            self._write(trace, completions, error.message)
+            self._write(trace, completions, error.message, error.refusal)
             error.where["trace_id"] = trace.trace_id
             raise
         except Exception as error:
@@ -164,7 +164,7 @@ class CallRunner:
             f"the model's answer does not fit the response type: {fault}",
             hint="raise max_tokens" if fault.endswith("cut it off") else "call again, or raise repairs=",
             status=502,
-            code="invalid_answer",
+            code=INVALID_ANSWER,
         )
 
     def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace) -> Completion:
@@ -183,12 +183,12 @@ class CallRunner:
                 f"the model '{error.model}' failed ({reason})",
                 hint="call again later",
                 status=503 if error.status == 429 else _STATUSES.get(error.kind, 502),
-                code="model_failure",
+                code=MODEL_FAILURE,
                 seconds=1.0 if error.kind == "busy" or error.status == 429 else None,
             ) from None
         except _ClientLeftError:
             trace.add_request(llm, start, None, "the client left")
-            raise RefusalError("the client left", hint="call again", status=499) from None
+            raise RefusalError("the client left", hint="call again", status=499, code="client_left") from None
         finally:
             with suppress(PlatformError):  # the reservation stays, which is at most too much
                 self._ledger.settle(request, used)
@@ -237,10 +237,10 @@ class CallRunner:
             len(completions),
         )
 
-    def _write(self, trace: CallTrace, completions: Sequence[Completion], error: str = "") -> None:
+    def _write(self, trace: CallTrace, completions: Sequence[Completion], error: str = "", refusal: str = "") -> None:
         """Write the trace of a call; raise RefusalError when it cannot be written, so that no answer is sent without a trace."""
         try:
-            self._log.write(trace.finish(error, output=completions[-1].text if completions else None))
+            self._log.write(trace.finish(error, output=completions[-1].text if completions else None, refusal=refusal))
         except OSError:
             raise RefusalError(
                 "the call cannot be traced, so it is not answered", hint="see the service's status", status=503, code="trace"

@@ -92,7 +92,7 @@ class CallTrace:
         )
         self._spans.append(span)
 
-    def finish(self, error: str = "", *, output: str | None = None) -> list[Span]:
+    def finish(self, error: str = "", *, output: str | None = None, refusal: str = "") -> list[Span]:
         """Return the spans of the call, the root first.
 
         Parameters
@@ -101,9 +101,11 @@ class CallTrace:
             Why the call was not answered; ``""`` when it was.
         output
             The text of the answer.
+        refusal
+            The code of a refusal; empty for an answer and for a failure of the model.
         """
         shown = redact_text(output) if self._captures and output is not None else None
-        attributes = {**self._common, "mlops.input": self._input, "mlops.output": shown}
+        attributes = {**self._common, "mlops.input": self._input, "mlops.output": shown, "mlops.refusal": refusal or None}
         status, end = "error" if error else "ok", self.read_time()
         root = Span(self.trace_id, find_root_id(self.trace_id), None, ROOT, self._start, end, status, error, _drop_none(attributes))
         return [root, *self._spans]

@@ -6,6 +6,8 @@ import math
 
 from mlops_assets.serving.predict.request_schema import RequestError
 
+MODEL_FAILURE, INVALID_ANSWER = "model_failure", "invalid_answer"  # codes of calls that the model failed to answer
+
 
 class RefusalError(RequestError):
     """A call that is not answered.
@@ -30,6 +32,11 @@ class RefusalError(RequestError):
         super().__init__(message, hint=hint, status=status, **({"code": code} if code else {}), **where)
         self.code = code
         self.seconds = seconds
+
+    @property
+    def refusal(self) -> str:
+        """The code of the refusal as traces show it; empty for a failure of the model."""
+        return "" if self.code in (MODEL_FAILURE, INVALID_ANSWER) else self.code
 
     @property
     def headers(self) -> dict[str, str]:

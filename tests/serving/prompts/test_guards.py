@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from threading import Event
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
+from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.prompts.api_keys import ApiKeys
 from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, hang_up_in_the_middle
@@ -56,6 +57,20 @@ def test_a_denied_topic_is_refused_before_any_request(open_stand, server) -> Non
         chat = stand.post("/v1/chat/completions", {"model": "reply", "messages": [{"role": "user", "content": "salary"}]})
         assert chat.json()["error"]["code"] == "denied_topic"
     assert len(server.requests) == 1
+
+
+def test_the_root_of_a_refused_call_says_why_and_that_of_a_failed_one_does_not(open_stand, server) -> None:
+    server.steps = [answer(), fail(500)]
+    limits = {"budget": ml.llm.Budget(tokens_per_day=2000), "rate_limits": ml.llm.RateLimits(requests_per_minute=2)}
+    with open_stand(denied_topics={"wages": ["salary"]}, **limits) as stand:
+        stand.answer()
+        refused = [stand.answer({"question": text}) for text in ("salary", "x" * 3000, "late?")]
+        refused.append(stand.answer())
+        roots = [span for span in stand.spans() if span.parent_id is None]
+    assert [reply.status_code for reply in refused] == [422, 413, 502, 429]
+    shown = [root.attributes.get("mlops.refusal") for root in roots]
+    assert shown == [None, "denied_topic", "budget", None, "rate_limit"]
+    assert build_trace_rows({date.today(): roots}).frame["refusal"].to_list() == shown
 
 
 def test_personal_data_reaches_neither_the_model_nor_the_traces(open_stand, server) -> None:

@@ -128,7 +128,7 @@ delay_answer_watch = ml.llm.QualityMonitor(
     "delay_answer_watch",
     of=delay_answer_api,
     context="facts",
-    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.8, min_answers=8)],
+    expectations=[ml.llm.QualityExpectation("groundedness", at_least=0.95, min_answers=8)],
     on_breach="rollback",
 )
 

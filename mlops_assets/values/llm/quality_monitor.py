@@ -45,7 +45,8 @@ class QualityExpectation(OneRule):
 
     A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms. If
     the true value is the bound, a share or the percentile alarms in at most 0.5 % of the windows at the default confidence, and a mean about
-    as often. It hardly ever alarms where the true value keeps some distance from the bound.
+    as often. It hardly ever alarms where the true value keeps some distance from the bound. Choose a bound close to the score of the
+    evaluation: a change that stays on the right side of the bound is not found.
 
     Parameters
     ----------

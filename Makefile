@@ -60,7 +60,7 @@ demo-llm: .stamps/llm ## run the LLM part on a model of this machine: evaluate, 
 	@echo; echo "the judge may not gate: see may_gate above. A worse prompt is evaluated, and refused by its gate:"
 	@if DELAY_PROMPT=inventive $(BIN)/mlops run -f delay_answers.py --select '$(LLM_RELEASE)'; then echo "the worse prompt was not refused"; exit 1; fi
 	@echo; echo "the version in production over HTTP, one request for each question"
-	@$(BIN)/mlops serve start delay_answer_api -f delay_answers.py
+	@$(BIN)/mlops run -f delay_answers.py --select 'key:"service/*"'
 	@$(BIN)/mlops llm ask delay_answer_api --cases delay_questions -f delay_answers.py
 	@echo; echo "a person forces the refused prompt into production; the service follows"
 	@DELAY_PROMPT=inventive $(BIN)/mlops prompts promote delay_answer --force --reason "a livelier tone" -f delay_answers.py

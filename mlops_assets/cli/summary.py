@@ -150,11 +150,18 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
         if key.path[0] == "predictions":
             yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
-            yield f"service {key.path[-1]}: {_value(metadata, 'state')} at {_value(metadata, 'url')}, version {_value(metadata, 'version')}, smoke latency {_value(metadata, 'smoke latency ms')} ms"
+            yield _describe_service(key.path[-1], metadata)
         if key.path[0] in {"drift_report", "performance_report", "evaluation", "calibration", "quality_report"}:
             yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"
+
+
+def _describe_service(name: str, metadata: Mapping[str, Any]) -> str:
+    """Return a line about a service; a stopped one has no address, and that of a prompt no smoke latency."""
+    url, latency = _value(metadata, "url"), _value(metadata, "smoke latency ms")
+    place = f" at {url}, version {_value(metadata, 'version')}" if url else ""
+    return f"service {name}: {_value(metadata, 'state')}{place}" + (f", smoke latency {latency} ms" if latency else "")
 
 
 def _list_kept_champions(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:

@@ -18,7 +18,7 @@ from mlops_assets.cli.monitor_step import Turn
 from mlops_assets.cli.options import build_table, console
 from mlops_assets.cli.running import FinishedRun, StepProgress, _show_event
 from mlops_assets.cli.serving import build_service_table
-from mlops_assets.cli.summary import _asset_table, list_notes, print_summary
+from mlops_assets.cli.summary import _asset_table, _describe_service, list_notes, print_summary
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.tables.tables import CUT_TIMES
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
@@ -176,3 +176,19 @@ def test_the_progress_of_a_dynamic_step_has_its_whole_name(event, shown) -> None
 def test_the_console_prints_codes_of_emojis_as_they_are(capsys) -> None:
     console().print("source:x:y")
     assert capsys.readouterr().out == "source:x:y\n"
+
+
+SERVICES = {
+    "a model's": (
+        {"state": "running", "url": "http://a", "version": 2, "smoke latency ms": 1.5},
+        "running at http://a, version 2, smoke latency 1.5 ms",
+    ),
+    "a prompt's": ({"state": "running", "url": "http://a", "version": 2}, "running at http://a, version 2"),
+    "a stopped one": ({"state": "stopped"}, "stopped"),
+}
+
+
+@pytest.mark.parametrize("case", SERVICES)
+def test_the_line_of_a_service_has_what_is_known_of_it(case) -> None:
+    metadata, line = SERVICES[case]
+    assert _describe_service("api", {name: dg.MetadataValue.text(str(value)) for name, value in metadata.items()}) == f"service api: {line}"

@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from threading import Event
 from typing import Annotated, Literal
@@ -70,7 +70,7 @@ def test_the_root_of_a_refused_call_says_why_and_that_of_a_failed_one_does_not(o
     assert [reply.status_code for reply in refused] == [422, 413, 502, 429]
     shown = [root.attributes.get("mlops.refusal") for root in roots]
     assert shown == [None, "denied_topic", "budget", None, "rate_limit"]
-    assert build_trace_rows({date.today(): roots}).frame["refusal"].to_list() == shown
+    assert build_trace_rows({datetime.now(UTC).date(): roots}).frame["refusal"].to_list() == shown
 
 
 def test_personal_data_reaches_neither_the_model_nor_the_traces(open_stand, server) -> None:

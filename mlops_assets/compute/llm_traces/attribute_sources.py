@@ -11,10 +11,17 @@ if TYPE_CHECKING:
 
 MESSAGES_IN, MESSAGES_OUT = "gen_ai.input.messages", "gen_ai.output.messages"
 EVENTS = "otel.events"  # the events of a received span that no column takes, as JSON
-# Column → the attributes that fill it; the first that is present is taken. Names of older conventions come last.
+# Column → the attributes that fill it; the first with a value that fits is taken. Names of older conventions come last.
 SOURCES = {
-    "operation": ("gen_ai.operation.name", "llm.request.type", "openinference.span.kind"),
-    "model": ("gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"),
+    "operation": ("gen_ai.operation.name", "llm.request.type", "openinference.span.kind", "traceloop.span.kind"),
+    "model": (
+        "gen_ai.response.model",
+        "gen_ai.request.model",
+        "llm.response.model",
+        "llm.request.model",
+        "llm.model_name",
+        "embedding.model_name",
+    ),
     "prompt_name": ("mlops.prompt.name", "gen_ai.prompt.name"),
     "prompt_version": ("mlops.prompt.version",),
     "prompt_digest": ("mlops.prompt.digest",),
@@ -32,16 +39,19 @@ SOURCES = {
     "api_key": ("mlops.api_key",),
     "refusal": ("mlops.refusal",),
 }
-# Operations of OpenLLMetry and OpenInference → those of OpenTelemetry; the other kinds of OpenInference, e.g. CHAIN, are no operations.
+# Operations of OpenLLMetry and OpenInference → those of OpenTelemetry; their other kinds, e.g. CHAIN and workflow, are no operations.
 OPERATIONS = {
     "completion": "text_completion",
     "embedding": "embeddings",
+    "tool": "execute_tool",
+    "agent": "invoke_agent",
+    **dict.fromkeys(("unknown", "workflow", "task")),
     "LLM": "chat",
     "EMBEDDING": "embeddings",
     "RETRIEVER": "retrieval",
     "TOOL": "execute_tool",
     "AGENT": "invoke_agent",
-    **dict.fromkeys(("CHAIN", "RERANKER", "GUARDRAIL", "EVALUATOR", "PROMPT", "DECISION")),
+    **dict.fromkeys(("CHAIN", "RERANKER", "GUARDRAIL", "EVALUATOR", "PROMPT", "DECISION", "UNKNOWN")),
 }
 # Like SOURCES; a name that ends with a dot is the beginning of the names of a list of messages, e.g. `gen_ai.prompt.0.content`.
 _CONTENT = {
@@ -99,16 +109,18 @@ def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None
     attributes
         Attributes of a span.
     """
+    empty: tuple[str | None, list[str]] = None, []
     for source in _CONTENT[column]:
         if source.endswith("."):
             names = [name for name in attributes if _find_item(name, (source,)) is not None]
             value: Any = json.dumps(_build_messages(source, names, attributes), ensure_ascii=False) if names else None
         else:
             value, names = attributes.get(source), [source]
-        if value is not None:
-            text = str(value)
+        if value is not None and (text := str(value)):
             return (_read_answer(text) if column == "output" else text), names
-    return None, []
+        if value is not None and empty[0] is None:
+            empty = "", names  # an answer may be empty
+    return empty
 
 
 def _find_item(name: str, prefixes: Iterable[str]) -> re.Match[str] | None:

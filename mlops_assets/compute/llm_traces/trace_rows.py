@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ TRACE_KEY, TRACE_TIME = ("trace_id", "span_id"), "trace_started_at"
 _NUMBERS = ("cost", "seconds_to_first_token")
 _COUNTS = ("prompt_version", "input_tokens", "output_tokens")
 _MAX_COUNT = 2**63
+_DIGITS = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _FIRST_DAY, _DAY = date(1970, 1, 1), 86_400 * SECOND
 
 
@@ -136,10 +138,9 @@ def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     rest = dict(span.attributes)
     for name, sources in SOURCES.items():
-        source = next((source for source in sources if span.attributes.get(source) is not None), sources[0])
-        columns[name] = _convert(name, span.attributes.get(source))
-        if columns[name] is not None:
-            del rest[source]
+        found = ((source, _convert(name, span.attributes.get(source))) for source in sources)
+        source, columns[name] = next(((source, value) for source, value in found if value not in (None, "")), ("", None))
+        rest.pop(source, None)
     for name in ("input", "output"):
         text, taken = find_content(name, span.attributes)
         columns[name] = _to_text(text)
@@ -176,11 +177,20 @@ def _to_text(value: object) -> str | None:
 
 
 def _to_number(value: object) -> float | None:
+    value = _parse_number(value)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf") else None
 
 
 def _to_count(value: object) -> int | None:
-    """Return a number of tokens, which some applications send as a float."""
+    """Return a number of tokens, which some applications send as a float or as text."""
+    value = _parse_number(value)
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         return None
     return int(value) if 0 <= value < _MAX_COUNT else None
+
+
+def _parse_number(value: object) -> object:
+    """Return the number that a text writes in digits; another value is returned as it is."""
+    if not isinstance(value, str) or not _DIGITS.fullmatch(value):
+        return value
+    return float(value) if "." in value else int(value)

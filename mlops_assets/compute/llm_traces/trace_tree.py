@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-_MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", "embeddings")  # of OpenTelemetry; agents repeat what their calls use
+_EMBEDDINGS = "embeddings"
+_MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", _EMBEDDINGS)  # of OpenTelemetry; agents repeat what their calls use
+_TREE_COLUMNS = ("trace_id", "span_id", "parent_id", "started_at", "seconds", "operation", "model")
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,16 @@ class Trace:
 
     @property
     def calls(self) -> list[Row]:
-        """The rows of the calls of models."""
-        rows = [step.row for step in self.steps]
-        return [row for row in rows if row["operation"] in _MODEL_OPERATIONS or (row["operation"] is None and row["model"] is not None)]
+        """The rows of the calls of models; a call that another call makes is a part of it, e.g. of a framework and of its client."""
+        calls: list[Row] = []
+        inside: int | None = None  # the depth of the last call
+        for step in self.steps:
+            if inside is not None and step.depth > inside:
+                continue
+            inside = step.depth if _is_call(step.row) else None
+            if inside is not None:
+                calls.append(step.row)
+        return calls
 
     @property
     def models(self) -> list[str]:
@@ -86,8 +95,18 @@ class Trace:
         column
             ``input_tokens``, ``output_tokens`` or ``cost``.
         """
-        values = [row[column] for row in self.calls]
-        return None if not values or None in values else sum(values)
+        values = [_read_measure(row, column) for row in self.calls]
+        known = [value for value in values if value is not None]
+        return sum(known) if values and len(known) == len(values) else None
+
+
+def _is_call(row: Row) -> bool:
+    return row["operation"] in _MODEL_OPERATIONS or (row["operation"] is None and row["model"] is not None)
+
+
+def _read_measure(row: Row, column: str) -> float | None:
+    value: float | None = row[column]
+    return 0 if value is None and column == "output_tokens" and row["operation"] == _EMBEDDINGS else value
 
 
 def build_traces(frame: pl.DataFrame) -> list[Trace]:
@@ -121,6 +140,21 @@ def select_roots(frame: pl.DataFrame) -> pl.DataFrame:
     first = (pl.col("parent_id").is_not_null(), "started_at", pl.col("seconds").neg(), "span_id")
     roots = pl.concat([tops, circles]).sort(*first).unique("trace_id", keep="first", maintain_order=True)
     return roots.sort("trace_started_at", "trace_id")
+
+
+def select_calls(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the calls of models, as :attr:`Trace.calls` chooses them, in the order of the table.
+
+    Parameters
+    ----------
+    frame
+        Rows of spans of whole traces, with the columns of a trace table.
+    """
+    import polars as pl
+
+    rows = [(row["trace_id"], row["span_id"]) for trace in build_traces(frame.select(_TREE_COLUMNS)) for row in trace.calls]
+    calls = pl.DataFrame(rows, schema={"trace_id": pl.String, "span_id": pl.String}, orient="row")
+    return frame.join(calls, on=["trace_id", "span_id"], how="semi")
 
 
 def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:

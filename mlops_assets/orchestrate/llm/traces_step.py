@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_KEY, TRACE_TIME, build_trace_rows
-from mlops_assets.compute.llm_traces.trace_tree import select_roots
+from mlops_assets.compute.llm_traces.trace_tree import select_calls, select_roots
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
@@ -125,7 +125,7 @@ def describe_traces(frame: pl.DataFrame) -> dict[str, Any]:
     frame
         Rows of spans.
     """
-    calls = frame.filter(pl.col("operation").is_not_null())
+    calls = select_calls(frame)
     models = calls.group_by("model").agg(
         pl.len().alias("calls"),
         (pl.col("status") == "error").sum().alias("errors"),

@@ -55,14 +55,14 @@ def test_measures_are_columns_and_the_others_are_json() -> None:
 
 def test_a_value_that_does_not_fit_stays_an_attribute() -> None:
     row = read_row(
-        gen_ai__usage__input_tokens="7",
+        gen_ai__usage__input_tokens="seven",
         gen_ai__usage__output_tokens=2**64,
         mlops__cost=float("inf"),
         mlops__cached=1,
         mlops__prompt__version=True,
     )
     assert [row[name] for name in ("input_tokens", "output_tokens", "cost", "cached", "prompt_version")] == [None] * 5
-    assert json.loads(row["attributes"])["gen_ai.usage.input_tokens"] == "7"
+    assert json.loads(row["attributes"])["gen_ai.usage.input_tokens"] == "seven"
 
 
 def test_text_with_a_nul_can_be_stored() -> None:
@@ -152,6 +152,10 @@ def test_an_output_that_is_not_one_text_stays_as_it_is(output) -> None:
 def test_operations_have_the_names_of_one_convention() -> None:
     for attributes, operation in [
         ({"llm.request.type": "completion"}, "text_completion"),
+        ({"llm.request.type": "embedding"}, "embeddings"),
+        ({"llm.request.type": "unknown", "traceloop.span.kind": "workflow"}, None),
+        ({"traceloop.span.kind": "tool"}, "execute_tool"),
+        ({"openinference.span.kind": "EMBEDDING"}, "embeddings"),
         ({"openinference.span.kind": "TOOL"}, "execute_tool"),
         ({"gen_ai.operation.name": "chat", "openinference.span.kind": "CHAIN"}, "chat"),
         ({"openinference.span.kind": "CHAIN"}, None),
@@ -159,6 +163,34 @@ def test_operations_have_the_names_of_one_convention() -> None:
         (row,) = build_trace_rows({DAY: [make_span(attributes=attributes)]}).frame.to_dicts()
         assert row["operation"] == operation
     assert json.loads(row["attributes"]) == {"openinference.span.kind": "CHAIN"}
+
+
+def test_a_useless_value_of_one_convention_hides_none_of_another() -> None:
+    (row,) = build_trace_rows(
+        {
+            DAY: [
+                make_span(
+                    attributes={
+                        "gen_ai.usage.input_tokens": "unknown",
+                        "gen_ai.usage.prompt_tokens": "12",
+                        "gen_ai.response.model": "",
+                        "gen_ai.request.model": "tiny",
+                        "mlops.cost": "0.25",
+                        "mlops.output": "",
+                        "gen_ai.completion": "Yes.",
+                    }
+                )
+            ]
+        }
+    ).frame.to_dicts()
+    assert (row["input_tokens"], row["model"], row["cost"], row["output"]) == (12, "tiny", 0.25, "Yes.")
+    rest = {"gen_ai.usage.input_tokens": "unknown", "gen_ai.response.model": "", "mlops.output": ""}
+    assert json.loads(row["attributes"]) == rest
+
+
+def test_an_answer_may_be_empty() -> None:
+    (row,) = build_trace_rows({DAY: [make_span(attributes={"mlops.output": ""})]}).frame.to_dicts()
+    assert (row["output"], row["attributes"]) == ("", None)
 
 
 def test_a_step_of_an_application_that_is_named_feedback_is_a_row() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
-from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_roots
+from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_calls, select_roots
 from mlops_assets.values.llm.span import SECOND, Span
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * SECOND
@@ -93,3 +93,38 @@ def test_an_agent_that_repeats_the_usage_of_its_calls_counts_once() -> None:
     (trace,) = build(span(1, None, **(CALL | {"gen_ai.operation.name": "invoke_agent"}), **usage), span(2, 1, **CALL, **usage))
     assert trace.sum_calls("input_tokens") == 12
     assert trace.models == ["tiny"]
+
+
+OPENINFERENCE = {"openinference.span.kind": "LLM", "llm.model_name": "tiny", "llm.token_count.prompt": 7, "llm.token_count.completion": 3}
+OPENLLMETRY = {
+    "llm.request.type": "completion",
+    "gen_ai.request.model": "tiny",
+    "gen_ai.usage.prompt_tokens": 7,
+    "gen_ai.usage.completion_tokens": 3,
+}
+
+
+@pytest.mark.parametrize("call", [OPENINFERENCE, OPENLLMETRY])
+def test_a_trace_of_each_convention_has_models_tokens_and_cost(call) -> None:
+    (trace,) = build(span(1, None, **{"openinference.span.kind": "CHAIN"}), span(2, 1, **call, **{"llm.cost.total": 0.5}))
+    assert trace.models == ["tiny"]
+    assert [trace.sum_calls(name) for name in ("input_tokens", "output_tokens", "cost")] == [7, 3, 0.5]
+
+
+def test_embeddings_have_no_output_tokens_in_a_total() -> None:
+    embedding = {"openinference.span.kind": "EMBEDDING", "embedding.model_name": "small", "llm.token_count.prompt": 5}
+    (trace,) = build(span(1, None), span(2, 1, **embedding), span(3, 1, 0.5, **OPENINFERENCE))
+    assert trace.models == ["small", "tiny"]
+    assert [trace.sum_calls(name) for name in ("input_tokens", "output_tokens")] == [12, 3]
+
+
+def test_a_call_that_another_call_makes_counts_once() -> None:
+    spans = [
+        span(1, None, **{"openinference.span.kind": "AGENT"}),
+        *(span(2, 1, 0.1, **OPENINFERENCE), span(3, 2, 0.2), span(4, 3, 0.3, **OPENLLMETRY)),  # a framework, and the client below it
+        *(span(5, 1, 1.2, **OPENINFERENCE), span(6, 1, 2.3, **{"openinference.span.kind": "TOOL"})),
+    ]
+    frame = build_trace_rows({date(2024, 5, 1): spans}).frame
+    (trace,) = build_traces(frame)
+    assert [trace.sum_calls(name) for name in ("input_tokens", "output_tokens")] == [14, 6]
+    assert select_calls(frame)["span_id"].to_list() == [row["span_id"] for row in trace.calls] == [f"{2:016x}", f"{5:016x}"]

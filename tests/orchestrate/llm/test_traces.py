@@ -79,6 +79,16 @@ def test_a_failed_trace_that_another_application_called_is_an_error(platform, ma
     assert (facts["traces"], facts["errors"]) == (1, 1)
 
 
+def test_figures_of_traces_count_each_call_of_a_model_once(platform, materialise) -> None:
+    usage = {"gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 3}
+    root = make_span(name="question", **{"gen_ai.operation.name": "invoke_agent"})
+    framework = make_span(NOON + 1000, root.trace_id, root.span_id, **usage)
+    client = make_span(NOON + 2000, root.trace_id, framework.span_id, **usage)
+    write(platform, root, framework, client)
+    table = metadata(materialise(partitions="2024-05-01"), SOURCE.key)["models"]
+    assert [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")][:5] == ["tiny", "1", "0", "7", "3"]
+
+
 def test_an_unchanged_log_changes_nothing(platform, materialise) -> None:
     write(platform, make_span())
     materialise(partitions="2024-05-01")

@@ -181,9 +181,10 @@ class ProviderError(MlopsError):
     kind
         ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"``, ``"busy"`` or ``"embedded"`` (its server does not start).
     endpoint, model
-        The model that was asked last, and its endpoint.
+        The model that failed last, and its endpoint. A fallback without its key, or whose server does not start, counts only when no model
+        could be asked.
     status
-        The HTTP status of the last reply; None without a reply.
+        The HTTP status of its last reply; None without a reply.
     attempts
         Number of requests of this call, over all models.
     may_be_billed

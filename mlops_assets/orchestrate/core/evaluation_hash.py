@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_judge, hash_prompt
 from mlops_assets.compute.user_code.source_code import source_hash
@@ -29,7 +29,20 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
     gates = [gate.definition for gate in evaluation.gates]
     prices = [evaluation.prices.key] if evaluation.prices else []
     facts = [hash_prompt(evaluation.prompt), describe_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates, *prices]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(facts + describe_latency(evaluation)).encode()).hexdigest()
+
+
+def describe_latency(evaluation: PromptEvaluation) -> list[Any]:
+    """Return what decides the durations of answers: the endpoints, and whether they stream; empty when no gate reads durations.
+
+    Parameters
+    ----------
+    evaluation
+        The evaluation.
+    """
+    model = evaluation.prompt.model
+    endpoints = [each.endpoint for each in (model, *model.fallbacks)]
+    return [endpoints, evaluation.stream] if evaluation.limits_latency else []
 
 
 def describe_scorers(evaluation: PromptEvaluation) -> list[list[str]]:

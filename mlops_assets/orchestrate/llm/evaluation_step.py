@@ -172,9 +172,9 @@ def _ask_cases(
     prices = read_evaluation_prices(step, evaluation)
     progress = CallProgress(label, len(cases), step.context.log.info, prices=prices)
     scored: dict[int, ScoredCase] = {}
-    timed = evaluation.limits_latency and label == evaluation.key  # a relative gate reads no durations
+    durations = evaluation.limited_durations if label == evaluation.key else ()  # a relative gate reads none
     variables = [case.variables for case in cases]
-    for position, call in ask_many(prompt, variables, cache=step.stores.responses, streams=evaluation.stream, timed=timed):
+    for position, call in ask_many(prompt, variables, cache=step.stores.responses, streams=evaluation.stream, durations=durations):
         scored[position] = _score_case(step, evaluation, cases[position], call)
         progress.add(call, failed=bool(scored[position].error))
     answered = [scored[position] for position in range(len(cases))]

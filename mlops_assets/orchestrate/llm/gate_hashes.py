@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.orchestrate.core.evaluation_hash import describe_scorers
+from mlops_assets.orchestrate.core.evaluation_hash import describe_latency, describe_scorers
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE, PromptEvaluation
 
@@ -42,7 +42,7 @@ def hash_prompt_gates(project: Project, prompt: Prompt[..., Any], lake: Lake) ->
 
 
 def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> dict[str, str]:
-    """Return gate → hash of its definition and of what it reads: scorers, cases, prices and calibrations.
+    """Return gate → hash of its definition and of what it reads: scorers, cases, prices, calibrations, and for durations the endpoints.
 
     The names begin with that of the evaluation.
 
@@ -53,7 +53,8 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
     lake, snapshot
         The lake, and the snapshot to look at; the newest when None.
     """
-    facts = [evaluation.max_error_rate, describe_scorers(evaluation), _hash_inputs(project, evaluation, lake, snapshot)]
+    inputs = _hash_inputs(project, evaluation, lake, snapshot)
+    facts = [evaluation.max_error_rate, describe_scorers(evaluation), inputs, *describe_latency(evaluation)]
     definitions = {COMPLETE: "complete", **{gate.name: gate.definition for gate in evaluation.gates}}
     return {
         f"{evaluation.name}.{name}": hashlib.sha256(json.dumps([definition, facts]).encode()).hexdigest()

@@ -12,15 +12,15 @@ from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.errors import ProviderError
 from mlops_assets.serving.llm.ask import find_stored, parse_answer, request_completion
 from mlops_assets.serving.llm.circuit_breaker import MAX_FAILURES, CircuitBreaker
+from mlops_assets.serving.llm.failures import HOPELESS
+from mlops_assets.stores.llm.response_cache import FIRST_TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from mlops_assets.stores.llm.response_cache import CacheScope, ResponseCache
     from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.provider import Completion
-
-_HOPELESS = ("configuration", "embedded")  # kinds of failures that no call can avoid
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def ask_many(  # noqa: PLR0913  (how to ask)
     cache: ResponseCache | None,
     repeats: int = 1,
     streams: bool = False,
-    timed: bool = False,
+    durations: Collection[str] = (),
 ) -> Iterator[tuple[int, CallRecord]]:
     """Yield the position and the record of each call, in the order in which the calls end.
 
@@ -78,21 +78,22 @@ def ask_many(  # noqa: PLR0913  (how to ask)
         call; those of all second repeats follow those of all first repeats, and so on.
     streams
         Whether to ask for streams, so that the time to the first token is measured.
-    timed
-        Whether durations are of interest, so that stored answers of other endpoints are not used.
+    durations
+        The durations of interest, as in :class:`CacheScope`; the time to the first token only counts for streams.
 
     Raises
     ------
     ProviderError
-        The environment variable with the key is missing, or the embedded model does not start: no call can succeed.
+        The model and each fallback lack the environment variable with their key, or are embedded and do not start: no call can succeed.
     DefinitionError, DataError
         A call lacks a variable, or has one of another type.
     MissingExtraError
         httpx is not installed.
     """
     version, breaker = hash_prompt(prompt), CircuitBreaker()
+    measured = [name for name in durations if streams or name != FIRST_TOKEN]
     pairs = [
-        (values, None if cache is None else cache.scope(version, values, repeat, timed=timed))
+        (values, None if cache is None else cache.scope(version, values, repeat, durations=measured))
         for repeat in range(repeats)
         for values in calls
     ]
@@ -118,11 +119,12 @@ def _record_call(
             breaker.count_answer()
         parse_answer(prompt, completion)
     except ProviderError as error:
-        if error.kind in _HOPELESS:
+        if error.kind in HOPELESS:
             raise
         if completion is None:
             breaker.count_failure(error)
         facts = error if completion is None else completion
         text = f"{type(error).__name__}: {error.message}"
-        return CallRecord(completion, text, facts.attempts, time.monotonic() - began, error.kind, facts.may_be_billed)
+        seconds = time.monotonic() - began if completion is None else completion.seconds
+        return CallRecord(completion, text, facts.attempts, seconds, error.kind, facts.may_be_billed)
     return CallRecord(completion, "", completion.attempts, completion.seconds, may_be_billed=completion.may_be_billed)

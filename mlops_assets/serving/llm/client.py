@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.llm.connections import CONNECTIONS
-from mlops_assets.serving.llm.failures import AttemptError, combine_failures, count_billed, describe_failure
+from mlops_assets.serving.llm.failures import HOPELESS, AttemptError, combine_failures, count_billed, describe_failure
 from mlops_assets.serving.llm.replies import ReplyParts, parse_document, read_events
 from mlops_assets.serving.llm.request import CompletionRequest, drain, encode_body, open_reply
 from mlops_assets.values.llm.provider import Completion
@@ -234,6 +234,7 @@ def _try_models(
     """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``; raise ProviderError when none does."""
     failures: list[FailedAttempt] = []
     final_failures: list[FailedAttempt] = []
+    reported: tuple[LLM, AttemptError] | None = None  # the last failure that another call may not have
     for target in (llm, *llm.fallbacks):
         for number in range(1, target.retries + 2):
             try:
@@ -248,9 +249,11 @@ def _try_models(
                 break
             _pause(pause)
         final_failures.append(failures[-1])
+        if reported is None or failure.kind not in HOPELESS:
+            reported = target, failure
         if time.monotonic() >= request.ends:
             break
-    raise combine_failures(target, failure, final_failures, failures)
+    raise combine_failures(*(reported or (target, failure)), final_failures, failures)
 
 
 def _plan_pause(failure: AttemptError, number: int) -> float:
@@ -267,7 +270,7 @@ def _complete_once(llm: LLM, request: CompletionRequest, *, streams: bool) -> Co
             first = min((seconds for _, seconds in _read_texts(reply, request, parts)), default=None)
         else:
             parts.add(parse_document(b"".join(reply.chunks)), "message")
-    return _build_completion(llm, parts, first)
+    return _build_completion(llm, parts, first, streamed=streams)
 
 
 def _stream_once(llm: LLM, request: CompletionRequest) -> Generator[str, None, Completion]:
@@ -277,7 +280,7 @@ def _stream_once(llm: LLM, request: CompletionRequest) -> Generator[str, None, C
         for text, seconds in _read_texts(reply, request, parts):
             first = seconds if first is None else first
             yield text
-    return _build_completion(llm, parts, first)
+    return _build_completion(llm, parts, first, streamed=True)
 
 
 def _read_texts(reply: OpenReply, request: CompletionRequest, parts: ReplyParts) -> Iterator[tuple[str, float]]:
@@ -288,7 +291,7 @@ def _read_texts(reply: OpenReply, request: CompletionRequest, parts: ReplyParts)
     drain(reply.chunks)
 
 
-def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None) -> Completion:
+def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float | None, *, streamed: bool) -> Completion:
     """Return the completion of a reply; raise AttemptError when the reply is incomplete."""
     parts.check_complete()
     return Completion(
@@ -302,6 +305,7 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
         answered_at=datetime.now(UTC),
         seconds_to_first_token=seconds_to_first_token,
         endpoint=llm.endpoint,
+        streamed=streamed,
     )
 
 

@@ -34,6 +34,7 @@ _HINTS_BY_CLASS = {
     4: "the endpoint refuses the request: check model, parameters and the roles of the messages",
     5: "the endpoint is overloaded or broken: try later, or declare a fallback",
 }
+HOPELESS = ("configuration", "embedded")  # kinds of failures of a model that every call has
 _RETRYABLE_STATUS = {429, *range(500, 600)}
 
 
@@ -183,7 +184,7 @@ def combine_failures(
     Parameters
     ----------
     llm
-        The model that failed last.
+        The last model whose failure another call may not have, else the first one.
     failure
         Its last failure.
     final_failures

@@ -19,11 +19,12 @@ from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.llm.provider import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _BUSY_SECONDS = 30.0
+FIRST_TOKEN = "seconds_to_first_token"  # noqa: S105  (a duration)
 _TABLE = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completion TEXT NOT NULL, stored_at TEXT NOT NULL) WITHOUT ROWID"
 
 
@@ -67,7 +68,9 @@ class ResponseCache:
         except (OSError, sqlite3.Error) as error:
             raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
 
-    def scope(self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0, *, timed: bool = False) -> CacheScope:
+    def scope(
+        self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0, *, durations: Collection[str] = ()
+    ) -> CacheScope:
         """Return the part of the cache for calls of one prompt with given variables.
 
         Parameters
@@ -78,10 +81,10 @@ class ResponseCache:
             The values of the prompt's variables, by name.
         repeat
             The number of the repeat, from 0; each repeat has a part of its own.
-        timed
-            Whether the durations are of interest, so that the answer of another endpoint is none.
+        durations
+            As in :class:`CacheScope`.
         """
-        return CacheScope(self, prompt_version, variables, repeat, timed)
+        return CacheScope(self, prompt_version, variables, repeat, frozenset(durations))
 
     def read(self, key: str) -> Completion | None:
         """Return the completion that is stored under a key, marked as cached; None when there is none or it cannot be read.
@@ -151,15 +154,16 @@ class CacheScope:
         The values of the prompt's variables, by name.
     repeat
         The number of the repeat, from 0.
-    timed
-        Whether the durations are of interest, so that the answer of another endpoint is none.
+    durations
+        The durations of interest: ``seconds``, ``seconds_to_first_token``. With one, the answer of another endpoint is none; with the time
+        to the first token, an answer that was not requested as a stream is none either.
     """
 
     cache: ResponseCache
     prompt_version: str
     variables: Mapping[str, object]
     repeat: int = 0
-    timed: bool = False
+    durations: frozenset[str] = frozenset()
 
     def read(self, body: Mapping[str, Any], pin: str, endpoint: str) -> Completion | None:
         """Return the stored answer to a request, marked as cached; None when there is none or it cannot be read.
@@ -176,9 +180,13 @@ class CacheScope:
             The URL that would be asked.
         """
         found = self.cache.read(self.hash_request(body, pin))
-        if found is None or found.endpoint == endpoint:
-            return found
-        return None if self.timed else replace(found, seconds=None, seconds_to_first_token=None)
+        if found is None:
+            return None
+        if found.endpoint != endpoint:
+            return None if self.durations else replace(found, seconds=None, seconds_to_first_token=None)
+        # An endpoint that answered a request for a stream in one piece will do so again: it is not asked a second time.
+        lacks_first_token = found.seconds_to_first_token is None and not found.streamed
+        return None if lacks_first_token and FIRST_TOKEN in self.durations else found
 
     def write(self, body: Mapping[str, Any], pin: str, completion: Completion) -> None:
         """Store the answer to a request if the model completed it or reached ``max_tokens``; skip other answers.

@@ -82,7 +82,7 @@ class PromptEvaluation:
         What the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or with
         ``at_most`` on ``error_rate``, ``cost_per_request``, ``p50_seconds`` or ``p95_seconds``, or on ``p50_seconds_to_first_token`` or
         ``p95_seconds_to_first_token``. A failed call counts as slower than every other one. With a gate on durations, a stored answer of
-        another endpoint is asked again.
+        another endpoint is asked again, and evidence counts only for the endpoints that gave it.
     prices
         The dataset of prices in USD per million tokens, with the columns ``model``, ``valid_from``, ``input_price``, ``output_price`` and
         perhaps ``cached_price``. The table then has the cost of each answer, and the check ``priced`` fails when one is unknown.
@@ -203,7 +203,13 @@ class PromptEvaluation:
     @property
     def limits_latency(self) -> bool:
         """Whether a gate reads durations."""
-        return any(isinstance(gate, Gate) and gate.metric in LATENCY_METRICS for gate in self.gates)
+        return bool(self.limited_durations)
+
+    @property
+    def limited_durations(self) -> set[str]:
+        """The durations of a call that gates read: ``seconds``, ``seconds_to_first_token``."""
+        metrics = (gate.metric for gate in self.gates if isinstance(gate, Gate))
+        return {LATENCY_METRICS[metric][0] for metric in metrics if metric in LATENCY_METRICS}
 
     @property
     def described_columns(self) -> dict[str, str]:

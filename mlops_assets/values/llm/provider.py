@@ -198,6 +198,8 @@ class Completion:
         When the model answered, in UTC; of a cached answer, when it was stored.
     endpoint
         The URL that answered.
+    streamed
+        Whether the answer was requested as a stream; it may have come in one piece all the same.
 
     See Also
     --------
@@ -225,6 +227,7 @@ class Completion:
     cached_prompt_tokens: int | None = None
     answered_at: datetime | None = field(default=None, compare=False)
     endpoint: str = ""
+    streamed: bool = False
 
 
 def _refuse_unless_embedded(model: str, api_key_env: str | None) -> None:

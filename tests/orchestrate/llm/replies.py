@@ -12,7 +12,7 @@ ROWS = {
     "airline": ["AA", "AA", "AA", "UA", "UA", "UA"],
 }
 TABLE = "evaluation/replies"
-_MODEL_ARGUMENTS = ("api_key_env", "concurrency", "timeout", "retries", "max_bytes")
+_MODEL_ARGUMENTS = ("api_key_env", "concurrency", "timeout", "retries", "max_bytes", "fallbacks")
 
 
 def reply(question: str, context: str, sentences: int = 1) -> None:

@@ -158,6 +158,37 @@ def test_a_replay_of_another_endpoint_brings_the_text_and_no_duration(platform, 
     assert table(platform)["seconds"].null_count() == 0
 
 
+@pytest.mark.parametrize("gate", [ml.Gate("p95_seconds", at_most=60), ml.Gate("p95_seconds_to_first_token", at_most=60)])
+@pytest.mark.parametrize("change", ["the endpoint", "the endpoint of a fallback", "no stream"])
+def test_durations_of_other_endpoints_and_requests_are_no_evidence(gate, change, platform, run) -> None:
+    with ScriptedServer() as server, ScriptedServer() as other:
+
+        def build(url: str = server.url, spare: str = server.url, **more) -> list:
+            fallbacks = [ml.llm.LLM("large", base_url=spare)]
+            return declare(url, gates=[gate], fallbacks=fallbacks, **more)
+
+        changes = {"the endpoint": {"url": other.url}, "the endpoint of a fallback": {"spare": other.url}, "no stream": {"stream": False}}
+        run(ml.build_definitions(build(), platform=platform))()
+        items = build(**changes[change])
+        materialise = run(ml.build_definitions(items, platform=platform))
+        assert list(find_stale(compiled_projects()[-1].project.node(items[-1]), platform)) == [""]
+        message = materialise.error("version/reply")
+        assert f"gate 'replies.{gate.name}', or what it reads, has changed since it was evaluated" in message
+        materialise()
+        assert len(other.requests) == (6 if change == "the endpoint" else 0)
+
+
+def test_without_a_gate_on_durations_the_address_changes_nothing(platform, run) -> None:
+    gates = [ml.Gate("exact_match", at_least=0.5)]
+    with ScriptedServer() as server, ScriptedServer() as other:
+        run(ml.build_definitions(declare(server.url, gates=gates), platform=platform))()
+        items = declare(other.url, gates=gates, stream=False)
+        materialise = run(ml.build_definitions(items, platform=platform))
+        assert list(find_stale(compiled_projects()[-1].project.node(items[-1]), platform)) == []
+        materialise("version/reply")
+        assert other.requests == []
+
+
 def test_cost_and_latency_are_reported_for_each_version_and_slice(platform, run) -> None:
     gates = [ml.Gate("exact_match", no_worse_than_champion_by=1)]
     with ScriptedServer() as server:

@@ -51,6 +51,31 @@ def test_an_answer_in_one_piece_has_no_time_to_the_first_token(stream, platform,
     assert "6 of 6 answers did not arrive as a stream" in checks(result)["p95_seconds_to_first_token_at_most"].description
 
 
+def test_with_a_gate_on_the_first_token_answers_that_were_no_streams_are_asked_for_once(platform, run) -> None:
+    gates = [ml.Gate("p95_seconds_to_first_token", at_most=60)]
+
+    def evaluate(*, ok: bool, gates=gates, **more):
+        return checks(run(ml.build_definitions(declare(server.url, gates=gates, **more), platform=platform))(ok=ok))
+
+    with ScriptedServer() as server:
+        evaluate(ok=True, stream=False, gates=[])
+        evaluate(ok=False, stream=False)
+        assert len(server.requests) == 6, "no stream can be asked for"
+        assert evaluate(ok=True)["p95_seconds_to_first_token_at_most"].passed
+        assert len(server.requests) == 12
+        evaluate(ok=True, slices=[])
+        assert len(server.requests) == 12
+    assert table(platform)["seconds_to_first_token"].null_count() == 0
+
+
+def test_an_endpoint_that_replies_to_a_stream_in_one_piece_is_asked_once(platform, run) -> None:
+    gates = [ml.Gate("p95_seconds_to_first_token", at_most=60)]
+    with ScriptedServer(default=answer_whole) as server:
+        for slices in (["airline"], []):
+            run(ml.build_definitions(declare(server.url, gates=gates, slices=slices), platform=platform))(ok=False)
+        assert len(server.requests) == 6
+
+
 def answer_whole(exchange: Exchange) -> None:
     """Reply with one JSON document, also to a request for a stream."""
     usage = {"prompt_tokens": 7, "completion_tokens": 3}

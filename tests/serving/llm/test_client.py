@@ -102,7 +102,8 @@ def test_a_stream_gives_what_one_piece_gives(usage: tuple[int, int] | None) -> N
     assert whole.text == streamed.text == text
     assert streamed.seconds_to_first_token is not None
     assert whole.seconds_to_first_token is None
-    assert replace(streamed, seconds=0.0, seconds_to_first_token=None) == replace(whole, seconds=0.0)
+    assert (streamed.streamed, whole.streamed) == (True, False)
+    assert replace(streamed, seconds=0.0, seconds_to_first_token=None, streamed=False) == replace(whole, seconds=0.0)
     assert (whole.prompt_tokens, whole.completion_tokens) == (usage or (None, None))
 
 

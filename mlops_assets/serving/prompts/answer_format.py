@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.prompts.redaction import redact_json, redact_text
+from mlops_assets.compute.prompts.redaction import redact_json
 from mlops_assets.serving.prompts.call_format import ParsedBody, parse_object, write_event
 from mlops_assets.serving.prompts.refusal import RefusalError
-from mlops_assets.values.llm.prompt import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
     from mlops_assets.serving.prompts.call_runner import CallResult
@@ -34,9 +33,7 @@ class AnswerFormat:
         """Return the messages for the variables in a body; they are redacted before and after the prompt's function sees them."""
         variables, sent = served.read_variables(body), parse_object(body)
         data = _redact_variables(served, sent) if redact else sent
-        messages = served.build_messages(variables if data == sent else _read_redacted(served, data))
-        if redact and served.prompt.has_body:  # the function may have added texts
-            messages = _redact_messages(messages)
+        messages = served.build_messages(variables if data == sent else _read_redacted(served, data), redact=redact)
         return ParsedBody(messages, data, sent, self._streams)
 
     def write_answer(self, result: CallResult) -> bytes:
@@ -75,8 +72,3 @@ def _read_redacted(served: ServedPrompt, data: Mapping[str, Any]) -> dict[str, A
             hint="send it without e-mail addresses, IBANs and phone numbers, or widen the variable's type",
             code="redaction",
         ) from None
-
-
-def _redact_messages(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with redacted texts, apart from the instructions, which are the author's own."""
-    return [message if message.role == "system" else Message(message.role, redact_text(message.content)) for message in messages]

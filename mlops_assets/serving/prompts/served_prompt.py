@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, NotRequired
 
 from mlops_assets.compute.llm_evaluation.json_schema import parse_json
-from mlops_assets.compute.prompts.messages import build_bound_messages, convert_value
+from mlops_assets.compute.prompts.messages import build_data_messages, build_fixed_messages, convert_value
+from mlops_assets.compute.prompts.redaction import redact_text
 from mlops_assets.compute.prompts.version import describe_type
 from mlops_assets.errors import MlopsError, nearest
 from mlops_assets.serving.prompts.openapi_document import build_document
 from mlops_assets.serving.prompts.refusal import RefusalError
+from mlops_assets.values.llm.prompt import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     import pydantic
 
     from mlops_assets.serving.http.service_folder import TargetVersion
-    from mlops_assets.values.llm.prompt import Message, Prompt
+    from mlops_assets.values.llm.prompt import Prompt
     from mlops_assets.values.llm.provider import Completion
 
 
@@ -79,13 +82,15 @@ class ServedPrompt:
             raise self._explain(error) from None
         return variables
 
-    def build_messages(self, variables: Mapping[str, Any]) -> list[Message]:
+    def build_messages(self, variables: Mapping[str, Any], *, redact: bool = False) -> list[Message]:
         """Return the messages of a call.
 
         Parameters
         ----------
         variables
             What :meth:`read_variables` returned.
+        redact
+            Whether texts that the prompt's function adds are redacted. Instructions and examples are the author's own and stay.
 
         Raises
         ------
@@ -93,11 +98,15 @@ class ServedPrompt:
             500: the function of the prompt failed.
         """
         try:
-            return list(build_bound_messages(self.prompt, {**self._defaults, **variables}))
+            defaults = copy.deepcopy(self._defaults)  # the prompt's function may change them, and they are those of all calls
+            bound = {**defaults, **variables}
+            fixed, data = build_fixed_messages(self.prompt, bound), build_data_messages(self.prompt, bound)
         except MlopsError as error:
             cause = type(error.__cause__ or error).__name__  # its message may repeat a variable
             problem = f"the prompt '{self.name}' makes no messages of these variables ({cause})"
             raise RefusalError(problem, hint="call the prompt's function with them to see why", status=500) from None
+        redacts = redact and self.prompt.has_body  # without a body, the messages hold only variables
+        return [*fixed, *([_redact_message(message) for message in data] if redacts else data)]
 
     def parse_answer(self, completion: Completion) -> tuple[Any, str]:
         """Return the answer of a reply as JSON values, and ``""``; or None and the reason when it does not fit the response type.
@@ -138,6 +147,10 @@ class ServedPrompt:
             hint = nearest(name, [variable.name for variable in self.prompt.variables]) + f"the variables are {known}"
             return RefusalError(f"there is no variable '{name}'", hint=hint, variable=name)
         return RefusalError(f"the variable '{name}'{place}: {first['msg']}", hint="/openapi.json has its type", variable=name)
+
+
+def _redact_message(message: Message) -> Message:
+    return message if message.role == "system" else Message(message.role, redact_text(message.content))
 
 
 def _build_adapter(prompt: Prompt[..., Any]) -> pydantic.TypeAdapter[dict[str, Any]]:

@@ -4,7 +4,7 @@ import html
 import re
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import pytest
@@ -124,3 +124,16 @@ def test_an_error_of_the_body_names_the_prompt() -> None:
 def test_a_missing_an_extra_and_a_mistyped_variable_are_named_without_their_values(values, error, text) -> None:
     with pytest.raises(error, match=text):
         ml.llm.build_messages(answer, values)
+
+
+def test_a_function_that_changes_its_variables_changes_no_other_call() -> None:
+    example = ml.llm.Example({"question": "JFK?", "notes": {"a": []}}, "No.")
+
+    @ml.llm.prompt(model=SMOL, examples=[example])
+    def changing(question: str, notes: Any = {"a": []}):  # noqa: B006  (users write this)
+        """Answer."""
+        notes["a"].append(question)
+        return str(notes["a"])
+
+    for text in ("EWR?", "LGA?"):
+        assert [m.content for m in ml.llm.build_messages(changing, {"question": text})] == ["Answer.", "['JFK?']", "No.", f"['{text}']"]

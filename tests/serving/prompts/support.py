@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -30,14 +30,14 @@ from mlops_assets.stores.llm.budget_ledger import BudgetLedger
 from mlops_assets.values.llm.span import Span
 
 
-def make_prompt(url: str, function: Any = None, response: Any = None, **model: Any):
+def make_prompt(url: str, function: Any = None, response: Any = None, examples: Sequence[Any] = (), **model: Any):
     """Return a prompt on a scripted endpoint."""
 
     def reply(question: str, context: str = "", sentences: int = 1) -> None:
         """Answer the question in {sentences} sentences."""
 
     llm = ml.llm.LLM("tiny", base_url=url, **{"retries": 0, "max_tokens": 100} | model)
-    return ml.llm.prompt(model=llm, response=response)(function or reply)
+    return ml.llm.prompt(model=llm, response=response, examples=examples)(function or reply)
 
 
 @ml.dataset(key=["model", "valid_from"])

@@ -279,11 +279,30 @@ def test_a_text_that_a_prompts_function_adds_is_redacted_before_it_leaves(open_s
         """Answer. The author is ada@example.org."""
         return f"{question}\nTimetable: call bob@example.org or 0171 1234567."
 
-    with open_stand(make_prompt(server.url, reply)) as stand:
+    example = ml.llm.Example({"question": "Late? Ask dan@example.org."}, "No.")
+    with open_stand(make_prompt(server.url, reply, examples=[example])) as stand:
         assert stand.answer({"question": "May I write to cleo@example.org?"}).status_code == 200
-    instructions, message = server.requests[0].body["messages"]
+    instructions, question, verdict, message = server.requests[0].body["messages"]
     assert "ada@example.org" in instructions["content"], "the author's own words stay"
+    assert question["content"] == "Late? Ask dan@example.org.\nTimetable: call bob@example.org or 0171 1234567."
+    assert verdict["content"] == "No."
     assert message["content"] == "May I write to [e-mail address]?\nTimetable: call [e-mail address] or [phone number]."
+
+
+class Desk(pydantic.BaseModel):
+    notes: list[str]
+
+
+def test_a_prompts_function_that_changes_a_default_shows_no_client_the_text_of_another(open_stand, server) -> None:
+    def reply(question: str, notes: list[str] = [], desk: Desk = Desk(notes=[])) -> str:  # noqa: B006, B008  (users write this)
+        """Answer."""
+        notes.append(question)
+        desk.notes.append(question)
+        return f"{notes} {desk.notes}"
+
+    with open_stand(make_prompt(server.url, reply)) as stand:
+        assert [stand.answer({"question": text}).status_code for text in ("Ada's secret", "Late?")] == [200, 200]
+    assert server.requests[1].body["messages"][-1]["content"] == "['Late?'] ['Late?']"
 
 
 def test_a_denied_topic_is_found_in_what_redaction_hides(open_stand, server) -> None:

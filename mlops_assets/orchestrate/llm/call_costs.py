@@ -169,14 +169,14 @@ def _explain_unpriced(prices: PriceTable, call: CallRecord) -> str:
     return f"{missing} ('{call.completion.model}')" if missing and call.completion else ""
 
 
-def describe_costs(prices: PriceTable, answers: Sequence[CallRecord], verdicts: Sequence[CallRecord]) -> dict[str, Any]:
+def describe_costs(prices: PriceTable, answers: Sequence[CallRecord], others: Sequence[CallRecord]) -> dict[str, Any]:
     """Return costs as metadata: of all answers when they were given, and of what this run has asked.
 
     Parameters
     ----------
-    prices, answers, verdicts
-        The prices, the calls of the prompt, and those of judges.
+    prices, answers, others
+        The prices, the calls of the prompt, and the other calls of this run: those of judges, and of production.
     """
-    total, spent = sum_calls(prices, answers), sum((price_requests(prices, call) for call in (*answers, *verdicts)), Spend())
+    total, spent = sum_calls(prices, answers), sum((price_requests(prices, call) for call in (*answers, *others)), Spend())
     mean = {} if math.isnan(total.mean) else {"mean cost per request (USD)": dg.MetadataValue.float(total.mean)}
     return {"total cost": str(total), **mean, "spent by this run": str(spent), "price version": prices.version}

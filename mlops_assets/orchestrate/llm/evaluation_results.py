@@ -129,7 +129,7 @@ class EvaluationResults:
         for judge in self.evaluation.judges:
             columns |= list_verdict_columns(judge, [scored.judged.get(judge.name) for scored in self.scored])
         if self.prices is not None:
-            columns |= list_cost_columns(self.prices, [scored.call for scored in self.scored])
+            columns |= list_cost_columns(self.prices, self.list_calls())
         facts = pl.DataFrame({name: pl.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
         return pl.concat([self.rows.select(carried), facts], how="horizontal")
 
@@ -167,8 +167,14 @@ class EvaluationResults:
         found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         return sum(None in (completion.prompt_tokens, completion.completion_tokens) for completion in found)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the metadata of the materialisation."""
+    def describe(self, rival: EvaluationResults | None = None) -> dict[str, Any]:
+        """Return the metadata of the materialisation.
+
+        Parameters
+        ----------
+        rival
+            The evaluation of production, which this run has paid for too; None when there was none.
+        """
         completions = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         summaries = self._summarise(self.scored, "")
         means = {f"mean {name}": summary.mean for name, summary in summaries.items() if summary.mean is not None}
@@ -184,7 +190,7 @@ class EvaluationResults:
             **means,
             "scores": to_table([self._describe_summary(name, summary) for name, summary in summaries.items()]),
             **self._describe_judges(),
-            **self._describe_costs(),
+            **self._describe_costs(rival),
             **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
             "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
             "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
@@ -207,11 +213,19 @@ class EvaluationResults:
         ]
         return {**({"judges": to_table(rows)} if rows else {}), **({"position bias": to_table(biases)} if biases else {})}
 
-    def _describe_costs(self) -> dict[str, Any]:
+    def _describe_costs(self, rival: EvaluationResults | None) -> dict[str, Any]:
         if self.prices is None:
             return {}
-        verdicts = [call for scored in self.scored for found in scored.judged.values() for call in found.calls]
-        return describe_costs(self.prices, [scored.call for scored in self.scored], verdicts)
+        others = [] if rival is None else [*rival.list_calls(), *rival.list_verdict_calls()]
+        return describe_costs(self.prices, self.list_calls(), [*self.list_verdict_calls(), *others])
+
+    def list_calls(self) -> list[CallRecord]:
+        """Return the call of each case."""
+        return [scored.call for scored in self.scored]
+
+    def list_verdict_calls(self) -> list[CallRecord]:
+        """Return the calls of judges on all cases."""
+        return [call for scored in self.scored for found in scored.judged.values() for call in found.calls]
 
     def _summarise(self, scored: Sequence[ScoredCase], label: str) -> dict[str, ScoreSummary]:
         """Return scorer → summary of some cases; ``label`` makes the seed of the bootstrap."""

@@ -110,7 +110,9 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     submit_prompt(step, results, judged, rival, artifact)
     frame = results.to_frame()
     outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
-    return CheckedTable(frame, outcomes, results.describe() | {"cost and latency": describe_operations(results, rival_results)})
+    return CheckedTable(
+        frame, outcomes, results.describe(rival_results) | {"cost and latency": describe_operations(results, rival_results)}
+    )
 
 
 def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Sequence[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from mlops_assets.orchestrate.llm.measurement import list_gate_slices, select_ca
 from mlops_assets.orchestrate.llm.pairwise import JudgedPair, compare_answers, measure_bias
 from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.values.evaluation import GateResult
+from mlops_assets.values.llm.pairwise_judge import INCONSISTENT, WIN_POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,14 +73,10 @@ def judge_wins(gate: Gate, candidate: Candidate, results: EvaluationResults) -> 
         The gate, the prompt as a candidate, and its evaluation with the wins.
     """
     for within in list_gate_slices(gate, results):
-        if reason := _explain_too_few(gate, select_cases(results, within), results.evaluation.max_error_rate):
+        scored = select_cases(results, within)
+        if reason := _explain_too_few(gate, scored, results.evaluation.max_error_rate) or _explain_inconsistency(gate, scored):
             where = "" if within is None else f"{within[0]} {within[1]}: "
             return GateResult(passed=False, reason=where + reason, threshold=gate.threshold)
-    orders = [getattr(one.judged.get(gate.metric), "orders", ()) for one in results.scored]
-    consistency = measure_bias(orders).consistency
-    if consistency.value is not None and consistency.high < MIN_CONSISTENCY:
-        reason = f"the judge '{gate.metric}' decides by position here: {consistency.count} of {consistency.trials} pairs are consistent"
-        return GateResult(passed=False, reason=reason, threshold=gate.threshold)
     return judge_gate(gate, candidate)
 
 
@@ -90,4 +88,20 @@ def _explain_too_few(gate: Gate, scored: Sequence[ScoredCase], maximum: float) -
     compared = len(scored) - len(missing)
     if gate.confidence is not None and compared < MIN_PAIRS:
         return f"{compared} cases have a verdict on both answers; {MIN_PAIRS} are needed for an interval"
+    return ""
+
+
+def _explain_inconsistency(gate: Gate, scored: Sequence[ScoredCase]) -> str:
+    """Return why the position of an answer decides the verdicts on some cases; empty when it does not.
+
+    An inconsistent verdict scores half, so that a judge without any opinion would reach a win rate of 0.5. Few cases have a wide interval:
+    there the numbers of verdicts decide, with equal answers as ties.
+    """
+    judged = [found for one in scored if (found := one.judged.get(gate.metric)) is not None]
+    consistency = measure_bias([getattr(found, "orders", ()) for found in judged]).consistency
+    if consistency.value is not None and consistency.high < MIN_CONSISTENCY:
+        return f"the judge '{gate.metric}' decides by position here: {consistency.count} of {consistency.trials} pairs are consistent"
+    verdicts = Counter(found.verdict.value for found in judged)
+    if verdicts[INCONSISTENT] > sum(verdicts[name] for name in WIN_POINTS if name != INCONSISTENT):
+        return f"the judge '{gate.metric}' decides by position here: {verdicts[INCONSISTENT]} of {len(judged)} verdicts are inconsistent"
     return ""

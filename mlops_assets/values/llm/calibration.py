@@ -42,6 +42,8 @@ class Calibration:
     check also needs verdicts that do not depend on the position: the lower end of the share of pairs with one verdict in both orders reaches
     0.5, and neither position is preferred by more than 0.2.
 
+    It reports the requests and tokens of the judge, and no cost: it takes no prices.
+
     A gate on the scores of a judge fails unless this version of the judge has a calibration that passes on the current labels.
 
     Parameters

@@ -31,6 +31,7 @@ class PairwiseJudge:
     answers of production are not generated again. Without a version in production there is no score.
 
     A gate on the win rate, such as ``ml.Gate("better", at_least=0.5)``, needs a :class:`Calibration` that passes. Its first version passes.
+    It fails when most verdicts are inconsistent, however few the cases are.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from tests.conftest import metadata, records
 from tests.orchestrate.llm.judged import declare_judge
 from tests.orchestrate.llm.replies import ROWS, TABLE, declare
 from tests.orchestrate.llm.test_evaluation import checks, table
-from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, hang_up_in_the_middle
+from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer, fail, hang_up_in_the_middle
 
 PRICES = {"model": ["tiny", "large"], "valid_from": [date(2024, 1, 1)] * 2, "input_price": [0.15, 1.0], "output_price": [0.6, 2.0]}
 COST = (7 * 0.15 + 3 * 0.6) / 1e6  # of an answer of the scripted server
@@ -120,6 +120,28 @@ def test_a_judge_is_paid_too_and_no_part_of_the_cost_of_an_answer(platform, run)
     facts = metadata(result, TABLE)
     assert facts["total cost"] == "0.000017100000 USD"
     assert facts["spent by this run"] == "0.000173100000 USD"  # and that of 12 verdicts, each of 7 and 3 tokens
+
+
+def test_what_production_and_the_verdicts_on_it_cost_this_run_is_spent_by_it(platform, run) -> None:
+    gates = [ml.Gate("exact_match", no_worse_than_champion_by=1)]
+
+    def evaluate(instructions: str, contexts: list[str]):
+        scorers = [ml.llm.ExactMatch("expected"), declare_judge(judging.url, repeats=1)]
+        rows = ROWS | {"context": contexts}
+        items = declare_priced(server.url, rows=rows, scorers=scorers, gates=gates, instructions=instructions)
+        return metadata(run(ml.build_definitions(items, platform=platform))(), TABLE)
+
+    def reply(exchange: Exchange) -> None:
+        answer("yes" if "at once" in exchange.seen.body["messages"][0]["content"] else "no")(exchange)
+
+    with ScriptedServer(default=reply) as server, ScriptedServer(default=answer("verdict: supported")) as judging:
+        evaluate("Answer.", [str(number) for number in range(6)])
+        asked, judged = len(server.requests), len(judging.requests)
+        facts = evaluate("Answer at once.", [f"new {number}" for number in range(6)])
+        answers, verdicts = len(server.requests) - asked, len(judging.requests) - judged
+    assert (answers, verdicts) == (12, 12), "production is asked about the new cases, and judged"
+    assert facts["total cost"] == "0.000017100000 USD", "that of the prompt alone"
+    assert facts["spent by this run"] == f"{(12 * (7 * 0.15 + 3 * 0.6) + 12 * (7 * 1.0 + 3 * 2.0)) / 1e6:.12f} USD"
 
 
 @pytest.mark.parametrize(("change", "bound", "passed"), [({}, 3e-6, True), ({}, 2e-6, False), ({"model": ["other", "large"]}, 3e-6, False)])

@@ -165,6 +165,34 @@ def test_a_judge_that_prefers_a_position_is_inconsistent_and_wins_nothing(releas
     assert production(platform) == 1
 
 
+def test_a_few_inconsistent_verdicts_are_no_win_rate_of_one_half(release, platform) -> None:
+    three = {name: values[:3] for name, values in ROWS.items()}
+    with ScriptedServer(default=prefer("indeed")) as judging:
+        judge = declare_pairwise(judging.url)
+        release(judge, rows=three)
+        judging.default = PREFERS_FIRST
+        result = release(judge, WORDY, ok=False, rows=three)
+    assert table(platform)["better"].to_list() == [0.5] * 3
+    assert "the judge 'better' decides by position here: 3 of 3 verdicts are inconsistent" in gate(result).description
+    assert production(platform) == 1
+
+
+def test_verdicts_of_one_slice_that_depend_on_the_position_fail_its_gate(release, platform) -> None:
+    sliced = ml.Gate("better", at_least=0.5, slice="airline", min_rows=1)
+
+    def lean(exchange: Exchange) -> None:
+        """Prefer the first answer to the questions of one airline."""
+        shown = exchange.seen.body["messages"][-1]["content"]
+        (PREFERS_FIRST if any(f"Question {number}?" in shown for number in (3, 4, 5)) else prefer("indeed"))(exchange)
+
+    with ScriptedServer(default=lean) as judging:
+        judge = declare_pairwise(judging.url)
+        release(judge, gates=[sliced])
+        result = release(judge, WORDY, ok=False, gates=[sliced])
+    assert "airline UA: the judge 'better' decides by position here: 3 of 3 verdicts" in checks(result)[sliced.name].description
+    assert production(platform) == 1
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [

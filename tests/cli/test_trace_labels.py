@@ -183,6 +183,24 @@ def test_a_trace_without_content_or_without_a_variable_is_refused_with_what_to_d
     assert ml.llm.read_labels("questions")["question"].to_list() == ["Is it late?"]
 
 
+def test_the_first_label_fixes_no_type_by_a_null_or_a_whole_number(folder) -> None:
+    text = (folder / "definitions.py").read_text()
+    signature = "reply(question: str, airline: str | None = None, delays: list[float] = [], wait: float = 0, anything: object = None)"
+    text = text.replace('reply(question: str, context: str = "", sentences: int = 1)', signature).replace("{sentences} sentences", "short")
+    (folder / "definitions.py").write_text(text)
+    run(DATA)
+    first = {"question": "late?", "airline": None, "delays": [], "wait": 3, "anything": None}
+    second = {"question": "late?", "airline": "B6", "delays": [2.5], "wait": 2.5, "anything": "text"}
+    for case, values in {"first": first, "second": second}.items():
+        with ml.llm.start_trace(ml.llm.TraceSource("bot")) as root:
+            root.attributes["mlops.input"] = json.dumps(values)
+        command = ["traces", "label", "bot", root.trace_id, "--to", "questions", "--set", "expected=EWR", "--case", case]
+        result = CliRunner().invoke(mlops, command)
+        assert result.exit_code == 0, result.output + str(result.exception)
+    rows = ml.llm.read_labels("questions").select("case", "airline", "delays", "wait", "anything").rows()
+    assert rows == [("first", None, [], 3.0, None), ("second", "B6", [2.5], 2.5, "text")]
+
+
 def test_only_columns_of_the_dataset_and_variables_are_taken_from_the_trace_of_an_application(folder) -> None:
     run('key:"dataset/questions"')
     sent = {"question": "Is it late?", "context": "JFK", "case": "own", 'x"; DROP TABLE labels; --': 1, "QUESTION": [1], "sentences": 3.0}

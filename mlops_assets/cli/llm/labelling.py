@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import polars as pl
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlops_assets.compute.llm_traces.trace_tree import Trace
 
 _MISFITS = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
+_SIMPLE = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
+_EMPTY = (pl.Null(), pl.List(pl.Null()))
 _INPUT = "input"  # the column of an input that is no JSON object
 
 
@@ -58,7 +61,9 @@ class LabelTarget:
         return frozenset(variable.name for evaluation in self.evaluations for variable in evaluation.prompt.variables)
 
     def find_types(self) -> Mapping[str, pl.DataType | None]:
-        """Return column → type of the dataset, by its rows or else its schema; None for a type that is not known yet.
+        """Return column → type of the dataset, by its rows or else its schema, and of the variables of its prompts.
+
+        The type is None where it is not known yet.
 
         Raises
         ------
@@ -73,7 +78,10 @@ class LabelTarget:
                 f"'{self.dataset.key}' has no rows and no schema, so the types of its columns are unknown",
                 hint=f"materialise it first: mlops run --select '{select_nodes(self.dataset.key)}'",
             )
-        return {**lake.schema(self.dataset.labels_key), **types}
+        annotations = {variable.name: variable.annotation for evaluation in self.evaluations for variable in evaluation.prompt.variables}
+        declared = {name: _choose_type(annotation) for name, annotation in annotations.items()}
+        known = {name: kind for name, kind in types.items() if kind is not None}
+        return {**types, **declared, **lake.schema(self.dataset.labels_key), **known}
 
 
 def find_target(project: LoadedProject, name: str) -> LabelTarget:
@@ -119,6 +127,7 @@ def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *,
     _check_columns(target, labels, types)
     inputs = _choose_inputs(target, trace, types)
     values = {name: _cast_input(target, name, value, types.get(name)) for name, value in inputs.items() if name not in labels}
+    values = {name: value for name, value in values.items() if value.dtype not in _EMPTY}  # the table would choose a type
     values |= {name: _cast_text(target, name, text, types.get(name)) for name, text in labels.items()}
     _check_variables(target, trace, values)
     name = case or trace.trace_id
@@ -160,6 +169,21 @@ def _choose_inputs(target: LabelTarget, trace: Trace, types: Mapping[str, pl.Dat
         raise DataError(f"the variable '{min(taken)}' of a prompt has the name of a column that each label has", hint="rename the variable")
     inputs, known = _read_input(trace), {*types, *target.variables}
     return {name: value for name, value in inputs.items() if name in known - set(LABEL_COLUMNS)}
+
+
+def _choose_type(annotation: Any) -> pl.DataType | None:  # noqa: ANN401  (any annotation)
+    """Return the type of a column for the values of a variable; None where the values decide."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _choose_type(arguments[0])
+    if get_origin(annotation) is list:
+        inner = _choose_type(arguments[0])
+        return None if inner is None else pl.List(inner)
+    if get_origin(annotation) in (Literal, Union, UnionType):
+        kinds = [type(item) if get_origin(annotation) is Literal else item for item in arguments]
+        types = {_choose_type(kind) for kind in kinds if kind is not NoneType}
+        return types.pop() if len(types) == 1 else None
+    return next((_SIMPLE[kind]() for kind in _SIMPLE if annotation is kind), None)
 
 
 def _read_input(trace: Trace) -> Mapping[str, Any]:

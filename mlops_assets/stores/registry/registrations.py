@@ -71,7 +71,7 @@ class Registrations:
         Parameters
         ----------
         evidence_steps
-            The evaluations of the prompt, which its hints name.
+            The evaluations of the prompt, which its hints name; empty for none.
         """
         return type(self)(self._database, self._environment, Wording("prompt", evidence_steps))
 
@@ -143,7 +143,7 @@ class Registrations:
             record = self._candidate(connection, model)
             if record is None:
                 raise RegistryError(
-                    f"{self._wording.noun} '{model}' has no candidate", hint=f"materialise {self._wording.name_evidence_steps(model)} first"
+                    f"{self._wording.noun} '{model}' has no candidate", hint=self._wording.describe_next_step(model, "first")
                 )
             evidence_found = version_queries.evidence(connection, self._environment, model, record.digest)
             self._refuse_unproven(model, record.digest, evidence_found, gates, "registered")
@@ -280,7 +280,7 @@ class Registrations:
         if refused:
             raise GateError(
                 f"candidate {digest[:12]} of '{model}' cannot be {outcome}: {'; '.join(refused)}",
-                hint=f"materialise {self._wording.name_evidence_steps(model)} for a candidate that passes; the champion keeps serving",
+                hint=self._wording.describe_next_step(model, "for a candidate that passes; the champion keeps serving"),
             )
         return tuple(by_gate[name] for name in gates)
 

@@ -227,7 +227,7 @@ class SqlRegistry(Registrations):
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
                     f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the current champion",
-                    hint=f"materialise {self._wording.name_evidence_steps(model)} again, which compares the candidate with the current champion",
+                    hint=self._wording.describe_next_step(model, "again, which compares the candidate with the current champion"),
                 )
 
     def _move(  # noqa: PLR0913  (one row of the log)

@@ -16,7 +16,7 @@ class Wording:
     noun
         ``model`` or ``prompt``.
     evidence_steps
-        The assets to materialise for new evidence; empty for the candidate of the model.
+        The assets to materialise for new evidence; empty for the candidate of the model, and for a prompt without evaluations.
     """
 
     noun: str = "model"
@@ -27,9 +27,19 @@ class Wording:
         """The group of commands, such as ``mlops models``."""
         return f"mlops {self.noun}s"
 
-    def name_evidence_steps(self, name: str) -> str:
-        """Return the assets to materialise for new evidence of a model or prompt."""
-        return self.evidence_steps or graph_key(f"model/{name}")
+    def describe_next_step(self, name: str, purpose: str) -> str:
+        """Return the hint to get new evidence of a model or prompt.
+
+        Parameters
+        ----------
+        name
+            The model or prompt.
+        purpose
+            The end of the sentence, after the assets to materialise.
+        """
+        if self.noun == "prompt" and not self.evidence_steps:
+            return f"declare a PromptEvaluation of '{name}'"
+        return f"materialise {self.evidence_steps or graph_key(f'model/{name}')} {purpose}"
 
 
 MODEL_WORDING = Wording()

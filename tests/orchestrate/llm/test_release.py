@@ -355,6 +355,9 @@ def test_hints_of_refused_commands_name_prompts_and_evaluations(tmp_path, monkey
         return f"{refused.value.message} {refused.value.hint}"
 
     assert hint("promote", "reply", "--force") == ("prompt 'reply' has no candidate materialise evaluation/replies_evaluation first")
+    (tmp_path / "definitions.py").write_text((tmp_path / "definitions.py").read_text().replace("reply, replies])", "reply])"))
+    assert hint("promote", "reply", "--force") == "prompt 'reply' has no candidate declare a PromptEvaluation of 'reply'"
+    (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=GOOD))
     assert hint("promote", "reply", "--version", "7") == "prompt 'reply' has no version 7 it has none"
     assert CliRunner().invoke(mlops, ["run", "--select", "*"]).exit_code == 0
     CliRunner().invoke(mlops, ["prompts", "reject", "reply", "1", "--approver", "grace", "--reason", "too short"], catch_exceptions=False)

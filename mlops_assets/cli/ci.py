@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops_assets.cli.options import console, file_option, load
+from mlops_assets.cli.options import console, file_option, load, write_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.asset_names import select_nodes
 
@@ -97,11 +97,11 @@ def report(  # noqa: PLR0913  (options)
     if output is None:
         click.echo(render_report(linked))
     else:
-        output.write_text(render_report(linked), encoding="utf-8")
+        write_text(render_report(linked), output)
     if html is not None:
         from mlops_assets.compute.pages.ci_page import render_candidate
 
-        html.write_text(render_candidate(render_report(reports), html.parent), encoding="utf-8")
+        write_text(render_candidate(render_report(reports), html.parent), html)
     sys.exit(0 if all(r.passed for r in reports) else 1)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlops_assets.stores.base.files import write_atomically
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from rich.console import Console
     from rich.table import Table
@@ -60,8 +62,21 @@ def write_json(value: Any, target: str) -> None:  # noqa: ANN401
     if target == "-":
         click.echo(text)
     else:
-        with open(target, "w", encoding="utf-8") as file:  # noqa: PTH123  (a name given on the command line)
-            file.write(text + "\n")
+        write_text(text + "\n", target)
+
+
+def write_text(text: str, target: str | Path) -> None:
+    """Write a text to a file that the command line names: whole, or raise FileError and leave an earlier file as it was."""
+    path = Path(target).resolve()
+    try:
+        if path.exists() and not path.is_file():  # such as a pipe, which a rename would replace
+            path.write_text(text, encoding="utf-8")
+        elif path.parent.is_dir():
+            write_atomically(path, text.encode(), mode=0o666)
+        else:
+            raise click.FileError(str(target), f"there is no folder '{path.parent}'")
+    except OSError as error:
+        raise click.FileError(str(target), error.strerror) from None
 
 
 def build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

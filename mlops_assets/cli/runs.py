@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.cli.options import console, json_option, load, platform_option, write_json
+from mlops_assets.cli.options import console, json_option, load, platform_option, write_json, write_text
 from mlops_assets.errors import DataError
 from mlops_assets.values.platform import Platform
 
@@ -124,7 +124,7 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 
     compared = [_load_compared(_open_stores(file), run_id) for run_id in run_ids]
     if html:
-        Path(html).write_text(render_runs(compared), encoding="utf-8")
+        write_text(render_runs(compared), html)
         click.echo(f"wrote {html}", err=json_file == "-")
     if json_file:
         write_json(_describe_comparison(compared), json_file)

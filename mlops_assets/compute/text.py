@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 UNKNOWN = "–"
+_INDENT, _MAX_LEVELS, _MAX_GROWTH = 2, 20, 10  # of indented JSON
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -83,6 +84,8 @@ def replace_controls(text: str) -> str:
 def indent_json(text: str) -> str:
     """Return a JSON object or list with a line for each value; any other text unchanged.
 
+    A text of more than 20 levels, or one that would become 10 times as long, is unchanged too.
+
     Examples
     --------
     >>> print(indent_json('{"question": "Is it late?"}'))
@@ -92,6 +95,22 @@ def indent_json(text: str) -> str:
     """
     with suppress(ValueError, RecursionError):
         value = json.loads(text)
-        if isinstance(value, (dict, list)):
-            return json.dumps(value, indent=2, ensure_ascii=False)
+        added = _measure_indentation(value) if isinstance(value, (dict, list)) else None
+        if added is not None and len(text) + added <= _MAX_GROWTH * len(text):
+            return json.dumps(value, indent=_INDENT, ensure_ascii=False)
     return text
+
+
+def _measure_indentation(value: object, depth: int = 0) -> int | None:
+    """Return the number of characters of new lines and indentations in a JSON value with indentation; None if it is too deep."""
+    if not isinstance(value, (dict, list)) or not value:
+        return 0
+    if depth >= _MAX_LEVELS:
+        return None
+    size = len(value) * (1 + _INDENT * (depth + 1)) + 1 + _INDENT * depth
+    for item in value.values() if isinstance(value, dict) else value:
+        inner = _measure_indentation(item, depth + 1)
+        if inner is None:
+            return None
+        size += inner
+    return size

@@ -1,6 +1,8 @@
 """The traces of a service from the command line: listed within a moment of the answer, each once, and shown in full."""
 
+import errno
 import json
+import os
 import re
 from datetime import UTC, date, datetime
 
@@ -163,6 +165,23 @@ def test_the_page_is_written_and_its_path_printed(service, folder) -> None:
     trace_id = service.answer().json()["trace_id"]
     assert call("show", "reply_api", trace_id, "--html", "trace.html").stdout == "wrote trace.html\n"
     assert trace_id in (folder / "trace.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_an_error_and_leaves_the_earlier_one(folder, monkeypatch) -> None:
+    trace_id = write_bot_trace(folder)
+    for option in ("--html", "--json"):
+        result = CliRunner().invoke(mlops, ["traces", "show", "bot", trace_id, option, str(folder / "missing/a")])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"there is no folder '{folder}/missing'" in result.stderr
+    (folder / "a.html").write_text("earlier")
+    monkeypatch.setattr("os.fsync", refuse_to_write)
+    result = CliRunner().invoke(mlops, ["traces", "show", "bot", trace_id, "--html", "a.html"])
+    assert (result.exit_code, (folder / "a.html").read_text()) == (1, "earlier")
+    assert "No space left on device" in result.stderr
+
+
+def refuse_to_write(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_unreadable_lines_are_named_on_standard_error(service, folder) -> None:

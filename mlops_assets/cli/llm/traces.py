@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mlops_assets.cli.llm.trace_receiver import receive
-from mlops_assets.cli.options import build_table, console, file_option, json_option, load, print_rows, write_json
+from mlops_assets.cli.options import build_table, console, file_option, json_option, load, print_rows, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +82,7 @@ def show(source: str, trace_id: str, page: str | None, file: str, json_file: str
     if page is not None:
         from mlops_assets.compute.pages.trace_page import render_trace
 
-        Path(page).write_text(render_trace(trace, source), encoding="utf-8")
+        write_text(render_trace(trace, source), page)
         click.echo(f"wrote {page}", err=json_file == "-")
     if json_file:
         write_json(describe_steps(trace), json_file)

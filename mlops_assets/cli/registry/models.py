@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows
+from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows, write_text
 
 
 @click.group()
@@ -70,8 +70,6 @@ def card(version: str, page: str | None, file: str) -> None:
 
     Example: mlops models card lateness@3 --html card.html
     """
-    from pathlib import Path
-
     from mlops_assets.cli.registry import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
@@ -79,7 +77,7 @@ def card(version: str, page: str | None, file: str) -> None:
     if page is None:
         click.echo(forms[MARKDOWN], nl=False)
         return
-    Path(page).write_text(forms[PAGE], encoding="utf-8")
+    write_text(forms[PAGE], page)
     click.echo(f"wrote {page}")
 
 

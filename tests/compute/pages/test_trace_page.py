@@ -43,6 +43,10 @@ def test_bars_lie_where_their_spans_do() -> None:
     assert "1,200 + –" in page
     assert "cost 0.250, prices 2026-01-01" in page
     assert "it failed: late?" in page
+    root, call = make_spans()
+    received = replace(call, attributes={name: value for name, value in call.attributes.items() if name != "mlops.price.version"})
+    assert "cost 0.250" in render([root, received])
+    assert "prices" not in render([root, received])
 
 
 @pytest.mark.parametrize("seconds", [0, 1])

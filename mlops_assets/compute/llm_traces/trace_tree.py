@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,6 +99,26 @@ class Trace:
         known = [value for value in values if value is not None]
         return sum(known) if values and len(known) == len(values) else None
 
+    def split_answers(self, prompt: str) -> list[Trace]:
+        """Return the part of the trace below each answer of a prompt; the whole trace without a prompt.
+
+        A span of the prompt within another one, such as the request to the model within a call of a service, is a part of that answer.
+
+        Parameters
+        ----------
+        prompt
+            The name of the prompt; empty for any.
+        """
+        if not prompt:
+            return [self]
+        answers, end = list[Trace](), 0
+        for position, step in enumerate(self.steps):
+            if position >= end and step.row["prompt_name"] == prompt:
+                later = range(position + 1, len(self.steps))
+                end = next((number for number in later if self.steps[number].depth <= step.depth), len(self.steps))
+                answers.append(replace(self, root=step.row, steps=self.steps[position:end]))
+        return answers
+
 
 def _is_call(row: Row) -> bool:
     return row["operation"] in _MODEL_OPERATIONS or (row["operation"] is None and row["model"] is not None)
@@ -155,6 +175,26 @@ def select_calls(frame: pl.DataFrame) -> pl.DataFrame:
     rows = [(row["trace_id"], row["span_id"]) for trace in build_traces(frame.select(_TREE_COLUMNS)) for row in trace.calls]
     calls = pl.DataFrame(rows, schema={"trace_id": pl.String, "span_id": pl.String}, orient="row")
     return frame.join(calls, on=["trace_id", "span_id"], how="semi")
+
+
+def select_answers(frame: pl.DataFrame, prompt: str) -> pl.DataFrame:
+    """Return a row for each answer of a prompt; for each trace without a prompt. Its cost is that of all calls of models within it.
+
+    Parameters
+    ----------
+    frame
+        Rows of spans of whole traces, with the columns of a trace table.
+    prompt
+        The name of the prompt; empty for any.
+    """
+    import polars as pl
+
+    traces = build_traces(frame.select(*_TREE_COLUMNS, "prompt_name", "cost"))
+    answers = [answer for trace in traces for answer in trace.split_answers(prompt)]
+    rows = [(answer.trace_id, answer.root["span_id"], answer.sum_calls("cost")) for answer in answers]
+    schema = {"trace_id": pl.String, "span_id": pl.String, "total": pl.Float64}
+    found = frame.join(pl.DataFrame(rows, schema=schema, orient="row"), on=["trace_id", "span_id"], maintain_order="left")
+    return found.with_columns(pl.coalesce("total", "cost").alias("cost")).drop("total")
 
 
 def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:

@@ -14,7 +14,7 @@ from mlops_assets.compute.groundedness.embeddings import list_missing_packages
 from mlops_assets.compute.groundedness.refusals import is_refusal
 from mlops_assets.compute.groundedness.score import score_groundedness
 from mlops_assets.compute.groundedness.words import split_sentences
-from mlops_assets.compute.llm_evaluation.operational import find_percentile_interval
+from mlops_assets.compute.llm_evaluation.operational import find_percentile_interval, measure_percentile
 from mlops_assets.compute.monitoring.input_drift import compare_samples, embed_texts
 from mlops_assets.compute.monitoring.languages import recognise_language
 from mlops_assets.values.llm import quality_monitor as names
@@ -86,7 +86,7 @@ class MeasuredValues:
         """The measure: a mean, a share, or a percentile; None without values."""
         if not self.values:
             return None
-        return float(np.quantile(self.values, 0.95)) if self.measure == names.LATENCY else float(np.mean(self.values))
+        return measure_percentile(self.values, 0.95) if self.measure == names.LATENCY else float(np.mean(self.values))
 
     def find_interval(self, confidence: float) -> tuple[float, float]:
         """Return the confidence interval: Clopper and Pearson's for shares, of order statistics for the percentile, Student's t for means.
@@ -134,7 +134,7 @@ def measure_answers(rows: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredV
     Parameters
     ----------
     rows
-        Rows of a trace table, one for each answer.
+        Rows of a trace table, one for each answer, without those that a service refused.
     inputs
         What the measures need in addition.
     """
@@ -147,7 +147,9 @@ def measure_answers(rows: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredV
         MeasuredValues(names.ERROR_RATE, tuple((rows["status"] == "error").cast(pl.Float64).to_list())),
         MeasuredValues(names.FEEDBACK, tuple(rows["feedback"].drop_nulls())),
         MeasuredValues(names.COST, () if costs else tuple(answered["cost"]), costs),
-        MeasuredValues(names.LATENCY, tuple(answered["seconds"])),
+        MeasuredValues(
+            names.LATENCY, tuple(rows.select(pl.when(pl.col("status") == "ok").then("seconds").otherwise(math.inf)).to_series())
+        ),
         *_measure_content(sample_rows(answered, inputs.max_scored), inputs),
         *([_measure_drift(answered, inputs)] if names.INPUT_DRIFT in inputs.measures else []),
     ]
@@ -236,7 +238,8 @@ def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> 
     if measured.problem:
         return QualityVerdict(expectation, CANNOT, f"{expectation.measure} cannot be measured: {measured.problem}")
     n, value = len(measured.values), measured.value
-    if value is not None and not math.isfinite(value):
+    has_no_bound = value == math.inf and expectation.measure == names.LATENCY
+    if value is not None and not math.isfinite(value) and not has_no_bound:
         return QualityVerdict(expectation, CANNOT, f"{expectation.measure} cannot be measured: a value is {value}")
     if value is None or n < expectation.min_answers:
         return QualityVerdict(expectation, NOT_ENOUGH, f"{n} measured answers, {expectation.min_answers} are needed")
@@ -247,5 +250,6 @@ def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> 
     else:
         low, high = measured.find_interval(expectation.confidence)
         breached = high < expectation.threshold if expectation.rule == "at_least" else low > expectation.threshold
-        text = f"{expectation.measure} {value:.4g} ({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} answers)"
+        shown = "has no upper bound, because of failed calls" if has_no_bound else f"{value:.4g}"
+        text = f"{expectation.measure} {shown} ({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} answers)"
     return QualityVerdict(expectation, BREACH if breached else GOOD, f"{text}; expected {side} {expectation.threshold:g}")

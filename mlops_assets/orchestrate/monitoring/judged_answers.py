@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.llm_evaluation.calibration import MAX_ERROR_RATE
 from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, QualityVerdict, sample_rows
-from mlops_assets.errors import ProviderError
+from mlops_assets.errors import DataError, ProviderError
 from mlops_assets.values.monitoring import CANNOT
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from mlops_assets.compute.llm_evaluation.prices import PriceTable
     from mlops_assets.orchestrate.core.step_context import StepContext
     from mlops_assets.orchestrate.llm.judging import JudgedAnswer
+    from mlops_assets.values.dataset import Dataset
     from mlops_assets.values.llm.judge import Judge
     from mlops_assets.values.llm.quality_monitor import QualityMonitor
 
@@ -120,13 +122,46 @@ def withhold_verdicts(verdicts: Sequence[QualityVerdict], refused: dict[str, str
     )
 
 
-def describe_judging(step: StepContext, monitor: QualityMonitor, sampled: Sequence[SampledScores]) -> dict[str, Any]:
-    """Return the verdicts, requests, tokens and costs of each judge as metadata; nothing without judges.
+def find_prices(monitor: QualityMonitor) -> Dataset[..., Any] | None:
+    """Return the dataset of prices of the monitored service; None without judges, which are what the monitor pays for.
+
+    Parameters
+    ----------
+    monitor
+        The monitor.
+    """
+    return getattr(monitor.of, "prices", None) if monitor.judges else None
+
+
+def read_judge_prices(step: StepContext, monitor: QualityMonitor) -> PriceTable | str:
+    """Return the prices of the judges' calls, or why there are none: a report does not fail for want of a price.
 
     Parameters
     ----------
     step, monitor
         The step and its monitor.
+    """
+    from mlops_assets.compute.llm_evaluation.price_rows import read_prices
+
+    prices = find_prices(monitor)
+    if prices is None:
+        return "the service declares no prices"
+    try:
+        return read_prices(step.read(step.project.by_key[prices.key]), prices.key)
+    except DataError as error:
+        step.context.log.warning(f"'{monitor.key}': the cost of its judges is unknown: {error.message}")
+        return error.message
+
+
+def describe_judging(monitor: QualityMonitor, prices: PriceTable | str, sampled: Sequence[SampledScores]) -> dict[str, Any]:
+    """Return the verdicts, requests, tokens and costs of each judge as metadata; nothing without judges.
+
+    Parameters
+    ----------
+    monitor
+        The monitor.
+    prices
+        The prices of the judges' calls, or why there are none.
     sampled
         What the judges found, for each version and day.
     """
@@ -136,22 +171,17 @@ def describe_judging(step: StepContext, monitor: QualityMonitor, sampled: Sequen
     rows = []
     for judge in monitor.judges:
         judged = [found for scores in sampled if scores.judge is judge for found in scores.judged]
-        rows.append({**describe_judge(judge, judged), **_describe_spend(step, monitor, judged)})
+        rows.append({**describe_judge(judge, judged), **_describe_spend(prices, judged)})
     return {"judges": to_table(rows)} if rows else {}
 
 
-def _describe_spend(step: StepContext, monitor: QualityMonitor, judged: Sequence[JudgedAnswer]) -> dict[str, str]:
+def _describe_spend(prices: PriceTable | str, judged: Sequence[JudgedAnswer]) -> dict[str, str]:
     """Return tokens and costs of what this run has asked; the cost is unknown without prices, never zero."""
-    from mlops_assets.compute.llm_evaluation.price_rows import read_prices
     from mlops_assets.orchestrate.llm.call_costs import Spend, price_requests
 
     calls = [call for found in judged for call in found.calls]
     asked = [call.completion for call in calls if call.completion is not None and not call.completion.cached]
-    prices = getattr(monitor.of, "prices", None)
-    cost = "unknown: the service declares no prices"
-    if prices is not None:
-        table = read_prices(step.read(step.project.by_key[prices.key]), prices.key)
-        cost = str(sum((price_requests(table, call) for call in calls), Spend()))
+    cost = f"unknown: {prices}" if isinstance(prices, str) else str(sum((price_requests(prices, call) for call in calls), Spend()))
     return {
         "input tokens": str(sum(completion.prompt_tokens or 0 for completion in asked)),
         "output tokens": str(sum(completion.completion_tokens or 0 for completion in asked)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.llm_traces.trace_tree import select_answers
 from mlops_assets.compute.monitoring.answer_quality import (
     MeasuredValues,
     QualityInputs,
@@ -24,7 +26,14 @@ from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.partitions import lookback_mapping
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
-from mlops_assets.orchestrate.monitoring.judged_answers import SampledScores, describe_judging, judge_sample, withhold_verdicts
+from mlops_assets.orchestrate.monitoring.judged_answers import (
+    SampledScores,
+    describe_judging,
+    find_prices,
+    judge_sample,
+    read_judge_prices,
+    withhold_verdicts,
+)
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
@@ -67,7 +76,7 @@ class QualityUnit:
     version
         The version of the prompt; None where the traces name none.
     answers
-        The number of requests.
+        The number of requests that were not refused.
     measured, verdicts
         The measures, and the judgements of the expectations.
     sampled
@@ -100,7 +109,10 @@ class QualityUnit:
 
 
 def quality_node(project: Project, monitor: QualityMonitor) -> Node:
-    """Return the node of a quality report; the traces of the day are its input, and for input drift those of the week before."""
+    """Return the node of a quality report.
+
+    The traces of the day are its input, and for input drift those of the week before; with judges, also their calibrations and the prices.
+    """
     days = project.by_key[monitor.traces_key].partitions
     mapping = lookback_mapping(days, LOOKBACK) if _expects_drift(monitor) else None
     prompt = monitor.prompt.name if monitor.prompt else ""
@@ -108,8 +120,15 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     judges = [[(judge.name, hash_judge(judge)) for judge in monitor.judges], monitor.judged_answers] if monitor.judges else []
     definition = hashlib.sha256(repr((*facts, *judges)).encode()).hexdigest()
     calibrations = (calibration.key for judge in monitor.judges for calibration in project.calibrations_of(judge))
-    edges = (Edge(monitor.traces_key, days, mapping, required=True), *(Edge(key, None) for key in dict.fromkeys(calibrations)))
-    return Node(monitor.key, days, edges, definition=definition)
+    judged = (*(Edge(key, None) for key in dict.fromkeys(calibrations)), *_link_prices(monitor))
+    return Node(monitor.key, days, (Edge(monitor.traces_key, days, mapping, required=True), *judged), definition=definition)
+
+
+def _link_prices(monitor: QualityMonitor) -> Iterator[Edge]:
+    """Yield the edge to the prices of the judges' calls; a report without prices is a report all the same."""
+    if (prices := find_prices(monitor)) is not None:
+        days = prices.table.partitions
+        yield Edge(prices.key, days, None if days is None else dg.AllPartitionMapping(), optional=True)
 
 
 def _expects_drift(monitor: QualityMonitor) -> bool:
@@ -157,11 +176,12 @@ def quality_body(monitor: QualityMonitor) -> Callable[[StepContext], Iterator[ob
 
 def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable:
     """Measure and judge the answers, act on breaches, and return the table to commit."""
+    prices = read_judge_prices(step, monitor)
     units = _measure_units(step, monitor)
     actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act(step, monitor, unit)]
     states = [WindowState(unit.partition, unit.state, _summarise(unit), unit.version) for unit in units]
     facts = summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
-    facts |= describe_judging(step, monitor, [scores for unit in units for scores in unit.sampled])
+    facts |= describe_judging(monitor, prices, [scores for unit in units for scores in unit.sampled])
     if actions:
         facts["decisions"] = to_markdown([{"decision": text} for text in actions])
     return CheckedTable(_build_rows(units), [_build_outcome(e.name, units, monitor.traces_key) for e in monitor.expectations], facts)
@@ -170,7 +190,8 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
 def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUnit]:
     from mlops_assets.orchestrate.llm.calibration_results import refuse_judges  # definitions load without it
 
-    rows = _select_answers(monitor, step.read(step.project.by_key[monitor.traces_key]))
+    rows = select_answers(step.read(step.project.by_key[monitor.traces_key]), monitor.prompt.name if monitor.prompt else "")
+    rows = rows.filter(pl.col("refusal").is_null())  # clients cause refusals: a quota or a denied topic says nothing about a version
     units = list[QualityUnit]()
     refused = refuse_judges(step, monitor.judges)
     for partition, window in step.windows:
@@ -184,13 +205,6 @@ def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUn
         day = [_judge_unit(step, monitor, _measure_unit(monitor, partition, window, group, inputs), group, refused) for group in groups]
         units += sorted(day, key=lambda unit: unit.version or 0)
     return units
-
-
-def _select_answers(monitor: QualityMonitor, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the prompt's answers; without a prompt, the roots of the traces."""
-    if monitor.prompt is None:
-        return rows.filter(pl.col("parent_id").is_null())
-    return rows.filter(pl.col("prompt_name") == monitor.prompt.name)
 
 
 def _measure_unit(monitor: QualityMonitor, partition: str, window: TimeWindow, rows: pl.DataFrame, inputs: QualityInputs) -> QualityUnit:
@@ -234,7 +248,7 @@ def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
                     "version": unit.version,
                     "measure": measured.measure,
                     "answers": len(measured.values),
-                    "value": measured.value,
+                    "value": measured.value if measured.value is None or math.isfinite(measured.value) else None,
                     "state": verdict.state if verdict else None,
                     "reason": verdict.reason if verdict else measured.problem or None,
                 }

@@ -29,10 +29,10 @@ QUALITY_MEASURES = {
     REFUSAL_RATE: "Share of answers that say that the context does not hold the answer.",
     OUTPUT_WORDS: "Mean number of words of an answer.",
     LANGUAGE_RATE: "Share of answers in the declared language, of those whose language can be recognised.",
-    ERROR_RATE: "Share of requests without an answer.",
+    ERROR_RATE: "Share of requests that the model failed to answer; those that the service refused do not count.",
     FEEDBACK: "Mean score that users gave, from 0 to 1.",
     COST: "Mean cost of an answer in US dollars.",
-    LATENCY: "95th percentile of the seconds until the answer.",
+    LATENCY: "95th percentile of the seconds until the answer; a failed call counts as slower than all others.",
     INPUT_DRIFT: "How far the sentence vectors of the inputs are from those of the seven days before, from 0 to 1.",
 }
 LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
@@ -107,7 +107,8 @@ class QualityExpectation(OneRule):
 class QualityMonitor:
     """Reports on the quality of traced answers: for each day, and within it for each version of the prompt.
 
-    Measures are computed from the table of the traces. Rows of two versions are never mixed. Groundedness, refusals, words, language and
+    Measures are computed from the table of the traces. Rows of two versions are never mixed. Calls that a service refused do not count: a
+    client over its quota says nothing about a version. A call of a service is one answer, with the cost of all its requests to models. Groundedness, refusals, words, language and
     input drift need traces with content; without it, an expectation of them cannot be measured, and its check does not pass.
 
     Parameters

@@ -2,10 +2,11 @@
 
 from datetime import UTC, date, datetime
 
+import polars as pl
 import pytest
 
 from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
-from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_calls, select_roots
+from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_answers, select_calls, select_roots
 from mlops_assets.values.llm.span import SECOND, Span
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * SECOND
@@ -128,3 +129,23 @@ def test_a_call_that_another_call_makes_counts_once() -> None:
     (trace,) = build_traces(frame)
     assert [trace.sum_calls(name) for name in ("input_tokens", "output_tokens")] == [14, 6]
     assert select_calls(frame)["span_id"].to_list() == [row["span_id"] for row in trace.calls] == [f"{2:016x}", f"{5:016x}"]
+
+
+def test_an_answer_is_the_first_span_of_its_prompt_with_the_cost_of_the_calls_below_it() -> None:
+    ours, theirs = {"mlops.prompt.name": "ours"}, {"mlops.prompt.name": "theirs"}
+    frame = build_trace_rows(
+        {
+            date(2024, 5, 1): [
+                span(1, None, 0.0, 9.0),
+                *(span(2, 1, 1.0, **ours), span(3, 2, 1.1), span(4, 3, 1.2, **CALL, **ours, **{"mlops.cost": 1.0})),
+                span(5, 2, 1.5, **CALL, **ours, **{"mlops.cost": 2.0}),
+                *(span(6, 1, 3.0, **CALL, **ours, **{"mlops.cost": 4.0}), span(7, 1, 4.0, **CALL, **theirs, **{"mlops.cost": 8.0})),
+                *(span(8, 1, 5.0, **ours), span(9, 8, 5.1, **CALL, **ours)),  # a cost that is unknown
+            ]
+        }
+    ).frame
+    assert select_answers(frame, "ours").select("name", "cost").rows() == [("step 2", 3.0), ("step 6", 4.0), ("step 8", None)]
+    assert select_answers(frame, "theirs").select("name", "cost").rows() == [("step 7", 8.0)]
+    assert select_answers(frame, "").select("name", "cost").rows() == [("step 1", None)]
+    assert select_answers(frame.filter(pl.col("name") < "step 8"), "").select("name", "cost").rows() == [("step 1", 15.0)]
+    assert select_answers(frame.clear(), "ours").is_empty()

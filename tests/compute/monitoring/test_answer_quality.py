@@ -99,6 +99,16 @@ def test_an_unknown_cost_is_no_zero() -> None:
     assert judge(rows)["cost"] == "cannot be measured"
 
 
+def test_failed_calls_do_not_improve_the_latency() -> None:
+    rows = simulate(np.random.default_rng(0), slow=0.1)
+    slow = rows.with_columns(seconds=pl.when(pl.int_range(pl.len()) < 20).then(100.0).otherwise("seconds"))
+    failed = slow.with_columns(status=pl.when(pl.int_range(pl.len()) < 20).then(pl.lit("error")).otherwise("status"))
+    assert [judge(each)["latency_p95"] for each in (rows, slow, failed)] == ["good", "breach", "breach"]
+    measured = {values.measure: values for values in measure_answers(failed, inputs(failed))}["latency_p95"]
+    reason = judge_measure(QualityExpectation("latency_p95", at_most=4.0), measured).reason
+    assert reason.startswith("latency_p95 has no upper bound, because of failed calls (99 % CI ")
+
+
 def test_traces_without_content_cannot_be_measured() -> None:
     rows = simulate(np.random.default_rng(0)).with_columns(output=pl.lit(None, pl.String), input=pl.lit(None, pl.String))
     states = judge(rows)

@@ -1,5 +1,6 @@
 """Judges of traced answers: a sample by trace ids, failures that are no scores, and a rollback by calibrated judges only."""
 
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -7,12 +8,13 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
 from tests.conftest import metadata
 from tests.orchestrate.llm.judged import VERDICTS
-from tests.orchestrate.monitoring.test_quality_reports import BAD, FACTS, GOOD, NOON, SOURCE, delay_answer, registry, write
+from tests.orchestrate.monitoring.test_quality_reports import BAD, FACTS, GOOD, NOON, SOURCE, cases, delay_answer, registry, write
 from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer, fail
 
 __all__ = ["registry"]  # a fixture
@@ -54,7 +56,7 @@ def declare_calibration(judge: ml.llm.Judge) -> list:
 def declare_monitor(judge: ml.llm.Judge, **more) -> ml.llm.QualityMonitor:
     expectation = ml.llm.QualityExpectation("support", at_least=0.6)
     arguments = {"expectations": expectation, "judges": [judge], "on_breach": "rollback"} | more
-    return ml.llm.QualityMonitor("watch", of=SOURCE, prompt=delay_answer, **arguments)
+    return ml.llm.QualityMonitor("watch", **{"of": SOURCE, "prompt": delay_answer} | arguments)
 
 
 @pytest.fixture
@@ -76,10 +78,10 @@ def report(platform) -> dict[tuple[int, str], tuple]:
     return {(row["version"], row["measure"]): (row["answers"], row["value"], row["state"]) for row in rows.iter_rows(named=True)}
 
 
-def vary(platform, version: int, text: str, count: int = 40) -> None:
+def vary(platform, version: int, text: str, day: int = 0) -> None:
     """Write answers that differ, so that each has a verdict of its own."""
-    for number in range(count):
-        write(platform, version, f"{text} {number}", count=1)
+    for number in range(40):
+        write(platform, version, f"{text} {number}", day, count=1)
 
 
 def test_a_calibrated_judge_finds_the_bad_version_and_rolls_it_back(platform, registry, watch) -> None:
@@ -169,6 +171,38 @@ def test_answers_whose_trace_lacks_a_variable_are_not_judged(platform, registry,
     with ScriptedServer(default=judge_by_flight) as server:
         watch(declare_judge(server.url))
     assert report(platform)[2, "support"] == (40, 1.0, "good")
+
+
+@pytest.mark.parametrize(
+    ("prices", "spent"),
+    [
+        ({"output_price": [2.0]}, "0.000520000000 USD"),
+        ({"output_price": [-1.0]}, "unknown: "),
+        ({}, "unknown: "),
+        (None, "unknown: "),
+    ],
+    ids=["prices", "a row that is no price", "a missing column", "no table"],
+)
+def test_judges_of_a_service_have_the_cost_of_its_prices_and_a_report_without_them(prices, spent, platform, registry, run) -> None:
+    @ml.dataset
+    def judge_prices() -> pl.DataFrame:
+        return pl.DataFrame({"model": ["large"], "valid_from": [date(2024, 1, 1)], "input_price": [1.0]} | (prices or {}))
+
+    vary(platform, 2, BAD, day=366)
+    with ScriptedServer(default=judge_by_flight) as server:
+        judge = declare_judge(server.url)
+        service = ml.llm.PromptService("bot", prompt=delay_answer, capture=True, prices=judge_prices)
+        monitor = declare_monitor(judge, of=service)
+        evaluation = ml.llm.PromptEvaluation("answers", prompt=delay_answer, cases=cases, scorers=[ml.llm.ExactMatch("expected")])
+        items = [service, delay_answer, monitor, cases, evaluation, judge_prices, *declare_calibration(judge)]
+        definitions = ml.build_definitions(items, platform=platform)
+        assert asset_key("dataset/judge_prices") in definitions.resolve_asset_graph().get(asset_key(monitor.key)).parent_keys
+        execute = run(definitions)
+        execute("dataset/labelled", "calibration/support", *([] if prices is None else ["dataset/judge_prices"]))
+        result = execute("traces/bot", monitor.key, partitions="2025-05-02")
+    (row,) = [record.data for record in metadata(result, monitor.key)["judges"].records]
+    assert row["spent by this run"].startswith(spent)
+    assert (row["requests"], registry.champion("delay_answer").version) == ("40", 1)
 
 
 def reads_more(answer: str, weather: str) -> None:

@@ -7,12 +7,18 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 EMAIL, IBAN, PHONE = "[e-mail address]", "[IBAN]", "[phone number]"
-_EMAIL = re.compile(r"(?<![\w.%+'-])[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}")
-_SEPARATORS = " \u00a0-"
-_IBAN = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]{{2}}[0-9]{{2}}(?:[{_SEPARATORS}]?[A-Za-z0-9]){{11,30}}(?![A-Za-z0-9])")
+_EMAIL = re.compile(
+    r"(?<![\w.%+'-])[\w.%+'-]{1,64}@"
+    r"(?!\d(?:\.\d)?x\.(?:avif|gif|jpe?g|png|svg|webp)\b)"  # an image for a screen of high resolution, e.g. icon@2x.png
+    r"(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"
+)
+_SPACES = " \u00a0\u2009\u202f"  # between groups of digits
+_SEPARATORS = f"{_SPACES}-\t\r\n"  # within an IBAN
+_GAP = rf"(?:[{_SPACES}-]|[ \t]{{0,8}}\r?\n[ \t]{{0,8}})"
+_IBAN = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]{{2}}[0-9]{{2}}(?:{_GAP}?[A-Za-z0-9]){{11,30}}(?![A-Za-z0-9])")
 _MAX_LETTERS = 8  # of an IBAN in groups after its first four characters
 # Country → number of characters of its IBANs (ISO 13616).
 _IBAN_LENGTHS = {
@@ -24,24 +30,44 @@ _IBAN_LENGTHS = {
     "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
 _DASHES = "\\-\u2010-\u2015\u2212"  # within brackets of a pattern
+_BETWEEN = rf"[ ./{_DASHES}{_SPACES}]"
+_SPACE = f"[{_SPACES}]"
 _BEFORE = rf"(?<![\w.+{_DASHES}])"
+_CLOCK = r"(?:[01]\d|2[0-3])[0-5]\d"
 _PHONE = re.compile(
-    rf"""(?:(?<![\w+])\(?\+|(?<![\w+:.,])00)[ ]?[1-9](?:[ ./(){_DASHES}\u00a0]{{0,2}}\d){{6,13}}(?!\w)  # international
-    |{_BEFORE}\(?0[1-9]\d{{1,4}}\)?[ ./{_DASHES}\u00a0]{{1,3}}\d(?:[ ./{_DASHES}\u00a0]?\d){{4,9}}(?!\w)  # an area code that begins with 0
-    |{_BEFORE}0[1-9](?:[ .{_DASHES}\u00a0]\d\d){{4}}(?!\w)  # in pairs, as in France
+    rf"""(?=[\d+(])(?:(?P<other>  # what has the form of a phone number and is none
+        \b\d[0-9a-fA-F]{{7}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}\b  # a UUID
+        |(?:(?<=ISBN[ :])|(?<=ISBN:[ ])|(?<=ISBN-1[03][ :])|(?<=ISBN-1[03]:[ ]))(?:\d[ -]?){{9,12}}[\dXx]\b
+        |(?<![\w/.])(?:19|20)\d\d/0\d{{2,5}}{_BETWEEN}\d+  # a number in the series of a year
+        |(?<!\w){_CLOCK}[ ]?[{_DASHES}][ ]?{_CLOCK}[ ](?:19|20)\d\d(?!\d)  # two times before a year
+    )
+    |(?P<international>
+        (?:(?<![\w+])\(?\+|(?<![\w+:.,{_DASHES}])00)[ ]?[1-9](?:[ ./(){_DASHES}{_SPACES}]{{0,2}}\d){{6,14}}(?!\w)
+    )
+    |{_BEFORE}\(?0[1-9]\d{{1,4}}\)?{_BETWEEN}{{1,3}}\d(?:{_BETWEEN}?\d){{4,9}}(?!\w)  # an area code that begins with 0
+    |{_BEFORE}0[1-9](?:[ .{_DASHES}{_SPACES}]\d\d){{4}}(?!\w)  # in pairs, as in France
     |{_BEFORE}(?:01[5-7]\d{{8,9}}|07\d{{9}}|0[67]\d{{8}})(?!\w)  # a mobile number of Germany, Britain or France in one piece
     |{_BEFORE}(?:1[ .{_DASHES}]?)?(?:\([2-9]\d\d\)[ .{_DASHES}]?|[2-9]\d\d[.{_DASHES}])[2-9]\d\d[ .{_DASHES}]\d{{4}}(?!\w)  # North American
-    |{_BEFORE}1[ ]8(\d)\1[ ][2-9]\d\d[ ]\d{{4}}(?!\w)  # North American and free of charge
-    """,
+    |{_BEFORE}1[ ]8(\d)\3[ ][2-9]\d\d[ ]\d{{4}}(?!\w)  # North American and free of charge
+    |{_BEFORE}(?<!\d{_SPACE})(?:1{_SPACE})?[2-9](?!00|11|9)\d\d{_SPACE}[2-9](?!00)\d\d{_SPACE}\d{{4}}(?!\w|{_SPACE}\d)  # with spaces only
+    )""",
     re.VERBOSE,
 )
+_CODE = re.compile(  # calling codes of the ITU; ten digits follow that of North America, and that of Russia and Kazakhstan
+    r"1[2-9]\d{9}$|7\d{10}$|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-689]\d|3[578]\d|42\d|5[09]\d|6[7-9]\d|8[058]\d|9[679]\d)"
+)
+_THOUSANDS = re.compile(rf"\+?\d{{1,3}}([.'{_SPACES}])\d{{3}}(?:\1\d{{3}})*")
+_GROUP = re.compile(r"\d(?!\d)")  # the last digit of a group
+_MIN_DIGITS, _MAX_DIGITS, _MIN_SURE_DIGITS = 8, 15, 10  # with the calling code; the last one where the form alone is no sign
+_ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|[bfnrt])")  # of JSON; backslashes are doubled in JSON within JSON
 
 
 def redact_text(text: str) -> str:
     """Return a text in which e-mail addresses, IBANs and phone numbers are replaced.
 
-    An IBAN is replaced only if its check digits are right. A phone number begins with ``+``, ``00`` or ``0`` and has separators, or has the
-    form of North America, or that of mobile numbers in Germany, Britain or France; so most dates, times, amounts and long numbers stay.
+    An IBAN is replaced only if its check digits are right. A phone number begins with ``+`` or ``00`` and a calling code, or with ``0`` and
+    has separators, or has the form of North America, or that of mobile numbers in Germany, Britain or France. So most dates, times, amounts
+    and identifiers stay. An escape of JSON, e.g. that of a newline, is read as its character, so that texts within JSON are found too.
 
     Parameters
     ----------
@@ -54,7 +80,29 @@ def redact_text(text: str) -> str:
     >>> redact_text("Call +49 30 1234567 or write to ada@example.org; DE89 3704 0044 0532 0130 00, 15 minutes late.")
     'Call [phone number] or write to [e-mail address]; [IBAN], 15 minutes late.'
     """
-    return _PHONE.sub(PHONE, _redact_ibans(_EMAIL.sub(EMAIL, text)))
+    for token, find in ((EMAIL, _find_emails), (IBAN, _find_ibans), (PHONE, _find_phones)):
+        text = _replace(text, token, find)
+    return text
+
+
+def _replace(text: str, token: str, find: Callable[[str], Iterable[tuple[int, int]]]) -> str:
+    """Replace what is found, by start and end, in a text whose escapes of JSON are read as the characters that they stand for."""
+    plain, offsets = _read_escapes(text) if "\\" in text else (text, range(len(text) + 1))
+    parts, begin = [], 0
+    for start, end in find(plain):
+        parts += [text[begin : offsets[start]], token]
+        begin = offsets[end]
+    return "".join([*parts, text[begin:]]) if parts else text
+
+
+def _read_escapes(text: str) -> tuple[str, Sequence[int]]:
+    """Return a text without escapes, and the place of each of its characters, and of its end, in the original."""
+    parts, offsets, begin = list[str](), list[int](), 0
+    for match in _ESCAPE.finditer(text):
+        parts += [text[begin : match.start()], chr(int(match[1], 16)) if match[1] else "\n"]
+        offsets += range(begin, match.start() + 1)
+        begin = match.end()
+    return "".join([*parts, text[begin:]]), [*offsets, *range(begin, len(text) + 1)]
 
 
 def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
@@ -82,15 +130,45 @@ def _find_free_name(name: str, taken: Mapping[str, Any]) -> str:
     return next(free for number in count(1) if (free := name if number == 1 else f"{name} {number}") not in taken)
 
 
-def _redact_ibans(text: str) -> str:
-    """Replace each IBAN, and look for another one in the words that follow it."""
-    parts, begin = [], 0
+def _find_emails(text: str) -> Iterator[tuple[int, int]]:
+    return (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(())
+
+
+def _find_ibans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each IBAN, and look for another one in the words that follow it."""
+    begin = 0
     while match := _IBAN.search(text, begin):
         length = _find_iban(match[0])
-        end = match.start() + (length or 4)
-        parts += [text[begin : match.start()], IBAN if length else text[match.start() : end]]
-        begin = end
-    return "".join([*parts, text[begin:]])
+        begin = match.start() + (length or 4)
+        if length:
+            yield match.start(), begin
+
+
+def _find_phones(text: str) -> Iterator[tuple[int, int]]:
+    begin = 0
+    while match := _PHONE.search(text, begin):
+        start, begin = match.span()
+        if match["international"]:
+            length = _find_international(match[0])
+            begin = start + (length or 1)
+            if not length:
+                continue
+        if not match["other"]:
+            yield start, begin
+
+
+def _find_international(candidate: str) -> int:
+    """Return the length of the longest beginning that is an international phone number and ends with a group of digits; 0 without one."""
+    ends = [match.end() for match in _GROUP.finditer(candidate)]
+    return next((end for end in reversed(ends) if _is_international(candidate[:end])), 0)
+
+
+def _is_international(text: str) -> bool:
+    digits, has_plus = "".join(filter(str.isdigit, text)), "+" in text
+    digits = digits if has_plus else digits[2:]
+    # An amount has groups of three digits, and an identifier of digits may begin with 00.
+    is_sure = not _THOUSANDS.fullmatch(text) and (has_plus or not text.isdigit())
+    return (_MIN_DIGITS if is_sure else _MIN_SURE_DIGITS) <= len(digits) <= _MAX_DIGITS and _CODE.match(digits) is not None
 
 
 def _find_iban(candidate: str) -> int:

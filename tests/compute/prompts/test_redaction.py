@@ -17,6 +17,9 @@ IBANS = [
     "MT84MALT011000012345MTLCAST001S",
     "de89 3704 0044 0532 0130 00",
     "CH93-0076-2011-6238-5295-7",
+    "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00",
+    "DE89 3704 0044\n0532 0130 00",
+    "DE89 3704 0044 \r\n  0532 0130 00",
 ]
 PHONES = [
     "+49 30 1234567",
@@ -44,6 +47,14 @@ PHONES = [
     "+49 (0)30 1234567",
     "(+49) 30 1234567",
     "0171\u20111234567",
+    "212 555 1234",
+    "1 212 555 1234",
+    "+34 612 345 678",
+    "+351 912 345 678",
+    "+7 912 345-67-89",
+    "0049301234567",
+    "+49\u202f30\u20091234567",
+    "030\u202f1234567",
 ]
 EMAILS = ["ada@example.org", "Ada.Lovelace+x@mail.example.co.uk", "o'neil@example.com", "müller@bücher.example"]
 KEPT = [
@@ -60,6 +71,16 @@ KEPT = [
     "delays: 5 10 15 20 25 30",
     "2013–2014, 100–200 flights, 10:30–12:45, 01–02–2024",
     "1 200 300 4000 and 800 300 4000 passengers",
+    "+1 500 000 EUR, +1.234.567 EUR, +49 500 000 EUR and +250\u202f000\u202f000 EUR",
+    "+12345678 rows",
+    "ISBN 0679783261, ISBN-10: 0679783261",
+    "SAP document 0012345678",
+    "Zeitraum 0930 - 1015 2024",
+    "Invoice 2024/0512 334455",
+    "icon@2x.png and icon@1.5x.svg",
+    "00123456-7890-4123-8123-001234567890",
+    "00491234-5678-4123-8123-004930123456",
+    "a0049123-0049-4123-8123-004930123456",
 ]
 
 
@@ -83,6 +104,28 @@ def test_fields_with_equal_redacted_names_are_all_kept() -> None:
     once = redact_json(value)
     assert once == {EMAIL: 1, f"{EMAIL} 2": 2, "n": {PHONE: 3, f"{PHONE} 2": 4}}
     assert redact_json(once) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": "x\n+49 30 1234567"}', '{"a": "x\n[phone number]"}'),
+        (
+            r'{"a": "x\n+49 30 1234567\tada@example.org\u000a0171 1234567"}',
+            r'{"a": "x\n[phone number]\t[e-mail address]\u000a[phone number]"}',
+        ),
+        (r'"m\u00fcller@example.org, +49\u00a030\u00a01234567"', '"[e-mail address], [phone number]"'),
+        (r'{"inner": "{\"a\": \"x\\n+49 30 1234567\"}"}', r'{"inner": "{\"a\": \"x\\n[phone number]\"}"}'),
+        (r"\nDE89 3704 0044\n0532 0130 00\r", r"\n[IBAN]\r"),
+        (r"\n1234 and \u12 stay", r"\n1234 and \u12 stay"),
+    ],
+)
+def test_an_escape_of_json_is_no_part_of_the_next_word(text, expected) -> None:
+    assert redact_text(text) == expected
+
+
+def test_a_number_that_follows_an_amount_or_another_number_is_found() -> None:
+    assert redact_text("+1 500 000 EUR to +1 212 555 1234 2 times") == f"+1 500 000 EUR to {PHONE} 2 times"
 
 
 def test_a_number_after_a_label_is_a_phone_number() -> None:
@@ -112,7 +155,9 @@ def test_flight_numbers_and_times_stay(airline) -> None:
         assert redact_text(text) == text
 
 
-@pytest.mark.parametrize("unit", ["a", "0", "a@", "+1 ", "DE89 ", "01 23 ", "(", "a.", "212-"])
+@pytest.mark.parametrize(
+    "unit", ["a", "0", "a@", "+1 ", "+49 1", "DE89 ", "DE89 \n", "01 23 ", "(", "a.", "212-", "212 ", "\\n", "\\", "0930 - "]
+)
 def test_long_texts_take_linear_time(unit) -> None:
     began = time.process_time()
     redact_text(unit * (100_000 // len(unit)))

@@ -1,4 +1,4 @@
-"""What a kill costs an evaluation: the calls and seconds until its table is complete, resumed from stored answers against restarted."""
+"""What a kill costs an evaluation: the calls and seconds until its table is complete, resumed from stored answers, and restarted without them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLE = "evaluation/replies"
 RESUMED, RESTARTED, WHOLE = "resumed", "restarted", "not killed"
 FAIR = [
     f"{CASES} cases, {CONCURRENCY} requests at once, of an endpoint that takes {ANSWER_SECONDS * 1000:.0f} ms. `mlops run` is killed with SIGKILL when half of the requests are answered; a figure is the second `mlops run`, from its start to its exit.",
-    "Restarted: the same home after the same kill, without its stored answers, as in a tool that keeps none.",
+    "Restarted is no other tool: it is `mlops run` again in the same home after the same kill, with its stored answers deleted. It shows what the stored answers save.",
 ]
 NOTES = [
     "Requests that the endpoint answered, those before the kill included. At the kill, answers may be on their way.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ def answer_mlflow(folder: str) -> Question:
 
 
 def answer_opentelemetry(contender: str, folder: str) -> Question:
-    """Return the questions of OpenTelemetry's SDK, whose exporter writes each span to a file or keeps it in memory."""
+    """Return the questions of OpenTelemetry's SDK, whose exporter writes spans to a file, one by one or in batches, or keeps them in memory."""
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     path, memory = Path(folder, "spans.jsonl"), InMemorySpanExporter()
@@ -81,22 +82,31 @@ def answer_opentelemetry(contender: str, folder: str) -> Question:
         return span.to_json(indent=None) + "\n"
 
     provider = TracerProvider()
-    exporter = ConsoleSpanExporter(out=file, formatter=write_line) if contender == "otel_file" else memory
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    exporter = memory if contender == "otel_memory" else ConsoleSpanExporter(out=file, formatter=write_line)
+    batches = contender in ("otel_batches", "otel_background")
+    provider.add_span_processor(BatchSpanProcessor(exporter) if batches else SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("bench")
 
     def record() -> None:
         with tracer.start_as_current_span("answer") as span:
             span.set_attributes(ATTRIBUTES)
 
+    def record_all(times: int) -> dict[str, Any]:
+        begun = time.perf_counter()
+        time_loop(times, record)
+        provider.force_flush()
+        return {"seconds": (time.perf_counter() - begun) / times}
+
     def read_traces() -> dict[str, Any]:
-        if contender == "otel_file":
+        provider.force_flush()
+        if contender != "otel_memory":
             lines = path.read_text(encoding="utf-8").splitlines()
             return {"count": len(lines), "last": json.loads(lines[-1])["attributes"]}
         spans = memory.get_finished_spans()
         return {"count": len(spans), "last": dict(spans[-1].attributes or {})}
 
-    return {"record": lambda times: time_loop(times, record), "traces": read_traces}
+    timed = record_all if contender == "otel_batches" else lambda times: time_loop(times, record)
+    return {"record": timed, "flush": lambda: time_loop(1, provider.force_flush), "traces": read_traces}
 
 
 def main(contender: str, folder: str, url: str = "http://127.0.0.1:9/v1", messages: str = "[]") -> None:

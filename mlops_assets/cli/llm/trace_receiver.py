@@ -11,9 +11,7 @@ from mlops_assets.cli.options import file_option, load
 @click.argument("source")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; senders are not authenticated.")
 @click.option("--port", default=4318, show_default=True, help="Port to listen on; 0 is any free one.")
-@click.option(
-    "--redact/--no-redact", default=True, show_default=True, help="Replace e-mail addresses, IBANs and phone numbers in messages."
-)
+@click.option("--redact/--no-redact", default=True, show_default=True, help="Replace e-mail addresses, IBANs and phone numbers in texts.")
 @file_option
 def receive(source: str, host: str, port: int, file: str, *, redact: bool) -> None:
     """Receive traces over OTLP/HTTP into the log of a source, until Ctrl-C.

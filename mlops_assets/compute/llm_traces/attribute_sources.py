@@ -80,21 +80,34 @@ _CONTENT = {
         "traceloop.entity.output",
     ),
 }
-_OTHER_CONTENT = (EVENTS, "gen_ai.system_instructions", "gen_ai.retrieval.documents", "gen_ai.retrieval.query.text")
-_NAMES = frozenset(name for names in (*_CONTENT.values(), _OTHER_CONTENT) for name in names if not name.endswith("."))
-_LISTS = tuple(name for names in _CONTENT.values() for name in names if name.endswith("."))
+# Names of attributes whose texts are never redacted: ids and names that programs make.
+_TECHNICAL = frozenset(
+    {
+        *(name for names in SOURCES.values() for name in names),
+        "gen_ai.agent.id",
+        "gen_ai.agent.version",
+        "gen_ai.output.type",
+        "gen_ai.provider.name",
+        "gen_ai.response.finish_reasons",
+        "gen_ai.response.id",
+        "gen_ai.system",
+        "gen_ai.tool.call.id",
+        "gen_ai.tool.type",
+    }
+)
+_TECHNICAL_RESOURCES = tuple(f"resource.{name}." for name in ("cloud", "container", "host", "k8s", "os", "service", "telemetry"))
 _ITEM = re.compile(r"(\d{1,6})\.(.+)")
 
 
-def holds_content(name: str) -> bool:
-    """Return whether an attribute may hold texts of users or answers.
+def is_technical(name: str) -> bool:
+    """Return whether an attribute holds ids or names that programs make; any other may hold texts of users or answers.
 
     Parameters
     ----------
     name
-        Name of the attribute.
+        Name of the attribute of a span.
     """
-    return name in _NAMES or (name.startswith(_LISTS) and _find_item(name, _LISTS) is not None)
+    return name in _TECHNICAL or name.startswith(_TECHNICAL_RESOURCES)
 
 
 def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None, list[str]]:

@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlops_assets.compute.llm_traces.attribute_sources import EVENTS, MESSAGES_IN, MESSAGES_OUT
+from mlops_assets.compute.llm_traces.attribute_sources import EVENTS, MESSAGES_IN, MESSAGES_OUT, is_technical
+from mlops_assets.compute.prompts.redaction import redact_json, redact_json_text, redact_text
+from mlops_assets.compute.text import replace_controls
 from mlops_assets.errors import DataError
 from mlops_assets.values.llm.span import AttributeValue, Span
 
@@ -18,11 +20,16 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 MAX_TEXT = 1_000_000  # characters of a text attribute; the rest is cut off
+MAX_SPANS = 20_000  # of a request; batches of a collector have 8192
 MAX_ATTRIBUTES = 1000  # of a span
 MAX_DEPTH = 32  # of nested lists and objects
 RESOURCE = "resource."  # begins the names of the sender's attributes
 ERROR_CODE = 2  # STATUS_CODE_ERROR
+OWN_PROMPT = "mlops.prompt."  # begins the names of attributes that only our own services and applications write
+UNREADABLE = (AttributeError, OverflowError, RecursionError, TypeError, ValueError)  # raised by a field of another type, or one too deep
 _MAX_INTEGER = 2**63
+_MAX_REASONS = 3  # of refused spans that are kept
+_MAX_REASON = 400  # characters
 _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}  # names of events
 _CHOICE, _EVENT_CONTENT = "gen_ai.choice", "gen_ai.event.content"
 _DETAILS = ("gen_ai.content.prompt", "gen_ai.content.completion", "gen_ai.client.inference.operation.details")
@@ -60,6 +67,41 @@ class ReceivedSpan:
     events: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
 
+class TooManySpansError(Exception):
+    """A request has more spans, or more parts of spans, than are read at a time."""
+
+
+@dataclass
+class RefusedSpans:
+    """The number of refused spans of a request, and the first reasons.
+
+    Parameters
+    ----------
+    count, reasons
+        The number, and at most three reasons; each names its span.
+    """
+
+    count: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, error: DataError) -> None:
+        """Count a span that is refused.
+
+        Parameters
+        ----------
+        error
+            Why; the message names the span.
+        """
+        self.count += 1
+        if len(self.reasons) < _MAX_REASONS:
+            reason = f"{error.message} ({error.hint})" if error.hint else error.message
+            self.reasons.append(replace_controls(reason[:_MAX_REASON]))
+
+    def __str__(self) -> str:
+        more = self.count - len(self.reasons)
+        return "; ".join([*self.reasons, *([f"and {more} more"] if more else [])])
+
+
 @dataclass(frozen=True)
 class DecodedSpans:
     """The spans of a request.
@@ -69,82 +111,120 @@ class DecodedSpans:
     spans
         The valid ones.
     refused
-        The reason for each span that is not among them.
+        The spans that are not among them.
     """
 
     spans: list[Span]
-    refused: list[str]
+    refused: RefusedSpans = field(default_factory=RefusedSpans)
 
 
-def decode_spans(items: Iterable[tuple[Item, Mapping[str, Any]]], read: Callable[[Item], ReceivedSpan]) -> DecodedSpans:
+def decode_spans(
+    items: Iterable[tuple[Item, Mapping[str, Any] | DataError]], read: Callable[[Item], ReceivedSpan], *, redact: bool = False
+) -> DecodedSpans:
     """Return the spans of a request; a span that is invalid is refused, and the others are kept.
 
     Parameters
     ----------
     items
-        Each span in its encoding, with the attributes of its sender.
+        Each span in its encoding, with the attributes of its sender, or why these cannot be read.
     read
         Reads one span; raises DataError for values that no span can have.
+    redact
+        Whether personal data in texts is replaced.
     """
-    decoded = DecodedSpans([], [])
+    decoded = DecodedSpans([])
     for item, resource in items:
         try:
-            decoded.spans.append(build_span(read(item), resource))
+            decoded.spans.append(build_span(read(item), resource, redact=redact))
         except DataError as error:
-            decoded.refused.append(error.message)
+            decoded.refused.add(DataError(redact_text(error.message), hint=error.hint) if redact else error)
     return decoded
 
 
-def build_span(received: ReceivedSpan, resource: Mapping[str, Any]) -> Span:
+def describe_span(name: object, span_id: object) -> str:
+    """Return the words by which messages name a received span, on one line.
+
+    Parameters
+    ----------
+    name, span_id
+        As they were received.
+    """
+    shown, digits = (value[:100] if isinstance(value, str) else "" for value in (name, span_id))
+    return f"the span {' '.join(shown.split())!r} ({replace_controls(digits[:16])})"
+
+
+def build_span(received: ReceivedSpan, resource: Mapping[str, Any] | DataError, *, redact: bool = False) -> Span:
     """Return a received span as a span of a trace log.
 
-    Lists, objects and bytes become text, and so do numbers that JSON cannot hold. Events that hold messages become attributes.
+    Lists, objects and bytes become text, and so do numbers that JSON cannot hold. Events that hold messages become attributes. Attributes
+    that only our own services write, of prompts and their versions, are dropped.
 
     Parameters
     ----------
     received
         The span.
     resource
-        Attributes of the sender; they get names that start with ``resource.``.
+        Attributes of the sender; they get names that start with ``resource.``. A DataError says why they cannot be read.
+    redact
+        Whether personal data is replaced in texts, except in attributes with technical names.
 
     Raises
     ------
     DataError
-        The span has an invalid id or time, or too many attributes.
+        The span has an invalid id, time or sender, or too many attributes, or it holds feedback.
     """
-    where = f"the span {received.name[:100]!r} ({received.span_id[:16]})"
+    where = describe_span(received.name, received.span_id)
+    if isinstance(resource, DataError):
+        raise DataError(f"{where}: {resource.message}", hint=resource.hint)
     if not received.trace_id.strip("0") or not received.span_id.strip("0"):
         raise DataError(f"{where} has no trace id or no span id", hint="ids of zeros only are invalid")
-    events, more = _read_events(received.events)
-    attributes = {f"{RESOURCE}{name}": value for name, value in resource.items()} | more | dict(received.attributes)
-    if len(attributes) > MAX_ATTRIBUTES:
-        raise DataError(f"{where} has {len(attributes)} attributes", hint=f"send at most {MAX_ATTRIBUTES}")
-    if events:
-        attributes.setdefault(EVENTS, events)
+    clean = _redact_and_clean if redact else _clean_text
     failed = received.code == ERROR_CODE
     try:
-        return Span(
+        span = Span(
             received.trace_id,
             received.span_id,
             received.parent_id if received.parent_id.strip("0") else None,
-            _clean_text(received.name),
+            clean(received.name),
             received.start,
             received.end,
             "error" if failed else "ok",
-            _clean_text(received.message or (_find_exception(received.events) if failed else "")),
-            {_clean_text(name): flatten_value(value) for name, value in attributes.items()},
+            clean(received.message or (_find_exception(received.events) if failed else "")),
+            _build_attributes(received, resource, redact=redact),
         )
+    except UNREADABLE as error:
+        raise DataError(f"{where} cannot be read ({type(error).__name__})", hint="send it as OTLP describes") from None
     except DataError as error:
         raise DataError(f"{where}: {error.message}", hint=error.hint) from None
+    if span.is_feedback:
+        raise DataError(f"{where} holds feedback, which is not received", hint="send it to the /feedback of the service")
+    return span
 
 
-def flatten_value(value: Any) -> AttributeValue:  # noqa: ANN401  (any value of OTLP)
+def _build_attributes(received: ReceivedSpan, resource: Mapping[str, Any], *, redact: bool) -> dict[str, AttributeValue]:
+    events, more = _read_events(received.events)
+    attributes = {f"{RESOURCE}{name}": value for name, value in resource.items()} | more | dict(received.attributes)
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise DataError(f"there are {len(attributes)} attributes", hint=f"send at most {MAX_ATTRIBUTES}")
+    if events:
+        attributes.setdefault(EVENTS, events)
+    names = redact_json(dict.fromkeys(attributes)) if redact else attributes
+    return {
+        _clean_text(shown): flatten_value(value, redact=redact and not is_technical(name))
+        for shown, (name, value) in zip(names, attributes.items(), strict=True)
+        if not name.startswith(OWN_PROMPT)
+    }
+
+
+def flatten_value(value: Any, *, redact: bool = False) -> AttributeValue:  # noqa: ANN401  (any value of OTLP)
     """Return a value as an attribute of a span.
 
     Parameters
     ----------
     value
         Text, a number, a bool, bytes, None, or lists and dicts of these.
+    redact
+        Whether personal data in texts is replaced, before a long text is cut.
 
     Examples
     --------
@@ -154,7 +234,14 @@ def flatten_value(value: Any) -> AttributeValue:  # noqa: ANN401  (any value of 
     """
     plain = _to_json_value(value)
     text = json.dumps(plain, ensure_ascii=False) if isinstance(plain, (list, dict)) else plain
-    return _clean_text(text) if isinstance(text, str) else text
+    if isinstance(text, str):
+        return _redact_and_clean(text) if redact else _clean_text(text)
+    number: float | bool | None = text
+    return number
+
+
+def _redact_and_clean(text: str) -> str:
+    return _clean_text(redact_json_text(text))
 
 
 def _to_json_value(value: Any) -> Any:  # noqa: ANN401  (any value of OTLP)
@@ -196,19 +283,34 @@ def _read_events(events: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[
 def _read_event_message(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message of an event, whose fields are its attributes or one attribute with JSON."""
     content = _parse_object(facts.get(_EVENT_CONTENT))
-    message = {name: value for name, value in facts.items() if not name.startswith("gen_ai.")} if content is None else content
+    message = content or {name: value for name, value in facts.items() if not name.startswith("gen_ai.")}
+    if content is None and _EVENT_CONTENT in facts:
+        message = {"content": facts[_EVENT_CONTENT], **message}
     if (inner := _parse_object(message.get("message"))) is not None:
         message = message | {"message": inner}
     return message
 
 
 def _parse_object(value: object) -> dict[str, Any] | None:
+    """Return the object that a value is, or is as JSON; None for another one, and for JSON that is too deep to be more than text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
+        if _is_deep(value):
+            return None
     return value if isinstance(value, dict) else None
+
+
+def _is_deep(value: object) -> bool:
+    """Return whether a value of JSON is nested deeper than an attribute may be."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item for outer in level if isinstance(outer, (dict, list)) for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _find_exception(events: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

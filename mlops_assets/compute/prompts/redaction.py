@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 EMAIL, IBAN, PHONE = "[e-mail address]", "[IBAN]", "[phone number]"
 _EMAIL = re.compile(
@@ -60,6 +61,7 @@ _THOUSANDS = re.compile(rf"\+?\d{{1,3}}([.'{_SPACES}])\d{{3}}(?:\1\d{{3}})*")
 _GROUP = re.compile(r"\d(?!\d)")  # the last digit of a group
 _MIN_DIGITS, _MAX_DIGITS, _MIN_SURE_DIGITS = 8, 15, 10  # with the calling code; the last one where the form alone is no sign
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|[bfnrt])")  # of JSON; backslashes are doubled in JSON within JSON
+_LITERAL = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*:)?')  # a text in JSON; with a colon it is the name of a field
 
 
 def redact_text(text: str) -> str:
@@ -125,7 +127,48 @@ def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
     return redacted
 
 
-def _find_free_name(name: str, taken: Mapping[str, Any]) -> str:
+def redact_json_text(text: str) -> str:
+    r"""Return a text in which each text of its JSON is redacted, also in JSON within JSON; another text is redacted as a whole.
+
+    A number may be written with escapes within JSON, e.g. of its slashes.
+
+    Parameters
+    ----------
+    text
+        Any text. What needs no redaction stays as it is, byte for byte.
+
+    Examples
+    --------
+    >>> from mlops_assets.compute.prompts.redaction import redact_json_text
+    >>> redact_json_text(r'[{"content": "Call:\n+49 30 1234567"}]')
+    '[{"content": "Call:\\n[phone number]"}]'
+    """
+    if not text.lstrip().startswith(("[", "{", '"')):
+        return redact_text(text)
+    try:
+        json.loads(text)
+    except RecursionError:
+        pass  # its texts are found without recursion
+    except ValueError:
+        return redact_text(text)
+    names: dict[str, str] = {}
+
+    def redact_literal(match: re.Match[str]) -> str:
+        try:
+            value = json.loads(match[1])
+        except ValueError:
+            return redact_text(match[0])
+        redacted = redact_json_text(value)
+        if redacted == value:
+            return match[0]
+        if match[2] is not None and value not in names:
+            names[value] = _find_free_name(redacted, names.values())
+        return json.dumps(redacted if match[2] is None else names[value], ensure_ascii=False) + (match[2] or "")
+
+    return _LITERAL.sub(redact_literal, text)
+
+
+def _find_free_name(name: str, taken: Container[str]) -> str:
     """Return the name, with a number if another field has it already."""
     return next(free for number in count(1) if (free := name if number == 1 else f"{name} {number}") not in taken)
 

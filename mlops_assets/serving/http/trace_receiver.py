@@ -9,15 +9,15 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.llm_traces.attribute_sources import holds_content
 from mlops_assets.compute.llm_traces.otlp_json import read_json_spans, write_json_reply
 from mlops_assets.compute.llm_traces.otlp_protobuf import read_protobuf_spans, write_protobuf_error, write_protobuf_reply
-from mlops_assets.compute.prompts.redaction import redact_text
+from mlops_assets.compute.llm_traces.received_spans import MAX_SPANS, TooManySpansError, describe_span
+from mlops_assets.compute.text import replace_controls
 from mlops_assets.errors import DataError, ServiceError
-from mlops_assets.serving.http.app import answer_lifespan, receive_body
+from mlops_assets.serving.http.app import answer_lifespan
 from mlops_assets.serving.http.request_body import read_body
 from mlops_assets.serving.http.server import make_server
 from mlops_assets.serving.predict.request_schema import RequestError
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 PATH = "/v1/traces"
 MAX_BYTES = 16 * 2**20  # of a request, also decompressed
-_MAX_RUNNING = 32  # requests that are decoded or written at a time
+_MAX_DECODING = 2  # requests that are decoded and written at a time; others wait
+_MAX_BUFFERED = 8  # times max_bytes: the bodies of all requests in memory
+_BODY_SECONDS = 60.0  # for the whole body of a request
 _MAX_AHEAD = 86_400 * SECOND  # nanoseconds that the clock of an application may be ahead
 _RETRY_SECONDS = 1  # senders of the SDK try for ten seconds
 _JSON, _PROTOBUF = "application/json", "application/x-protobuf"
@@ -68,14 +70,14 @@ class TraceReceiver:
     first_start
         Spans that start before are refused: in nanoseconds since 1970.
     redact
-        Whether e-mail addresses, IBANs and phone numbers are replaced in messages, inputs and outputs.
+        Whether e-mail addresses, IBANs and phone numbers are replaced in all texts, except in technical attributes.
     max_bytes
         The maximum size of a request.
     """
 
     def __init__(self, log: TraceLog, days: TraceDays, *, first_start: int = 0, redact: bool = True, max_bytes: int = MAX_BYTES) -> None:
         self._log, self._days, self._first_start, self._redact, self._max_bytes = log, days, first_start, redact, max_bytes
-        self._running, self._lock = 0, threading.Lock()
+        self._buffered, self._decoding, self._lock = 0, asyncio.Semaphore(_MAX_DECODING), threading.Lock()
         self.requests, self.spans, self.refused = 0, 0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,44 +96,74 @@ class TraceReceiver:
         refusal = _refuse_head(scope, kind)
         if refusal is not None:
             return refusal
-        if self._running >= _MAX_RUNNING:
-            return _refuse(kind, 503, "too many requests at a time", retry=True)
-        self._running += 1
+        chunks = list[bytes]()
         try:
-            body = await receive_body(receive, self._max_bytes)
-            if body is None:
-                return None
-            if len(body) > self._max_bytes:
-                return _refuse(kind, 413, f"the body is larger than {self._max_bytes} bytes; send fewer spans in a request")
-            return await asyncio.to_thread(self._store, kind, scope["headers"], body)
+            refusal = await self._receive_in_time(receive, kind, chunks)
+            if refusal is not None or not chunks:
+                return refusal
+            async with self._decoding:
+                return await asyncio.to_thread(self._store, kind, scope["headers"], b"".join(chunks))
         finally:
-            self._running -= 1
+            self._buffered -= sum(map(len, chunks))
+
+    async def _receive_in_time(self, receive: Receive, kind: str, chunks: list[bytes]) -> ReceiverReply | None:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                return await self._receive(receive, kind, chunks)
+        except TimeoutError:
+            return _refuse(kind, 408, f"the body has not arrived within {_BODY_SECONDS:.0f} seconds")
+
+    async def _receive(self, receive: Receive, kind: str, chunks: list[bytes]) -> ReceiverReply | None:
+        """Receive a body into chunks, which count as buffered, or return the refusal; no chunks are left of a client that has left."""
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._buffered -= size
+                chunks.clear()
+                return None
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > self._max_bytes:
+                return _refuse(kind, 413, f"the body is larger than {self._max_bytes} bytes; send fewer spans in a request")
+            if self._buffered + len(chunk) > _MAX_BUFFERED * self._max_bytes:
+                return _refuse(kind, 503, "too many requests at a time", retry=True)
+            self._buffered += len(chunk)
+            chunks.append(chunk)
+        return None
 
     def _store(self, kind: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> ReceiverReply:
         """Write the spans of a request, and return its reply."""
         try:
             unpacked = read_body(headers, body, self._max_bytes)
-            decoded = read_json_spans(unpacked) if kind == _JSON else read_protobuf_spans(unpacked)
+            decoded = (read_json_spans if kind == _JSON else read_protobuf_spans)(unpacked, redact=self._redact)
         except RequestError as error:
             return _refuse(kind, error.status, error.message)
         except DataError as error:
-            return _refuse(kind, 400, error.message)
+            return _refuse(kind, 400, f"{error.message} ({error.hint})")
+        except TooManySpansError:
+            return _refuse(kind, 413, f"a request has at most {MAX_SPANS} spans; send fewer in a request")
+        except Exception as error:  # noqa: BLE001  (one request must not look like a fault of the receiver: senders would repeat it)
+            _print(f"a request could not be read ({type(error).__name__})")
+            return _refuse(kind, 400, f"the body cannot be read ({type(error).__name__})")
         latest = time.time_ns() + _MAX_AHEAD
-        spans, refused = list[Span](), list(decoded.refused)
+        spans, refused = list[Span](), decoded.refused
         for span in decoded.spans:
             if self._first_start <= span.start <= latest:
-                spans.append(_redact_span(span) if self._redact else span)
+                spans.append(span)
             else:
-                refused.append(f"the span {span.name[:100]!r} ({span.span_id}) starts at {span.start}, outside of the days of the source")
+                where = describe_span(span.name, span.span_id)
+                hint = "the start of the source is the first day, and tomorrow the last"
+                refused.add(DataError(f"{where} starts at {span.start}, outside of the days of the source", hint=hint))
         try:
             self._log.write(spans, self._days.choose(spans))
         except OSError:
             _print(self._log.problem)
             return _refuse(kind, 503, "the spans cannot be stored now", retry=True)
         with self._lock:
-            self.requests, self.spans, self.refused = self.requests + 1, self.spans + len(spans), self.refused + len(refused)
-        if refused:
-            _print(f"refused {len(refused)} of {len(refused) + len(spans)} spans of a request, e.g. {refused[0]}")
+            self.requests, self.spans, self.refused = self.requests + 1, self.spans + len(spans), self.refused + refused.count
+        if refused.count:
+            _print(f"refused {refused.count} of {refused.count + len(spans)} spans of a request: {refused}")
         return ReceiverReply(200, kind, write_json_reply(refused) if kind == _JSON else write_protobuf_reply(refused))
 
 
@@ -181,13 +213,6 @@ def _refuse_head(scope: Scope, kind: str) -> ReceiverReply | None:
     return None if kind in (_JSON, _PROTOBUF) else _refuse(kind, 415, f"the content type is neither {_PROTOBUF} nor {_JSON}")
 
 
-def _redact_span(span: Span) -> Span:
-    attributes = {
-        name: redact_text(value) if isinstance(value, str) and holds_content(name) else value for name, value in span.attributes.items()
-    }
-    return replace(span, attributes=attributes)
-
-
 def _refuse(kind: str, status: int, message: str, *, retry: bool = False) -> ReceiverReply:
     """Return a reply with the reason, in the encoding of the request."""
     if kind == _PROTOBUF:
@@ -209,4 +234,4 @@ async def _send(send: Send, reply: ReceiverReply) -> None:
 
 
 def _print(text: str) -> None:
-    print(f"mlops: {text}", file=sys.stderr, flush=True)  # noqa: T201  (the log of a process in the foreground)
+    print(f"mlops: {replace_controls(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the log of a process in the foreground)

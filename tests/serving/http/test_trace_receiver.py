@@ -1,8 +1,10 @@
 """The receiver of traces: spans are in the log before the reply, and a request that cannot be stored is refused with its reason."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 import time
 from datetime import UTC, date, datetime
 
@@ -12,11 +14,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from mlops_assets.compute.llm_traces.otlp_json import write_json_spans
 from mlops_assets.compute.llm_traces.otlp_protobuf import write_protobuf_spans
+from mlops_assets.compute.llm_traces.received_spans import MAX_SPANS
 from mlops_assets.serving.http import trace_receiver
 from mlops_assets.serving.http.trace_receiver import PATH, TraceReceiver
 from mlops_assets.serving.logs.trace_days import TraceDays
 from mlops_assets.serving.logs.trace_log import TraceLog, read_traces
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
+from tests.serving.prompts.support import run_server
 
 JSON, PROTOBUF = {"content-type": "application/json; charset=utf-8"}, {"content-type": "application/x-protobuf"}
 
@@ -117,15 +121,71 @@ def test_a_log_that_cannot_be_written_asks_the_sender_to_try_again(receiver, mon
 
 
 def test_too_many_requests_at_a_time_are_asked_to_come_again(receiver, monkeypatch) -> None:
-    monkeypatch.setattr(trace_receiver, "_MAX_RUNNING", 0)
+    monkeypatch.setattr(trace_receiver, "_MAX_BUFFERED", 0)
     reply = receiver.post(write_protobuf_spans([make_span()]), PROTOBUF)
     assert (reply.status_code, "retry-after" in reply.headers) == (503, True)
 
 
-def test_personal_data_in_messages_is_replaced_unless_that_is_switched_off(tmp_path) -> None:
-    facts = {"gen_ai.prompt.0.content": "Write to ada@example.org", "user": "ada@example.org"}
+def test_personal_data_in_texts_is_replaced_unless_that_is_switched_off(tmp_path) -> None:
+    facts = {"gen_ai.prompt.0.content": "Write to ada@example.org", "gen_ai.request.model": "ada@example.org"}
     for redact, text in [(True, "Write to [e-mail address]"), (False, "Write to ada@example.org")]:
         receiver = Received(tmp_path / str(redact), redact=redact)
         receiver.post(write_protobuf_spans([make_span(**facts)]), PROTOBUF)
         assert receiver.spans[0].attributes == facts | {"gen_ai.prompt.0.content": text}
         receiver.log.close()
+
+
+def test_a_refused_span_controls_no_terminal(receiver, capsys) -> None:
+    item = {"traceId": "a" * 32, "spanId": "\x1b]0;title\x07", "name": "\x1b[2J"}
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [item]}]}]}).encode()
+    assert receiver.post(body, JSON).json()["partialSuccess"]["rejectedSpans"] == "1"
+    error = capsys.readouterr().err
+    assert "refused 1 of 1 spans" in error
+    assert "\x1b" not in error
+    assert "\x07" not in error
+
+
+def test_a_request_with_too_many_spans_is_refused(receiver) -> None:
+    body = gzip.compress(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{}] * (MAX_SPANS + 1)}]}]}).encode())
+    reply = receiver.post(body, JSON | {"content-encoding": "gzip"})
+    assert (reply.status_code, b"at most 20000 spans" in reply.content) == (413, True)
+
+
+def test_an_unexpected_failure_is_the_fault_of_the_request(receiver, monkeypatch) -> None:
+    def fail(*_, **__) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(trace_receiver, "read_json_spans", fail)
+    assert receiver.post(b"{}", JSON).status_code == 400
+
+
+HEAD = b"POST /v1/traces HTTP/1.1\r\nhost: receiver\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
+
+
+def test_requests_without_their_body_stop_no_others_and_end(receiver, monkeypatch) -> None:
+    monkeypatch.setattr(trace_receiver, "_BODY_SECONDS", 5.0)
+    with run_server(receiver.app) as url, contextlib.ExitStack() as stack:
+        host, _, port = url.removeprefix("http://").partition(":")
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(40)]
+        for connection in idle:
+            connection.sendall(HEAD)
+        sent = make_span()
+        assert httpx.post(f"{url}{PATH}", content=write_json_spans([sent]), headers=JSON, timeout=60).status_code == 200
+        assert receiver.spans == [sent]
+        assert all(connection.recv(100).startswith(b"HTTP/1.1 408") for connection in idle)
+        assert receiver.app._buffered == 0
+
+
+def test_bodies_in_memory_are_bounded(tmp_path) -> None:
+    receiver = Received(tmp_path / "traces", max_bytes=1000)
+    with run_server(receiver.app) as url, contextlib.ExitStack() as stack:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(trace_receiver._MAX_BUFFERED):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=60)).sendall(HEAD + b" " * 998)
+        until = time.monotonic() + 60
+        while receiver.app._buffered < 999 * trace_receiver._MAX_BUFFERED:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        reply = httpx.post(f"{url}{PATH}", content=b" " * 100, headers=JSON, timeout=60)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    receiver.log.close()

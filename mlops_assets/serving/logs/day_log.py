@@ -253,3 +253,9 @@ def list_files(folder: Path, first: date, last: date) -> Iterator[Path]:
     for day in list_log_days(folder):
         if first <= day <= last:
             yield from sorted((folder / day.isoformat()).glob("*.jsonl"))
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a log file, without holding the file in memory; text after the last newline is torn, and left out."""
+    with path.open("rb") as file:
+        yield from (line[:-1] for line in file if line.endswith(b"\n"))

@@ -11,7 +11,7 @@ import msgspec
 
 from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
-from mlops_assets.serving.logs.day_log import DAY, DayLog, list_files
+from mlops_assets.serving.logs.day_log import DAY, DayLog, list_files, read_lines
 
 if TYPE_CHECKING:
     from datetime import date
@@ -117,7 +117,7 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
     unread: list[str] = []
     decode = msgspec.json.Decoder(PredictionRecord).decode
     for path in list_files(folder, first, last):
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # text after the last newline is torn or empty
+        for number, line in enumerate(read_lines(path), 1):
             try:
                 record = decode(strip_checksum(line))
             except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):

@@ -16,7 +16,7 @@ import msgspec
 
 from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
-from mlops_assets.serving.logs.day_log import DAY, DayLog, list_files, list_log_days
+from mlops_assets.serving.logs.day_log import DAY, DayLog, list_files, list_log_days, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,7 +140,7 @@ def read_pushed_rows(
     by_call: dict[tuple[str, date], tuple[PushRecord, str]] = {}
     for path in list_files(folder, first, last):
         day = _folder_day(path)
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # text after the last newline is torn or empty
+        for number, line in enumerate(read_lines(path), 1):
             try:
                 record = decode(strip_checksum(line))
             except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, strip_checksum
-from mlops_assets.serving.logs.day_log import list_files
+from mlops_assets.serving.logs.day_log import list_files, read_lines
 from mlops_assets.serving.logs.trace_log import find_day, group_by_trace
 
 if TYPE_CHECKING:
@@ -46,16 +46,25 @@ class TraceDays:
 
     def __init__(self, folder: Path, today: date) -> None:
         self._days: OrderedDict[str, int] = OrderedDict()
-        self._lock, decode = threading.Lock(), msgspec.json.Decoder(_LoggedTrace).decode
-        for path in list_files(folder, today - timedelta(days=1), today):
-            day = (date.fromisoformat(path.parent.name) - _FIRST).days
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                try:
-                    spans = decode(strip_checksum(line)).spans
-                except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
-                    continue  # the import reports it
-                for span in spans:
-                    self._remember(span.trace_id, day)
+        self._lock = threading.Lock()
+        paths = list_files(folder, today - timedelta(days=1), today)
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            if len(self._days) < MAX_TRACES:
+                self._add_older(path)
+
+    def _add_older(self, path: Path) -> None:
+        """Remember the traces of a file whose spans are older than those of the remembered traces."""
+        newer, self._days = self._days, OrderedDict()
+        day, decode = (date.fromisoformat(path.parent.name) - _FIRST).days, msgspec.json.Decoder(_LoggedTrace).decode
+        for line in read_lines(path):
+            try:
+                spans = decode(strip_checksum(line)).spans
+            except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
+                continue  # the import reports it
+            for span in spans:
+                self._remember(span.trace_id, day)
+        for trace_id, later in newer.items():
+            self._remember(trace_id, later)
 
     def choose(self, spans: Sequence[Span]) -> Mapping[str, int]:
         """Return trace id → the day on which spans are filed: that of the spans of the trace that came first.

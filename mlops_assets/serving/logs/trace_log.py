@@ -14,7 +14,7 @@ import msgspec
 
 from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
-from mlops_assets.serving.logs.day_log import DayLog, list_files
+from mlops_assets.serving.logs.day_log import DayLog, list_files, read_lines
 from mlops_assets.values.llm.span import SECOND, Span, read_start_second
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def read_traces(folder: Path, first: date, last: date, corrupt: list[str] | None
 
 def _read_file(path: Path, folder: Path, unread: list[str]) -> Iterator[Span]:
     decode = msgspec.json.Decoder(TraceLine).decode
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # text after the last newline is torn or empty
+    for number, line in enumerate(read_lines(path), 1):
         try:
             yield from decode(strip_checksum(line)).spans
         except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError, DataError):

@@ -1,5 +1,7 @@
 """Spans of a trace go to one day, in whatever order they arrive, also after a restart of the receiver."""
 
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -60,6 +62,26 @@ def test_a_damaged_line_of_the_log_does_not_stop_the_receiver(folder) -> None:
     (folder / AFTER.isoformat()).mkdir(parents=True)
     (folder / AFTER.isoformat() / "1.jsonl").write_bytes(b"{damaged\n\xff\n")
     assert TraceDays(folder, AFTER).choose([make_span(MIDNIGHT)]) == {TRACE: MIDNIGHT // SECOND // 86_400}
+
+
+def test_a_restart_remembers_the_newest_traces_of_a_large_log_in_little_memory(folder, monkeypatch) -> None:
+    monkeypatch.setattr(trace_days, "MAX_TRACES", 2)
+    for number in range(3):
+        log = TraceLog(folder)
+        span = replace(make_span(MIDNIGHT + number, f"{number:032x}"), attributes={"mlops.output": "x" * 100_000})
+        for _ in range(60):
+            log.write([span])
+        log.close()
+    tracemalloc.start()
+    days = TraceDays(folder, AFTER)
+    spans = read_traces(folder, BEFORE, AFTER)[AFTER]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000 < sum(path.stat().st_size for path in folder.glob("*/*.jsonl"))
+    assert len(spans) == 3
+    later = 3 * 86_400 * SECOND
+    chosen = [days.choose([make_span(MIDNIGHT + later, f"{number:032x}")])[f"{number:032x}"] for number in (1, 2, 0)]
+    assert chosen == [MIDNIGHT // SECOND // 86_400] * 2 + [(MIDNIGHT + later) // SECOND // 86_400]
 
 
 def test_the_oldest_traces_are_forgotten(folder, monkeypatch) -> None:

@@ -9,8 +9,11 @@ from datetime import UTC, date, datetime
 import pytest
 from click.testing import CliRunner
 
+from mlops_assets.cli.llm.trace_reading import TraceDay, TraceFilter
 from mlops_assets.cli.main import mlops
+from mlops_assets.compute.llm_traces.trace_rows import build_trace_rows
 from mlops_assets.serving.logs.trace_log import TraceLog
+from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
 from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
 from tests.serving.prompts.support import make_prompt, serve
@@ -34,6 +37,7 @@ defs = ml.build_definitions([questions, reply, replies, reply_api, bot])
 """
 HOSTILE = "\x1b[2J\x1b]0;owned\x07<script>window.ran=1</script>[bold]x[/bold]"
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * SECOND
+DAY = 86_400 * SECOND
 
 
 @pytest.fixture
@@ -197,6 +201,51 @@ def test_unreadable_lines_are_named_on_standard_error(service, folder) -> None:
     refused = CliRunner().invoke(mlops, ["traces", "show", "reply_api", lost])
     assert f"no trace of 'reply_api' starts with '{lost}'" in str(refused.exception)
     assert place in refused.stderr
+
+
+def test_a_whole_id_is_searched_until_its_day_is_found(folder) -> None:
+    foreign = "f" * 32
+    write_bot_trace(folder)
+    log = TraceLog(folder / "home/services/bot/traces")
+    log.write([Span(foreign, make_span_id(), None, "request", NOON + DAY, NOON + DAY, "ok")])
+    log.close()
+    (path,) = (folder / "home/services/bot/traces/2024-05-01").glob("*.jsonl")
+    path.write_bytes(b"{damaged\n" + path.read_bytes())
+    assert call("show", "bot", foreign).stderr == "", "the day before is not read"
+    assert "1 lines of the trace log" in call("show", "bot", foreign[:31]).stderr, "another id could start so"
+
+
+def test_only_the_rows_that_are_listed_are_read_from_the_lake(folder, monkeypatch) -> None:
+    ids = [write_bot_trace(folder, NOON + n * SECOND, attributes={"mlops.prompt.version": 1 + n // 10}) for n in range(20)]
+    import_traces("bot", "2024-05-01")
+    heights, read = list[int](), DuckLake.read
+
+    def count_rows(lake, table, **more):
+        frame = read(lake, table, **more)
+        if "input" in frame.columns:
+            heights.append(frame.height)
+        return frame
+
+    monkeypatch.setattr(DuckLake, "read", count_rows)
+    assert [row["id"] for row in read_list("bot", "--version", "1", "--min-seconds", "1", "--limit", "3")] == ids[9:6:-1]
+    assert read_list("bot", "--status", "error") == []
+    assert f"trace {ids[0]}" in call("show", "bot", ids[0]).stdout
+    assert heights == [3, 1]
+
+
+def test_spans_of_the_log_are_grouped_once_for_all_batches(folder) -> None:
+    class Spans(list):
+        reads = 0
+
+        def __iter__(self):
+            self.reads += 1
+            return super().__iter__()
+
+    start = NOON
+    spans = Spans(Span(make_trace_id(start), make_span_id(), None, "request", start, start, "ok") for _ in range(20))
+    day = TraceDay(date(2024, 5, 1), spans, build_trace_rows({}).frame, lambda _: build_trace_rows({}).frame)
+    assert [len(day.build([trace_id])) for trace_id in day.list_ids(TraceFilter())] == [1] * 20
+    assert spans.reads == 2, "for the order and for the groups"
 
 
 def test_what_does_not_exist_is_named_with_what_does(folder) -> None:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_KEY, TRACE_TIME, build_trace_rows
-from mlops_assets.compute.llm_traces.trace_tree import build_traces
+from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_roots
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.orchestrate.llm.traces_step import trace_folder, traces_node
 from mlops_assets.serving.logs.day_log import list_log_days
-from mlops_assets.serving.logs.trace_log import read_traces
+from mlops_assets.serving.logs.trace_log import group_by_trace, read_traces
 from mlops_assets.values.llm.span import read_start_second
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlops_assets.cli.project import LoadedProject
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.trace_source import TraceSource
     from mlops_assets.values.platform import Platform
 
+_DIGITS = 32  # of a whole id
 _MARKED_DIGITS = 12  # of an id, which say when its trace starts
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
 _BATCH = 500  # traces whose rows are made at once
+_OUTLINE = ("trace_id", "span_id", "parent_id", TRACE_TIME, "started_at", "seconds", "status", "prompt_version")  # what a filter needs
+_ROUNDING = 1e-3  # seconds by which a duration of an outline may differ
 _MAX_IDS = 3  # ids that a message lists
 
 
@@ -64,6 +67,15 @@ class TraceFilter:
         """Return whether a day is within the bounds."""
         return (self.since is None or self.since <= day) and (self.until is None or day <= self.until)
 
+    def select(self, outline: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of an outline whose traces :meth:`accepts` may accept."""
+        end = (pl.col("started_at") + pl.duration(microseconds=pl.col("seconds") * 1e6)).max().over("trace_id")
+        lasts = (end - pl.col("started_at").min().over("trace_id")).dt.total_microseconds() / 1e6 >= self.min_seconds - _ROUNDING
+        roots = select_roots(outline.filter(lasts) if self.min_seconds else outline)
+        for column, value in (("status", self.status), ("prompt_version", self.version)):
+            roots = roots if value is None else roots.filter(pl.col(column) == value)
+        return outline.join(roots, on="trace_id", how="semi")
+
     def accepts(self, trace: Trace) -> bool:
         """Return whether a trace of an accepted day is listed."""
         root = trace.root
@@ -82,19 +94,26 @@ class TraceDay:
         The day, in UTC.
     logged
         Spans of the log that may not be in the lake.
-    stored
-        Rows of the lake.
+    outline
+        What a filter needs of the rows of the lake.
+    read
+        Returns the rows of the lake of some traces.
     """
 
     day: date
     logged: Sequence[Span]
-    stored: pl.DataFrame
+    outline: pl.DataFrame
+    read: Callable[[Collection[str]], pl.DataFrame]
 
     @cached_property
-    def ids(self) -> list[str]:
-        """The ids of the traces, newest first."""
+    def _by_trace(self) -> Mapping[str, list[Span]]:
+        return {trace[0].trace_id: trace for trace in group_by_trace(self.logged)}
+
+    def list_ids(self, chosen: TraceFilter) -> list[str]:
+        """Return the ids of the traces, newest first; of the lake only those that a filter may accept, if the log has nothing new."""
         starts: dict[str, int] = {}
-        stored = self.stored.select("trace_id", pl.col("started_at").dt.epoch("us")).iter_rows()
+        outline = self.outline if self.logged else chosen.select(self.outline)
+        stored = outline.select("trace_id", pl.col("started_at").dt.epoch("us")).iter_rows()
         logged = ((span.trace_id, span.start // 1000) for span in self.logged if not span.is_feedback)
         for trace_id, start in (*stored, *logged):
             starts[trace_id] = min(start, starts.get(trace_id, start))
@@ -102,9 +121,8 @@ class TraceDay:
 
     def build(self, ids: Collection[str]) -> list[Trace]:
         """Return the traces with these ids, newest first; spans of the log replace those of the lake."""
-        wanted = set(ids)
-        logged = build_trace_rows({self.day: [span for span in self.logged if span.trace_id in wanted]}).frame
-        stored = self.stored.filter(pl.col("trace_id").is_in(list(wanted)))
+        logged = build_trace_rows({self.day: [span for trace_id in ids for span in self._by_trace.get(trace_id, ())]}).frame
+        stored = self.read(ids)
         return build_traces(pl.concat([logged, stored.join(logged, on=list(TRACE_KEY), how="anti")], how="diagonal_relaxed"))
 
 
@@ -138,7 +156,7 @@ class TraceReader:
         found: list[Trace] = []
         for day in self._days:
             if len(found) < limit and chosen.accepts_day(day):
-                found += islice(self._list_accepted(day, chosen), limit - len(found))
+                found += islice(self._list_accepted(day, chosen, limit - len(found)), limit - len(found))
         return found
 
     def find(self, prefix: str) -> Trace:
@@ -155,7 +173,7 @@ class TraceReader:
         second = read_start_second(prefix) if len(prefix) >= _MARKED_DIGITS else None
         named = [] if second is None else [datetime.fromtimestamp(second, UTC).date()]
         for days in (named, self._days):
-            found = {trace_id: day for day in map(self._read_day, days) for trace_id in day.ids if trace_id.startswith(prefix)}
+            found = self._find_days(prefix, days)
             if len(found) > 1:
                 raise DataError(
                     f"{len(found)} traces of '{self.source.name}' start with '{prefix}': {', '.join(list(found)[:_MAX_IDS])}, …",
@@ -163,7 +181,7 @@ class TraceReader:
                 )
             if found:
                 ((trace_id, day),) = found.items()
-                return day.build([trace_id])[0]
+                return self._read_day(day).build([trace_id])[0]
         raise DataError(
             f"no trace of '{self.source.name}' starts with '{prefix}'", hint=f"`mlops traces list {self.source.name}` lists the traces"
         )
@@ -198,22 +216,48 @@ class TraceReader:
         fresh = (key for key, record in self._records.items() if not record.damaged and current.get(key, record.inputs) == record.inputs)
         return frozenset(map(date.fromisoformat, fresh))
 
-    def _list_accepted(self, day: date, chosen: TraceFilter) -> Iterator[Trace]:
-        """Yield the accepted traces of a day, newest first."""
-        spans = self._read_day(day)
-        for first in range(0, len(spans.ids), _BATCH):
-            yield from filter(chosen.accepts, spans.build(spans.ids[first : first + _BATCH]))
+    def _find_days(self, prefix: str, days: Sequence[date]) -> dict[str, date]:
+        """Return trace id → day for the ids that start with a text; a whole id is searched until it is found."""
+        is_whole, found = len(prefix) == _DIGITS, dict[str, date]()
+        stored = [day for day in days if day.isoformat() in self._records]
+        if stored:
+            window = TimeWindow(_start(min(stored)), _start(max(stored)) + timedelta(days=1))
+            rows = self._read_rows(window, ["trace_id", TRACE_TIME], [prefix] if is_whole else None)
+            rows = rows.filter(pl.col("trace_id").str.starts_with(prefix))
+            found |= {trace_id: moment.date() for trace_id, moment in rows.iter_rows()}
+        for day in days:
+            if not (is_whole and found) and day not in self._imported:
+                found |= {span.trace_id: day for span in self._read_log(day) if span.trace_id.startswith(prefix) and not span.is_feedback}
+        return found
 
-    def _read_day(self, day: date) -> TraceDay:
+    def _list_accepted(self, day: date, chosen: TraceFilter, size: int) -> Iterator[Trace]:
+        """Yield the accepted traces of a day, newest first; the rows of ``size`` traces are made first, then of more at once."""
+        spans = self._read_day(day)
+        ids = spans.list_ids(chosen)
+        while ids:
+            yield from filter(chosen.accepts, spans.build(ids[:size]))
+            ids, size = ids[size:], _BATCH
+
+    def _read_log(self, day: date) -> Sequence[Span]:
         corrupt: list[str] = []
         logged = {} if day in self._imported else read_traces(self.folder, day, day, corrupt)
         self.corrupt.update(dict.fromkeys(corrupt))
-        stored = build_trace_rows({}).frame
-        if day.isoformat() in self._records:
-            start = datetime.combine(day, time(), UTC)
-            window = TimeWindow(start, start + timedelta(days=1))
-            stored = self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME)
-        return TraceDay(day, logged.get(day, []), stored)
+        return logged.get(day, [])
+
+    def _read_day(self, day: date) -> TraceDay:
+        window = TimeWindow(_start(day), _start(day) + timedelta(days=1))
+        return TraceDay(day, self._read_log(day), self._read_rows(window, _OUTLINE), lambda ids: self._read_rows(window, ids=ids))
+
+    def _read_rows(self, window: TimeWindow, columns: Sequence[str] = (), ids: Collection[str] | None = None) -> pl.DataFrame:
+        """Return the rows of the lake within a window of days, of some traces or of all."""
+        if not self._records:
+            return build_trace_rows({}).frame.select(columns or pl.all())
+        values = None if ids is None else {"trace_id": ids}
+        return self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME, columns=columns, values=values)
+
+
+def _start(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 def open_reader(project: LoadedProject, name: str) -> TraceReader:

@@ -67,7 +67,7 @@ class DuckLake:
         """Return whether a snapshot can still be read."""
         return bool(self._cursor.execute(f"SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = {int(snapshot)}").fetchall())
 
-    def read(
+    def read(  # noqa: PLR0913  (one query)
         self,
         table: str,
         *,
@@ -75,6 +75,7 @@ class DuckLake:
         event_timestamp: str | None = None,
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
+        values: Mapping[str, Collection[str]] | None = None,
     ) -> pl.DataFrame:
         """Return the rows of a table, restricted to a time window if one is given.
 
@@ -88,6 +89,8 @@ class DuckLake:
             The newest when None.
         columns
             The columns to read; all when None or empty.
+        values
+            Column → texts; a row has one of them in that column.
 
         Raises
         ------
@@ -96,10 +99,14 @@ class DuckLake:
         """
         selected = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
-        where = ""
+        conditions = [
+            f"{quote_name(column)} IN ({', '.join(map(quote_value, texts))})" if texts else "FALSE"
+            for column, texts in (values or {}).items()
+        ]
         if window is not None:
             time = quote_name(event_timestamp or "")
-            where = f" WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
+            conditions.append(f"{time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         try:
             return to_polars(self._cursor.execute(f"SELECT {selected} FROM {sql_name(table)}{at}{where}"))
         except duckdb.Error as error:

@@ -183,7 +183,7 @@ class LakeReader(Protocol):
         """Return the number of the newest snapshot."""
         ...
 
-    def read(
+    def read(  # noqa: PLR0913  (one query)
         self,
         table: str,
         *,
@@ -191,8 +191,9 @@ class LakeReader(Protocol):
         event_timestamp: str | None = None,
         snapshot: int | None = None,
         columns: Sequence[str] | None = None,
+        values: Mapping[str, Collection[str]] | None = None,
     ) -> pl.DataFrame:
-        """Return the rows of a table, restricted to a time window if one is given."""
+        """Return the rows of a table, restricted to a time window and to values of columns if they are given."""
         ...
 
     def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:

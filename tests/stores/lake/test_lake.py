@@ -54,6 +54,17 @@ def test_a_write_replaces_exactly_its_windows(lake) -> None:
     assert lake.read(TABLE, window=window(1), event_timestamp="at", columns=["id"]).height == 2
 
 
+def test_rows_are_read_by_the_values_of_a_column(lake) -> None:
+    frame = rows(0, 1).with_columns(name=pl.Series(["a", "it's", "c"] * 2))
+    write(lake, frame, [part(0), part(1)])
+
+    def count(*names: str, **more) -> int:
+        return lake.read(TABLE, values={"name": names}, **more).height
+
+    assert (count("a"), count("a", "it's"), count("x"), count()) == (2, 4, 0, 0)
+    assert count("a", "c", window=window(1), event_timestamp="at", columns=["id"]) == 2
+
+
 def test_the_same_rows_again_make_no_snapshot(lake) -> None:
     first = write(lake, rows(0, 1), [part(0), part(1)])
     again = write(lake, rows(1, 0)[::-1], [part(0), part(1)])

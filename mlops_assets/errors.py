@@ -185,10 +185,13 @@ class ProviderError(MlopsError):
         could be asked.
     status
         The HTTP status of its last reply; None without a reply.
+    code
+        The code of the error in that reply, e.g. ``context_length_exceeded``; empty when it is none that the client knows.
     attempts
         Number of requests of this call, over all models.
     may_be_billed
-        How many of them the provider may have billed: all that were sent and not refused with an error status.
+        How many of them the provider may have billed: those that were sent, apart from replies with an error status. Statuses of a
+        gateway that gave up waiting (408, 502, 504, 520 to 524) may be billed.
 
     See Also
     --------
@@ -204,6 +207,7 @@ class ProviderError(MlopsError):
         endpoint: str = "",
         model: str = "",
         status: int | None = None,
+        code: str = "",
         attempts: int = 0,
         may_be_billed: int = 0,
     ) -> None:
@@ -212,6 +216,7 @@ class ProviderError(MlopsError):
         self.endpoint = endpoint
         self.model = model
         self.status = status
+        self.code = code
         self.attempts = attempts
         self.may_be_billed = may_be_billed
 

@@ -195,11 +195,11 @@ class PromptApp:
 
     def _count(self, reply: EndpointReply, seconds: float) -> None:
         self._metrics.count_reply(reply.status, seconds)
-        if (result := reply.result) is not None:
-            self._metrics.count("answers")
-            self._metrics.count("repairs", result.requests - 1)
-            self._metrics.count("input_tokens", result.input_tokens or 0)
-            self._metrics.count("output_tokens", result.output_tokens or 0)
+        if reply.completions:  # also of a refusal, because they cost
+            self._metrics.count("answers", int(reply.status == 200))
+            self._metrics.count("repairs", len(reply.completions) - 1)
+            self._metrics.count("input_tokens", sum(completion.prompt_tokens or 0 for completion in reply.completions))
+            self._metrics.count("output_tokens", sum(completion.completion_tokens or 0 for completion in reply.completions))
 
     async def _send(self, send: Send, reply: EndpointReply, content_type: str = _JSON, *, close: bool = False) -> None:
         headers = {"content-type": content_type, "content-length": str(len(reply.body)), **reply.headers}

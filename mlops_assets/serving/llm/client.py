@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from mlops_assets.serving.llm.failures import FailedAttempt
+    from mlops_assets.serving.llm.failures import AttemptObserver, FailedAttempt
     from mlops_assets.serving.llm.request import OpenReply
     from mlops_assets.stores.llm.response_cache import CacheScope
     from mlops_assets.values.llm.provider import LLM
@@ -41,6 +41,7 @@ def complete(  # noqa: PLR0913  (options of one call)
     time_limit: timedelta | None = None,
     cache: CacheScope | None = None,
     streams: bool = False,
+    observer: AttemptObserver | None = None,
 ) -> Completion:
     """Return a model's answer to a list of messages.
 
@@ -60,6 +61,8 @@ def complete(  # noqa: PLR0913  (options of one call)
         Where to look for the answer, and to store it; None bypasses the cache.
     streams
         Whether to ask for a stream, so that the time to the first token is measured. An endpoint may reply in one piece all the same.
+    observer
+        Follows the attempts; what it raises ends the call.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def complete(  # noqa: PLR0913  (options of one call)
     --------
     stream : Returns the answer piece by piece.
     """
-    request = _prepare_request(llm, messages, response_schema, time_limit)
+    request = _prepare_request(llm, messages, response_schema, time_limit, observer)
 
     def attempt(target: LLM, _number: int) -> Completion:
         body = request.to_body(target)
@@ -99,6 +102,7 @@ def stream(
     *,
     response_schema: Mapping[str, Any] | None = None,
     time_limit: timedelta | None = None,
+    observer: AttemptObserver | None = None,
 ) -> CompletionStream:
     """Return a model's answer piece by piece, after the first piece has arrived.
 
@@ -115,6 +119,8 @@ def stream(
     time_limit
         The maximum duration of the call; that of the model when None. The reader's own time counts. A silence may exceed it by
         ``stall_timeout``.
+    observer
+        Follows the attempts; what it raises ends the call.
 
     Returns
     -------
@@ -134,7 +140,7 @@ def stream(
     --------
     complete : Returns the answer in one piece.
     """
-    request = _prepare_request(llm, messages, response_schema, time_limit)
+    request = _prepare_request(llm, messages, response_schema, time_limit, observer)
 
     def begin(target: LLM, number: int) -> tuple[LLM, int, str, Generator[str, None, Completion]]:
         pieces = _stream_once(target, request)
@@ -196,6 +202,8 @@ class CompletionStream:
         except AttemptError as error:
             failure = error
         final = describe_failure(self._llm, failure, self._number)
+        if self._request.observer is not None:
+            self._request.observer.fail(final)
         raise combine_failures(self._llm, failure, [final], [*self._failures, final])
 
     def __enter__(self) -> Self:
@@ -211,7 +219,11 @@ class CompletionStream:
 
 
 def _prepare_request(
-    llm: LLM, messages: Sequence[Mapping[str, Any]], response_schema: Mapping[str, Any] | None, time_limit: timedelta | None
+    llm: LLM,
+    messages: Sequence[Mapping[str, Any]],
+    response_schema: Mapping[str, Any] | None,
+    time_limit: timedelta | None,
+    observer: AttemptObserver | None,
 ) -> CompletionRequest:
     """Return the request with its deadline; raise DefinitionError for unusable messages, and MissingExtraError without httpx."""
     if not messages or not all(isinstance(message, dict) and message.get("role") for message in messages):
@@ -221,9 +233,8 @@ def _prepare_request(
         )
     CONNECTIONS.client()  # without httpx, fail before anything else
     began = time.monotonic()
-    request = CompletionRequest(
-        messages, response_schema, began, began + (llm.time_limit if time_limit is None else time_limit).total_seconds()
-    )
+    ends = began + (llm.time_limit if time_limit is None else time_limit).total_seconds()
+    request = CompletionRequest(messages, response_schema, began, ends, observer)
     encode_body(request.to_body(llm))
     return request
 
@@ -237,6 +248,8 @@ def _try_models(
     reported: tuple[LLM, AttemptError] | None = None  # the last failure that another call may not have
     for target in (llm, *llm.fallbacks):
         for number in range(1, target.retries + 2):
+            if request.observer is not None:
+                request.observer.begin()
             try:
                 answer = attempt(target, number)
             except AttemptError as error:
@@ -244,6 +257,8 @@ def _try_models(
             else:
                 return finish(answer, tuple(failures))
             failures.append(describe_failure(target, failure, number))
+            if request.observer is not None:
+                request.observer.fail(failures[-1])
             pause = _plan_pause(failure, number)
             if not failure.retryable or number > target.retries or pause > min(MAX_PAUSE, request.ends - time.monotonic()):
                 break

@@ -6,7 +6,7 @@ import email.utils
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mlops_assets.errors import ProviderError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Codes that endpoints report in `error.code` or `error.type`. Other texts of an error reply may repeat the prompt or the key.
 _HINTS_BY_CODE = {
     "context_length_exceeded": "shorten the messages, or take a model with a longer context",
+    "exceed_context_size_error": "shorten the messages, or take a model with a longer context",
     "insufficient_quota": "the account has no credit left: raise its limit",
     "invalid_api_key": "put a valid key into the environment variable",
     "model_not_found": "check the model's name at the endpoint",
@@ -36,6 +37,7 @@ _HINTS_BY_CLASS = {
 }
 HOPELESS = ("configuration", "embedded")  # kinds of failures of a model that every call has
 _RETRYABLE_STATUS = {429, *range(500, 600)}
+_BILLABLE_STATUS = {408, 502, 504, *range(520, 525)}  # of a gateway that gave up, while the model behind it may have answered
 
 
 class AttemptError(Exception):
@@ -56,7 +58,9 @@ class AttemptError(Exception):
     pause
         Seconds that the endpoint asks to wait before another attempt; None when it does not ask.
     may_be_billed
-        Whether the provider may bill the request: it was sent, and not refused with an error status.
+        Whether the provider may bill the request: it was sent, and neither the model nor a gateway refused it.
+    code
+        The code of the endpoint's error, if it is a known one; else empty.
     """
 
     def __init__(  # noqa: PLR0913  (facts of one failure)
@@ -69,6 +73,7 @@ class AttemptError(Exception):
         status: int | None = None,
         pause: float | None = None,
         may_be_billed: bool = False,
+        code: str = "",
     ) -> None:
         super().__init__(problem)
         self.kind = kind
@@ -78,6 +83,12 @@ class AttemptError(Exception):
         self.status = status
         self.pause = pause
         self.may_be_billed = may_be_billed
+        self.code = code
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request reached the endpoint."""
+        return self.may_be_billed or self.status is not None
 
     @classmethod
     def from_reply(cls, problem: str, *, hint: str = "check that base_url is an OpenAI-compatible endpoint") -> AttemptError:
@@ -102,7 +113,8 @@ class AttemptError(Exception):
         retryable = status in _RETRYABLE_STATUS and code != "insufficient_quota"
         pause = read_pause(headers.get("retry-after", "")) if retryable else None
         problem = f"answered status {status}" + (f" ({code})" if code else "") + (f" and asked to wait {pause:.0f} s" if pause else "")
-        return cls("status", problem, hint, retryable=retryable, status=status, pause=pause)
+        billable = status in _BILLABLE_STATUS
+        return cls("status", problem, hint, retryable=retryable, status=status, pause=pause, may_be_billed=billable, code=code)
 
     @classmethod
     def from_transport(cls, error: httpx.HTTPError, seconds: float) -> AttemptError:
@@ -151,12 +163,25 @@ class FailedAttempt:
     ----------
     text
         One line with model, endpoint, problem and the number of the attempt.
+    was_sent
+        Whether the request reached the endpoint.
     may_be_billed
         Whether the provider may bill it.
     """
 
     text: str
+    was_sent: bool
     may_be_billed: bool
+
+
+class AttemptObserver(Protocol):
+    """Follows the attempts of a call, one after another."""
+
+    def begin(self) -> None:
+        """An attempt begins. What this raises ends the call before the attempt is sent."""
+
+    def fail(self, failure: FailedAttempt) -> None:
+        """The attempt failed."""
 
 
 def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> FailedAttempt:
@@ -168,7 +193,7 @@ def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> FailedAtt
         The model, its failure, and the number of the attempt, from 1.
     """
     text = f"the language model '{llm.model}' at {llm.endpoint} {failure.problem} (attempt {attempt} of {llm.retries + 1})"
-    return FailedAttempt(text, failure.may_be_billed)
+    return FailedAttempt(text, failure.was_sent, failure.may_be_billed)
 
 
 def count_billed(failures: Sequence[FailedAttempt]) -> int:
@@ -199,6 +224,7 @@ def combine_failures(
         endpoint=llm.endpoint,
         model=llm.model,
         status=failure.status,
+        code=failure.code,
         attempts=len(attempts),
         may_be_billed=count_billed(attempts),
     )

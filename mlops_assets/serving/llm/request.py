@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from mlops_assets.serving.llm.failures import AttemptObserver
     from mlops_assets.values.llm.provider import LLM
 
 _MAX_CONNECT_SECONDS = 10.0
@@ -39,12 +40,15 @@ class CompletionRequest:
         The JSON schema that the endpoint is asked to follow; None for any text.
     began, ends
         Start of the call and its deadline, in seconds of the monotonic clock.
+    observer
+        Follows the attempts; None for no one.
     """
 
     messages: Sequence[Mapping[str, Any]]
     response_schema: Mapping[str, Any] | None
     began: float
     ends: float
+    observer: AttemptObserver | None = None
 
     def to_body(self, llm: LLM, *, streams: bool = False) -> dict[str, Any]:
         """Return the body of the request to a model; the model's parameters replace entries of the same name.

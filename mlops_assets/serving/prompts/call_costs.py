@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import ProviderError
 from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.stores.llm.budget_ledger import Spending
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt import Message
     from mlops_assets.values.llm.provider import LLM, Completion
 
-_UNSENT = ("busy", "configuration", "connection", "embedded")  # kinds of failures of a request that did not reach the model
 _MESSAGE_TOKENS = 16  # the maximum that a chat template adds to a message
 _TEMPLATE_TOKENS = 128  # the maximum that it adds to a request: date, default instructions, start of the answer
 _TOOL_TOKENS = 512  # the maximum that it adds to a request with tools, apart from their text
@@ -62,25 +60,20 @@ class CallCosts:
         known = [cost for cost in costs if cost is not None]
         return Spending(max(sent + (received or 0) for sent, received in sizes), max(known) if len(known) == len(costs) else None)
 
-    def find_spending(self, maximum: Spending, outcome: Completion | ProviderError) -> Spending:
-        """Return what a call used: the tokens of its reply, and the maximum for each request whose tokens are unknown and may be billed.
+    def find_spending(self, maximum: Spending, completion: Completion) -> Spending:
+        """Return what an attempt used that was answered: the tokens of its reply, or the maximum when they are unknown.
 
         Parameters
         ----------
         maximum
-            The maximum of one request.
-        outcome
-            The reply, or the failure of the call. One that failed before it was sent is no request.
+            The maximum of the attempt.
+        completion
+            The reply.
         """
-        sent, received = (None, None) if isinstance(outcome, ProviderError) else (outcome.prompt_tokens, outcome.completion_tokens)
+        sent, received = completion.prompt_tokens, completion.completion_tokens
         if sent is None or received is None:
-            unknown = outcome.may_be_billed + (not isinstance(outcome, ProviderError))
-            requests = 0 if isinstance(outcome, ProviderError) and outcome.kind in _UNSENT and outcome.attempts <= 1 else 1
-            return Spending(maximum.tokens * unknown, None if maximum.pico is None else maximum.pico * unknown, requests)
-        pico, failed = self._find_pico(outcome.model, sent, received), outcome.may_be_billed
-        return Spending(
-            sent + received + maximum.tokens * failed, None if pico is None or maximum.pico is None else pico + maximum.pico * failed
-        )
+            return maximum
+        return Spending(sent + received, self._find_pico(completion.model, sent, received))
 
     def find_cost(self, completions: Sequence[Completion]) -> Decimal | None:
         """Return the cost of requests, in the currency of the prices; None when that of one, or of a failed one, is unknown.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.denied_topics import DeniedTopics, list_texts
-from mlops_assets.errors import PlatformError, ProviderError
+from mlops_assets.errors import ProviderError
 from mlops_assets.serving.llm.client import complete, stream
 from mlops_assets.serving.prompts.call_costs import CallCosts, sum_tokens
+from mlops_assets.serving.prompts.call_spending import CallSpending
 from mlops_assets.serving.prompts.call_trace import CallTrace
-from mlops_assets.serving.prompts.refusal import INVALID_ANSWER, MODEL_FAILURE, RefusalError
-from mlops_assets.stores.llm.budget_ledger import QuotaError, Spending
+from mlops_assets.serving.prompts.model_failure import describe_failure, explain_failure
+from mlops_assets.serving.prompts.refusal import INVALID_ANSWER, RefusalError
 from mlops_assets.values.llm.prompt import Message
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from mlops_assets.serving.prompts.settings import PromptSettings
     from mlops_assets.stores.llm.budget_ledger import BudgetLedger
     from mlops_assets.values.llm.provider import Completion
-
-_STATUSES = {"timeout": 504, "busy": 503, "configuration": 503, "embedded": 503}
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class CallResult:
         The version that answered, and the trace of the call.
     input_tokens, output_tokens, cost
         The sums over the requests of the call; None when one is unknown.
-    requests
-        Number of requests to the model: more than 1 after repairs.
+    completions
+        All replies of the model: more than one after repairs.
     """
 
     value: Any
@@ -89,7 +88,7 @@ class CallResult:
     input_tokens: int | None
     output_tokens: int | None
     cost: Decimal | None
-    requests: int
+    completions: tuple[Completion, ...]
 
     def describe_usage(self) -> dict[str, Any]:
         """Return version, trace id, tokens, cost and finish reason as fields of a reply."""
@@ -139,6 +138,7 @@ class CallRunner:
         except RefusalError as error:
             self._write(trace, completions, error.message, error.refusal)
             error.where["trace_id"] = trace.trace_id
+            error.completions = completions
             raise
         except Exception as error:
             self._write(trace, completions, f"it failed ({type(error).__name__})")
@@ -153,8 +153,11 @@ class CallRunner:
                 f"the call is about the denied topic '{topic}'", hint="ask about something else", code="denied_topic", topic=topic
             )
         messages, fault = list(call.messages), ""
-        for _ in range(1 if call.send_text else 1 + self._settings.repairs):
-            completion = self._request(call, messages, trace)
+        ends = time.monotonic() + call.served.prompt.model.time_limit.total_seconds()
+        for number in range(1 if call.send_text else 1 + self._settings.repairs):
+            if number and time.monotonic() >= ends:
+                break
+            completion = self._request(call, messages, trace, ends)
             completions.append(completion)
             value, fault = call.served.parse_answer(completion)
             if not fault:
@@ -167,39 +170,34 @@ class CallRunner:
             code=INVALID_ANSWER,
         )
 
-    def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace) -> Completion:
-        """Return one reply of the model; its spending is reserved before and settled after it."""
-        llm, request, start = call.served.prompt.model, secrets.token_hex(8), trace.read_time()
-        maximum = self._reserve(request, call, messages)
-        used: Spending | None = None
+    def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace, ends: float) -> Completion:
+        """Return one reply of the model; each attempt is reserved before it is sent, and settled after it."""
+        llm, start, maximum = call.served.prompt.model, trace.read_time(), self._costs.find_maximum(call.served, messages)
+        spending = CallSpending(self._ledger, call.api_key, maximum)
         try:
-            completion = self._complete(call, messages)
-            used = self._costs.find_spending(maximum, completion)
+            completion = self._complete(call, messages, spending, ends)
+            spending.settle(self._costs.find_spending(maximum, completion))
         except ProviderError as error:
-            used = self._costs.find_spending(maximum, error)
-            reason = f"{error.kind} {error.status}" if error.status else error.kind
-            trace.add_request(llm, start, None, reason)
-            raise RefusalError(
-                f"the model '{error.model}' failed ({reason})",
-                hint="call again later",
-                status=503 if error.status == 429 else _STATUSES.get(error.kind, 502),
-                code=MODEL_FAILURE,
-                seconds=1.0 if error.kind == "busy" or error.status == 429 else None,
-            ) from None
+            trace.add_request(llm, start, None, describe_failure(error), spending.describe())
+            raise explain_failure(error) from None
         except _ClientLeftError:
-            trace.add_request(llm, start, None, "the client left")
+            trace.add_request(llm, start, None, "the client left", spending.describe())
             raise RefusalError("the client left", hint="call again", status=499, code="client_left") from None
+        except RefusalError as error:
+            if facts := spending.describe():  # a further attempt is refused
+                trace.add_request(llm, start, None, error.code, facts)
+            raise
         finally:
-            with suppress(PlatformError):  # the reservation stays, which is at most too much
-                self._ledger.settle(request, used)
+            spending.settle(None)
         trace.add_request(llm, start, completion, facts=self._costs.describe([completion]))
         return completion
 
-    def _complete(self, call: PromptCall, messages: Sequence[Message]) -> Completion:
+    def _complete(self, call: PromptCall, messages: Sequence[Message], spending: CallSpending, ends: float) -> Completion:
         sent, schema = [message.as_json() for message in messages], call.served.response_schema
+        llm, limit = call.served.prompt.model, timedelta(seconds=max(0.0, ends - time.monotonic()))
         if call.send_text is None:
-            return complete(call.served.prompt.model, sent, response_schema=schema)
-        with stream(call.served.prompt.model, sent, response_schema=schema) as pieces:
+            return complete(llm, sent, response_schema=schema, time_limit=limit, observer=spending)
+        with stream(llm, sent, response_schema=schema, time_limit=limit, observer=spending) as pieces:
             for piece in pieces:
                 if call.is_gone():
                     raise _ClientLeftError
@@ -207,23 +205,6 @@ class CallRunner:
         if pieces.completion is None:
             raise _ClientLeftError
         return pieces.completion
-
-    def _reserve(self, request: str, call: PromptCall, messages: Sequence[Message]) -> Spending:
-        maximum = self._costs.find_maximum(call.served, messages)
-        try:
-            self._ledger.reserve(request, call.api_key, maximum)
-        except QuotaError as error:
-            never = error.seconds is None
-            raise RefusalError(
-                f"{error.quota}: {error.problem}",
-                hint="send less, lower max_tokens, or raise the limit" if never else "wait as long as Retry-After says, or raise the limit",
-                status=413 if never else 429,
-                code=error.quota.replace(" ", "_"),
-                seconds=error.seconds,
-            ) from None
-        except PlatformError as error:
-            raise RefusalError("the call cannot be counted", hint="see the service's status", status=503, code="ledger") from error
-        return maximum
 
     def _build_result(self, call: PromptCall, value: object, trace: CallTrace, completions: Sequence[Completion]) -> CallResult:
         return CallResult(
@@ -234,7 +215,7 @@ class CallRunner:
             sum_tokens(completion.prompt_tokens for completion in completions),
             sum_tokens(completion.completion_tokens for completion in completions),
             self._costs.find_cost(completions),
-            len(completions),
+            tuple(completions),
         )
 
     def _write(self, trace: CallTrace, completions: Sequence[Completion], error: str = "", refusal: str = "") -> None:

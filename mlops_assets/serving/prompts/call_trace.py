@@ -120,6 +120,7 @@ def _describe_reply(completion: Completion) -> dict[str, Any]:
         "mlops.seconds_to_first_token": completion.seconds_to_first_token,
         "mlops.cached": completion.cached,
         "mlops.attempts": completion.attempts,
+        "mlops.may_be_billed": completion.may_be_billed,
     }
 
 

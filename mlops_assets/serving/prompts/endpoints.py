@@ -17,13 +17,14 @@ from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.values.llm.span import make_trace_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from mlops_assets.serving.prompts.api_keys import ApiKeys
     from mlops_assets.serving.prompts.call_format import CallFormat
     from mlops_assets.serving.prompts.call_runner import CallResult, CallRunner
     from mlops_assets.serving.prompts.feedback import FeedbackStore
     from mlops_assets.serving.prompts.served_prompt import ServedPrompt
+    from mlops_assets.values.llm.provider import Completion
 
 OPENAI = "/v1/"  # the paths whose errors have the form of OpenAI's API
 ANSWER, CHAT, MODELS, FEEDBACK_PATH = "/answer", f"{OPENAI}chat/completions", f"{OPENAI}models", "/feedback"
@@ -65,14 +66,14 @@ class EndpointReply:
     ----------
     status, body, headers
         As in HTTP.
-    result
-        The answer of a call, for the metrics; None for other replies.
+    completions
+        The replies of the model that the call got, also when it is refused.
     """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-    result: CallResult | None = None
+    completions: Sequence[Completion] = ()
 
 
 class PromptEndpoints:
@@ -154,15 +155,15 @@ class _Events:
 
     def end(self, result: CallResult, *, streams: bool) -> EndpointReply:
         if not streams:
-            return EndpointReply(200, self._form.write_answer(result), {"x-trace-id": result.trace_id}, result)
+            return EndpointReply(200, self._form.write_answer(result), {"x-trace-id": result.trace_id}, result.completions)
         self._send(self._form.write_end(result))
-        return EndpointReply(200, b"", result=result)
+        return EndpointReply(200, b"", completions=result.completions)
 
     def refuse(self, refusal: RefusalError) -> EndpointReply:
         if not self._began:
-            return EndpointReply(refusal.status, self._form.write_refusal(refusal), refusal.headers)
+            return EndpointReply(refusal.status, self._form.write_refusal(refusal), refusal.headers, refusal.completions)
         self._send(self._form.write_break(refusal))
-        return EndpointReply(refusal.status, b"")
+        return EndpointReply(refusal.status, b"", completions=refusal.completions)
 
 
 def as_refusal(error: RequestError) -> RefusalError:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from mlops_assets.serving.predict.request_schema import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.values.llm.provider import Completion
 
 MODEL_FAILURE, INVALID_ANSWER = "model_failure", "invalid_answer"  # codes of calls that the model failed to answer
 
@@ -32,6 +38,7 @@ class RefusalError(RequestError):
         super().__init__(message, hint=hint, status=status, **({"code": code} if code else {}), **where)
         self.code = code
         self.seconds = seconds
+        self.completions: Sequence[Completion] = ()  # replies of the model that the call got, and that cost
 
     @property
     def refusal(self) -> str:

@@ -5,6 +5,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import mlops_assets
@@ -97,6 +98,11 @@ def test_the_files_that_run_first_exist() -> None:
 def test_the_changelog_and_the_version_agree() -> None:
     assert f'version = "{mlops_assets.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"## [{mlops_assets.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_changelog_repeats_no_line() -> None:
+    lines = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- ")]
+    assert [line for line, times in Counter(lines).items() if times > 1] == []
 
 
 def test_no_class_name_exists_twice() -> None:

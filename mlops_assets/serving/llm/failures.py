@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -243,7 +244,8 @@ def _read_code(body: bytes) -> str:
 def read_pause(text: str) -> float | None:
     """Return the seconds to wait by a Retry-After header, a number or a date; None for any other text."""
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        return None if math.isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
     try:

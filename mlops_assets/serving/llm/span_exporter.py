@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import sys
@@ -25,14 +26,19 @@ if TYPE_CHECKING:
 
 EXPORTED, UNEXPORTED = "exported_spans", "unexported_spans"  # names of counters
 MAX_QUEUE = 8192  # spans that wait; more are dropped
-_BATCH = 512  # spans of a request
+MAX_QUEUE_BYTES = 64 * 2**20
+_BATCH, _BATCH_BYTES = 512, 4 * 2**20  # spans of a request, and their bytes before compression
+_ID_BYTES = 100  # of ids, times and status of a span
+_VALUE_BYTES = 16  # of an attribute without its texts
 _INTERVAL = 1.0  # seconds that a span waits for others
 _TIMEOUT = 10.0  # seconds of one attempt
 _MAX_ATTEMPTS = 6
-_FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0  # seconds between attempts
+_FIRST_PAUSE = 0.5  # seconds between attempts
+_MAX_PAUSE = 3600.0  # seconds that a collector may ask to wait
 _FLUSH_SECONDS = 3.0  # at the end of the process
 _MAX_REPLY = 65_536  # bytes
 _RETRYABLE = (429, 502, 503, 504)
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,14 @@ class ExportFailure:
         Whether another attempt may succeed.
     pause
         Seconds to wait, as the collector asks; None if it does not.
+    too_large
+        Whether fewer spans may be accepted.
     """
 
     reason: str
     retryable: bool
     pause: float | None = None
+    too_large: bool = False
 
 
 class SpanExporter:
@@ -81,7 +90,9 @@ class SpanExporter:
     ) -> None:
         self._url, self._service, self._count = f"{endpoint}{OTLP_PATH}", service, count
         self._client = _open_client({} if headers_env is None else read_headers(headers_env))
-        self._changed, self._queue, self._sending = threading.Condition(), deque[Span](), 0
+        self._changed, self._queue, self._sending = threading.Condition(), deque[tuple[Span, int]](), 0
+        self._queue_bytes = 0
+        self._paused_until = 0.0  # by time.monotonic(): a pause that the collector asks for holds for all batches
         self._counting = threading.Lock()
         self._deadline: float | None = None  # by time.monotonic(), while the process ends
         self._reported = self._abandoned = False
@@ -96,12 +107,16 @@ class SpanExporter:
         spans
             Spans that are in the trace log.
         """
+        sized, added = [(span, _estimate_bytes(span)) for span in spans], 0
         with self._changed:
-            room = 0 if self._deadline is not None else max(0, MAX_QUEUE - len(self._queue))
-            self._queue.extend(spans[:room])
+            for span, size in sized:
+                if self._deadline is not None or len(self._queue) >= MAX_QUEUE or self._queue_bytes + size > MAX_QUEUE_BYTES:
+                    break
+                self._queue.append((span, size))
+                self._queue_bytes, added = self._queue_bytes + size, added + 1
             self._changed.notify_all()
-        if len(spans) > room:
-            self._drop(len(spans) - room, "the queue is full")
+        if added < len(spans):
+            self._drop(len(spans) - added, "the queue is full")
 
     def close(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Send what waits, for at most some seconds, and drop the rest."""
@@ -115,6 +130,7 @@ class SpanExporter:
             self._abandoned = True
             left, self._sending = len(self._queue) + self._sending, 0
             self._queue.clear()
+            self._queue_bytes = 0
         if left:
             self._drop(left, "the process ended first")
 
@@ -127,17 +143,23 @@ class SpanExporter:
         """Wait for spans and return some; return none when the process ends and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._deadline is not None)
-            self._changed.wait_for(lambda: len(self._queue) >= _BATCH or self._deadline is not None, _INTERVAL)
-            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            self._changed.wait_for(self._fills_batch, _INTERVAL)
+            batch, left = list[Span](), _BATCH_BYTES
+            while self._queue and len(batch) < _BATCH and (not batch or self._queue[0][1] <= left):
+                span, size = self._queue.popleft()
+                batch.append(span)
+                left, self._queue_bytes = left - size, self._queue_bytes - size
             self._sending = len(batch)
             return batch
 
+    def _fills_batch(self) -> bool:
+        return len(self._queue) >= _BATCH or self._queue_bytes >= _BATCH_BYTES or self._deadline is not None
+
     def _send(self, batch: list[Span]) -> None:
-        """Send a batch, several times if it has to be, and count its spans."""
+        """Send a batch, several times or in parts if it has to be, and count its spans."""
         rejected, reason = 0, ""
         try:
-            body = write_protobuf_spans(batch, {"service.name": self._service})
-            rejected, reason = self._try_often(body, len(batch))
+            rejected, reason = self._try_often(batch)
         except Exception as error:  # noqa: BLE001  (one batch must not end the thread)
             rejected, reason = len(batch), f"it failed ({type(error).__name__})"
         with self._changed:
@@ -150,19 +172,42 @@ class SpanExporter:
         if rejected:
             self._drop(rejected, reason)
 
-    def _try_often(self, body: bytes, size: int) -> tuple[int, str]:
+    def _try_often(self, batch: list[Span]) -> tuple[int, str]:
         """Return the number of spans that the collector has not taken, and the reason."""
-        pause, reason = _FIRST_PAUSE, ""
+        body = gzip.compress(write_protobuf_spans(batch, {"service.name": self._service}), compresslevel=1)
+        pause, reason = _FIRST_PAUSE, "the collector asks to wait"
         for attempt in range(_MAX_ATTEMPTS):
+            if not self._wait_while_paused():
+                break
             outcome = self._post(body)
             if isinstance(outcome, int):
-                return min(outcome, size), "the collector rejected them"
+                return min(outcome, len(batch)), "the collector rejected them"
             reason = outcome.reason
-            wait = pause * random.uniform(0.5, 1.5) if outcome.pause is None else outcome.pause  # noqa: S311  (jitter)
-            if not outcome.retryable or wait > _MAX_PAUSE or attempt == _MAX_ATTEMPTS - 1 or not self._wait(wait):
-                break
+            if outcome.too_large and len(batch) > 1:
+                return self._try_halves(batch)
+            wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  (jitter)
             pause *= 2
-        return size, reason
+            if outcome.pause is not None:
+                self._paused_until = time.monotonic() + min(max(outcome.pause, wait), _MAX_PAUSE)
+            elif not outcome.retryable or attempt == _MAX_ATTEMPTS - 1 or not self._wait(wait):
+                break
+        return len(batch), reason
+
+    def _try_halves(self, batch: list[Span]) -> tuple[int, str]:
+        middle = len(batch) // 2
+        (left, reason), (right, other) = self._try_often(batch[:middle]), self._try_often(batch[middle:])
+        return left + right, reason if left else other
+
+    def _wait_while_paused(self) -> bool:
+        """Wait as long as the collector asks, and return whether the process ends later than that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._deadline is not None, self._paused_until - time.monotonic())
+            if self._deadline is None:
+                return True
+            if self._paused_until > self._deadline:
+                return False
+            self._changed.wait_for(lambda: False, self._paused_until - time.monotonic())
+            return True
 
     def _wait(self, seconds: float) -> bool:
         """Wait, and return whether there is time for another attempt; the end of the process shortens the wait."""
@@ -191,7 +236,7 @@ class SpanExporter:
         if reply.status_code in _RETRYABLE:
             return ExportFailure(f"status {reply.status_code}", retryable=True, pause=read_pause(reply.headers.get("retry-after", "")))
         if not reply.is_success:
-            return ExportFailure(f"status {reply.status_code}", retryable=False)
+            return ExportFailure(f"status {reply.status_code}", retryable=False, too_large=reply.status_code == _TOO_LARGE)
         return count_rejected(content)
 
     def _drop(self, spans: int, reason: str) -> None:
@@ -202,6 +247,18 @@ class SpanExporter:
         if first:
             text = f"{spans} spans of '{self._service}' were not sent to {self._url}: {reason}; the trace log has them, and more are only counted"
             print(f"mlops: {text}", file=sys.stderr, flush=True)  # noqa: T201  (the log of the process)
+
+
+def _estimate_bytes(span: Span) -> int:
+    """Return about how many bytes a span takes in a request."""
+    size = _ID_BYTES + _count_bytes(span.name) + _count_bytes(span.error)
+    for name, value in span.attributes.items():
+        size += _VALUE_BYTES + _count_bytes(name) + (_count_bytes(value) if isinstance(value, str) else 0)
+    return size
+
+
+def _count_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def read_headers(variable: str) -> dict[str, str]:
@@ -240,4 +297,5 @@ def _open_client(headers: Mapping[str, str]) -> httpx.Client:
         import httpx
     except ImportError as error:
         raise MissingExtraError.from_extra("httpx", "otlp") from error
-    return httpx.Client(headers={**headers, "content-type": "application/x-protobuf", "accept-encoding": "identity"})
+    fixed = {"content-type": "application/x-protobuf", "content-encoding": "gzip", "accept-encoding": "identity"}
+    return httpx.Client(headers={**headers, **fixed})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import inspect
+import os
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,26 +95,30 @@ def start_trace(source: TraceSource, name: str = "request") -> Iterator[Recorded
     ...     root.attributes["mlops.output"] = facts[0]
     """
     folder = source.folder or Path(Platform.from_env().home) / "services" / source.name / "traces"
-    log = _open_log(str(folder), source.name, source.otlp_endpoint, source.otlp_headers_env)
+    place = (str(folder), source.name, source.otlp_endpoint, source.otlp_headers_env)
+    _open_log(*place, os.getpid())
     start = time.time_ns()
     root = RecordedSpan(make_trace_id(start), make_span_id())
     try:
         with _record(root, None, name, start):
             yield root
     finally:
-        log.write(root.finished[::-1])
+        _open_log(*place, os.getpid()).write(root.finished[::-1])
 
 
 @functools.cache
-def _open_log(folder: str, name: str, otlp_endpoint: str | None, otlp_headers_env: str | None) -> TraceLog:
+def _open_log(folder: str, name: str, otlp_endpoint: str | None, otlp_headers_env: str | None, _process: int) -> TraceLog:
+    """Return the log of a process: a forked one needs files and a sender of its own."""
     from mlops_assets.serving.logs.trace_log import TraceLog
 
     if otlp_endpoint is None:
         return TraceLog(Path(folder))
+    from multiprocessing.util import Finalize
+
     from mlops_assets.serving.llm.span_exporter import SpanExporter
 
     exporter = SpanExporter(otlp_endpoint, name, headers_env=otlp_headers_env)
-    atexit.register(exporter.close)
+    Finalize(None, exporter.close, exitpriority=0)  # at the end of this process only, also of one of multiprocessing
     return TraceLog(Path(folder), export=exporter.add)
 
 

@@ -7,6 +7,7 @@ Each request plays the next step of the script; after the last one, every reques
     assert [span.name for span in collector.spans] == ["answer"]
 """
 
+import gzip
 import socket
 import threading
 from collections.abc import Callable
@@ -35,6 +36,16 @@ def refuse(status: int, **headers: str) -> Step:
     return lambda _collector, handler, _request: reply(handler, status, b"\x12\x04busy", **headers)
 
 
+def take_at_most(spans: int) -> Step:
+    """Take a request, or refuse it as too large."""
+
+    def step(collector: "Collector", handler: BaseHTTPRequestHandler, request: ExportTraceServiceRequest) -> None:
+        fits = sum(len(scope.spans) for group in request.resource_spans for scope in group.scope_spans) <= spans
+        (take if fits else refuse(413))(collector, handler, request)
+
+    return step
+
+
 def reject(spans: int) -> Step:
     """Take a request, and say that some of its spans were not kept."""
     body = ExportTraceServiceResponse()
@@ -53,6 +64,7 @@ class Collector:
     def __init__(self, *steps: Step, default: Step = take) -> None:
         self.steps, self.default = list(steps), default
         self.requests: list[tuple[str, dict[str, str]]] = []  # path and headers
+        self.sizes: list[int] = []  # of the bodies, unpacked
         self.spans: list[Any] = []
         self.services: set[str] = set()
         self.changed = threading.Condition()
@@ -86,9 +98,12 @@ class Collector:
 
     def play(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["content-length"]))
+        if handler.headers["content-encoding"] == "gzip":
+            body = gzip.decompress(body)
         request = ExportTraceServiceRequest.FromString(body)
         with self.changed:
             self.requests.append((handler.path, {name.lower(): value for name, value in handler.headers.items()}))
+            self.sizes.append(len(body))
             self._connections.append(handler.connection)
             step = self.steps.pop(0) if self.steps else self.default
             self.changed.notify_all()

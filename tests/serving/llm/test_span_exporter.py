@@ -14,7 +14,7 @@ from mlops_assets.serving.llm.span_exporter import SpanExporter, read_headers
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.values.llm.span import Span, make_span_id, make_trace_id
 from tests.conftest import clean_environment
-from tests.serving.llm.collector import Collector, hang, refuse, reject
+from tests.serving.llm.collector import Collector, hang, refuse, reject, take_at_most
 
 
 def make_spans(count: int = 3) -> list[Span]:
@@ -81,7 +81,7 @@ def test_a_busy_collector_is_asked_again_after_the_time_that_it_names(status, ca
     ("step", "attempts", "reason"),
     [
         (refuse(503), span_exporter._MAX_ATTEMPTS, "status 503"),
-        (refuse(503, retry_after="3600"), 1, "status 503"),
+        (refuse(413), 5, "status 413"),
         (refuse(400), 1, "status 400"),
         (refuse(401), 1, "status 401"),
         (refuse(301, location="http://127.0.0.1:9/"), 1, "status 301"),
@@ -99,6 +99,75 @@ def test_spans_that_a_collector_refuses_are_counted_and_named_once(step, attempt
     error = capsys.readouterr().err
     assert error.count("were not sent") == 1
     assert f"3 spans of 'shop' were not sent to {collector.endpoint}/v1/traces: {reason}; the trace log has them" in error
+
+
+def test_a_pause_that_the_collector_asks_for_holds_for_all_batches(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(span_exporter, "_BATCH", 3)
+    monkeypatch.setattr(span_exporter, "MAX_QUEUE", 9)
+    with Collector(default=refuse(503, retry_after="3600")) as collector:
+        sender = Sender(collector.endpoint)
+        sender.exporter.add(make_spans())
+        collector.wait_for(lambda c: len(c.requests) == 1)
+        for _ in range(8):
+            sender.exporter.add(make_spans())
+        wait_for_counts(sender, 3 * 5)
+        began = time.monotonic()
+        sender.exporter.close(seconds=1)
+        assert time.monotonic() - began < 20
+        assert len(collector.requests) == 1
+    assert sender.counts == {"unexported_spans": 27}
+    assert "the queue is full" in capsys.readouterr().err
+
+
+def test_the_next_batch_waits_as_long_as_the_collector_asks() -> None:
+    with Collector(refuse(429, retry_after="1.5")) as collector:
+        sender = Sender(collector.endpoint)
+        sender.exporter.add(make_spans(span_exporter._BATCH + 3))
+        collector.wait_for(lambda c: len(c.requests) == 1)
+        began = time.monotonic()
+        collector.wait_for(lambda c: len(c.spans) == span_exporter._BATCH + 3)
+        assert time.monotonic() - began > 1
+        sender.exporter.close()
+    assert len(collector.requests) == 3
+
+
+def test_a_pause_that_is_no_number_is_ignored() -> None:
+    with Collector(refuse(503, retry_after="nan")) as collector:
+        sender = Sender(collector.endpoint)
+        sender.exporter.add(make_spans())
+        collector.wait_for(lambda c: len(c.spans) == 3)
+        sender.exporter.close()
+    assert sender.counts == {"exported_spans": 3}
+
+
+def test_a_batch_that_is_too_large_is_sent_in_parts() -> None:
+    with Collector(default=take_at_most(3)) as collector:
+        sender = Sender(collector.endpoint)
+        spans = make_spans(10)
+        sender.exporter.add(spans)
+        collector.wait_for(lambda c: len(c.spans) == 10)
+        sender.exporter.close()
+    assert [span.span_id.hex() for span in collector.spans] == [span.span_id for span in spans]
+    assert sender.counts == {"exported_spans": 10}
+
+
+def make_large_spans(count: int, size: int) -> list[Span]:
+    return [Span(make_trace_id(0), make_span_id(), None, "chat", 0, 1, "ok", "", {"mlops.output": "ü" * (size // 2)}) for _ in range(count)]
+
+
+def test_requests_and_the_queue_are_bounded_by_their_bytes(monkeypatch) -> None:
+    monkeypatch.setattr(span_exporter, "_INTERVAL", 600.0)
+    monkeypatch.setattr(span_exporter, "MAX_QUEUE_BYTES", 9_000_000)
+    with Collector() as collector:
+        sender = Sender(collector.endpoint)
+        sender.exporter.add(make_large_spans(512, 40_000))
+        sender.exporter.close(seconds=60)
+    taken = len(collector.spans)
+    assert 200 < taken <= 9_000_000 // 40_000 + 110
+    assert sender.counts == {"exported_spans": taken, "unexported_spans": 512 - taken}
+    assert max(collector.sizes) <= span_exporter._BATCH_BYTES
+    assert {headers["content-encoding"] for _, headers in collector.requests} == {"gzip"}
+    assert all(int(headers["content-length"]) < 400_000 for _, headers in collector.requests)
 
 
 def wait_for_counts(sender: Sender, spans: int) -> None:
@@ -211,6 +280,42 @@ def test_the_traces_of_an_application_are_sent_before_it_ends(tmp_path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
     assert Counter(span.name for span in collector.spans) == {"answer": 3, "retrieve": 3}
     assert collector.services == {"bot"}
+
+
+FORKING = """
+import multiprocessing
+import os
+import sys
+import mlops_assets as ml
+
+bot = ml.llm.TraceSource("bot", otlp_endpoint=sys.argv[1])
+
+def answer(name):
+    with ml.llm.start_trace(bot, name):
+        pass
+
+answer("parent")
+child = multiprocessing.get_context("fork").Process(target=answer, args=("child",))
+child.start()
+child.join()
+with ml.llm.start_trace(bot, "both"):
+    worker = os.fork()
+if not worker:
+    sys.exit(0)
+os.waitpid(worker, 0)
+answer("after")
+"""
+
+
+def test_a_forked_process_has_a_log_and_a_sender_of_its_own(tmp_path) -> None:
+    with Collector() as collector:
+        command = [sys.executable, "-c", FORKING, collector.endpoint]
+        done = subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path / "home"), capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert Counter(span.name for span in collector.spans) == {"parent": 1, "child": 1, "both": 2, "after": 1}
+    files = list((tmp_path / "home" / "services" / "bot" / "traces").glob("*/*.jsonl"))
+    assert sorted(path.read_text().count("\n") for path in files) == [1, 1, 3]
+    assert len({path.name.partition("-")[0] for path in files}) == 3
 
 
 def test_an_address_that_is_no_collector_is_refused_without_quoting_it() -> None:

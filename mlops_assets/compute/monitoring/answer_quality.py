@@ -88,6 +88,11 @@ class MeasuredValues:
             return None
         return measure_percentile(self.values, 0.95) if self.measure == names.LATENCY else float(np.mean(self.values))
 
+    @property
+    def measures_share(self) -> bool:
+        """Whether each value is 0 or 1."""
+        return self.is_share or self.measure in _SHARES
+
     def find_interval(self, confidence: float) -> tuple[float, float]:
         """Return the confidence interval: Clopper and Pearson's for shares, of order statistics for the percentile, Student's t for means.
 
@@ -100,7 +105,7 @@ class MeasuredValues:
 
         values = np.sort(np.asarray(self.values))
         n, mean = len(values), float(values.mean())
-        if self.is_share or self.measure in _SHARES:
+        if self.measures_share:
             interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
             return float(interval.low), float(interval.high)
         if self.measure == names.LATENCY:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.llm_traces.trace_tree import select_answers
+from mlops_assets.compute.monitoring.answer_comparison import compare_measures
 from mlops_assets.compute.monitoring.answer_quality import (
     MeasuredValues,
     QualityInputs,
@@ -39,7 +41,7 @@ from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Decision
-from mlops_assets.values.llm.quality_monitor import INPUT_DRIFT, ROLLBACK
+from mlops_assets.values.llm.quality_monitor import BEFORE, INPUT_DRIFT, ROLLBACK
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
 
 if TYPE_CHECKING:
@@ -111,10 +113,11 @@ class QualityUnit:
 def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     """Return the node of a quality report.
 
-    The traces of the day are its input, and for input drift those of the week before; with judges, also their calibrations and the prices.
+    The traces of the day are its input; for input drift and comparisons, also those of the week before; with judges, their calibrations and
+    the prices.
     """
     days = project.by_key[monitor.traces_key].partitions
-    mapping = lookback_mapping(days, LOOKBACK) if _expects_drift(monitor) else None
+    mapping = lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None
     prompt = monitor.prompt.name if monitor.prompt else ""
     facts = (monitor.expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
     judges = [[(judge.name, hash_judge(judge)) for judge in monitor.judges], monitor.judged_answers] if monitor.judges else []
@@ -131,8 +134,8 @@ def _link_prices(monitor: QualityMonitor) -> Iterator[Edge]:
         yield Edge(prices.key, days, None if days is None else dg.AllPartitionMapping(), optional=True)
 
 
-def _expects_drift(monitor: QualityMonitor) -> bool:
-    return any(expectation.measure == INPUT_DRIFT for expectation in monitor.expectations)
+def _looks_back(monitor: QualityMonitor) -> bool:
+    return any(expectation.measure == INPUT_DRIFT or expectation.rule == BEFORE for expectation in monitor.expectations)
 
 
 def quality_spec(
@@ -198,20 +201,37 @@ def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUn
         if window is None:
             continue
         inside = rows.filter(pl.col("trace_started_at").is_between(window.start, window.end, closed="left"))
-        earlier = rows.filter(pl.col("trace_started_at") < window.start)
+        begin = window.start - timedelta(seconds=LOOKBACK)  # a step of several days has read more
+        earlier = rows.filter(pl.col("trace_started_at").is_between(begin, window.start, closed="left"))
         measures = frozenset(expectation.measure for expectation in monitor.expectations)
         inputs = QualityInputs(monitor.context, monitor.language, monitor.max_scored, earlier, measures)
         groups = inside.partition_by("prompt_version", maintain_order=True) if inside.height else [inside]
         day = [_judge_unit(step, monitor, _measure_unit(monitor, partition, window, group, inputs), group, refused) for group in groups]
+        day = [_compare_unit(step, monitor, unit, pl.concat([earlier, inside]), inputs) for unit in day]
         units += sorted(day, key=lambda unit: unit.version or 0)
     return units
 
 
 def _measure_unit(monitor: QualityMonitor, partition: str, window: TimeWindow, rows: pl.DataFrame, inputs: QualityInputs) -> QualityUnit:
     measured = {values.measure: values for values in measure_answers(rows, inputs)}
-    verdicts = tuple(judge_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in monitor.expectations)
+    bounds = [expectation for expectation in monitor.expectations if expectation.rule != BEFORE]
+    verdicts = tuple(judge_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in bounds)
     version = rows["prompt_version"][0] if rows.height else None
     return QualityUnit(partition, window, version, rows.height, tuple(measured.values()), verdicts)
+
+
+def _compare_unit(step: StepContext, monitor: QualityMonitor, unit: QualityUnit, rows: pl.DataFrame, inputs: QualityInputs) -> QualityUnit:
+    """Return the unit with its comparisons with the version that was in production before, in the window and the week before it."""
+    expectations = [expectation for expectation in monitor.expectations if expectation.rule == BEFORE]
+    if monitor.prompt is None or not expectations:
+        return unit
+    previous = None if unit.version is None else _find_previous(step, monitor.prompt.name, unit.version)
+    found = rows.clear() if previous is None else rows.filter(pl.col("prompt_version") == previous)
+    measures = frozenset(expectation.measure for expectation in expectations)
+    before = {values.measure: values for values in measure_answers(found, replace(inputs, measures=measures))}
+    current = {values.measure: values for values in unit.measured}
+    compared = (compare_measures(each, current[each.measure], before[each.measure]) for each in expectations)
+    return replace(unit, verdicts=(*unit.verdicts, *compared))
 
 
 def _judge_unit(step: StepContext, monitor: QualityMonitor, unit: QualityUnit, rows: pl.DataFrame, refused: dict[str, str]) -> QualityUnit:
@@ -308,9 +328,15 @@ def _roll_back(step: StepContext, monitor: QualityMonitor, name: str, version: i
 
 def _find_rolled_back(step: StepContext, name: str, version: int) -> int | None:
     """Return the version that a rollback of ``version`` would restore if it was rolled back itself; None otherwise."""
+    earlier = _find_previous(step, name, version)
+    versions = step.stores.registry.versions(name)
+    return next((each.version for each in versions if each.version == earlier and each.state == ROLLED_BACK), None)
+
+
+def _find_previous(step: StepContext, name: str, version: int) -> int | None:
+    """Return the version that was in production before the last promotion of a version; None without one."""
     registry, environment = step.stores.registry, step.stores.platform.environment
     moves = [
         e for e in registry.history(name) if (e.environment, e.alias, e.kind, e.version) == (environment, CHAMPION, PROMOTION, version)
     ]
-    earlier = moves[-1].previous if moves else None
-    return next((each.version for each in registry.versions(name) if each.version == earlier and each.state == ROLLED_BACK), None)
+    return moves[-1].previous if moves else None

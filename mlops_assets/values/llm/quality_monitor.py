@@ -35,18 +35,24 @@ QUALITY_MEASURES = {
     LATENCY: "95th percentile of the seconds until the answer; a failed call counts as slower than all others.",
     INPUT_DRIFT: "How far the sentence vectors of the inputs are from those of the seven days before, from 0 to 1.",
 }
+BETTER_WHEN_HIGH, BETTER_WHEN_LOW = (GROUNDEDNESS, LANGUAGE_RATE, FEEDBACK), (HALLUCINATION_RATE, REFUSAL_RATE, ERROR_RATE, COST)
+BEFORE = "no_worse_than_before_by"
 LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
 
 
 @check_constructor
 @dataclass(frozen=True)
 class QualityExpectation(OneRule):
-    """The expectation that one measure of a window's answers keeps a bound.
+    """The expectation that one measure of a window's answers keeps a bound, or is not worse than that of the version before.
 
     A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms. If
     the true value is the bound, a share or the percentile alarms in at most 0.5 % of the windows at the default confidence, and a mean about
     as often. It hardly ever alarms where the true value keeps some distance from the bound. Choose a bound close to the score of the
     evaluation: a change that stays on the right side of the bound is not found.
+
+    ``no_worse_than_before_by`` needs no bound: it compares with the answers of the version that was in production before, in the window and
+    the seven days before it. It finds a release whose answers are bad in part. A first version, and one whose predecessor has too few answers
+    in these days, has not enough data.
 
     Parameters
     ----------
@@ -54,16 +60,20 @@ class QualityExpectation(OneRule):
         ``groundedness``, ``hallucination_rate``, ``refusal_rate``, ``output_words``, ``language_rate``, ``error_rate``, ``feedback``,
         ``cost``, ``latency_p95`` or ``input_drift``; or the name of a judge of the monitor, for its mean score.
     at_least, at_most
-        The bound; exactly one.
+        The bound.
+    no_worse_than_before_by
+        How much worse than before the measure may be, in its own unit; exactly one of the three rules. For ``groundedness``, ``feedback``,
+        ``language_rate``, ``hallucination_rate``, ``refusal_rate``, ``error_rate`` and ``cost``. A breach needs the whole interval of the
+        difference beyond it.
     min_answers
-        The minimum number of measured answers; a window with fewer is not judged.
+        The minimum number of measured answers, of each version; a window with fewer is not judged.
     confidence
         The confidence level of the interval.
 
     Raises
     ------
     DefinitionError
-        Not exactly one bound is given, or a number is out of range.
+        Not exactly one rule is given, a number is out of range, or a measure cannot be compared with the version before.
 
     See Also
     --------
@@ -76,11 +86,12 @@ class QualityExpectation(OneRule):
     'groundedness_at_least'
     """
 
-    RULES: ClassVar = ("at_least", "at_most")
+    RULES: ClassVar = ("at_least", "at_most", BEFORE)
 
     measure: str
     at_least: float | None = None
     at_most: float | None = None
+    no_worse_than_before_by: float | None = None
     min_answers: int = 30
     confidence: float = 0.99
 
@@ -92,6 +103,11 @@ class QualityExpectation(OneRule):
             raise DefinitionError(
                 f"{what} has min_answers={self.min_answers}, confidence={self.confidence}",
                 hint="give at least two answers, and a confidence between 0 and 1",
+            )
+        if self.rule == BEFORE and (self.measure not in (*BETTER_WHEN_HIGH, *BETTER_WHEN_LOW) or self.threshold < 0):
+            raise DefinitionError(
+                f"{what} has {BEFORE}={self.threshold:g}",
+                hint=f"give a margin from 0, and one of {', '.join((*BETTER_WHEN_HIGH, *BETTER_WHEN_LOW))}",
             )
         if self.measure == INPUT_DRIFT and self.at_most is None:
             raise DefinitionError(f"{what} has a minimum", hint="give at_most=, e.g. 0.05")
@@ -240,6 +256,8 @@ class QualityMonitor:
                 f"{where} has the context '{min(missing)}', which is no variable of '{self.prompt.key}'",
                 hint=f"its variables are {', '.join(variable.name for variable in self.prompt.variables)}",
             )
+        if self.prompt is None and any(expectation.rule == BEFORE for expectation in self.expectations):
+            raise DefinitionError(f"{where} compares versions and has no prompt", hint="give prompt=")
         if self.on_breach == ROLLBACK and (self.prompt is None or not measures - {INPUT_DRIFT}):
             raise DefinitionError(
                 f"{where} rolls back, and has no prompt or no expectation of answers", hint="give prompt= and expectations="

@@ -69,7 +69,7 @@ def materialise(platform, run):
 
 
 def report(platform) -> list[tuple]:
-    rows = open_stores(platform).lake.read(MONITOR.key)
+    rows = open_stores(platform).lake.read(MONITOR.key).drop_nulls("version")
     return sorted(rows.filter(rows["measure"] == "groundedness").select("version", "answers", "state").rows())
 
 
@@ -87,6 +87,38 @@ def test_a_bad_version_is_found_on_its_first_day_and_rolled_back(platform, regis
     check = next(found for found in result.get_asset_check_evaluations() if found.check_name == "groundedness_at_least")
     assert not check.passed
     assert metadata(result, MONITOR.key)["state"] == "breach"
+
+
+PARTIAL = ml.llm.QualityExpectation("groundedness", no_worse_than_before_by=0.05)
+
+
+@pytest.mark.parametrize("day", [0, 6, 8])
+def test_a_version_that_is_bad_in_part_is_found_by_the_version_before_it_within_a_week(day, platform, registry, run) -> None:
+    write(platform, 1, GOOD)
+    for output in (GOOD, BAD):
+        write(platform, 2, output, day, count=30)
+    first, last = "2024-05-01", f"2024-05-0{1 + day}"
+    bounded = declare(expectations=ml.llm.QualityExpectation("groundedness", at_least=0.5))
+    run(ml.build_definitions([SOURCE, delay_answer, bounded], platform=platform))(SOURCE.key, bounded.key, partitions=f"{first}...{last}")
+    assert registry.champion("delay_answer").version == 2, "the bound is too far"
+    monitor = declare(expectations=PARTIAL)
+    execute = run(ml.build_definitions([SOURCE, delay_answer, monitor], platform=platform))
+    result = execute(monitor.key, partitions=f"{first}...{last}")
+    states = {version: state for version, _, state in report(platform)}
+    assert states == {1: "not enough data", 2: "breach" if day < 8 else "not enough data"}
+    assert registry.champion("delay_answer").version == (1 if day < 8 else 2)
+    check = next(found for found in result.get_asset_check_evaluations() if found.check_name == PARTIAL.name)
+    assert check.passed == (day == 8)
+
+
+def test_a_version_like_the_one_before_is_no_breach(platform, registry, run) -> None:
+    write(platform, 1, GOOD)
+    write(platform, 2, GOOD, day=1)
+    monitor = declare(expectations=PARTIAL)
+    execute = run(ml.build_definitions([SOURCE, delay_answer, monitor], platform=platform))
+    execute(SOURCE.key, monitor.key, partitions="2024-05-01...2024-05-02")
+    assert (2, 40, "good") in report(platform)
+    assert registry.champion("delay_answer").version == 2
 
 
 def test_a_version_that_a_person_promotes_again_is_not_rolled_back_for_the_same_day(platform, registry, materialise) -> None:

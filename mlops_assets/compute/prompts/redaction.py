@@ -116,7 +116,7 @@ def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
         The value, as a JSON decoder returns it.
     """
     if isinstance(value, str):
-        return redact_text(value)
+        return redact_json_text(value)
     if isinstance(value, list):
         return [redact_json(item) for item in value]
     if not isinstance(value, dict):

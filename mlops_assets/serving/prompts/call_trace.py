@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.prompts.redaction import redact_json, redact_text
+from mlops_assets.compute.prompts.redaction import redact_json, redact_json_text
 from mlops_assets.values.llm.span import Span, make_span_id
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class CallTrace:
         refusal
             The code of a refusal; empty for an answer and for a failure of the model.
         """
-        shown = redact_text(output) if self._captures and output is not None else None
+        shown = redact_json_text(output) if self._captures and output is not None else None
         attributes = {**self._common, "mlops.input": self._input, "mlops.output": shown, "mlops.refusal": refusal or None}
         status, end = "error" if error else "ok", self.read_time()
         root = Span(self.trace_id, find_root_id(self.trace_id), None, ROOT, self._start, end, status, error, _drop_none(attributes))

@@ -31,7 +31,7 @@ class RateLimits:
     Parameters
     ----------
     requests_per_minute
-        The maximum number of requests to the model. As much feedback may be sent, counted by itself.
+        The maximum number of requests to the model, with retries and repairs. As much feedback may be sent, counted by itself.
     tokens_per_minute
         The maximum number of tokens. A request counts with its maximum until its reply arrives, and then with the tokens that were used.
 
@@ -75,7 +75,8 @@ class Budget:
     tokens_per_day
         The maximum number of tokens.
     requests_per_day
-        The maximum number of requests to the model; a repair of an invalid answer is a request too.
+        The maximum number of requests to the model; a repair of an invalid answer is a request too, and so is a
+        retry if the endpoint was reached.
     per_key
         What each API key may spend by itself, as a budget without ``per_key``.
 

@@ -86,6 +86,18 @@ def test_personal_data_reaches_neither_the_model_nor_the_traces(open_stand, serv
     assert shown.count("2024-05-01") == 4
 
 
+def test_personal_data_in_json_reaches_no_trace_and_no_model(open_stand, server) -> None:
+    text = r'{"a": "x\n+49 30 1234567", "ada@example.org": 1, "bob@example.org": 2}'
+    server.default = answer(text)
+    with open_stand(capture=True) as stand:
+        assert stand.answer({"question": text}).json()["answer"] == text
+        root = stand.spans()[0]
+    expected = {"a": "x\n[phone number]", "[e-mail address]": 1, "[e-mail address] 2": 2}
+    assert json.loads(root.attributes["mlops.output"]) == expected
+    shown = server.requests[0].body["messages"][-1]["content"] + root.attributes["mlops.input"]
+    assert not [secret for secret in ("1234567", "ada@", "bob@") if secret in shown]
+
+
 def test_redaction_of_what_is_sent_can_be_off_but_traces_stay_redacted(open_stand, server) -> None:
     with open_stand(redact=False, capture=True) as stand:
         stand.answer({"question": "ada@example.org"})

@@ -34,6 +34,7 @@ SOURCES = {
     ),
     "cost": ("mlops.cost", "gen_ai.usage.cost", "llm.cost.total"),
     "price_version": ("mlops.price.version",),
+    "may_be_billed": ("mlops.may_be_billed",),
     "seconds_to_first_token": ("mlops.seconds_to_first_token", "gen_ai.response.time_to_first_chunk"),
     "cached": ("mlops.cached",),
     "api_key": ("mlops.api_key",),

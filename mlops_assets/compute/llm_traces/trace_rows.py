@@ -38,6 +38,7 @@ TRACE_COLUMNS = {
     "output_tokens": "Tokens of the answer, as the endpoint reports them.",
     "cost": "Cost in US dollars; null when it is unknown.",
     "price_version": "The version of the prices.",
+    "may_be_billed": "Failed requests within the step that the provider may have billed; their cost is unknown.",
     "seconds_to_first_token": "Seconds until the first text of a stream.",
     "cached": "Whether the answer comes from a cache.",
     "api_key": "Name of the client's API key; never the key.",
@@ -49,7 +50,7 @@ TRACE_COLUMNS = {
 }
 TRACE_KEY, TRACE_TIME = ("trace_id", "span_id"), "trace_started_at"
 _NUMBERS = ("cost", "seconds_to_first_token")
-_COUNTS = ("prompt_version", "input_tokens", "output_tokens")
+_COUNTS = ("prompt_version", "input_tokens", "output_tokens", "may_be_billed")
 _MAX_COUNT = 2**63
 _DIGITS = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _FIRST_DAY, _DAY = date(1970, 1, 1), 86_400 * SECOND

@@ -133,9 +133,12 @@ def describe_traces(frame: pl.DataFrame) -> dict[str, Any]:
         pl.col("output_tokens").sum().alias("output tokens"),
         pl.col("seconds").quantile(0.95).round(4).alias("p95 seconds"),
     )
+    is_free = (pl.col("status") == "error") & (pl.col("may_be_billed") == 0).fill_null(value=False)
     return {
         "traces": frame["trace_id"].n_unique(),
         "errors": select_roots(frame).filter(pl.col("status") == "error").height,
         "feedback": int(frame["feedback"].count()),
+        "known cost": float(calls["cost"].sum()),
+        "requests of unknown cost": calls.filter(pl.col("cost").is_null() & ~is_free).height,
         "models": to_markdown(models.sort("calls", "model", descending=True).head(_MAX_MODELS).to_dicts()),
     }

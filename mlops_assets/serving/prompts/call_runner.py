@@ -184,8 +184,8 @@ class CallRunner:
             trace.add_request(llm, start, None, "the client left", spending.describe())
             raise RefusalError("the client left", hint="call again", status=499, code="client_left") from None
         except RefusalError as error:
-            if facts := spending.describe():  # a further attempt is refused
-                trace.add_request(llm, start, None, error.code, facts)
+            if spending.attempts:  # a further one is refused
+                trace.add_request(llm, start, None, error.code, spending.describe())
             raise
         finally:
             spending.settle(None)

@@ -31,7 +31,8 @@ class CallSpending:
     def __init__(self, ledger: BudgetLedger, api_key: str, maximum: Spending) -> None:
         self._ledger, self._api_key, self._maximum = ledger, api_key, maximum
         self._open = ""  # the reservation of the attempt that runs
-        self._attempts = self._may_be_billed = 0
+        self.attempts = 0  # that were reserved
+        self._may_be_billed = 0
 
     def begin(self) -> None:
         """Reserve an attempt.
@@ -55,7 +56,7 @@ class CallSpending:
             ) from None
         except PlatformError as error:
             raise RefusalError("the call cannot be counted", hint="see the service's status", status=503, code="ledger") from error
-        self._open, self._attempts = attempt, self._attempts + 1
+        self._open, self.attempts = attempt, self.attempts + 1
 
     def fail(self, failure: FailedAttempt) -> None:
         """Settle a failed attempt: at its maximum if it may be billed, and as no request if it was never sent.
@@ -83,7 +84,5 @@ class CallSpending:
             self._open = ""
 
     def describe(self) -> dict[str, int]:
-        """Return the attempts, and how many of them may be billed without a reply, as attributes of a span; empty without an attempt."""
-        if not self._attempts:
-            return {}
-        return {"mlops.attempts": self._attempts, "mlops.may_be_billed": self._may_be_billed + bool(self._open)}
+        """Return the attempts, and how many of them may be billed without a reply, as attributes of a span."""
+        return {"mlops.attempts": self.attempts, "mlops.may_be_billed": self._may_be_billed + bool(self._open)}

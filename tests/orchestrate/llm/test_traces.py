@@ -89,6 +89,15 @@ def test_figures_of_traces_count_each_call_of_a_model_once(platform, materialise
     assert [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")][:5] == ["tiny", "1", "0", "7", "3"]
 
 
+def test_figures_of_traces_count_the_requests_whose_cost_is_unknown(platform, materialise) -> None:
+    priced, unpriced = make_span(**{"mlops.cost": 0.25}), make_span()
+    failed = [replace(make_span(**{"mlops.may_be_billed": count}), status="error", error="timeout") for count in (0, 2)]
+    write(platform, priced, unpriced, *failed, replace(make_span(), status="error", error="timeout"))
+    facts = metadata(materialise(partitions="2024-05-01"), SOURCE.key)
+    assert (facts["known cost"], facts["requests of unknown cost"]) == (0.25, 3)
+    assert read(platform)["may_be_billed"].drop_nulls().sort().to_list() == [0, 2]
+
+
 def test_an_unchanged_log_changes_nothing(platform, materialise) -> None:
     write(platform, make_span())
     materialise(partitions="2024-05-01")

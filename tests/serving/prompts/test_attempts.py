@@ -108,6 +108,8 @@ def test_a_missing_key_of_the_model_is_for_the_operator(server, tmp_path, monkey
     monkeypatch.delenv("TINY_KEY", raising=False)
     with serve(tmp_path, make_prompt(server.url, api_key_env="TINY_KEY")) as stand:
         reply = stand.answer()
+        (request,) = [span for span in stand.spans() if span.parent_id]
+    assert request.attributes["mlops.may_be_billed"] == 0, "the figures of traces do not call its cost unknown"
     assert (reply.status_code, reply.json()["hint"]) == (503, "the operator of the service must fix it: put the key into TINY_KEY")
 
 

@@ -70,9 +70,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def receiving(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+def receiving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """Yield a receiver and its endpoint, from its own output; it is stopped at the end."""
-    command = [BIN / "mlops", "traces", "receive", "shop", "--port", "0"]
+    command = [BIN / "mlops", "traces", "receive", "shop", "--port", "0", *options]
     process = subprocess.Popen(command, cwd=folder, env=clean_environment(folder / ".mlops"), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -155,3 +155,43 @@ def test_a_source_or_an_address_that_cannot_be_used_is_named(folder) -> None:
         assert run_mlops(command, cwd=folder, env=clean_environment(folder / ".mlops")).returncode == 1
     done = run_mlops(["traces", "receive", "shp"], cwd=folder, env=clean_environment(folder / ".mlops"))
     assert (done.returncode, "there is no source of traces 'shp'" in done.stderr, "shop" in done.stderr) == (1, True, True)
+
+
+def test_ports_that_do_not_exist_are_refused(folder) -> None:
+    done = run_mlops(["traces", "receive", "shop", "--port", "70000"], cwd=folder, env=clean_environment(folder / ".mlops"))
+    assert (done.returncode, "0<=x<=65535" in done.stderr) == (2, True), done.stderr
+
+
+def test_an_address_of_ipv6_is_announced_as_a_url(folder) -> None:
+    with receiving(folder, "--host", "::1") as (_, endpoint):
+        assert endpoint.startswith("http://[::1]:")
+        assert httpx.post(f"{endpoint}/v1/traces", json={}, timeout=60).status_code == 200
+
+
+SERVICE = """
+import polars as pl
+import mlops_assets as ml
+
+@ml.dataset(key="case")
+def questions() -> pl.DataFrame:
+    return pl.DataFrame({"case": [1], "question": ["?"], "expected": ["!"]})
+
+@ml.llm.prompt(model=ml.llm.LLM("tiny", base_url="http://127.0.0.1:9/v1", max_tokens=20))
+def reply(question: str) -> None:
+    \"\"\"Answer in one word.\"\"\"
+
+scorers, gates = [ml.llm.ExactMatch("expected")], [ml.Gate("exact_match", at_least=0.6)]
+replies = ml.llm.PromptEvaluation("replies", prompt=reply, cases=questions, scorers=scorers, gates=gates)
+service = ml.llm.PromptService("reply_api", prompt=reply)
+same = ml.llm.TraceSource("same", folder=".mlops/services/reply_api/traces")
+defs = ml.build_definitions([questions, reply, replies, service, same])
+"""
+
+
+@pytest.mark.parametrize("source", ["reply_api", "same"])
+def test_the_log_of_a_service_receives_nothing_from_outside(folder, source) -> None:
+    (folder / "definitions.py").write_text(SERVICE)
+    done = run_mlops(["traces", "receive", source, "--port", "0"], cwd=folder, env=clean_environment(folder / ".mlops"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"'{source}' is the log of the service 'reply_api', which receives no other traces" in done.stderr
+    assert "declare a source for the application" in done.stderr

@@ -18,6 +18,7 @@ from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.orchestrate.llm.traces_step import trace_folder, traces_node
 from mlops_assets.serving.logs.day_log import list_log_days
 from mlops_assets.serving.logs.trace_log import group_by_trace, read_traces
+from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.llm.span import read_start_second
 from mlops_assets.values.window import TimeWindow
 
@@ -281,3 +282,22 @@ def find_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platfor
             hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none: declare an ml.llm.PromptService or TraceSource'}",
         )
     return known[name]
+
+
+def find_receiving_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platform]:
+    """Return a source that may receive traces from outside, and its platform.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such source, or its log is that of a service: monitors judge what that log holds, and senders are not authenticated.
+    """
+    source, platform = find_source(project, name)
+    services = [service.name for part in project.parts for service in part.project.select(PromptService)]
+    logs = {trace_folder(*find_source(project, service)).resolve(): service for service in services}
+    if (service := logs.get(trace_folder(source, platform).resolve())) is not None:
+        raise DefinitionError(
+            f"the source of traces '{name}' is the log of the service '{service}', which receives no other traces",
+            hint='declare a source for the application, e.g. ml.llm.TraceSource("shop")',
+        )
+    return source, platform

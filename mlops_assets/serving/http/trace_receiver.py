@@ -186,8 +186,9 @@ def run_receiver(receiver: TraceReceiver, host: str, port: int, announce: Callab
     """
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
-    except OSError as error:
-        raise ServiceError(f"the address {host}:{port} cannot be used: {error.strerror}", hint="give another --host or --port") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        raise ServiceError(f"port {port} of the host '{host}' cannot be used: {reason}", hint="give another --host or --port") from None
     with listener:
         asyncio.run(_serve(receiver, listener, announce))
 

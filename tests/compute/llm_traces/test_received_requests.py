@@ -38,6 +38,7 @@ def test_each_text_is_redacted_also_within_json_and_events() -> None:
     texts = {
         "gen_ai.input.messages": json.dumps([{"content": PHONE}]),
         "gen_ai.system_instructions": '"Hi\\nfoo@example.org"',
+        "slash": r'["0171\/1234567"]',
         "nested": json.dumps([json.dumps({"content": PHONE})]),
         **dict.fromkeys(
             ["ai.prompt.messages", "ai.response.text", "llm.prompt_template.variables", "tool.parameters", "foo@example.org"], PHONE
@@ -56,6 +57,7 @@ def test_each_text_is_redacted_also_within_json_and_events() -> None:
     attributes = read.attributes
     assert json.loads(str(attributes["gen_ai.input.messages"])) == [{"content": SHOWN}]
     assert json.loads(str(attributes["gen_ai.system_instructions"])) == "Hi\n[e-mail address]"
+    assert attributes["slash"] == '["[phone number]"]'
     assert json.loads(json.loads(str(attributes["nested"]))[0]) == {"content": SHOWN}
     assert json.loads(json.loads(str(attributes["otel.events"]))[0]["attributes"]["body"]) == {"content": SHOWN}
     assert attributes["[e-mail address]"] == SHOWN

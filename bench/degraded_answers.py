@@ -14,6 +14,7 @@ import flights_data
 import mlops_assets as ml
 from bench.harness import OUT
 from bench.report import Facts
+from mlops_assets.compute.monitoring.answer_comparison import compare_measures
 from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, judge_measure
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.monitoring import BREACH
@@ -22,12 +23,14 @@ ANSWERS = 50  # of a window
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of bad answers, after the prompt was degraded
 NOMINAL = 0.005  # of windows that breach by chance where the true mean is the bound: half of what a 99 % interval leaves out
 TRIALS, MAX_WINDOWS = 100, 30  # releases of a degraded prompt; windows that each is watched
+MARGIN = 0.05  # by which a version may be worse than the one before it
 DECLARED, TIGHT = 0.8, 0.95  # what the reference project expects of its answers, and a bound next to their quality
 NOTES = [
     f"A window has {ANSWERS} answers, drawn with replacement; a degraded one draws a share of them from the bad answers. `judge_measure` of the monitor judges it: a breach only if the whole 99 % interval of the mean lies below the bound.",
     "Held-out pairs: the supported answers of every second context set the bound, their mean minus a third of their standard deviation. Windows are drawn from the other contexts, good answers from the supported ones, bad ones from the others.",
     "The cosine is judged by the same code, with a bound of its own by the same rule.",
     f"SmolLM2: 36 questions on delays, answered by the prompt of the reference project and by its worse one, 'invent details'. The bounds are the project's, {DECLARED}, and {TIGHT}.",
+    f"Before − {MARGIN}: `no_worse_than_before_by`, against {ANSWERS} answers of the version before, drawn from the good ones for each window. No bound is chosen.",
     f"Windows to breach: from the release of the degraded prompt, over {TRIALS} releases, each watched for {MAX_WINDOWS} windows; '> {MAX_WINDOWS} in 93' means that 93 were not found. Of a degraded prompt, the windows that breach are counted among the first after a release.",
 ]
 YEAR = ml.TimeWindow(datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, 5, tzinfo=UTC))
@@ -52,7 +55,7 @@ Scorer = Callable[[str, str], float]  # of a context and an answer
 
 @dataclass(frozen=True)
 class AnswerPool:
-    """Scores of the answers that windows are drawn from, and the bound below which their mean is a breach.
+    """Scores of the answers that windows are drawn from, and the bound below which their mean is a breach; None compares with good answers.
 
     ``is_target``: no clean window may breach, and a wholly degraded prompt must breach in its first window.
     """
@@ -60,15 +63,24 @@ class AnswerPool:
     label: str
     good: np.ndarray[Any, Any]
     bad: np.ndarray[Any, Any]
-    bound: float
+    bound: float | None
     is_target: bool
 
     def is_breach(self, generator: np.random.Generator, share: float) -> bool:
         """Draw a window and judge it."""
         degraded = generator.random(ANSWERS) < share
         values = np.where(degraded, generator.choice(self.bad, ANSWERS), generator.choice(self.good, ANSWERS))
-        expectation = ml.llm.QualityExpectation("groundedness", at_least=self.bound)
-        return judge_measure(expectation, MeasuredValues(expectation.measure, tuple(values))).state == BREACH
+        current = MeasuredValues("groundedness", tuple(values))
+        if self.bound is None:
+            before = MeasuredValues("groundedness", tuple(generator.choice(self.good, ANSWERS)))
+            expectation = ml.llm.QualityExpectation("groundedness", no_worse_than_before_by=MARGIN)
+            return compare_measures(expectation, current, before).state == BREACH
+        return judge_measure(ml.llm.QualityExpectation("groundedness", at_least=self.bound), current).state == BREACH
+
+    @property
+    def rule(self) -> str:
+        """The bound, or the margin of the comparison."""
+        return f"before − {MARGIN}" if self.bound is None else f"{self.bound:.2f}"
 
 
 def split_pairs(label: str, scorer: Scorer, pairs: Sequence[dict[str, Any]], *, is_target: bool) -> AnswerPool:
@@ -113,13 +125,13 @@ def detect_degradation(pools: Sequence[AnswerPool], *, windows: int) -> Facts:
     for pool in pools:
         generator = np.random.default_rng(7)
         false = sum(pool.is_breach(generator, 0.0) for _ in range(windows))
-        rows.append((pool.label, f"{pool.bound:.2f}", "none", f"{false} of {windows}", "–", "–"))
+        rows.append((pool.label, pool.rule, "none", f"{false} of {windows}", "–", "–"))
         for share in SHARES:
             waits = [_count_windows(pool, generator, share) for _ in range(TRIALS)]
             found = [wait for wait in waits if wait is not None]
             first = sum(wait == 1 for wait in found)
             mean = f"{np.mean(found):.1f}, max {max(found)}" if len(found) == TRIALS else f"> {MAX_WINDOWS} in {TRIALS - len(found)}"
-            rows.append((pool.label, f"{pool.bound:.2f}", f"{share:.0%}", f"{first} of {TRIALS}", mean, f"{len(found)} of {TRIALS}"))
+            rows.append((pool.label, pool.rule, f"{share:.0%}", f"{first} of {TRIALS}", mean, f"{len(found)} of {TRIALS}"))
         if pool.is_target:
             wrong += [f"{pool.label}: {false} clean windows breach"] if false else []
             wrong += [f"{pool.label}: a wholly degraded prompt passes its first window"] if first < TRIALS else []
@@ -135,7 +147,7 @@ def count_chance_breaches(pool: AnswerPool, *, windows: int) -> Facts:
     """Return how many windows of good answers breach when their true mean is the bound."""
     generator, bounded = np.random.default_rng(7), replace(pool, bound=float(pool.good.mean()))
     breaches = sum(bounded.is_breach(generator, 0.0) for _ in range(windows))
-    row = (pool.label, f"{bounded.bound:.2f}", f"{breaches} of {windows}", f"{breaches / windows:.2%}", f"{NOMINAL:.2%}")
+    row = (pool.label, bounded.rule, f"{breaches} of {windows}", f"{breaches / windows:.2%}", f"{NOMINAL:.2%}")
     wrong = [f"{breaches} of {windows} windows breach by chance"] if breaches > 2 * NOMINAL * windows else []
     note = "The good answers have exactly the quality that is expected: the case in which chance alarms most."
     return Facts("Chance alarms", ("answers", "bound", "windows that breach", "rate", "nominal"), [row], [note], wrong)

@@ -90,7 +90,8 @@ def _build_pools(scorers: dict[str, Scorer], pairs: list[dict[str, str]]) -> lis
     """Return the answers that windows are drawn from: held-out pairs by each score, and those of the embedded model."""
     own = [split_pairs(f"held-out pairs, {name}", scorers[name], pairs, is_target=name == BOTH) for name in (BOTH, COSINE)]
     generated = generate_answers("SmolLM2 on delays, ours", scorers[BOTH])
-    return [*own, generated, replace(generated, bound=TIGHT)]
+    compared = [replace(pool, bound=None) for pool in (own[0], generated)]
+    return [*own, generated, replace(generated, bound=TIGHT), *compared]
 
 
 def _compare_with_targets(aucs: dict[str, list[float]], samples: dict[str, Samples]) -> Facts:

@@ -59,7 +59,7 @@ def test_the_reason_shows_both_versions_and_few_answers_decide_nothing() -> None
     now, before = (MeasuredValues("groundedness", (low, high) * 20) for low, high in ((0.4, 0.6), (0.8, 1.0)))
     verdict = compare_measures(expectation, now, before)
     assert verdict.state == "breach"
-    assert "groundedness 0.5 is worse than 0.9 of the version before by 0.4 (99 % CI 0.3" in verdict.reason
+    assert "groundedness 0.5, 0.9 of the version before: worse by 0.4 (99 % CI 0.3" in verdict.reason
     few = compare_measures(expectation, now, MeasuredValues("groundedness", (0.9,) * 29))
     assert (few.state, few.reason.partition(";")[0]) == (
         "not enough data",

@@ -42,8 +42,8 @@ def bind_variables(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> dict[
         A value has another type than its variable declares.
     """
     check_names(values, prompt.variables, f"a call of '{prompt.key}'")
-    # Copied, because the function of the prompt may change what it gets, and the default is that of all calls.
-    given = {v.name: values[v.name] if v.name in values else copy.deepcopy(v.default) for v in prompt.variables}
+    # Copied, because the function of the prompt may change what it gets: a default, an example or a case is used in other calls too.
+    given = {v.name: copy.deepcopy(values.get(v.name, v.default)) for v in prompt.variables}
     return {variable.name: convert_value(prompt, variable, given[variable.name]) for variable in prompt.variables}
 
 
@@ -169,10 +169,8 @@ def build_examples(prompt: Prompt[..., Any]) -> list[Message]:
 
 
 def _build_example(prompt: Prompt[..., Any], values: Mapping[str, Any], answer: str) -> Iterator[Message]:
-    """Yield the messages of an example's data, without system messages, and its answer; the function gets a copy of the values."""
-    yield from (
-        message for message in build_data_messages(prompt, bind_variables(prompt, copy.deepcopy(values))) if message.role != "system"
-    )
+    """Yield the messages of an example's data, without system messages, and its answer."""
+    yield from (message for message in build_data_messages(prompt, bind_variables(prompt, values)) if message.role != "system")
     yield Message("assistant", answer)
 
 

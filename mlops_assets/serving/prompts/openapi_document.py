@@ -18,13 +18,13 @@ _WITH_KEY = ("/answer", "/v1/chat/completions", "/v1/models", "/feedback")
 _REFUSALS = {
     "400": "The body is not JSON.",
     "401": "The API key is missing or unknown.",
-    "413": "The body is too large, or the call needs more than a whole budget or rate limit, so that waiting does not help.",
+    "413": "The body is too large, the messages are too long for the model, or the call needs more than a whole budget or rate limit.",
     "415": "The content type, the charset or the content encoding is not accepted.",
     "422": "A variable is missing, unknown or of another type, or the call is about a denied topic. The error repeats no value.",
     "429": "The call does not fit the budget or the rate limits; Retry-After says when it may.",
     "500": "The prompt's function failed.",
     "502": "The model failed, or its answer does not fit the response type, also after repairs.",
-    "503": "No version is promoted, too many calls wait, a model has no price, or the call cannot be traced or counted.",
+    "503": "No version is promoted, too many calls wait, the model's key, address or price is wrong, or a call cannot be traced or counted.",
     "504": "The model did not answer in time.",
 }
 

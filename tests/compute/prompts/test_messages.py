@@ -135,5 +135,6 @@ def test_a_function_that_changes_its_variables_changes_no_other_call() -> None:
         notes["a"].append(question)
         return str(notes["a"])
 
-    for text in ("EWR?", "LGA?"):
-        assert [m.content for m in ml.llm.build_messages(changing, {"question": text})] == ["Answer.", "['JFK?']", "No.", f"['{text}']"]
+    for values in ({"question": "EWR?"}, {"question": "LGA?"}, case := {"question": "SFO?", "notes": {"a": []}}, case):
+        contents = [message.content for message in ml.llm.build_messages(changing, values)]
+        assert contents == ["Answer.", "['JFK?']", "No.", f"['{values['question']}']"]

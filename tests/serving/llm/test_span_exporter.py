@@ -10,6 +10,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.errors import MissingExtraError, ServiceError
 from mlops_assets.serving.llm import span_exporter
+from mlops_assets.serving.llm.failures import read_pause
 from mlops_assets.serving.llm.span_exporter import SpanExporter, read_headers
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.values.llm.span import Span, make_span_id, make_trace_id
@@ -131,13 +132,20 @@ def test_the_next_batch_waits_as_long_as_the_collector_asks() -> None:
     assert len(collector.requests) == 3
 
 
-def test_a_pause_that_is_no_number_is_ignored() -> None:
-    with Collector(refuse(503, retry_after="nan")) as collector:
+def test_a_pause_that_is_no_number_is_none() -> None:
+    assert [read_pause(text) for text in ("nan", "", "soon", "2", "-1")] == [None, None, None, 2.0, 0.0]
+
+
+def test_a_collector_that_asks_for_no_pause_is_not_hammered(monkeypatch) -> None:
+    monkeypatch.setattr(span_exporter, "_FIRST_PAUSE", 0.2)
+    with Collector(*[refuse(503, retry_after="0")] * 3) as collector:
         sender = Sender(collector.endpoint)
         sender.exporter.add(make_spans())
+        collector.wait_for(lambda c: len(c.requests) == 1)
+        began = time.monotonic()
         collector.wait_for(lambda c: len(c.spans) == 3)
+        assert time.monotonic() - began > 0.5  # of 0.2 + 0.4 + 0.8 seconds, halved by jitter
         sender.exporter.close()
-    assert sender.counts == {"exported_spans": 3}
 
 
 def test_a_batch_that_is_too_large_is_sent_in_parts() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.llm_evaluation.agreement import Rate
 from mlops_assets.compute.monitoring.answer_quality import QualityVerdict
-from mlops_assets.values.llm.quality_monitor import BETTER_WHEN_HIGH
+from mlops_assets.values.llm.quality_monitor import BETTER_WHEN_HIGH, FEEDBACK, GROUNDEDNESS
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.answer_quality import MeasuredValues
     from mlops_assets.values.llm.quality_monitor import QualityExpectation
+
+_SCORES = (GROUNDEDNESS, FEEDBACK)  # from 0 to 1
 
 
 def compare_measures(expectation: QualityExpectation, current: MeasuredValues, before: MeasuredValues) -> QualityVerdict:
@@ -44,7 +46,11 @@ def compare_measures(expectation: QualityExpectation, current: MeasuredValues, b
 
 
 def find_difference_interval(current: MeasuredValues, before: MeasuredValues, confidence: float) -> tuple[float, float]:
-    """Return the interval of the difference of two means: Newcombe's hybrid score interval for shares, Welch's for other values.
+    """Return the interval of the difference of two means: Newcombe's for shares, Welch's for other values.
+
+    Newcombe's combines the intervals of both shares: here those of Clopper and Pearson, because with Wilson's a rare event alarms too often
+    when one version has few answers. Scores that are all 0 or 1, such as thumbs, are shares. Few values that happen to be equal show no
+    variance, although their mean varies: in Welch's interval, the variance of a version is at least the pooled one.
 
     Parameters
     ----------
@@ -56,14 +62,15 @@ def find_difference_interval(current: MeasuredValues, before: MeasuredValues, co
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
     one, other = np.asarray(current.values), np.asarray(before.values)
+    if current.measures_share or (current.measure in _SCORES and np.isin(np.concatenate([one, other]), (0, 1)).all()):
+        p, q = float(one.mean()), float(other.mean())
+        (p_low, p_high), (q_low, q_high) = (replace(values, is_share=True).find_interval(confidence) for values in (current, before))
+        return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
+    one, other = one - other[0], other - other[0]  # equal values differ by zero, not by a rounding error
     difference = float(one.mean() - other.mean())
-    if current.measures_share:
-        rates = [Rate(round(float(values.sum())), len(values), confidence) for values in (one, other)]
-        (p, p_low, p_high), (q, q_low, q_high) = (
-            (float(values.mean()), rate.low, rate.high) for values, rate in zip((one, other), rates, strict=True)
-        )
-        return difference - math.hypot(p - p_low, q_high - q), difference + math.hypot(p_high - p, q - q_low)
-    parts = [float(values.var(ddof=1)) / len(values) for values in (one, other)]
+    variances = [float(values.var(ddof=1)) for values in (one, other)]
+    pooled = float(np.average(variances, weights=[len(one) - 1, len(other) - 1]))
+    parts = [max(variance, pooled) / len(values) for variance, values in zip(variances, (one, other), strict=True)]
     error = math.sqrt(sum(parts))
     if not error:
         return difference, difference

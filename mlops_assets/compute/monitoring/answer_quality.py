@@ -106,8 +106,9 @@ class MeasuredValues:
         values = np.sort(np.asarray(self.values))
         n, mean = len(values), float(values.mean())
         if self.measures_share:
-            interval = stats.binomtest(round(mean * n), n).proportion_ci(confidence, method="exact")
-            return float(interval.low), float(interval.high)
+            count, tail = round(mean * n), (1 - confidence) / 2  # quantiles of beta distributions: binomtest takes ten times as long
+            low = float(stats.beta.ppf(tail, count, n - count + 1)) if count else 0.0
+            return low, float(stats.beta.ppf(1 - tail, count + 1, n - count)) if count < n else 1.0
         if self.measure == names.LATENCY:
             return find_percentile_interval(values.tolist(), 0.95, confidence)
         error = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 EMAIL, IBAN, PHONE = "[e-mail address]", "[IBAN]", "[phone number]"
 _EMAIL = re.compile(
@@ -40,10 +39,10 @@ _PHONE = re.compile(
         \b\d[0-9a-fA-F]{{7}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}\b  # a UUID
         |(?:(?<=ISBN[ :])|(?<=ISBN:[ ])|(?<=ISBN-1[03][ :])|(?<=ISBN-1[03]:[ ]))(?:\d[ -]?){{9,12}}[\dXx]\b
         |(?<![\w/.])(?:19|20)\d\d/0\d{{2,5}}{_BETWEEN}\d+  # a number in the series of a year
-        |(?<!\w){_CLOCK}[ ]?[{_DASHES}][ ]?{_CLOCK}[ ](?:19|20)\d\d(?!\d)  # two times before a year
+        |(?<!\w)(?!0[89]00){_CLOCK}[ ]?[{_DASHES}][ ]?{_CLOCK}[ ](?:19|20)\d\d(?!\d)  # two times before a year
     )
     |(?P<international>
-        (?:(?<![\w+])\(?\+|(?<![\w+:.,{_DASHES}])00)[ ]?[1-9](?:[ ./(){_DASHES}{_SPACES}]{{0,2}}\d){{6,14}}(?!\w)
+        (?:(?<![\w+])\(?\+|(?<![\w+:.,])(?<!\d[{_DASHES}])00)[ ]?[1-9](?:[ ./(){_DASHES}{_SPACES}]{{0,2}}\d){{6,14}}(?!\w)
     )
     |{_BEFORE}\(?0[1-9]\d{{1,4}}\)?{_BETWEEN}{{1,3}}\d(?:{_BETWEEN}?\d){{4,9}}(?!\w)  # an area code that begins with 0
     |{_BEFORE}0[1-9](?:[ .{_DASHES}{_SPACES}]\d\d){{4}}(?!\w)  # in pairs, as in France
@@ -55,9 +54,11 @@ _PHONE = re.compile(
     re.VERBOSE,
 )
 _CODE = re.compile(  # calling codes of the ITU; ten digits follow that of North America, and that of Russia and Kazakhstan
-    r"1[2-9]\d{9}$|7\d{10}$|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-689]\d|3[578]\d|42\d|5[09]\d|6[7-9]\d|8[058]\d|9[679]\d)"
+    r"1[2-9]\d{9}$|7\d{10}$|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-689]\d|3[578]\d|42\d|5[09]\d|6[7-9]\d|8[0578]\d|9[679]\d)"
 )
 _THOUSANDS = re.compile(rf"\+?\d{{1,3}}([.'{_SPACES}])\d{{3}}(?:\1\d{{3}})*")
+_UNIT = re.compile(rf"[{_SPACES}]?(?:[A-Z]{{3}}\b|[€$£¥%])")  # after an amount
+_UNIT_LENGTH = 5
 _GROUP = re.compile(r"\d(?!\d)")  # the last digit of a group
 _MIN_DIGITS, _MAX_DIGITS, _MIN_SURE_DIGITS = 8, 15, 10  # with the calling code; the last one where the form alone is no sign
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|[bfnrt])")  # of JSON; backslashes are doubled in JSON within JSON
@@ -121,10 +122,8 @@ def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
         return [redact_json(item) for item in value]
     if not isinstance(value, dict):
         return value
-    redacted: dict[str, Any] = {}
-    for name, item in value.items():
-        redacted[_find_free_name(redact_text(name), redacted)] = redact_json(item)
-    return redacted
+    names = FieldNames()
+    return {names.claim(redact_text(name)): redact_json(item) for name, item in value.items()}
 
 
 def redact_json_text(text: str) -> str:
@@ -151,7 +150,7 @@ def redact_json_text(text: str) -> str:
         pass  # its texts are found without recursion
     except ValueError:
         return redact_text(text)
-    names: dict[str, str] = {}
+    replaced, names = dict[str, str](), FieldNames()
 
     def redact_literal(match: re.Match[str]) -> str:
         try:
@@ -161,16 +160,34 @@ def redact_json_text(text: str) -> str:
         redacted = redact_json_text(value)
         if redacted == value:
             return match[0]
-        if match[2] is not None and value not in names:
-            names[value] = _find_free_name(redacted, names.values())
-        return json.dumps(redacted if match[2] is None else names[value], ensure_ascii=False) + (match[2] or "")
+        if match[2] is not None and value not in replaced:
+            replaced[value] = names.claim(redacted)
+        return json.dumps(redacted if match[2] is None else replaced[value], ensure_ascii=False) + (match[2] or "")
 
     return _LITERAL.sub(redact_literal, text)
 
 
-def _find_free_name(name: str, taken: Container[str]) -> str:
-    """Return the name, with a number if another field has it already."""
-    return next(free for number in count(1) if (free := name if number == 1 else f"{name} {number}") not in taken)
+class FieldNames:
+    """The names of the fields of one JSON object; each is given once."""
+
+    def __init__(self) -> None:
+        self._taken, self._numbers = set[str](), dict[str, int]()
+
+    def claim(self, name: str) -> str:
+        """Return the name, with a number if another field has it already.
+
+        Parameters
+        ----------
+        name
+            The redacted name of a field.
+        """
+        number, free = self._numbers.get(name, 1), name
+        while free in self._taken:
+            number += 1
+            free = f"{name} {number}"
+        self._taken.add(free)
+        self._numbers[name] = number
+        return free
 
 
 def _find_emails(text: str) -> Iterator[tuple[int, int]]:
@@ -192,7 +209,7 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
     while match := _PHONE.search(text, begin):
         start, begin = match.span()
         if match["international"]:
-            length = _find_international(match[0])
+            length = _find_international(match[0], text[begin : begin + _UNIT_LENGTH])
             begin = start + (length or 1)
             if not length:
                 continue
@@ -200,17 +217,19 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
             yield start, begin
 
 
-def _find_international(candidate: str) -> int:
+def _find_international(candidate: str, following: str) -> int:
     """Return the length of the longest beginning that is an international phone number and ends with a group of digits; 0 without one."""
     ends = [match.end() for match in _GROUP.finditer(candidate)]
-    return next((end for end in reversed(ends) if _is_international(candidate[:end])), 0)
+    return next((end for end in reversed(ends) if _is_international(candidate[:end], candidate[end:] + following)), 0)
 
 
-def _is_international(text: str) -> bool:
+def _is_international(text: str, following: str) -> bool:
     digits, has_plus = "".join(filter(str.isdigit, text)), "+" in text
     digits = digits if has_plus else digits[2:]
-    # An amount has groups of three digits, and an identifier of digits may begin with 00.
-    is_sure = not _THOUSANDS.fullmatch(text) and (has_plus or not text.isdigit())
+    # An amount has groups of three digits and mostly a unit, and an identifier of digits may begin with 00.
+    thousands = _THOUSANDS.fullmatch(text)
+    is_amount = thousands is not None and (not has_plus or thousands[1] in ".'" or _UNIT.match(following) is not None)
+    is_sure = not is_amount and (has_plus or not text.isdigit())
     return (_MIN_DIGITS if is_sure else _MIN_SURE_DIGITS) <= len(digits) <= _MAX_DIGITS and _CODE.match(digits) is not None
 
 

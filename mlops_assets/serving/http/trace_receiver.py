@@ -142,7 +142,9 @@ class TraceReceiver:
         except DataError as error:
             return _refuse(kind, 400, f"{error.message} ({error.hint})")
         except TooManySpansError:
-            return _refuse(kind, 413, f"a request has at most {MAX_SPANS} spans; send fewer in a request")
+            return _refuse(
+                kind, 413, f"a request has at most {MAX_SPANS} spans, and a million attributes and other parts; send fewer in a request"
+            )
         except Exception as error:  # noqa: BLE001  (one request must not look like a fault of the receiver: senders would repeat it)
             _print(f"a request could not be read ({type(error).__name__})")
             return _refuse(kind, 400, f"the body cannot be read ({type(error).__name__})")

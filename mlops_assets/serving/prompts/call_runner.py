@@ -178,13 +178,14 @@ class CallRunner:
             completion = self._complete(call, messages, spending, ends)
             spending.settle(self._costs.find_spending(maximum, completion))
         except ProviderError as error:
-            trace.add_request(llm, start, None, describe_failure(error), spending.describe())
+            trace.add_request(llm, start, None, describe_failure(error), {**spending.describe(), "mlops.hint": error.hint})
             raise explain_failure(error) from None
         except _ClientLeftError:
             trace.add_request(llm, start, None, "the client left", spending.describe())
             raise RefusalError("the client left", hint="call again", status=499, code="client_left") from None
         except RefusalError as error:
             if spending.attempts:  # a further one is refused
+                error.follows_failure = True
                 trace.add_request(llm, start, None, error.code, spending.describe())
             raise
         finally:

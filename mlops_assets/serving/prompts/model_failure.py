@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.serving.prompts.refusal import MODEL_FAILURE, RefusalError
+from mlops_assets.serving.prompts.refusal import CONTEXT_LENGTH, MODEL_FAILURE, RefusalError
 
 if TYPE_CHECKING:
     from mlops_assets.errors import ProviderError
@@ -31,8 +31,8 @@ def explain_failure(error: ProviderError) -> RefusalError:
     reason = describe_failure(error)
     problem = f"the model '{error.model}' failed ({reason})"
     if error.status == 413 or error.code in _LENGTH_CODES:
-        return RefusalError(f"the call is too long for the model '{error.model}'", hint="send less", status=413, code="context_length")
-    operator = f"the operator of the service must fix it: {error.hint}"
+        return RefusalError(f"the call is too long for the model '{error.model}'", hint="send less", status=413, code=CONTEXT_LENGTH)
+    operator = "the operator of the service must fix it: its trace says how"  # clients learn nothing of keys and addresses
     if error.kind == "configuration" or error.status in _OPERATOR_STATUSES or error.code in _OPERATOR_CODES:
         return RefusalError(problem, hint=operator, status=503, code=MODEL_FAILURE)
     if error.status is not None and 400 <= error.status < 500 and error.status not in (408, 429):

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.llm.provider import Completion
 
-MODEL_FAILURE, INVALID_ANSWER = "model_failure", "invalid_answer"  # codes of calls that the model failed to answer
+MODEL_FAILURE, INVALID_ANSWER = "model_failure", "invalid_answer"
+CONTEXT_LENGTH = "context_length"
+# Codes of calls that the model failed to answer. A version with longer instructions or a smaller model has no room for usual calls.
+_FAILURES = (MODEL_FAILURE, INVALID_ANSWER, CONTEXT_LENGTH)
 
 
 class RefusalError(RequestError):
@@ -39,11 +42,12 @@ class RefusalError(RequestError):
         self.code = code
         self.seconds = seconds
         self.completions: Sequence[Completion] = ()  # replies of the model that the call got, and that cost
+        self.follows_failure = False  # whether the model failed before, so that the refusal is not the whole reason
 
     @property
     def refusal(self) -> str:
         """The code of the refusal as traces show it; empty for a failure of the model."""
-        return "" if self.code in (MODEL_FAILURE, INVALID_ANSWER) else self.code
+        return "" if self.code in _FAILURES or self.follows_failure else self.code
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Redaction finds personal data by its form, and leaves what only resembles it."""
 
+import json
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.compute.prompts.redaction import EMAIL, IBAN, PHONE, redact_json, redact_text
+from mlops_assets.compute.prompts.redaction import EMAIL, IBAN, PHONE, redact_json, redact_json_text, redact_text
 
 # Public examples of the IBAN registry.
 IBANS = [
@@ -161,4 +162,16 @@ def test_flight_numbers_and_times_stay(airline) -> None:
 def test_long_texts_take_linear_time(unit) -> None:
     began = time.process_time()
     redact_text(unit * (100_000 // len(unit)))
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("text", ["Tel-0049 30 1234567", "+372 512 345", "+376 312 345", "+870 773 111 222", "0800-1600 2024"])
+def test_a_number_that_resembles_an_amount_or_times_is_replaced(text) -> None:
+    assert PHONE in redact_text(text)
+
+
+def test_many_fields_with_one_redacted_name_take_linear_time() -> None:
+    value = {f"user{number}@example.org": number for number in range(30_000)}
+    began = time.process_time()
+    assert len(redact_json(value)) == len(json.loads(redact_json_text(json.dumps(value)))) == 30_000
     assert time.process_time() - began < 20

@@ -11,6 +11,7 @@ from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, hang
 from tests.serving.prompts.support import Stand, make_prompt, serve
 
 LARGE = ml.llm.Budget(tokens_per_day=1_000_000)
+OPERATOR = "the operator of the service must fix it: its trace says how"
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_retries_do_not_overrun_a_budget_of_tokens(server, tmp_path) -> None:
     assert [(reply.status_code, reply.json()["code"]) for reply in replies] == [(429, "budget")] * 3
     assert len(server.requests) == spent.requests == 1
     assert 100 < spent.tokens <= 600
-    assert root.attributes["mlops.refusal"] == "budget"
+    assert "mlops.refusal" not in root.attributes, "the model failed first"
     assert (request.attributes["mlops.attempts"], request.attributes["mlops.may_be_billed"]) == (1, 1)
 
 
@@ -87,12 +88,12 @@ def test_a_gateway_that_gave_up_waiting_may_have_cost_money(server, tmp_path, st
     [
         (fail(400, code="context_length_exceeded"), 413, "send less"),
         (fail(400, code="exceed_context_size_error"), 413, "send less"),
-        (fail(401), 503, "the operator of the service must fix it: put a valid key into the environment variable that api_key_env names"),
-        (fail(404), 503, "the operator of the service must fix it: check base_url, which usually ends in /v1, and the model's name"),
+        (fail(401), 503, OPERATOR),
+        (fail(404), 503, OPERATOR),
         (
             fail(429, code="insufficient_quota"),
             503,
-            "the operator of the service must fix it: the account has no credit left: raise its limit",
+            OPERATOR,
         ),
         (fail(500), 502, "call again later"),
     ],
@@ -110,16 +111,28 @@ def test_a_missing_key_of_the_model_is_for_the_operator(server, tmp_path, monkey
         reply = stand.answer()
         (request,) = [span for span in stand.spans() if span.parent_id]
     assert request.attributes["mlops.may_be_billed"] == 0, "the figures of traces do not call its cost unknown"
-    assert (reply.status_code, reply.json()["hint"]) == (503, "the operator of the service must fix it: put the key into TINY_KEY")
+    assert (reply.status_code, reply.json()["hint"]) == (503, OPERATOR)
+    assert request.attributes["mlops.hint"] == "put the key into TINY_KEY"
 
 
-def test_only_a_text_that_is_too_long_counts_as_a_refusal(server, tmp_path) -> None:
+def test_a_failure_of_the_model_is_no_refusal_also_when_the_text_is_too_long_for_it(server, tmp_path) -> None:
     server.steps = [fail(400, code="context_length_exceeded"), fail(401)]
     with serve(tmp_path, make_prompt(server.url)) as stand:
         stand.answer()
         stand.answer()
         roots = [span for span in stand.spans() if span.parent_id is None]
-    assert [root.attributes.get("mlops.refusal") for root in roots] == ["context_length", None]
+    assert [(root.status, root.attributes.get("mlops.refusal")) for root in roots] == [("error", None)] * 2
+
+
+def test_a_budget_that_ends_the_attempts_of_a_failing_model_does_not_hide_its_failure(server, tmp_path) -> None:
+    server.default = fail(500)
+    with serve(tmp_path, make_prompt(server.url, retries=2), budget=ml.llm.Budget(requests_per_day=1)) as stand:
+        replies = [stand.answer(), stand.answer()]
+        roots = [span for span in stand.spans() if span.parent_id is None]
+    assert [reply.status_code for reply in replies] == [429, 429]
+    assert [root.attributes.get("mlops.refusal") for root in roots] == [None, "budget"], (
+        "only the second call was refused by its budget alone"
+    )
 
 
 def test_metrics_count_the_tokens_of_replies_that_did_not_fit(server, tmp_path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -49,11 +49,13 @@ if TYPE_CHECKING:
 
     from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.orchestrate.core.step_context import StepContext
+    from mlops_assets.stores.registry.records import AliasEvent
     from mlops_assets.values.llm.quality_monitor import QualityMonitor
     from mlops_assets.values.window import TimeWindow
 
 WINDOW_START = "window_start"
 LOOKBACK = 7 * 86_400.0  # seconds of earlier inputs that input drift compares with
+MAX_ROLLBACK_AGE = timedelta(days=7)  # of the end of a day; a report of an older day does not move the champion
 _WORST_FIRST = (BREACH, CANNOT, NOT_ENOUGH, GOOD)
 _RULES = Table(event_timestamp=WINDOW_START)
 _SCHEMA: dict[str, Any] = {
@@ -119,7 +121,9 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     days = project.by_key[monitor.traces_key].partitions
     mapping = lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None
     prompt = monitor.prompt.name if monitor.prompt else ""
-    facts = (monitor.expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
+    # Unset fields are left out: a field that a later release adds leaves the reports of all past days as they are.
+    expectations = [{name: value for name, value in vars(each).items() if value is not None} for each in monitor.expectations]
+    facts = (expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
     judges = [[(judge.name, hash_judge(judge)) for judge in monitor.judges], monitor.judged_answers] if monitor.judges else []
     definition = hashlib.sha256(repr((*facts, *judges)).encode()).hexdigest()
     calibrations = (calibration.key for judge in monitor.judges for calibration in project.calibrations_of(judge))
@@ -306,17 +310,22 @@ def _act(step: StepContext, monitor: QualityMonitor, unit: QualityUnit) -> Itera
     decisions.open(monitor.name, Decision(identity, name, version, unit.partition, unit.window.end, reason, (unit.partition,)))
     if next(decision for decision in decisions.decisions(name) if decision.id == identity).closed:
         return
-    outcome = _roll_back(step, monitor, name, version, f"{monitor.key}, {unit.title}: {reason}") if rolls_back else "alert"
+    outcome = _roll_back(step, monitor, name, unit, f"{monitor.key}, {unit.title}: {reason}") if rolls_back else "alert"
     decisions.close(identity, outcome)
     step.context.log.warning(f"{unit.title} of '{name}': {reason}: {outcome}")
     yield f"{unit.title}: {reason}: {outcome}"
 
 
-def _roll_back(step: StepContext, monitor: QualityMonitor, name: str, version: int, reason: str) -> str:
-    """Make the previous champion the champion again if ``version`` is the champion, and return what happened."""
-    champion = step.stores.registry.champion(name)
-    if champion is None or champion.version != version:
+def _roll_back(step: StepContext, monitor: QualityMonitor, name: str, unit: QualityUnit, reason: str) -> str:
+    """Make the previous champion the champion again if the breach is one of the current champion, and return what happened."""
+    champion, version = step.stores.registry.champion(name), unit.version
+    if version is None or champion is None or champion.version != version:
         return f"not rolled back: version {version} is not the champion"
+    since = next(event.at for event in reversed(_list_champions(step, name)) if event.version == version)
+    if unit.window.end <= since:
+        return f"not rolled back: the day ended before version {version} became champion, on {since:%Y-%m-%d %H:%M} UTC"
+    if unit.window.end < datetime.now(UTC) - MAX_ROLLBACK_AGE:
+        return f"not rolled back: the day ended more than {MAX_ROLLBACK_AGE.days} days ago"
     if (earlier := _find_rolled_back(step, name, version)) is not None:
         return f"not rolled back: version {earlier}, which was in production before, was rolled back too"
     try:
@@ -335,8 +344,11 @@ def _find_rolled_back(step: StepContext, name: str, version: int) -> int | None:
 
 def _find_previous(step: StepContext, name: str, version: int) -> int | None:
     """Return the version that was in production before the last promotion of a version; None without one."""
+    promotions = [event for event in _list_champions(step, name) if (event.kind, event.version) == (PROMOTION, version)]
+    return promotions[-1].previous if promotions else None
+
+
+def _list_champions(step: StepContext, name: str) -> list[AliasEvent]:
+    """Return the moves of the champion in the environment, oldest first."""
     registry, environment = step.stores.registry, step.stores.platform.environment
-    moves = [
-        e for e in registry.history(name) if (e.environment, e.alias, e.kind, e.version) == (environment, CHAMPION, PROMOTION, version)
-    ]
-    return moves[-1].previous if moves else None
+    return [event for event in registry.history(name) if (event.environment, event.alias) == (environment, CHAMPION)]

@@ -142,8 +142,9 @@ class QualityMonitor:
     language
         The code of the language that answers should have: de, en, es, fr, it, nl or pt. Recognised by frequent words.
     on_breach
-        ``alert`` records a decision about the version. ``rollback`` also makes the previous champion of the prompt the champion again, if the version with
-        the breach is the champion. Each version is rolled back at most once for a day. Input drift never causes a rollback.
+        ``alert`` records a decision about the version. ``rollback`` also makes the previous champion of the prompt the champion again, if the
+        version with the breach is the champion. Each version is rolled back at most once for a day, and only for a day that ends after the version became
+        champion and within the last seven days; the decision on another day says why it moves nothing. Input drift never causes a rollback.
     max_scored
         The maximum number of answers of a version and a day whose content is measured; a sample that depends on the trace ids alone.
     judges

@@ -14,10 +14,10 @@ from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
 from tests.conftest import metadata
 from tests.orchestrate.llm.judged import VERDICTS
-from tests.orchestrate.monitoring.test_quality_reports import BAD, FACTS, GOOD, NOON, SOURCE, cases, delay_answer, registry, write
+from tests.orchestrate.monitoring.test_quality_reports import BAD, FACTS, GOOD, NOON, SOURCE, cases, clock, delay_answer, registry, write
 from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer, fail
 
-__all__ = ["registry"]  # a fixture
+__all__ = ["clock", "registry"]  # fixtures
 DAY = "2024-05-01"
 
 

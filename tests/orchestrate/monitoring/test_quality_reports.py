@@ -1,6 +1,7 @@
 """A degraded version is found on its first day and rolled back once; versions are never mixed, and nothing else moves the champion."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.monitoring import quality_reports
 from mlops_assets.serving.logs.trace_log import TraceLog
+from mlops_assets.stores.database import sql
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
@@ -51,9 +55,27 @@ def write(platform, version: int | None, output: str, day: int = 0, count: int =
     log.close()
 
 
+class Clock(datetime):
+    """The clock of the monitor and of the registry; a test may set it."""
+
+    time = datetime(2024, 5, 1, 6, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, _: object = None) -> datetime:
+        return cls.time
+
+
 @pytest.fixture
-def registry(platform):
-    """The registry with versions 1 and 2 of the prompt; 2 is the champion."""
+def clock(monkeypatch) -> type[Clock]:
+    monkeypatch.setattr(Clock, "time", Clock.time)
+    monkeypatch.setattr(quality_reports, "datetime", Clock)
+    monkeypatch.setattr(sql, "timestamp", lambda: Clock.time.isoformat(timespec="microseconds"))
+    return Clock
+
+
+@pytest.fixture
+def registry(platform, clock):
+    """The registry with versions 1 and 2 of the prompt; 2 is the champion since the morning of the first day."""
     registry = open_stores(platform).registry
     for digest in ("first", "second"):
         candidate = CandidateRecord("delay_answer", digest, f"run-{digest}", f"artifact-{digest}", 1, datetime.now(UTC))
@@ -131,6 +153,53 @@ def test_a_version_that_a_person_promotes_again_is_not_rolled_back_for_the_same_
     write(platform, 2, BAD, day=1)
     materialise(SOURCE.key, MONITOR.key, partitions="2024-05-02")
     assert registry.champion("delay_answer").version == 1
+
+
+@pytest.mark.parametrize(
+    ("promoted", "measured", "outcome"),
+    [
+        ("2024-05-01", "2024-05-08", "rolled back to version 1"),
+        ("2024-05-01", "2024-05-09", "rolled back to version 1"),
+        ("2024-05-01", "2024-05-10", "not rolled back: the day ended more than 7 days ago"),
+        ("2024-05-02", "2024-05-03", "not rolled back: the day ended before version 2 became champion, on 2024-05-02 00:00 UTC"),
+    ],
+)
+def test_a_day_of_long_ago_or_before_the_promotion_moves_no_champion(
+    promoted, measured, outcome, platform, registry, clock, materialise
+) -> None:
+    clock.time = datetime.fromisoformat(f"{promoted}T00:00+00:00")
+    registry.promote("delay_answer", {"gate": "definition"}, actor="ada", reason="test", version=1)
+    registry.promote("delay_answer", {"gate": "definition"}, actor="ada", reason="test", version=2)
+    write(platform, 2, BAD)
+    clock.time = datetime.fromisoformat(f"{measured}T00:00+00:00")
+    materialise(SOURCE.key, MONITOR.key, partitions="2024-05-01")
+    (decision,) = open_stores(platform).decisions.decisions("delay_answer")
+    assert decision.closed == outcome
+    assert registry.champion("delay_answer").version == (1 if outcome.startswith("rolled") else 2)
+    assert report(platform) == [(2, 40, "breach")], "the day is reported all the same"
+
+
+def test_a_version_that_a_rollback_made_champion_is_rolled_back_for_later_days_only(platform, registry, clock, materialise) -> None:
+    write(platform, 1, BAD)
+    clock.time = datetime(2024, 5, 2, 6, tzinfo=UTC)
+    registry.rollback("delay_answer", actor="ada", reason="test")
+    materialise(SOURCE.key, MONITOR.key, partitions="2024-05-01")
+    (decision,) = open_stores(platform).decisions.decisions("delay_answer")
+    assert decision.closed.startswith("not rolled back: the day ended before version 1 became champion")
+
+
+def test_a_field_that_a_release_adds_to_expectations_makes_no_report_stale() -> None:
+    @dataclass(frozen=True)
+    class NewExpectation(ml.llm.QualityExpectation):
+        new: float | None = None
+
+    def define(expectation: ml.llm.QualityExpectation) -> str:
+        return str(quality_reports.quality_node(Project.from_items([SOURCE, delay_answer]), declare(expectations=expectation)).definition)
+
+    declared = define(ml.llm.QualityExpectation("groundedness", at_least=0.6))
+    assert declared == define(NewExpectation("groundedness", at_least=0.6))
+    assert declared != define(NewExpectation("groundedness", at_least=0.6, new=1.0))
+    assert declared != define(ml.llm.QualityExpectation("groundedness", at_least=0.7))
 
 
 def test_twenty_clean_days_move_nothing_and_an_unchanged_day_is_not_written_again(platform, registry, materialise) -> None:

@@ -9,11 +9,11 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.compute.llm_evaluation.price_rows import read_prices
 from mlops_assets.stores.platform.stores import open_stores
-from tests.orchestrate.monitoring.test_quality_reports import FACTS, SOURCE, delay_answer, registry
+from tests.orchestrate.monitoring.test_quality_reports import FACTS, SOURCE, clock, delay_answer, registry
 from tests.serving.llm.scripted_server import ScriptedServer, answer, fail
 from tests.serving.prompts.support import make_prompt, serve
 
-__all__ = ["registry"]  # a fixture
+__all__ = ["clock", "registry"]  # fixtures
 CALLS = 30
 PRICES = {"model": ["tiny"], "valid_from": [date(2026, 1, 1)], "input_price": [1.0], "output_price": [2.0]}
 BODY = {"question": "How late was it?", "facts": FACTS}

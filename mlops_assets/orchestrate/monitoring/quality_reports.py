@@ -115,8 +115,8 @@ class QualityUnit:
 def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     """Return the node of a quality report.
 
-    The traces of the day are its input; for input drift and comparisons, also those of the week before; with judges, their calibrations and
-    the prices.
+    The traces of the day are its input; for input drift and comparisons, also those of the week before; with judges, their calibrations.
+    The prices of the judges' calls are none: they change what the metadata says, and no measure.
     """
     days = project.by_key[monitor.traces_key].partitions
     mapping = lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None
@@ -126,16 +126,9 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     facts = (expectations, prompt, monitor.context, monitor.language, monitor.max_scored)
     judges = [[(judge.name, hash_judge(judge)) for judge in monitor.judges], monitor.judged_answers] if monitor.judges else []
     definition = hashlib.sha256(repr((*facts, *judges)).encode()).hexdigest()
-    calibrations = (calibration.key for judge in monitor.judges for calibration in project.calibrations_of(judge))
-    judged = (*(Edge(key, None) for key in dict.fromkeys(calibrations)), *_link_prices(monitor))
-    return Node(monitor.key, days, (Edge(monitor.traces_key, days, mapping, required=True), *judged), definition=definition)
-
-
-def _link_prices(monitor: QualityMonitor) -> Iterator[Edge]:
-    """Yield the edge to the prices of the judges' calls; a report without prices is a report all the same."""
-    if (prices := find_prices(monitor)) is not None:
-        days = prices.table.partitions
-        yield Edge(prices.key, days, None if days is None else dg.AllPartitionMapping(), optional=True)
+    calibrations = dict.fromkeys(calibration.key for judge in monitor.judges for calibration in project.calibrations_of(judge))
+    edges = (Edge(monitor.traces_key, days, mapping, required=True), *(Edge(key, None) for key in calibrations))
+    return Node(monitor.key, days, edges, definition=definition)
 
 
 def _looks_back(monitor: QualityMonitor) -> bool:
@@ -157,6 +150,9 @@ def quality_spec(
         The default automation condition.
     """
     names = [expectation.name for expectation in monitor.expectations]
+    deps = [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]
+    if (prices := find_prices(monitor)) is not None:
+        deps.append(dg.AssetDep(asset_key(prices.key), partition_mapping=dg.AllPartitionMapping() if prices.table.partitions else None))
     return StepSpec(
         monitor.key,
         run,
@@ -164,7 +160,7 @@ def quality_spec(
         description=f"The quality of the answers in {monitor.traces_key}, by day and version.",
         kinds=frozenset({"report", "duckdb"}),
         partitions=node.partitions,
-        deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
+        deps=deps,
         checks=check_specs(monitor.key, names, warnings=names),
         options=monitor.options,
         condition=condition,

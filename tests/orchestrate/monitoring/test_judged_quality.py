@@ -3,12 +3,16 @@
 from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.graph import compute_fingerprints
+from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.monitoring.quality_reports import quality_node
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
@@ -203,6 +207,30 @@ def test_judges_of_a_service_have_the_cost_of_its_prices_and_a_report_without_th
     (row,) = [record.data for record in metadata(result, monitor.key)["judges"].records]
     assert row["spent by this run"].startswith(spent)
     assert (row["requests"], registry.champion("delay_answer").version) == ("40", 1)
+
+
+def test_new_prices_neither_delay_a_report_nor_make_it_stale(platform, registry, run) -> None:
+    @ml.dataset(partitions=dg.DailyPartitionsDefinition("2025-05-01"), event_timestamp="valid_from")
+    def judge_prices(window: ml.TimeWindow) -> pl.DataFrame:
+        return pl.DataFrame({"model": ["large"], "valid_from": [window.start], "input_price": [1.0], "output_price": [2.0]})
+
+    vary(platform, 2, GOOD, day=366)
+    with ScriptedServer(default=judge_by_flight) as server:
+        service = ml.llm.PromptService("bot", prompt=delay_answer, capture=True, prices=judge_prices)
+        monitor = declare_monitor(declare_judge(server.url), of=service, expectations=(), on_breach="alert")
+        evaluation = ml.llm.PromptEvaluation("answers", prompt=delay_answer, cases=cases, scorers=[ml.llm.ExactMatch("expected")])
+        items = [service, delay_answer, monitor, cases, evaluation, judge_prices]
+        execute = run(ml.build_definitions(items, platform=platform))
+        execute("dataset/judge_prices", partitions="2025-05-01")
+        result = execute("traces/bot", monitor.key, partitions="2025-05-02")
+    (row,) = [record.data for record in metadata(result, monitor.key)["judges"].records]
+    assert row["spent by this run"] == "0.000520000000 USD"
+    node, lake = quality_node(Project.from_items(items), monitor), open_stores(platform).lake
+    recorded = lake.records(monitor.key)["2025-05-02"].inputs
+    assert recorded
+    assert compute_fingerprints(node, ["2025-05-02"], lake) == {"2025-05-02": recorded}
+    execute("dataset/judge_prices", partitions="2025-05-02")
+    assert compute_fingerprints(node, ["2025-05-02"], lake) == {"2025-05-02": recorded}
 
 
 def reads_more(answer: str, weather: str) -> None:

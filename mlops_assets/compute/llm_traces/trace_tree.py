@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _EMBEDDINGS = "embeddings"
 _MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", _EMBEDDINGS)  # of OpenTelemetry; agents repeat what their calls use
+_AGENT_OPERATIONS = ("execute_tool", "invoke_agent", "retrieval")  # what runs below them is no part of the call above them
 _TREE_COLUMNS = ("trace_id", "span_id", "parent_id", "started_at", "seconds", "operation", "model")
 
 
@@ -66,15 +67,21 @@ class Trace:
 
     @property
     def calls(self) -> list[Row]:
-        """The rows of the calls of models; a call that another call makes is a part of it, e.g. of a framework and of its client."""
+        """The rows of the calls of models, each once.
+
+        A call directly within another call is a part of it, e.g. of a framework and of its client. A call of a tool or an agent that a call
+        runs is a call of its own.
+        """
         calls: list[Row] = []
-        inside: int | None = None  # the depth of the last call
+        around: list[tuple[int, bool]] = []  # depth of the calls, tools and agents around the step; whether it is a call
         for step in self.steps:
-            if inside is not None and step.depth > inside:
-                continue
-            inside = step.depth if _is_call(step.row) else None
-            if inside is not None:
+            while around and around[-1][0] >= step.depth:
+                around.pop()
+            is_call = _is_call(step.row)
+            if is_call and not (around and around[-1][1]):
                 calls.append(step.row)
+            if is_call or step.row["operation"] in _AGENT_OPERATIONS:
+                around.append((step.depth, is_call))
         return calls
 
     @property

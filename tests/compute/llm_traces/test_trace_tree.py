@@ -131,6 +131,25 @@ def test_a_call_that_another_call_makes_counts_once() -> None:
     assert select_calls(frame)["span_id"].to_list() == [row["span_id"] for row in trace.calls] == [f"{2:016x}", f"{5:016x}"]
 
 
+TOOLS = [{"gen_ai.operation.name": "execute_tool"}, {"gen_ai.operation.name": "invoke_agent"}, {"openinference.span.kind": "TOOL"}]
+
+
+@pytest.mark.parametrize("tool", [*TOOLS, {"traceloop.span.kind": "agent"}, {"openinference.span.kind": "RETRIEVER"}])
+def test_the_calls_of_a_tool_that_a_call_runs_count_too(tool) -> None:
+    costs = [CALL | {"mlops.cost": cost} for cost in (0.25, 4.0, 8.0, 16.0, 0.5)]
+    spans = [
+        *(span(1, None, 0.0, 9.0, **costs[0]), span(2, 1, 1.0, 5.0, **tool), span(3, 2, 1.1, 3.0)),
+        *(span(4, 3, 1.2, 2.0, **costs[1]), span(5, 4, 1.3, **costs[2])),  # the client below the framework
+        span(6, 1, 7.0, **costs[3]),  # the client of the first call
+        span(7, None, 10.0, **costs[4]),
+    ]
+    frame = build_trace_rows({date(2024, 5, 1): spans}).frame
+    (trace,) = build_traces(frame)
+    assert trace.sum_calls("cost") == 0.25 + 4.0 + 0.5
+    assert select_calls(frame)["cost"].to_list() == [0.25, 4.0, 0.5]
+    assert select_answers(frame, "")["cost"].to_list() == [0.25 + 4.0 + 0.5]
+
+
 def test_an_answer_is_the_first_span_of_its_prompt_with_the_cost_of_the_calls_below_it() -> None:
     ours, theirs = {"mlops.prompt.name": "ours"}, {"mlops.prompt.name": "theirs"}
     frame = build_trace_rows(

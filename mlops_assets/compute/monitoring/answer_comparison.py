@@ -38,9 +38,10 @@ def compare_measures(expectation: QualityExpectation, current: MeasuredValues, b
     sign = -1.0 if name in BETTER_WHEN_HIGH else 1.0
     low, high = sorted(sign * end for end in find_difference_interval(current, before, expectation.confidence))
     worse = sign * (float(np.mean(current.values)) - float(np.mean(before.values)))
+    notes = (f"; {when}{values.note}" for when, values in (("", current), ("before, ", before)) if values.note)
     text = (
         f"{name} {current.value:.4g}, {before.value:.4g} of the version before: worse by {worse:.4g} "
-        f"({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} and {m} answers); expected at most {expectation.threshold:g}"
+        f"({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} and {m} answers{''.join(notes)}); expected at most {expectation.threshold:g}"
     )
     return QualityVerdict(expectation, BREACH if low > expectation.threshold else GOOD, text)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.quality_monitor import QualityExpectation
 
 MAX_EMBEDDED = 200  # inputs of a window, and of its reference
+MAX_UNKNOWN_COSTS = 0.05  # of the answers, for a mean of the known costs
 _CONTENT = (names.GROUNDEDNESS, names.HALLUCINATION_RATE, names.REFUSAL_RATE, names.OUTPUT_WORDS, names.LANGUAGE_RATE)
 _SHARES = (names.HALLUCINATION_RATE, names.REFUSAL_RATE, names.LANGUAGE_RATE, names.ERROR_RATE)
 
@@ -73,6 +74,8 @@ class MeasuredValues:
         Of input drift.
     is_share
         Whether each value is 0 or 1, although the measure is not a share by its name.
+    note
+        What the values leave out, in words; empty when they are complete.
     """
 
     measure: str
@@ -80,6 +83,7 @@ class MeasuredValues:
     problem: str = ""
     p_value: float | None = None
     is_share: bool = False
+    note: str = ""
 
     @property
     def value(self) -> float | None:
@@ -147,18 +151,24 @@ def measure_answers(rows: pl.DataFrame, inputs: QualityInputs) -> list[MeasuredV
     import polars as pl
 
     answered = rows.filter(pl.col("status") == "ok")
-    unknown = answered["cost"].null_count()
-    costs = f"{unknown} of {answered.height} answers have no known cost" if unknown else ""
     return [
         MeasuredValues(names.ERROR_RATE, tuple((rows["status"] == "error").cast(pl.Float64).to_list())),
         MeasuredValues(names.FEEDBACK, tuple(rows["feedback"].drop_nulls())),
-        MeasuredValues(names.COST, () if costs else tuple(answered["cost"]), costs),
+        _measure_cost(answered["cost"]),
         MeasuredValues(
             names.LATENCY, tuple(rows.select(pl.when(pl.col("status") == "ok").then("seconds").otherwise(math.inf)).to_series())
         ),
         *_measure_content(sample_rows(answered, inputs.max_scored), inputs),
         *([_measure_drift(answered, inputs)] if names.INPUT_DRIFT in inputs.measures else []),
     ]
+
+
+def _measure_cost(costs: pl.Series) -> MeasuredValues:
+    unknown = costs.null_count()
+    text = f"{unknown} of {len(costs)} answers have no known cost" if unknown else ""
+    if unknown > MAX_UNKNOWN_COSTS * len(costs):
+        return MeasuredValues(names.COST, problem=f"{text}, {MAX_UNKNOWN_COSTS:.0%} may")
+    return MeasuredValues(names.COST, tuple(costs.drop_nulls()), note=text)
 
 
 def sample_rows(rows: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -257,5 +267,6 @@ def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> 
         low, high = measured.find_interval(expectation.confidence)
         breached = high < expectation.threshold if expectation.rule == "at_least" else low > expectation.threshold
         shown = "has no upper bound, because of failed calls" if has_no_bound else f"{value:.4g}"
-        text = f"{expectation.measure} {shown} ({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {n} answers)"
+        counted = f"{n} answers; {measured.note}" if measured.note else f"{n} answers"
+        text = f"{expectation.measure} {shown} ({100 * expectation.confidence:g} % CI {low:.4g} to {high:.4g}, {counted})"
     return QualityVerdict(expectation, BREACH if breached else GOOD, f"{text}; expected {side} {expectation.threshold:g}")

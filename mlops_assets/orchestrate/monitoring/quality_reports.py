@@ -253,7 +253,7 @@ def _summarise(unit: QualityUnit) -> str:
 
 
 def _list_measures(unit: QualityUnit) -> list[dict[str, Any]]:
-    return [{"measure": m.measure, "value": m.value, "answers": len(m.values), "problem": m.problem} for m in unit.measured]
+    return [{"measure": m.measure, "value": m.value, "answers": len(m.values), "problem": m.problem or m.note} for m in unit.measured]
 
 
 def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
@@ -270,7 +270,7 @@ def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
                     "answers": len(measured.values),
                     "value": measured.value if measured.value is None or math.isfinite(measured.value) else None,
                     "state": verdict.state if verdict else None,
-                    "reason": verdict.reason if verdict else measured.problem or None,
+                    "reason": verdict.reason if verdict else measured.problem or measured.note or None,
                 }
             )
     return pl.DataFrame(rows, schema=_SCHEMA)

@@ -31,7 +31,7 @@ QUALITY_MEASURES = {
     LANGUAGE_RATE: "Share of answers in the declared language, of those whose language can be recognised.",
     ERROR_RATE: "Share of requests that the model failed to answer; those that the service refused do not count.",
     FEEDBACK: "Mean score that users gave, from 0 to 1.",
-    COST: "Mean cost of an answer in US dollars.",
+    COST: "Mean cost of an answer in US dollars; of the known ones, if at most 5 % are unknown.",
     LATENCY: "95th percentile of the seconds until the answer; a failed call counts as slower than all others.",
     INPUT_DRIFT: "How far the sentence vectors of the inputs are from those of the seven days before, from 0 to 1.",
 }

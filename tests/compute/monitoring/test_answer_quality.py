@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_COLUMNS, build_trace_rows
+from mlops_assets.compute.monitoring.answer_comparison import compare_measures
 from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, QualityInputs, judge_measure, measure_answers
 from mlops_assets.compute.monitoring.input_drift import compare_samples
 from mlops_assets.compute.monitoring.languages import recognise_language
@@ -91,12 +92,18 @@ def test_a_bound_at_the_true_value_seldom_alarms() -> None:
     assert sum(judge_measure(expectation, window).state == "breach" for window in windows) <= 8
 
 
-def test_an_unknown_cost_is_no_zero() -> None:
-    rows = simulate(np.random.default_rng(0)).with_columns(cost=pl.when(pl.int_range(pl.len()) > 0).then("cost"))
+@pytest.mark.parametrize(("unknown", "known"), [(1, True), (2, True), (3, False), (40, False)])
+def test_an_unknown_cost_is_no_zero_and_few_of_them_leave_the_mean_of_the_others(unknown, known) -> None:
+    rows = simulate(np.random.default_rng(0)).with_columns(status=pl.lit("ok"), cost=pl.lit(0.001)).head(40)
+    rows = rows.with_columns(cost=pl.when(pl.int_range(pl.len()) >= unknown).then("cost"))
     measured = {values.measure: values for values in measure_answers(rows, inputs(rows))}["cost"]
-    assert (measured.value, measured.problem) == (None, measured.problem)
-    assert "answers have no known cost" in judge_measure(QualityExpectation("cost", at_most=1.0), measured).reason
-    assert judge(rows)["cost"] == "cannot be measured"
+    assert measured.value == (pytest.approx(0.001) if known else None)
+    verdict = judge_measure(QualityExpectation("cost", at_most=1.0), measured)
+    assert verdict.state == ("good" if known else "cannot be measured")
+    assert f"{unknown} of 40 answers have no known cost" in verdict.reason
+    compared = compare_measures(QualityExpectation("cost", no_worse_than_before_by=0.001), measured, measured)
+    assert compared.state == verdict.state
+    assert f"{unknown} of 40 answers have no known cost" in compared.reason
 
 
 def test_failed_calls_do_not_improve_the_latency() -> None:

@@ -90,7 +90,8 @@ def test_every_estimator_of_scikit_learn_is_stored_without_trusted_types() -> No
                 and name not in {"DummyClassifier", "IsotonicRegression"}
                 and getattr(again, "n_features_in_", 0) == 4
             ):
-                np.testing.assert_array_equal(again.predict(X), estimator.predict(X), err_msg=name)
+                # The last bits of a BLAS product depend on where its arrays lie in memory.
+                np.testing.assert_allclose(again.predict(X), estimator.predict(X), rtol=1e-10, atol=1e-12, err_msg=name)
     assert unfitted == set()
     assert len(stored) > 190
     assert {"RandomizedSearchCV", "HalvingGridSearchCV", "StackingRegressor", "SplineTransformer", "KBinsDiscretizer"} <= stored

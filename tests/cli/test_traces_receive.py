@@ -14,11 +14,11 @@ import httpx
 import polars as pl
 import pytest
 
-from mlops_assets.compute.llm_traces.otlp_json import write_json_spans
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.llm.span import Span
 from mlops_assets.values.platform import Platform
 from tests.commands import run_mlops
+from tests.compute.llm_traces.otlp_json_writer import write_json_spans
 from tests.conftest import clean_environment
 
 BIN = Path(sys.executable).parent

@@ -18,14 +18,12 @@ from mlops_assets.compute.llm_traces.received_spans import (
     TooManySpansError,
     decode_spans,
     describe_span,
-    flatten_value,
 )
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from mlops_assets.values.llm.span import AttributeValue, Span
 
 _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,4})?", re.ASCII)
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -68,21 +66,6 @@ def read_json_spans(body: bytes, *, redact: bool = False) -> DecodedSpans:
     if not isinstance(request, dict):
         raise DataError("the body is not a JSON object", hint=_HINT)
     return decode_spans(_list_spans(request), _read_span, redact=redact)
-
-
-def write_json_spans(spans: Sequence[Span], resource: Mapping[str, AttributeValue] | None = None) -> bytes:
-    """Return an ``ExportTraceServiceRequest`` in JSON.
-
-    Parameters
-    ----------
-    spans
-        The spans.
-    resource
-        Attributes of the sender, e.g. ``service.name``.
-    """
-    scope = {"scope": {"name": "mlops_assets"}, "spans": [_write_span(span) for span in spans]}
-    request = {"resourceSpans": [{"resource": {"attributes": _write_attributes(resource or {})}, "scopeSpans": [scope]}]}
-    return json.dumps(request).encode()
 
 
 def write_json_reply(refused: RefusedSpans) -> bytes:
@@ -212,34 +195,3 @@ def _read_bytes(text: str) -> bytes:
     """Return the bytes of base64 in either alphabet, with padding or without."""
     plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-
-
-def _write_span(span: Span) -> dict[str, Any]:
-    return {
-        "traceId": span.trace_id,
-        "spanId": span.span_id,
-        **({} if span.parent_id is None else {"parentSpanId": span.parent_id}),
-        "name": span.name,
-        "kind": 1,
-        "startTimeUnixNano": str(span.start),
-        "endTimeUnixNano": str(span.end),
-        "attributes": _write_attributes(span.attributes),
-        "status": {"code": ERROR_CODE if span.status == "error" else 0, "message": span.error},
-    }
-
-
-def _write_attributes(attributes: Mapping[str, AttributeValue]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _write_value(flatten_value(value))} for name, value in attributes.items()]
-
-
-def _write_value(value: AttributeValue) -> dict[str, Any]:
-    match value:
-        case bool():
-            return {"boolValue": value}
-        case int():
-            return {"intValue": str(value)}
-        case float():
-            return {"doubleValue": value}
-        case str():
-            return {"stringValue": value}
-    return {}

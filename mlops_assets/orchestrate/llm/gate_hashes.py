@@ -53,7 +53,7 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
     lake, snapshot
         The lake, and the snapshot to look at; the newest when None.
     """
-    inputs = _hash_inputs(project, evaluation, lake, snapshot)
+    inputs = _list_inputs(project, evaluation, lake, snapshot)
     facts = [evaluation.max_error_rate, describe_scorers(evaluation), inputs, *describe_latency(evaluation)]
     definitions = {COMPLETE: "complete", **{gate.name: gate.definition for gate in evaluation.gates}}
     return {
@@ -62,7 +62,7 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
     }
 
 
-def _hash_inputs(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> list[Any]:
+def _list_inputs(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> list[Any]:
     """Return the contents of the tables that an evaluation reads, and the fingerprints that its judges' calibrations have to have."""
     tables = [edge.parent for edge in project.node(evaluation).edges]
     contents = [

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from mlops_assets.compute.llm_traces import received_spans
-from mlops_assets.compute.llm_traces.otlp_json import read_json_spans, write_json_spans
+from mlops_assets.compute.llm_traces.otlp_json import read_json_spans
 from mlops_assets.compute.llm_traces.otlp_protobuf import read_protobuf_spans, write_protobuf_reply, write_protobuf_spans
 from mlops_assets.compute.llm_traces.received_spans import DecodedSpans, RefusedSpans
 from mlops_assets.errors import DataError
 from mlops_assets.values.llm.span import Span
+from tests.compute.llm_traces.otlp_json_writer import write_json_spans
 
 TRACE, SPAN, START = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1_714_564_800_000_000_000
 ON_A_BUSY_MACHINE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from mlops_assets.compute.llm_traces.otlp_json import write_json_spans
 from mlops_assets.compute.llm_traces.otlp_protobuf import write_protobuf_spans
 from mlops_assets.compute.llm_traces.received_spans import MAX_SPANS
 from mlops_assets.serving.http import trace_receiver
@@ -20,6 +19,7 @@ from mlops_assets.serving.http.trace_receiver import PATH, TraceReceiver
 from mlops_assets.serving.logs.trace_days import TraceDays
 from mlops_assets.serving.logs.trace_log import TraceLog, read_traces
 from mlops_assets.values.llm.span import SECOND, Span, make_span_id, make_trace_id
+from tests.compute.llm_traces.otlp_json_writer import write_json_spans
 from tests.serving.prompts.support import run_server
 
 JSON, PROTOBUF = {"content-type": "application/json; charset=utf-8"}, {"content-type": "application/x-protobuf"}

@@ -260,9 +260,9 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
 
     Example: mlops monitor show lateness_watch --partition 2013-04-02
     """
-    from mlops_assets.cli import monitoring
+    from mlops_assets.cli.monitoring import reports
 
-    report = monitoring.describe_monitor(_load(file), name, partition)
+    report = reports.describe_monitor(_load(file), name, partition)
     if json_file:
         _write_json(report, json_file)
         return
@@ -286,7 +286,7 @@ def step_monitor(name: str, file: str, json_file: str | None) -> None:
 
     Example: mlops monitor step lateness_watch
     """
-    from mlops_assets.cli.monitor_step import run_turn
+    from mlops_assets.cli.monitoring.step import run_turn
 
     console = _console()
     turn = run_turn(_load(file), name, console)
@@ -307,11 +307,11 @@ def evidently_report(name: str, partition: str, file: str) -> None:
 
     Example: mlops monitor evidently lateness_watch --partition 2013-04-01
     """
-    from mlops_assets.cli import monitoring
+    from mlops_assets.cli.monitoring import reports
 
     console = _console()
     with console.status("Evidently starts in about ten seconds"):
-        path = monitoring.write_evidently_report(_load(file), name, partition)
+        path = reports.write_evidently_report(_load(file), name, partition)
     click.echo(f"wrote {path}")
 
 

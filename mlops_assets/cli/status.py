@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.monitoring import summarise_monitors
+from mlops_assets.cli.monitoring.reports import summarise_monitors
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.cli.registry.versions import list_versions
 from mlops_assets.compute.training.evaluate import check_metrics

@@ -16,8 +16,8 @@ from rich.console import Console
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.cli import monitoring
-from mlops_assets.cli.monitor_step import Turn, run_turn
+from mlops_assets.cli.monitoring import reports
+from mlops_assets.cli.monitoring.step import Turn, run_turn
 from mlops_assets.cli.project import LoadedProject, open_clean_instance
 from mlops_assets.cli.status import collect_status
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide
@@ -97,7 +97,7 @@ class World:
         return run_turn(self.loaded, "watch", Console(file=io.StringIO()))
 
     def show(self) -> dict:
-        return monitoring.describe_monitor(self.loaded, "watch", None)
+        return reports.describe_monitor(self.loaded, "watch", None)
 
     def sensor(self) -> dg.RunRequest | dg.SkipReason:
         found = next(s for s in self.definitions.sensors if s.name == "watch_retrains")

@@ -14,7 +14,7 @@ from rich.console import Console
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.cli.monitor_step import Turn
+from mlops_assets.cli.monitoring.step import Turn
 from mlops_assets.cli.options import build_table, console
 from mlops_assets.cli.running import FinishedRun, StepProgress, _show_event
 from mlops_assets.cli.serving import build_service_table

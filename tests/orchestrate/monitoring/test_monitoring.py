@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.cli import monitoring
+from mlops_assets.cli.monitoring import reports
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.errors import DefinitionError
@@ -56,7 +56,7 @@ def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platfo
     assert "nothing was predicted" not in text
 
 
-@pytest.mark.parametrize("command", [monitoring.describe_monitor, monitoring.write_evidently_report])
+@pytest.mark.parametrize("command", [reports.describe_monitor, reports.write_evidently_report])
 def test_a_window_that_is_not_there_is_named(platform, command) -> None:
     nouns = project.nouns(project.World())
     definitions = ml.build_definitions([*nouns, ml.Monitor("watch", of=nouns[-1], expectations=ml.Drift())], platform=platform)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from mlops_assets.cli.monitoring import find_monitor
+from mlops_assets.cli.monitoring.reports import find_monitor
 from mlops_assets.cli.project import open_reconciled_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
 from mlops_assets.cli.summary import list_failures

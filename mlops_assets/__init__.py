@@ -14,22 +14,23 @@ from mlops_assets import errors, types
 from mlops_assets.decorators import dataset, feature_view, gate, model, on_demand_features, training_set
 from mlops_assets.errors import DataError, DefinitionError, MlopsError, RegistryError
 from mlops_assets.values.dataset import ExternalDataset
+from mlops_assets.values.drift import Drift
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
 from mlops_assets.values.feature_sources import DbtProject, Sql
 from mlops_assets.values.features import Entity, FeatureView
 from mlops_assets.values.gates.gate import Gate
-from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
+from mlops_assets.values.monitoring import Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.quality import Quality
-from mlops_assets.values.search import Range, Search
+from mlops_assets.values.search import Search
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit
 from mlops_assets.values.upkeep import Upkeep
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
-    from mlops_assets import llm, runs
+    from mlops_assets import llm, monitoring, runs
     from mlops_assets.orchestrate.compiler.build import build_definitions
     from mlops_assets.serving.predict.loaded_model import load_model
     from mlops_assets.serving.push.push import push
@@ -59,7 +60,6 @@ __all__ = [
     "Platform",
     "PushSource",
     "Quality",
-    "Range",
     "RegistryError",
     "Retrain",
     "Search",
@@ -78,6 +78,7 @@ __all__ = [
     "load_model",
     "lookup",
     "model",
+    "monitoring",
     "on_demand_features",
     "push",
     "read_table",
@@ -94,6 +95,7 @@ _LAZY = {
     "llm": "mlops_assets.llm",
     "load_model": "mlops_assets.serving.predict.loaded_model",
     "lookup": "mlops_assets.stores.platform.online",
+    "monitoring": "mlops_assets.monitoring",
     "push": "mlops_assets.serving.push.push",
     "read_table": "mlops_assets.stores.platform.tables",
     "runs": "mlops_assets.runs",

@@ -21,7 +21,7 @@ C = TypeVar("C", bound=type)
 _CLASSES: set[str] = set()  # names of the classes whose constructors are checked
 # Prefixes of functions that check the types themselves, because some are called in each training step.
 _ACTIONS = ("log_", "start_run", "push", "training_frame")
-_PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.llm": "ml.llm", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
+_PUBLIC_MODULES = {"mlops_assets": "ml"} | {f"mlops_assets.{name}": f"ml.{name}" for name in ("llm", "monitoring", "runs", "types")}
 _MAX_ACCEPTED = 256  # pairs of a parameter and a type that a callable remembers
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.drift import Drift
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -24,59 +24,6 @@ if TYPE_CHECKING:
 # States of a window. CANNOT is final: more data would not help.
 GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"
 CANNOT = "cannot be measured"
-
-
-@check_constructor
-@dataclass(frozen=True, init=False)
-class Drift:
-    """The expectation that features are distributed as in training. Drift gives a warning and never starts a retraining.
-
-    Parameters
-    ----------
-    columns
-        The columns of ``X`` to compare; all when None.
-    false_alarm_rate
-        The expected share of windows without drift that are reported as drifted.
-    min_psi
-        The minimum effect as a population stability index: a smaller change never counts as drift, however many rows show it. A normal column
-        whose mean moves by a third of a standard deviation has 0.1; the other statistics have minima that correspond to the same shift.
-
-    Raises
-    ------
-    DefinitionError
-        The rate is not between 0 and 1, the minimum effect is negative or not finite, or ``columns`` is empty.
-
-    See Also
-    --------
-    Performance : Judges a metric.
-    Monitor : Takes expectations.
-
-    Examples
-    --------
-    >>> import mlops_assets as ml
-    >>> ml.Drift(false_alarm_rate=0.05).name
-    'no_drift'
-    """
-
-    columns: tuple[str, ...] | None
-    false_alarm_rate: float
-    min_psi: float
-
-    def __init__(self, columns: str | Sequence[str] | None = None, *, false_alarm_rate: float = 0.01, min_psi: float = 0.1) -> None:
-        object.__setattr__(self, "columns", None if columns is None else names(columns))
-        object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
-        object.__setattr__(self, "min_psi", min_psi)
-        if not 0 < false_alarm_rate < 1:
-            raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
-        if not 0 <= min_psi < math.inf:
-            raise DefinitionError(f"Drift(min_psi={min_psi}) is not a PSI of 0 or more", hint="set e.g. 0.1")
-        if self.columns == ():
-            raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or omit columns= to compare all")
-
-    @property
-    def name(self) -> str:
-        """The name of the asset check."""
-        return "no_drift"
 
 
 @check_constructor
@@ -305,7 +252,7 @@ class Monitor:
         *,
         of: Service | BatchPrediction,
         partitions: dg.PartitionsDefinition | None = None,
-        expectations: Expectation | Sequence[Expectation] = (Drift(),),
+        expectations: Expectation | Sequence[Expectation] = (Drift(),),  # noqa: B008  (a frozen value)
         on_failure: Retrain | None = None,
         min_rows: int = 100,
         **options: object,

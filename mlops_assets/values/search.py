@@ -43,7 +43,7 @@ class Range:
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> ml.Range(0.01, 0.3, log=True)
+    >>> ml.types.Range(0.01, 0.3, log=True)
     Range(low=0.01, high=0.3, log=True, step=None)
     """
 
@@ -75,7 +75,7 @@ class Search:
     Parameters
     ----------
     space
-        Field of the model's ``dagster.Config`` → an :class:`mlops_assets.Range`, or the values to choose from.
+        Field of the model's ``dagster.Config`` → an :class:`mlops_assets.types.Range`, or the values to choose from.
     trials
         The maximum number of trials; ``grid`` ends with its last combination.
     metric
@@ -100,12 +100,12 @@ class Search:
 
     See Also
     --------
-    Range : A range of numbers in the space.
+    mlops_assets.types.Range : A range of numbers in the space.
 
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> search = ml.Search({"max_iter": ml.Range(50, 400), "loss": ("log_loss", "hinge")}, trials=20)
+    >>> search = ml.Search({"max_iter": ml.types.Range(50, 400), "loss": ("log_loss", "hinge")}, trials=20)
     >>> [name for name, _ in search.space]
     ['loss', 'max_iter']
     """
@@ -130,7 +130,9 @@ class Search:
         processes: int = 1,
     ) -> None:
         if not space or trials < 1:
-            raise DefinitionError("a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.Range(50, 400)})')
+            raise DefinitionError(
+                "a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.types.Range(50, 400)})'
+            )
         if processes < 1:
             raise DefinitionError(f"a search cannot run in {processes} processes", hint="omit processes=, or set processes=2")
         if sampler not in SAMPLERS:

@@ -26,7 +26,7 @@ MADE = {
 def _public_callables():
     """Yield every public callable with its name, methods that construct values included."""
     members = [(ml, name) for name in ml.__all__] + [
-        (module, name) for module in (ml.errors, ml.llm, ml.runs, ml.types) for name in module.__all__
+        (module, name) for module in (ml.errors, ml.llm, ml.monitoring, ml.runs, ml.types) for name in module.__all__
     ]
     for module, name in members:
         found = getattr(module, name)

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
-from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
+from mlops_assets.values.drift import Drift
+from mlops_assets.values.monitoring import Monitor, Performance, Retrain
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01")
 
@@ -54,6 +55,15 @@ def test_a_monitor_says_what_it_watches() -> None:
     assert Performance("r2", no_worse_than_reference_by=0.1, slices="shop").name == "r2_no_worse_than_reference"
 
 
+def test_a_threshold_of_a_column_is_part_of_the_declaration() -> None:
+    declared = Drift({"wind": None, "temp": ml.monitoring.PSI(0.2), "carrier": ml.monitoring.JensenShannon(0.1)})
+    assert declared.columns == ("wind", "temp", "carrier")
+    assert declared.thresholds == {"temp": ml.monitoring.PSI(0.2), "carrier": ml.monitoring.JensenShannon(0.1)}
+    assert declared == Drift({"wind": None, "temp": ml.monitoring.PSI(0.2), "carrier": ml.monitoring.JensenShannon(0.1)})
+    assert len({declared, Drift({"wind": None, "temp": ml.monitoring.PSI(0.3)}), Drift(["wind", "temp", "carrier"])}) == 3
+    assert Drift({"wind": None}) == Drift("wind")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -80,6 +90,12 @@ def test_monitors_that_cannot_be_are_refused(arguments: dict, said: str) -> None
         lambda: Drift(false_alarm_rate=0),
         lambda: Drift(min_psi=-0.1),
         lambda: Drift(()),
+        lambda: Drift({}),
+        lambda: Drift({"temp": 0.2}),
+        lambda: ml.monitoring.PSI(-0.1),
+        lambda: ml.monitoring.KolmogorovSmirnov(1.0),
+        lambda: ml.monitoring.Wasserstein(float("nan")),
+        lambda: ml.monitoring.JensenShannon(2),
         lambda: Retrain(after=0),
         lambda: Retrain(cooldown=-timedelta(days=1)),
         lambda: Retrain(max_attempts=0),

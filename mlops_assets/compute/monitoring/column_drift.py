@@ -25,7 +25,7 @@ from mlops_assets.compute.monitoring.drift_statistics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mlops_assets.compute.monitoring.profile import ColumnProfile
     from mlops_assets.compute.monitoring.thresholds import DriftCalibration
@@ -118,8 +118,15 @@ class ColumnComparison:
         """The largest attainable value of each deciding statistic; infinite where there is none."""
         return max_values(self.reference.binning, self.reference.counts)
 
+    def usual(self, statistic: Statistic) -> np.ndarray:
+        """Return the statistic of each reference window, shape (windows,); empty for one that is not calibrated."""
+        calibrated = deciding_statistics()
+        return self.calibration.distances[calibrated.index(statistic)] if statistic in calibrated else np.zeros(0)
 
-def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.ndarray | None = None) -> ColumnDrift:
+
+def judge_column(
+    comparison: ColumnComparison, limits: np.ndarray, capped: np.ndarray | None = None, statistics: Sequence[Statistic] | None = None
+) -> ColumnDrift:
     """Compare a column's statistics with their thresholds; a collapsed column always counts as drifted.
 
     Parameters
@@ -127,15 +134,17 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
     comparison
         The column.
     limits
-        A threshold for each deciding statistic; NaN for one that is not calibrated.
+        A threshold for each of ``statistics``; NaN for one that is not calibrated.
     capped
         Which of ``limits`` are caps, see :func:`mlops_assets.compute.monitoring.thresholds.compute_thresholds`; none when None.
+    statistics
+        The statistics that decide; the calibrated ones when None.
 
     Returns
     -------
     ColumnDrift
     """
-    values, statistics = _measure(comparison), deciding_statistics()
+    values, statistics = _measure(comparison), deciding_statistics() if statistics is None else statistics
     severities = [_severity(values[statistic.name], float(limit)) for statistic, limit in zip(statistics, limits, strict=True)]
     index = int(np.argmax(severities))
     worst, severity = statistics[index], max(severities[index], 0.0)
@@ -144,7 +153,7 @@ def judge_column(comparison: ColumnComparison, limits: np.ndarray, capped: np.nd
     histogram = draw_bars(comparison)
     if collapse := describe_collapse(comparison, histogram):
         severity, why = math.inf, collapse if math.isnan(value) else f"{collapse}; {explanation}"
-    usual = comparison.calibration.distances[index]
+    usual = comparison.usual(worst)
     return ColumnDrift(
         comparison.name,
         comparison.role,

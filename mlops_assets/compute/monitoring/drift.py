@@ -10,15 +10,16 @@ import polars as pl
 
 from mlops_assets.compute.monitoring.binning import find_kind
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
-from mlops_assets.compute.monitoring.drift_statistics import min_effects
+from mlops_assets.compute.monitoring.drift_statistics import STATISTICS, min_effects, reported_statistics
 from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
-from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
+from mlops_assets.compute.monitoring.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlops_assets.values.drift import DriftThreshold
 
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
@@ -84,6 +85,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     current: pl.DataFrame | pl.LazyFrame,
     *,
     columns: Sequence[str] | None = None,
+    fixed: Mapping[str, DriftThreshold] | None = None,
     false_alarm_rate: float = 0.01,
     min_psi: float = 0.1,
     min_rows: int = 100,
@@ -99,6 +101,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     columns
         The columns to compare; when None, all features of the profile, and its outputs as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
+    fixed
+        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. The rate holds for windows of real time when the profile had
         event times, and for independent rows when it had none. With fewer than some ``10 / false_alarm_rate`` reference windows,
@@ -116,7 +120,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     Raises
     ------
     DataError
-        ``columns`` names a column that the profile lacks, or a later version of the package wrote the profile.
+        ``columns`` names a column that the profile lacks, ``fixed`` a statistic that a column of this kind does not have, or a later
+        version of the package wrote the profile.
 
     Notes
     -----
@@ -140,18 +145,42 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     if problem := _explain_too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
     schema = current.collect_schema()
-    stored_columns = _choose_columns(profile["columns"], schema, columns)
+    stored_columns, fixed = _choose_columns(profile["columns"], schema, columns), fixed or {}
+    _check_fixed(stored_columns, fixed)
     broken = {name: why for name, stored in stored_columns.items() if (why := _explain_broken(stored, schema.get(name)))}
     comparisons = [_compare(name, stored, current) for name, stored in stored_columns.items() if name not in broken]
-    variances = np.array([comparison.variances for comparison in comparisons]).reshape(len(comparisons), -1)
-    maxima = np.array([comparison.maxima for comparison in comparisons])
-    drift_calibrations = [comparison.calibration for comparison in comparisons]
-    allowed = compute_thresholds(drift_calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
-    judged = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
+    calibrated = [comparison for comparison in comparisons if comparison.name not in fixed]
+    allowed = _allow(calibrated, false_alarm_rate, min_psi)
+    judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
+    judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     return replace(report, summary=_summarize(report))
+
+
+def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
+    """Return the thresholds of the columns that are judged by calibrated statistics."""
+    effects, calibrations = min_effects(min_psi), [comparison.calibration for comparison in comparisons]
+    variances = np.array([comparison.variances for comparison in comparisons]).reshape(-1, len(effects))
+    maxima = np.array([comparison.maxima for comparison in comparisons])
+    return compute_thresholds(calibrations, variances, rate, effects, maxima)
+
+
+def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> ColumnDrift:
+    return judge_column(comparison, np.array([threshold.value]), None, [STATISTICS[threshold.STATISTIC]])
+
+
+def _check_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThreshold]) -> None:
+    """Raise DataError for a statistic that is not defined for its column's kind."""
+    for name, threshold in fixed.items():
+        kind = stored_columns[name]["kind"]
+        if kind not in STATISTICS[threshold.STATISTIC].kinds:
+            usable = ", ".join(s.label for s in reported_statistics() if kind in s.kinds)
+            raise DataError(
+                f"drift of '{name}' is judged by {type(threshold).__name__}, but the column is {kind} in the reference",
+                hint=f"use one of {usable}, or None for the calibrated default",
+            )
 
 
 def _explain_too_few(reference: int, rows: int, minimum: int) -> str:

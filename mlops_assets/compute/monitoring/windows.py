@@ -15,7 +15,8 @@ from mlops_assets.compute.monitoring.performance import PerformanceReport, measu
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION
 from mlops_assets.errors import DataError
 from mlops_assets.values.decisions import DRIFT, PERFORMANCE, WindowReport
-from mlops_assets.values.monitoring import Drift, Monitor
+from mlops_assets.values.drift import Drift
+from mlops_assets.values.monitoring import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,6 +196,7 @@ def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: Versio
         reference.profile,
         rows,
         columns=declared.columns,
+        fixed=declared.thresholds,
         false_alarm_rate=declared.false_alarm_rate,
         min_psi=declared.min_psi,
         min_rows=monitor.min_rows,

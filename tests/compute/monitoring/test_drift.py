@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from mlops_assets.compute.monitoring.drift_statistics import max_values, measure
 from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
 from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError
+from mlops_assets.values.drift import PSI, DriftThreshold, JensenShannon, KolmogorovSmirnov, Wasserstein
 from mlops_assets.values.window import TimeWindow
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -238,6 +240,44 @@ def flights() -> pl.DataFrame:
 def winter() -> dict:
     train = flights().filter(pl.col("at").dt.month() < 4)
     return stored(build_profile(train.select(FEATURES), train["at"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "threshold", "statistic"),
+    [
+        ("normal", KolmogorovSmirnov(0.1), "ks"),
+        ("normal", Wasserstein(0.2), "wasserstein"),
+        ("normal", PSI(0.1), "psi"),
+        ("few", PSI(0.1), "psi"),
+        ("few", JensenShannon(0.1), "js"),
+    ],
+)
+def test_a_fixed_threshold_decides_alone_and_is_reported(column: str, threshold: DriftThreshold, statistic: str) -> None:
+    frame, profile = reference()
+    moved = frame.head(2_000).with_columns(
+        pl.col("normal") + 0.4, pl.when(pl.int_range(2_000) % 3 == 0).then(pl.lit("c")).otherwise("few").alias("few")
+    )
+    found = columns(measure_drift(profile, moved, fixed={column: threshold}))[column]
+    assert found.drifted
+    assert (found.statistic, found.threshold, found.capped) == (statistic, threshold.value, False)
+    assert found.value == found.statistics[statistic] > threshold.value
+    assert f"threshold {threshold.value:.3g}" in found.why
+    higher = replace(threshold, value=min(found.value + 0.01, 0.99))
+    assert not columns(measure_drift(profile, moved, fixed={column: higher}))[column].drifted
+
+
+def test_a_fixed_threshold_leaves_the_other_columns_to_the_calibrated_ones() -> None:
+    frame, profile = reference()
+    moved = frame.head(2_000).with_columns(pl.col("normal") + 1, pl.col("skewed") * 3)
+    assert set(measure_drift(profile, moved, fixed={"normal": PSI(50)}).drifted) == {"skewed"}
+    assert measure_drift(profile, moved, columns=["normal"], fixed={"normal": PSI(50)}).drifted == ()
+
+
+def test_a_statistic_that_a_column_does_not_have_is_refused() -> None:
+    frame, profile = reference()
+    with pytest.raises(DataError, match="drift of 'few' is judged by KolmogorovSmirnov, but the column is categorical") as refused:
+        measure_drift(profile, frame, fixed={"few": KolmogorovSmirnov(0.1)})
+    assert "Jensen–Shannon" in refused.value.hint
 
 
 def day(number: int) -> pl.DataFrame:

@@ -1,0 +1,13 @@
+"""Monitoring in detail: what :class:`mlops_assets.Monitor` and its expectations take, for projects that leave the defaults.
+
+Examples
+--------
+>>> import mlops_assets as ml
+>>> expected = ml.Drift(columns={"temp": ml.monitoring.PSI(0.2), "wind": None})
+>>> expected.thresholds["temp"].value
+0.2
+"""
+
+from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
+
+__all__ = ["JensenShannon", "KolmogorovSmirnov", "PSI", "Wasserstein"]  # noqa: RUF022  (as sorted() sorts)

@@ -1,0 +1,243 @@
+"""The expectation that features do not drift, and statistics with a fixed threshold that judge a column in place of the default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.names import names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class DriftThreshold:
+    """A drift statistic with a fixed threshold; use one of its subclasses.
+
+    Parameters
+    ----------
+    value
+        The threshold: a column whose statistic exceeds it has drifted.
+
+    Raises
+    ------
+    DefinitionError
+        The threshold is negative, or it is not below the statistic's maximum.
+
+    See Also
+    --------
+    mlops_assets.Drift : Takes thresholds by column.
+    """
+
+    STATISTIC: ClassVar[str] = ""  # the name in the table of drift statistics
+    MAXIMUM: ClassVar[float] = math.inf  # the largest value that the statistic can have
+
+    value: float
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that no window or every window exceeds."""
+        if not 0 <= self.value < self.MAXIMUM:
+            below = f", and below {self.MAXIMUM:g}" if math.isfinite(self.MAXIMUM) else ""
+            raise DefinitionError(
+                f"{type(self).__name__}({self.value}) is not a threshold of 0 or more{below}", hint=f"set e.g. {type(self).__name__}(0.1)"
+            )
+
+
+@check_constructor
+@dataclass(frozen=True)
+class PSI(DriftThreshold):
+    """Judge a column by the population stability index, over the deciles or categories of the reference.
+
+    Parameters
+    ----------
+    value
+        The threshold, e.g. 0.2; a PSI has no maximum.
+
+    Raises
+    ------
+    DefinitionError
+        The threshold is negative or not finite.
+
+    See Also
+    --------
+    mlops_assets.monitoring.JensenShannon : A distance of at most 1 over the same bins.
+    mlops_assets.Drift : Takes thresholds by column.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(columns={"temp": ml.monitoring.PSI(0.2)}).thresholds
+    {'temp': PSI(value=0.2)}
+    """
+
+    STATISTIC = "psi"
+
+
+@check_constructor
+@dataclass(frozen=True)
+class KolmogorovSmirnov(DriftThreshold):
+    """Judge a numeric column by the largest difference of the distribution functions.
+
+    Parameters
+    ----------
+    value
+        The threshold, from 0 to 1.
+
+    Raises
+    ------
+    DefinitionError
+        The threshold is negative, or 1 or more.
+
+    See Also
+    --------
+    mlops_assets.monitoring.Wasserstein : Depends on how far values move.
+    mlops_assets.Drift : Takes thresholds by column.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(columns={"temp": ml.monitoring.KolmogorovSmirnov(0.3)}).columns
+    ('temp',)
+    """
+
+    STATISTIC = "ks"
+    MAXIMUM = 1.0
+
+
+@check_constructor
+@dataclass(frozen=True)
+class Wasserstein(DriftThreshold):
+    """Judge a numeric column by the Wasserstein-1 distance, in standard deviations of the reference.
+
+    Parameters
+    ----------
+    value
+        The threshold in standard deviations.
+
+    Raises
+    ------
+    DefinitionError
+        The threshold is negative or not finite.
+
+    See Also
+    --------
+    mlops_assets.monitoring.KolmogorovSmirnov : Does not depend on how far values move.
+    mlops_assets.Drift : Takes thresholds by column.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(columns={"temp": ml.monitoring.Wasserstein(0.5)}).columns
+    ('temp',)
+    """
+
+    STATISTIC = "wasserstein"
+
+
+@check_constructor
+@dataclass(frozen=True)
+class JensenShannon(DriftThreshold):
+    """Judge a column by the Jensen–Shannon distance (base 2), over the deciles or categories of the reference.
+
+    Parameters
+    ----------
+    value
+        The threshold, from 0 to 1.
+
+    Raises
+    ------
+    DefinitionError
+        The threshold is negative, or 1 or more.
+
+    See Also
+    --------
+    mlops_assets.monitoring.PSI : Has no maximum.
+    mlops_assets.Drift : Takes thresholds by column.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(columns={"carrier": ml.monitoring.JensenShannon(0.1), "temp": None}).columns
+    ('carrier', 'temp')
+    """
+
+    STATISTIC = "js"
+    MAXIMUM = 1.0
+
+
+@check_constructor
+@dataclass(frozen=True, init=False)
+class Drift:
+    """The expectation that features are distributed as in training. Drift gives a warning and never starts a retraining.
+
+    Parameters
+    ----------
+    columns
+        The columns of ``X`` to compare; all when None. A mapping gives a column a statistic with a fixed threshold of
+        :mod:`mlops_assets.monitoring`, e.g. ``{"temp": ml.monitoring.PSI(0.2), "wind": None}``; None keeps the calibrated default.
+    false_alarm_rate
+        The expected share of windows without drift that are reported as drifted. Columns with a fixed threshold do not count.
+    min_psi
+        The minimum effect as a population stability index: a smaller change never counts as drift, however many rows show it. A normal column
+        whose mean moves by a third of a standard deviation has 0.1; the other statistics have minima that correspond to the same shift.
+
+    Raises
+    ------
+    DefinitionError
+        The rate is not between 0 and 1, the minimum effect is negative or not finite, or ``columns`` is empty.
+
+    See Also
+    --------
+    Performance : Judges a metric.
+    Monitor : Takes expectations.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(false_alarm_rate=0.05).name
+    'no_drift'
+    """
+
+    columns: tuple[str, ...] | None
+    fixed: tuple[tuple[str, DriftThreshold], ...]
+    false_alarm_rate: float
+    min_psi: float
+
+    def __init__(
+        self,
+        columns: str | Sequence[str] | Mapping[str, DriftThreshold | None] | None = None,
+        *,
+        false_alarm_rate: float = 0.01,
+        min_psi: float = 0.1,
+    ) -> None:
+        by_column = dict(columns) if isinstance(columns, Mapping) else {}
+        if unexpected := [(name, value) for name, value in by_column.items() if not isinstance(value, (DriftThreshold, type(None)))]:
+            raise DefinitionError(
+                f"Drift has {unexpected[0][1]!r} as the threshold of '{unexpected[0][0]}'",
+                hint="give a statistic with its threshold, e.g. ml.monitoring.PSI(0.2), or None for the default",
+            )
+        object.__setattr__(self, "columns", None if columns is None else names(tuple(columns) if isinstance(columns, Mapping) else columns))
+        object.__setattr__(self, "fixed", tuple((name, value) for name, value in sorted(by_column.items()) if value is not None))
+        object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
+        object.__setattr__(self, "min_psi", min_psi)
+        if not 0 < false_alarm_rate < 1:
+            raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
+        if not 0 <= min_psi < math.inf:
+            raise DefinitionError(f"Drift(min_psi={min_psi}) is not a PSI of 0 or more", hint="set e.g. 0.1")
+        if self.columns == ():
+            raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or omit columns= to compare all")
+
+    @property
+    def name(self) -> str:
+        """The name of the asset check."""
+        return "no_drift"
+
+    @property
+    def thresholds(self) -> dict[str, DriftThreshold]:
+        """Column → its statistic with a fixed threshold."""
+        return dict(self.fixed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION
 from mlops_assets.errors import DataError
@@ -70,7 +70,7 @@ class VersionReference:
     Parameters
     ----------
     profile
-        From :func:`mlops_assets.compute.monitoring.profile.build_profile`; None when none is stored.
+        From :func:`mlops_assets.compute.drift.profile.build_profile`; None when none is stored.
     metrics
         Metric → the version's value on its holdout.
     classes, positive

@@ -12,7 +12,7 @@ from mlops_assets.compute.text import format_number, truncate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mlops_assets.compute.monitoring.column_drift import HistogramBar
+    from mlops_assets.compute.drift.column_drift import HistogramBar
     from mlops_assets.compute.training.calibration import CalibrationCurve
 
 MAX_THRESHOLDS = 3.0  # a statistic larger than this multiple of its threshold is drawn at the end of the axis

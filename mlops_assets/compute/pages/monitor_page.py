@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL
-from mlops_assets.compute.monitoring.drift import CAP_RULE
-from mlops_assets.compute.monitoring.drift_statistics import STATISTICS, reported_statistics
+from mlops_assets.compute.drift.binning import CATEGORICAL
+from mlops_assets.compute.drift.drift_report import CAP_RULE
+from mlops_assets.compute.drift.drift_statistics import STATISTICS, reported_statistics
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from mlops_assets.compute.monitoring.column_drift import ColumnDrift
-    from mlops_assets.compute.monitoring.drift import DriftReport
+    from mlops_assets.compute.drift.column_drift import ColumnDrift
+    from mlops_assets.compute.drift.drift_report import DriftReport
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.values.evaluation import SliceMetrics
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.monitoring.column_drift import ColumnDrift
-from mlops_assets.compute.monitoring.drift import measure_drift
+from mlops_assets.compute.drift.column_drift import ColumnDrift
+from mlops_assets.compute.drift.drift_report import measure_drift
 from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plot_model

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
+from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions

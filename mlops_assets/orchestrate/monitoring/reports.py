@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.monitoring.drift import DriftReport
-from mlops_assets.compute.monitoring.drift_statistics import reported_statistics
+from mlops_assets.compute.drift.drift_report import DriftReport
+from mlops_assets.compute.drift.drift_statistics import reported_statistics
 from mlops_assets.compute.monitoring.performance import PerformanceReport, Verdict
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, WindowMeasurement, measure_window
 from mlops_assets.compute.pages.charts import Point

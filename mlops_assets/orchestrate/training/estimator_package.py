@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
-from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.partitions import partition_length

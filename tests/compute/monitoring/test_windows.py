@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
+from mlops_assets.compute.drift.drift_report import measure_drift
+from mlops_assets.compute.drift.profile import build_profile
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide
-from mlops_assets.compute.monitoring.drift import measure_drift
-from mlops_assets.compute.monitoring.profile import build_profile
 from mlops_assets.compute.monitoring.windows import LabelTable, VersionReference, measure_window, split_windows
 from mlops_assets.errors import DataError
 from mlops_assets.values.decisions import Decision, Hold

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.drift.profile import build_profile
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
-from mlops_assets.compute.monitoring.profile import build_profile
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.evidently_page import render_evidently

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.monitoring.profile import BY_WINDOW
+from mlops_assets.compute.drift.profile import BY_WINDOW
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge
 from mlops_assets.orchestrate.core.partitions import map_partitions, window_mapping

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CellIndex
-from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift_statistics import deciding_statistics, measure_statistics, sampling_variances
+from mlops_assets.compute.drift.binning import CellIndex
+from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_statistics import deciding_statistics, measure_statistics, sampling_variances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
-    from mlops_assets.compute.monitoring.binning import Binning
+    from mlops_assets.compute.drift.binning import Binning
 
 FORMAT_1_STATISTICS = ("ks", "wasserstein", "js", "null_rate")  # the order in which references of format 1 store them
 _TINY = 1e-30
@@ -205,9 +205,9 @@ def compute_thresholds(
     rate
         The probability that a window without drift exceeds any threshold.
     min_effects
-        From :func:`mlops_assets.compute.monitoring.drift_statistics.min_effects`.
+        From :func:`mlops_assets.compute.drift.drift_statistics.min_effects`.
     maxima
-        From :func:`mlops_assets.compute.monitoring.drift_statistics.max_values`, shape (columns, statistics); no threshold is above it.
+        From :func:`mlops_assets.compute.drift.drift_statistics.max_values`, shape (columns, statistics); no threshold is above it.
 
     Returns
     -------

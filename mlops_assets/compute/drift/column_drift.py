@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL, INFINITE, NEW, NULL, NUMERIC, OTHER
-from mlops_assets.compute.monitoring.collapse import describe_collapse
-from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift_statistics import (
+from mlops_assets.compute.drift.binning import CATEGORICAL, INFINITE, NEW, NULL, NUMERIC, OTHER
+from mlops_assets.compute.drift.collapse import describe_collapse
+from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_statistics import (
     BIN,
     MEAN,
     NULLS,
@@ -27,8 +27,8 @@ from mlops_assets.compute.monitoring.drift_statistics import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.compute.monitoring.profile import ColumnProfile
-    from mlops_assets.compute.monitoring.thresholds import DriftCalibration
+    from mlops_assets.compute.drift.profile import ColumnProfile
+    from mlops_assets.compute.drift.thresholds import DriftCalibration
 
 MAX_BARS, MAX_CATEGORIES = 22, 10
 
@@ -51,7 +51,7 @@ class ColumnDrift:
     name, role, kind
         ``role`` is ``feature`` or ``output``; ``kind`` is ``numeric``, ``categorical`` or ``presence`` (only whether there is a value).
     statistics
-        Name → value of each reported statistic of :data:`mlops_assets.compute.monitoring.drift_statistics.STATISTICS`.
+        Name → value of each reported statistic of :data:`mlops_assets.compute.drift.drift_statistics.STATISTICS`.
     null_rate, reference_null_rate
         Share of the rows that are null or NaN, in the window and in the reference.
     new_rate
@@ -61,7 +61,7 @@ class ColumnDrift:
         The name, the value and the threshold of the statistic with the largest ratio of value to threshold.
     severity
         This ratio. Infinite for a column that is missing or of another type, or that collapsed, see
-        :mod:`mlops_assets.compute.monitoring.collapse`.
+        :mod:`mlops_assets.compute.drift.collapse`.
     drifted
         Whether the severity exceeds 1.
     why
@@ -136,7 +136,7 @@ def judge_column(
     limits
         A threshold for each of ``statistics``; NaN for one that is not calibrated.
     capped
-        Which of ``limits`` are caps, see :func:`mlops_assets.compute.monitoring.thresholds.compute_thresholds`; none when None.
+        Which of ``limits`` are caps, see :func:`mlops_assets.compute.drift.thresholds.compute_thresholds`; none when None.
     statistics
         The statistics that decide; the calibrated ones when None.
 

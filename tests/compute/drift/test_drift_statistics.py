@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL
-from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
-from mlops_assets.compute.monitoring.drift_statistics import BIN, STATISTICS, Statistic, deciding_statistics
-from mlops_assets.compute.monitoring.profile import FORMAT, build_profile
+from mlops_assets.compute.drift.binning import CATEGORICAL
+from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.drift.drift_statistics import BIN, STATISTICS, Statistic, deciding_statistics
+from mlops_assets.compute.drift.profile import FORMAT, build_profile
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.monitoring.binning import Binning, Counts
+    from mlops_assets.compute.drift.binning import Binning, Counts
 
 EMPTY_SHARE = 1e-4  # the minimum share of a bin in the PSI, which an empty bin would make infinite
 

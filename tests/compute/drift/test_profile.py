@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from mlops_assets.compute.monitoring.binning import CellIndex
-from mlops_assets.compute.monitoring.column_drift import ColumnComparison, judge_column
-from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift_statistics import deciding_statistics, measure_statistics, min_effects
-from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
-from mlops_assets.compute.monitoring.thresholds import (
+from mlops_assets.compute.drift.binning import CellIndex
+from mlops_assets.compute.drift.column_drift import ColumnComparison, judge_column
+from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_statistics import deciding_statistics, measure_statistics, min_effects
+from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
+from mlops_assets.compute.drift.thresholds import (
     DriftCalibration,
     ExponentialTail,
     _allow_for_few,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC, PRESENCE
-from mlops_assets.compute.monitoring.distances import (
+from mlops_assets.compute.drift.binning import CATEGORICAL, NUMERIC, PRESENCE
+from mlops_assets.compute.drift.distances import (
     compute_jensen_shannon,
     measure_js,
     measure_ks,
@@ -24,8 +24,8 @@ from mlops_assets.compute.monitoring.distances import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mlops_assets.compute.monitoring.binning import Binning, Counts
-    from mlops_assets.compute.monitoring.distances import Comparison
+    from mlops_assets.compute.drift.binning import Binning, Counts
+    from mlops_assets.compute.drift.distances import Comparison
 
 MEAN, MEDIAN, BIN, NULLS = "mean", "median", "bin", "nulls"  # the figures that can explain a drift, see Statistic.explained_by
 _MISSING_BINS = 2  # the last bins hold null and infinite values
@@ -42,7 +42,7 @@ class Statistic:
     label, short
         The statistic's name on pages, and its shorter name as a column heading.
     kinds
-        The kinds of columns for which the statistic is defined, see :func:`mlops_assets.compute.monitoring.binning.find_kind`.
+        The kinds of columns for which the statistic is defined, see :func:`mlops_assets.compute.drift.binning.find_kind`.
     measure
         Returns the statistic of each window, shape (windows,); NaN where it is undefined.
     min_effect

@@ -13,11 +13,11 @@ import pytest
 from scipy import stats
 
 import flights_data
-from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
-from mlops_assets.compute.monitoring.drift_statistics import max_values, measure_statistics, min_effects
-from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
-from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
+from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.drift.drift_statistics import max_values, measure_statistics, min_effects
+from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
+from mlops_assets.compute.drift.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError
 from mlops_assets.values.drift import PSI, DriftThreshold, JensenShannon, KolmogorovSmirnov, Wasserstein
 from mlops_assets.values.window import TimeWindow

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.monitoring.binning import (
+from mlops_assets.compute.drift.binning import (
     CATEGORICAL,
     NUMERIC,
     Binning,
@@ -28,8 +28,8 @@ from mlops_assets.compute.monitoring.binning import (
     list_categories,
     sort_numbers,
 )
-from mlops_assets.compute.monitoring.distances import correct_crossings
-from mlops_assets.compute.monitoring.thresholds import DriftCalibration, calibrate
+from mlops_assets.compute.drift.distances import correct_crossings
+from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:

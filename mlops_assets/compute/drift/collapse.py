@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.binning import CATEGORICAL, INFINITE, NULL, NUMERIC, label_category
+from mlops_assets.compute.drift.binning import CATEGORICAL, INFINITE, NULL, NUMERIC, label_category
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.monitoring.column_drift import ColumnComparison, HistogramBar
+    from mlops_assets.compute.drift.column_drift import ColumnComparison, HistogramBar
 
 MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
 MAX_CHANCE = 1e-4  # the probability that independent rows of the reference all have the window's only value; above it, this may be chance
@@ -26,7 +26,7 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
     comparison
         The column.
     bars
-        The bars of the column's chart, from :func:`mlops_assets.compute.monitoring.column_drift.draw_bars`.
+        The bars of the column's chart, from :func:`mlops_assets.compute.drift.column_drift.draw_bars`.
     """
     window, calibration = comparison.current.counts, comparison.calibration
     if calibration.always_filled and not window.values[0] and not window.infinite[0]:

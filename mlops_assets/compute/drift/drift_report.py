@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.monitoring.binning import find_kind
-from mlops_assets.compute.monitoring.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
-from mlops_assets.compute.monitoring.drift_statistics import STATISTICS, min_effects, reported_statistics
-from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
-from mlops_assets.compute.monitoring.thresholds import DriftCalibration, Thresholds, compute_thresholds
+from mlops_assets.compute.drift.binning import find_kind
+from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
+from mlops_assets.compute.drift.drift_statistics import STATISTICS, min_effects, reported_statistics
+from mlops_assets.compute.drift.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
+from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
@@ -132,7 +132,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     Examples
     --------
     >>> import polars as pl
-    >>> from mlops_assets.compute.monitoring.profile import build_profile
+    >>> from mlops_assets.compute.drift.profile import build_profile
     >>> profile = build_profile(pl.DataFrame({"carrier": ["UA", "AA", "DL", "B6"] * 100}))
     >>> measure_drift(profile, pl.DataFrame({"carrier": ["ua", "aa", "dl", "b6"] * 50})).drifted
     ('carrier',)

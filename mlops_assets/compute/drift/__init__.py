@@ -1,0 +1,1 @@
+"""Drift of a window from the reference of a version: profiles, statistics and calibrated thresholds."""

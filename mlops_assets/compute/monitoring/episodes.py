@@ -1,0 +1,114 @@
+"""Decide on alerts: from facts about checks and runs to episodes, and from episodes to the messages to send."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlops_assets.values.alerts.episodes import OPENED, REMINDER, RESOLVED, SEVERITIES, AlertEvent, AlertFact, AlertWindow, Episode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict[str, Episode]:
+    """Return subject → its episode after some facts; subjects that never failed have none.
+
+    A subject that passes and fails again within these facts continues its episode, so that one call opens at most one for each.
+
+    Parameters
+    ----------
+    episodes
+        The episodes that are not closed, at most one for each subject.
+    facts
+        In the order in which they happened.
+    """
+    by_subject = {episode.subject: episode for episode in episodes}
+    for fact in facts:
+        known = by_subject.get(fact.subject)
+        if not fact.passed:
+            by_subject[fact.subject] = _open(fact) if known is None else _add_failure(known, fact)
+        elif known is not None and known.resolved is None:
+            by_subject[fact.subject] = _remove_failures(known, fact)
+    return by_subject
+
+
+def _open(fact: AlertFact) -> Episode:
+    return Episode(fact.subject, fact.severity, fact.at, ((fact.window, fact.must_pass),), 1, fact)
+
+
+def _add_failure(episode: Episode, fact: AlertFact) -> Episode:
+    """Return an episode with one more failure; a higher severity than before is announced again."""
+    severity = max(episode.severity, fact.severity, key=SEVERITIES.index)
+    others = tuple((window, must_pass) for window, must_pass in episode.failing if window.label != fact.window.label)
+    return replace(
+        episode,
+        severity=severity,
+        failing=(*others, (fact.window, fact.must_pass)),
+        failures=episode.failures + 1,
+        latest=fact,
+        announced=episode.announced if severity == episode.severity else None,
+        resolved=None,
+    )
+
+
+def _remove_failures(episode: Episode, fact: AlertFact) -> Episode:
+    failing = tuple((rest, must_pass) for window, must_pass in episode.failing for rest in _subtract(window, fact.window, must_pass=must_pass))
+    return replace(episode, failing=failing, resolved=None if failing else fact.at)
+
+
+def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> list[AlertWindow]:
+    """Return what of a failed window is still failing after another window has passed."""
+    if passed.label in ("", failed.label):
+        return []
+    if passed.first is None or passed.last is None or failed.first is None or failed.last is None:
+        return [failed] if must_pass else []
+    if not must_pass:
+        return [failed] if passed.last < failed.last else []
+    before, after = (failed.first, min(failed.last, passed.first)), (max(failed.first, passed.last), failed.last)
+    return [replace(failed, first=first, last=last) for first, last in (before, after) if first < last]
+
+
+def decide_events(
+    episodes: Iterable[Episode], now: float, remind_after: float, is_silent: Callable[[str], bool]
+) -> tuple[list[Episode], list[AlertEvent]]:
+    """Return the episodes as they are after this decision, and the messages to send.
+
+    Parameters
+    ----------
+    episodes
+        Episodes that are not closed.
+    now
+        The current time, in seconds since 1970. It may step back: the next reminder then counts from the new time.
+    remind_after
+        The minimum time between two messages about an open episode, in seconds.
+    is_silent
+        Whether a subject is silent now. What is silent is decided again later; an episode that opens and resolves in silence is closed.
+    """
+    decided, events = [], []
+    for episode in episodes:
+        kind = None if is_silent(episode.subject) else _choose_event(episode, now, remind_after)
+        if kind is not None:
+            after = replace(episode, announced=now, events=episode.events + 1, closed=kind == RESOLVED)
+            events.append(AlertEvent(after, kind))
+        elif episode.resolved is not None and episode.announced is None and not episode.events:
+            after = replace(episode, closed=True)
+        else:
+            after = replace(episode, announced=min(episode.announced, now)) if episode.announced is not None else episode
+        decided.append(after)
+    return decided, events
+
+
+def _choose_event(episode: Episode, now: float, remind_after: float) -> str | None:
+    """Return the kind of the message that is due; None when none is."""
+    if episode.resolved is not None:
+        return RESOLVED
+    if episode.announced is None:
+        return OPENED
+    return REMINDER if now - episode.announced >= remind_after else None
+
+
+def newest_events(events: Sequence[AlertEvent]) -> list[AlertEvent]:
+    """Return the newest of several events of each episode, in order of severity and then of opening; the most severe first."""
+    newest = {event.episode.number: event for event in sorted(events, key=lambda event: event.episode.events)}
+    return sorted(newest.values(), key=lambda event: (-SEVERITIES.index(event.episode.severity), event.episode.opened, event.episode.subject))

@@ -1,0 +1,1 @@
+"""Alerts: channels, silences and severities that a project declares, and the episodes that are recorded."""

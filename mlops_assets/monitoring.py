@@ -8,6 +8,19 @@ Examples
 0.2
 """
 
+from mlops_assets.values.alerts.alerts import Alerts
+from mlops_assets.values.alerts.channels import Email, Slack, Webhook
+from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
 
-__all__ = ["JensenShannon", "KolmogorovSmirnov", "PSI", "Wasserstein"]  # noqa: RUF022  (as sorted() sorts)
+__all__ = [  # noqa: RUF022  (as sorted() sorts)
+    "Alerts",
+    "Email",
+    "JensenShannon",
+    "KolmogorovSmirnov",
+    "PSI",
+    "Silence",
+    "Slack",
+    "Wasserstein",
+    "Webhook",
+]

@@ -34,7 +34,7 @@ class Platform:
         The name of the environment, e.g. ``dev``, ``staging`` or ``prod``. Each has its own candidates, approvals and aliases; all
         environments of a registry share its versions.
     webhook
-        URL that receives failed runs and checks as JSON; none when empty.
+        URL that receives alerts as JSON, as ``ml.monitoring.Webhook`` does; none when empty.
     against
         Another environment, with whose champion a candidate is compared while ``environment`` has no champion. Empty to compare within
         ``environment`` only.

@@ -95,6 +95,7 @@ LIMITS = {
     "min_labels",
     "min_psi",
     "min_rows",
+    "min_severity",
 }
 
 

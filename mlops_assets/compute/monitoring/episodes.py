@@ -53,7 +53,9 @@ def _add_failure(episode: Episode, fact: AlertFact) -> Episode:
 
 
 def _remove_failures(episode: Episode, fact: AlertFact) -> Episode:
-    failing = tuple((rest, must_pass) for window, must_pass in episode.failing for rest in _subtract(window, fact.window, must_pass=must_pass))
+    failing = tuple(
+        (rest, must_pass) for window, must_pass in episode.failing for rest in _subtract(window, fact.window, must_pass=must_pass)
+    )
     return replace(episode, failing=failing, resolved=None if failing else fact.at)
 
 
@@ -111,4 +113,6 @@ def _choose_event(episode: Episode, now: float, remind_after: float) -> str | No
 def newest_events(events: Sequence[AlertEvent]) -> list[AlertEvent]:
     """Return the newest of several events of each episode, in order of severity and then of opening; the most severe first."""
     newest = {event.episode.number: event for event in sorted(events, key=lambda event: event.episode.events)}
-    return sorted(newest.values(), key=lambda event: (-SEVERITIES.index(event.episode.severity), event.episode.opened, event.episode.subject))
+    return sorted(
+        newest.values(), key=lambda event: (-SEVERITIES.index(event.episode.severity), event.episode.opened, event.episode.subject)
+    )

@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.compiler.validate import check_project
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
-from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensors
+from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensor, declare_alerts
 from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
 from mlops_assets.orchestrate.retraining.decisions import job_name
@@ -27,6 +27,7 @@ from mlops_assets.orchestrate.tables.external import external_assets, external_c
 from mlops_assets.orchestrate.tables.quality import companion_assets
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
+from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.feature_sources import DbtProject
 from mlops_assets.values.features import FeatureView
@@ -47,10 +48,11 @@ _COMPILED: "list[CompiledProject]" = []
 
 @dataclass(frozen=True)
 class CompiledProject:
-    """A project that this process has compiled, with its platform."""
+    """A project that this process has compiled, with its platform and its alerts."""
 
     project: Project
     platform: Platform
+    alerts: Alerts | None = None
 
 
 def compiled_projects() -> tuple[CompiledProject, ...]:
@@ -68,6 +70,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     running: bool = False,
     automation_interval: timedelta = AUTOMATION_INTERVAL,
     upkeep: Upkeep | None = None,
+    alerts: Alerts | None = None,
 ) -> dg.Definitions:
     """Validate a project as a whole and compile it to Dagster.
 
@@ -88,6 +91,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         How often sensors look for changes and for runs whose process is gone. Dagster's daemon evaluates sensors every five seconds at most.
     upkeep
         ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake_upkeep`` with a schedule. When None, only `mlops gc` maintains the lake.
+    alerts
+        ``ml.monitoring.Alerts(...)`` sends failed checks and runs to channels. ``MLOPS_WEBHOOK`` adds a channel, or is the only one.
 
     Returns
     -------
@@ -122,14 +127,15 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     warn_of_short_ttls(project)
     compiled, plain = _compile_assets(project, platform, upkeep), _list_plain_assets(project)
     refuse_shared_labels(compiled, plain)
-    _COMPILED.append(CompiledProject(project, platform))
+    alerts = declare_alerts(alerts, platform)
+    _COMPILED.append(CompiledProject(project, platform, alerts))
     jobs, schedules = _build_retraining_jobs(project, running=running)
     return dg.Definitions(
         assets=[*compiled, *plain],
         asset_checks=_build_checks(project, platform),
         jobs=jobs,
         schedules=[*schedules, *_build_upkeep_schedules(project, platform, upkeep, running=running)],
-        sensors=_build_sensors(project, platform, running=running, interval=automation_interval),
+        sensors=_build_sensors(project, platform, alerts, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),
         metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": platform.home, "registry": platform.registry, "lake": platform.lake})},
@@ -166,7 +172,9 @@ def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep
     ]
 
 
-def _build_sensors(project: Project, platform: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
+def _build_sensors(
+    project: Project, platform: Platform, alerts: Alerts | None, *, running: bool, interval: timedelta
+) -> list[dg.SensorDefinition]:
     seconds, services = int(interval.total_seconds()), list_services(project)
     return [
         automation_sensor(running=running, interval=interval),
@@ -174,7 +182,7 @@ def _build_sensors(project: Project, platform: Platform, *, running: bool, inter
         *external_sensor(project, platform, running=running),
         *(build_retrain_sensor(project, m, platform, running=running, interval=seconds) for m in project.select(Monitor) if m.on_failure),
         *([repair_sensor(services, platform, running=running, interval=seconds)] if services else []),
-        *build_alert_sensors(platform.webhook, running=running, interval=seconds),
+        *build_alert_sensor(project, alerts, platform, running=running, interval=seconds),
     ]
 
 

@@ -259,6 +259,57 @@ erasures = sa.Table(
     sa.Column("entity", sa.Text, nullable=False),
     sa.Column("facts", sa.JSON, nullable=False),
 )
+alerts = sa.Table(
+    "mlops_alerts",
+    META,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(400), nullable=False, index=True),
+    sa.Column("severity", sa.String(10), nullable=False),
+    sa.Column("opened", sa.Float, nullable=False),
+    sa.Column("failing", sa.JSON, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("latest", sa.JSON, nullable=False),
+    sa.Column("announced", sa.Float, nullable=True),
+    sa.Column("resolved", sa.Float, nullable=True),
+    sa.Column("closed", sa.Boolean, nullable=False, index=True),
+    sa.Column("events", sa.Integer, nullable=False),
+)
+alert_deliveries = sa.Table(
+    "mlops_alert_deliveries",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("episode", sa.Integer, primary_key=True),
+    sa.Column("event", sa.Integer, primary_key=True),
+    sa.Column("channel", sa.String(200), primary_key=True),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False, index=True),
+    sa.Column("decided", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("claimed", sa.Float, nullable=True),
+    sa.Column("tried", sa.Float, nullable=True),
+    sa.Column("error", sa.Text, nullable=False),
+)
+alert_cursors = sa.Table(
+    "mlops_alert_cursors",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("instance", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(400), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("pending", sa.JSON, nullable=False),
+)
+silences = sa.Table(
+    "mlops_silences",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("pattern", sa.String(400), nullable=False),
+    sa.Column("until", sa.String(40), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
 
 APPEND_ONLY = ("mlops_versions", "mlops_alias_log", "mlops_approvals", "mlops_erasures", "mlops_version_marks", "mlops_reproductions")
 

@@ -13,6 +13,7 @@ from mlops_assets.stores.lake.layouts import Layouts
 from mlops_assets.stores.lake.view_versions import open_view_versions
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.stores.online.opening import open_online
+from mlops_assets.stores.registry.alerts import open_alerts
 from mlops_assets.stores.registry.attempts import open_attempts
 from mlops_assets.stores.registry.decisions import open_decisions
 from mlops_assets.stores.registry.registry import open_registry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.lake.protocol import Lake
     from mlops_assets.stores.lake.view_versions import ViewVersions
     from mlops_assets.stores.online.protocol import OnlineStore
+    from mlops_assets.stores.registry.alerts import AlertStore
     from mlops_assets.stores.registry.attempts import Attempts
     from mlops_assets.stores.registry.decisions import Decisions
     from mlops_assets.stores.registry.registry import Registry
@@ -90,6 +92,11 @@ class Stores:
     def decisions(self) -> Decisions:
         """The monitoring reports, retraining decisions and training runs of the platform's environment."""
         return open_decisions(self.platform.registry, self.platform.environment)
+
+    @cached_property
+    def alerts(self) -> AlertStore:
+        """The alerts, their deliveries and the silences of the platform's environment."""
+        return open_alerts(self.platform.registry, self.platform.environment)
 
     @cached_property
     def attempts(self) -> Attempts:

@@ -46,7 +46,7 @@ class Webhook:
     --------
     >>> import mlops_assets as ml
     >>> ml.monitoring.Webhook("https://example.com/hooks/1").name
-    'webhook example.com 34e1f8'
+    'webhook example.com 692205'
     """
 
     url: str = field(repr=False)
@@ -201,6 +201,11 @@ class Email:
 Channel = Webhook | Slack | Email
 
 
+def takes_severity(channel: Channel, severity: str) -> bool:
+    """Return whether a channel takes alerts of a severity."""
+    return SEVERITIES.index(severity) >= SEVERITIES.index(channel.min_severity)
+
+
 def _name_channel(kind: str, host: str, identity: str) -> str:
     return f"{kind} {host} {hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
@@ -208,7 +213,9 @@ def _name_channel(kind: str, host: str, identity: str) -> str:
 def _check_url(channel: Webhook | Slack, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DefinitionError(f"{type(channel).__name__}(…) has a URL that is not http://… or https://…", hint="copy the URL of the webhook")
+        raise DefinitionError(
+            f"{type(channel).__name__}(…) has a URL that is not http://… or https://…", hint="copy the URL of the webhook"
+        )
 
 
 def _check_severity(channel: Channel, severity: str) -> None:

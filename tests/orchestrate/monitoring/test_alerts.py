@@ -1,115 +1,291 @@
-"""Alerts reach a webhook, once each; a webhook that is down is tried again."""
+"""One problem is one episode on every channel: opened, reminded and resolved once, whatever fails in between."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.monitoring.alerts import CHECKS, FAILURES
+from mlops_assets.orchestrate.compiler.build import compiled_projects
+from mlops_assets.orchestrate.monitoring.alerts import SENSOR, find_sources, run_alerts
+from mlops_assets.stores.platform.stores import Stores, open_stores
+from mlops_assets.values.alerts.silences import TimedSilence
 from tests.conftest import Runner
+from tests.orchestrate.monitoring.channel_servers import HookServer, MailServer, serve
 
-
-class Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.status, answer = 200, self.server.status
-        if answer == 200:
-            self.server.told.append(json.loads(body))
-            self.server.status, self.server.once = 503 if self.server.once else 200, False
-        self.send_response(answer)
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hook():
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    server.told, server.status, server.once = [], 200, False
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-BAD = {"rows": False}
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)  # a Monday
+DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2026-01-01")
+BAD = {"rows": False, "crash": False}
 
 
 @ml.dataset(key="id")
 def numbers() -> pl.DataFrame:
+    if BAD["crash"]:
+        raise RuntimeError("the source is down")
     return pl.DataFrame({"id": [1, 1] if BAD["rows"] else [1, 2]})
 
 
+@ml.dataset(key="id")
+def others() -> pl.DataFrame:
+    return pl.DataFrame({"id": [1, 1] if BAD["rows"] else [1, 2]})
+
+
+@ml.dataset(partitions=DAYS, event_timestamp="at", key="id")
+def visits(window: ml.TimeWindow) -> pl.DataFrame:
+    return pl.DataFrame({"id": [window.start.isoformat()], "at": [window.start]})
+
+
 @pytest.fixture
-def project(hook, tmp_path, instance) -> Runner:
-    BAD["rows"] = False
-    platform = ml.Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_WEBHOOK": f"http://127.0.0.1:{hook.server_port}/alerts"})
-    return Runner(ml.build_definitions([numbers], platform=platform), instance)
+def hook() -> Iterator[HookServer]:
+    with serve(HookServer()) as server:
+        yield server
 
 
-def tick(project: Runner, cursor: str | None) -> str:
-    sensor = next(s for s in project.definitions.sensors if s.name == CHECKS)
-    with dg.build_sensor_context(
-        instance=project.instance, cursor=cursor, repository_def=project.definitions.get_repository_def()
-    ) as context:
-        sensor(context)
-        return context.cursor
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    with serve(MailServer()) as server:
+        yield server
 
 
-def test_a_failing_check_alerts_once(project, hook) -> None:
-    cursor = tick(project, None)
-    project("dataset/numbers")
-    cursor = tick(project, cursor)
-    assert hook.told == []
+@pytest.fixture(autouse=True)
+def _healthy() -> None:
+    BAD.update(rows=False, crash=False)
+
+
+class Alerting(Runner):
+    """A project with alerts, and turns of its sensor at chosen times."""
+
+    def __init__(self, tmp_path, instance: dg.DagsterInstance, alerts: ml.monitoring.Alerts | None, **environ: str) -> None:
+        platform = ml.Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), **environ})
+        super().__init__(ml.build_definitions([numbers, others, visits], platform=platform, alerts=alerts), instance)
+        self.compiled, self.now = compiled_projects()[-1], NOW
+
+    def turn(self, minutes: float = 0, stores: Stores | None = None) -> str:
+        self.now += timedelta(minutes=minutes)
+        sources = find_sources(self.instance, self.definitions.get_repository_def(), self.compiled.project, self.compiled.alerts)
+        return run_alerts(stores or self.stores, sources, self.now)
+
+    @property
+    def stores(self) -> Stores:
+        return open_stores(self.compiled.platform)
+
+    def check(self, day: str, *, passed: bool, name: str = "key", severity: str = "ERROR") -> None:
+        """Report the evaluation of a check of one partition of visits."""
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(["dataset", "visits"]),
+            check_name=name,
+            passed=passed,
+            partition=day,
+            severity=dg.AssetCheckSeverity(severity),
+            description=f"{day} is bad",
+        )
+        event = dg.DagsterEvent(dg.DagsterEventType.ASSET_CHECK_EVALUATION.value, "", event_specific_data=evaluation)
+        self.instance.report_dagster_event(event, run_id=str(uuid.uuid4()))
+
+
+@pytest.fixture
+def project(hook, tmp_path, instance) -> Alerting:
+    made = Alerting(tmp_path, instance, ml.monitoring.Alerts(ml.monitoring.Webhook(hook.url)))
+    assert made.turn() == "no new alert"
+    return made
+
+
+def test_a_failing_check_opens_one_episode_and_a_passing_one_resolves_it(project, hook) -> None:
     BAD["rows"] = True
     project("dataset/numbers", ok=False)
-    hook.status = 500
-    with pytest.raises(OSError, match="500"):
-        tick(project, cursor)
-    cursor = tick(project, cursor)
-    assert [(t["kind"], t["asset"], t["check"], t["severity"]) for t in hook.told] == [("check_failure", "dataset/numbers", "key", "ERROR")]
-    assert "the key {'id': 1} is on 2 rows" in hook.told[0]["text"]
-    tick(project, cursor)
-    assert len(hook.told) == 1
-
-
-def test_a_webhook_that_fails_in_the_middle_receives_the_rest_and_nothing_twice(hook, tmp_path, instance) -> None:
-    @ml.dataset(key="id")
-    def others() -> pl.DataFrame:
-        return pl.DataFrame({"id": [1, 1] if BAD["rows"] else [1, 2]})
-
-    platform = ml.Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_WEBHOOK": f"http://127.0.0.1:{hook.server_port}/alerts"})
-    two = Runner(ml.build_definitions([numbers, others], platform=platform), instance)
+    assert project.turn().startswith("1 opened; sent to webhook 127.0.0.1")
+    project("dataset/numbers", ok=False)
+    assert project.turn(5) == "no new alert"
     BAD["rows"] = False
-    cursor = tick(two, None)
+    project("dataset/numbers")
+    project.turn(5)
+    assert hook.kinds == [[("opened", "dataset/numbers:key")], [("resolved", "dataset/numbers:key")]]
+    opened, resolved = (body["alerts"][0] for body in hook.received)
+    assert "the key {'id': 1} is on 2 rows" in opened["text"]
+    assert (opened["severity"], opened["command"]) == ("ERROR", "mlops run --select 'key:\"dataset/numbers\"'")
+    assert (resolved["failures"], opened["since"]) == (2, resolved["since"])
     BAD["rows"] = True
-    for key in ("dataset/numbers", "dataset/others"):
-        two(key, ok=False)
-    hook.once = True
-    cursor = tick(two, cursor)
-    assert [t["asset"] for t in hook.told] == ["dataset/numbers"]
-    cursor = tick(two, cursor)
-    tick(two, cursor)
-    assert [t["asset"] for t in hook.told] == ["dataset/numbers", "dataset/others"]
+    project("dataset/numbers", ok=False)
+    project.turn(5)
+    assert hook.kinds[2] == [("opened", "dataset/numbers:key")], "a later failure is an episode of its own"
 
 
-def test_a_failing_run_alerts(project, hook) -> None:
+def test_failures_from_before_the_first_turn_are_not_sent(hook, tmp_path, instance) -> None:
+    made = Alerting(tmp_path, instance, ml.monitoring.Alerts(ml.monitoring.Webhook(hook.url)))
+    BAD["rows"] = True
+    made("dataset/numbers", ok=False)
+    assert (made.turn(), made.turn()) == ("no new alert", "no new alert")
+
+
+def test_a_storm_of_500_failed_partitions_is_one_message(project, hook) -> None:
+    days = DAYS.get_partition_keys()[:500]
+    for day in days[:250]:
+        project.check(day, passed=False)
+    project.turn()
+    for day in days[250:]:
+        project.check(day, passed=False)
+    project.turn(1)
+    assert hook.kinds == [[("opened", "dataset/visits:key")]]
+    (episode,) = project.stores.alerts.episodes(only_open=True)
+    assert (episode.failures, len(episode.failing)) == (500, 500)
+    for day in days:
+        project.check(day, passed=True)
+    project.turn(1)
+    assert hook.kinds[1:] == [[("resolved", "dataset/visits:key")]]
+
+
+def test_a_run_that_fails_many_checks_is_one_message(project, hook) -> None:
+    BAD["rows"] = True
+    project("dataset/numbers", "dataset/others", ok=False)
+    project.turn()
+    assert hook.kinds == [[("opened", "dataset/numbers:key"), ("opened", "dataset/others:key")]]
+    assert hook.received[0]["text"].startswith("[dev] 2 alerts: 2 opened")
+
+
+def test_a_later_good_window_resolves_a_warning_but_not_a_refused_partition(project, hook) -> None:
+    project.check("2024-01-01", passed=False, severity="WARN", name="event_time")
+    project.check("2024-01-01", passed=False)
+    project.turn()
+    project.check("2024-01-02", passed=True, severity="WARN", name="event_time")
+    project.check("2024-01-02", passed=True)
+    project.turn()
+    assert hook.kinds[1:] == [[("resolved", "dataset/visits:event_time")]]
+    project.check("2024-01-01", passed=True)
+    project.turn()
+    assert hook.kinds[2:] == [[("resolved", "dataset/visits:key")]]
+
+
+def test_a_crashed_run_is_an_episode_of_its_asset(project, hook) -> None:
+    BAD["crash"] = True
+    for _ in range(2):
+        project("dataset/numbers", ok=False)
+        project.turn(1)
+    BAD["crash"] = False
+    project("dataset/numbers")
+    project.turn(1)
+    assert hook.kinds == [[("opened", "run of dataset/numbers")], [("resolved", "run of dataset/numbers")]]
+    assert "the source is down" in hook.received[0]["alerts"][0]["text"]
+
+
+def test_an_open_episode_is_reminded_of_once_a_day_also_when_the_clock_steps_back(project, hook) -> None:
+    project.check("2024-01-01", passed=False)
+    project.turn()
+    for _ in range(8):
+        project.turn(6 * 60)
+    assert [kind for ((kind, _),) in hook.kinds] == ["opened", "reminder", "reminder"]
+    project.turn(-30 * 24 * 60)
+    for _ in range(3):
+        project.turn(6 * 60)
+    assert len(hook.kinds) == 3, "less than a day has passed on the new clock"
+    project.turn(6 * 60)
+    assert len(hook.kinds) == 4
+
+
+def test_silent_alerts_are_sent_when_the_silence_ends(hook, tmp_path, instance) -> None:
+    quiet = ml.monitoring.Silence("mon 08:00", "mon 18:00", checks="dataset/*")
+    project = Alerting(tmp_path, instance, ml.monitoring.Alerts(ml.monitoring.Webhook(hook.url), silence=quiet))
+    project.turn()
+    project.check("2024-01-01", passed=False)
+    project.check("2024-01-02", passed=False, name="event_time")
+    project.turn()
+    project.check("2024-01-02", passed=True, name="event_time")
+    project.turn()
+    assert hook.kinds == []
+    project.turn(6 * 60)
+    assert hook.kinds == [[("opened", "dataset/visits:key")]], "what was resolved in silence is not sent"
+
+
+def test_a_person_silences_one_check_until_a_time(project, hook) -> None:
+    project.stores.alerts.silence(TimedSilence("dataset/visits:key", NOW + timedelta(hours=2), "known", "ada"))
+    project.check("2024-01-01", passed=False)
+    project.check("2024-01-01", passed=False, name="event_time")
+    project.turn()
+    assert hook.kinds == [[("opened", "dataset/visits:event_time")]]
+    project.turn(60)
+    assert project.stores.alerts.end_silences("dataset/visits:key", project.now) == 1
+    project.turn()
+    assert hook.kinds[1:] == [[("opened", "dataset/visits:key")]]
+
+
+def test_channels_receive_the_severities_that_they_take_in_their_own_format(hook, mail, tmp_path, instance, monkeypatch) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", "secret")
+    account = {"user": "mlops", "password_variable": "MAIL_PASSWORD", "encryption": "none"}
+    team = ml.monitoring.Email(mail.address, to=["ml@example.com", "ops@example.com"], sender="mlops@example.com", **account)
+    channels = [ml.monitoring.Slack(hook.url, min_severity="ERROR"), team]
+    project = Alerting(tmp_path, instance, ml.monitoring.Alerts(channels, severity={"dataset/visits:event_time": "WARN"}))
+    project.turn()
+    project.check("2024-01-01", passed=False, name="event_time")
+    project.turn()
+    assert hook.received == []
+    project.check("2024-01-01", passed=False)
+    project.turn()
+    (chat,) = hook.received
+    assert chat["blocks"][0]["text"]["text"] == chat["text"] == "[dev] ERROR: dataset/visits:key failed"
+    assert "2024-01-01 is bad" in chat["blocks"][1]["text"]["text"]
+    assert [recipients for recipients, _ in mail.received] == [["ml@example.com", "ops@example.com"]] * 2
+    assert "Subject: [dev] WARN: dataset/visits:event_time failed" in mail.received[0][1]
+    assert len(mail.logins) == 2
+
+
+def test_a_failing_channel_stops_neither_the_other_nor_later_attempts(hook, mail, tmp_path, instance) -> None:
+    team = ml.monitoring.Email(mail.address, to="ml@example.com", sender="mlops@example.com", encryption="none")
+    project = Alerting(tmp_path, instance, ml.monitoring.Alerts([ml.monitoring.Webhook(hook.url), team]))
+    project.turn()
+    hook.status = 503
+    project.check("2024-01-01", passed=False)
+    assert "failed: HTTP 503 Service Unavailable; it is tried again; sent to email" in project.turn()
+    assert "failed: HTTP 503" in project.turn(1)
+    assert project.turn() == "no new alert", "it waits before the third attempt"
+    (waiting,) = project.stores.alerts.deliveries(states=["pending"])
+    assert (waiting.attempts, waiting.error) == (2, "HTTP 503 Service Unavailable")
+    project.check("2024-01-01", passed=True)
+    hook.status = 200
+    project.turn(2)
+    assert hook.kinds == [[("resolved", "dataset/visits:key")]], "an episode that was resolved meanwhile is one alert"
+    assert len(mail.received) == 2
+    mail.refused = True
+    project.check("2024-01-02", passed=False)
+    assert "SMTPRecipientsRefused" in project.turn()
+
+
+def test_a_message_that_cannot_be_sent_for_a_week_is_dropped(project, hook) -> None:
+    hook.status = 503
+    project.check("2024-01-01", passed=False)
+    project.turn()
+    project.turn(8 * 24 * 60)
+    hook.status = 200
+    project.turn(60)
+    assert hook.kinds == [[("reminder", "dataset/visits:key")]]
+    assert [delivery.state for delivery in project.stores.alerts.deliveries()] == ["failed", "sent"]
+
+
+def test_the_webhook_of_the_environment_is_a_channel(hook, tmp_path, instance) -> None:
+    project = Alerting(tmp_path, instance, None, MLOPS_WEBHOOK=hook.url)
+    sensor = next(sensor for sensor in project.definitions.sensors if sensor.name == SENSOR)
+    for _ in range(2):
+        with dg.build_sensor_context(instance=instance, repository_def=project.definitions.get_repository_def()) as context:
+            reason = sensor(context)
+        project.check("2024-01-01", passed=False)
+    assert reason.skip_message.startswith("1 opened; sent to webhook 127.0.0.1")
+    assert hook.kinds == [[("opened", "dataset/visits:key")]]
+
+
+def test_without_a_channel_there_is_no_sensor(platform) -> None:
+    assert SENSOR not in {sensor.name for sensor in ml.build_definitions([numbers], platform=platform).sensors}
+
+
+def test_a_check_of_an_active_run_waits_for_the_others(project, hook, monkeypatch) -> None:
     BAD["rows"] = True
     failed = project("dataset/numbers", ok=False)
-    sensor = next(s for s in project.definitions.sensors if s.name == FAILURES)
-    event = next(e for e in failed.all_events if e.event_type is dg.DagsterEventType.RUN_FAILURE)
-    context = dg.build_run_status_sensor_context(FAILURES, event, project.instance, failed.dagster_run).for_run_failure()
-    sensor(context)
-    assert (hook.told[0]["kind"], hook.told[0]["run"]) == ("run_failure", failed.run_id)
-
-
-def test_without_a_webhook_there_are_no_alert_sensors(platform) -> None:
-    names = {s.name for s in ml.build_definitions([numbers], platform=platform).sensors}
-    assert names & {CHECKS, FAILURES} == set()
+    find = project.instance.get_runs
+    running = failed.dagster_run.with_status(dg.DagsterRunStatus.STARTED)
+    monkeypatch.setattr(project.instance, "get_runs", lambda **_: [running])
+    project.now = datetime.now(UTC)
+    project.turn()
+    assert hook.kinds == []
+    monkeypatch.setattr(project.instance, "get_runs", find)
+    project.turn()
+    assert hook.kinds == [[("opened", "dataset/numbers:key")]]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-HEAD = "0002"
+HEAD = "0003"
 _MARK = 2  # the version in mlops_schema, by which programs from before revisions refuse a newer database
 REVISION_TABLE = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 

@@ -1,0 +1,185 @@
+"""Read from Dagster which checks and runs have passed or failed since the last reading."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
+
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.monitoring.alert_context import describe_affected, describe_command, locate_window
+from mlops_assets.orchestrate.monitoring.run_facts import EndedRuns, read_run_ends
+from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
+from mlops_assets.values.alerts.alerts import Alerts
+from mlops_assets.values.alerts.episodes import ERROR, AlertFact
+
+RUNS = "runs"
+MAX_WAIT = 300.0  # seconds that a check waits for the other checks of its run
+_PAGE = 1_000
+_PLANNED = AssetCheckExecutionRecordStatus.PLANNED
+
+
+@dataclass(frozen=True)
+class AlertSources:
+    """Where facts are read: the instance, and the project whose checks and runs count.
+
+    Parameters
+    ----------
+    instance
+        The Dagster instance.
+    graph
+        The assets and checks of the code location.
+    jobs
+        The names of its jobs.
+    project
+        The declarations.
+    alerts
+        The declared severities.
+    """
+
+    instance: dg.DagsterInstance
+    graph: AssetGraph
+    jobs: frozenset[str]
+    project: Project
+    alerts: Alerts
+
+    @property
+    def instance_id(self) -> str:
+        """The id of the instance's storage: numbers of events are comparable within it only."""
+        return str(self.instance.run_storage.get_run_storage_id())  # type: ignore[attr-defined]  # every SQL storage has one
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """The names of all checks, assets and jobs of the code location, as alerts name them."""
+        checks = (key.to_user_string() for key in self.graph.asset_check_keys)
+        assets = (f"run of {key.to_user_string()}" for key in self.graph.get_all_asset_keys())
+        return frozenset((*checks, *assets, *(f"job {name}" for name in self.jobs)))
+
+
+def read_facts(sources: AlertSources, positions: Mapping[str, SourcePosition], now: datetime) -> list[SourceReading]:
+    """Return the new facts of all checks and runs; the first reading of an instance returns positions without facts.
+
+    Parameters
+    ----------
+    sources
+        Where to read.
+    positions
+        Source → how far it was read before; empty at the first reading.
+    now
+        The current time (aware).
+    """
+    keys = sorted(sources.graph.asset_check_keys)
+    latest = sources.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    records: dict[dg.AssetCheckKey, list[AssetCheckExecutionRecord]] = {}
+    readings = []
+    for key in keys:
+        newest, before = latest[key].id if key in latest else 0, positions.get(key.to_user_string())
+        if before is None and not positions:  # a new webhook gets no old failures
+            readings.append(SourceReading(key.to_user_string(), None, SourcePosition(newest)))
+        elif before is None or before.pending or newest > before.position:
+            records[key] = _read_records(sources.instance, key, before or SourcePosition(0))
+    ends = read_run_ends(sources.instance, positions.get(RUNS), record_ids={r.run_id for found in records.values() for r in found})
+    readings += [
+        reading
+        for key, found in records.items()
+        if (reading := _read_check(sources, key, found, positions.get(key.to_user_string()), ends.runs, now)).after != reading.before
+    ]
+    run_reading = SourceReading(RUNS, positions.get(RUNS), ends.position, tuple(_read_runs(sources, ends)))
+    return [*readings, run_reading] if run_reading.before != run_reading.after else readings
+
+
+def _read_records(instance: dg.DagsterInstance, key: dg.AssetCheckKey, before: SourcePosition) -> list[AssetCheckExecutionRecord]:
+    """Return the records of a check that were not read or not complete before, oldest first."""
+    lowest = min((*before.pending, before.position + 1))
+    found: list[AssetCheckExecutionRecord] = []
+    while True:
+        page = instance.event_log_storage.get_asset_check_execution_history(key, limit=_PAGE, cursor=found[-1].id if found else None)
+        found += page
+        if len(page) < _PAGE or page[-1].id <= lowest:
+            return [record for record in reversed(found) if record.id > before.position or record.id in before.pending]
+
+
+def _read_check(  # noqa: PLR0913  (one check)
+    sources: AlertSources,
+    key: dg.AssetCheckKey,
+    records: Sequence[AssetCheckExecutionRecord],
+    before: SourcePosition | None,
+    runs: Mapping[str, dg.DagsterRun],
+    now: datetime,
+) -> SourceReading:
+    """Return the facts of a check. Those of an active run wait, so that one run with many failures becomes one message."""
+    facts, pending = [], []
+    for record in records:
+        run = runs.get(record.run_id)
+        active = run is not None and not run.is_finished
+        if record.status is _PLANNED:
+            pending += [record.id] if active else []
+        elif active and abs(now.timestamp() - _time_of(record)) < MAX_WAIT:
+            pending.append(record.id)
+        elif record.evaluation is not None:
+            facts.append(_build_check_fact(sources, key, record, run))
+    newest = max((before.position if before else 0, *(record.id for record in records)))
+    return SourceReading(key.to_user_string(), before, SourcePosition(newest, tuple(pending)), tuple(facts))
+
+
+def _time_of(record: AssetCheckExecutionRecord) -> float:
+    return record.event.timestamp if record.event is not None else record.create_timestamp
+
+
+def _build_check_fact(
+    sources: AlertSources, key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, run: dg.DagsterRun | None
+) -> AlertFact:
+    evaluation: Any = record.evaluation
+    subject, window = key.to_user_string(), locate_window(sources.graph, key.asset_key, run, evaluation.partition)
+    fact = AlertFact(subject, evaluation.passed, window, _time_of(record), run_id=record.run_id)
+    if evaluation.passed:
+        return fact
+    return replace(
+        fact,
+        severity=sources.alerts.choose_severity(subject, evaluation.severity.value),
+        must_pass=evaluation.severity.value == ERROR,
+        text=evaluation.description or "",
+        value=_read_number(evaluation.metadata.get("value")),
+        bound=_read_number(evaluation.metadata.get("bound")),
+        affected=describe_affected(sources.graph, sources.project, key.asset_key),
+        command=describe_command(sources.project, key.asset_key, window, check=key.name),
+    )
+
+
+def _read_number(entry: Any) -> float | None:  # noqa: ANN401  (a metadata value of Dagster)
+    value = getattr(entry, "value", None)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _read_runs(sources: AlertSources, ends: EndedRuns) -> Iterator[AlertFact]:
+    """Yield the facts of ended runs; a failure that blocking checks explain has no fact of its own, because the checks have."""
+    for end in ends.ends:
+        is_job = not end.is_asset_job
+        if is_job and end.run.job_name in sources.jobs:
+            fact = AlertFact(f"job {end.run.job_name}", end.passed, at=end.at, run_id=end.run.run_id, text=end.text)
+            if not end.explained:
+                yield fact if end.passed else _describe_failure(sources, fact, None, end.run.job_name)
+        if end.passed or not is_job:
+            yield from _read_assets(
+                sources, end.assets, AlertFact("", end.passed, at=end.at, run_id=end.run.run_id, text=end.text), end.run
+            )
+
+
+def _read_assets(sources: AlertSources, assets: Iterable[dg.AssetKey], fact: AlertFact, run: dg.DagsterRun) -> Iterator[AlertFact]:
+    for key in assets:
+        if sources.graph.has(key):
+            fact = replace(fact, subject=f"run of {key.to_user_string()}", window=locate_window(sources.graph, key, run))
+            yield fact if fact.passed else _describe_failure(sources, fact, key, run.job_name)
+
+
+def _describe_failure(sources: AlertSources, fact: AlertFact, key: dg.AssetKey | None, job: str) -> AlertFact:
+    return replace(
+        fact,
+        severity=sources.alerts.choose_severity(fact.subject, ERROR),
+        affected=describe_affected(sources.graph, sources.project, key) if key else (),
+        command=describe_command(sources.project, key, fact.window, job=job),
+    )

@@ -24,7 +24,7 @@ class WindowReport:
     version
         The version that predicted.
     state
-        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured``, ``labels look inverted`` or ``in training data``.
     kind
         ``performance`` or ``drift``; only a performance report can start a retraining.
     reason

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.model import Model
 
-# States of a window. CANNOT is final: more data would not help.
+# States of a window. CANNOT is final: more data would not help. INVERTED holds every retraining until a person looks at the labels.
 GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"
-CANNOT = "cannot be measured"
+CANNOT, INVERTED = "cannot be measured", "labels look inverted"
 
 
 @check_constructor

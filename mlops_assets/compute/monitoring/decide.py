@@ -24,7 +24,7 @@ from mlops_assets.values.decisions import (
     Training,
     WindowReport,
 )
-from mlops_assets.values.monitoring import BREACH, GOOD
+from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -108,7 +108,7 @@ def decide(facts: LoopFacts) -> Decision | Hold:
     Only windows of the serving version count. Its newest windows must be consecutive breaches, as many as the policy requires. Each
     must end after the data of the last training, and after every settled decision about this version was opened. A window without
     enough data neither counts nor interrupts. Drift never opens a decision. There is also none while another decision is open, while a
-    training runs or waits for approval, and during the cooldown.
+    training runs or waits for approval, while the labels of a window look inverted, and during the cooldown.
     """
     if facts.serving is None:
         return Hold(f"no version of {facts.model} serves{_describe_other_version(facts)}")
@@ -116,7 +116,12 @@ def decide(facts: LoopFacts) -> Decision | Hold:
         standing = facts.open_decisions[0]
         return Hold(f"decision {standing.id} about {standing.partition} is open")
     streak = _find_streak(facts)
-    if wait := _explain_in_flight(facts) or _explain_short_streak(facts, streak) or _explain_cooldown(facts):
+    if (
+        wait := _explain_in_flight(facts)
+        or explain_inverted_labels(facts)
+        or _explain_short_streak(facts, streak)
+        or _explain_cooldown(facts)
+    ):
         return _hold_with_breach(facts, wait)
     first, last = streak[0], streak[-1]
     return Decision(
@@ -153,7 +158,7 @@ def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
         return outcome if isinstance(outcome, Hold) else Hold(f"decision {outcome.id} is not recorded yet")
     decision = facts.open_decisions[0]
     crashed = _list_crashes(decision, facts)
-    if wait := _explain_cooldown(facts):
+    if wait := explain_inverted_labels(facts) or _explain_cooldown(facts):
         return _hold_with_breach(facts, wait)
     if crashed:
         ready = max(t.ended or t.as_of for t in crashed) + facts.policy.backoff * 2 ** (len(crashed) - 1)
@@ -209,6 +214,28 @@ def compute_decision_id(model: str, version: int, partition: str) -> str:
         The model's name, its version, and the partition key of the first window.
     """
     return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
+
+
+def explain_inverted_labels(facts: LoopFacts) -> str:
+    """Return a reason to wait: labels that no training had look inverted, and a training would learn them; empty otherwise.
+
+    The hold ends when the window is reported again with other labels, or when a person trains.
+
+    Parameters
+    ----------
+    facts
+        The recorded facts.
+    """
+    last = _last_training(facts)
+    inverted = [
+        report
+        for report in facts.latest_reports
+        if (report.kind, report.version, report.state) == (PERFORMANCE, facts.serving, INVERTED)
+        and (last is None or report.end > last.as_of)
+    ]
+    if not inverted:
+        return ""
+    return f"the labels of {inverted[-1].partition} look inverted: correct them, or train by hand if they are right"
 
 
 def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:

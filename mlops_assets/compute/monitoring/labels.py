@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.monitoring.label_bias import describe_label_bias
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES, PROBABILITY
 from mlops_assets.compute.training.classes import class_names
 from mlops_assets.errors import DataError, nearest
@@ -64,6 +65,12 @@ class LabelArrivals:
         The number of labels whose key has a label of the same value already.
     unpredicted
         The number of predictions that are null or not finite, which count in no metric.
+    corrected
+        The number of earlier labels that a later label with another value replaced.
+    duplicated
+        The number of predictions whose key another prediction of the window has already; each counts.
+    mostly
+        The predictions for which labels have arrived more often than for the others, from :func:`describe_label_bias`; empty without bias.
     """
 
     predicted: int
@@ -71,6 +78,9 @@ class LabelArrivals:
     keyless: int = 0
     repeated: int = 0
     unpredicted: int = 0
+    corrected: int = 0
+    duplicated: int = 0
+    mostly: str = ""
 
     @property
     def coverage(self) -> float:
@@ -82,6 +92,11 @@ class LabelArrivals:
         """The predicate of a sentence about the labelled predictions; it says that they are finite where others are not."""
         return "are finite and have a label" if self.unpredicted else "have a label"
 
+    @property
+    def bias(self) -> str:
+        """A clause that names the predictions with labels when they differ from the others; empty without bias."""
+        return f"labels have arrived mostly for {self.mostly}, so the metrics are biased" if self.mostly else ""
+
 
 def join_labels(  # noqa: PLR0913  (the names of columns)
     predictions: pl.DataFrame,
@@ -90,6 +105,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     label: str,
     *,
     classes: Sequence[object] | None = None,
+    known_at: str | None = None,
     prediction: str = PREDICTION,
     probability: str = PROBABILITY,
     probabilities: str = PROBABILITIES,
@@ -108,6 +124,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
         The column of ``labels`` with the label.
     classes
         The classes in the estimator's order. When None, a classifier's classes are those that occur; a regressor has none.
+    known_at
+        The column of ``labels`` with the time at which a label is known: of several labels of a key, the latest counts.
     prediction, probability, probabilities
         Columns of ``predictions``. ``probabilities`` is a struct with the probability of each class, ``probability`` is that of the second
         of two classes; either may be null or absent.
@@ -119,7 +137,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     Raises
     ------
     DataError
-        A column is missing, types do not fit, or one key has two different labels.
+        A column is missing, types do not fit, or one key has two different labels and neither is the latest.
     """
     for frame, required, noun in ((predictions, [*key, prediction], "the predictions"), (labels, [*key, label], "the labels")):
         if missing := [name for name in required if name not in frame.columns]:
@@ -127,7 +145,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
                 f"{noun} lack the column '{missing[0]}'",
                 hint=nearest(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
             )
-    arrived, repeated = _drop_repeats(labels, key, label)
+    arrived, repeated, corrected = _drop_repeats(labels, key, label, known_at)
     keyed = _match_key_types(predictions, arrived, key)
     joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
     keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
@@ -135,7 +153,9 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     usable = finite.fill_null(value=False)
     unpredicted = int(joined.select((~usable).sum()).item())
     labelled = joined.filter(pl.col(_LABEL).is_not_null() & usable)
-    counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted)
+    duplicated = joined.height - keyless - joined.select(key).drop_nulls().n_unique()
+    mostly = _describe_bias(joined.filter(usable), prediction, probability, probabilities)
+    counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted, corrected, duplicated, mostly)
     shares = _read_probabilities(labelled, probability, probabilities, classes)
     return _build_labelled(labelled, prediction, shares, classes), counts
 
@@ -156,20 +176,40 @@ def _read_probabilities(
     return np.column_stack([1 - second, second])
 
 
-def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
-    """Return one label for each key, without nulls, and the number of repeated labels; raise for a key with different labels."""
+def _describe_bias(usable: pl.DataFrame, prediction: str, probability: str, probabilities: str) -> str:
+    """Compare the finite predictions with and without a label: by probability, by that of the likeliest of many classes, or by prediction."""
+    scores, dtype = usable[prediction], usable.schema.get(probabilities)
+    if probability in usable.columns and usable[probability].null_count() < usable.height:
+        scores = usable[probability]
+    elif isinstance(dtype, pl.Struct) and dtype.fields and usable[probabilities].null_count() < usable.height:
+        scores = usable.select(pl.max_horizontal(usable[probabilities].struct.unnest()))[:, 0]
+    return describe_label_bias(scores, usable[_LABEL].is_not_null().to_numpy())
+
+
+def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str, known_at: str | None) -> tuple[pl.DataFrame, int, int]:
+    """Return one label for each key, without nulls, and the numbers of repeated and of replaced labels.
+
+    Raise for a key with different labels and none is the latest.
+    """
     value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
-    arrived = labels.select(*key, value.alias(_LABEL)).drop_nulls()
-    different = arrived.unique(maintain_order=True)
-    twice = different.filter(pl.struct(list(key)).is_duplicated())
+    times = [known_at] if known_at and known_at in labels.columns and known_at not in key else []
+    columns = [*key, _LABEL]
+    arrived = labels.select(*key, value.alias(_LABEL), *times).drop_nulls(columns)
+    different = (
+        arrived.unique(columns, maintain_order=True) if not times else arrived.group_by(columns, maintain_order=True).agg(pl.max(*times))
+    )
+    latest = different
+    if times and different.select(key).is_duplicated().any():
+        latest = different.filter(pl.col(times[0]).eq_missing(pl.col(times[0]).max().over(key)) | ~pl.struct(list(key)).is_duplicated())
+    twice = latest.filter(pl.struct(list(key)).is_duplicated())
     if twice.height:
         first = twice.select(list(key)).row(0, named=True)
         different_labels = twice.filter(pl.all_horizontal(pl.col(name) == value for name, value in first.items()))[_LABEL].to_list()
         raise DataError(
             f"the key {first} has several labels: {' and '.join(map(repr, different_labels[:3]))}",
-            hint="keep one label for each key, e.g. the latest",
+            hint="keep one label for each key, or declare label_known_at= so that the latest counts",
         )
-    return different, arrived.height - different.height
+    return latest.select(columns), arrived.height - different.height, different.height - latest.height
 
 
 def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
-from mlops_assets.compute.monitoring.window_intervals import estimate_intervals
-from mlops_assets.compute.training.calibration import CalibrationCurve, calibrate
-from mlops_assets.compute.training.classes import class_names, positive_class
+from mlops_assets.compute.monitoring.verdicts import Verdict, WindowMetric, describe_metric, judge_metrics
+from mlops_assets.compute.monitoring.window_calibration import WindowCalibration, measure_calibration
+from mlops_assets.compute.monitoring.window_intervals import CERTAIN, WindowJackknife
+from mlops_assets.compute.monitoring.window_slices import WindowSlice, measure_slices
+from mlops_assets.compute.training.classes import class_names, class_to_encode, encode_labels, positive_class, wrap_two_classes
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
 from mlops_assets.errors import DataError, nearest
-from mlops_assets.values.evaluation import SliceMetrics
-from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,58 +25,10 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from mlops_assets.values.evaluation import Evaluation
     from mlops_assets.values.monitoring import Performance
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class WindowMetric:
-    """One metric of a window; a figure is None where it is undefined.
-
-    Parameters
-    ----------
-    name
-        A scikit-learn scorer name; greater is better.
-    value
-        The metric on the rows with a label.
-    low, high
-        Ends of the metric's confidence interval.
-    reference
-        The version's value on its holdout; None when it is not known.
-    problem
-        The reason why the metric is undefined; empty when it is defined.
-    """
-
-    name: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reference: float | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of one expectation for a window.
-
-    Parameters
-    ----------
-    expectation
-        The name of the expectation.
-    state
-        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
-    value, bound
-        The metric and its minimum.
-    reason
-        The reason in words.
-    """
-
-    expectation: str
-    state: str
-    value: float | None
-    bound: float | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -95,9 +47,9 @@ class PerformanceReport:
         The calibration curve of the positive class's probability, or of a predicted number. None for more than two classes, without
         probabilities and without labelled rows.
     slices
-        The metrics by the values of the slice columns.
+        The metrics by the values of the slice columns, those certainly below the whole window first.
     inverted
-        Whether the labels look inverted: the whole confidence interval of the ROC AUC lies below 0.5.
+        Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5.
     problem
         The reason why nothing could be measured; empty otherwise.
     intervals
@@ -111,8 +63,8 @@ class PerformanceReport:
     arrivals: LabelArrivals
     metrics: tuple[WindowMetric, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    calibration: CalibrationCurve | None = None
-    slices: tuple[SliceMetrics, ...] = ()
+    calibration: WindowCalibration | None = None
+    slices: tuple[WindowSlice, ...] = ()
     inverted: bool = False
     problem: str = ""
     intervals: str = ""
@@ -123,11 +75,14 @@ class PerformanceReport:
     def state(self) -> str:
         """``breach`` if any expectation is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``.
 
-        ``in training data`` if the version was fitted on all rows of the window.
+        ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if they do and are enough to
+        judge an expectation.
         """
         if self.in_training and not self.arrivals.predicted:
             return IN_TRAINING
         states = {verdict.state for verdict in self.verdicts}
+        if self.inverted and states & {GOOD, BREACH}:
+            return INVERTED
         if BREACH in states:
             return BREACH
         if CANNOT in states:
@@ -137,18 +92,28 @@ class PerformanceReport:
     @property
     def summary(self) -> str:
         """The state and its reasons, or the metrics when no expectation gives a reason; then the share of rows without a prediction."""
-        reasons = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
-            self.problem or "; ".join(map(_describe_metric, self.metrics))
-        ]
+        if self.state == INVERTED:
+            reasons = [
+                f"{describe_metric(metric)} is below 0.5, which chance does not explain"
+                for metric in self.metrics
+                if metric.name == "roc_auc"
+            ]
+        else:
+            reasons = [verdict.reason for verdict in self.verdicts if verdict.state == self.state]
         without = self.arrivals.unpredicted
-        share = (
-            f"; {without} of {self.arrivals.predicted} rows ({without / self.arrivals.predicted:.1%}) have no prediction" if without else ""
-        )
-        return f"{self.state}: {'; '.join(dict.fromkeys(reasons))}{share}"
+        share = f"{without} of {self.arrivals.predicted} rows ({without / max(1, self.arrivals.predicted):.1%}) have no prediction"
+        notes = [share if without else "", "" if any(self.arrivals.bias in reason for reason in reasons) else self.arrivals.bias]
+        stated = reasons or [self.problem or "; ".join(map(describe_metric, self.metrics))]
+        return f"{self.state}: {'; '.join(dict.fromkeys([*stated, *filter(None, notes)]))}"
 
     def metric(self, name: str) -> WindowMetric | None:
         """Return the metric of this name; None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+    @property
+    def worst_slices(self) -> tuple[WindowSlice, ...]:
+        """The slices with a metric that is certainly below that of the whole window, worst first."""
+        return tuple(found for found in self.slices if found.below)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as a dict of JSON values; undefined numbers are None."""
@@ -170,6 +135,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     expectations: Sequence[Performance] = (),
     reference: Mapping[str, float] | None = None,
     classes: Sequence[object] | None = None,
+    label_known_at: str | None = None,
     event_timestamp: str | None = None,
     block_length: timedelta | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
@@ -196,6 +162,8 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         Metric → the version's value on its holdout.
     classes
         The classes in the estimator's order; see :func:`join_labels`.
+    label_known_at
+        The column of ``labels`` with the time at which a label is known: of several labels of a key, the latest counts.
     event_timestamp
         The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
     block_length
@@ -213,7 +181,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     Raises
     ------
     DataError
-        A column is missing, types do not fit, or one key has two different labels.
+        A column is missing, types do not fit, or one key has two different labels and neither is the latest.
 
     Notes
     -----
@@ -225,41 +193,54 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         return _report_unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _explain_empty(in_training), in_training)
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
-    labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
+    labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes, known_at=label_known_at)
     if not arrivals.labelled:
         problem = _explain_unlabelled(arrivals)
         return _report_unmeasured(expectations, [*metrics, *_extra_metrics(labelled)], arrivals, reference, problem, in_training)
     names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_extra_metrics(labelled)]))
-    estimator, split = replay_predictions(labelled), labelled.split
-    measure = partial(evaluate, positive=positive, part="labelled")
-    evaluation = measure(estimator, split, names, by)
+    split = labelled.split
+    predictor = CachedPredictor(replay_predictions(labelled), split.X)
+    evaluation = evaluate(predictor, split, names, by, positive=positive, part="labelled")
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
-    blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
-    ends = estimate_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
+    blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
+    encoded = class_to_encode(labelled.classes, split.y, positive)
+    jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
     problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
-    window_metrics = tuple(
-        WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problems[name])
-        if name in problems
-        else WindowMetric(name, value if math.isfinite(value) else None, *ends[name], _finite_reference(reference, name))
-        for name, value in evaluation.metrics
-    )
-    auc = next((metric for metric in window_metrics if metric.name == "roc_auc"), None)
-    inverted = bool(auc and auc.high is not None and auc.high < 0.5)
-    verdicts = _judge_all(expectations, window_metrics, arrivals, inverted=inverted, problem="")
-    intervals = INDEPENDENT if blocks is None else str(blocks)
-    curve = _measure_calibration(labelled, positive)
+    window_metrics, inverted = _measure_metrics(evaluation, jackknife, confidence, problems, reference)
     return PerformanceReport(
         arrivals,
         window_metrics,
-        verdicts,
-        curve,
-        evaluation.slices,
+        judge_metrics(expectations, window_metrics, arrivals, inverted=inverted, problem=""),
+        _measure_calibration(labelled, positive, jackknife, confidence),
+        measure_slices(evaluation.slices, labelled.rows, jackknife, dict(evaluation.metrics), confidence),
         inverted,
-        intervals=intervals,
+        intervals=INDEPENDENT if blocks is None else str(blocks),
         in_training=in_training,
         confidence=confidence,
     )
+
+
+def _measure_metrics(
+    evaluation: Evaluation,
+    jackknife: WindowJackknife,
+    confidence: float,
+    problems: Mapping[str, str],
+    reference: Mapping[str, float] | None,
+) -> tuple[tuple[WindowMetric, ...], bool]:
+    """Return the metrics with their intervals, and whether the labels look inverted."""
+    measured, inverted = [], False
+    for name, value in evaluation.metrics:
+        known = _finite_reference(reference, name)
+        if name in problems:
+            measured.append(WindowMetric(name, None, reference=known, problem=problems[name]))
+            continue
+        deviations = jackknife.replicate(name)
+        ends = jackknife.estimate_interval(name, value, deviations, confidence)
+        measured.append(WindowMetric(name, value if math.isfinite(value) else None, *ends, known))
+        if name == "roc_auc" and deviations is not None:
+            inverted = value + jackknife.width(deviations, CERTAIN) < 0.5
+    return tuple(measured), inverted
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -281,7 +262,7 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
     """Return the report of a window in which nothing could be measured: every metric is undefined for the reason ``problem``."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
     window_metrics = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
-    verdicts = _judge_all(expectations, window_metrics, arrivals, inverted=False, problem=problem)
+    verdicts = judge_metrics(expectations, window_metrics, arrivals, inverted=False, problem=problem)
     if in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
     return PerformanceReport(arrivals, window_metrics, verdicts, problem=problem, in_training=in_training)
@@ -315,79 +296,16 @@ def _finite_reference(reference: Mapping[str, float] | None, name: str) -> float
     return value if value is not None and math.isfinite(value) else None
 
 
-def _measure_calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCurve | None:  # noqa: ANN401  (any label)
+def _measure_calibration(
+    labelled: LabelledPredictions,
+    positive: Any,  # noqa: ANN401  (any label)
+    jackknife: WindowJackknife,
+    confidence: float,
+) -> WindowCalibration | None:
     if labelled.classes is None:
-        return calibrate(labelled.prediction.astype(float), labelled.y)
+        return measure_calibration(labelled.prediction.astype(float), labelled.y, jackknife, confidence)
     if labelled.probabilities is None or len(labelled.classes) != 2:
         return None
     positive_label = positive_class(labelled.classes, positive)
     index = class_names(labelled.classes).index(str(positive_label))
-    return calibrate(labelled.probabilities[:, index], (labelled.y == positive_label).astype(float))
-
-
-def _judge_all(
-    expectations: Sequence[Performance], metrics: Sequence[WindowMetric], arrivals: LabelArrivals, *, inverted: bool, problem: str
-) -> tuple[Verdict, ...]:
-    by_name = {metric.name: metric for metric in metrics}
-    return tuple(_judge(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
-
-
-def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
-    """Return the verdict on one expectation; ``problem`` is why the whole window cannot be measured, empty when it can."""
-    bound = _find_bound(expectation, metric)
-    if (
-        why := problem
-        or (metric.problem if metric.problem.startswith(CANNOT) else _explain_too_few(expectation, arrivals))
-        or metric.problem
-    ):
-        state = CANNOT if not problem and metric.problem.startswith(CANNOT) else NOT_ENOUGH
-        return Verdict(expectation.name, state, metric.value, bound, why.removeprefix(f"{CANNOT}: "))
-    if bound is None or metric.value is None:
-        why = f"the version's {metric.name} on its holdout is not known"
-        return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
-    below = metric.value < bound
-    surely = metric.high is not None and metric.high < bound
-    against = (
-        f"{bound:.4g}"
-        if expectation.at_least is not None
-        else f"{bound:.4g} ({metric.reference:.4g} on the holdout − {expectation.threshold:.4g})"
-    )
-    finding = (
-        f"{_describe_metric(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
-    )
-    if below and expectation.certain and not surely:
-        return Verdict(expectation.name, GOOD, metric.value, bound, f"{finding}, which may be chance: the interval reaches the bound")
-    if below:
-        finding += _describe_suspicion(by_chance=not surely, inverted=inverted)
-    return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, finding)
-
-
-def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
-    """Return the minimum of a metric; None when it is relative to a holdout value that is not known."""
-    if expectation.at_least is not None:
-        return expectation.at_least
-    return None if metric.reference is None else metric.reference - expectation.threshold
-
-
-def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
-    """Return why too few labels have arrived to judge; empty when they suffice."""
-    if arrivals.coverage < expectation.min_coverage:
-        return (
-            f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions {arrivals.predicate}, {expectation.min_coverage:.1%} are needed"
-        )
-    if arrivals.labelled < expectation.min_labels:
-        return f"{arrivals.labelled} predictions {arrivals.predicate}, {expectation.min_labels} are needed"
-    return ""
-
-
-def _describe_suspicion(*, by_chance: bool, inverted: bool) -> str:
-    if inverted:
-        return "; the labels look inverted: the ROC AUC is below 0.5, which chance does not explain"
-    return "; the interval reaches the bound, so it may be chance" if by_chance else ""
-
-
-def _describe_metric(metric: WindowMetric) -> str:
-    if metric.value is None:
-        return f"{metric.name} undefined ({metric.problem})"
-    between = f" ({metric.low:.4g} to {metric.high:.4g})" if metric.low is not None else ""
-    return f"{metric.name} {metric.value:.4g}{between}"
+    return measure_calibration(labelled.probabilities[:, index], (labelled.y == positive_label).astype(float), jackknife, confidence)

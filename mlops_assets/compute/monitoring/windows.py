@@ -231,6 +231,7 @@ def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: 
         reference=reference.metrics,
         classes=reference.classes,
         positive=reference.positive,
+        label_known_at=declared.label_known_at,
         event_timestamp=window.event_timestamp,
         block_length=declared.block_length,
         in_training=int(window.fitted.sum()),

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.drift.binning import CATEGORICAL
 from mlops_assets.compute.drift.drift_report import CAP_RULE
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, reported_statistics
+from mlops_assets.compute.monitoring.window_slices import MIN_SLICE_ROWS
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
 from mlops_assets.compute.text import UNKNOWN, format_number
-from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.column_drift import ColumnDrift
     from mlops_assets.compute.drift.drift_report import DriftReport
     from mlops_assets.compute.monitoring.performance import PerformanceReport
-    from mlops_assets.values.evaluation import SliceMetrics
+    from mlops_assets.compute.monitoring.window_slices import WindowSlice
 
 MAX_CHARTS, MAX_ROWS = 6, 150
-MIN_SLICE_ROWS = 30
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _VersionSection:
     states: tuple[_State, ...]
     history: _Figure | None
     calibration: _Figure | None
-    slices: list[SliceMetrics]
+    slices: list[WindowSlice]
 
 
 def render_monitor(page: MonitorPage) -> str:
@@ -129,6 +129,7 @@ def render_monitor(page: MonitorPage) -> str:
         coverage_text=_coverage_text,
         metrics_caption=_metrics_caption,
         slices_caption=_slices_caption,
+        slice_cell=_slice_cell,
         shown_columns=_shown_columns,
         times_threshold=_times_threshold,
         column_chart=_column_chart,
@@ -159,6 +160,7 @@ def _performance_state(report: PerformanceReport | None) -> _State:
     kind, mark, headline = {
         GOOD: ("good", "✓", "Performance is good" if report.verdicts else "Performance is measured"),
         BREACH: ("bad", "✗", "Performance is too low"),
+        INVERTED: ("bad", "✗", "The labels look inverted"),
         IN_TRAINING: ("", UNKNOWN, "In training data: performance is not judged"),
         CANNOT: ("", UNKNOWN, "Performance cannot be measured"),
     }.get(report.state, ("", "…", "Not enough data to judge performance"))
@@ -257,7 +259,14 @@ def _coverage_text(report: PerformanceReport) -> str:
     arrivals = report.arrivals
     keyless = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
     trained = f"; {report.in_training:,} predictions of training rows are left out" if report.in_training else ""
-    return f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions {arrivals.predicate} ({arrivals.coverage:.1%}){keyless}{trained}."
+    counts = {"repeated": arrivals.repeated, "replaced by a later label": arrivals.corrected}
+    labels = "".join(f"; {number:,} labels were {what}" for what, number in counts.items() if number)
+    again = f"; {arrivals.duplicated:,} predictions repeat a key, and each counts" if arrivals.duplicated else ""
+    bias = f"; {arrivals.bias}" if arrivals.bias else ""
+    return (
+        f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions {arrivals.predicate} ({arrivals.coverage:.1%})"
+        f"{keyless}{trained}{labels}{again}{bias}."
+    )
 
 
 def _metrics_caption(report: PerformanceReport) -> str:
@@ -265,12 +274,24 @@ def _metrics_caption(report: PerformanceReport) -> str:
     return f"Metrics; greater is better{resampled}."
 
 
-def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) -> str:
+def _slices_caption(report: PerformanceReport, shown: Sequence[WindowSlice]) -> str:
     """Return the caption of the slices: how many have too few rows, and how many more are not in the table."""
     small = sum(metrics.rows < MIN_SLICE_ROWS for metrics in report.slices)
     hidden = len(report.slices) - small - len(shown)
     left_out = f", {small} with fewer than {MIN_SLICE_ROWS} rows left out" if small else ""
-    return f"By slice{left_out}{f'; {hidden} more are not shown' if hidden else ''}."
+    worst = (
+        f"; ▼ certainly below the whole window, with {_percent(report.confidence)} confidence for all slices together"
+        if report.worst_slices
+        else ""
+    )
+    return f"By slice with {_percent(report.confidence)} CI{left_out}{f'; {hidden} more are not shown' if hidden else ''}{worst}."
+
+
+def _slice_cell(found: WindowSlice, metric: str, value: float) -> str:
+    """Return a metric of a slice with its interval; a mark precedes a metric that is certainly below that of the whole window."""
+    low, high = found.interval(metric)
+    between = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"
+    return f"{'▼ ' if metric in found.below else ''}{format_number(value)}{between}"
 
 
 def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figure | None:
@@ -288,5 +309,7 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
 def _calibration_figure(report: PerformanceReport) -> _Figure | None:
     if not report.calibration or not report.calibration.bins:
         return None
-    caption = f"Predicted against observed; expected calibration error {format_number(report.calibration.error)}"
+    curve = report.calibration
+    between = "" if curve.low is None else f" ({_percent(report.confidence)} CI {format_number(curve.low)} to {format_number(curve.high)})"
+    caption = f"Predicted against observed; expected calibration error {format_number(curve.error)}{between}"
     return _Figure(caption, _mark_safe(charts.draw_reliability(report.calibration, caption)))

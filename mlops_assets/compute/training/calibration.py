@@ -61,11 +61,16 @@ def calibrate(predicted: np.ndarray, observed: np.ndarray) -> CalibrationCurve:
     Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning. Bins hold equally many rows
     rather than having equal width, as in Nguyen and O'Connor (2015), so that no bin is empty.
     """
-    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(predicted) else np.zeros(0)
-    place = np.searchsorted(edges, predicted, side="left")
+    place = bin_predictions(predicted)
     bins = tuple(_summarize_bin(predicted[place == b], observed[place == b]) for b in np.unique(place))
     total = sum(bin_.rows for bin_ in bins)
     return CalibrationCurve(sum(bin_.rows * abs(bin_.predicted - bin_.observed) for bin_ in bins) / max(total, 1), bins)
+
+
+def bin_predictions(predicted: np.ndarray) -> np.ndarray:
+    """Return the number of the quantile bin of each prediction; a number may be unused."""
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(predicted) else np.zeros(0)
+    return np.searchsorted(edges, predicted, side="left")
 
 
 def _summarize_bin(predicted: np.ndarray, observed: np.ndarray) -> CalibrationBin:

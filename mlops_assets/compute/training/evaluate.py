@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     by_slice = (
         SliceMetrics(column, str(value), len(chosen), _score(model, chosen, y[chosen], metrics)[0])
         for column in slices
-        for value, chosen in _select_slices(split.rows[column], min_rows or {}, named)
+        for value, chosen in select_slices(split.rows[column], min_rows or {}, named)
     )
     return Evaluation(len(y), values, baseline, tuple(by_slice), reasons)
 
@@ -160,12 +160,19 @@ def _constant_column(y: np.ndarray) -> np.ndarray:
     return np.zeros((len(y), 1))
 
 
-def _select_slices(
-    column: pl.Series, min_rows: Mapping[str, int], named: Collection[tuple[str, str]]
+def select_slices(
+    column: pl.Series, min_rows: Mapping[str, int], named: Collection[tuple[str, str]] = ()
 ) -> Iterator[tuple[object, np.ndarray]]:
-    """Yield the values to measure and the numbers of their rows, most frequent first.
+    """Yield the values of a column to measure and the numbers of their rows, most frequent first.
 
-    They are the MAX_SLICES most frequent values, and rarer ones that have ``min_rows`` rows or that ``named`` contains.
+    They are the 50 most frequent values, and rarer ones that have ``min_rows`` rows or that ``named`` contains.
+
+    Parameters
+    ----------
+    column
+        A column to slice by.
+    min_rows, named
+        As in :func:`evaluate`.
     """
     names = {value for name, value in named if name == column.name}
     for rank, (value, rows) in enumerate(column.value_counts(sort=True, name="__rows").rows()):

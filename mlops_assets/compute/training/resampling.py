@@ -178,7 +178,7 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
         freedom = 0 if blocks is None else int(blocks.max(initial=0))
         if not all(math.isfinite(value) for value in scores) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
-        forms = [_proven_form(metric, model, chosen, y, value) for model, value in zip(models, scores, strict=True)]
+        forms = [prove_form(metric, model, chosen, y, value) for model, value in zip(models, scores, strict=True)]
         by_row = [values for form in forms if form is not None and (values := _values_by_row(form, len(y))) is not None]
         if len(by_row) == len(models):
             return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
@@ -205,7 +205,7 @@ def _make_draw_scorer(metric: str, model: CachedPredictor, chosen: np.ndarray, y
     return score
 
 
-def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
+def prove_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
     """Return the vectorised metric if it agrees with the scorer on these rows, otherwise None."""
     try:
         form = find_form(metric, model, chosen, y)

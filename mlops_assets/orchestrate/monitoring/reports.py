@@ -9,7 +9,9 @@ import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport
 from mlops_assets.compute.drift.drift_statistics import reported_statistics
-from mlops_assets.compute.monitoring.performance import PerformanceReport, Verdict
+from mlops_assets.compute.monitoring.performance import PerformanceReport
+from mlops_assets.compute.monitoring.verdicts import Verdict
+from mlops_assets.compute.monitoring.window_slices import WindowSlice
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, WindowMeasurement, measure_window
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
@@ -234,6 +236,7 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport) -> pl
         "state": pl.String,
         "predicted": pl.Int64,
         "labelled": pl.Int64,
+        "biased": pl.Boolean,
     }
     schema |= {
         "metric": pl.String,
@@ -244,7 +247,7 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport) -> pl
         "problem": pl.String,
     }
     common = {WINDOW_START: window.span.start, "version": window.version, "state": report.state}
-    common |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled}
+    common |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled, "biased": bool(report.arrivals.bias)}
     names = ("value", "low", "high", "reference", "problem")
     return pl.DataFrame(
         [common | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [common], schema=schema
@@ -255,15 +258,31 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
     metrics = [
         {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
     ]
-    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in report.slices]
+    arrivals, slices = report.arrivals, [_slice_facts(found) for found in report.slices]
+    counts = {
+        "repeated labels": arrivals.repeated,
+        "corrected labels": arrivals.corrected,
+        "predictions that repeat a key": arrivals.duplicated,
+        "bias of the labels": arrivals.bias,
+    }
     return {
-        "coverage": report.arrivals.coverage,
-        "labels": report.arrivals.labelled,
-        "share without a prediction": report.arrivals.unpredicted / max(1, report.arrivals.predicted),
+        "coverage": arrivals.coverage,
+        "labels": arrivals.labelled,
+        "share without a prediction": arrivals.unpredicted / max(1, arrivals.predicted),
+        **{name: value for name, value in counts.items() if value},
         **{m.name: m.value for m in report.metrics if m.value is not None},
         "metrics": to_markdown(metrics),
         **({"slices": to_markdown(slices)} if slices else {}),
+        **({"worst slices": ", ".join(f"{s.column} = {s.value}" for s in report.worst_slices[:TOP])} if report.worst_slices else {}),
     }
+
+
+def _slice_facts(found: WindowSlice) -> dict[str, Any]:
+    facts: dict[str, Any] = {"slice": f"{found.column} = {found.value}", "rows": found.rows}
+    for name, value in found.metrics:
+        low, high = found.interval(name)
+        facts |= {name: value, f"{name} from": low, f"{name} to": high}
+    return facts | {"certainly below the whole": ", ".join(found.below)}
 
 
 def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.orchestrate.core.metadata import to_markdown
-from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WORST_FIRST = (BREACH, CANNOT, NOT_ENOUGH, GOOD, IN_TRAINING)  # of several windows
-_DECISIVE_FIRST = (BREACH, GOOD, CANNOT, NOT_ENOUGH, IN_TRAINING)  # of several versions in one window
+_WORST_FIRST = (INVERTED, BREACH, CANNOT, NOT_ENOUGH, GOOD, IN_TRAINING)  # of several windows
+_DECISIVE_FIRST = (INVERTED, BREACH, GOOD, CANNOT, NOT_ENOUGH, IN_TRAINING)  # of several versions in one window
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class WindowState:
     partition
         The window.
     state
-        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured``, ``labels look inverted`` or ``in training data``.
     summary
         The result in words.
     version
@@ -61,7 +61,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
 def _merge_versions(windows: Sequence[WindowState]) -> list[WindowState]:
     """Return one state for each window, merged from the states of its versions.
 
-    A breach of any version makes the window a breach; without a breach, one good version makes it good.
+    Inverted labels or else a breach of any version decide; without them, one good version makes the window good.
     """
     by_partition: dict[str, list[WindowState]] = {}
     for window in windows:
@@ -75,7 +75,7 @@ def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:
 
 
 def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
-    """Return text that counts the windows by state, names those that are not good, and ends with the newest breach.
+    """Return text that counts the windows by state, names those that are not good, and ends with the newest breach or inverted labels.
 
     For a single window, it is that window's own summary.
 
@@ -86,7 +86,14 @@ def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
     """
     if len(windows) == 1:
         return windows[0].summary
-    words = {BREACH: failing, CANNOT: CANNOT, NOT_ENOUGH: "had not enough data", IN_TRAINING: "are in training data", GOOD: "are good"}
+    words = {
+        INVERTED: "have labels that look inverted",
+        BREACH: failing,
+        CANNOT: CANNOT,
+        NOT_ENOUGH: "had not enough data",
+        IN_TRAINING: "are in training data",
+        GOOD: "are good",
+    }
     counts = {state: sum(w.state == state for w in windows) for state in words}
     total = f"of {len(windows)} windows"
     sentences = [
@@ -94,7 +101,7 @@ def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
         for state, word in words.items()
         if counts[state]
     ]
-    newest = next((w for w in reversed(windows) if w.state == BREACH), None)
+    newest = next((w for w in reversed(windows) if w.state in (BREACH, INVERTED)), None)
     return "; ".join(sentences) + (f". {newest.partition}: {newest.summary}" if newest else "")
 
 

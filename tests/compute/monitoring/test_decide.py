@@ -22,7 +22,7 @@ from mlops_assets.values.decisions import (
     Training,
     WindowReport,
 )
-from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Retrain
+from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED, NOT_ENOUGH, Retrain
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 POLICY = Retrain(cooldown=timedelta(days=7), after=1, after_rejection=2, max_attempts=3, backoff=timedelta(minutes=5))
@@ -37,8 +37,8 @@ def report(day: int, state: str, version: int = 6, **more) -> WindowReport:
 
 
 def days(states: str, version: int = 6) -> tuple[WindowReport, ...]:
-    """One report a day: g(ood), b(reach), n(ot enough)."""
-    return tuple(report(i + 1, {"g": GOOD, "b": BREACH, "n": NOT_ENOUGH}[c], version) for i, c in enumerate(states))
+    """One report a day: g(ood), b(reach), n(ot enough), i(nverted labels)."""
+    return tuple(report(i + 1, {"g": GOOD, "b": BREACH, "n": NOT_ENOUGH, "i": INVERTED}[c], version) for i, c in enumerate(states))
 
 
 def facts(states: str, *, policy: Retrain = POLICY, **more) -> LoopFacts:

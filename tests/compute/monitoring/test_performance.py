@@ -12,7 +12,7 @@ from mlops_assets.compute.monitoring.performance import PerformanceReport, measu
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.compute.training.calibration import calibrate
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH, Performance
+from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH, Performance
 
 AUC = Performance("roc_auc", at_least=0.62)
 
@@ -92,9 +92,12 @@ def test_a_relative_bound_is_below_the_reference() -> None:
 def test_inverted_labels_are_a_breach_that_says_so() -> None:
     predictions, labels = window()
     found = report(predictions, labels.with_columns(~pl.col("late")), Performance("neg_log_loss", at_least=-0.65))
-    assert (found.state, found.inverted) == (BREACH, True)
+    assert (found.state, found.inverted, found.verdicts[0].state) == (INVERTED, True, BREACH)
     assert found.metric("roc_auc").high < 0.5
-    assert "the labels look inverted" in found.summary
+    assert "the labels look inverted" in found.verdicts[0].reason
+    assert found.summary.startswith("labels look inverted: roc_auc 0.2")
+    few = report(predictions.head(120), labels.head(120).with_columns(~pl.col("late")))
+    assert (few.state, few.inverted) == (NOT_ENOUGH, True)  # too few labels to judge anything
     assert not report(*window(slope=0.0)).inverted  # no better than chance is not inverted
 
 

@@ -13,13 +13,13 @@ from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import build_profile
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
+from mlops_assets.compute.monitoring.window_slices import WindowSlice
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.compute.text import format_number
 from mlops_assets.errors import DataError, MissingExtraError
-from mlops_assets.values.evaluation import SliceMetrics
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
@@ -132,8 +132,8 @@ def test_a_window_of_two_versions_has_a_section_of_each() -> None:
 def test_a_window_in_which_everything_is_wrong() -> None:
     current = frame(900, 3, rain=pl.lit(None, dtype=pl.Float64), late=~pl.col("late"), kind=pl.lit("new" + NASTY)).drop(NASTY)
     parsed = checked(page(current))
-    assert "Performance is too low" in parsed.text
-    assert "the labels look inverted" in parsed.text
+    assert "The labels look inverted" in parsed.text
+    assert "is below 0.5, which chance does not explain" in parsed.text
     assert "3 of 4 columns drifted" in parsed.text
     assert "the column is missing" in parsed.text
     assert "no row has a value" in parsed.text
@@ -171,14 +171,14 @@ def test_many_columns_and_slices_stay_light() -> None:
 @pytest.mark.parametrize(
     ("large", "small", "caption"),
     [
-        (150, 0, "By slice."),
-        (150, 2, "By slice, 2 with fewer than 30 rows left out."),
-        (157, 0, "By slice; 7 more are not shown."),
-        (157, 2, "By slice, 2 with fewer than 30 rows left out; 7 more are not shown."),
+        (150, 0, "By slice with 95 % CI."),
+        (150, 2, "By slice with 95 % CI, 2 with fewer than 30 rows left out."),
+        (157, 0, "By slice with 95 % CI; 7 more are not shown."),
+        (157, 2, "By slice with 95 % CI, 2 with fewer than 30 rows left out; 7 more are not shown."),
     ],
 )
 def test_small_slices_and_slices_beyond_the_table_are_counted_apart(large: int, small: int, caption: str) -> None:
-    slices = tuple(SliceMetrics("airport", str(i), 30 if i < large else 29, (("r2", 0.5),)) for i in range(large + small))
+    slices = tuple(WindowSlice("airport", str(i), 30 if i < large else 29, (("r2", 0.5),)) for i in range(large + small))
     report = PerformanceReport(LabelArrivals(9000, 9000), slices=slices)
     document = render_monitor(MonitorPage("watch", "d", "m", (VersionReports(6, None, report),)))
     assert f">{caption}<" in document

@@ -155,16 +155,28 @@ def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared:
 
 
 @mlops.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console  [default: the port after that of the Dagster UI]")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; others than this machine's can be reached by anyone."
+)
+@click.option("--console-only", is_flag=True, help="Serve only the console.")
+@click.option("--dagster-url", default="", metavar="URL", help="With --console-only: the Dagster UI that its pages link to.")
+@click.option("--parent", type=int, hidden=True)
 @file_option
-def ui(port: int, file: str) -> None:
-    """Start the Dagster web UI on the instance that `mlops run` writes to.
+def ui(  # noqa: PLR0913  (options)
+    port: int, console_port: int | None, host: str, dagster_url: str, parent: int | None, file: str, *, console_only: bool
+) -> None:
+    """Start the Dagster web UI on the instance that `mlops run` writes to, and the read-only console next to it.
 
     Example: mlops ui --port 3001
     """
-    from mlops_assets.cli.ui import open_ui
+    from mlops_assets.cli.ui import open_ui, serve_console
 
-    open_ui(file, port)
+    if console_only:
+        serve_console(file, host, console_port or port + 1, dagster_url, parent)
+    else:
+        open_ui(file, host, port, console_port)
 
 
 @mlops.group()

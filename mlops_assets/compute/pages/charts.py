@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlops_assets.compute.text import format_number, truncate
 
@@ -39,6 +39,25 @@ class Point:
     low: float | None = None
     high: float | None = None
     state: str = "good"
+
+
+@dataclass(frozen=True)
+class TimelineMark:
+    """An event of one window in a history.
+
+    Parameters
+    ----------
+    index
+        The position of the window among the points.
+    kind
+        ``version`` (a vertical line), ``drift`` or ``decision`` (a sign below the chart).
+    text
+        What happened.
+    """
+
+    index: int
+    kind: Literal["version", "drift", "decision"]
+    text: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +172,7 @@ def draw_threshold(usual: Sequence[float], threshold: float, value: float, label
     )
 
 
-def draw_history(points: Sequence[Point], bound: float | None, label: str) -> str:
+def draw_history(points: Sequence[Point], bound: float | None, label: str, marks: Sequence[TimelineMark] = ()) -> str:
     """Return a chart of a metric over windows as SVG, with its intervals and the bound; empty when no value is known.
 
     Parameters
@@ -164,6 +183,8 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str) -> st
         The minimum that the expectation allows; None without one.
     label
         The text alternative: what the chart shows.
+    marks
+        Changes of the version, alarms and decisions.
     """
     width, height, left = 1040.0, 170.0, 48.0
     values = [x for p in points for x in (p.value, p.low, p.high) if x is not None] + ([bound] if bound is not None else [])
@@ -203,7 +224,19 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str) -> st
         shapes.append(
             f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(truncate(points[-1].label, 24))}</text>'
         )
-    return _svg(width, height + 16, label, shapes)
+    shapes += [_draw_mark(mark, left + mark.index * step, height) for mark in marks]
+    return _svg(width, height + (48 if marks else 16), label, shapes)
+
+
+def _draw_mark(mark: TimelineMark, x: float, height: float) -> str:
+    """Return a vertical line at ``x`` in a chart of this height, or a sign below the chart."""
+    title = f"<title>{escape(mark.text)}</title>"
+    if mark.kind == "version":
+        text = f'<text x="{_n(x + 4)}" y="12">{escape(truncate(mark.text, 16))}</text>'
+        return f'<g>{title}<path class="version" d="M{_n(x)} 4V{_n(height - 4)}"/>{text}</g>'
+    if mark.kind == "drift":
+        return f'<path class="drift-mark" d="M{_n(x)} {_n(height + 19)}l5 9h-10z">{title}</path>'
+    return f'<path class="bad" d="M{_n(x)} {_n(height + 35)}l5 5-5 5-5-5z">{title}</path>'
 
 
 def draw_lines(lines: Sequence[Line], label: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.pages.charts import Line, draw_lines
 from mlops_assets.compute.pages.rendering import render
@@ -29,16 +29,20 @@ def render_runs(runs: Sequence[ComparedRun]) -> str:
     runs
         The runs, in the order of the page's columns.
     """
+    title = f"{len(runs)} runs of {', '.join(dict.fromkeys(run.experiment for run in runs))}"
+    return render("runs.html.jinja", title=title, **describe_runs(runs))
+
+
+def describe_runs(runs: Sequence[ComparedRun]) -> dict[str, Any]:
+    """Return the values that the template of a comparison shows: runs, metrics, params, curves and their number."""
     names = sorted({name for run in runs for name, (steps, _) in run.curves.items() if len(steps) > 1})
-    return render(
-        "runs.html.jinja",
-        title=f"{len(runs)} runs of {', '.join(dict.fromkeys(run.experiment for run in runs))}",
-        runs=runs,
-        metrics=compare_metrics(runs),
-        params=compare_params(runs),
-        curves=list(_draw_curves(runs, names[:MAX_CURVES])),
-        curve_count=len(names),
-    )
+    return {
+        "runs": runs,
+        "metrics": compare_metrics(runs),
+        "params": compare_params(runs),
+        "curves": list(_draw_curves(runs, names[:MAX_CURVES])),
+        "curve_count": len(names),
+    }
 
 
 def _draw_curves(runs: Sequence[ComparedRun], names: Sequence[str]) -> Iterator[tuple[str, Markup]]:

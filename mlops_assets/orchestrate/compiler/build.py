@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.compiler.extras import find_missing_packages, is_i
 from mlops_assets.orchestrate.compiler.labels import refuse_shared_labels
 from mlops_assets.orchestrate.compiler.services import list_services
 from mlops_assets.orchestrate.compiler.validate import check_project
+from mlops_assets.orchestrate.core.console_link import link_to_console
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
@@ -131,7 +132,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     _COMPILED.append(CompiledProject(project, platform, alerts))
     jobs, schedules = _build_retraining_jobs(project, running=running)
     return dg.Definitions(
-        assets=[*compiled, *plain],
+        assets=[*(link_to_console(asset, _list_keys(project)) for asset in compiled), *plain],
         asset_checks=_build_checks(project, platform),
         jobs=jobs,
         schedules=[*schedules, *_build_upkeep_schedules(project, platform, upkeep, running=running)],
@@ -152,6 +153,12 @@ def _compile_assets(project: Project, platform: Platform, upkeep: Upkeep | None)
         *external_assets(project),
         *companion_assets(project),
     ]
+
+
+def _list_keys(project: Project) -> frozenset[str]:
+    """Return the keys of a project's feature views and predictions, whose names the asset graph does not always show."""
+    online = [view.key.replace("features/", "online/", 1) for view in project.select(FeatureView)]
+    return frozenset([*project.by_key, *online])
 
 
 def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:

@@ -123,7 +123,7 @@ def stop(home: str, name: str, *, timeout: float | None = None) -> ServiceStatus
     return status(home, name)
 
 
-def status(home: str, name: str, declared: ServiceSpec | None = None) -> ServiceStatus:
+def status(home: str, name: str, declared: ServiceSpec | None = None, *, probe: bool = True) -> ServiceStatus:
     """Return the state of a service from its files, its processes and the registry.
 
     Parameters
@@ -135,6 +135,8 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     declared
         The spec that the project declares, so that the champion of a service that was never started is known. When None, the spec with
         which the service was started.
+    probe
+        Whether to test that the log can be written, by a file that is written and deleted. False changes no file.
     """
     folder = ServiceFolder.locate(home, name)
     spec, facts = declared or folder.read_spec_or_none(), _read_supervisor(folder)
@@ -142,7 +144,7 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     champion, unreadable = (None, "") if spec is None else _read_champion(spec)
     workers = folder.read_workers()
     problems = [
-        *_find_problems(folder, facts, wanted, running=running),
+        *_find_problems(folder, facts, wanted, running=running, probe=probe),
         unreadable,
         *(f"worker {w.index}: {w.error}" for w in workers if w.error),
     ]
@@ -151,7 +153,7 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     return ServiceStatus(name, wanted, running, url, workers, number, "; ".join(dict.fromkeys(p for p in problems if p)))
 
 
-def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, *, running: bool) -> Iterator[str]:
+def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, *, running: bool, probe: bool) -> Iterator[str]:
     """Yield what is wrong with a service's state files, supervisor, log and online store; some texts may be empty."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
@@ -160,7 +162,7 @@ def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, 
         yield facts.get("problem", "")
     if running:
         spec = folder.read_spec_or_none()
-        yield "" if spec is None else find_write_problem(folder.find_log(spec), sync=False, what=spec.log_name)
+        yield "" if spec is None or not probe else find_write_problem(folder.find_log(spec), sync=False, what=spec.log_name)
         yield _find_online_problem(folder)
     if state == "never started" and folder.spec.exists():
         yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import mmap
 import os
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import ServiceError
@@ -122,6 +124,47 @@ class Metrics:
         return "\n".join(
             [*_render_counters(totals), *_render_histogram(totals), *_render_versions(versions), *self._views.render_lines(), ""]
         )
+
+
+@dataclass(frozen=True)
+class RequestCounts:
+    """The answered requests of a service since its counters were created.
+
+    Parameters
+    ----------
+    by_status
+        HTTP status → number of replies; only statuses that occurred.
+    buckets
+        Upper bound in seconds → number of replies that took at most so long and longer than the bound before; the last bound is infinite.
+    seconds
+        The sum of the durations.
+    """
+
+    by_status: Mapping[int, int]
+    buckets: Mapping[float, int]
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """The number of replies."""
+        return sum(self.buckets.values())
+
+    def find_quantile(self, share: float) -> float | None:
+        """Return the upper bound in seconds of the bucket that holds a quantile of the durations; None without replies."""
+        so_far = 0
+        for bound, count in self.buckets.items():
+            so_far += count
+            if count and so_far >= share * self.count:
+                return bound
+        return None
+
+
+def read_request_counts(folder: Path) -> RequestCounts:
+    """Return the counts of all workers from the files in a folder, whether the service runs or not; zeros without files."""
+    totals = [sum(values) for values in zip(*_read_counters(folder), strict=True)] or [0.0] * len(_LAYOUT)
+    by_status = {code: int(totals[_PLACE[f"code {code}"]]) for code in _STATUS_CODES if totals[_PLACE[f"code {code}"]]}
+    buckets = {bound: int(totals[_FIRST_BUCKET + place]) for place, bound in enumerate((*BUCKETS, math.inf))}
+    return RequestCounts(by_status, buckets, totals[_PLACE["seconds"]])
 
 
 def counter_file(folder: Path, index: int) -> Path:

@@ -11,6 +11,7 @@ import polars as pl
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.tables.frames import collect
 from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.stores.platform.readers import record_reader
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import FeatureView, OnDemandFeatures
@@ -192,6 +193,7 @@ def _resolve_features(
         raise DefinitionError(
             "as_of= and as_known=False contradict each other: one limits what was known, the other ignores it", hint="give one of them"
         )
+    record_reader(platform.home, [feature.key for feature in features if isinstance(feature, FeatureView)], "training_frame")
     unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
     newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one snapshot for all views
     return [_resolve_feature(feature, as_known, snapshot, newest, platform) for feature in features]

@@ -11,6 +11,7 @@ import polars as pl
 from mlops_assets.compute.tables.frames import collect
 from mlops_assets.errors import DataError, DefinitionError, LakeError
 from mlops_assets.stores.online.protocol import Lookup, Status
+from mlops_assets.stores.platform.readers import record_reader
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.asset_names import select_nodes
@@ -85,11 +86,13 @@ def lookup(
         raise DataError(f"at {at} names no time zone", hint="add a time zone: datetime(..., tzinfo=UTC)")
     entity_rows = [entities] if isinstance(entities, Mapping) else entities
     rows = pl.DataFrame(entity_rows) if isinstance(entity_rows, list) else collect(entity_rows, "entities")
-    online = open_stores(platform or Platform.from_env()).online
+    platform, chosen = platform or Platform.from_env(), [views] if isinstance(views, FeatureView) else views
+    online = open_stores(platform).online
     micros = ((at or datetime.now(UTC)) - _EPOCH) // timedelta(microseconds=1)
-    for view in [views] if isinstance(views, FeatureView) else views:
+    for view in chosen:
         _refuse_unready(view, online)
         rows = rows.hstack(_look_up(view, rows, online, micros))
+    record_reader(platform.home, [view.key for view in chosen], "lookup")
     return rows
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
+from mlops_assets.stores.platform.readers import record_reader
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -78,7 +79,8 @@ def read_table(
     mlops_assets.errors.LakeError: the lake has no table 'dataset/flights' in snapshot 0
     Hint: it has no table yet
     """
-    lake, table = open_stores(platform or Platform.from_env()).lake, name if isinstance(name, str) else name.key
+    platform = platform or Platform.from_env()
+    lake, table = open_stores(platform).lake, name if isinstance(name, str) else name.key
     state = lake.snapshot() if snapshot is None else snapshot
     records = lake.records(table, snapshot=state)
     time, parts = _list_partitions(name, table, records)
@@ -87,6 +89,7 @@ def read_table(
         chosen = _choose_partitions(table, partitions, records)
         parts = [part for part in parts if part.key in chosen]
         windows = join_windows(part.window for part in parts if part.window is not None)
+    record_reader(platform.home, [table], "read_table")
     frames = []
     for span in windows:
         inside = [p for p in parts if span is None or (p.window is not None and span.start <= p.window.start < span.end)]

@@ -69,10 +69,25 @@ class Decisions:
     def reports(self, monitor: str) -> tuple[WindowReport, ...]:
         """Return all reports of a monitor in the order of recording."""
         query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
-        return tuple(
-            WindowReport(r["partition"], _parse_time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
-            for r in self._rows(query)
-        )
+        return tuple(map(_build_report, self._rows(query)))
+
+    def recent_reports(self, monitor: str, limit: int, *, before: datetime | None = None) -> tuple[WindowReport, ...]:
+        """Return the reports on the newest windows of a monitor, newest window first; repeated reports of a window are included.
+
+        Parameters
+        ----------
+        monitor
+            The name of the monitor.
+        limit
+            The maximum number of reports.
+        before
+            Only windows that end before this time; all when None.
+        """
+        reports = schema.reports
+        query = sa.select(reports).filter_by(environment=self._environment, monitor=monitor)
+        if before is not None:
+            query = query.where(reports.c.end < before.isoformat())
+        return tuple(map(_build_report, self._rows(query.order_by(reports.c.end.desc(), reports.c.sequence.desc()).limit(limit))))
 
     def open(self, monitor: str, decision: Decision) -> bool:
         """Record a decision and return True; return False and change nothing when its id was recorded before."""
@@ -128,6 +143,11 @@ class Decisions:
     def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
         with self._database.read_transaction() as connection:
             return connection.execute(query).mappings().all()
+
+
+def _build_report(row: sa.RowMapping) -> WindowReport:
+    end = _parse_time(row["end"])
+    return WindowReport(row["partition"], end, row["version"], row["state"], row["kind"], row["reason"], row["sequence"])
 
 
 def _parse_time(text: str) -> datetime:

@@ -202,7 +202,7 @@ def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, amon
     hint = nearest(name, names_by_prefix[prefix]) or next(
         (f"did you mean '{kind}.{name}'? " for kind, names in names_by_prefix.items() if name in names), ""
     )
-    listed = ", ".join(f"{prefix}.{_quote_name(known_name)}" for known_name in names_by_prefix[prefix][:10]) + (
+    listed = ", ".join(f"{prefix}.{quote_name(known_name)}" for known_name in names_by_prefix[prefix][:10]) + (
         ", …" if len(names_by_prefix[prefix]) > 10 else ""
     )
     return RegistryError(
@@ -216,5 +216,6 @@ def _known_names(connection: sa.Connection, prefix: str, among: sa.ColumnElement
     return list(connection.execute(query.distinct().order_by(key)).scalars())
 
 
-def _quote_name(name: str) -> str:
+def quote_name(name: str) -> str:
+    """Return a name as a filter or an order writes it: in double quotes if it has other characters than plain names."""
     return name if _PLAIN_NAME.fullmatch(name) else '"{}"'.format(name.replace('"', '""'))

@@ -106,10 +106,18 @@ class SqlTracker:
     """The tracker in a database.
 
     :meth:`get`, :meth:`list`, :meth:`search` and :meth:`frame` call :meth:`reap` first, so that no killed run seems to be active.
+
+    Parameters
+    ----------
+    database
+        The database.
+    reaps
+        Whether killed runs are marked. False for a reader that changes nothing.
     """
 
-    def __init__(self, database: sql.Database) -> None:
+    def __init__(self, database: sql.Database, *, reaps: bool = True) -> None:
         self._database = database
+        self._reaps = reaps
 
     def add(self, run: Run) -> None:
         """Record a run and its metrics in one transaction; a run whose id is recorded already does not change."""
@@ -213,6 +221,12 @@ class SqlTracker:
             everything = not where and not order_by and limit is None
             return run_frame(connection, None if everything else find_run_ids(connection, where, order_by, limit, 0))
 
+    def load(self, run_ids: Sequence[str]) -> Mapping[str, Run]:
+        """Return id → run for whole ids; unknown ids are left out."""
+        with self._database.read_transaction() as connection:
+            known: Sequence[str] = list(connection.execute(sa.select(runs.c.id).where(runs.c.id.in_(run_ids))).scalars())
+            return {run.id: run for run in _load_runs(connection, known)}
+
     def curves(self, run_id: str) -> Mapping[str, Curve]:
         """Return metric → its curve, for each metric that was logged with steps."""
         query = sa.select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.part)
@@ -235,6 +249,8 @@ class SqlTracker:
 
     def reap(self) -> Sequence[str]:
         """Mark active runs as killed when their process was on this machine and has ended; return the ids of these runs."""
+        if not self._reaps:
+            return []
         with self._database.read_transaction() as connection:
             active = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
         dead = [row.id for row in active if is_gone(row.record.get("process", {}))]

@@ -1,0 +1,1 @@
+"""The web console: read-only pages about models, runs, monitors, services, features and replays."""

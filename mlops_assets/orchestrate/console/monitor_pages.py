@@ -1,0 +1,393 @@
+"""Pages about monitors: the timeline of one monitor, and one window."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.monitoring.decide import LoopFacts, explain_settlement
+from mlops_assets.compute.pages.charts import Point, TimelineMark, draw_history
+from mlops_assets.compute.pages.console_page import (
+    ConsoleBlock,
+    ConsoleCell,
+    ConsoleCharts,
+    ConsoleFacts,
+    ConsolePage,
+    ConsoleTable,
+)
+from mlops_assets.compute.text import UNKNOWN, format_number
+from mlops_assets.errors import LakeError
+from mlops_assets.orchestrate.console.model_pages import version_path
+from mlops_assets.orchestrate.console.site import (
+    ConsoleRequest,
+    ConsoleSite,
+    MissingPageError,
+    StoredDocument,
+    encode,
+    format_time,
+)
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path
+from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action
+from mlops_assets.values.asset_names import select_nodes
+from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Decision, WindowReport
+from mlops_assets.values.monitoring import BREACH, GOOD, Monitor
+from mlops_assets.values.window import TimeWindow, window_of
+
+SECTION = "/monitors"
+WINDOWS = 60  # windows of one page
+_MAX_REPORTS = 8 * WINDOWS  # rows that hold them: two kinds, some versions, repeated reports
+_KINDS = {BREACH: "bad", GOOD: "good"}
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The newest windows of a monitor, oldest first, with the latest report of each version and kind."""
+
+    reports: tuple[WindowReport, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Partition keys, oldest first."""
+        return tuple(dict.fromkeys(report.partition for report in self.reports))[-WINDOWS:]
+
+    def select_reports(self, partition: str) -> list[WindowReport]:
+        """Return the reports of a window."""
+        return [report for report in self.reports if report.partition == partition]
+
+
+def monitor_path(name: str, partition: str = "") -> str:
+    """Return the path of a monitor's page, or of one of its windows."""
+    return f"{SECTION}/{encode(name)}" + (f"/windows/{encode(partition)}" if partition else "")
+
+
+def read_windows(site: ConsoleSite, monitor: Monitor, before: datetime | None = None) -> _Windows:
+    """Return the newest windows that were reported, or those that end before a time."""
+    latest: dict[tuple[str, int, str], WindowReport] = {}
+    for report in sorted(site.stores.decisions.recent_reports(monitor.name, _MAX_REPORTS, before=before), key=lambda r: r.recorded):
+        latest[report.partition, report.version, report.kind] = report
+    return _Windows(tuple(sorted(latest.values(), key=lambda r: (r.end, r.partition, r.version))))
+
+
+def find_newest(windows: _Windows, kind: str) -> WindowReport | None:
+    """Return the newest report of a kind; a breach if one version of that window has one."""
+    newest = next((r for r in reversed(windows.reports) if r.kind == kind), None)
+    same = [r for r in windows.reports if newest is not None and r.kind == kind and r.partition == newest.partition]
+    return next((r for r in same if r.state == BREACH), newest)
+
+
+def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
+    """Return the page with every monitor and its newest reports."""
+    rows = []
+    for _, monitor in site.select(Monitor):
+        windows = read_windows(site, monitor)
+        reports = [find_newest(windows, kind) if wanted else None for kind, wanted in _list_kinds(monitor)]
+        newest = windows.keys[-1] if windows.keys else "none"
+        model = ConsoleCell(monitor.model.name, f"/models/{encode(monitor.model.name)}")
+        states = [_state_cell(monitor, report) for report in reports]
+        rows.append(
+            (ConsoleCell(monitor.name, monitor_path(monitor.name)), monitor.of.name, model, newest, *states, _describe_policy(monitor))
+        )
+    head = ("monitor", "watches", "model", "newest window", "performance", "drift", "on failure")
+    table = ConsoleTable("", head, tuple(rows), "The project declares no monitor. Declare one with ml.Monitor(name, of=SERVICE).")
+    commands = [("State of the project", site.command("status")), ("Make the reports that are due", site.command("monitor step NAME"))]
+    return ConsolePage("Monitors", SECTION, "Each window of predictions is judged by version.", [table], commands)
+
+
+def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
+    return [(PERFORMANCE, bool(monitor.performance)), (DRIFT, monitor.drift is not None)]
+
+
+def _state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
+    if report is None:
+        return UNKNOWN
+    return ConsoleCell(f"{report.state} ({report.partition})", monitor_path(monitor.name, report.partition), _KINDS.get(report.state, ""))
+
+
+def _describe_policy(monitor: Monitor) -> str:
+    return "nothing" if monitor.on_failure is None else f"retrains after {monitor.on_failure.after} breach(es)"
+
+
+def find_monitor(site: ConsoleSite, name: str) -> tuple[Project, Monitor]:
+    """Return a monitor and its project part; raise MissingPageError for an unknown name."""
+    known = {monitor.name: (project, monitor) for project, monitor in site.select(Monitor)}
+    if name not in known:
+        raise MissingPageError("monitor", name, {each: monitor_path(each) for each in known}, site.command("status"))
+    return known[name]
+
+
+def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
+    """Return the page of one monitor: the timeline, its windows, and the decisions to retrain."""
+    project, monitor = find_monitor(site, request.path["monitor"])
+    before = _parse_time(request.text("before"))
+    windows = read_windows(site, monitor, before)
+    facts = collect_facts(site.stores, project, monitor, site.instance)
+    blocks: list[ConsoleBlock] = [
+        ConsoleFacts("", _list_facts(site, monitor, facts)),
+        *_draw_timeline(site, monitor, windows, facts),
+        _list_windows(monitor, windows, before),
+        _list_decisions(monitor, facts),
+    ]
+    commands = [
+        ("Reports, decisions and the next step", site.command(f"monitor show {monitor.name}")),
+        ("Do the next step once", site.command(f"monitor step {monitor.name}")),
+    ]
+    return ConsolePage(monitor.name, SECTION, "", blocks, commands, ConsoleCell("Monitors", SECTION))
+
+
+def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[tuple[str, ConsoleCell | str], ...]:
+    key = monitor.performance_key if monitor.performance else monitor.drift_key
+    asset = site.dagster_asset(key)
+    return (
+        ("watches", monitor.of.name),
+        ("model", ConsoleCell(monitor.model.name, f"/models/{encode(monitor.model.name)}")),
+        ("expects", ", ".join(expectation.name for expectation in monitor.expectations)),
+        ("champion", "none" if facts.serving is None else f"version {facts.serving}"),
+        ("next", describe_next_action(facts, monitor)),
+        *([("in the Dagster UI", ConsoleCell(key, asset))] if asset else []),
+    )
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return time if time is not None and time.tzinfo is not None else None
+
+
+def _read_rows(site: ConsoleSite, key: str, span: TimeWindow | None) -> pl.DataFrame:
+    """Return the rows of a report table in a span of time; no rows before the first report."""
+    try:
+        return site.stores.lake.read(key, window=span, event_timestamp=WINDOW_START)
+    except LakeError:
+        return pl.DataFrame()
+
+
+def _find_span(monitor: Monitor, keys: Sequence[str]) -> TimeWindow | None:
+    """Return the time from the start of the first window to the end of the last; None without windows."""
+    spans = [window for key in keys if (window := _find_window(monitor, key)) is not None]
+    return TimeWindow(min(span.start for span in spans), max(span.end for span in spans)) if spans else None
+
+
+def _find_window(monitor: Monitor, key: str) -> TimeWindow | None:
+    try:
+        return window_of(monitor.partitions, key)
+    except Exception:  # noqa: BLE001  (a key of earlier partitions: Dagster raises several errors)
+        return None
+
+
+def _draw_timeline(site: ConsoleSite, monitor: Monitor, windows: _Windows, facts: LoopFacts) -> list[ConsoleBlock]:
+    """Return the charts of the first metric and of the largest drift, by window; no block without a report."""
+    keys, span = windows.keys, _find_span(monitor, windows.keys)
+    if span is None:
+        return []
+    starts = {window.start: position for position, key in enumerate(keys) if (window := _find_window(monitor, key)) is not None}
+    marks = _list_marks(windows, facts.all_decisions)
+    charts = []
+    rows = _read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
+    if monitor.performance and not rows.is_empty():
+        metric, bound = monitor.performance[0].metric, monitor.performance[0].at_least
+        points = _build_points(keys, starts, rows.filter(pl.col("metric") == metric).sort("predicted"))
+        limit = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
+        legend = "; below: ▲ drift, ◆ decision to retrain" if any(mark.kind != "version" for mark in marks) else ""
+        charts.append(
+            (
+                f"{metric} by window with its confidence interval; red: a breach; hollow: not judged{limit}{legend}",
+                draw_history(points, bound, f"{metric} of {len(keys)} windows", marks),
+            )
+        )
+    drift = _read_rows(site, monitor.drift_key, span) if monitor.drift else pl.DataFrame()
+    if not drift.is_empty() and "severity" in drift.columns:
+        charts.append(
+            ("Largest drift of a column by window, in multiples of its threshold; dashed: the threshold", _draw_drift(keys, starts, drift))
+        )
+    return [ConsoleCharts("Timeline", tuple(chart for chart in charts if chart[1]), wide=True)]
+
+
+def _build_points(keys: Sequence[str], starts: Mapping[datetime, int], rows: pl.DataFrame) -> list[Point]:
+    """Return a point per window; of several versions, the last row counts: the one with the most predictions."""
+    found: dict[int, Mapping[str, Any]] = {
+        starts[row[WINDOW_START]]: row for row in rows.iter_rows(named=True) if row[WINDOW_START] in starts
+    }
+    return [
+        Point(key, row["value"], row["low"], row["high"], row["state"]) if (row := found.get(i)) else Point(key, None)
+        for i, key in enumerate(keys)
+    ]
+
+
+def _draw_drift(keys: Sequence[str], starts: Mapping[datetime, int], drift: pl.DataFrame) -> str:
+    finite = drift.filter(pl.col("severity").is_finite())
+    worst = {start: (value, drifted) for start, value, drifted in _find_worst(finite).iter_rows()}
+    points = []
+    for key, start in zip(keys, starts, strict=False):
+        value, drifted = worst.get(start, (None, False))
+        points.append(Point(key, value, state=BREACH if drifted else GOOD))
+    return draw_history(points, 1.0, f"largest drift of {len(keys)} windows")
+
+
+def _find_worst(drift: pl.DataFrame) -> pl.DataFrame:
+    return drift.group_by(WINDOW_START).agg(pl.col("severity").max(), pl.col("drifted").any())
+
+
+def _list_marks(windows: _Windows, decisions: Sequence[Decision]) -> list[TimelineMark]:
+    """Return the changes of the version, the alarms of drift and the decisions, by position of the window."""
+    marks, before = list[TimelineMark](), None
+    for index, key in enumerate(windows.keys):
+        reports = windows.select_reports(key)
+        versions = max((report.version for report in reports), default=None)
+        if before is not None and versions != before:
+            marks.append(TimelineMark(index, "version", f"version {versions}"))
+        before = versions
+        marks += [TimelineMark(index, "drift", f"{key}: {r.reason}") for r in reports if r.kind == DRIFT and r.state == BREACH][:1]
+        marks += [TimelineMark(index, "decision", f"{key}: decision {d.id}") for d in decisions if d.partition == key][:1]
+    return marks
+
+
+def _list_windows(monitor: Monitor, windows: _Windows, before: datetime | None) -> ConsoleTable:
+    rows = [
+        (
+            ConsoleCell(key, monitor_path(monitor.name, key)),
+            ", ".join(dict.fromkeys(str(report.version) for report in windows.select_reports(key))),
+            *(_describe_kind([report for report in windows.select_reports(key) if report.kind == kind]) for kind in (PERFORMANCE, DRIFT)),
+        )
+        for key in reversed(windows.keys)
+    ]
+    oldest = min((report.end for key in windows.keys[:1] for report in windows.select_reports(key)), default=None)
+    path = monitor_path(monitor.name)
+    more = [ConsoleCell("← newest", path)] * (before is not None)
+    if oldest is not None and len(windows.keys) == WINDOWS:
+        more.append(ConsoleCell("older →", f"{path}?before={encode(oldest.isoformat())}"))
+    empty = "No window is reported yet: the reports follow the predictions. The commands below make those that are due."
+    return ConsoleTable("Windows", ("window", "versions", "performance", "drift"), tuple(rows), empty, more=tuple(more))
+
+
+def _describe_kind(reports: Sequence[WindowReport]) -> ConsoleCell | str:
+    if not reports:
+        return UNKNOWN
+    worst = next((report for report in reports if report.state == BREACH), reports[-1])
+    text = worst.reason or worst.state
+    return ConsoleCell(text if text.startswith(worst.state) else f"{worst.state}: {text}", kind=_KINDS.get(worst.state, ""))
+
+
+def _list_decisions(monitor: Monitor, facts: LoopFacts) -> ConsoleTable:
+    outcomes = {training.decision: training for training in facts.runs if training.decision}
+    rows = tuple(
+        (
+            ConsoleCell(decision.id, monitor_path(monitor.name, decision.partition)),
+            ConsoleCell(f"version {decision.version}", version_path(decision.model, decision.version)),
+            decision.partition,
+            decision.reason,
+            f"{outcomes[decision.id].state} (run {outcomes[decision.id].run_id[:8]})" if decision.id in outcomes else "none",
+            explain_settlement(decision, facts) or ConsoleCell("open", kind="warn"),
+        )
+        for decision in reversed(facts.all_decisions[-WINDOWS:])
+    )
+    empty = "No breach has opened a decision." if monitor.on_failure else "The monitor has no on_failure=ml.Retrain(…): it decides nothing."
+    return ConsoleTable("Decisions to retrain", ("decision", "about", "window", "reason", "training", "state"), rows, empty)
+
+
+def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
+    """Return the page of one window: states, metrics and drifted columns by version, and the stored report."""
+    _, monitor = find_monitor(site, request.path["monitor"])
+    key = request.path["window"]
+    span = _require_window(site, monitor, key)
+    reports = read_windows(site, monitor).select_reports(key) or read_windows(
+        site, monitor, span.end + timedelta(microseconds=1)
+    ).select_reports(key)
+    states = tuple(
+        (
+            r.kind,
+            ConsoleCell(f"version {r.version}", version_path(monitor.model.name, r.version)),
+            ConsoleCell(r.state, kind=_KINDS.get(r.state, "")),
+            r.reason,
+        )
+        for r in reports
+    )
+    has_page = page_path(site.platform.home, monitor.name, key).is_file()
+    page = ConsoleCell("open", f"{monitor_path(monitor.name, key)}/report") if has_page else "not made yet"
+    blocks: list[ConsoleBlock] = [
+        ConsoleFacts(
+            "", (("from (UTC)", format_time(span.start)), ("to (UTC)", format_time(span.end)), ("stored report with charts", page))
+        ),
+        ConsoleTable("Reports", ("report", "version", "state", "reason"), states, "This window is not reported yet."),
+        *_describe_metrics(site, monitor, span),
+        *_describe_columns(site, monitor, span),
+    ]
+    commands = [
+        ("The same in a terminal", site.command(f"monitor show {monitor.name} --partition {key}")),
+        ("Report this window again", site.command(f"run --select '{_select_reports(monitor)}' --partitions {key}")),
+    ]
+    return ConsolePage(f"{monitor.name}, {key}", SECTION, "", blocks, commands, ConsoleCell(monitor.name, monitor_path(monitor.name)))
+
+
+def _select_reports(monitor: Monitor) -> str:
+    return select_nodes(
+        *[key for key, wanted in ((monitor.drift_key, monitor.drift), (monitor.performance_key, monitor.performance)) if wanted]
+    )
+
+
+def _require_window(site: ConsoleSite, monitor: Monitor, key: str) -> TimeWindow:
+    span = _find_window(monitor, key)
+    if span is None:
+        known = {each: monitor_path(monitor.name, each) for each in read_windows(site, monitor).keys}
+        raise MissingPageError(f"window of '{monitor.name}'", key, known, site.command(f"monitor show {monitor.name}"))
+    return span
+
+
+def _describe_metrics(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> list[ConsoleBlock]:
+    rows = _read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
+    if rows.is_empty() or "metric" not in rows.columns:
+        return []
+    cells = tuple(
+        (
+            row["metric"] or UNKNOWN,
+            f"version {row['version']}",
+            format_number(row["value"], 4),
+            UNKNOWN if row["low"] is None or row["high"] is None else f"{format_number(row['low'])} to {format_number(row['high'])}",
+            format_number(row["reference"], 4),
+            f"{row['labelled']:,} of {row['predicted']:,}",
+            row["problem"] or "",
+        )
+        for row in rows.sort("version").iter_rows(named=True)
+    )
+    head = ("metric", "version", "value", "interval", "on the holdout", "labelled", "")
+    return [ConsoleTable("Metrics", head, cells, "", frozenset({2, 3, 4, 5}))]
+
+
+def _describe_columns(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> list[ConsoleBlock]:
+    rows = _read_rows(site, monitor.drift_key, span) if monitor.drift else pl.DataFrame()
+    if rows.is_empty() or not {"column", "severity", "drifted"} <= set(rows.columns):
+        return []
+    cells = tuple(
+        (
+            ConsoleCell(row["column"], kind="warn" if row["drifted"] else ""),
+            f"version {row['version']}",
+            format_number(row["severity"], 2),
+            row["statistic"] or UNKNOWN,
+            format_number(row["value"]),
+            format_number(row["threshold"]),
+            row["why"] or "",
+        )
+        for row in rows.filter(pl.col("column").is_not_null())
+        .sort("severity", descending=True, nulls_last=True)
+        .head(WINDOWS)
+        .iter_rows(named=True)
+    )
+    head = ("column", "version", "× threshold", "decided by", "value", "threshold", "what changed")
+    return [ConsoleTable("Drift by column, most drifted first", head, cells, "", frozenset({2, 4, 5}))]
+
+
+def show_report(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
+    """Return the stored page of a window; raise MissingPageError when it was not made."""
+    _, monitor = find_monitor(site, request.path["monitor"])
+    key = request.path["window"]
+    _require_window(site, monitor, key)
+    path = page_path(site.platform.home, monitor.name, key)
+    if not path.is_file():
+        raise MissingPageError(
+            "stored report of", key, {key: monitor_path(monitor.name, key)}, site.command(f"monitor step {monitor.name}")
+        )
+    return StoredDocument(path.read_bytes())

@@ -16,6 +16,7 @@ from mlops_assets.cli.llm.embedded import llm
 from mlops_assets.cli.llm.prompts import prompts
 from mlops_assets.cli.llm.traces import traces
 from mlops_assets.cli.mlflow_bridge import mlflow
+from mlops_assets.cli.monitoring.alerts import alerts
 from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import load as _load
@@ -41,6 +42,7 @@ def mlops() -> None:
 
 
 features.add_command(erase)
+mlops.add_command(alerts)
 mlops.add_command(ci)
 mlops.add_command(datasets)
 mlops.add_command(features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.values.alerts.episodes import OPENED, RESOLVED, AlertEvent, Episode
+from mlops_assets.values.alerts.episodes import OPENED, RESOLVED, TEST, AlertEvent, Episode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ MAX_LISTED = 20  # alerts in the text of one message; a chat takes 50 blocks
 MAX_ALERTS = 200  # alerts in JSON
 _MAX_TEXT = 1_500  # characters of a reason; a chat takes 3,000 in one block
 _MAX_AFFECTED = 10
-_VERBS = {OPENED: "failed", RESOLVED: "is resolved"}
+_VERBS = {OPENED: "failed", RESOLVED: "is resolved", TEST: "is a test"}
 
 
 def title_alerts(events: Sequence[AlertEvent], environment: str) -> str:
@@ -80,8 +80,8 @@ def describe_alert(event: AlertEvent) -> dict[str, Any]:
         "severity": episode.severity,
         "partitions": describe_windows(episode),
         "failures": episode.failures,
-        "since": _format_time(episode.opened),
-        "resolved": None if episode.resolved is None else _format_time(episode.resolved),
+        "since": format_time(episode.opened),
+        "resolved": None if episode.resolved is None else format_time(episode.resolved),
         "text": latest.text,
         "value": latest.value,
         "bound": latest.bound,
@@ -101,10 +101,10 @@ def _write_alert(event: AlertEvent) -> str:
     episode, latest = event.episode, event.episode.latest
     windows = f" in {where}" if (where := describe_windows(episode)) else ""
     verb = _VERBS.get(event.kind, "still fails")
-    lines = [f"{episode.severity}: {episode.subject} {verb}{windows}, since {_format_time(episode.opened)}"]
+    lines = [f"{episode.severity}: {episode.subject} {verb}{windows}, since {format_time(episode.opened)}"]
     if episode.resolved is not None:
         lines[0] = (
-            f"{episode.severity}: {episode.subject} {verb}; it failed{windows} from {_format_time(episode.opened)} to {_format_time(episode.resolved)}"
+            f"{episode.severity}: {episode.subject} {verb}; it failed{windows} from {format_time(episode.opened)} to {format_time(episode.resolved)}"
         )
     if latest.text:
         lines.append(latest.text[:_MAX_TEXT])
@@ -124,5 +124,6 @@ def _describe_values(values: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name}: {value:.6g}" for name, value in values.items() if value is not None)
 
 
-def _format_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

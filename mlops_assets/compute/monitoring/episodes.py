@@ -60,13 +60,13 @@ def _remove_failures(episode: Episode, fact: AlertFact) -> Episode:
 
 
 def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> list[AlertWindow]:
-    """Return what of a failed window is still failing after another window has passed."""
+    """Return what of a failed window still fails after another window has passed."""
     if passed.label in ("", failed.label):
         return []
     if passed.first is None or passed.last is None or failed.first is None or failed.last is None:
         return [failed] if must_pass else []
     if not must_pass:
-        return [failed] if passed.last < failed.last else []
+        return [failed] if passed.last <= failed.first else []  # of a range, it is not known which partition failed
     before, after = (failed.first, min(failed.last, passed.first)), (max(failed.first, passed.last), failed.last)
     return [replace(failed, first=first, last=last) for first, last in (before, after) if first < last]
 

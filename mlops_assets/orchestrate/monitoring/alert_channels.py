@@ -8,6 +8,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from email.message import EmailMessage
 from email.utils import formatdate
 from http.client import HTTPException
@@ -16,7 +17,7 @@ from typing import Any
 from mlops_assets.compute.monitoring.alert_messages import build_blocks, build_payload, title_alerts, write_text
 from mlops_assets.errors import PlatformError
 from mlops_assets.values.alerts.channels import PLAIN, STARTTLS, TLS, Channel, Email, Slack
-from mlops_assets.values.alerts.episodes import AlertEvent
+from mlops_assets.values.alerts.episodes import TEST, WARN, AlertEvent, AlertFact, Episode
 
 TIMEOUT = 10.0  # seconds
 
@@ -47,6 +48,15 @@ def send_alerts(channel: Channel, events: Sequence[AlertEvent], environment: str
     except (OSError, HTTPException, smtplib.SMTPException, PlatformError) as error:
         return f"{type(error).__name__}: {getattr(error, 'reason', None) or error}"
     return ""
+
+
+def send_test(channel: Channel, environment: str, now: datetime) -> str:
+    """Send a test message; return why it could not be sent, or ``""``."""
+    fact = AlertFact(
+        "this message", passed=False, at=now.timestamp(), severity=WARN, text="Nothing has failed: `mlops alerts test` sent it."
+    )
+    episode = Episode(fact.subject, WARN, fact.at, (), 1, fact)
+    return send_alerts(channel, [AlertEvent(episode, TEST)], environment)
 
 
 def _post(url: str, body: Mapping[str, Any]) -> None:

@@ -55,9 +55,14 @@ class AlertSources:
     @property
     def subjects(self) -> frozenset[str]:
         """The names of all checks, assets and jobs of the code location, as alerts name them."""
-        checks = (key.to_user_string() for key in self.graph.asset_check_keys)
-        assets = (f"run of {key.to_user_string()}" for key in self.graph.get_all_asset_keys())
-        return frozenset((*checks, *assets, *(f"job {name}" for name in self.jobs)))
+        return name_subjects(self.graph, self.jobs)
+
+
+def name_subjects(graph: AssetGraph, jobs: Iterable[str]) -> frozenset[str]:
+    """Return the names of all checks, assets and jobs, as alerts name them."""
+    checks = (key.to_user_string() for key in graph.asset_check_keys)
+    assets = (f"run of {key.to_user_string()}" for key in graph.get_all_asset_keys())
+    return frozenset((*checks, *assets, *(f"job {name}" for name in jobs)))
 
 
 def read_facts(sources: AlertSources, positions: Mapping[str, SourcePosition], now: datetime) -> list[SourceReading]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 WARN, ERROR = "WARN", "ERROR"
 SEVERITIES = (WARN, ERROR)  # mild first
-OPENED, REMINDER, RESOLVED = "opened", "reminder", "resolved"
+OPENED, REMINDER, RESOLVED, TEST = "opened", "reminder", "resolved", "test"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class AlertFact:
     severity
         ``WARN`` or ``ERROR``.
     must_pass
-        Whether only a pass of the same partitions resolves the failure; else a pass of later ones does too.
+        Whether only a pass of all its partitions resolves the failure; else a pass of one of them or of later ones does.
     text
         Why it failed.
     run_id
@@ -120,7 +120,7 @@ class AlertEvent:
     episode
         The state of the episode.
     kind
-        ``opened``, ``reminder`` or ``resolved``.
+        ``opened``, ``reminder`` or ``resolved``; ``test`` for a message that was not decided.
     """
 
     episode: Episode

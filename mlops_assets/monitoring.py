@@ -12,10 +12,12 @@ from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.alerts.channels import Email, Slack, Webhook
 from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
+from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Alerts",
     "Email",
+    "EstimatedPerformance",
     "JensenShannon",
     "KolmogorovSmirnov",
     "PSI",

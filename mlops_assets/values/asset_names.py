@@ -8,6 +8,7 @@ _SUFFIXES = {
     "calibration": "calibration",
     "champion": "champion",
     "drift_report": "drift",
+    "estimate_report": "estimate",
     "evaluation": "evaluation",
     "features": "features",
     "labels": "labels",

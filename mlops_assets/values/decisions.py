@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-PERFORMANCE, DRIFT = "performance", "drift"
+PERFORMANCE, DRIFT, ESTIMATED = "performance", "drift", "estimated"
 RUNNING, CRASHED, WAITING, REJECTED, PROMOTED = "running", "crashed", "waiting for approval", "rejected", "promoted"
 DECISION_TAG, ATTEMPT_TAG, REASON_TAG = "mlops/decision", "mlops/attempt", "mlops/reason"
 
@@ -26,7 +26,7 @@ class WindowReport:
     state
         ``good``, ``breach``, ``not enough data``, ``cannot be measured``, ``labels look inverted`` or ``in training data``.
     kind
-        ``performance`` or ``drift``; only a performance report can start a retraining.
+        ``performance``, ``drift`` or ``estimated``; only a performance report can start a retraining.
     reason
         The reason for the state.
     recorded

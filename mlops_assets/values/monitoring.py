@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.drift import Drift
+from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -179,7 +180,7 @@ class Retrain:
             )
 
 
-Expectation = Drift | Performance
+Expectation = Drift | Performance | EstimatedPerformance
 
 
 @check_constructor
@@ -271,8 +272,11 @@ class Monitor:
         self._check()
 
     def _check(self) -> None:
-        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance))]:
-            raise DefinitionError(f"monitor '{self.name}' expects {unexpected[0]!r}", hint="expectations are Drift(…) and Performance(…)")
+        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance, EstimatedPerformance))]:
+            raise DefinitionError(
+                f"monitor '{self.name}' expects {unexpected[0]!r}",
+                hint="expectations are Drift(…), Performance(…) and monitoring.EstimatedPerformance(…)",
+            )
         checks = [expectation.name for expectation in self.expectations]
         if not checks:
             raise DefinitionError(f"monitor '{self.name}' has no expectations", hint="add expectations=(ml.Drift(), …)")
@@ -299,6 +303,11 @@ class Monitor:
         return f"performance_report/{self.name}"
 
     @property
+    def estimate_key(self) -> str:
+        """``estimate_report/<name>``: the declared key; the asset's name ends in ``_estimate``."""
+        return f"estimate_report/{self.name}"
+
+    @property
     def predictions_key(self) -> str:
         """``predictions/<name>`` of the service or batch prediction."""
         return self.of.predictions_key if isinstance(self.of, Service) else self.of.key
@@ -317,6 +326,11 @@ class Monitor:
     def performance(self) -> tuple[Performance, ...]:
         """The expectations of metrics, in the declared order."""
         return tuple(e for e in self.expectations if isinstance(e, Performance))
+
+    @property
+    def estimates(self) -> tuple[EstimatedPerformance, ...]:
+        """The expectations of estimated metrics, in the declared order."""
+        return tuple(e for e in self.expectations if isinstance(e, EstimatedPerformance))
 
 
 def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:

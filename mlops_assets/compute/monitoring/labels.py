@@ -149,8 +149,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     keyed = _match_key_types(predictions, arrived, key)
     joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
     keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
-    finite = pl.col(prediction).is_finite() if joined.schema[prediction].is_float() else pl.col(prediction).is_not_null()
-    usable = finite.fill_null(value=False)
+    usable = _is_finite(joined, prediction)
     unpredicted = int(joined.select((~usable).sum()).item())
     labelled = joined.filter(pl.col(_LABEL).is_not_null() & usable)
     duplicated = joined.height - keyless - joined.select(key).drop_nulls().n_unique()
@@ -158,6 +157,25 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted, corrected, duplicated, mostly)
     shares = _read_probabilities(labelled, probability, probabilities, classes)
     return _build_labelled(labelled, prediction, shares, classes), counts
+
+
+def _is_finite(predictions: pl.DataFrame, prediction: str) -> pl.Expr:
+    finite = pl.col(prediction).is_finite() if predictions.schema[prediction].is_float() else pl.col(prediction).is_not_null()
+    return finite.fill_null(value=False)
+
+
+def read_predictions(predictions: pl.DataFrame, classes: Sequence[object] | None = None) -> LabelledPredictions:
+    """Return the finite predictions without labels: their ``y`` is the prediction itself.
+
+    Parameters
+    ----------
+    predictions
+        One row per prediction, with the columns that :func:`join_labels` takes by default.
+    classes
+        As in :func:`join_labels`.
+    """
+    usable = predictions.filter(_is_finite(predictions, PREDICTION)).with_columns(pl.col(PREDICTION).alias(_LABEL))
+    return _build_labelled(usable, PREDICTION, _read_probabilities(usable, PROBABILITY, PROBABILITIES, classes), classes)
 
 
 def _read_probabilities(

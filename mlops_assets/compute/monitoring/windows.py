@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.estimates import EstimateReport, estimate_performance
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION
 from mlops_assets.errors import DataError
-from mlops_assets.values.decisions import DRIFT, PERFORMANCE, WindowReport
+from mlops_assets.values.decisions import DRIFT, ESTIMATED, PERFORMANCE, WindowReport
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.monitoring import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlops_assets.compute.estimation.estimator import PerformanceEstimator
     from mlops_assets.values.window import TimeWindow
 
 
@@ -77,6 +79,8 @@ class VersionReference:
         Of a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
     note
         A clause to append to the drift report's summary, e.g. that the profile is calibrated on windows of another length.
+    estimator
+        What the holdout says about the errors of predictions; None when none is stored.
     """
 
     profile: Mapping[str, Any] | None = None
@@ -84,6 +88,7 @@ class VersionReference:
     classes: Sequence[object] | None = None
     positive: Any = None
     note: str = ""
+    estimator: PerformanceEstimator | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +101,12 @@ class LabelTable:
 
 @dataclass(frozen=True, eq=False)
 class WindowMeasurement:
-    """The drift and performance reports of one version in one window; None for a report that was not requested."""
+    """The reports of drift, performance and estimates of one version in one window; None for a report that was not requested."""
 
     window: PredictionWindow
     drift: DriftReport | None = None
     performance: PerformanceReport | None = None
+    estimate: EstimateReport | None = None
 
     @property
     def drift_record(self) -> WindowReport | None:
@@ -112,6 +118,11 @@ class WindowMeasurement:
         """The performance report as a record for decisions; None without a performance report, expectations or a version."""
         report = self.performance
         return None if report is None or not report.verdicts else self._record(PERFORMANCE, report.state, report.summary)
+
+    @property
+    def estimate_record(self) -> WindowReport | None:
+        """The report of estimates as a record for decisions; None without estimates or without a version."""
+        return None if self.estimate is None else self._record(ESTIMATED, self.estimate.state, self.estimate.summary)
 
     def _record(self, kind: str, state: str, reason: str) -> WindowReport | None:
         window = self.window
@@ -157,7 +168,7 @@ def split_windows(
 def measure_window(
     monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable | None = None, *, drift: bool = True
 ) -> WindowMeasurement:
-    """Measure the predictions of one version in one window.
+    """Measure the predictions of one version in one window; metrics are estimated where the monitor expects estimates.
 
     Parameters
     ----------
@@ -183,7 +194,21 @@ def measure_window(
         column that the monitor names, or a later version of the package wrote it.
     """
     drifted = _measure_drift(monitor, window, reference) if drift else None
-    return WindowMeasurement(window, drifted, None if labels is None else _measure_performance(monitor, window, reference, labels))
+    performance = None if labels is None else _measure_performance(monitor, window, reference, labels)
+    return WindowMeasurement(window, drifted, performance, _estimate(monitor, window, reference) if monitor.estimates else None)
+
+
+def _estimate(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> EstimateReport:
+    return estimate_performance(
+        window.unseen,
+        monitor.estimates,
+        reference.estimator,
+        classes=reference.classes,
+        positive=reference.positive,
+        reference=reference.metrics,
+        min_rows=monitor.min_rows,
+        in_training=int(window.fitted.sum()),
+    )
 
 
 def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> DriftReport:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.drift.column_drift import ColumnDrift
     from mlops_assets.compute.drift.drift_report import DriftReport
+    from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.monitoring.window_slices import WindowSlice
 
@@ -41,12 +42,18 @@ class VersionReports:
         The reports; None for one that does not exist (yet).
     history
         The first metric in this and earlier windows, oldest first; the last point is this window.
+    estimate
+        The estimates that need no labels; None when the monitor expects none.
+    scores
+        How good the estimates were, by the labels that have arrived.
     """
 
     version: int | None
     drift: DriftReport | None = None
     performance: PerformanceReport | None = None
     history: tuple[Point, ...] = ()
+    estimate: EstimateReport | None = None
+    scores: tuple[EstimateScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ def _build_section(reports: VersionReports, title: str) -> _VersionSection:
     return _VersionSection(
         reports,
         title,
-        (_performance_state(report), _drift_state(reports.drift)),
+        (*_list_estimate_states(reports.estimate), _performance_state(report), _drift_state(reports.drift)),
         _history_figure(reports.history, report) if report else None,
         _calibration_figure(report) if report else None,
         [metrics for metrics in report.slices if metrics.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
@@ -165,6 +172,19 @@ def _performance_state(report: PerformanceReport | None) -> _State:
         CANNOT: ("", UNKNOWN, "Performance cannot be measured"),
     }.get(report.state, ("", "…", "Not enough data to judge performance"))
     return _State(kind, mark, headline, report.summary.partition(": ")[2])
+
+
+def _list_estimate_states(report: EstimateReport | None) -> tuple[_State, ...]:
+    """Return the verdict on the estimates; empty when the monitor expects none."""
+    if report is None:
+        return ()
+    kind, mark, headline = {
+        GOOD: ("good", "✓", "Estimated performance is good"),
+        BREACH: ("warn", "!", "Estimated performance is too low"),
+        IN_TRAINING: ("", UNKNOWN, "In training data: performance is not estimated"),
+        CANNOT: ("", UNKNOWN, "Performance cannot be estimated"),
+    }.get(report.state, ("", "…", "Not enough data to judge estimated performance"))
+    return (_State(kind, mark, headline, report.summary.partition(": ")[2]),)
 
 
 def _drift_state(report: DriftReport | None) -> _State:

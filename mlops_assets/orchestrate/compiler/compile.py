@@ -19,6 +19,7 @@ from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_ste
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
+from mlops_assets.orchestrate.monitoring.estimates import estimate_body, estimate_checks, estimate_node
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -278,6 +279,11 @@ class Compiler:
         if monitor.drift:
             text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
             yield self._compile_report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
+        if monitor.estimates:
+            text = f"How good {monitor.predictions_key} are by an estimate that needs no labels."
+            yield self._compile_report(
+                monitor, estimate_node(self.project, monitor), estimate_body(monitor), estimate_checks(monitor), text
+            )
         if monitor.performance:
             text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function

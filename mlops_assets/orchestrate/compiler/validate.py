@@ -85,7 +85,7 @@ def _list_keys(project: Project) -> Iterator[str]:
         elif isinstance(declaration, (OnDemandFeatures, GateFunction)):
             yield f"{'gate' if isinstance(declaration, GateFunction) else 'on_demand'}/{declaration.name}"
         elif isinstance(declaration, Monitor):
-            yield from (declaration.drift_key, declaration.performance_key)
+            yield from (declaration.drift_key, declaration.performance_key, declaration.estimate_key)
         else:
             yield from (declaration.key, *((declaration.predictions_key,) if isinstance(declaration, Service) else ()))
     for item in project.plain:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
+from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, PerformanceEstimator
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
@@ -15,6 +16,7 @@ from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.predictions.fitted_rows import mark_fitted_rows
+from mlops_assets.serving.formats.judged_fit import parse_judged_fit
 from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest
 from mlops_assets.serving.formats.prediction_columns import merge_typed_columns
 from mlops_assets.stores.platform.stores import Stores
@@ -55,8 +57,17 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
             manifest.get("classes") or None,
             manifest.get(POSITIVE),
             "" if profile is None else _explain_other_length(project, monitor, profile),
+            _read_estimator(stores, manifest) if monitor.estimates else None,
         )
     return references
+
+
+def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> PerformanceEstimator | None:
+    """Return the estimator of a version's performance, for a second fit that of the fit that its gates judged; None without one."""
+    judged = parse_judged_fit(manifest)
+    source = manifest if judged is None else read_manifest(stores.artifacts, judged.artifact)
+    stored = source.get(PERFORMANCE_ESTIMATOR)
+    return PerformanceEstimator.from_json(json.loads(stores.artifacts.get(stored))) if stored else None
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:

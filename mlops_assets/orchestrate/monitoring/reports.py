@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport
 from mlops_assets.compute.drift.drift_statistics import reported_statistics
+from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore, score_estimates
 from mlops_assets.compute.monitoring.performance import PerformanceReport
 from mlops_assets.compute.monitoring.verdicts import Verdict
 from mlops_assets.compute.monitoring.window_slices import WindowSlice
@@ -35,12 +36,12 @@ from mlops_assets.values.monitoring import BREACH, Monitor
 WINDOW_START = "window_start"
 TOP, MAX_HISTORY = 8, 60  # columns in metadata, windows in a chart
 PAGE_MODE = 0o644  # every user may read a page
-_RULES = Table(event_timestamp=WINDOW_START)
+RULES = Table(event_timestamp=WINDOW_START)
 
 
 def drift_node(project: Project, monitor: Monitor) -> Node:
     """Return the node of the drift report; the predictions are its input."""
-    return Node(monitor.drift_key, monitor.partitions, (_predictions_edge(project, monitor),))
+    return Node(monitor.drift_key, monitor.partitions, (link_predictions(project, monitor),))
 
 
 def performance_node(project: Project, monitor: Monitor) -> Node:
@@ -48,10 +49,11 @@ def performance_node(project: Project, monitor: Monitor) -> Node:
     labels = (
         project.edge(p, report_mapping(project.tables[p.name].partitions, monitor)) for p in monitor.model.training_set.function.tables
     )
-    return Node(monitor.performance_key, monitor.partitions, (_predictions_edge(project, monitor), *(e for e in labels if e)))
+    return Node(monitor.performance_key, monitor.partitions, (link_predictions(project, monitor), *(e for e in labels if e)))
 
 
-def _predictions_edge(project: Project, monitor: Monitor) -> Edge:
+def link_predictions(project: Project, monitor: Monitor) -> Edge:
+    """Return the edge from a monitor's report to the predictions of its window."""
     partitions = predicted_partitions(project, monitor)
     return Edge(monitor.predictions_key, partitions, report_mapping(partitions, monitor), required=True)
 
@@ -72,12 +74,14 @@ def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that publishes drift reports."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish_table(step, _RULES, lambda: _publish_drift(step, monitor))
+        yield from publish_table(step, RULES, lambda: _publish_drift(step, monitor))
 
     return body
 
 
-def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = None, *, drift: bool = True) -> list[WindowMeasurement]:
+def measure_windows(
+    step: StepContext, monitor: Monitor, labels: LabelTable | None = None, *, drift: bool = True
+) -> list[WindowMeasurement]:
     """Measure each version in each window of this step, without writing anything."""
     windows = read_windows(step, monitor)
     versions = {window.version for window in windows if window.version is not None}
@@ -91,11 +95,11 @@ def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = No
 
 def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure drift, write the pages, record the reports for retraining decisions, and return the table to commit."""
-    measurements = _measure(step, monitor)
+    measurements = measure_windows(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
-    for partition, group in _group_by_partition(measurements).items():
+    for partition, group in group_by_partition(measurements).items():
         if partition not in with_performance:  # else the performance step draws the page, again when the predictions change
-            _write_page(step, monitor, partition, [VersionReports(measured.window.version, measured.drift) for measured in group])
+            write_page(step, monitor, partition, [VersionReports(m.window.version, m.drift, estimate=m.estimate) for m in group])
     step.stores.decisions.record_reports(
         monitor.name, monitor.model.name, [measured.drift_record for measured in measurements if measured.drift_record]
     )
@@ -118,18 +122,21 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
-    facts = summary | _drift_facts(report) | _window_facts(step, monitor, last, measurements)
+    facts = summary | _drift_facts(report) | list_window_facts(step, monitor, last, measurements)
     return CheckedTable(frame, [outcome] if monitor.drift else [], facts)
 
 
-def _group_by_partition(measurements: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
+def group_by_partition(measurements: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
+    """Return partition → its measurements, one for each version, in their order."""
     by_partition: dict[str, list[WindowMeasurement]] = {}
     for measured in measurements:
         by_partition.setdefault(measured.window.partition, []).append(measured)
     return by_partition
 
 
-def _window_facts(step: StepContext, monitor: Monitor, last: PredictionWindow, measurements: Sequence[WindowMeasurement]) -> dict[str, Any]:
+def list_window_facts(
+    step: StepContext, monitor: Monitor, last: PredictionWindow, measurements: Sequence[WindowMeasurement]
+) -> dict[str, Any]:
     """Return the title of the last window, the versions that predicted in it, and the path of its page."""
     versions = [
         measured.window.version
@@ -177,7 +184,7 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
     """Return the body of the step that publishes performance reports."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish_table(step, _RULES, lambda: _publish_performance(step, monitor))
+        yield from publish_table(step, RULES, lambda: _publish_performance(step, monitor))
 
     return body
 
@@ -185,30 +192,44 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
 def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
-    measurements = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
+    measurements = measure_windows(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
-    reports = [(measured.window, measured.performance) for measured in measurements if measured.performance is not None]
     earlier = _read_earlier(step, monitor)
-    for partition, group in _group_by_partition(measurements).items():
+    scores = {id(measured): _score(measured, earlier) for measured in measurements}
+    for partition, group in group_by_partition(measurements).items():
         sections = [
-            VersionReports(u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance)) for u in group
+            VersionReports(
+                u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance), u.estimate, scores[id(u)]
+            )
+            for u in group
         ]
-        _write_page(step, monitor, partition, sections, loop)
-    frame = pl.concat([_performance_rows(window, report) for window, report in reports], how="vertical_relaxed")
+        write_page(step, monitor, partition, sections, loop)
+    reports = [(measured.window, measured.performance) for measured in measurements if measured.performance is not None]
+    estimates = [measured.estimate for measured in measurements if measured.performance is not None]
+    rows = [_performance_rows(window, report, estimate) for (window, report), estimate in zip(reports, estimates, strict=True)]
+    frame = pl.concat(rows, how="vertical_relaxed")
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
-    facts = summary | _performance_facts(report) | _window_facts(step, monitor, last, measurements) | {"the loop": loop}
-    return CheckedTable(frame, _build_outcomes(monitor, reports), facts)
+    scored = {f"estimate of {score.metric}": score.text for score in scores[id(measurements[-1])]}
+    facts = summary | _performance_facts(report) | scored | list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
+    return CheckedTable(frame, build_outcomes([e.name for e in monitor.performance], [(w, r.verdicts) for w, r in reports]), facts)
 
 
-def _build_outcomes(monitor: Monitor, reports: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:
-    return [
-        _build_outcome(name, [(w, v) for w, report in reports for v in report.verdicts if v.expectation == name])
-        for name in (e.name for e in monitor.performance)
-    ]
+def _score(measured: WindowMeasurement, earlier: pl.DataFrame) -> tuple[EstimateScore, ...]:
+    """Compare the estimates of a window with its labels; empty without estimates."""
+    report, estimate = measured.performance, measured.estimate
+    if report is None or estimate is None:
+        return ()
+    others = earlier.filter(pl.col(WINDOW_START) != measured.window.span.start)
+    return score_estimates(estimate, report.metrics, report.state, others)
+
+
+def build_outcomes(names: Sequence[str], reports: Sequence[tuple[PredictionWindow, Sequence[Verdict]]]) -> list[Outcome]:
+    """Return the result of the check of each expectation, from the verdicts on each window."""
+    return [_build_outcome(name, [(w, v) for w, verdicts in reports for v in verdicts if v.expectation == name]) for name in names]
 
 
 def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
@@ -229,7 +250,7 @@ def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict
     )
 
 
-def _performance_rows(window: PredictionWindow, report: PerformanceReport) -> pl.DataFrame:
+def _performance_rows(window: PredictionWindow, report: PerformanceReport, estimate: EstimateReport | None) -> pl.DataFrame:
     schema: dict[str, Any] = {
         WINDOW_START: pl.Datetime("us", "UTC"),
         "version": pl.Int64,
@@ -245,13 +266,14 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport) -> pl
         "high": pl.Float64,
         "reference": pl.Float64,
         "problem": pl.String,
+        "estimate": pl.Float64,
     }
     common = {WINDOW_START: window.span.start, "version": window.version, "state": report.state}
     common |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled, "biased": bool(report.arrivals.bias)}
     names = ("value", "low", "high", "reference", "problem")
-    return pl.DataFrame(
-        [common | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [common], schema=schema
-    )
+    estimated = {found.name: found.value for found in estimate.metrics} if estimate is not None else {}
+    rows = [common | {"metric": m.name, "estimate": estimated.get(m.name)} | {n: getattr(m, n) for n in names} for m in report.metrics]
+    return pl.DataFrame(rows or [common], schema=schema)
 
 
 def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
@@ -286,11 +308,14 @@ def _slice_facts(found: WindowSlice) -> dict[str, Any]:
 
 
 def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
-    """Return the monitor's performance table as of the step's snapshot; without a table, a frame without rows."""
+    """Return the monitor's performance table as of the step's snapshot, with nulls in columns that an older table lacks."""
+    columns = {"metric": pl.String, "state": pl.String, "predicted": pl.Int64}
+    numbers = dict.fromkeys(("value", "low", "high", "reference", "estimate"), pl.Float64)
+    nothing = pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), **columns, **numbers})
     try:
-        return step.stores.lake.read(monitor.performance_key, snapshot=step.snapshot)
+        return pl.concat([nothing, step.stores.lake.read(monitor.performance_key, snapshot=step.snapshot)], how="diagonal_relaxed")
     except LakeError:
-        return pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), "metric": pl.String, "predicted": pl.Int64})
+        return nothing
 
 
 def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: PerformanceReport | None) -> tuple[Point, ...]:
@@ -315,7 +340,7 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
     return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
 
 
-def _write_page(step: StepContext, monitor: Monitor, partition: str, sections: Sequence[VersionReports], *notes: str) -> None:
+def write_page(step: StepContext, monitor: Monitor, partition: str, sections: Sequence[VersionReports], *notes: str) -> None:
     """Draw a page and store it. If it cannot be drawn, log a warning and store a page that says so: the step does not fail."""
     try:
         text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes))

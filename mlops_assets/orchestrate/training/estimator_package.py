@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
+from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, fit_estimator
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
@@ -18,6 +19,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
 from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
+from mlops_assets.serving.formats.judged_fit import REFIT
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
@@ -75,6 +77,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(training_set),
             "profile": artifacts.put(_reference_profile(step, splits, training_set)),
+            **({} if REFIT in facts else _store_estimator(step, model, predictor, splits["holdout"])),
             **facts,
         },
     )
@@ -84,6 +87,21 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         return StoredFit(estimator, artifact, digest, predictor)
     served = unpack(artifacts, artifact, model.trusted_types).estimator
     return StoredFit(served, artifact, digest, CachedPredictor(served, splits["holdout"].X))
+
+
+def _store_estimator(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
+    """Store what the holdout says about the errors of predictions, and return the manifest's entry; empty when it cannot be fitted.
+
+    An error is logged as a warning: the estimate serves monitors only, so it must not fail the training.
+    """
+    declared = model.training_set
+    times = holdout.rows[declared.event_timestamp] if declared.event_timestamp else None
+    try:
+        fitted = fit_estimator(predictor, holdout, model.positive, times, declared.block_length)
+    except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
+        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {type(error).__name__}: {error}")
+        return {}
+    return {} if fitted is None else {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json()).encode())}
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Expected metrics of predictions whose labels are unknown, from calibrated probabilities.
+
+Each row stands once for each class, with the class's calibrated probability as its weight. A metric of these weighted rows is the
+estimate (CBPE: confidence-based performance estimation). Labels drawn with the same probabilities give its chance range.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.training.evaluate import make_scorer
+from mlops_assets.compute.training.resampling import prove_form
+
+if TYPE_CHECKING:
+    from mlops_assets.compute.training.responses import CachedPredictor
+
+DRAWS = 200
+SCORED_DRAWS = 40  # of a metric that calls its scorer for each draw
+MAX_DRAWN_ROWS = 20_000  # the maximum number of rows whose labels are drawn; the chance range of more rows follows from theirs
+
+
+def expect_metric(metric: str, model: Any, classes: np.ndarray, chances: np.ndarray) -> tuple[float, float]:  # noqa: ANN401  (a wrapper)
+    """Return the expected metric and the standard deviation that the labels' chance gives it; both NaN where it is undefined.
+
+    Parameters
+    ----------
+    metric
+        A scikit-learn scorer name.
+    model
+        The cached predictions of the rows.
+    classes
+        The classes, in the order of the columns of ``chances``.
+    chances
+        Calibrated probabilities, shape (rows, classes).
+    """
+    rows = len(chances)
+    every = np.arange(rows)
+    value = _expect(metric, model, classes, chances, every)
+    drawn = every if rows <= MAX_DRAWN_ROWS else np.sort(np.random.default_rng(0).permutation(rows)[:MAX_DRAWN_ROWS])
+    spread = _draw_spread(metric, model, classes, chances[drawn], drawn)
+    return value, spread * math.sqrt(len(drawn) / max(rows, 1))
+
+
+def _stack(classes: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return row numbers and labels with each row once for each class."""
+    return np.tile(rows, len(classes)), np.repeat(classes, len(rows))
+
+
+def _expect(metric: str, model: CachedPredictor, classes: np.ndarray, chances: np.ndarray, rows: np.ndarray) -> float:
+    numbers, labels = _stack(classes, rows)
+    weights = chances.T.ravel()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # an undefined metric is NaN
+        scorer = make_scorer(metric, classes)
+        try:
+            value = float(scorer(model, numbers, labels, sample_weight=weights))
+        except (ValueError, TypeError, AttributeError):
+            return math.nan
+    if metric != "roc_auc":
+        return value
+    # A row that stands for both classes is no pair: the ties of rows with themselves count half in the weighted area.
+    pairs, own = float(weights[labels == classes[0]].sum() * weights[labels == classes[1]].sum()), float(chances.prod(axis=1).sum())
+    return (value * pairs - own / 2) / (pairs - own) if pairs > own else math.nan
+
+
+def _draw_spread(metric: str, model: CachedPredictor, classes: np.ndarray, chances: np.ndarray, rows: np.ndarray) -> float:
+    """Return the standard deviation of the metric over labels drawn with these probabilities."""
+    random, count = np.random.default_rng(0), len(rows)
+    bounds = np.cumsum(chances, axis=1)[:, :-1]
+    numbers, labels = _stack(classes, rows)
+
+    def draw() -> np.ndarray:
+        return (random.random(count)[:, None] > bounds).sum(axis=1)  # type: ignore[no-any-return]
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        scorer = make_scorer(metric, classes)
+
+        def score(chosen: np.ndarray, y: np.ndarray) -> float:
+            try:
+                return float(scorer(model, chosen, y))
+            except (ValueError, TypeError, AttributeError):
+                return math.nan
+
+        if (form := prove_form(metric, model, numbers, labels, score(numbers, labels))) is None:
+            values = np.array([score(rows, classes[draw()]) for _ in range(SCORED_DRAWS)])
+        else:
+            step = max(1, (1 << 20) // max(len(numbers), 1))
+            parts = []
+            for begin in range(0, DRAWS, step):
+                drawn = np.stack([draw() for _ in range(min(step, DRAWS - begin))])
+                parts.append(form((drawn[:, None, :] == np.arange(len(classes))[:, None]).reshape(len(drawn), -1).astype(float)))
+            values = np.concatenate(parts)
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > len(values) / 2 else math.nan

@@ -1,0 +1,1 @@
+"""Expectations of a monitor, one in each module."""

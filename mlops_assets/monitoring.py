@@ -13,13 +13,17 @@ from mlops_assets.values.alerts.channels import Email, Slack, Webhook
 from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
+from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Alerts",
     "Email",
+    "ErrorRate",
     "EstimatedPerformance",
     "JensenShannon",
     "KolmogorovSmirnov",
+    "Latency",
+    "MissingFeatures",
     "PSI",
     "Silence",
     "Slack",

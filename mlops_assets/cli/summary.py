@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.cli.running import FinishedRun, StepProgress
 
 NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
+_REPORTS = ("drift_report", "performance_report", "estimate_report", "system_report", "evaluation", "calibration", "quality_report")
 
 
 def print_summary(project: LoadedProject, finished: FinishedRun, console: Console) -> None:
@@ -151,7 +152,7 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
             yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
             yield _describe_service(key.path[-1], metadata)
-        if key.path[0] in {"drift_report", "performance_report", "estimate_report", "evaluation", "calibration", "quality_report"}:
+        if key.path[0] in _REPORTS:
             yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"

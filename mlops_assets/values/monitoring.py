@@ -10,6 +10,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
+from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures, Objective
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -180,7 +181,7 @@ class Retrain:
             )
 
 
-Expectation = Drift | Performance | EstimatedPerformance
+Expectation = Drift | Performance | EstimatedPerformance | Latency | ErrorRate | MissingFeatures
 
 
 @check_constructor
@@ -193,7 +194,7 @@ class Monitor:
     Parameters
     ----------
     name
-        Names the assets ``drift_report/<name>_drift`` and ``performance_report/<name>_performance``.
+        Names the assets ``drift_report/<name>_drift``, ``performance_report/<name>_performance`` and ``system_report/<name>_system``.
     of
         The service or batch prediction to watch.
     partitions
@@ -272,10 +273,15 @@ class Monitor:
         self._check()
 
     def _check(self) -> None:
-        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance, EstimatedPerformance))]:
+        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance, EstimatedPerformance, Objective))]:
             raise DefinitionError(
                 f"monitor '{self.name}' expects {unexpected[0]!r}",
-                hint="expectations are Drift(…), Performance(…) and monitoring.EstimatedPerformance(…)",
+                hint="expectations are Drift(…), Performance(…), monitoring.EstimatedPerformance(…) and objectives of a service",
+            )
+        if self.objectives and not isinstance(self.of, Service):
+            raise DefinitionError(
+                f"monitor '{self.name}' expects {self.objectives[0].name} of a batch prediction, which has no requests",
+                hint="give the objective to a monitor of a service",
             )
         checks = [expectation.name for expectation in self.expectations]
         if not checks:
@@ -308,6 +314,11 @@ class Monitor:
         return f"estimate_report/{self.name}"
 
     @property
+    def system_key(self) -> str:
+        """``system_report/<name>``: the declared key; the asset's name ends in ``_system``."""
+        return f"system_report/{self.name}"
+
+    @property
     def predictions_key(self) -> str:
         """``predictions/<name>`` of the service or batch prediction."""
         return self.of.predictions_key if isinstance(self.of, Service) else self.of.key
@@ -331,6 +342,11 @@ class Monitor:
     def estimates(self) -> tuple[EstimatedPerformance, ...]:
         """The expectations of estimated metrics, in the declared order."""
         return tuple(e for e in self.expectations if isinstance(e, EstimatedPerformance))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives of the service, in the declared order."""
+        return tuple(e for e in self.expectations if isinstance(e, Objective))
 
 
 def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:

@@ -94,6 +94,7 @@ LIMITS = {
     "min_kappa",
     "min_labels",
     "min_psi",
+    "min_requests",
     "min_rows",
     "min_severity",
 }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.drift_report import DriftReport
     from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore
     from mlops_assets.compute.monitoring.performance import PerformanceReport
+    from mlops_assets.compute.monitoring.system_metrics import ObjectiveVerdict, SystemCounts, SystemReport
     from mlops_assets.compute.monitoring.window_slices import WindowSlice
 
 MAX_CHARTS, MAX_ROWS = 6, 150
@@ -67,9 +68,11 @@ class MonitorPage:
     model
         The name of the model that predicted.
     versions
-        A section for each version that predicted; at least one.
+        A section for each version that predicted.
     notes
         Further sentences, e.g. what was decided.
+    system
+        The requests of the service; None for a monitor without objectives.
     """
 
     monitor: str
@@ -77,6 +80,7 @@ class MonitorPage:
     model: str
     versions: tuple[VersionReports, ...]
     notes: tuple[str, ...] = ()
+    system: SystemReport | None = None
 
     @property
     def origin(self) -> str:
@@ -144,6 +148,8 @@ def render_monitor(page: MonitorPage) -> str:
         columns_caption=_columns_caption,
         gauge_percent=_gauge_percent,
         statistics=reported_statistics(),
+        objective_state=_objective_state,
+        system_cells=_system_cells,
         deciding_statistic_text=_deciding_statistic_text,
         thresholds_text=_thresholds_text,
     )
@@ -199,6 +205,28 @@ def _drift_state(report: DriftReport | None) -> _State:
         return _State("good", "✓", "No drift", f"{len(report.columns)} columns look as they did in training, on {report.rows:,} rows.")
     names = ", ".join(report.drifted[:8]) + ("…" if count > 8 else "")
     return _State("warn", "!", f"{count} of {len(report.columns)} columns drifted", names)
+
+
+def _objective_state(verdict: ObjectiveVerdict) -> _State:
+    kind, mark, headline = {
+        GOOD: ("good", "✓", f"{verdict.name} keeps its objective"),
+        BREACH: ("bad", "✗", f"{verdict.name} misses its objective"),
+    }.get(verdict.state, ("", "…", f"Not enough requests to judge {verdict.name}"))
+    return _State(kind, mark, headline, verdict.reason)
+
+
+def _system_cells(counts: SystemCounts, seconds: float) -> list[str]:
+    """Return the cells of a row: requests, throughput, rates, quantiles of the latency in milliseconds."""
+    rates = [counts.errors / counts.requests if counts.requests else None, counts.missing_rate]
+    quantiles = [counts.quantile(share) for share in (0.5, 0.95, 0.99)]
+    return [
+        f"{counts.requests:,}",
+        format_number(counts.requests / seconds),
+        *(UNKNOWN if rate is None else f"{rate:.2%}" for rate in rates[:1]),
+        f"{counts.refused:,}",
+        *(format_number(None if value is None else 1_000 * value) for value in quantiles),
+        *(UNKNOWN if rate is None else f"{rate:.2%}" for rate in rates[1:]),
+    ]
 
 
 def _shown_columns(report: DriftReport) -> list[ColumnDrift]:

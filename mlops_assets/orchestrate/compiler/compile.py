@@ -28,6 +28,7 @@ from mlops_assets.orchestrate.monitoring.reports import (
     performance_checks,
     performance_node,
 )
+from mlops_assets.orchestrate.monitoring.system_reports import system_body, system_checks, system_node
 from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
 from mlops_assets.orchestrate.predictions.batch_prediction import prediction_body, prediction_checks
 from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
@@ -288,6 +289,11 @@ class Compiler:
             text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
             yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
+
+        if monitor.objectives:
+            text = f"How {monitor.of.key} answered: latency, throughput, failed requests and missing features."
+            node = system_node(monitor, self.platform)
+            yield self._compile_report(monitor, node, system_body(monitor), system_checks(monitor), text)
 
     def _compile_report(  # noqa: PLR0913  (the differences of the two reports)
         self,

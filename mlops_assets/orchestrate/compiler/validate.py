@@ -85,7 +85,7 @@ def _list_keys(project: Project) -> Iterator[str]:
         elif isinstance(declaration, (OnDemandFeatures, GateFunction)):
             yield f"{'gate' if isinstance(declaration, GateFunction) else 'on_demand'}/{declaration.name}"
         elif isinstance(declaration, Monitor):
-            yield from (declaration.drift_key, declaration.performance_key, declaration.estimate_key)
+            yield from (declaration.drift_key, declaration.performance_key, declaration.estimate_key, declaration.system_key)
         else:
             yield from (declaration.key, *((declaration.predictions_key,) if isinstance(declaration, Service) else ()))
     for item in project.plain:
@@ -384,7 +384,8 @@ def _check_batch(batch: BatchPrediction) -> None:
 
 
 def _check_monitor(project: Project, monitor: Monitor) -> None:
-    check_monitor_windows(project, monitor)
+    if monitor.drift or monitor.performance or monitor.estimates:
+        check_monitor_windows(project, monitor)
     if monitor.performance and not row_key(project, monitor.model):
         raise DefinitionError(
             f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",

@@ -138,7 +138,7 @@ def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[tuple[str, ConsoleCell | str], ...]:
-    key = monitor.performance_key if monitor.performance else monitor.drift_key
+    key = monitor.performance_key if monitor.performance else monitor.drift_key if monitor.drift else monitor.system_key
     asset = site.dagster_asset(key)
     return (
         ("watches", monitor.of.name),
@@ -324,9 +324,13 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 
 def _select_reports(monitor: Monitor) -> str:
-    return select_nodes(
-        *[key for key, wanted in ((monitor.drift_key, monitor.drift), (monitor.performance_key, monitor.performance)) if wanted]
-    )
+    reports = {
+        monitor.drift_key: monitor.drift,
+        monitor.performance_key: monitor.performance,
+        monitor.estimate_key: monitor.estimates,
+        monitor.system_key: monitor.objectives,
+    }
+    return select_nodes(*[key for key, wanted in reports.items() if wanted])
 
 
 def _require_window(site: ConsoleSite, monitor: Monitor, key: str) -> TimeWindow:

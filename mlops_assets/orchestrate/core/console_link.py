@@ -13,7 +13,7 @@ CONSOLE_LINK = "console"
 _PAGES = {
     **dict.fromkeys(("model", "version", "champion", "approval", "prompt"), "models"),
     **dict.fromkeys(("features", "online"), "features"),
-    **dict.fromkeys(("drift_report", "performance_report"), "monitors"),
+    **dict.fromkeys(("drift_report", "performance_report", "estimate_report", "system_report"), "monitors"),
     "predictions": "predictions",
     "service": "services",
 }

@@ -7,11 +7,11 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from mlops_assets.compute.tables.quarantine import NO_QUARANTINED_ROWS
-from mlops_assets.compute.training.lifecycle import APPROVED
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.retraining.decisions import job_name
 from mlops_assets.values.alerts.episodes import AlertWindow
+from mlops_assets.values.asset_names import find_declared_name
 from mlops_assets.values.monitoring import Monitor
 
 _AFFECTED = ("model", "predictions", "service")  # kinds of assets that an alert names
@@ -55,7 +55,7 @@ def _find_position(definition: dg.PartitionsDefinition, key: str) -> tuple[float
 
 def describe_affected(graph: AssetGraph, project: Project, key: dg.AssetKey) -> tuple[str, ...]:
     """Return the models, batch predictions and services that depend on an asset; for a monitor's report, those of its model."""
-    monitored = [m for m in project.select(Monitor) if key in (asset_key(m.drift_key), asset_key(m.performance_key))]
+    monitored = [monitor for monitor in project.select(Monitor) if key in _list_reports(monitor)]
     queue = deque(asset_key(monitored[0].model.key) if monitored else key for _ in range(1))
     seen = set(queue)
     while queue:
@@ -66,6 +66,10 @@ def describe_affected(graph: AssetGraph, project: Project, key: dg.AssetKey) -> 
                 queue.append(child)
     seen -= {key}
     return tuple(sorted(each.to_user_string() for each in seen if each.path[0] in _AFFECTED))
+
+
+def _list_reports(monitor: Monitor) -> list[dg.AssetKey]:
+    return [asset_key(key) for key in (monitor.drift_key, monitor.performance_key, monitor.estimate_key, monitor.system_key)]
 
 
 def describe_command(project: Project, key: dg.AssetKey | None, window: AlertWindow, *, check: str = "", job: str = "") -> str:
@@ -86,13 +90,15 @@ def describe_command(project: Project, key: dg.AssetKey | None, window: AlertWin
         monitor = next((m for m in project.select(Monitor) if job_name(m.model.name) == job and m.on_failure), None)
         return f"mlops monitor step {monitor.name}" if monitor else "mlops ui"
     for monitor in project.select(Monitor):
-        if check and key in (asset_key(monitor.drift_key), asset_key(monitor.performance_key)):
+        if check and key == asset_key(monitor.system_key):
+            return f"mlops serve status {monitor.of.name}"
+        if check and key in _list_reports(monitor):
             return f"mlops monitor show {monitor.name}" + (
                 f" --partition {window.label}" if window.label and "..." not in window.label else ""
             )
     if check == NO_QUARANTINED_ROWS:
         return f"mlops quarantine show {key.path[-1]}"
-    if check == APPROVED:
-        return f"mlops models show {key.path[-1]}"
+    if key.path[0] == "version":
+        return f"mlops models show {find_declared_name(key.to_user_string())}"
     partitions = f" --partitions {window.label}" if window.label else ""
     return f"mlops run --select 'key:\"{key.to_user_string()}\"'{partitions}"

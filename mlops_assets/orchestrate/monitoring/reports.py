@@ -24,6 +24,7 @@ from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, 
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reading import read_labels, read_references, read_windows
+from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.orchestrate.tables.quality import CheckedTable
@@ -32,6 +33,7 @@ from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold
 from mlops_assets.values.monitoring import BREACH, Monitor
+from mlops_assets.values.window import window_of
 
 WINDOW_START = "window_start"
 TOP, MAX_HISTORY = 8, 60  # columns in metadata, windows in a chart
@@ -343,7 +345,9 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 def write_page(step: StepContext, monitor: Monitor, partition: str, sections: Sequence[VersionReports], *notes: str) -> None:
     """Draw a page and store it. If it cannot be drawn, log a warning and store a page that says so: the step does not fail."""
     try:
-        text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes))
+        window = window_of(monitor.partitions, partition)
+        system = read_system_report(monitor, step.stores.platform, window) if monitor.objectives and window else None
+        text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes, system))
     except Exception as error:  # noqa: BLE001  (any error of a chart)
         step.context.log.warning(f"the page of {monitor.name} {partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."

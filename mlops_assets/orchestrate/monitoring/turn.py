@@ -12,6 +12,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.monitoring.estimates import estimate_node
 from mlops_assets.orchestrate.monitoring.reports import drift_node, performance_node
+from mlops_assets.orchestrate.monitoring.system_reports import system_node
 from mlops_assets.orchestrate.tables.automation import find_due
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.model import Model
@@ -24,6 +25,7 @@ def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict
     nodes = [drift_node(project, monitor)] if monitor.drift else []
     nodes += [estimate_node(project, monitor)] if monitor.estimates else []
     nodes += [performance_node(project, monitor)] if monitor.performance else []
+    nodes += [system_node(monitor, stores.platform)] if monitor.objectives else []
     clock = datetime.now(UTC)
     return {node.key: due for node in nodes if (due := find_due(node, stores.platform, clock))}
 

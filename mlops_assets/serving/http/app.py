@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.http.served_model import ModelAnswer, ServedModel
     from mlops_assets.serving.http.service_folder import RequestLimits
     from mlops_assets.serving.logs.inference_log import InferenceLog
+    from mlops_assets.serving.logs.request_log import RequestLog
     from mlops_assets.serving.push.endpoint import PushEndpoint
 
     Headers = Sequence[tuple[bytes, bytes]]
@@ -57,6 +58,8 @@ class App:
         Returns the version of each worker, for the metrics.
     push_endpoint
         Answers requests with pushed rows; None when no view has a push source.
+    requests
+        The log that counts requests; None to count them in the metrics only.
 
     Notes
     -----
@@ -64,7 +67,7 @@ class App:
     ``draining`` is set, every reply closes its connection and ``/readyz`` answers 503. ``end`` ends this process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what an application needs)
         self,
         *,
         log: InferenceLog,
@@ -72,7 +75,9 @@ class App:
         limits: RequestLimits,
         versions: Callable[[], Mapping[int, int | None]],
         push_endpoint: PushEndpoint | None = None,
+        requests: RequestLog | None = None,
     ) -> None:
+        self._requests = requests
         self._push_endpoint = push_endpoint
         self.model: ServedModel | None = None
         self.draining = False
@@ -93,8 +98,12 @@ class App:
             status, reply = (
                 _refuse_size(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
             )
+            version = self.model.version if self.model is not None else 0
             await self._send_reply(send, status, reply, _JSON, close=status == 413)
-            self._metrics.count_reply(status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.count_reply(status, seconds)
+            if self._requests is not None:
+                self._requests.count_reply(version, status, seconds)
         elif scope["type"] == "http" and scope["path"].startswith(PUSH_PATH):
             await self._accept_push(scope, receive, send)
         elif scope["type"] == "http":
@@ -175,6 +184,8 @@ class App:
         self._metrics.count_lookups(answer.lookups)
         if missing := sum(map(len, answer.missing)):
             self._metrics.count("missing_features", missing)
+        if self._requests is not None:
+            self._requests.count_rows(model.version, len(records), len(records) * model.looked_up, missing)
         predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 

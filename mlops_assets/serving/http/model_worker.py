@@ -9,6 +9,7 @@ from mlops_assets.serving.http.model_swap import ModelLoader
 from mlops_assets.serving.http.served_model import ServedModel, load_served_model
 from mlops_assets.serving.http.service_folder import RequestLimits
 from mlops_assets.serving.logs.inference_log import InferenceLog
+from mlops_assets.serving.logs.request_log import RequestLog
 from mlops_assets.serving.push.endpoint import PushEndpoint
 from mlops_assets.stores.artifacts.store import open_artifacts
 
@@ -30,8 +31,10 @@ def open_model_app(
         The service, its folder, the worker's counters and its index.
     """
     log, limits = InferenceLog(folder.log), RequestLimits(spec.max_rows, spec.max_bytes)
+    requests = RequestLog(folder.requests)
     app = App(
         log=log,
+        requests=requests,
         metrics=metrics,
         limits=limits,
         push_endpoint=PushEndpoint(spec.push, spec.home, spec.online, limits) if spec.push else None,
@@ -50,4 +53,8 @@ def open_model_app(
 
     import skops.io  # noqa: F401  (takes a second, which the first load would wait for)
 
-    return app, ModelLoader(load, app, metrics, folder, index), log.close
+    def close() -> None:
+        log.close()
+        requests.close()
+
+    return app, ModelLoader(load, app, metrics, folder, index), close

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.service_processes import is_label_of
+from mlops_assets.serving.logs.request_log import REQUEST_FOLDER
 from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.files import write_atomically
 
@@ -216,6 +217,11 @@ class ServiceFolder:
     def log(self) -> Path:
         """The folder of the prediction log."""
         return self.path / "log"
+
+    @property
+    def requests(self) -> Path:
+        """The folder of the request log."""
+        return self.path / REQUEST_FOLDER
 
     @property
     def traces(self) -> Path:

@@ -86,6 +86,11 @@ class InputBuilder:
             for input_step in (_group_lookups(group, online) if are_views else group)
         ]
 
+    @property
+    def looked_up(self) -> int:
+        """The number of features that are looked up for each row."""
+        return sum(step.looked_up for step in self._steps if isinstance(step, _OnlineLookups))
+
     def __call__(self, rows: RequestRows) -> ModelInputs:
         """Return ``X`` of the rows, with the missing features of each row.
 
@@ -171,6 +176,7 @@ class _OnlineLookups:
 
     def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
         self._steps = tuple(steps)
+        self.looked_up = sum(len(step.features) for step in steps)
         self._reader = None if online is None else online.reader([step.lookup for step in steps])
 
     def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[ViewLookup]:

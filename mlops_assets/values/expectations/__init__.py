@@ -1,1 +1,1 @@
-"""Expectations of a monitor, one in each module."""
+"""Expectations of a monitor, and objectives of a service."""

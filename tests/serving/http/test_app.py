@@ -18,6 +18,7 @@ from mlops_assets.serving.http.served_model import load_served_model
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.day_log import list_log_days
 from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
+from mlops_assets.serving.logs.request_log import RequestLog, read_file
 from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.serving.predict.predictor import ScoringPath
 from tests.serving.support import COLUMNS, EVENT, Stage, facts, offline, row
@@ -260,3 +261,25 @@ def test_a_supervisor_imports_no_model_library() -> None:
     code = "import sys, mlops_assets.serving.http.supervisor, mlops_assets.stores.registry.registry; print(' '.join({name.split('.')[0] for name in sys.modules}))"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert loaded & {"dagster", "numpy", "polars", "pandas", "sklearn", "skops", "uvicorn"} == set()
+
+
+def test_answered_refused_and_failed_requests_are_counted_by_version(tmp_path, models) -> None:
+    log, requests = InferenceLog(tmp_path / "log"), RequestLog(tmp_path / "requests", interval=3_600)
+    app = App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=LIMITS, versions=dict, requests=requests)
+    assert predict(app, row(0))[0] == 503
+    app.model = models[1]
+    assert predict(app, [row(0), row(1), row(2)])[0] == 200
+    assert predict(app, row(distance="x"))[0] == 422
+    assert predict(app, b"{")[0] == 400
+    app.model = models[2]
+    assert predict(app, row(0))[0] == 200
+    for each in (log, requests):
+        each.close()
+    found = {counts.version: counts for path in (tmp_path / "requests").rglob("*.jsonl") for counts in read_file(path)}
+    assert {version: counts.codes for version, counts in found.items()} == {
+        0: {"503": 1},
+        1: {"200": 1, "422": 1, "400": 1},
+        2: {"200": 1},
+    }
+    assert (found[1].rows, found[1].looked_up, found[1].missing) == (3, 6, 3)
+    assert sum(found[1].seconds.values()) == 1

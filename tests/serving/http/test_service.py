@@ -22,6 +22,7 @@ from mlops_assets.serving.http import control
 from mlops_assets.serving.http.control import start, status, stop
 from mlops_assets.serving.http.service_folder import ServiceFolder, read_json
 from mlops_assets.serving.logs.inference_log import read_log
+from mlops_assets.serving.logs.request_log import list_hours, read_file
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.serving.support import CLOCK, EVENT, Client, Stage, estimator, facts, load, offline, processes_of, row, wait_for
 
@@ -49,6 +50,14 @@ def logged(stage) -> list[str]:
     return read_log(stage.log, EVENT.date(), EVENT.date())["id"].to_list()
 
 
+def requests(stage) -> Counter[str]:
+    """Return status → requests that the workers have written to their log."""
+    folder, counted = stage.spec().folder.requests, Counter()
+    for line in (line for files in list_hours(folder).values() for path, _ in files for line in read_file(path)):
+        counted.update(line.codes)
+    return counted
+
+
 def now(stage):
     return status(stage.spec().home, "lateness_api")
 
@@ -73,6 +82,16 @@ def test_start_waits_for_the_champion_on_every_worker_and_is_idempotent(stage, r
     assert client("GET", "/metrics")[1].count(b"mlops_worker_version{") == 2
     assert client.predict(row(2))["predictions"][0]["missing"] == ["late_share", "mean_delay"]
     client.close()
+
+
+def test_workers_count_answered_and_refused_requests(stage, running) -> None:
+    client, before = Client(running.url), requests(stage)
+    for _ in range(5):
+        client.predict(row())
+    for _ in range(3):
+        assert client("POST", "/predict", row(distance="x"))[0] == 422
+    client.close()
+    wait_for(lambda: requests(stage) - before >= Counter({"200": 5, "422": 3}))
 
 
 def test_connections_are_shared_between_the_workers(stage, running) -> None:

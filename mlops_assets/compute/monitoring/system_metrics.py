@@ -1,0 +1,185 @@
+"""System metrics of a service in a window, and its objectives: quantiles of durations, rates, and error budgets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.text import format_number
+from mlops_assets.values.expectations.objectives import ErrorRate, Latency
+from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mlops_assets.values.expectations.objectives import Objective
+
+
+@dataclass(frozen=True)
+class SystemCounts:
+    """The requests of one version, or of all, in a span of time.
+
+    Parameters
+    ----------
+    codes
+        Status → requests.
+    seconds
+        Duration in seconds → answered requests.
+    rows, looked_up, missing
+        Answered rows, values of features that were looked up for them, and those that were missing.
+    """
+
+    codes: Mapping[int, int] = field(default_factory=dict)
+    seconds: Mapping[float, int] = field(default_factory=dict)
+    rows: int = 0
+    looked_up: int = 0
+    missing: int = 0
+
+    @classmethod
+    def merge(cls, parts: Iterable[SystemCounts]) -> SystemCounts:
+        """Return the sum of some counts."""
+        codes: dict[int, int] = {}
+        seconds: dict[float, int] = {}
+        rows = looked_up = missing = 0
+        for part in parts:
+            for code, number in part.codes.items():
+                codes[code] = codes.get(code, 0) + number
+            for duration, number in part.seconds.items():
+                seconds[duration] = seconds.get(duration, 0) + number
+            rows, looked_up, missing = rows + part.rows, looked_up + part.looked_up, missing + part.missing
+        return cls(codes, seconds, rows, looked_up, missing)
+
+    @property
+    def requests(self) -> int:
+        """All requests."""
+        return sum(self.codes.values())
+
+    @property
+    def errors(self) -> int:
+        """Requests that failed: a status of 500 or more."""
+        return sum(number for code, number in self.codes.items() if code >= 500)
+
+    @property
+    def refused(self) -> int:
+        """Requests that were refused: a status of 400 to 499."""
+        return sum(number for code, number in self.codes.items() if 400 <= code < 500)
+
+    def quantile(self, share: float) -> float | None:
+        """Return a quantile of the durations, in seconds; None without an answered request."""
+        total, seen = sum(self.seconds.values()), 0
+        for duration in sorted(self.seconds):
+            seen += self.seconds[duration]
+            if seen >= share * total:
+                return duration
+        return None
+
+    @property
+    def missing_rate(self) -> float | None:
+        """The share of looked-up values that were missing; None when nothing was looked up."""
+        return self.missing / self.looked_up if self.looked_up else None
+
+
+@dataclass(frozen=True)
+class ObjectiveVerdict:
+    """The judgement of one objective in one window.
+
+    Parameters
+    ----------
+    name
+        The name of the check.
+    state
+        ``good``, ``breach`` or ``not enough data``.
+    value, bound
+        The value in the window, and its bound.
+    burnt
+        The share of the period's error budget that is used up; 1 when it is exhausted. None without requests in the period.
+    seconds_left
+        The time until the budget is exhausted at the rate of this window; None when the window uses up none.
+    reason
+        The judgement in words.
+    """
+
+    name: str
+    state: str
+    value: float | None
+    bound: float
+    burnt: float | None
+    seconds_left: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class SystemReport:
+    """The system metrics of a window.
+
+    Parameters
+    ----------
+    seconds
+        The length of the window.
+    whole
+        All requests.
+    versions
+        The requests by version; None for those that came while no model was loaded.
+    verdicts
+        The judgements of the objectives, on all requests.
+    """
+
+    seconds: float
+    whole: SystemCounts
+    versions: tuple[tuple[int | None, SystemCounts], ...]
+    verdicts: tuple[ObjectiveVerdict, ...]
+
+
+def judge_objective(objective: Objective, window: SystemCounts, period: SystemCounts) -> ObjectiveVerdict:
+    """Judge an objective in a window, with the error budget of the period that ends with the window.
+
+    Parameters
+    ----------
+    objective
+        The objective.
+    window, period
+        The requests of the window, and of the period with the window.
+    """
+    bad, total = _count_bad(objective, window)
+    value = _measure(objective, window)
+    spent, of = _count_bad(objective, period)
+    burnt = spent / (objective.allowed * of) if of else None
+    if window.requests < objective.min_requests or value is None:
+        reason = f"{window.requests} requests, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
+        return ObjectiveVerdict(objective.name, NOT_ENOUGH, value, objective.bound, burnt, None, reason)
+    rate = bad / (objective.allowed * total)  # 1 uses up the budget in exactly one period
+    left = None if burnt is None or not rate else max(0.0, 1 - burnt) / rate * objective.period.total_seconds()
+    state = GOOD if value <= objective.bound else BREACH
+    sign = "≤" if state == GOOD else ">"
+    reason = f"{objective.name} {format_number(value)} {sign} {format_number(objective.bound)}; {_describe_budget(burnt, left)}"
+    return ObjectiveVerdict(objective.name, state, value, objective.bound, burnt, left, reason)
+
+
+def _measure(objective: Objective, counts: SystemCounts) -> float | None:
+    if isinstance(objective, Latency):
+        return counts.quantile(objective.quantile)
+    bad, total = _count_bad(objective, counts)
+    return bad / total if total else None
+
+
+def _count_bad(objective: Objective, counts: SystemCounts) -> tuple[int, int]:
+    """Return how many requests or values are bad, and of how many."""
+    if isinstance(objective, Latency):
+        slow = sum(number for duration, number in counts.seconds.items() if duration > objective.bound)
+        return slow, sum(counts.seconds.values())
+    return (counts.errors, counts.requests) if isinstance(objective, ErrorRate) else (counts.missing, counts.looked_up)
+
+
+def _describe_budget(burnt: float | None, seconds_left: float | None) -> str:
+    if burnt is None:
+        return "no budget is used up"
+    if burnt >= 1:
+        return f"the error budget is exhausted: {burnt:.0%} used up"
+    if seconds_left is None or not math.isfinite(seconds_left):
+        return f"{burnt:.0%} of the error budget is used up"
+    return f"{burnt:.0%} of the error budget is used up; at this rate it lasts {_describe_duration(seconds_left)}"
+
+
+def _describe_duration(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days" if seconds >= 86_400 else f"{seconds / 3_600:.1f} hours"

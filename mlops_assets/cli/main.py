@@ -24,6 +24,7 @@ from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.cli.registry.models import models
 from mlops_assets.cli.registry.reproduce import reproduce
+from mlops_assets.cli.replay import replay
 from mlops_assets.cli.runs import runs
 from mlops_assets.cli.upkeep import erase
 from mlops_assets.errors import MlopsError
@@ -52,6 +53,7 @@ mlops.add_command(mlflow)
 mlops.add_command(models)
 mlops.add_command(prompts)
 mlops.add_command(quarantine)
+mlops.add_command(replay)
 mlops.add_command(reproduce)
 mlops.add_command(runs)
 mlops.add_command(traces)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+    blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
+    encoded = class_to_encode(labelled.classes, split.y, positive)
+    jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
 
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
@@ -140,6 +142,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     block_length: timedelta | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
     in_training: int = 0,
+    measure_intervals: Literal["always", "below bound", "never"] = "always",
 ) -> PerformanceReport:
     """Measure the performance of a window's predictions and judge the expectations.
 
@@ -172,6 +175,8 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         The positive class of two; the second when None.
     in_training
         The number of predictions left out because the version was fitted on their rows.
+    measure_intervals
+        Whether intervals are measured: ``always``, only if a metric is ``below bound`` (no other state depends on them), or ``never``.
 
     Returns
     -------
@@ -201,12 +206,25 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     split = labelled.split
     predictor = CachedPredictor(replay_predictions(labelled), split.X)
     evaluation = evaluate(predictor, split, names, by, positive=positive, part="labelled")
+    problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
+    if measure_intervals != "always":
+        found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
+        verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
+        if measure_intervals == "never" or not any(verdict.below for verdict in verdicts):
+            return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
     encoded = class_to_encode(labelled.classes, split.y, positive)
     jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
-    problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
+
+
+    blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
+    values = dict(evaluation.metrics)
+    needed = measure_intervals == "always" or (measure_intervals == "below bound" and _is_below_bound(expectations, values, reference))
+    ends = (
+        estimate_intervals(estimator, split, values, confidence, blocks, measure=measure) if needed else dict.fromkeys(values, (None, None))
+    )
     window_metrics, inverted = _measure_metrics(evaluation, jackknife, confidence, problems, reference)
     return PerformanceReport(
         arrivals,
@@ -221,19 +239,23 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     )
 
 
+<<<<<<< HEAD
 def _measure_metrics(
     evaluation: Evaluation,
-    jackknife: WindowJackknife,
+    jackknife: WindowJackknife | None,
     confidence: float,
     problems: Mapping[str, str],
     reference: Mapping[str, float] | None,
 ) -> tuple[tuple[WindowMetric, ...], bool]:
-    """Return the metrics with their intervals, and whether the labels look inverted."""
+    """Return the metrics with their intervals, none without a jackknife, and whether the labels look inverted."""
     measured, inverted = [], False
     for name, value in evaluation.metrics:
         known = _finite_reference(reference, name)
         if name in problems:
             measured.append(WindowMetric(name, None, reference=known, problem=problems[name]))
+            continue
+        if jackknife is None:
+            measured.append(WindowMetric(name, value if math.isfinite(value) else None, reference=known))
             continue
         deviations = jackknife.replicate(name)
         ends = jackknife.estimate_interval(name, value, deviations, confidence)
@@ -241,8 +263,7 @@ def _measure_metrics(
         if name == "roc_auc" and deviations is not None:
             inverted = value + jackknife.width(deviations, CERTAIN) < 0.5
     return tuple(measured), inverted
-
-
+=======
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in predictions.columns]:
         raise DataError(

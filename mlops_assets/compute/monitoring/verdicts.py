@@ -62,6 +62,11 @@ class Verdict:
     bound: float | None
     reason: str
 
+    @property
+    def below(self) -> bool:
+        """Whether the metric is below its minimum, by chance or not."""
+        return self.value is not None and self.bound is not None and self.value < self.bound
+
 
 def judge_metrics(
     expectations: Sequence[Performance], metrics: Sequence[WindowMetric], arrivals: LabelArrivals, *, inverted: bool, problem: str

@@ -239,7 +239,7 @@ def _draw_mark(mark: TimelineMark, x: float, height: float) -> str:
     return f'<path class="bad" d="M{_n(x)} {_n(height + 35)}l5 5-5 5-5-5z">{title}</path>'
 
 
-def draw_lines(lines: Sequence[Line], label: str) -> str:
+def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends: tuple[str, str] | None = None) -> str:
     """Return a chart of lines over common axes as SVG; a chart that says so when no value is finite.
 
     Parameters
@@ -248,8 +248,12 @@ def draw_lines(lines: Sequence[Line], label: str) -> str:
         The lines. A stretch of more than a few hundred points is thinned: the minimum and maximum of each few neighbours stay.
     label
         The text alternative: what the chart shows.
+    width
+        The width in units of the picture; its height is 170.
+    ends
+        The names of the first and the last x; the numbers when None.
     """
-    width, height, left = 340.0, 170.0, 50.0
+    height, left = 170.0, 50.0
     finite_points = [(float(x), float(y)) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     if not finite_points:
         return _svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
@@ -267,8 +271,8 @@ def draw_lines(lines: Sequence[Line], label: str) -> str:
             for value in dict.fromkeys((low, (low + high) / 2, high))
         ),
         *(
-            f'<text class="faint" x="{at(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{x:g}</text>'
-            for x, anchor in dict.fromkeys(((first, "start"), (last, "end")))
+            f'<text class="faint" x="{at(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{escape(name)}</text>'
+            for x, anchor, name in dict.fromkeys(zip((first, last), ("start", "end"), ends or (f"{first:g}", f"{last:g}"), strict=True))
         ),
     ]
     for line in lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -12,9 +12,13 @@ from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS,
 from mlops_assets.errors import DataError
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.names import OWN
+from mlops_assets.values.training import TimeSplit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
+
+    from mlops_assets.values.training import TrainingSet
 
 SPLIT_NAMES = ("train", "validation", "holdout")
 
@@ -74,6 +78,49 @@ def merge_parts(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split
     plain = SPLIT.removeprefix(OWN)
     shown = rows.drop(SPLIT) if plain in rows.columns else rows.rename({SPLIT: plain})
     return Split(rows.select(columns), rows[label].to_numpy(), shown)
+
+
+def is_known(training_set: TrainingSet[..., Any], as_of: datetime) -> pl.Expr:
+    """Return an expression that is True for the rows of a training set that were known by a time; always True without event times.
+
+    Parameters
+    ----------
+    training_set
+        The training set, which names the columns of the event time and of the time when a label became known.
+    as_of
+        A row counts whose event time is before this time, and whose label became known by then.
+    """
+    event, known = training_set.event_timestamp, training_set.label_known_at
+    conditions = [*([pl.col(event) < as_of] if event else []), *([pl.col(known) <= as_of] if known else [])]
+    return pl.all_horizontal(conditions) if conditions else pl.lit(value=True)
+
+
+def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
+    """Return the name of the part of each row, by the split of a training set; null for a row in no part.
+
+    Parameters
+    ----------
+    frame
+        Rows of the training set.
+    training_set
+        The training set, which declares the split.
+
+    Raises
+    ------
+    DataError
+        The column of the split is missing, or a part is empty.
+    """
+    declared = training_set.split
+    if isinstance(declared, TimeSplit):
+        label_known_at = frame[training_set.label_known_at] if training_set.label_known_at else None
+        times = frame[training_set.event_timestamp or ""]
+        return split_by_time(times, label_known_at, validation=declared.validation, holdout=declared.holdout, train=declared.train)
+    if declared.column not in frame.columns:
+        raise DataError(
+            f"'{training_set.key}' splits by '{declared.column}', which its function does not return",
+            hint=f"it returns {', '.join(frame.columns)}",
+        )
+    return split_by_group(frame[declared.column], validation=declared.validation, holdout=declared.holdout, seed=declared.seed)
 
 
 def split_by_time(

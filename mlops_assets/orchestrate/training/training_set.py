@@ -21,7 +21,7 @@ from mlops_assets.compute.training.leakage import (
     find_strong_columns,
     sample_rows,
 )
-from mlops_assets.compute.training.split import SPLIT_NAMES, split_by_group, split_by_time
+from mlops_assets.compute.training.split import SPLIT_NAMES, assign_parts, is_known
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -32,7 +32,7 @@ from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_l
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
-from mlops_assets.values.training import TimeSplit, TrainingSet
+from mlops_assets.values.training import TrainingSet
 
 AS_OF_CONFIG = {
     "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
@@ -67,15 +67,11 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
     Rows in no part of the split are dropped. A warning is logged if a join may have doubled rows.
     """
     as_of = parse_as_of(step.config.get("as_of"))
-    spine = _filter_known(step.call_for_frame(training_set.function), training_set, as_of)
-    steps = [
-        step.load_layout(f, as_known=training_set.as_known) if isinstance(f, FeatureView) else f.function for f in training_set.features
-    ]
-    frame, names = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
+    spine, frame, names = assemble_rows(step, training_set, as_of)
     for function in on_demand(training_set.features):
         sample = sample_evenly(frame.select(function.parameters), SAMPLE_ROWS)
         refuse_disparity(function.function, sample, f"'{training_set.key}'")
-    frame = frame.with_columns(_assign_split(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
+    frame = frame.with_columns(assign_parts(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *training_set.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in SPLIT_NAMES}
     labels = check_labels(step.project, training_set, spine)
@@ -101,6 +97,31 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
         ],
         facts,
     )
+
+
+def assemble_rows(
+    step: StepContext, training_set: TrainingSet[..., Any], as_of: datetime | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    """Return the rows of a training set's function, these rows with their features, and the names of the features.
+
+    Parameters
+    ----------
+    step, training_set
+        A step that reads the tables of the training set, and its declaration.
+    as_of
+        Only rows that were known by this time; all rows when None.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there is no row, or a label is null.
+    """
+    spine = _filter_known(step.call_for_frame(training_set.function), training_set, as_of)
+    steps = [
+        step.load_layout(f, as_known=training_set.as_known) if isinstance(f, FeatureView) else f.function for f in training_set.features
+    ]
+    frame, names = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
+    return spine, frame, names
 
 
 def parse_as_of(text: str | None) -> datetime | None:
@@ -129,12 +150,7 @@ def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_o
             hint=f"it returns {', '.join(spine.columns)}",
         )
     if as_of is not None:
-        times = [c for c in (training_set.event_timestamp, training_set.label_known_at) if c]
-        spine = (
-            spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == training_set.label_known_at else pl.col(c) < as_of for c in times]))
-            if times
-            else spine
-        )
+        spine = spine.filter(is_known(training_set, as_of))
     if spine.is_empty():
         raise DataError(
             f"'{training_set.key}' has no row" + (f" known by {as_of}" if as_of else ""),
@@ -146,27 +162,6 @@ def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_o
             hint="return only rows whose label is known",
         )
     return spine
-
-
-def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
-    """Return the name of the part of each row; null for a row in no part."""
-    if isinstance(training_set.split, TimeSplit):
-        label_known_at = frame[training_set.label_known_at] if training_set.label_known_at else None
-        spans = training_set.split
-        return split_by_time(
-            frame[training_set.event_timestamp or ""], label_known_at, validation=spans.validation, holdout=spans.holdout, train=spans.train
-        )
-    if training_set.split.column not in frame.columns:
-        raise DataError(
-            f"'{training_set.key}' splits by '{training_set.split.column}', which its function does not return",
-            hint=f"it returns {', '.join(frame.columns)}",
-        )
-    return split_by_group(
-        frame[training_set.split.column],
-        validation=training_set.split.validation,
-        holdout=training_set.split.holdout,
-        seed=training_set.split.seed,
-    )
 
 
 def check_leakage(

@@ -80,7 +80,7 @@ def run_trial(
         try:
             with seed_globals(context.fingerprint):
                 estimator = train(trial.params)
-            value = _score_trial(context, estimator)
+            value = score_trial(estimator, context.splits, context.metric, context.positive)
         except PrunedError:
             active.end_as(PRUNED)
         except Exception as exception:  # noqa: BLE001  (values that the function cannot take: the search continues)
@@ -106,12 +106,12 @@ def _build_run(context: SearchContext, trial: Trial) -> Run:
     )
 
 
-def _score_trial(context: SearchContext, estimator: Any) -> float:  # noqa: ANN401
-    """Return the search metric of an estimator on the validation part; raise DataError if it is undefined there."""
-    evaluation = evaluate(estimator, context.splits["validation"], (context.metric,), positive=context.positive, part="validation")
+def score_trial(estimator: Any, splits: Mapping[str, Split], metric: str, positive: Any) -> float:  # noqa: ANN401
+    """Return the metric of an estimator on the validation part; raise DataError if it is undefined there."""
+    evaluation = evaluate(estimator, splits["validation"], (metric,), positive=positive, part="validation")
     if evaluation.problems:
         raise DataError(
-            f"{context.metric} is undefined on the validation part: {evaluation.problems[0][1]}",
+            f"{metric} is undefined on the validation part: {evaluation.problems[0][1]}",
             hint="look at the validation rows and their labels",
         )
-    return evaluation.metric(context.metric)
+    return evaluation.metric(metric)

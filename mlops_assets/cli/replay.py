@@ -1,0 +1,67 @@
+"""``mlops replay``: what retraining policies would have done in the past."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mlops_assets.cli.options import build_table, console, file_option, json_option, load, write_json
+
+
+@click.command("replay")
+@click.option("--from", "start", metavar="DATE", required=True, help="The beginning of the first window (ISO 8601).")
+@click.option("--to", "end", metavar="DATE", required=True, help="The end of the last window (ISO 8601).")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="POLICY",
+    help="never, every:30d, every:30d,window=90d, loop (the monitor's on_failure), or FILE.py:NAME of an ml.Retrain(...); repeat it.  "
+    "[default: never, every:30d and, with a monitor that retrains, loop]",
+)
+@click.option("--suggest", is_flag=True, help="Compare a small grid of policies, and print the line for the project.")
+@click.option("--model", "model_name", metavar="NAME", default="", help="The model; needed when the project has several.")
+@click.option(
+    "--by",
+    type=click.Choice(["hour", "day", "week", "month", "quarter", "year"]),
+    help="The windows of the result.  [default: at least 20]",
+)
+@click.option("--metric", default="", help="A scikit-learn scorer to compare policies by.  [default: the model's first metric]")
+@click.option("--processes", type=click.IntRange(1), default=None, help="Processes that train side by side.  [default: one for each core]")
+@click.option("--refresh", is_flag=True, help="Load the replay's own tables again.")
+@file_option
+@json_option
+def replay(  # noqa: PLR0913  (options of the command)
+    start: str,
+    end: str,
+    policies: tuple[str, ...],
+    suggest: bool,  # noqa: FBT001  (click passes it)
+    model_name: str,
+    by: str | None,
+    metric: str,
+    processes: int | None,
+    refresh: bool,  # noqa: FBT001
+    file: str,
+    json_file: str | None,
+) -> None:
+    """Replay retraining policies on history, with the decisions, gates and trainings of production.
+
+    At each decision, a policy uses only rows and labels that were known then. The result is a page and a JSON file in the platform's
+    home; stores of the project are not changed. A replay that was killed continues when it is started again.
+
+    Example: mlops replay --from 2013-05-01 --to 2014-01-01 --policy never --policy every:30d --policy loop
+    """
+    from mlops_assets.cli import replaying
+
+    out = console()
+    with out.status("loading the project"):
+        project = load(file)
+    request = replaying.ReplayRequest(start, end, policies, suggest, model_name, by, metric, processes or os.cpu_count() or 1, refresh)
+    finished = replaying.run(project, file, request, out)
+    if json_file:
+        write_json(finished.result.as_json(), json_file)
+        return
+    out.print(build_table(f"{finished.result.model}: {finished.result.metric} by {finished.result.by}", finished.rows))
+    for line in finished.lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,153 @@
+"""The tables of a replay: those of the project if they hold the whole period, else tables of its own, loaded into the replay's platform."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.cli.project import LoadedProject, open_clean_instance
+from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
+from mlops_assets.cli.summary import list_failures
+from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.compiler.build import build_definitions
+from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.stores.platform.stores import Stores, open_stores
+from mlops_assets.values.dataset import Dataset
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from rich.console import Console
+
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.values.model import Model
+
+_DONE = "complete"  # a file in the replay's platform: its tables are loaded
+
+
+def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
+    loaded: LoadedProject, project: Project, model: Model[..., Any], folder: Path, end: datetime, out: Console, *, refresh: bool
+) -> Stores:
+    """Return stores with every table that the training set of a model needs until a time.
+
+    Parameters
+    ----------
+    loaded, project, model
+        The project, the part that declares the model, and the model.
+    folder
+        The folder of replays, in which a platform for the tables is made if the project's own tables are not complete.
+    end
+        The end of the replayed period.
+    out
+        The console that shows progress.
+    refresh
+        Whether to load the tables of the replay's platform again.
+
+    Raises
+    ------
+    DataError
+        A table cannot be loaded.
+    """
+    own = open_stores(loaded.platform)
+    if not (missing := list_missing(own, project, model, end)):
+        return own
+    home = folder / "tables" / _hash_sources(project, end)
+    platform = Platform.at(home)
+    if refresh or not (home / _DONE).exists():
+        out.print(f"{missing[0]} is not complete: the replay loads the tables into {home}", highlight=False, soft_wrap=True)
+        _load_tables(loaded, project, model, platform, end, out)
+        (home / _DONE).touch()
+    else:
+        out.print(
+            f"uses the tables that an earlier replay has loaded into {home}; --refresh loads them again", highlight=False, soft_wrap=True
+        )
+    return open_stores(platform)
+
+
+def list_missing(stores: Stores, project: Project, model: Model[..., Any], end: datetime) -> list[str]:
+    """Return the keys of upstream tables of a model's training set that lack a partition before a time."""
+    keys = list(dict.fromkeys(_list_upstream(project, model.training_set)))
+    return [key for key in keys if _lacks_partition(stores, project, key, end)]
+
+
+def _list_upstream(project: Project, declaration: Any) -> Iterator[str]:  # noqa: ANN401  (any declared table)
+    """Yield the keys of the declared tables from which a table is made, directly or through others."""
+    by_key = {d.key: d for d in project.declarations if isinstance(d, (Dataset, FeatureView))}
+    for edge in project.node(declaration).edges:
+        yield edge.parent
+        if edge.parent in by_key:
+            yield from _list_upstream(project, by_key[edge.parent])
+
+
+def _lacks_partition(stores: Stores, project: Project, key: str, end: datetime) -> bool:
+    ref = project.by_key.get(key)
+    if ref is None or ref.plain is not None:
+        return False
+    records = stores.lake.records(key)
+    if ref.partitions is None:
+        return not records
+    return any(partition not in records for partition in _list_keys(ref.partitions, end))
+
+
+def _list_keys(partitions: dg.PartitionsDefinition, end: datetime) -> list[str]:
+    """Return the partition keys that end by a time, oldest first."""
+    return [key for key in partitions.get_partition_keys() if (span := window_of(partitions, key)) is None or span.end <= end]
+
+
+def _hash_sources(project: Project, end: datetime) -> str:
+    """Return a hash of the code that makes tables, and of the end of the period."""
+    sources = [source_hash(dataset.function.function) for dataset in project.select(Dataset)]
+    views = [view.definition(view_source_text(view)) for view in project.select(FeatureView)]
+    return hashlib.sha256("\n".join([*sources, *views, end.isoformat()]).encode()).hexdigest()[:12]
+
+
+def _load_tables(  # noqa: PLR0913  (what is loaded, and where)
+    loaded: LoadedProject, project: Project, model: Model[..., Any], platform: Platform, end: datetime, out: Console
+) -> None:
+    """Materialise the tables upstream of a training set in another platform, over all partitions until a time."""
+    resources = dict(loaded.definitions.resources or {})
+    definitions = build_definitions([*project.declarations, *project.plain], platform=platform, resources=resources)  # type: ignore[list-item]
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with lock_home(Path(platform.home)), open_clean_instance(platform) as instance:
+        for partitions, assets in _group_by_partitions(definitions, model):
+            keys = [] if partitions is None else _list_keys(partitions, end)
+            tags = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
+            finished = execute_job(job, instance, assets, {**tags, **process_tags(os.getpid())}, dict(QUIET), out)
+            if not finished.result.success:
+                raise DataError(
+                    f"the tables of the replay cannot be loaded: {'; '.join(list_failures(finished))}",
+                    hint="mend the dataset, and start the replay again",
+                )
+
+
+def _group_by_partitions(
+    definitions: dg.Definitions, model: Model[..., Any]
+) -> Iterator[tuple[dg.PartitionsDefinition | None, Sequence[dg.AssetKey]]]:
+    """Yield the assets upstream of a training set in topological order, consecutive ones of equal partitions together."""
+    graph = definitions.resolve_asset_graph()
+    key = asset_key(model.training_set.key)
+    upstream = dg.AssetSelection.assets(key).upstream(include_self=False).resolve(graph)
+    group: list[dg.AssetKey] = []
+    partitions: dg.PartitionsDefinition | None = None
+    for asset in graph.toposorted_asset_keys:
+        if asset not in upstream or asset not in graph.materializable_asset_keys:
+            continue
+        own = graph.get(asset).partitions_def
+        if group and own != partitions:
+            yield partitions, group
+            group = []
+        partitions = own
+        group.append(asset)
+    if group:
+        yield partitions, group

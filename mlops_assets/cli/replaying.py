@@ -1,0 +1,241 @@
+"""Prepare a replay: its model, windows, policies and tables; run it, and summarise the result."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from mlops_assets.cli import project as projects
+from mlops_assets.cli.replay_tables import provide_stores
+from mlops_assets.compute.replay.advice import advise
+from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, parse_policy
+from mlops_assets.compute.text import format_number
+from mlops_assets.compute.training.evaluate import check_metrics
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.replay.fits import Fits
+from mlops_assets.orchestrate.replay.history import read_history
+from mlops_assets.orchestrate.replay.judging import select_gates
+from mlops_assets.orchestrate.replay.run import run_policies, write_result
+from mlops_assets.orchestrate.replay.simulation import ReplayPlan
+from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
+from mlops_assets.orchestrate.training.gates import gather_gates
+from mlops_assets.orchestrate.training.training_record import list_source_tables
+from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
+from mlops_assets.values.monitoring import Monitor, Retrain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dagster as dg
+    from rich.console import Console
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.compute.replay.result import PolicyResult, ReplayResult
+    from mlops_assets.orchestrate.core.project import Project
+
+REPLAYS = "replays"  # the folder in the platform's home
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """The options of `mlops replay`."""
+
+    start: str
+    end: str
+    policies: tuple[str, ...]
+    suggest: bool
+    model: str
+    by: str | None
+    metric: str
+    processes: int
+    refresh: bool
+
+
+@dataclass(frozen=True)
+class FinishedReplay:
+    """The result of a replay, the rows of its table, and the lines after it."""
+
+    result: ReplayResult
+    rows: list[dict[str, Any]]
+    lines: list[str]
+
+
+def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Console) -> FinishedReplay:
+    """Run a replay and write its result.
+
+    Parameters
+    ----------
+    loaded, location
+        The project, and its name on the command line.
+    request
+        The options.
+    out
+        The console that shows progress.
+
+    Raises
+    ------
+    DefinitionError
+        The model, a policy, a metric or the period cannot be used.
+    """
+    project, model = find_model(loaded, request.model)
+    monitor = next((m for m in project.select(Monitor) if m.model.key == model.key), None)
+    policies = read_policies(request, monitor)
+    partitions = find_partitions(project, model, monitor)
+    start, end = (parse_time(text, partitions) for text in (request.start, request.end))
+    windows = list_windows(partitions, start, end)
+    by, units = group_windows(windows, request.by, getattr(partitions, "timezone", None) or "UTC")
+    gates, skipped = select_gates(gather_gates(model, project.select(GateFunction)))
+    metrics = tuple(dict.fromkeys([*([request.metric] if request.metric else []), *model.metrics]))
+    check_metrics(metrics, "--metric")
+    folder = Path(loaded.platform.home) / REPLAYS
+    stores = provide_stores(loaded, project, model, folder, windows[-1][1].end, out, refresh=request.refresh)
+    with out.status("reading the history"):
+        history = read_history(stores, project, model)
+    plan = ReplayPlan(model, gates, monitor.performance if monitor else (), history, windows, units, metrics)
+    fits = Fits(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
+    try:
+        with out.status("replaying") as status:
+            result = run_policies(plan, policies, fits, by=by, notes=list_notes(model, skipped), show=status.update)
+    finally:
+        fits.close()
+    page = write_result(result, folder / name_replay(result, history.digest))
+    return FinishedReplay(result, summarise(result), [*describe_advice(result), f"page: {page}"])
+
+
+def find_model(loaded: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
+    """Return the project part and the model of a name; without a name, the only model."""
+    models = {m.name: (part.project, m) for part in loaded.parts for m in part.project.select(Model) if m.kind == ESTIMATOR}
+    if not name and len(models) == 1:
+        return next(iter(models.values()))
+    if name not in models:
+        known = ", ".join(sorted(models)) or "none"
+        why = f"there is no model '{name}'" if name else "the project has several models" if models else "the project has no model"
+        raise DefinitionError(why, hint=nearest(name, models) + f"name one with --model; there are {known}")
+    return models[name]
+
+
+def read_policies(request: ReplayRequest, monitor: Monitor | None) -> list[ReplayPolicy]:
+    """Return the policies of the command line, or the default ones.
+
+    Raises
+    ------
+    DefinitionError
+        A policy cannot be read, or is given twice.
+    """
+    loop = monitor is not None and monitor.on_failure is not None
+    texts = request.policies or (NEVER, "every:30d", *([LOOP] if loop else []))
+    policies = [policy for text in texts for policy in _read_policy(text, monitor)]
+    names = [policy.name for policy in policies]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once")
+    return policies
+
+
+def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:
+    if text == LOOP:
+        if monitor is None or monitor.on_failure is None:
+            raise DefinitionError(
+                "the policy 'loop' needs a monitor of the model with on_failure=ml.Retrain(…)",
+                hint="declare one, or replay FILE.py:NAME of an ml.Retrain(…)",
+            )
+        return [ReplayPolicy(LOOP, retrain=monitor.on_failure)]
+    path, colon, name = text.rpartition(":")
+    if colon and path.endswith(".py"):
+        return [ReplayPolicy(name, retrain=_import_policy(Path(path), name))]
+    return [parse_policy(text)]
+
+
+def _import_policy(path: Path, name: str) -> Retrain:
+    if not path.is_file():
+        raise DefinitionError(f"there is no file '{path}' with a policy", hint="give FILE.py:NAME of an ml.Retrain(…)")
+    spec = importlib.util.spec_from_file_location(f"replay_policies_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018, S101  (a file that ends in .py)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    value = getattr(module, name, None)
+    if not isinstance(value, Retrain):
+        known = [n for n, v in vars(module).items() if isinstance(v, Retrain)]
+        raise DefinitionError(
+            f"'{path}' has no ml.Retrain(…) named '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}"
+        )
+    return value
+
+
+def find_partitions(project: Project, model: Model[..., Any], monitor: Monitor | None) -> dg.PartitionsDefinition:
+    """Return the windows after which policies decide: those of the monitor, or else of the training set's first partitioned table."""
+    if monitor is not None:
+        return monitor.partitions
+    tables = list_source_tables(project, model.training_set)
+    found = next((ref.partitions for ref in tables if ref.partitions is not None), None)
+    if found is None:
+        raise DefinitionError(
+            f"no dataset of '{model.training_set.key}' has partitions, so there are no windows to replay",
+            hint="declare partitions= of a dataset, or a monitor of the model",
+        )
+    return found
+
+
+def parse_time(text: str, partitions: dg.PartitionsDefinition) -> datetime:
+    """Return a time of the command line; one without a zone is in the time zone of the partitions."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DefinitionError(f"'{text}' is not a time", hint="give it as ISO 8601, e.g. 2013-05-01") from error
+    return time if time.tzinfo else time.replace(tzinfo=ZoneInfo(getattr(partitions, "timezone", None) or "UTC"))
+
+
+def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
+    """Import the project in a worker process, and return a model."""
+    return find_model(projects.load(location, Path(folder)), name)[1]
+
+
+def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
+    """Return what a replay of a model does differently from production, in sentences."""
+    notes = []
+    if skipped:
+        notes.append(f"The gates {', '.join(skipped)} are left out, because they measure the machine.")
+    if model.approval:
+        notes.append("Versions are promoted without the approval that production waits for.")
+    if model.cron_schedule:
+        notes.append(f"The schedule '{model.cron_schedule}' of the model is not replayed; every: policies are similar to schedules.")
+    return notes
+
+
+def name_replay(result: ReplayResult, digest: str) -> str:
+    """Return the folder name of a replay: model, period, and a hash of data and policies."""
+    text = "\n".join([digest, result.by, result.metric, *(policy.policy for policy in result.policies)])
+    return f"{result.model}-{result.start:%Y%m%d}-{result.end:%Y%m%d}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def summarise(result: ReplayResult) -> list[dict[str, Any]]:
+    """Return one row for each policy."""
+    return [_summarise(result, policy) for policy in result.policies]
+
+
+def _summarise(result: ReplayResult, policy: PolicyResult) -> dict[str, Any]:
+    first = result.policies[0]
+    found = result.compare(policy.policy, first.policy)
+    interval = "" if found is None else f"{format_number(found.difference)} ({format_number(found.low)} to {format_number(found.high)})"
+    return {
+        "policy": policy.policy,
+        f"mean {result.metric}": format_number(policy.mean(result.metric), 4),
+        f"less {first.policy} (95 %)": interval,
+        "trainings": len(policy.retrainings),
+        "promoted": policy.promotions,
+        "alarms": len(policy.alarms),
+        "CPU s": f"{policy.seconds:.0f}",
+    }
+
+
+def describe_advice(result: ReplayResult) -> list[str]:
+    """Return the advice as lines for the console."""
+    advice = advise(result)
+    return [f"{advice.headline}: {advice.text}"]

@@ -1,0 +1,234 @@
+"""The result of a replay: each policy's windows with their metrics, versions, trainings and alarms, as JSON-like values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+
+@dataclass(frozen=True)
+class ReplayEvent:
+    """A training of a policy: when, why, on which rows, and what became of its candidate.
+
+    Parameters
+    ----------
+    time
+        The end of the data that it was trained on (aware).
+    reason
+        The reason for the training.
+    promoted
+        The version that the candidate became; None when it was not promoted.
+    outcome
+        The results of the gates, or the error of the training.
+    rows
+        The number of rows that the version was fitted on; 0 after an error.
+    span
+        The training rows in words: ``all rows``, ``the last 90 days``.
+    """
+
+    time: datetime
+    reason: str
+    promoted: int | None
+    outcome: str
+    rows: int = 0
+    span: str = ""
+
+
+@dataclass(frozen=True)
+class ReplayAlarm:
+    """A window in which the policy's version breached an expectation, as reported when its labels arrived."""
+
+    window: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """The predictions of a policy in one window, measured by all labels.
+
+    Parameters
+    ----------
+    window, start, end
+        The name of the window, and its span (aware).
+    rows
+        The number of predicted rows that have a label.
+    metrics
+        Metric → value; NaN where it is undefined.
+    versions
+        The versions that predicted, oldest first.
+    """
+
+    window: str
+    start: datetime
+    end: datetime
+    rows: int
+    metrics: Mapping[str, float]
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """The result of one policy.
+
+    Parameters
+    ----------
+    policy
+        The policy's name.
+    windows
+        Oldest first.
+    events, alarms
+        Trainings and alarms, oldest first.
+    seconds
+        CPU seconds of the fits that this policy needed, including those that it shares with other policies.
+    fits
+        The number of these fits; a training with a second fit on all rows has two.
+    """
+
+    policy: str
+    windows: tuple[WindowResult, ...]
+    events: tuple[ReplayEvent, ...] = ()
+    alarms: tuple[ReplayAlarm, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
+    fits: int = 0
+
+    @property
+    def retrainings(self) -> tuple[ReplayEvent, ...]:
+        """The trainings after the first promotion, which every policy needs."""
+        first = next((number for number, event in enumerate(self.events) if event.promoted is not None), len(self.events))
+        return self.events[first + 1 :]
+
+    @property
+    def promotions(self) -> int:
+        """The number of retrainings that were promoted."""
+        return sum(event.promoted is not None for event in self.retrainings)
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the windows in which it is defined; NaN without such a window."""
+        values = [window.metrics[metric] for window in self.windows if math.isfinite(window.metrics[metric])]
+        return sum(values) / len(values) if values else math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON values; undefined metrics are None, and no value depends on the machine's speed."""
+        return {"windows": [self._window_json(window) for window in self.windows], "trainings": [_event_json(e) for e in self.events]} | {
+            "alarms": [{"window": alarm.window, "version": alarm.version, "reason": alarm.reason} for alarm in self.alarms]
+        }
+
+    def _window_json(self, window: WindowResult) -> dict[str, Any]:
+        inside = [
+            event for event in self.events if window.start < event.time <= window.end or event.time == window.start == self.windows[0].start
+        ]
+        return {
+            "window": window.window,
+            "start": window.start.isoformat(),
+            "end": window.end.isoformat(),
+            "rows": window.rows,
+            **{name: value if math.isfinite(value) else None for name, value in window.metrics.items()},
+            "version": window.versions[-1] if window.versions else None,
+            "trained": len(inside),
+            "promoted": sum(event.promoted is not None for event in inside),
+        }
+
+
+def _event_json(event: ReplayEvent) -> dict[str, Any]:
+    return {
+        "time": event.time.isoformat(),
+        "reason": event.reason,
+        "promoted": event.promoted,
+        "outcome": event.outcome,
+        "rows": event.rows,
+        "trained on": event.span,
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference between the metrics of two policies, averaged over windows.
+
+    Parameters
+    ----------
+    policy, other
+        The names of both policies.
+    difference
+        The mean of ``policy`` minus ``other`` over the windows in which both are defined.
+    low, high
+        The 95 % confidence interval of the difference; NaN with too few windows.
+    windows
+        The number of these windows.
+    """
+
+    policy: str
+    other: str
+    difference: float
+    low: float
+    high: float
+    windows: int
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval excludes zero: only then one of the policies is better."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """The result of a replay.
+
+    Parameters
+    ----------
+    model, metric
+        The model, and the metric that policies are compared by.
+    start, end
+        The replayed period (aware).
+    by
+        The unit of a window: ``day``, ``week``, ``month``.
+    policies
+        In the order in which they were requested.
+    comparisons
+        Each pair of policies once.
+    notes
+        What the replay did differently from production, in sentences.
+    """
+
+    model: str
+    metric: str
+    start: datetime
+    end: datetime
+    by: str
+    policies: tuple[PolicyResult, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: Sequence[str] = ()
+
+    def compare(self, policy: str, other: str) -> Comparison | None:
+        """Return the comparison of a policy with another one, in this order; None for a policy with itself."""
+        for found in self.comparisons:
+            if (found.policy, found.other) == (policy, other):
+                return found
+            if (found.policy, found.other) == (other, policy):
+                return Comparison(policy, other, -found.difference, -found.high, -found.low, found.windows)
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON values: equal for equal data, code and policies."""
+        return {
+            "model": self.model,
+            "metric": self.metric,
+            "from": self.start.isoformat(),
+            "to": self.end.isoformat(),
+            "by": self.by,
+            "policies": {policy.policy: policy.as_json() for policy in self.policies},
+            "comparisons": [
+                {"policy": c.policy, "other": c.other, "difference": _finite(c.difference), "low": _finite(c.low), "high": _finite(c.high)}
+                for c in self.comparisons
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

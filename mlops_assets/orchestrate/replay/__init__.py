@@ -1,0 +1,1 @@
+"""Replay: what retraining policies would have done in the past."""

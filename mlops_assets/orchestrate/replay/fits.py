@@ -1,0 +1,292 @@
+"""The trainings of a replay: each is fitted once for all policies, in worker processes, and kept for a later replay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.compute.training.search import best_trial, run_trials
+from mlops_assets.compute.training.seeds import seed_globals
+from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.compute.user_code.user_errors import describe_error
+from mlops_assets.errors import DataError, MlopsError, PlatformError
+from mlops_assets.orchestrate.replay.history import History, store_history, takes_validation
+from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
+from mlops_assets.orchestrate.training.estimator_package import training_libraries
+from mlops_assets.orchestrate.training.recorded_function import call_recorded
+from mlops_assets.orchestrate.training.trial import score_trial
+from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax, predict_labels
+from mlops_assets.stores.base.files import write_atomically
+from mlops_assets.stores.platform.run_log import start_run
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mlops_assets.compute.training.search import Trial
+    from mlops_assets.values.evaluation import Split
+    from mlops_assets.values.model import Model
+
+_BLOCK = 20_000  # rows that are predicted at once, since a version usually serves many windows
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """The rows of one fit.
+
+    Parameters
+    ----------
+    as_of
+        Only rows that were known by this time.
+    window
+        The span of the newest training rows; None for the declared span.
+    holdout
+        Whether the newest rows are kept from training, so that gates can judge on them.
+    """
+
+    as_of: datetime
+    window: timedelta | None
+    holdout: bool
+
+
+class Fit:
+    """A fitted model of a replay.
+
+    Parameters
+    ----------
+    request, fit_id
+        What was requested, and its hash.
+    history, model
+        The rows, and the model's declaration.
+    estimator
+        The fitted estimator; None when the training failed.
+    facts
+        ``seconds`` of CPU time, ``rows``, and ``error``, which is empty after a success.
+    """
+
+    def __init__(  # noqa: PLR0913  (a record)
+        self,
+        request: FitRequest,
+        fit_id: str,
+        history: History,
+        model: Model[..., Any],
+        estimator: Any,  # noqa: ANN401  (any estimator)
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.request, self.id, self.estimator, self.facts = request, fit_id, estimator, facts
+        self._history, self._model = history, model
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def error(self) -> str:
+        """The reason why the training failed; empty after a success."""
+        return str(self.facts["error"])
+
+    def predict_split(self, split: Split) -> CachedPredictor:
+        """Return the cached predictions of a part of the training set."""
+        return CachedPredictor(self.estimator, split.X)
+
+    def predict_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return predictions and probabilities (None without any) of consecutive rows of the history."""
+        with self._lock:
+            parts = [self._predict_block(block) for block in range(start // _BLOCK, -(-stop // _BLOCK) or 1)]
+        first = start // _BLOCK * _BLOCK
+        labels, shares = (None if parts[0][i] is None else np.concatenate([part[i] for part in parts]) for i in (0, 1))  # type: ignore[misc]
+        return labels[start - first : stop - first], None if shares is None else shares[start - first : stop - first]  # type: ignore[index]
+
+    def _predict_block(self, block: int) -> tuple[np.ndarray, np.ndarray | None]:
+        if block not in self._blocks:
+            X = self._history.rows[block * _BLOCK : (block + 1) * _BLOCK].select(self._history.columns)
+            if hasattr(self.estimator, "predict_proba"):
+                shares = np.asarray(self.estimator.predict_proba(X))
+                by_argmax = may_predict_argmax(self.estimator)
+                labels = argmax_class(self.estimator.classes_, shares) if by_argmax else predict_labels(self.estimator, X)
+                self._blocks[block] = labels, shares
+            else:
+                self._blocks[block] = np.asarray(self.estimator.predict(X)), None
+        return self._blocks[block]
+
+
+class Fits:
+    """Fit models on request; equal requests share one fit, also with earlier replays.
+
+    Parameters
+    ----------
+    history, model
+        The rows, and the model's declaration.
+    folder
+        The folder in which fits and rows are kept.
+    processes
+        The number of worker processes; with 1, models are fitted in this process.
+    load_model
+        A picklable function that imports the project in a worker process and returns the model.
+    """
+
+    def __init__(
+        self, history: History, model: Model[..., Any], folder: Path, processes: int, load_model: Callable[[], Model[..., Any]]
+    ) -> None:
+        self._history, self._model, self._folder = history, model, folder
+        self._identity = json.dumps(
+            [history.digest, source_hash(model.function.function), training_libraries(), repr(model.search), repr(model.positive)]
+        )
+        self._known: dict[str, Future[Fit]] = {}
+        self._lock = threading.Lock()
+        self.processes = processes
+        self._pool = None if processes == 1 else self._start_pool(processes, load_model)
+        self.new = 0  # fits that were not kept from an earlier replay
+
+    def fit(self, request: FitRequest) -> Fit:
+        """Return the fit of a request; wait for it if another policy has requested it."""
+        fit_id = hashlib.sha256(f"{self._identity}\n{request}".encode()).hexdigest()[:24]
+        with self._lock:
+            if mine := fit_id not in self._known:
+                self._known[fit_id] = Future()
+        future = self._known[fit_id]
+        if mine:
+            try:
+                future.set_result(self._load_or_fit(request, fit_id))
+            except BaseException as error:  # noqa: BLE001  (each waiting policy raises it)
+                future.set_exception(error)
+        return future.result()
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _load_or_fit(self, request: FitRequest, fit_id: str) -> Fit:
+        path = self._folder / "fits" / fit_id
+        if not path.exists():
+            self.new += 1
+            if self._pool is None:
+                _fit_and_store(self._history, self._model, request, path)
+            else:
+                self._fit_in_worker(request, path)
+        try:
+            estimator, facts = pickle.loads(path.read_bytes())  # noqa: S301  (written by a replay of this user)
+        except Exception as error:
+            raise PlatformError(
+                f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay fits it again"
+            ) from error
+        if facts["error"]:
+            path.unlink(missing_ok=True)  # the next replay tries again
+        return Fit(request, fit_id, self._history, self._model, estimator, facts)
+
+    def _start_pool(self, processes: int, load_model: Callable[[], Model[..., Any]]) -> ProcessPoolExecutor:
+        rows = self._folder / f"{self._history.digest[:24]}.arrow"
+        store_history(self._history, rows)
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        setup = partial(_set_up_worker, load_model, str(rows), self._history.columns, threads)
+        return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=setup)
+
+    def _fit_in_worker(self, request: FitRequest, path: Path) -> None:
+        assert self._pool is not None  # noqa: S101  (for the type checker)
+        try:
+            self._pool.submit(_fit_in_this_worker, request, path).result()
+        except RuntimeError as error:  # BrokenProcessPool, also while others are submitted
+            raise PlatformError(
+                f"a process that trains '{self._model.key}' died as of {request.as_of:%Y-%m-%d}: {error}",
+                hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
+            ) from error
+
+
+_worker: dict[str, Any] = {}  # the history and the model of this worker process
+
+
+def _set_up_worker(load_model: Callable[[], Model[..., Any]], rows: str, columns: tuple[str, ...], threads: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    os.dup2(2, 1)  # output of the model's function is none of the command's
+    model = load_model()
+    _worker["limits"] = threadpool_limits(threads)
+    _worker["model"] = model
+    _worker["history"] = History(model.training_set, pl.read_ipc(rows), columns)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent has died: a killed replay leaves no process behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _fit_in_this_worker(request: FitRequest, path: Path) -> None:
+    _fit_and_store(_worker["history"], _worker["model"], request, path)
+
+
+def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest, path: Path) -> None:
+    """Fit a model and store the estimator with its facts; store the reason when the training fails."""
+    started = time.process_time()
+    estimator, rows, error = None, 0, ""
+    try:
+        estimator, rows = _fit_model(history, model, request, path.name)
+    except MlopsError as refused:
+        error = refused.message
+    except Exception as raised:  # noqa: BLE001  (a model's function may raise anything)
+        error = describe_error(raised, model.function.function)
+    facts = {"seconds": time.process_time() - started, "rows": rows, "error": error}
+    try:
+        stored = pickle.dumps((estimator, facts))
+    except Exception as raised:
+        raise DataError(
+            f"the estimator of '{model.key}' cannot be pickled, which a replay needs: {type(raised).__name__}: {raised}",
+            hint="use functions of a module in place of lambdas and local functions",
+        ) from raised
+    write_atomically(path, stored)
+
+
+def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, int]:
+    """Return the estimator that the model's function returns, and the number of rows that it was fitted on."""
+    splits = history.split(request.as_of, request.window, holdout=request.holdout, validation=takes_validation(model))
+    function = model.function.function
+    with start_run(model.name, platform=Platform.at(_scratch_folder())), seed_globals(fit_id):
+        params = _search(model, splits) if model.search else {}
+        estimator = call_recorded(function, splits, params)
+    refuse_without_predict(model, estimator)
+    return estimator, len(splits["train"].y)
+
+
+def _scratch_folder() -> Path:
+    """Return the folder of a tracker of this process, for what model functions log; it is deleted when the process ends."""
+    import tempfile
+
+    if "scratch" not in _worker:
+        _worker["scratch"] = tempfile.TemporaryDirectory()
+    return Path(_worker["scratch"].name)
+
+
+def _search(model: Model[..., Any], splits: Mapping[str, Split]) -> Mapping[str, Any]:
+    """Return the best hyperparameters of the model's search, whose trials run one after the other."""
+    from dataclasses import replace
+
+    assert model.search is not None  # noqa: S101  (for the type checker)
+    metric = model.search.metric or model.metrics[0]
+
+    def run_round(proposed: Sequence[Trial], _: Sequence[Trial]) -> list[Trial]:
+        return [replace(trial, **_try(trial)) for trial in proposed]
+
+    def _try(trial: Trial) -> dict[str, Any]:
+        try:
+            estimator = call_recorded(model.function.function, splits, trial.params)
+            return {"value": score_trial(estimator, splits, metric, model.positive)}
+        except Exception as error:  # noqa: BLE001  (hyperparameters that the function cannot take: the search continues)
+            return {"error": str(error)}
+
+    return best_trial(run_trials(model.search, run_round), f"'{model.key}'").params

@@ -1,0 +1,113 @@
+"""Replay several policies at once, and write the result as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.pages.replay_page import render_replay
+from mlops_assets.compute.replay.comparison import compare_policies
+from mlops_assets.compute.replay.result import ReplayResult
+from mlops_assets.orchestrate.replay.fits import FitRequest, Fits
+from mlops_assets.orchestrate.replay.simulation import ReplayPlan, replay_policy
+from mlops_assets.stores.base.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+
+    from mlops_assets.compute.replay.policies import ReplayPolicy
+
+JSON_FILE, PAGE_FILE = "replay.json", "replay.html"
+_PAGE_MODE = 0o644
+
+
+@dataclass
+class ReplayProgress:
+    """How many windows of all policies are simulated.
+
+    Parameters
+    ----------
+    total
+        The number of windows of all policies.
+    show
+        Called with a line for people whenever a window begins.
+    """
+
+    total: int
+    show: Callable[[str], None]
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self, policy: str, window: str, fits: int) -> None:
+        """Count a window, and show policy, window, share, new fits and the estimate of the time left."""
+        with self.lock:
+            elapsed = time.monotonic() - self.started
+            left = elapsed / self.done * (self.total - self.done) if self.done else None
+            self.done += 1
+            rest = "" if left is None else f", about {left:.0f} s left"
+            self.show(f"{policy}: {window}, {self.done / self.total:.0%}, {fits} new fits{rest}")
+
+
+def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
+    plan: ReplayPlan, policies: Sequence[ReplayPolicy], fits: Fits, *, by: str, notes: Sequence[str], show: Callable[[str], None]
+) -> ReplayResult:
+    """Replay policies over the same windows, and compare them.
+
+    Parameters
+    ----------
+    plan, policies, fits
+        What is replayed.
+    by
+        The unit of a window of the result.
+    notes
+        What the replay does differently from production.
+    show
+        Called with a line of progress.
+    """
+    progress = ReplayProgress(len(plan.windows) * len(policies), show)
+
+    def replay(policy: ReplayPolicy) -> object:
+        return replay_policy(plan, policy, fits, lambda window: progress.advance(policy.name, window, fits.new))
+
+    with ThreadPoolExecutor(len(policies) + fits.processes) as threads:
+        running = [threads.submit(replay, policy) for policy in policies]
+        if fits.processes > 1:
+            for request in dict.fromkeys(request for policy in policies for request in list_certain_fits(plan, policy)):
+                threads.submit(fits.fit, request)
+        results = tuple(future.result() for future in running)
+    metric = plan.metrics[0]
+    start, end = plan.windows[0][1].start, plan.windows[-1][1].end
+    return ReplayResult(plan.model.name, metric, start, end, by, results, compare_policies(results, metric), tuple(notes))  # type: ignore[arg-type]
+
+
+def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:
+    """Yield the fits that a policy needs whatever its predictions are: these can run before their turn, side by side."""
+    start = plan.windows[0][1].start
+    if policy.retrain is not None:
+        yield FitRequest(start, None, holdout=True)
+        return
+    yield FitRequest(start, policy.window, holdout=False)
+    last = start
+    for _, span in plan.windows[:-1] if policy.every else ():
+        if span.end >= last + _known(policy.every):
+            last = span.end
+            yield FitRequest(last, policy.window, holdout=False)
+
+
+def _known(every: timedelta | None) -> timedelta:
+    assert every is not None  # noqa: S101  (for the type checker)
+    return every
+
+
+def write_result(result: ReplayResult, folder: Path) -> Path:
+    """Write the result as JSON and as a page into a folder, each file whole, and return the path of the page."""
+    write_atomically(folder / JSON_FILE, (json.dumps(result.as_json(), indent=1) + "\n").encode(), mode=_PAGE_MODE)
+    write_atomically(folder / PAGE_FILE, render_replay(result).encode(), mode=_PAGE_MODE)
+    return folder / PAGE_FILE

@@ -1,0 +1,285 @@
+"""Simulate one policy window by window: predict, report, decide, train, judge and promote with the functions that production calls.
+
+At the end of each window, only rows and labels that were known then are used. A version that is promoted then predicts from the next
+window on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
+from mlops_assets.compute.monitoring.performance import measure_performance
+from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
+from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES
+from mlops_assets.compute.training.classes import class_names
+from mlops_assets.orchestrate.replay.fits import Fit, FitRequest, Fits
+from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
+from mlops_assets.orchestrate.replay.windows import measure_windows
+from mlops_assets.serving.formats.prediction_columns import make_probability_structs
+from mlops_assets.values.decisions import PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
+from mlops_assets.values.monitoring import BREACH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
+
+    from mlops_assets.compute.monitoring.performance import PerformanceReport
+    from mlops_assets.compute.replay.policies import ReplayPolicy
+    from mlops_assets.orchestrate.replay.history import History
+    from mlops_assets.values.gates.gate import GateLike
+    from mlops_assets.values.model import Model
+    from mlops_assets.values.monitoring import Performance, Retrain
+    from mlops_assets.values.window import TimeWindow
+
+_ROW = "row"
+FIRST = "the first training"
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayPlan:
+    """What all policies of a replay share.
+
+    Parameters
+    ----------
+    model, gates
+        The model, and the gates that are replayed.
+    expectations
+        The expectations of performance of its monitor.
+    history
+        The rows of its training set.
+    windows
+        Name and span of each window after which a policy decides, oldest first.
+    units
+        Name and span of each window of the result, which has one or more windows of ``windows``.
+    metrics
+        Scikit-learn scorer names of the result.
+    """
+
+    model: Model[..., Any]
+    gates: tuple[GateLike, ...]
+    expectations: tuple[Performance, ...]
+    history: History
+    windows: tuple[tuple[str, TimeWindow], ...]
+    units: tuple[tuple[str, TimeWindow], ...]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedVersion:
+    """A version of a replay: the fit that serves, and the fit that gates judged, which may be the same."""
+
+    number: int
+    serving: Fit
+    judged: Fit
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Consecutive rows, from ``start`` to before ``stop``, that one version predicted."""
+
+    start: int
+    stop: int
+    version: ReplayedVersion
+
+
+@dataclass(eq=False)
+class _State:
+    """Everything that a policy has recorded so far."""
+
+    versions: list[ReplayedVersion] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    reports: list[WindowReport] = field(default_factory=list)
+    pending: list[tuple[str, TimeWindow, Segment, int]] = field(default_factory=list)  # windows whose labels have not all arrived
+    decisions: list[Decision] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    events: list[ReplayEvent] = field(default_factory=list)
+    alarms: dict[tuple[str, int], ReplayAlarm] = field(default_factory=dict)
+    fits: dict[str, Fit] = field(default_factory=dict)
+
+    @property
+    def serving(self) -> ReplayedVersion | None:
+        return self.versions[-1] if self.versions else None
+
+
+def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: Fits, on_window: Callable[[str], None]) -> PolicyResult:
+    """Return the result of one policy.
+
+    Parameters
+    ----------
+    plan, policy
+        What is replayed.
+    fits
+        Fits models; shared with other policies.
+    on_window
+        Called with the name of each window before it is simulated.
+    """
+    simulation = _Simulation(plan, policy, fits)
+    for name, span in plan.windows:
+        on_window(name)
+        simulation.advance(name, span)
+    state = simulation.state
+    windows = measure_windows(plan, state.segments)
+    seconds = sum(float(fit.facts["seconds"]) for fit in state.fits.values())
+    return PolicyResult(policy.name, windows, tuple(state.events), tuple(state.alarms.values()), seconds, len(state.fits))
+
+
+class _Simulation:
+    """One policy on its way through the windows."""
+
+    def __init__(self, plan: ReplayPlan, policy: ReplayPolicy, fits: Fits) -> None:
+        self.plan, self.policy, self.fits, self.state = plan, policy, fits, _State()
+
+    def advance(self, name: str, span: TimeWindow) -> None:
+        """Predict a window, and do what the policy does at its end."""
+        state, history = self.state, self.plan.history
+        if state.serving is None:
+            self._train(span.start, FIRST)
+        if state.serving is not None:
+            segment = Segment(history.count_before(span.start), history.count_before(span.end), state.serving)
+            state.segments.append(segment)
+            if self.policy.retrain is not None:
+                self._report(name, span, segment)
+            else:  # nothing depends on its reports, so that the last one of each window is enough
+                self._measure(name, span, segment, np.arange(segment.start, segment.stop))
+        if self.policy.retrain is not None:
+            self._decide(span.end, self.policy.retrain)
+        elif self.policy.every is not None and span.end >= state.events[-1].time + self.policy.every:
+            self._train(span.end, f"{_describe_span(self.policy.every)} after the last one")
+
+    def _report(self, name: str, span: TimeWindow, segment: Segment) -> None:
+        """Measure this window, and earlier ones for which labels have arrived since."""
+        state = self.state
+        state.pending.append((name, span, segment, 0))
+        waiting = []
+        for window, earlier, rows, labelled in state.pending:
+            known = self.plan.history.select_labelled(rows.start, rows.stop, span.end)
+            if len(known) > labelled or not labelled:
+                self._measure(window, earlier, rows, known)
+            if len(known) < rows.stop - rows.start:
+                waiting.append((window, earlier, rows, len(known)))
+        state.pending = waiting
+
+    def _measure(self, window: str, span: TimeWindow, rows: Segment, known: np.ndarray) -> None:
+        if not self.plan.expectations:
+            return
+        state, version = self.state, rows.version
+        report = measure_predictions(self.plan, rows, known, intervals=self.policy.retrain is not None)
+        breach = report.state == BREACH
+        state.reports.append(
+            WindowReport(window, span.end, version.number, report.state, reason=report.summary, recorded=len(state.reports) + 1)
+        )
+        if breach:
+            state.alarms[window, version.number] = ReplayAlarm(window, version.number, report.summary)
+        else:
+            state.alarms.pop((window, version.number), None)
+
+    def _decide(self, now: datetime, policy: Retrain) -> None:
+        """Decide as the sensor of a monitor decides, and train if it would start a run."""
+        state = self.state
+        for decision_id, why in list_closings(self._collect_facts(now, policy)):
+            state.decisions = [replace(d, closed=why) if d.id == decision_id else d for d in state.decisions]
+        outcome = decide(self._collect_facts(now, policy))
+        if isinstance(outcome, Decision):
+            state.decisions.append(outcome)
+        action = next_action(self._collect_facts(now, policy), now)
+        if isinstance(action, Launch):
+            promoted = self._train(now, action.decision.reason)
+            run = f"{action.decision.id}#{action.attempt}"
+            state.trainings.append(Training(run, now, PROMOTED if promoted else REJECTED, action.decision.id, now))
+
+    def _collect_facts(self, now: datetime, policy: Retrain) -> LoopFacts:
+        state = self.state
+        serving = state.serving.number if state.serving else None
+        reports = tuple(report for report in state.reports if report.version == serving)
+        return LoopFacts(self.plan.model.name, serving, policy, now, reports, tuple(state.decisions), tuple(state.trainings))
+
+    def _train(self, now: datetime, reason: str) -> bool:
+        """Train a candidate and promote it, or record why it was not promoted; return whether it was."""
+        judged = self._judge(now) if self.policy.retrain is not None else self._accept(now)
+        state = self.state
+        number = None
+        if judged.passed:
+            number = len(state.versions) + 1
+            state.versions.append(ReplayedVersion(number, judged.serving, judged.fit, judged.metrics))
+        if number is None and state.serving is None and state.events and state.events[-1].outcome == judged.outcome:
+            return False  # still no version, for the same reason
+        fitted = judged.serving.facts["rows"]
+        state.events.append(ReplayEvent(now, reason, number, judged.outcome, fitted, _describe_rows(judged.serving.request)))
+        return judged.passed
+
+    def _fit(self, request: FitRequest) -> Fit:
+        fit = self.fits.fit(request)
+        self.state.fits[fit.id] = fit
+        return fit
+
+    def _accept(self, now: datetime) -> Judged:
+        """Fit on every known row, without a gate."""
+        fit = self._fit(FitRequest(now, self.policy.window, holdout=False))
+        return Judged(fit, fit, not fit.error, fit.error or "promoted without a gate", {})
+
+    def _judge(self, now: datetime) -> Judged:
+        """Fit the candidates, judge the best of them by the gates, and fit it again on every row if the policy says so."""
+        assert self.policy.retrain is not None  # noqa: S101  (for the type checker)
+        fit = self._fit(FitRequest(now, None, holdout=True))
+        judged = judge_fits(self.plan, [fit], self.state.serving)
+        if not judged.passed or self.plan.model.refit is None:
+            return judged
+        second = self._fit(replace(judged.fit.request, holdout=False))
+        return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome)
+
+
+def measure_predictions(plan: ReplayPlan, rows: Segment, known: np.ndarray, *, intervals: bool) -> PerformanceReport:
+    """Return the performance report of a version's predictions, by the labels of the rows ``known``.
+
+    Intervals are measured only where a metric is below its bound, because nothing else depends on them; without ``intervals``, never.
+    """
+    history, version, training_set = plan.history, rows.version, plan.model.training_set
+    predictions = _build_predictions(plan, rows)
+    labels = pl.DataFrame({_ROW: known, training_set.label: history.rows[training_set.label].gather(known)})
+    classes = getattr(version.serving.estimator, "classes_", None)
+    return measure_performance(
+        predictions,
+        labels,
+        key=(_ROW,),
+        label=training_set.label,
+        metrics=(),
+        expectations=plan.expectations,
+        reference=version.metrics,
+        classes=None if classes is None else list(classes),
+        event_timestamp=training_set.event_timestamp,
+        block_length=training_set.block_length,
+        positive=plan.model.positive,
+        measure_intervals="below bound" if intervals else "never",
+    )
+
+
+def _build_predictions(plan: ReplayPlan, rows: Segment) -> pl.DataFrame:
+    history, serving = plan.history, rows.version.serving
+    predicted, shares = serving.predict_rows(rows.start, rows.stop)
+    columns: dict[str, Any] = {_ROW: np.arange(rows.start, rows.stop), PREDICTION: predicted}
+    if shares is not None:
+        columns[PROBABILITIES] = make_probability_structs(class_names(serving.estimator.classes_), shares)
+    time = plan.model.training_set.event_timestamp or ""
+    slices = {column for expectation in plan.expectations for column in expectation.slices}
+    return pl.DataFrame(columns).with_columns(history.rows[rows.start : rows.stop].select(time, *(slices - {time})))
+
+
+def _describe_rows(request: FitRequest) -> str:
+    span = "all rows" if request.window is None else f"the last {_describe_span(request.window)}"
+    return f"{span} before the holdout" if request.holdout else span
+
+
+def _describe_span(span: timedelta) -> str:
+    days, seconds = span.days, span.seconds
+    return f"{days} days" if not seconds else f"{span.total_seconds() / 3600:g} hours"
+
+
+def list_refusals(events: Sequence[ReplayEvent]) -> list[ReplayEvent]:
+    """Return the trainings whose candidate was not promoted."""
+    return [event for event in events if event.promoted is None]

@@ -19,10 +19,11 @@ from mlops_assets.values.evaluation import Candidate, GateResult, Split
 from mlops_assets.values.feature_sources import DbtProject, Sql
 from mlops_assets.values.features import Entity, FeatureView
 from mlops_assets.values.gates.gate import Gate
-from mlops_assets.values.monitoring import Monitor, Performance, Retrain
+from mlops_assets.values.monitoring import Monitor, Performance
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.quality import Quality
+from mlops_assets.values.retraining import Retrain
 from mlops_assets.values.search import Search
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit

@@ -28,7 +28,8 @@ from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
 from mlops_assets.orchestrate.training.gates import gather_gates
 from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
-from mlops_assets.values.monitoring import Monitor, Retrain
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.retraining import Retrain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
@@ -14,6 +13,7 @@ from mlops_assets.values.expectations.objectives import ErrorRate, Latency, Miss
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
+from mlops_assets.values.retraining import Retrain
 from mlops_assets.values.serving import BatchPrediction, Service
 
 if TYPE_CHECKING:
@@ -126,61 +126,6 @@ class Performance(OneRule):
         return f"{self.metric}_{self.rule.removesuffix('_by')}"
 
 
-@check_constructor
-@dataclass(frozen=True)
-class Retrain:
-    """The rule by which breaches of performance start a retraining.
-
-    Parameters
-    ----------
-    cooldown
-        The minimum time between two trainings that breaches start, in event time: from the end of the data of the last one to the end of the
-        current data.
-    after
-        The number of consecutive windows with a breach that start a retraining. Windows that are not judged neither count nor interrupt.
-    after_rejection
-        As ``after``, when the last candidate did not become champion, or when the last decision gave up after ``max_attempts`` crashes.
-    max_attempts
-        The maximum number of starts of one training that crashes.
-    backoff
-        The wall-clock time from the first crash to the next attempt; the time doubles with each further crash.
-
-    Raises
-    ------
-    DefinitionError
-        A time is negative, or a number less than 1.
-
-    See Also
-    --------
-    Monitor : Takes ``on_failure=``.
-
-    Examples
-    --------
-    >>> from datetime import timedelta
-    >>> import mlops_assets as ml
-    >>> ml.Retrain(cooldown=timedelta(days=7), after=2).after_rejection
-    2
-    """
-
-    cooldown: timedelta = timedelta(days=7)
-    after: int = 1
-    after_rejection: int = 2
-    max_attempts: int = 3
-    backoff: timedelta = timedelta(minutes=5)
-
-    def __post_init__(self) -> None:
-        """Refuse negative times and numbers below 1."""
-        if min(self.cooldown, self.backoff) < timedelta(0):
-            raise DefinitionError(
-                f"Retrain(cooldown={self.cooldown}, backoff={self.backoff}) has a negative duration", hint="set timedeltas of 0 or more"
-            )
-        if min(self.after, self.after_rejection, self.max_attempts) < 1:
-            raise DefinitionError(
-                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, max_attempts={self.max_attempts}) has a number below 1",
-                hint="give numbers of 1 or more",
-            )
-
-
 Expectation = Drift | Performance | EstimatedPerformance | Latency | ErrorRate | MissingFeatures
 
 
@@ -290,7 +235,7 @@ class Monitor:
             raise DefinitionError(
                 f"monitor '{self.name}' expects '{duplicated[0]}' twice", hint="give each metric and rule once, and Drift once"
             )
-        if self.on_failure is not None and not self.performance:
+        if self.on_failure is not None and self.on_failure.on and not self.performance:
             raise DefinitionError(
                 f"monitor '{self.name}' retrains on failure but has no expectation of performance: drift alone never retrains",
                 hint="add ml.Performance(metric, at_least=…)",

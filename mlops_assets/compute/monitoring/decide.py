@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlops_assets.compute.monitoring.due import explain_due
 from mlops_assets.values.decisions import (
     CRASHED,
     DRIFT,
@@ -29,7 +30,7 @@ from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mlops_assets.values.monitoring import Retrain
+    from mlops_assets.values.retraining import Retrain
 
 _ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of a run with several recorded states, the last one in this order counts
 
@@ -75,6 +76,11 @@ class LoopFacts:
         return sorted(latest.values(), key=lambda t: (t.as_of, t.run_id))
 
     @property
+    def last_training(self) -> Training | None:
+        """The last training that did not crash; None when there is none."""
+        return next((training for training in reversed(self.runs) if training.state != CRASHED), None)
+
+    @property
     def all_decisions(self) -> list[Decision]:
         """Each decision once, oldest first; a record that closes it replaces the record that opened it."""
         recorded = {d.id: d for d in sorted(self.decisions, key=lambda d: d.closed)}
@@ -107,22 +113,21 @@ def decide(facts: LoopFacts) -> Decision | Hold:
     -----
     Only windows of the serving version count. Its newest windows must be consecutive breaches, as many as the policy requires. Each
     must end after the data of the last training, and after every settled decision about this version was opened. A window without
-    enough data neither counts nor interrupts. Drift never opens a decision. There is also none while another decision is open, while a
-    training runs or waits for approval, while the labels of a window look inverted, and during the cooldown.
+    enough data neither counts nor interrupts. Drift never opens a decision. With ``every`` or ``max_age``, time opens one without any breach.
+    There is also none while another decision is open, while a training runs or waits for approval, while the labels of a window look
+    inverted, and during the cooldown.
     """
     if facts.serving is None:
         return Hold(f"no version of {facts.model} serves{_describe_other_version(facts)}")
     if facts.open_decisions:
         standing = facts.open_decisions[0]
         return Hold(f"decision {standing.id} about {standing.partition} is open")
-    streak = _find_streak(facts)
-    if (
-        wait := _explain_in_flight(facts)
-        or explain_inverted_labels(facts)
-        or _explain_short_streak(facts, streak)
-        or _explain_cooldown(facts)
-    ):
+    streak, due = _find_streak(facts), explain_due(facts)
+    short = _explain_short_streak(facts, streak)
+    if wait := _explain_in_flight(facts) or explain_inverted_labels(facts) or ("" if due else short) or _explain_cooldown(facts):
         return _hold_with_breach(facts, wait)
+    if short:
+        return _open_due(facts, facts.serving, due)
     first, last = streak[0], streak[-1]
     return Decision(
         compute_decision_id(facts.model, facts.serving, first.partition),
@@ -135,6 +140,12 @@ def decide(facts: LoopFacts) -> Decision | Hold:
         else f"{first.partition}: {first.reason}",
         tuple(report.partition for report in streak),
     )
+
+
+def _open_due(facts: LoopFacts, serving: int, reason: str) -> Decision:
+    """Return the decision of a training that time alone starts."""
+    day = _format_day(facts.now)
+    return Decision(compute_decision_id(facts.model, serving, f"due {day}"), facts.model, serving, day, facts.now, reason, ())
 
 
 def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
@@ -188,8 +199,8 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
     if len(_list_crashes(decision, facts)) >= facts.policy.max_attempts:
         return f"gave up after {facts.policy.max_attempts} attempts that crashed"
     started = any(t.decision == decision.id for t in facts.runs)
-    states = {r.partition: r.state for r in facts.latest_reports if r.version == decision.version and r.kind == PERFORMANCE}
-    if not started and all(states.get(partition, BREACH) == GOOD for partition in decision.evidence):
+    states = {report.partition: report.state for report in _judged_reports(facts)}
+    if decision.evidence and not started and all(states.get(partition, BREACH) == GOOD for partition in decision.evidence):
         return f"the breach is gone: {', '.join(decision.evidence)} reported again as good"
     return ""
 
@@ -226,7 +237,7 @@ def explain_inverted_labels(facts: LoopFacts) -> str:
     facts
         The recorded facts.
     """
-    last = _last_training(facts)
+    last = facts.last_training
     inverted = [
         report
         for report in facts.latest_reports
@@ -259,7 +270,7 @@ def _explain_answer(facts: LoopFacts) -> str:
         return _describe_other_version(facts)
     if judged[-1] is not breach:
         return f"; the breach of {breach.partition} is over: {judged[-1].partition} is good"
-    last = _last_training(facts)
+    last = facts.last_training
     if last is not None and breach.end <= last.as_of:
         return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_format_day(last.as_of)}"
     done = next((d for d in reversed(facts.settled_decisions) if breach.end <= d.opened), None)
@@ -278,8 +289,16 @@ def _describe_other_version(facts: LoopFacts) -> str:
 
 
 def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
-    """Return the serving version's performance reports that are good or a breach, oldest first."""
-    return [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
+    """Return the serving version's reports that can start a training and are good or a breach, one a window, oldest first.
+
+    A report by labels counts more than an estimate.
+    """
+    judged: dict[str, WindowReport] = {}
+    for report in facts.latest_reports:
+        counts = report.kind in facts.policy.on and report.version == facts.serving and report.state in (GOOD, BREACH)
+        if counts and (report.kind == PERFORMANCE or report.partition not in judged):
+            judged[report.partition] = report
+    return list(judged.values())
 
 
 def _explain_in_flight(facts: LoopFacts) -> str:
@@ -287,13 +306,8 @@ def _explain_in_flight(facts: LoopFacts) -> str:
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"
-    last = _last_training(facts)
+    last = facts.last_training
     return f"waits: the candidate of training run {last.run_id[:8]} waits for approval" if last and last.state == WAITING else ""
-
-
-def _last_training(facts: LoopFacts) -> Training | None:
-    """Return the last training that did not crash; None when there is none."""
-    return next((t for t in reversed(facts.runs) if t.state != CRASHED), None)
 
 
 def _answered_ends(facts: LoopFacts) -> list[datetime]:
@@ -301,7 +315,7 @@ def _answered_ends(facts: LoopFacts) -> list[datetime]:
 
     A breach that ends no later than the latest of these times needs no decision.
     """
-    last = _last_training(facts)
+    last = facts.last_training
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
 
@@ -318,7 +332,7 @@ def _find_streak(facts: LoopFacts) -> list[WindowReport]:
 
 def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
     """Return why the breaches are too few for a decision; empty when they suffice. A rejection or crashes raise the number needed."""
-    last, refused = _last_training(facts), ""
+    last, refused = facts.last_training, ""
     if last and last.state == REJECTED:
         refused = f"candidate rejected on {_format_day(last.as_of)}"
     gave_up = [

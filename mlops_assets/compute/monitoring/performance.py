@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-    blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
-    encoded = class_to_encode(labelled.classes, split.y, positive)
-    jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
@@ -206,8 +204,8 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     split = labelled.split
     predictor = CachedPredictor(replay_predictions(labelled), split.X)
     evaluation = evaluate(predictor, split, names, by, positive=positive, part="labelled")
-    problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
+    problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     if measure_intervals != "always":
         found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
         verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
@@ -217,14 +215,6 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
     encoded = class_to_encode(labelled.classes, split.y, positive)
     jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
-
-
-    blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
-    values = dict(evaluation.metrics)
-    needed = measure_intervals == "always" or (measure_intervals == "below bound" and _is_below_bound(expectations, values, reference))
-    ends = (
-        estimate_intervals(estimator, split, values, confidence, blocks, measure=measure) if needed else dict.fromkeys(values, (None, None))
-    )
     window_metrics, inverted = _measure_metrics(evaluation, jackknife, confidence, problems, reference)
     return PerformanceReport(
         arrivals,
@@ -239,7 +229,6 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     )
 
 
-<<<<<<< HEAD
 def _measure_metrics(
     evaluation: Evaluation,
     jackknife: WindowJackknife | None,
@@ -263,7 +252,8 @@ def _measure_metrics(
         if name == "roc_auc" and deviations is not None:
             inverted = value + jackknife.width(deviations, CERTAIN) < 0.5
     return tuple(measured), inverted
-=======
+
+
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in predictions.columns]:
         raise DataError(

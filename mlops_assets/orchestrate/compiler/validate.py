@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.compiler.services import check_prompt_services, ch
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
+from mlops_assets.orchestrate.training.train_windows import check_retraining
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
@@ -66,6 +67,7 @@ def check_project(project: Project) -> None:
     check_prompt_services(project)
     for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
+    check_retraining(project)
     check_prompts(project)
 
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import DataError, MlopsError, PlatformError
-from mlops_assets.orchestrate.replay.history import History, store_history, takes_validation
+from mlops_assets.orchestrate.replay.history import FittedPart, History, store_history, takes_validation
 from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
 from mlops_assets.orchestrate.training.estimator_package import training_libraries
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
@@ -55,13 +55,14 @@ class FitRequest:
         Only rows that were known by this time.
     window
         The span of the newest training rows; None for the declared span.
-    holdout
-        Whether the newest rows are kept from training, so that gates can judge on them.
+    rows
+        ``judged`` keeps the holdout from training, so that gates can judge on it. ``refitted`` trains on the rows of all parts, and
+        ``all`` on every known row, whether it has a part or not.
     """
 
     as_of: datetime
     window: timedelta | None
-    holdout: bool
+    rows: FittedPart
 
 
 class Fit:
@@ -107,7 +108,7 @@ class Fit:
         with self._lock:
             parts = [self._predict_block(block) for block in range(start // _BLOCK, -(-stop // _BLOCK) or 1)]
         first = start // _BLOCK * _BLOCK
-        labels, shares = (None if parts[0][i] is None else np.concatenate([part[i] for part in parts]) for i in (0, 1))  # type: ignore[misc]
+        labels, shares = (None if parts[0][i] is None else np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return labels[start - first : stop - first], None if shares is None else shares[start - first : stop - first]  # type: ignore[index]
 
     def _predict_block(self, block: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -164,6 +165,13 @@ class Fits:
             except BaseException as error:  # noqa: BLE001  (each waiting policy raises it)
                 future.set_exception(error)
         return future.result()
+
+    def fit_all(self, requests: Sequence[FitRequest]) -> list[Fit]:
+        """Return the fits of several requests, which are fitted side by side."""
+        if len(requests) == 1 or self._pool is None:
+            return [self.fit(request) for request in requests]
+        with ThreadPoolExecutor(len(requests)) as threads:
+            return list(threads.map(self.fit, requests))
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -254,7 +262,7 @@ def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest
 
 def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, int]:
     """Return the estimator that the model's function returns, and the number of rows that it was fitted on."""
-    splits = history.split(request.as_of, request.window, holdout=request.holdout, validation=takes_validation(model))
+    splits = history.split(request.as_of, request.window, request.rows, validation=takes_validation(model))
     function = model.function.function
     with start_run(model.name, platform=Platform.at(_scratch_folder())), seed_globals(fit_id):
         params = _search(model, splits) if model.search else {}

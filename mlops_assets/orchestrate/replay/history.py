@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,8 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.training_set import assemble_rows
 from mlops_assets.values.function import Injection
 from mlops_assets.values.training import TimeSplit
+
+FittedPart = Literal["judged", "refitted", "all"]
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
@@ -82,7 +84,7 @@ class History:
         """Return the rows that were known by a time."""
         return self.rows.head(self.count_before(as_of)).filter(is_known(self.training_set, as_of))
 
-    def split(self, as_of: datetime, window: timedelta | None, *, holdout: bool, validation: bool) -> dict[str, Split]:
+    def split(self, as_of: datetime, window: timedelta | None, fitted: FittedPart, *, validation: bool) -> dict[str, Split]:
         """Return the parts of the training set as of a time.
 
         Parameters
@@ -91,8 +93,8 @@ class History:
             Only rows that were known by this time.
         window
             The span of the newest training rows; every row, or the declared span, when None.
-        holdout
-            Whether the holdout is kept from training; if not, its rows train too.
+        fitted
+            The rows that train: see :class:`~mlops_assets.orchestrate.replay.fits.FitRequest`.
         validation
             Without a holdout: whether the validation part is kept, for a function that tunes on it.
 
@@ -104,11 +106,14 @@ class History:
         rows = self.list_known(as_of)
         if rows.is_empty():
             raise DataError(f"'{self.training_set.key}' has no row known by {as_of}", hint="begin the replay later")
-        if not holdout and not validation:
+        if fitted == "all" and not validation:
             return {"train": merge_parts(self._newest(rows, window).with_columns(pl.lit("train").alias(SPLIT)), self.columns, self._label)}
         declared = self._with_window(window)
-        part = assign_parts(rows, declared) if holdout else self._assign_without_holdout(rows, declared)
-        return split_rows(rows.with_columns(part.alias(SPLIT)).drop_nulls(SPLIT), self.columns, self._label)
+        part = self._assign_without_holdout(rows, declared) if fitted == "all" else assign_parts(rows, declared)
+        parted = rows.with_columns(part.alias(SPLIT)).drop_nulls(SPLIT)
+        if fitted == "refitted":
+            return {"train": merge_parts(parted, self.columns, self._label)}
+        return split_rows(parted, self.columns, self._label)
 
     @property
     def _label(self) -> str:

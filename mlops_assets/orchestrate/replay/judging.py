@@ -107,7 +107,7 @@ def _or_worst(value: float) -> float:
 def _evaluate(plan: ReplayPlan, fit: Fit) -> tuple[Fit, Candidate | str, Mapping[str, Split]]:
     """Return a fit with its evaluation on the holdout, or with the reason why it cannot be evaluated, and the parts of its training set."""
     model = plan.model
-    splits = plan.history.split(fit.request.as_of, fit.request.window, holdout=True, validation=takes_validation(model))
+    splits = plan.history.split(fit.request.as_of, fit.request.window, fit.request.rows, validation=takes_validation(model))
     holdout, predictor = splits["holdout"], fit.predict_split(splits["holdout"])
     if problem := find_unusable_predictions(predictor.scores, len(holdout.y)):
         return fit, f"the candidate {problem} of the holdout", splits

@@ -91,14 +91,14 @@ def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitReq
     """Yield the fits that a policy needs whatever its predictions are: these can run before their turn, side by side."""
     start = plan.windows[0][1].start
     if policy.retrain is not None:
-        yield FitRequest(start, None, holdout=True)
+        yield from (FitRequest(start, window, "judged") for window in policy.retrain.train_windows)
         return
-    yield FitRequest(start, policy.window, holdout=False)
+    yield FitRequest(start, policy.window, "all")
     last = start
     for _, span in plan.windows[:-1] if policy.every else ():
         if span.end >= last + _known(policy.every):
             last = span.end
-            yield FitRequest(last, policy.window, holdout=False)
+            yield FitRequest(last, policy.window, "all")
 
 
 def _known(every: timedelta | None) -> timedelta:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.replay.history import History
     from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.model import Model
-    from mlops_assets.values.monitoring import Performance, Retrain
+    from mlops_assets.values.monitoring import Performance
+    from mlops_assets.values.retraining import Retrain
     from mlops_assets.values.window import TimeWindow
 
 _ROW = "row"
@@ -189,9 +190,7 @@ class _Simulation:
             state.decisions.append(outcome)
         action = next_action(self._collect_facts(now, policy), now)
         if isinstance(action, Launch):
-            promoted = self._train(now, action.decision.reason)
-            run = f"{action.decision.id}#{action.attempt}"
-            state.trainings.append(Training(run, now, PROMOTED if promoted else REJECTED, action.decision.id, now))
+            self._train(now, action.decision.reason, action)
 
     def _collect_facts(self, now: datetime, policy: Retrain) -> LoopFacts:
         state = self.state
@@ -199,8 +198,8 @@ class _Simulation:
         reports = tuple(report for report in state.reports if report.version == serving)
         return LoopFacts(self.plan.model.name, serving, policy, now, reports, tuple(state.decisions), tuple(state.trainings))
 
-    def _train(self, now: datetime, reason: str) -> bool:
-        """Train a candidate and promote it, or record why it was not promoted; return whether it was."""
+    def _train(self, now: datetime, reason: str, launch: Launch | None = None) -> None:
+        """Train a candidate and promote it, or record why it was not promoted."""
         judged = self._judge(now) if self.policy.retrain is not None else self._accept(now)
         state = self.state
         number = None
@@ -208,10 +207,11 @@ class _Simulation:
             number = len(state.versions) + 1
             state.versions.append(ReplayedVersion(number, judged.serving, judged.fit, judged.metrics))
         if number is None and state.serving is None and state.events and state.events[-1].outcome == judged.outcome:
-            return False  # still no version, for the same reason
+            return  # still no version, for the same reason
         fitted = judged.serving.facts["rows"]
         state.events.append(ReplayEvent(now, reason, number, judged.outcome, fitted, _describe_rows(judged.serving.request)))
-        return judged.passed
+        run, decision = (f"training {len(state.trainings)}", None) if launch is None else (launch.run_key, launch.decision.id)
+        state.trainings.append(Training(run, now, PROMOTED if judged.passed else REJECTED, decision, now))
 
     def _fit(self, request: FitRequest) -> Fit:
         fit = self.fits.fit(request)
@@ -220,17 +220,19 @@ class _Simulation:
 
     def _accept(self, now: datetime) -> Judged:
         """Fit on every known row, without a gate."""
-        fit = self._fit(FitRequest(now, self.policy.window, holdout=False))
+        fit = self._fit(FitRequest(now, self.policy.window, "all"))
         return Judged(fit, fit, not fit.error, fit.error or "promoted without a gate", {})
 
     def _judge(self, now: datetime) -> Judged:
         """Fit the candidates, judge the best of them by the gates, and fit it again on every row if the policy says so."""
         assert self.policy.retrain is not None  # noqa: S101  (for the type checker)
-        fit = self._fit(FitRequest(now, None, holdout=True))
-        judged = judge_fits(self.plan, [fit], self.state.serving)
-        if not judged.passed or self.plan.model.refit is None:
+        policy = self.policy.retrain
+        fits = self.fits.fit_all([FitRequest(now, window, "judged") for window in policy.train_windows])
+        self.state.fits.update((fit.id, fit) for fit in fits)
+        judged = judge_fits(self.plan, fits, self.state.serving)
+        if not judged.passed or not (policy.refit or self.plan.model.refit):
             return judged
-        second = self._fit(replace(judged.fit.request, holdout=False))
+        second = self._fit(replace(judged.fit.request, rows="refitted"))
         return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome)
 
 
@@ -272,7 +274,7 @@ def _build_predictions(plan: ReplayPlan, rows: Segment) -> pl.DataFrame:
 
 def _describe_rows(request: FitRequest) -> str:
     span = "all rows" if request.window is None else f"the last {_describe_span(request.window)}"
-    return f"{span} before the holdout" if request.holdout else span
+    return f"{span} before the holdout" if request.rows == "judged" else span
 
 
 def _describe_span(span: timedelta) -> str:

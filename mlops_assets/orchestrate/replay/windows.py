@@ -95,7 +95,7 @@ def _measure(plan: ReplayPlan, name: str, span: TimeWindow, segments: Sequence[S
     numbers = np.concatenate([np.arange(s.start, s.stop) for s in inside])
     y = history.rows[plan.model.training_set.label].gather(numbers).to_numpy()
     classes = getattr(inside[-1].version.serving.estimator, "classes_", None)
-    shares = None if any(p[1] is None for p in predicted) else np.concatenate([p[1] for p in predicted])  # type: ignore[misc]
+    shares = None if any(p[1] is None for p in predicted) else np.concatenate([p[1] for p in predicted])
     labelled = LabelledPredictions(history.rows.head(0), y, np.concatenate([p[0] for p in predicted]), shares, classes)
     evaluation = evaluate(replay_predictions(labelled), labelled.split, plan.metrics, positive=plan.model.positive, part="window")
     versions = tuple(dict.fromkeys(s.version.number for s in inside))

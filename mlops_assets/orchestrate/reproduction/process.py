@@ -20,6 +20,7 @@ from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError, MlopsError, find_public_class
 from mlops_assets.orchestrate.training.candidate_kind import CandidateKind, Retraining
 from mlops_assets.orchestrate.training.run_facts import data_facts
+from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, keep_rows_from
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
@@ -47,7 +48,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     stored_rows = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in stored_rows.columns]:
         raise DataError(f"'{reads['table']}' no longer has the column '{missing[0]}'", hint="omit --data, or pass --data recorded")
-    rows = sort_canonically(stored_rows, reads["event_timestamp"])
+    rows = keep_rows_from(sort_canonically(stored_rows, reads["event_timestamp"]), reads["event_timestamp"], reads.get(TRAIN_FROM, ""))
     splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))

@@ -8,13 +8,14 @@ import polars as pl
 from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
 from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.evaluate import evaluate
+from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.costs import StoredCosts
 from mlops_assets.serving.formats.judged_fit import JudgedFit, read_judged_fit
-from mlops_assets.serving.formats.packaging import unpack
+from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.serving.predict.batch import select_input
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
@@ -148,8 +149,30 @@ def find_rival(stores: Stores, model: str) -> Version | None:
 
 
 def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
-    """Return the champion's judged fit; its second fit is no fair rival, because it may have been fitted on rows of the holdout."""
+    """Return the fit that the gates of the champion judged."""
     return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
+
+
+def find_compared_fit(stores: Stores, rival: Version, holdout: Split, event_timestamp: str | None) -> JudgedFit:
+    """Return the champion's fit to compare a candidate with: the one that serves if it was fitted on no row of the holdout.
+
+    Otherwise it is the judged fit; a second fit on rows of the holdout is no fair rival.
+
+    Parameters
+    ----------
+    stores, rival
+        The stores of the platform, and the champion.
+    holdout
+        The holdout of the candidate.
+    event_timestamp
+        The column of the holdout with the event time; None without one, and then the judged fit is compared.
+    """
+    judged = find_judged_fit(stores, rival)
+    if not judged.refitted or event_timestamp not in holdout.rows.columns:
+        return judged
+    fitted = FittedRows.from_manifest(read_manifest(stores.artifacts, rival.artifact))
+    unseen = fitted is not None and fitted.by_time and not fitted.contain_times(holdout.rows[event_timestamp]).any()
+    return JudgedFit(rival.artifact, rival.digest) if unseen else judged
 
 
 def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
@@ -167,7 +190,8 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         The champion.
     """
     try:
-        bundle = unpack(stores.artifacts, find_judged_fit(stores, rival).artifact, model.trusted_types)
+        compared = find_compared_fit(stores, rival, holdout, model.training_set.event_timestamp)
+        bundle = unpack(stores.artifacts, compared.artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
             features = apply_on_demand([function], columns_as_arrays(rows, rows.columns))

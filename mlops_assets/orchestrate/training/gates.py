@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.compute.training.gates import FunctionGate, judge
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.training.evaluation import find_judged_fit
+from mlops_assets.orchestrate.training.evaluation import find_compared_fit, find_judged_fit
 from mlops_assets.stores.registry.records import Evidence, Version
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.function import Injection
@@ -38,7 +38,9 @@ def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:
     return {gate.name: gate.definition for gate in gates}
 
 
-def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Candidate, rival: Version | None) -> dict[str, GateResult]:
+def judge_candidate(
+    step: StepContext, gates: Sequence[GateLike], candidate: Candidate, rival: Version | None, event_timestamp: str | None = None
+) -> dict[str, GateResult]:
     """Return gate name → result for the candidate; every relative gate passes if the candidate is the champion itself.
 
     Parameters
@@ -51,6 +53,8 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
         The evaluated candidate.
     rival
         The champion to compare with; None if there is none.
+    event_timestamp
+        The column of the holdout with the event time; None without one.
     """
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
     if rival is None:
@@ -58,7 +62,7 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
     fit, relative = find_judged_fit(step.stores, rival), [gate.name for gate in gates if isinstance(gate, Gate) and gate.relative]
     if fit.digest == candidate.digest:
         return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {rival.version}"))
-    if fit.refitted:
+    if find_compared_fit(step.stores, rival, candidate.holdout, event_timestamp).refitted:
         return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in relative}
     return results
 

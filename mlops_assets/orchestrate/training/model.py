@@ -23,6 +23,7 @@ from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
+from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, choose_candidate, is_refitted, list_train_windows
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
@@ -30,7 +31,7 @@ from mlops_assets.orchestrate.training.unchanged import JUDGED_FROM, find_last_r
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
-from mlops_assets.stores.registry.records import CandidateRecord
+from mlops_assets.stores.registry.records import CandidateRecord, Version
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import ESTIMATOR, Model
@@ -56,10 +57,8 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             mirror_to_mlflow(step)  # an earlier mirror may have failed
             yield last.repeat(model, gates)
             return
-        with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
-            trained = train_model(step, model)
-        candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
-        results = judge_candidate(step, gates, candidate, rival)
+        trained, candidate = _train_candidate(step, model, rival)
+        results = judge_candidate(step, gates, candidate, rival, model.training_set.event_timestamp)
         submission = _choose_submission(step, model, trained, results)
         evidence = bind_evidence(results, gates, submission.digest, rival)
         step.stores.registry.submit(_candidate_record(model, trained, submission), evidence)
@@ -71,7 +70,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             metadata=_training_metadata(trained, candidate)
             | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), rival)}
             | _estimator_metadata(step, model, trained, submission)
-            | _refit_metadata(model, submission)
+            | _refit_metadata(submission, refitted=is_refitted(step.project, model))
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
             | draw_safely("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
@@ -80,9 +79,18 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     return body
 
 
+def _train_candidate(step: StepContext, model: Model[..., Any], rival: Version | None) -> tuple[TrainedModel, Candidate]:
+    """Train one candidate for each training window, and return the best one with its evaluation."""
+    windows = list_train_windows(step.project, model)
+    with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
+        fits = {fit.digest: fit for fit in (train_model(step, model, window) for window in windows)}
+    compared = [(fit, find_kind(model.kind).compare(step.stores, model, fit, rival)) for fit in fits.values()]
+    return choose_candidate(compared, model.metrics[0])
+
+
 def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
-    """Return the fit to submit: a second fit when the model declares ``refit`` and every gate passed, else the judged fit."""
-    if model.refit is None or not all(result.passed for result in results.values()):
+    """Return the fit to submit: a second fit when one is declared and every gate passed, else the judged fit."""
+    if not is_refitted(step.project, model) or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
     with hold_lock(training_lock(step, model)):
         return refit_after_gates(step, model, trained)
@@ -92,8 +100,8 @@ def _candidate_record(model: Model[..., Any], trained: TrainedModel, submission:
     return CandidateRecord(model.name, submission.digest, trained.run.id, submission.artifact, trained.snapshot, datetime.now(UTC))
 
 
-def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str, Any]:
-    if model.refit is None:
+def _refit_metadata(submission: Submission, *, refitted: bool) -> dict[str, Any]:
+    if not refitted:
         return {}
     if submission.run is None:
         return {"refit": "no: a gate did not pass"}
@@ -132,6 +140,7 @@ def _training_metadata(trained: TrainedModel, candidate: Candidate) -> dict[str,
         "run": trained.run.id,
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
         "train rows": len(trained.splits["train"].y),
+        **({"trained on rows from": first} if (first := trained.run.record.get("facts", {}).get("reads", {}).get(TRAIN_FROM)) else {}),
         "holdout rows": len(trained.splits["holdout"].y),
         "read besides the data": to_markdown([{"what": name, "sha256": digest} for name, digest in outside.items()])
         if outside

@@ -29,6 +29,7 @@ from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM
 from mlops_assets.stores.artifacts.store import Artifacts
 from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.values.evaluation import Split
@@ -94,6 +95,7 @@ def collect_training_facts(  # noqa: PLR0913  (everything that describes a train
             "event_timestamp": training_set.event_timestamp,
             "X": list(deciding_facts["X"]),
             "metrics": list(model.metrics),
+            **({TRAIN_FROM: deciding_facts[TRAIN_FROM]} if TRAIN_FROM in deciding_facts else {}),
         },
     }
 

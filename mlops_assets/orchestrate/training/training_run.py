@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.estimator_package import positive_fact, training_libraries
 from mlops_assets.orchestrate.training.kinds import find_kind
+from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, find_first_row, is_refitted, keep_rows_from
 from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
@@ -30,13 +32,15 @@ from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
 
 
-def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
+def train_model(step: StepContext, model: Model[..., Any], window: timedelta | None = None) -> TrainedModel:
     """Train a model, or open the stored result of the same data, code, parameters and libraries.
 
     Parameters
     ----------
     step, model
         The step of the model's asset, and the declaration.
+    window
+        The span of the newest training rows; None for every row.
 
     Raises
     ------
@@ -47,6 +51,8 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     """
     kind, training_set = find_kind(model.kind), model.training_set
     rows = read_training_rows(step, training_set)
+    first = find_first_row(rows, training_set, window)
+    rows = keep_rows_from(rows, training_set.event_timestamp, first)
     columns = list_x_columns(training_set, rows)
     splits = split_rows(rows, columns, training_set.label)
     refuse_unclear_classes(
@@ -59,7 +65,9 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         allowed=training_set.label_copies,
         what=f"the holdout of '{training_set.key}', so that '{model.key}' is not trained",
     )
-    deciding_facts, fingerprint, earlier = find_earlier_run(step, model, gather_deciding_facts(step, model, columns))
+    deciding_facts, fingerprint, earlier = find_earlier_run(
+        step, model, gather_deciding_facts(step, model, columns) | ({TRAIN_FROM: first} if first else {})
+    )
     if earlier is not None and (fitted := _open_earlier_fit(step, model, earlier)) is not None:
         step.context.log.info(
             f"nothing that decides the result has changed since run {earlier.id[:8]}: its candidate is judged again, not trained again"
@@ -92,7 +100,7 @@ def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Se
         **({"search": repr(model.search)} if model.search else {}),
         **({"format": model.format} if model.format != SKOPS else {}),
         **positive_fact(model),
-        **({"refit": model.refit} if model.refit else {}),
+        **({"refit": "after_gates"} if is_refitted(step.project, model) else {}),
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
 

@@ -12,6 +12,7 @@ import polars as pl
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_check_result
+from mlops_assets.orchestrate.training.train_windows import list_train_windows
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.integrity import find_damage
@@ -83,7 +84,8 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     """Return the result of the model's last step if the current step would only repeat it, else None.
 
     Training set, code, configuration, libraries, champion, gates and metrics are then the same, and the stored candidate is undamaged.
-    For a model with a gate function, the result is None, because it is not recorded what such a function reads.
+    For a model with a gate function, the result is None, because it is not recorded what such a function reads. It is also None for a
+    model with several training windows, whose candidates are compared again.
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     rival
         The champion to compare with; None if there is none.
     """
+    if list_train_windows(step.project, model) != (None,):
+        return None
     submitted = step.stores.registry.candidate(model.name)
     if submitted is None or not all(isinstance(gate, _PURE_GATES) for gate in gates):
         return None

@@ -1,0 +1,141 @@
+"""``mlops replay`` as users run it: on a fresh platform, on hourly data, killed and started again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.commands import ROOT
+
+MLOPS = Path(sys.executable).with_name("mlops")
+PERIOD = ("--from", "2024-01-11", "--to", "2024-02-01")
+PROJECT = "import mlops_assets as ml\nfrom tests.projects.changing import ITEMS, POLICY\ndefs = ml.build_definitions(ITEMS)\n"
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    (tmp_path / "definitions.py").write_text(PROJECT)
+    (tmp_path / "policies.py").write_text(
+        "from datetime import timedelta\nimport mlops_assets as ml\n"
+        "often = ml.Retrain(every=timedelta(days=3), cooldown=timedelta(days=3), on=(), refit=True, train_windows=(None, timedelta(days=3)))\nnumber = 3\n"
+    )
+    return tmp_path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CHANGING_DAY": "18", "OMP_NUM_THREADS": "1", **changes}
+
+
+def replay(folder: Path, *options: str, **changes: str) -> subprocess.CompletedProcess:
+    command = [str(MLOPS), "replay", *PERIOD, *options]
+    return subprocess.run(command, cwd=folder, env=environment(**changes), capture_output=True, text=True, check=False)
+
+
+def result_of(folder: Path) -> dict:
+    (found,) = (folder / ".mlops" / "replays").glob("*/replay.json")
+    return json.loads(found.read_text())
+
+
+def test_a_fresh_platform_is_replayed_and_stays_as_it_was(project):
+    done = replay(project, "--policy", "never", "--policy", "every:7d", "--policy", "loop", "--policy", "policies.py:often")
+
+    assert done.returncode == 0, done.stderr
+    policies = result_of(project)["policies"]
+    assert list(policies) == ["never", "every:7d", "loop", "often"]
+    means = {name: sum(w["roc_auc"] for w in found["windows"]) / len(found["windows"]) for name, found in policies.items()}
+    assert means["never"] < 0.75, "the label changes its meaning, so a model that is never trained again fails"
+    assert means["loop"] > means["never"] + 0.02
+    assert means["often"] > means["never"] + 0.1
+    assert any(alarm["window"] >= "2024-01-19" for alarm in policies["never"]["alarms"])
+    assert sorted(path.name for path in (project / ".mlops").iterdir() if path.name != "lake") == ["replays"], (
+        "the project's stores changed"
+    )
+    assert "page: " in done.stdout
+    page = Path(done.stdout.rsplit("page: ", 1)[1].strip())
+    assert "<script" not in page.read_text()
+    assert "often is better than never" in page.read_text()
+
+
+def test_a_replay_that_is_killed_ends_with_the_same_json_and_repeats_no_fit(project, tmp_path_factory):
+    options = ("--policy", "every:3d", "--policy", "loop", "--processes", "2")
+    calls = project / "fits"
+    assert replay(project, *options, CHANGING_FITS=str(calls)).returncode == 0
+    expected, fits = result_of(project), calls.read_text().count("\n")
+    again = tmp_path_factory.mktemp("killed")
+    for name in ("definitions.py", "policies.py"):
+        (again / name).write_text((project / name).read_text())
+    killed = again / "fits"
+
+    for _ in range(5):
+        start_and_kill(again, options, killed)
+    done = replay(again, *options, CHANGING_FITS=str(killed))
+
+    assert done.returncode == 0, done.stderr
+    assert result_of(again) == expected
+    # A fit that was cut off is made again, at most one for each process and kill.
+    assert fits <= killed.read_text().count("\n") <= fits + 10
+
+
+def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path) -> None:
+    """Start a replay, kill it at a random moment after its next fits have begun, and wait until its workers have ended too."""
+    before = calls.read_text().count("\n") if calls.exists() else 0
+    process = subprocess.Popen(
+        [str(MLOPS), "replay", *PERIOD, *options],
+        cwd=folder,
+        env=environment(CHANGING_FITS=str(calls)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    more = random.randint(1, 3)
+    while process.poll() is None and (calls.read_text().count("\n") if calls.exists() else 0) < before + more:
+        time.sleep(0.01)
+    workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive, "a worker has outlived its replay"
+
+
+def test_no_training_is_promoted_without_drift(project):
+    done = replay(project, "--policy", "never", "--policy", "loop", CHANGING_DAY="99")
+
+    assert done.returncode == 0, done.stderr
+    policies = result_of(project)["policies"]
+    assert policies["loop"]["alarms"] == []
+    assert [event["reason"] for event in policies["loop"]["trainings"]] == ["the first training"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--policy", "sometimes"), "there is no policy 'sometimes'"),
+        (("--policy", "every:0d"), "the policy 'every:0d' has a span of zero"),
+        (("--policy", "never", "--policy", "never"), "the policy 'never' is given twice"),
+        (("--policy", "policies.py:number"), "'policies.py' has no ml.Retrain(…) named 'number'"),
+        (("--policy", "absent.py:number"), "there is no file 'absent.py' with a policy"),
+        (("--metric", "roc_auk"), "names the metric 'roc_auk'"),
+        (("--model", "answer"), "there is no model 'answer'"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_with_a_hint(project, options, message):
+    done = replay(project, *options)
+
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "hint" in done.stderr.lower()
+    assert not (project / ".mlops" / "replays").exists()
+
+
+def test_a_period_without_partitions_is_refused(project):
+    command = [str(MLOPS), "replay", "--from", "2030-01-01", "--to", "2031-01-01"]
+    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "no whole partition" in done.stderr

@@ -1,0 +1,83 @@
+"""A replay decides as production decided: the same days are lived with the real sensor and jobs, and then replayed."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.cli import replaying
+from mlops_assets.cli.options import console
+from mlops_assets.cli.project import load
+from mlops_assets.stores.platform.stores import open_stores
+from tests.conftest import Runner
+from tests.memory_instance import open_memory_instance
+from tests.projects import changing
+
+FIRST, LAST = 10, 22  # days that are lived; the label changes its meaning on day 14
+DAYS = changing.DAILY.get_partition_keys()
+
+
+class Production:
+    """The project on a platform of its own, lived day by day with the sensor and the jobs that users have."""
+
+    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+        self.platform, self.instance = ml.Platform.at(home), instance
+        self.definitions = ml.build_definitions(changing.ITEMS, platform=self.platform)
+        self.run = Runner(self.definitions, instance)
+
+    def begin(self) -> None:
+        self.run("dataset/events", partitions=f"{DAYS[0]}...{DAYS[FIRST - 1]}")
+        self.run("training_set/examples", "model/answers", "version/answers", "champion/answers")
+
+    def live(self, day: int) -> None:
+        """Predict a day, then learn its labels, look at them and do what the sensor asks for."""
+        self.run("dataset/events", partitions=DAYS[day])
+        self.run("predictions/tomorrow", partitions=DAYS[day])
+        self.run("performance_report/watch", partitions=DAYS[day])
+        asked = self.tick()
+        if isinstance(asked, dg.RunRequest):
+            job = self.definitions.resolve_job_def(asked.job_name)
+            job.execute_in_process(instance=self.instance, tags=asked.tags, raise_on_error=False)  # fails for a rejected candidate
+
+    def tick(self) -> dg.RunRequest | dg.SkipReason:
+        sensor = next(s for s in self.definitions.sensors if s.name == "watch_retrains")
+        with dg.build_sensor_context(instance=self.instance) as context:
+            return sensor(context)
+
+
+@pytest.fixture
+def production(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHANGING_DAY", "14")
+    monkeypatch.setenv("CHANGING_LAG", "0")  # production learns a label with the row
+    with open_memory_instance() as instance:
+        lived = Production(tmp_path / "home", instance)
+        lived.begin()
+        for day in range(FIRST, LAST):
+            lived.live(day)
+        yield lived
+
+
+def test_a_replay_makes_the_decisions_that_production_made(production, tmp_path, monkeypatch):
+    file = tmp_path / "definitions.py"
+    file.write_text(
+        "import mlops_assets as ml\nfrom tests.projects.changing import ITEMS\n"
+        f"defs = ml.build_definitions(ITEMS, platform=ml.Platform.at({str(tmp_path / 'home')!r}))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    request = replaying.ReplayRequest(
+        DAYS[FIRST], DAYS[LAST], ("loop",), suggest=False, model="", by=None, metric="", processes=1, refresh=False
+    )
+
+    replayed = replaying.run(load(str(file)), str(file), request, console()).result.policies[0]
+
+    stores = open_stores(production.platform)
+    decisions = stores.decisions.decisions("answers")
+    lived = [(max(d.evidence), d.opened) for d in sorted(decisions, key=lambda d: d.opened)]
+    assert lived, "production has never retrained"
+    assert [event.time for event in replayed.retrainings] == [opened for _, opened in lived]
+    assert replayed.promotions == stores.registry.champion("answers").version - 1
+    breaches = {r.partition for r in stores.decisions.reports("watch") if r.state == "breach"}
+    assert {alarm.window for alarm in replayed.alarms} == breaches
+    by_version = {r.partition: r.version for r in stores.decisions.reports("watch")}
+    assert {w.window: w.versions for w in replayed.windows} == {key: (version,) for key, version in by_version.items()}

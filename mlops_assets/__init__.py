@@ -14,6 +14,7 @@ from mlops_assets import errors, types
 from mlops_assets.decorators import dataset, feature_view, gate, model, on_demand_features, training_set
 from mlops_assets.errors import DataError, DefinitionError, MlopsError, RegistryError
 from mlops_assets.values.dataset import ExternalDataset
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
 from mlops_assets.values.feature_sources import DbtProject, Sql
@@ -23,7 +24,6 @@ from mlops_assets.values.monitoring import Monitor, Performance
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.quality import Quality
-from mlops_assets.values.retraining import Retrain
 from mlops_assets.values.search import Search
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit

@@ -24,7 +24,7 @@ from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.cli.registry.models import models
 from mlops_assets.cli.registry.reproduce import reproduce
-from mlops_assets.cli.replay import replay
+from mlops_assets.cli.replay.replay import replay
 from mlops_assets.cli.runs import runs
 from mlops_assets.cli.upkeep import erase
 from mlops_assets.errors import MlopsError

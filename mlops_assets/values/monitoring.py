@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures, Objective
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
-from mlops_assets.values.retraining import Retrain
 from mlops_assets.values.serving import BatchPrediction, Service
 
 if TYPE_CHECKING:

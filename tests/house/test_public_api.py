@@ -82,6 +82,7 @@ UNEVEN = {"minimum", "maximum", "least", "most", "greatest", "longest", "largest
 _RULE = "the name of a rule, stored in check names and in the definitions that evidence counts for"
 RULES = {"at_least": _RULE, "at_most": _RULE}
 LIMITS = {
+    "max_age",
     "max_attempts",
     "max_bytes",
     "max_error_rate",

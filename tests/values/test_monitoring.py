@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.monitoring import Monitor, Performance
-from mlops_assets.values.retraining import Retrain
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01")
 

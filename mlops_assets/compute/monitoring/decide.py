@@ -30,7 +30,7 @@ from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mlops_assets.values.retraining import Retrain
+    from mlops_assets.values.decisions import Retrain
 
 _ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of a run with several recorded states, the last one in this order counts
 

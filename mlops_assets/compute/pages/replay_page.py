@@ -12,7 +12,7 @@ from mlops_assets.compute.replay.advice import advise
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from mlops_assets.compute.replay.result import Comparison, PolicyResult, ReplayResult
+    from mlops_assets.compute.replay.result import PolicyComparison, PolicyResult, ReplayResult
 
 _LINE_STYLES = 8  # the number of line styles in the style sheet
 
@@ -23,7 +23,7 @@ class _Row:
 
     policy: PolicyResult
     mean: float
-    against: Comparison | None
+    against: PolicyComparison | None
 
 
 def render_replay(result: ReplayResult) -> str:
@@ -46,7 +46,7 @@ def render_replay(result: ReplayResult) -> str:
     )
 
 
-def describe_comparison(found: Comparison) -> str:
+def describe_comparison(found: PolicyComparison) -> str:
     """Return in words which of two policies is better."""
     if found.certain:
         better, worse = (found.policy, found.other) if found.difference > 0 else (found.other, found.policy)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.replay.result import Comparison, PolicyResult
+from mlops_assets.compute.replay.result import PolicyComparison, PolicyResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ _DRAWS = 4_000
 _CONFIDENCE = 0.95
 
 
-def compare_policies(policies: Sequence[PolicyResult], metric: str) -> tuple[Comparison, ...]:
+def compare_policies(policies: Sequence[PolicyResult], metric: str) -> tuple[PolicyComparison, ...]:
     """Return the comparison of each pair of policies, in the order of ``policies``.
 
     Parameters
@@ -36,12 +36,12 @@ def compare_policies(policies: Sequence[PolicyResult], metric: str) -> tuple[Com
     return tuple(_compare(first, second, metric) for first, second in combinations(policies, 2))
 
 
-def _compare(first: PolicyResult, second: PolicyResult, metric: str) -> Comparison:
+def _compare(first: PolicyResult, second: PolicyResult, metric: str) -> PolicyComparison:
     pairs = zip(first.windows, second.windows, strict=True)
     differences = np.array([a.metrics[metric] - b.metrics[metric] for a, b in pairs])
     defined = differences[np.isfinite(differences)]
     mean = float(defined.mean()) if len(defined) else math.nan
-    return Comparison(first.policy, second.policy, mean, *estimate_interval(defined), len(defined))
+    return PolicyComparison(first.policy, second.policy, mean, *estimate_interval(defined), len(defined))
 
 
 def estimate_interval(differences: np.ndarray) -> tuple[float, float]:

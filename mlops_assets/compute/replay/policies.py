@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from mlops_assets.values.retraining import Retrain
+    from mlops_assets.values.decisions import Retrain
 
 NEVER, LOOP = "never", "loop"
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

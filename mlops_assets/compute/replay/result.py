@@ -147,7 +147,7 @@ def _event_json(event: ReplayEvent) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PolicyComparison:
     """The difference between the metrics of two policies, averaged over windows.
 
     Parameters
@@ -201,16 +201,16 @@ class ReplayResult:
     end: datetime
     by: str
     policies: tuple[PolicyResult, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PolicyComparison, ...]
     notes: Sequence[str] = ()
 
-    def compare(self, policy: str, other: str) -> Comparison | None:
+    def compare(self, policy: str, other: str) -> PolicyComparison | None:
         """Return the comparison of a policy with another one, in this order; None for a policy with itself."""
         for found in self.comparisons:
             if (found.policy, found.other) == (policy, other):
                 return found
             if (found.policy, found.other) == (other, policy):
-                return Comparison(policy, other, -found.difference, -found.high, -found.low, found.windows)
+                return PolicyComparison(policy, other, -found.difference, -found.high, -found.low, found.windows)
         return None
 
     def as_json(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Fit:
         return self._blocks[block]
 
 
-class Fits:
+class FitCache:
     """Fit models on request; equal requests share one fit, also with earlier replays.
 
     Parameters

@@ -79,7 +79,7 @@ def judge_fits(plan: ReplayPlan, fits: Sequence[Fit], champion: ReplayedVersion 
     plan
         The model, its gates and rows.
     fits
-        Fits of one time, with different training rows and the same holdout.
+        FitCache of one time, with different training rows and the same holdout.
     champion
         The version that serves; None when none does.
     """

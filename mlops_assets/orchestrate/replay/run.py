@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.pages.replay_page import render_replay
 from mlops_assets.compute.replay.comparison import compare_policies
 from mlops_assets.compute.replay.result import ReplayResult
-from mlops_assets.orchestrate.replay.fits import FitRequest, Fits
+from mlops_assets.orchestrate.replay.fits import FitCache, FitRequest
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan, replay_policy
 from mlops_assets.stores.base.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import timedelta
     from pathlib import Path
 
     from mlops_assets.compute.replay.policies import ReplayPolicy
@@ -56,7 +55,7 @@ class ReplayProgress:
 
 
 def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
-    plan: ReplayPlan, policies: Sequence[ReplayPolicy], fits: Fits, *, by: str, notes: Sequence[str], show: Callable[[str], None]
+    plan: ReplayPlan, policies: Sequence[ReplayPolicy], fits: FitCache, *, by: str, notes: Sequence[str], show: Callable[[str], None]
 ) -> ReplayResult:
     """Replay policies over the same windows, and compare them.
 
@@ -88,22 +87,17 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
 
 
 def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:
-    """Yield the fits that a policy needs whatever its predictions are: these can run before their turn, side by side."""
+    """Yield the fits that a policy needs for any predictions: these can run before their turn, side by side."""
     start = plan.windows[0][1].start
     if policy.retrain is not None:
         yield from (FitRequest(start, window, "judged") for window in policy.retrain.train_windows)
         return
     yield FitRequest(start, policy.window, "all")
-    last = start
-    for _, span in plan.windows[:-1] if policy.every else ():
-        if span.end >= last + _known(policy.every):
+    last, every = start, policy.every
+    for _, span in plan.windows[:-1]:
+        if every is not None and span.end >= last + every:
             last = span.end
             yield FitRequest(last, policy.window, "all")
-
-
-def _known(every: timedelta | None) -> timedelta:
-    assert every is not None  # noqa: S101  (for the type checker)
-    return every
 
 
 def write_result(result: ReplayResult, folder: Path) -> Path:

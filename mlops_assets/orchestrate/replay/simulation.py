@@ -17,7 +17,7 @@ from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES
 from mlops_assets.compute.training.classes import class_names
-from mlops_assets.orchestrate.replay.fits import Fit, FitRequest, Fits
+from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
 from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
 from mlops_assets.orchestrate.replay.windows import measure_windows
 from mlops_assets.serving.formats.prediction_columns import make_probability_structs
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.replay.policies import ReplayPolicy
     from mlops_assets.orchestrate.replay.history import History
+    from mlops_assets.values.decisions import Retrain
     from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.model import Model
     from mlops_assets.values.monitoring import Performance
-    from mlops_assets.values.retraining import Retrain
     from mlops_assets.values.window import TimeWindow
 
 _ROW = "row"
@@ -90,7 +90,7 @@ class Segment:
 
 
 @dataclass(eq=False)
-class _State:
+class _PolicyState:
     """Everything that a policy has recorded so far."""
 
     versions: list[ReplayedVersion] = field(default_factory=list)
@@ -108,7 +108,7 @@ class _State:
         return self.versions[-1] if self.versions else None
 
 
-def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: Fits, on_window: Callable[[str], None]) -> PolicyResult:
+def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_window: Callable[[str], None]) -> PolicyResult:
     """Return the result of one policy.
 
     Parameters
@@ -116,7 +116,7 @@ def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: Fits, on_window:
     plan, policy
         What is replayed.
     fits
-        Fits models; shared with other policies.
+        FitCache models; shared with other policies.
     on_window
         Called with the name of each window before it is simulated.
     """
@@ -133,8 +133,8 @@ def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: Fits, on_window:
 class _Simulation:
     """One policy on its way through the windows."""
 
-    def __init__(self, plan: ReplayPlan, policy: ReplayPolicy, fits: Fits) -> None:
-        self.plan, self.policy, self.fits, self.state = plan, policy, fits, _State()
+    def __init__(self, plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache) -> None:
+        self.plan, self.policy, self.fits, self.state = plan, policy, fits, _PolicyState()
 
     def advance(self, name: str, span: TimeWindow) -> None:
         """Predict a window, and do what the policy does at its end."""

@@ -24,11 +24,11 @@ from mlops_assets.values.decisions import (
     Decision,
     Hold,
     Launch,
+    Retrain,
     Training,
 )
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import BREACH, GOOD, Monitor
-from mlops_assets.values.retraining import Retrain
 
 NO_RETRAINING = "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing"
 MAX_RUNS = 200  # the newest runs of a retraining job that are read

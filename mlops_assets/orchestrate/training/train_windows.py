@@ -9,11 +9,11 @@ import polars as pl
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.evaluation import Candidate
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
-from mlops_assets.values.retraining import Retrain
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
 TRAIN_FROM = "train_from"  # in a record: the time before which a training leaves rows out, as ISO text

@@ -19,11 +19,11 @@ from mlops_assets.values.decisions import (
     Decision,
     Hold,
     Launch,
+    Retrain,
     Training,
     WindowReport,
 )
 from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED, NOT_ENOUGH
-from mlops_assets.values.retraining import Retrain
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 POLICY = Retrain(cooldown=timedelta(days=7), after=1, after_rejection=2, max_attempts=3, backoff=timedelta(minutes=5))

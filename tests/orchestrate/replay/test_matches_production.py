@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.cli import replaying
 from mlops_assets.cli.options import console
 from mlops_assets.cli.project import load
+from mlops_assets.cli.replay import preparation
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 from tests.memory_instance import open_memory_instance
@@ -65,11 +65,11 @@ def test_a_replay_makes_the_decisions_that_production_made(production, tmp_path,
         f"defs = ml.build_definitions(ITEMS, platform=ml.Platform.at({str(tmp_path / 'home')!r}))\n"
     )
     monkeypatch.chdir(tmp_path)
-    request = replaying.ReplayRequest(
+    request = preparation.ReplayRequest(
         DAYS[FIRST], DAYS[LAST], ("loop",), suggest=False, model="", by=None, metric="", processes=1, refresh=False
     )
 
-    replayed = replaying.run(load(str(file)), str(file), request, console()).result.policies[0]
+    replayed = preparation.run(load(str(file)), str(file), request, console()).result.policies[0]
 
     stores = open_stores(production.platform)
     decisions = stores.decisions.decisions("answers")

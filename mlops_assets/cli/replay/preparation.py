@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mlops_assets.cli import project as projects
-from mlops_assets.cli.replay_tables import provide_stores
+from mlops_assets.cli.replay.replay_tables import provide_stores
 from mlops_assets.compute.replay.advice import advise
 from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, parse_policy
 from mlops_assets.compute.text import format_number
 from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.errors import DefinitionError, nearest
-from mlops_assets.orchestrate.replay.fits import Fits
+from mlops_assets.orchestrate.replay.fits import FitCache
 from mlops_assets.orchestrate.replay.history import read_history
 from mlops_assets.orchestrate.replay.judging import select_gates
 from mlops_assets.orchestrate.replay.run import run_policies, write_result
@@ -27,9 +27,9 @@ from mlops_assets.orchestrate.replay.simulation import ReplayPlan
 from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
 from mlops_assets.orchestrate.training.gates import gather_gates
 from mlops_assets.orchestrate.training.training_record import list_source_tables
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
-from mlops_assets.values.retraining import Retrain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     with out.status("reading the history"):
         history = read_history(stores, project, model)
     plan = ReplayPlan(model, gates, monitor.performance if monitor else (), history, windows, units, metrics)
-    fits = Fits(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
+    fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
             result = run_policies(plan, policies, fits, by=by, notes=list_notes(model, skipped), show=status.update)

@@ -52,13 +52,13 @@ def replay(  # noqa: PLR0913  (options of the command)
 
     Example: mlops replay --from 2013-05-01 --to 2014-01-01 --policy never --policy every:30d --policy loop
     """
-    from mlops_assets.cli import replaying
+    from mlops_assets.cli.replay import preparation
 
     out = console()
     with out.status("loading the project"):
         project = load(file)
-    request = replaying.ReplayRequest(start, end, policies, suggest, model_name, by, metric, processes or os.cpu_count() or 1, refresh)
-    finished = replaying.run(project, file, request, out)
+    request = preparation.ReplayRequest(start, end, policies, suggest, model_name, by, metric, processes or os.cpu_count() or 1, refresh)
+    finished = preparation.run(project, file, request, out)
     if json_file:
         write_json(finished.result.as_json(), json_file)
         return

@@ -127,7 +127,7 @@ def _load_tables(  # noqa: PLR0913  (what is loaded, and where)
             if not finished.result.success:
                 raise DataError(
                     f"the tables of the replay cannot be loaded: {'; '.join(list_failures(finished))}",
-                    hint="mend the dataset, and start the replay again",
+                    hint="fix the dataset, and start the replay again",
                 )
 
 

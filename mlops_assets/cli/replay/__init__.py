@@ -1,0 +1,1 @@
+"""``mlops replay``: the command, its preparation, and the tables that it reads."""

@@ -21,6 +21,7 @@ NAMES = (
     "skew",
     "registry",
     "tracking",
+    "console",
     "llm_service",
     "llm_calls",
     "llm_quality",

@@ -1,10 +1,12 @@
 """The console as an ASGI application: addresses, headers that keep other origins out, and pages for what is missing."""
 
 import asyncio
+import contextlib
 import difflib
 import hashlib
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -97,7 +99,10 @@ def build_console(site: ConsoleSite) -> "Starlette":
 
     style = render_console_style()
     frame = _build_frame(site, f"/console-{hashlib.sha256(style.encode()).hexdigest()[:12]}.css")
-    pool = ThreadPoolExecutor(_THREADS, "console", initializer=_open_stores, initargs=(site,))
+    pool = ThreadPoolExecutor(_THREADS, "console")
+    ready = threading.Barrier(_THREADS)
+    for _ in range(_THREADS):
+        pool.submit(_warm_thread, site, ready)
     routes = [Route(path, _build_endpoint(site, frame, pool, show), methods=["GET"]) for path, show in PAGES.items()]
     return Starlette(
         routes=[*routes, Route(frame.style, _build_style(style), methods=["GET"])],
@@ -106,9 +111,15 @@ def build_console(site: ConsoleSite) -> "Starlette":
     )
 
 
-def _open_stores(site: ConsoleSite) -> None:
-    """Open this thread's connection to the lake, so that no request waits for it."""
-    site.stores.lake.snapshot()
+def _warm_thread(site: ConsoleSite, ready: threading.Barrier) -> None:
+    """Open this thread's connection to the lake and resolve the asset graph, so that no request waits for them.
+
+    A store that cannot be opened is named by the pages that need it.
+    """
+    ready.wait()  # so that each thread gets one of the calls
+    with contextlib.suppress(MlopsError):
+        site.stores.lake.snapshot()
+        site.definitions.resolve_asset_graph()
 
 
 def _build_frame(site: ConsoleSite, style: str) -> ConsoleFrame:

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser import browser_page, open_graph, web_ui  # noqa: E402  (the repository's own, found from its root)
+from tests.browser import browser_page, free_port, open_graph, web_ui  # noqa: E402  (the repository's own, found from its root)
 
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -31,6 +31,14 @@ def _zoom_out(page: Page, times: int) -> None:
     page.wait_for_timeout(2000)
 
 
+def _console(page: Page, url: str) -> None:
+    """Take pictures of the console's front page and of a monitor."""
+    page.set_viewport_size({"width": 1180, "height": 760})
+    for path, name in (("/", "console"), ("/monitors/lateness_watch", "console-monitor")):
+        page.goto(url + path)
+        page.screenshot(path=PICTURES / f"{name}.png")
+
+
 def main() -> None:
     """Take every picture."""
     home = ROOT / ".mlops"
@@ -38,7 +46,8 @@ def main() -> None:
     if not reports or not (home / "services" / "delay_answer_api").is_dir():
         sys.exit("there is nothing to take pictures of: run `make demo` and `make demo-llm` first")
     environment = os.environ | {"MLOPS_HOME": str(home)}
-    with web_ui(ROOT / "definitions.py", environment) as url, browser_page(2300, 1250) as page:
+    port = free_port()
+    with web_ui(ROOT / "definitions.py", environment, console_port=port) as url, browser_page(2300, 1250) as page:
         open_graph(page, url, ["data", "lateness"])
         _zoom_out(page, 2)  # until both groups are in view
         page.screenshot(path=PICTURES / "graph.png", clip={"x": 750, "y": 250, "width": 1350, "height": 740})
@@ -49,6 +58,7 @@ def main() -> None:
         page.set_viewport_size({"width": 1100, "height": 1500})
         page.goto(reports[-1].as_uri())
         page.screenshot(path=PICTURES / "report.png")
+        _console(page, f"http://127.0.0.1:{port}")
     with web_ui(ROOT / "delay_answers.py", environment) as url, browser_page(2300, 1250) as page:
         open_graph(page, url, ["delay_answer"])
         page.screenshot(path=PICTURES / "llm-graph.png", clip={"x": 600, "y": 480, "width": 1650, "height": 330})

@@ -29,16 +29,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def web_ui(file: Path, environment: dict[str, str], mlops: Sequence[str] = MLOPS) -> Iterator[str]:
-    """Run `mlops ui` (web server, daemon and code location) on a project file; yield its URL once it answers."""
+def web_ui(file: Path, environment: dict[str, str], mlops: Sequence[str] = MLOPS, console_port: int | None = None) -> Iterator[str]:
+    """Run `mlops ui` (web server, daemon, code location and console) on a project file; yield its URL once it answers."""
     port = free_port()
-    command = [*mlops, "ui", "-f", file.name, "--port", str(port)]
+    command = [*mlops, "ui", "-f", file.name, "--port", str(port), *(["--console-port", str(console_port)] if console_port else [])]
     log = Path(environment["MLOPS_HOME"]) / "ui.log"
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=file.parent, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         family = psutil.Process(server.pid)
         try:
             _wait_for(f"http://127.0.0.1:{port}/server_info", server, log)
+            if console_port:
+                _wait_for(f"http://127.0.0.1:{console_port}/", server, log)
             yield f"http://127.0.0.1:{port}"
         finally:
             everyone = [family, *family.children(recursive=True)]

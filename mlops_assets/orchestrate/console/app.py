@@ -199,7 +199,7 @@ class HostGuard:
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app
-        self._names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._names = {"localhost", socket.gethostname().lower()}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass a request on, or answer 421."""

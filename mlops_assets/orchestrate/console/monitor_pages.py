@@ -20,6 +20,7 @@ from mlops_assets.compute.pages.console_page import (
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.console.model_pages import version_path
+from mlops_assets.orchestrate.console.prompt_tables import list_quality
 from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
@@ -93,7 +94,7 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     head = ("monitor", "watches", "model", "newest window", "performance", "drift", "on failure")
     table = ConsoleTable("", head, tuple(rows), "The project declares no monitor. Declare one with ml.Monitor(name, of=SERVICE).")
     commands = [("State of the project", site.command("status")), ("Make the reports that are due", site.command("monitor step NAME"))]
-    return ConsolePage("Monitors", SECTION, "Each window of predictions is judged by version.", [table], commands)
+    return ConsolePage("Monitors", SECTION, "Each window of predictions is judged by version.", [table, *list_quality(site)], commands)
 
 
 def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:

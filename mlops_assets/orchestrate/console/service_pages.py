@@ -14,6 +14,7 @@ from mlops_assets.compute.pages.console_page import (
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.orchestrate.compiler.services import list_services
 from mlops_assets.orchestrate.console.model_pages import version_path
+from mlops_assets.orchestrate.console.prompt_tables import list_clients
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, MissingPageError, encode
 from mlops_assets.orchestrate.serving.service import build_service_spec
 from mlops_assets.serving.http.control import ServiceStatus, status
@@ -123,6 +124,7 @@ def show_service(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         _list_workers(service, state),
         _list_requests(counts),
         _list_durations(counts),
+        *([list_clients(site, service)] if isinstance(service, PromptService) else []),
     ]
     commands = [
         ("Start it, or update it to the champion", site.command(f"serve start {name}")),

@@ -15,7 +15,7 @@ from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.window_slices import WindowSlice
 from mlops_assets.compute.pages import charts
-from mlops_assets.compute.pages.charts import Point
+from mlops_assets.compute.pages.charts import Point, TimelineMark
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.compute.text import format_number
@@ -219,3 +219,14 @@ def test_evidently_makes_its_own_report(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "evidently", None)
     with pytest.raises(MissingExtraError, match=r"evidently is not installed\nHint: pip install 'mlops_assets\[evidently\]'"):
         render_evidently(before, after)
+
+
+def test_a_history_marks_versions_alarms_and_decisions_by_window() -> None:
+    points = [Point(f"day {day}", 0.5 + day / 10) for day in range(3)]
+    marks = [TimelineMark(1, "version", "version <2>"), TimelineMark(2, "drift", "price"), TimelineMark(2, "decision", "retrain")]
+    plain, marked = charts.draw_history(points, 0.6, "x"), charts.draw_history(points, 0.6, "x", marks)
+    assert "version &lt;2&gt;" in marked
+    assert marked.count('class="drift-mark"') == 1
+    assert "<title>retrain</title>" in marked
+    assert "drift-mark" not in plain
+    assert "version" not in plain

@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.console.app import PAGES
 from mlops_assets.orchestrate.console.model_pages import find_version
 from mlops_assets.stores.platform.readers import list_readers
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from tests.orchestrate.console.conftest import BAD_DAY, DAGSTER, GOOD_DAY, hash_files
 from tests.projects import shop
@@ -245,3 +246,36 @@ def test_an_empty_platform_says_what_to_do_first(empty) -> None:
     assert "not trained yet" in empty.read("/models")
     assert "The view was never materialised" in empty.read("/features/crowds")
     assert "No replay yet" in empty.read("/replays")
+
+
+def test_two_versions_are_compared_with_their_code_and_the_differences_are_marked(empty) -> None:
+    stores, now = empty.site.stores, datetime.now(UTC)
+    for number, code in ((1, "first"), (2, "second")):
+        record = {"code": code, "python": "3.11", "inputs": [{"table": "training_set/examples", "rows": number, "content_hash": code}]}
+        run = Run(f"{number:032x}", "buyer", "", "", now, now, 1, {"C": number}, {"roc_auc": 0.7 + number / 100}, record)
+        stores.tracker.add(run)
+        digest = f"{number:064x}"
+        passed = Evidence("roc_auc_at_least", "x", digest, passed=True, value=0.7, threshold=0.6, reason="0.7 ≥ 0.6")
+        stores.registry.submit(CandidateRecord("buyer", digest, run.id, "0" * 64, 1, now), [passed])
+        stores.registry.register("buyer", {"roc_auc_at_least": "x"})
+    page = empty.read("/models/buyer/compare?version=1&version=2")
+    assert '<span class="warn">code of the model</span>' in page
+    assert '<span class="warn">table training_set/examples</span>' in page
+    assert '<span class="warn">Python</span>' not in page
+    text = text_of(page)
+    assert "✓ 0.72" in text
+    assert "Gates of version 2" in text
+    assert 'name="version" value="2"' in empty.read("/models/buyer")
+
+
+def test_pages_of_runs_follow_each_other_and_keep_filter_and_order(empty) -> None:
+    now = datetime.now(UTC)
+    for number in range(51):
+        empty.site.stores.tracker.add(Run(f"{number:032x}", "toy", "", "", now, now, None, {"depth": number}, {"score": number}, {}))
+    first = empty.read("/runs?where=experiment = 'toy'&order=params.depth")
+    assert first.count('<th scope="row">') == 50
+    (older,) = re.findall(r'href="([^"]+)"[^>]*>older', first)
+    second = empty.read(older.replace("&amp;", "&"))
+    assert second.count('<th scope="row">') == 1
+    assert f"{50:032x}" in second
+    assert "← newer" in second

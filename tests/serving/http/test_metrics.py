@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file
+from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file, read_request_counts
 from mlops_assets.serving.http.openapi import openapi
 from mlops_assets.serving.predict.model_inputs import ViewLookup
 from mlops_assets.serving.predict.request_schema import RequestSchema
@@ -94,3 +94,15 @@ def test_a_full_disk_refuses_a_new_file_instead_of_killing_the_process_later(tmp
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert allocate_counters(tmp_path, 0).stat().st_size == counter_file(tmp_path, 0).stat().st_size > 100
+
+
+def test_counts_of_requests_are_read_without_a_running_worker(tmp_path) -> None:
+    assert read_request_counts(tmp_path).find_quantile(0.5) is None
+    for worker, (code, seconds) in enumerate(((200, 0.002), (200, 0.002), (500, 100.0))):
+        Metrics(tmp_path, worker).count_reply(code, seconds)
+    counts = read_request_counts(tmp_path)
+    assert dict(counts.by_status) == {200: 2, 500: 1}
+    assert counts.count == 3
+    assert counts.seconds == pytest.approx(100.004)
+    assert counts.find_quantile(0.5) == 0.0025
+    assert counts.find_quantile(0.99) == float("inf")

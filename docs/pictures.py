@@ -4,6 +4,7 @@
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from playwright.sync_api import Page
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser import browser_page, free_port, open_graph, web_ui  # noqa: E402  (the repository's own, found from its root)
+from tests.browser import MLOPS, browser_page, free_port, open_graph, web_ui  # noqa: E402  (the repository's own, found from its root)
 
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -31,6 +32,20 @@ def _zoom_out(page: Page, times: int) -> None:
     page.wait_for_timeout(2000)
 
 
+def _report_days(environment: dict[str, str]) -> None:
+    """Predict and report five more days over HTTP, for a timeline of more than one window."""
+    days = [f"2013-04-0{day}" for day in range(2, 7)]
+    tables = 'key:"dataset/*" or key:"features/*" or key:"online/*"'
+    reports = 'key:"predictions/lateness_api_predictions" or key:"*_report/lateness_watch_*"'
+    for command in (
+        ["run", "--select", tables, "--partitions", f"{days[0]}...{days[-1]}"],
+        ["serve", "start", "lateness_api"],
+        *(["predict", "lateness_api", "--partitions", day] for day in days),
+        ["run", "--select", reports, "--partitions", f"{days[0]}...{days[-1]}"],
+    ):
+        subprocess.run([*MLOPS, *command], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
 def _console(page: Page, url: str) -> None:
     """Take pictures of the console's front page and of a monitor."""
     page.set_viewport_size({"width": 1180, "height": 760})
@@ -46,6 +61,8 @@ def main() -> None:
     if not reports or not (home / "services" / "delay_answer_api").is_dir():
         sys.exit("there is nothing to take pictures of: run `make demo` and `make demo-llm` first")
     environment = os.environ | {"MLOPS_HOME": str(home)}
+    if len(reports) == 1:
+        _report_days(environment)
     port = free_port()
     with web_ui(ROOT / "definitions.py", environment, console_port=port) as url, browser_page(2300, 1250) as page:
         open_graph(page, url, ["data", "lateness"])

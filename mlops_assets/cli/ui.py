@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.options import load
-from mlops_assets.cli.project_target import find_target
+from mlops_assets.cli.project_target import DEFAULT_FILE, find_target
 from mlops_assets.errors import MissingExtraError, PlatformError
 from mlops_assets.orchestrate.core.console_link import CONSOLE_URL
 from mlops_assets.orchestrate.core.dagster_files import open_instance
@@ -107,9 +108,8 @@ def serve_console(file: str, host: str, port: int, dagster_url: str, parent: int
     project = load(file)
     _require_port(host, port)
     with open_instance(project.platform) as instance:
-        site = ConsoleSite(
-            project.parts, project.definitions, project.platform, instance, dagster_url.rstrip("/"), f"-f {file}" if file else ""
-        )
+        option = f"-f {shlex.quote(file)}" if file not in ("", DEFAULT_FILE) else ""
+        site = ConsoleSite(project.parts, project.definitions, project.platform, instance, dagster_url.rstrip("/"), option)
         config = uvicorn.Config(
             build_console(site),
             host=host,

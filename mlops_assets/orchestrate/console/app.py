@@ -29,6 +29,7 @@ from mlops_assets.orchestrate.console import (
     replay_pages,
     run_pages,
     service_pages,
+    window_pages,
 )
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, MissingPageError, StoredDocument
 
@@ -61,8 +62,8 @@ PAGES: dict[str, _PageFunction] = {
     "/runs/{run}": run_pages.show_run,
     "/monitors": monitor_pages.list_monitors,
     "/monitors/{monitor}": monitor_pages.show_monitor,
-    "/monitors/{monitor}/windows/{window}": monitor_pages.show_window,
-    "/monitors/{monitor}/windows/{window}/report": monitor_pages.show_report,
+    "/monitors/{monitor}/windows/{window}": window_pages.show_window,
+    "/monitors/{monitor}/windows/{window}/report": window_pages.show_report,
     "/services": service_pages.list_states,
     "/services/{service}": service_pages.show_service,
     "/features": feature_pages.list_features,

@@ -7,7 +7,6 @@ import dagster as dg
 from mlops_assets.compute.pages.console_page import (
     ConsoleBlock,
     ConsoleCell,
-    ConsoleFacts,
     ConsoleNotice,
     ConsoleNotices,
     ConsolePage,
@@ -49,7 +48,6 @@ def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
             "No run is recorded yet.",
             more=(ConsoleCell("all runs", "/runs"),) if runs else (),
         ),
-        *([ConsoleFacts("Dagster", (("web UI", ConsoleCell(site.dagster_url, site.dagster_url)),))] if site.dagster_url else []),
     ]
     commands = [("State of tables, versions and monitors", site.command("status")), ("Check the installation", "mlops doctor")]
     title = f"{len(notices)} {'thing needs' if len(notices) == 1 else 'things need'} attention" if notices else "Overview"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -19,20 +19,18 @@ from mlops_assets.compute.pages.console_page import (
 )
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.errors import LakeError
+from mlops_assets.orchestrate.console.alert_tables import list_alerts
 from mlops_assets.orchestrate.console.model_pages import version_path
 from mlops_assets.orchestrate.console.prompt_tables import list_quality
 from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
     MissingPageError,
-    StoredDocument,
     encode,
-    format_time,
 )
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START
 from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action
-from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Decision, WindowReport
 from mlops_assets.values.monitoring import BREACH, GOOD, Monitor
 from mlops_assets.values.window import TimeWindow, window_of
@@ -40,7 +38,7 @@ from mlops_assets.values.window import TimeWindow, window_of
 SECTION = "/monitors"
 WINDOWS = 60  # windows of one page
 _MAX_REPORTS = 8 * WINDOWS  # rows that hold them: two kinds, some versions, repeated reports
-_KINDS = {BREACH: "bad", GOOD: "good"}
+KINDS = {BREACH: "bad", GOOD: "good"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,14 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         )
     head = ("monitor", "watches", "model", "newest window", "performance", "drift", "on failure")
     table = ConsoleTable("", head, tuple(rows), "The project declares no monitor. Declare one with ml.Monitor(name, of=SERVICE).")
-    commands = [("State of the project", site.command("status")), ("Make the reports that are due", site.command("monitor step NAME"))]
-    return ConsolePage("Monitors", SECTION, "Each window of predictions is judged by version.", [table, *list_quality(site)], commands)
+    commands = [
+        ("State of the project", site.command("status")),
+        ("Make the reports that are due", site.command("monitor step NAME")),
+        ("Alerts and silences", site.command("alerts list")),
+    ]
+    return ConsolePage(
+        "Monitors", SECTION, "Each window of predictions is judged by version.", [table, list_alerts(site), *list_quality(site)], commands
+    )
 
 
 def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
@@ -104,7 +108,7 @@ def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
 def _state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
     if report is None:
         return UNKNOWN
-    return ConsoleCell(f"{report.state} ({report.partition})", monitor_path(monitor.name, report.partition), _KINDS.get(report.state, ""))
+    return ConsoleCell(f"{report.state} ({report.partition})", monitor_path(monitor.name, report.partition), KINDS.get(report.state, ""))
 
 
 def _describe_policy(monitor: Monitor) -> str:
@@ -159,7 +163,7 @@ def _parse_time(text: str) -> datetime | None:
     return time if time is not None and time.tzinfo is not None else None
 
 
-def _read_rows(site: ConsoleSite, key: str, span: TimeWindow | None) -> pl.DataFrame:
+def read_rows(site: ConsoleSite, key: str, span: TimeWindow | None) -> pl.DataFrame:
     """Return the rows of a report table in a span of time; no rows before the first report."""
     try:
         return site.stores.lake.read(key, window=span, event_timestamp=WINDOW_START)
@@ -169,11 +173,12 @@ def _read_rows(site: ConsoleSite, key: str, span: TimeWindow | None) -> pl.DataF
 
 def _find_span(monitor: Monitor, keys: Sequence[str]) -> TimeWindow | None:
     """Return the time from the start of the first window to the end of the last; None without windows."""
-    spans = [window for key in keys if (window := _find_window(monitor, key)) is not None]
+    spans = [window for key in keys if (window := find_window(monitor, key)) is not None]
     return TimeWindow(min(span.start for span in spans), max(span.end for span in spans)) if spans else None
 
 
-def _find_window(monitor: Monitor, key: str) -> TimeWindow | None:
+def find_window(monitor: Monitor, key: str) -> TimeWindow | None:
+    """Return the span of a window by its partition key; None when the monitor has no such window."""
     try:
         return window_of(monitor.partitions, key)
     except Exception:  # noqa: BLE001  (a key of earlier partitions: Dagster raises several errors)
@@ -185,10 +190,10 @@ def _draw_timeline(site: ConsoleSite, monitor: Monitor, windows: _Windows, facts
     keys, span = windows.keys, _find_span(monitor, windows.keys)
     if span is None:
         return []
-    starts = {window.start: position for position, key in enumerate(keys) if (window := _find_window(monitor, key)) is not None}
+    starts = {window.start: position for position, key in enumerate(keys) if (window := find_window(monitor, key)) is not None}
     marks = _list_marks(windows, facts.all_decisions)
     charts = []
-    rows = _read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
+    rows = read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
     if monitor.performance and not rows.is_empty():
         metric, bound = monitor.performance[0].metric, monitor.performance[0].at_least
         points = _build_points(keys, starts, rows.filter(pl.col("metric") == metric).sort("predicted"))
@@ -200,7 +205,7 @@ def _draw_timeline(site: ConsoleSite, monitor: Monitor, windows: _Windows, facts
                 draw_history(points, bound, f"{metric} of {len(keys)} windows", marks),
             )
         )
-    drift = _read_rows(site, monitor.drift_key, span) if monitor.drift else pl.DataFrame()
+    drift = read_rows(site, monitor.drift_key, span) if monitor.drift else pl.DataFrame()
     if not drift.is_empty() and "severity" in drift.columns:
         charts.append(
             ("Largest drift of a column by window, in multiples of its threshold; dashed: the threshold", _draw_drift(keys, starts, drift))
@@ -270,7 +275,7 @@ def _describe_kind(reports: Sequence[WindowReport]) -> ConsoleCell | str:
         return UNKNOWN
     worst = next((report for report in reports if report.state == BREACH), reports[-1])
     text = worst.reason or worst.state
-    return ConsoleCell(text if text.startswith(worst.state) else f"{worst.state}: {text}", kind=_KINDS.get(worst.state, ""))
+    return ConsoleCell(text if text.startswith(worst.state) else f"{worst.state}: {text}", kind=KINDS.get(worst.state, ""))
 
 
 def _list_decisions(monitor: Monitor, facts: LoopFacts) -> ConsoleTable:
@@ -288,111 +293,3 @@ def _list_decisions(monitor: Monitor, facts: LoopFacts) -> ConsoleTable:
     )
     empty = "No breach has opened a decision." if monitor.on_failure else "The monitor has no on_failure=ml.Retrain(…): it decides nothing."
     return ConsoleTable("Decisions to retrain", ("decision", "about", "window", "reason", "training", "state"), rows, empty)
-
-
-def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
-    """Return the page of one window: states, metrics and drifted columns by version, and the stored report."""
-    _, monitor = find_monitor(site, request.path["monitor"])
-    key = request.path["window"]
-    span = _require_window(site, monitor, key)
-    reports = read_windows(site, monitor).select_reports(key) or read_windows(
-        site, monitor, span.end + timedelta(microseconds=1)
-    ).select_reports(key)
-    states = tuple(
-        (
-            r.kind,
-            ConsoleCell(f"version {r.version}", version_path(monitor.model.name, r.version)),
-            ConsoleCell(r.state, kind=_KINDS.get(r.state, "")),
-            r.reason,
-        )
-        for r in reports
-    )
-    has_page = page_path(site.platform.home, monitor.name, key).is_file()
-    page = ConsoleCell("open", f"{monitor_path(monitor.name, key)}/report") if has_page else "not made yet"
-    blocks: list[ConsoleBlock] = [
-        ConsoleFacts(
-            "", (("from (UTC)", format_time(span.start)), ("to (UTC)", format_time(span.end)), ("stored report with charts", page))
-        ),
-        ConsoleTable("Reports", ("report", "version", "state", "reason"), states, "This window is not reported yet."),
-        *_describe_metrics(site, monitor, span),
-        *_describe_columns(site, monitor, span),
-    ]
-    commands = [
-        ("The same in a terminal", site.command(f"monitor show {monitor.name} --partition {key}")),
-        ("Report this window again", site.command(f"run --select '{_select_reports(monitor)}' --partitions {key}")),
-    ]
-    return ConsolePage(f"{monitor.name}, {key}", SECTION, "", blocks, commands, ConsoleCell(monitor.name, monitor_path(monitor.name)))
-
-
-def _select_reports(monitor: Monitor) -> str:
-    reports = {
-        monitor.drift_key: monitor.drift,
-        monitor.performance_key: monitor.performance,
-        monitor.estimate_key: monitor.estimates,
-        monitor.system_key: monitor.objectives,
-    }
-    return select_nodes(*[key for key, wanted in reports.items() if wanted])
-
-
-def _require_window(site: ConsoleSite, monitor: Monitor, key: str) -> TimeWindow:
-    span = _find_window(monitor, key)
-    if span is None:
-        known = {each: monitor_path(monitor.name, each) for each in read_windows(site, monitor).keys}
-        raise MissingPageError(f"window of '{monitor.name}'", key, known, site.command(f"monitor show {monitor.name}"))
-    return span
-
-
-def _describe_metrics(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> list[ConsoleBlock]:
-    rows = _read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
-    if rows.is_empty() or "metric" not in rows.columns:
-        return []
-    cells = tuple(
-        (
-            row["metric"] or UNKNOWN,
-            f"version {row['version']}",
-            format_number(row["value"], 4),
-            UNKNOWN if row["low"] is None or row["high"] is None else f"{format_number(row['low'])} to {format_number(row['high'])}",
-            format_number(row["reference"], 4),
-            f"{row['labelled']:,} of {row['predicted']:,}",
-            row["problem"] or "",
-        )
-        for row in rows.sort("version").iter_rows(named=True)
-    )
-    head = ("metric", "version", "value", "interval", "on the holdout", "labelled", "")
-    return [ConsoleTable("Metrics", head, cells, "", frozenset({2, 3, 4, 5}))]
-
-
-def _describe_columns(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> list[ConsoleBlock]:
-    rows = _read_rows(site, monitor.drift_key, span) if monitor.drift else pl.DataFrame()
-    if rows.is_empty() or not {"column", "severity", "drifted"} <= set(rows.columns):
-        return []
-    cells = tuple(
-        (
-            ConsoleCell(row["column"], kind="warn" if row["drifted"] else ""),
-            f"version {row['version']}",
-            format_number(row["severity"], 2),
-            row["statistic"] or UNKNOWN,
-            format_number(row["value"]),
-            format_number(row["threshold"]),
-            row["why"] or "",
-        )
-        for row in rows.filter(pl.col("column").is_not_null())
-        .sort("severity", descending=True, nulls_last=True)
-        .head(WINDOWS)
-        .iter_rows(named=True)
-    )
-    head = ("column", "version", "× threshold", "decided by", "value", "threshold", "what changed")
-    return [ConsoleTable("Drift by column, most drifted first", head, cells, "", frozenset({2, 4, 5}))]
-
-
-def show_report(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
-    """Return the stored page of a window; raise MissingPageError when it was not made."""
-    _, monitor = find_monitor(site, request.path["monitor"])
-    key = request.path["window"]
-    _require_window(site, monitor, key)
-    path = page_path(site.platform.home, monitor.name, key)
-    if not path.is_file():
-        raise MissingPageError(
-            "stored report of", key, {key: monitor_path(monitor.name, key)}, site.command(f"monitor step {monitor.name}")
-        )
-    return StoredDocument(path.read_bytes())

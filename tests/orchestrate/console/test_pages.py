@@ -14,8 +14,10 @@ from mlops_assets.orchestrate.console.app import PAGES
 from mlops_assets.orchestrate.console.model_pages import find_version
 from mlops_assets.stores.platform.readers import list_readers
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.alerts.episodes import AlertFact
 from tests.orchestrate.console.conftest import BAD_DAY, DAGSTER, GOOD_DAY, hash_files
 from tests.projects import shop
 
@@ -279,3 +281,17 @@ def test_pages_of_runs_follow_each_other_and_keep_filter_and_order(empty) -> Non
     assert second.count('<th scope="row">') == 1
     assert f"{50:032x}" in second
     assert "← newer" in second
+
+
+def test_alerts_are_listed_with_what_they_affect(empty) -> None:
+    assert "No alert was recorded" in empty.read("/monitors")
+    subject, now = "performance_report/batch_watch_performance:roc_auc_at_least", datetime.now(UTC)
+    fact = AlertFact(subject, passed=False, at=now.timestamp(), text="roc_auc 0.5 < 0.7", affected=("service/shop_api",))
+    reading = SourceReading(subject, None, SourcePosition(1), (fact,))
+    empty.site.stores.alerts.advance(
+        "instance", [reading], ml.monitoring.Alerts(channels=(ml.monitoring.Webhook("http://127.0.0.1:1"),)), frozenset({subject}), now
+    )
+    page = text_of(empty.read("/monitors"))
+    assert f"{subject} open ERROR" in page
+    assert "service/shop_api" in page
+    assert "mlops alerts list" in page

@@ -21,13 +21,18 @@ from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, e
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.versions.approval import APPROVED
 from mlops_assets.stores.registry.records import Version
-from mlops_assets.values.decisions import DRIFT, PERFORMANCE
+from mlops_assets.values.decisions import DRIFT, ESTIMATED, PERFORMANCE
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.monitoring import BREACH, Monitor
 
 SECTION = "/"
 _MAX_RUNS, _MAX_CHECKS = 5, 500
-_REPORTS = ("drift_report", "performance_report")  # their checks repeat the reports of monitors
+_PROBLEMS = {
+    PERFORMANCE: ("bad", "performance is too low"),
+    ESTIMATED: ("warn", "estimated performance is too low"),
+    DRIFT: ("warn", "drift"),
+}
+_REPORTS = ("drift_report", "estimate_report", "performance_report")  # their checks repeat the reports of monitors
 
 
 def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
@@ -58,11 +63,11 @@ def _find_breaches(site: ConsoleSite) -> Iterator[ConsoleNotice]:
     """Yield the newest window of each monitor where it is a breach, of performance before drift."""
     for _, monitor in site.select(Monitor):
         windows = read_windows(site, monitor)
-        for kind, colour in ((PERFORMANCE, "bad"), (DRIFT, "warn")):
+        for kind, (colour, problem) in _PROBLEMS.items():
             report = find_newest(windows, kind)
             if report is not None and report.state == BREACH:
                 path = monitor_path(monitor.name, report.partition)
-                headline = f"{monitor.name}: {'performance is too low' if kind == PERFORMANCE else 'drift'}"
+                headline = f"{monitor.name}: {problem}"
                 text = f"{report.partition}, version {report.version}: {report.reason}"
                 yield ConsoleNotice(colour, headline, text, path, site.command(f"monitor show {monitor.name}"))
 

@@ -31,14 +31,15 @@ from mlops_assets.orchestrate.console.site import (
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.reports import WINDOW_START
 from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action
-from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Decision, WindowReport
+from mlops_assets.values.decisions import DRIFT, ESTIMATED, PERFORMANCE, Decision, WindowReport
 from mlops_assets.values.monitoring import BREACH, GOOD, Monitor
 from mlops_assets.values.window import TimeWindow, window_of
 
 SECTION = "/monitors"
 WINDOWS = 60  # windows of one page
-_MAX_REPORTS = 8 * WINDOWS  # rows that hold them: two kinds, some versions, repeated reports
+_MAX_REPORTS = 12 * WINDOWS  # rows that hold them: three kinds, some versions, repeated reports
 KINDS = {BREACH: "bad", GOOD: "good"}
+_COLUMNS = (PERFORMANCE, ESTIMATED, DRIFT)  # of the windows of a monitor
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _list_windows(monitor: Monitor, windows: _Windows, before: datetime | None) 
         (
             ConsoleCell(key, monitor_path(monitor.name, key)),
             ", ".join(dict.fromkeys(str(report.version) for report in windows.select_reports(key))),
-            *(_describe_kind([report for report in windows.select_reports(key) if report.kind == kind]) for kind in (PERFORMANCE, DRIFT)),
+            *(_describe_kind([report for report in windows.select_reports(key) if report.kind == kind]) for kind in _COLUMNS),
         )
         for key in reversed(windows.keys)
     ]
@@ -267,7 +268,7 @@ def _list_windows(monitor: Monitor, windows: _Windows, before: datetime | None) 
     if oldest is not None and len(windows.keys) == WINDOWS:
         more.append(ConsoleCell("older →", f"{path}?before={encode(oldest.isoformat())}"))
     empty = "No window is reported yet: the reports follow the predictions. The commands below make those that are due."
-    return ConsoleTable("Windows", ("window", "versions", "performance", "drift"), tuple(rows), empty, more=tuple(more))
+    return ConsoleTable("Windows", ("window", "versions", *_COLUMNS), tuple(rows), empty, more=tuple(more))
 
 
 def _describe_kind(reports: Sequence[WindowReport]) -> ConsoleCell | str:

@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.console.monitor_pages import (
     read_windows,
 )
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, MissingPageError, StoredDocument, format_time
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import TimeWindow
@@ -50,6 +50,8 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         ConsoleTable("Reports", ("report", "version", "state", "reason"), states, "This window is not reported yet."),
         *_describe_metrics(site, monitor, span),
         *_describe_columns(site, monitor, span),
+        *_show_rows(site, "Estimated performance", monitor.estimate_key if monitor.estimates else "", span),
+        *_show_rows(site, "Latency, errors and missing features", monitor.system_key if monitor.objectives else "", span),
     ]
     commands = [
         ("The same in a terminal", site.command(f"monitor show {monitor.name} --partition {key}")),
@@ -117,6 +119,21 @@ def _describe_columns(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> 
     )
     head = ("column", "version", "× threshold", "decided by", "value", "threshold", "what changed")
     return [ConsoleTable("Drift by column, most drifted first", head, cells, "", frozenset({2, 4, 5}))]
+
+
+def _show_rows(site: ConsoleSite, title: str, key: str, span: TimeWindow) -> list[ConsoleBlock]:
+    """Return the rows of a report table in a window as they are; no block without rows."""
+    rows = read_rows(site, key, span) if key else pl.DataFrame()
+    if rows.is_empty():
+        return []
+    shown = rows.drop(WINDOW_START).head(WINDOWS)
+    cells = tuple(tuple(_format_value(value) for value in row) for row in shown.iter_rows())
+    numeric = frozenset(position for position, kind in enumerate(shown.dtypes) if kind.is_numeric())
+    return [ConsoleTable(title, tuple(name.replace("_", " ") for name in shown.columns), cells, "", numeric)]
+
+
+def _format_value(value: object) -> str:
+    return UNKNOWN if value is None else format_number(value, 4) if isinstance(value, float) else str(value)
 
 
 def show_report(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
@@ -150,6 +151,9 @@ class Monitor:
         The retraining after a breach of performance; None retrains nothing.
     min_rows
         The minimum number of rows of a window; with fewer, drift is not judged.
+    labels_within
+        The time after a window in which its labels arrive, for tables that are partitioned by the time of arrival: partitions until then
+        are searched for labels, and each new one makes the performance report again. Zero: labels are in the partitions of the window.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
@@ -191,6 +195,7 @@ class Monitor:
     expectations: tuple[Expectation, ...]
     on_failure: Retrain | None
     min_rows: int
+    labels_within: timedelta
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -202,6 +207,7 @@ class Monitor:
         expectations: Expectation | Sequence[Expectation] = (Drift(),),  # noqa: B008  (a frozen value)
         on_failure: Retrain | None = None,
         min_rows: int = 100,
+        labels_within: timedelta = timedelta(0),
         **options: object,
     ) -> None:
         values = {
@@ -211,6 +217,7 @@ class Monitor:
             "expectations": tuple(expectations) if isinstance(expectations, (tuple, list)) else (expectations,),
             "on_failure": on_failure,
             "min_rows": min_rows,
+            "labels_within": labels_within,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -242,6 +249,8 @@ class Monitor:
             )
         if self.min_rows < 1:
             raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
+        if self.labels_within < timedelta(0):
+            raise DefinitionError(f"monitor '{self.name}' has labels_within={self.labels_within}", hint="give a time of 0 or more")
 
     @property
     def drift_key(self) -> str:

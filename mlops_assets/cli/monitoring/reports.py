@@ -10,6 +10,7 @@ from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.core.sensor_state import explain_sensors_off
+from mlops_assets.orchestrate.monitoring.reading import describe_missing_windows, list_missing_windows
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action, sensor_name
@@ -83,6 +84,8 @@ def next_step(project: LoadedProject, declared: Project, monitor: Monitor, insta
     """Return the next step of a monitor in words, reports that are behind first; name the sensor and the command if a sensor is off."""
     command = f"mlops monitor step {monitor.name}"
     upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], instance, command))
+    if missing := describe_missing_windows(list_missing_windows(project.stores, declared, monitor)):
+        upcoming = f"{upcoming}; {missing}"
     due = find_due_reports(declared, monitor, project.stores)
     if not due:
         return upcoming

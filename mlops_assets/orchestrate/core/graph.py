@@ -33,6 +33,8 @@ class Edge:
         parent.
     optional
         Whether the child is made also while the parent has no records at all.
+    growing
+        Whether the child is made with the first recorded parent partition, and again with each one that follows.
     """
 
     parent: str
@@ -40,6 +42,7 @@ class Edge:
     mapping: dg.PartitionMapping | None = None
     required: bool = False
     optional: bool = False
+    growing: bool = False
 
 
 ExternalInputs = Callable[[Sequence[str]], Mapping[str, str]]  # partitions → partition → hash of its data outside the lake
@@ -117,7 +120,8 @@ def _list_parent_hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake,
         return {key: [] for key in keys} if edge.optional else result
     for key, parents in map_partitions(edge, node.partitions, keys).items():
         # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
-        if takes_all or (parents[-1] in recorded if parents else not edge.required):
+        complete = any(parent in recorded for parent in parents) if edge.growing else bool(parents) and parents[-1] in recorded
+        if takes_all or complete or not (parents or edge.required):
             result[key] = [(parent, recorded[parent]) for parent in parents if parent in recorded]
     return result
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.beta import allow_beta
+from mlops_assets.orchestrate.core.graph import Edge
 from mlops_assets.orchestrate.core.partitions import partition_length, window_mapping
 from mlops_assets.orchestrate.core.project import Project, served_partitions
-from mlops_assets.values.serving import Service
+from mlops_assets.values.serving import BatchPrediction, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,28 @@ def predicted_partitions(project: Project, monitor: Monitor) -> dg.PartitionsDef
 def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
     """Return the mapping from a monitor's window to the table partitions within it; None if they are the same, or without partitions."""
     return None if partitions is None or partitions == monitor.partitions else window_mapping()
+
+
+def link_labels(monitor: Monitor, table: str, partitions: dg.PartitionsDefinition | None) -> Edge:
+    """Return the edge from a performance report to a table that its labels are made from.
+
+    With ``labels_within=``, partitions after the window belong to it as they arrive. The rows that a batch prediction predicts are those
+    of the window in any case.
+
+    Parameters
+    ----------
+    monitor
+        The monitor.
+    table, partitions
+        The table, and its partitions; None when unpartitioned.
+    """
+    predicted = isinstance(monitor.of, BatchPrediction) and monitor.of.dataset.key == table
+    if partitions is None or predicted or not monitor.labels_within:
+        return Edge(table, partitions, report_mapping(partitions, monitor))
+    windows = -(-monitor.labels_within // partition_length(monitor.partitions))
+    with allow_beta():
+        mapping = dg.TimeWindowPartitionMapping(end_offset=windows, allow_nonexistent_upstream_partitions=True)
+    return Edge(table, partitions, mapping, growing=True)
 
 
 def check_monitor_windows(project: Project, monitor: Monitor) -> None:

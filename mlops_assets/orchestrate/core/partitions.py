@@ -80,7 +80,8 @@ def _map_by_dagster(
     if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
         return _FINAL_RESULTS[request]
     parents = _ask_dagster(mapping or window_mapping(), child, parent, key)
-    timed = all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
+    grows = getattr(mapping, "end_offset", 0) > 0
+    timed = not grows and all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
     if timed and partition_length(parent) <= partition_length(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
         _FINAL_RESULTS[request] = parents
     return parents

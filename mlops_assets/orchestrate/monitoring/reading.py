@@ -1,7 +1,7 @@
 """Read what a monitor measures: predictions by window and version, the reference of each version, and labels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, PerformanceEstimator
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
-from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
-from mlops_assets.orchestrate.core.partitions import partition_length
+from mlops_assets.orchestrate.core.graph import Edge
+from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
+from mlops_assets.orchestrate.core.partitions import list_partition_keys, map_partitions, partition_length
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.predictions.fitted_rows import mark_fitted_rows
@@ -21,6 +22,8 @@ from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest
 from mlops_assets.serving.formats.prediction_columns import merge_typed_columns
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.monitoring import Monitor
+
+MAX_NAMED = 5  # windows without predictions in a message
 
 
 def read_windows(step: StepContext, monitor: Monitor) -> list[PredictionWindow]:
@@ -88,6 +91,25 @@ def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[s
     if partitions is None or length == partition_length(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""
     return f"; its limits are calibrated on windows of {partition_length(partitions)}, not of {length}: train again"
+
+
+def list_missing_windows(stores: Stores, project: Project, monitor: Monitor) -> list[str]:
+    """Return the windows without recorded predictions between the first window and the newest one that have some, oldest first."""
+    partitions = predicted_partitions(project, monitor)
+    edge = Edge(monitor.predictions_key, partitions, report_mapping(partitions, monitor))
+    recorded, windows = set(stores.lake.records(monitor.predictions_key)), list_partition_keys(monitor.partitions)
+    mapped = map_partitions(edge, monitor.partitions, windows)
+    present = [not recorded.isdisjoint(mapped.get(window, ())) for window in windows]
+    if True not in present:
+        return []
+    first, last = present.index(True), len(present) - 1 - present[::-1].index(True)
+    return [window for window, found in zip(windows[first:last], present[first:last], strict=True) if not found]
+
+
+def describe_missing_windows(windows: Sequence[str]) -> str:
+    """Return text that names the newest windows without predictions; empty without any."""
+    more = f" and {len(windows) - MAX_NAMED} earlier windows" if len(windows) > MAX_NAMED else ""
+    return f"no predictions are recorded for {', '.join(windows[-MAX_NAMED:])}{more}" if windows else ""
 
 
 def read_labels(step: StepContext, monitor: Monitor) -> LabelTable:

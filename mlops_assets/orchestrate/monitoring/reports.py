@@ -20,10 +20,16 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
-from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
+from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.monitoring.reading import read_labels, read_references, read_windows
+from mlops_assets.orchestrate.monitoring.reading import (
+    describe_missing_windows,
+    list_missing_windows,
+    read_labels,
+    read_references,
+    read_windows,
+)
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
@@ -48,10 +54,9 @@ def drift_node(project: Project, monitor: Monitor) -> Node:
 
 def performance_node(project: Project, monitor: Monitor) -> Node:
     """Return the node of the performance report; the predictions and the tables with the labels are its inputs."""
-    labels = (
-        project.edge(p, report_mapping(project.tables[p.name].partitions, monitor)) for p in monitor.model.training_set.function.tables
-    )
-    return Node(monitor.performance_key, monitor.partitions, (link_predictions(project, monitor), *(e for e in labels if e)))
+    tables = (project.tables[p.name] for p in monitor.model.training_set.function.tables)
+    labels = (link_labels(monitor, table.key, table.partitions) for table in tables if table.plain is None)
+    return Node(monitor.performance_key, monitor.partitions, (link_predictions(project, monitor), *labels))
 
 
 def link_predictions(project: Project, monitor: Monitor) -> Edge:
@@ -145,9 +150,11 @@ def list_window_facts(
         for measured in measurements
         if measured.window.partition == last.partition and measured.window.version is not None
     ]
+    missing = describe_missing_windows(list_missing_windows(step.stores, step.project, monitor))
     return {
         "window": last.title,
         "versions": ", ".join(map(str, versions)) or "none",
+        **({"missing windows": missing} if missing else {}),
         "page": dg.MetadataValue.path(str(page_path(step.stores.platform.home, monitor.name, last.partition))),
     }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from mlops_assets.compute.estimation.estimator import PerformanceEstimator
     from mlops_assets.values.evaluation import Evaluation
     from mlops_assets.values.monitoring import Performance
 
@@ -141,6 +142,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     positive: Any = None,  # noqa: ANN401  (any label)
     in_training: int = 0,
     measure_intervals: Literal["always", "below bound", "never"] = "always",
+    estimator: PerformanceEstimator | None = None,
 ) -> PerformanceReport:
     """Measure the performance of a window's predictions and judge the expectations.
 
@@ -174,7 +176,9 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     in_training
         The number of predictions left out because the version was fitted on their rows.
     measure_intervals
-        Whether intervals are measured: ``always``, only if a metric is ``below bound`` (no other state depends on them), or ``never``.
+        Whether intervals are measured: ``always``, only if a metric is ``below bound`` or a ROC AUC below 0.5 (no other state depends on them), or ``never``.
+    estimator
+        What the version's holdout says about its calibration; None when none is stored.
 
     Returns
     -------
@@ -209,7 +213,8 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     if measure_intervals != "always":
         found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
         verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
-        if measure_intervals == "never" or not any(verdict.below for verdict in verdicts):
+        below = any(verdict.below for verdict in verdicts) or any(m.name == "roc_auc" and (m.value or 1.0) < 0.5 for m in found)
+        if measure_intervals == "never" or not below:
             return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
@@ -220,7 +225,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         arrivals,
         window_metrics,
         judge_metrics(expectations, window_metrics, arrivals, inverted=inverted, problem=""),
-        _measure_calibration(labelled, positive, jackknife, confidence),
+        _measure_calibration(labelled, positive, jackknife, confidence, estimator),
         measure_slices(evaluation.slices, labelled.rows, jackknife, dict(evaluation.metrics), confidence),
         inverted,
         intervals=INDEPENDENT if blocks is None else str(blocks),
@@ -312,6 +317,7 @@ def _measure_calibration(
     positive: Any,  # noqa: ANN401  (any label)
     jackknife: WindowJackknife,
     confidence: float,
+    holdout: PerformanceEstimator | None,
 ) -> WindowCalibration | None:
     if labelled.classes is None:
         return measure_calibration(labelled.prediction.astype(float), labelled.y, jackknife, confidence)
@@ -319,4 +325,5 @@ def _measure_calibration(
         return None
     positive_label = positive_class(labelled.classes, positive)
     index = class_names(labelled.classes).index(str(positive_label))
-    return measure_calibration(labelled.probabilities[:, index], (labelled.y == positive_label).astype(float), jackknife, confidence)
+    outcomes = (labelled.y == positive_label).astype(float)
+    return measure_calibration(labelled.probabilities[:, index], outcomes, jackknife, confidence, holdout)

@@ -11,7 +11,11 @@ import numpy as np
 from mlops_assets.compute.training.calibration import CalibrationCurve, bin_predictions, calibrate
 
 if TYPE_CHECKING:
+    from mlops_assets.compute.estimation.estimator import PerformanceEstimator
     from mlops_assets.compute.monitoring.window_intervals import WindowJackknife
+
+FALSE_ALARM_RATE = 0.01  # of windows with the holdout's calibration, the share that is reported as drifted
+DRAWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,31 @@ class WindowCalibration(CalibrationCurve):
     low, high
         Ends of the confidence interval of ``error``; None when it is unknown. Chance alone makes an error positive: the lower end is 0
         if perfect calibration could give this error, and otherwise takes off what chance adds.
+    drift
+        The mean absolute difference of the observed shares from those that the holdout's calibration expects; None without a stored
+        calibration map.
+    drift_limit
+        The limit that ``drift`` exceeds in one of a hundred windows with the holdout's calibration.
     """
 
     low: float | None = None
     high: float | None = None
+    drift: float | None = None
+    drift_limit: float | None = None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the calibration differs from that of the holdout more than chance explains."""
+        return self.drift is not None and self.drift_limit is not None and self.drift > self.drift_limit
 
 
-def measure_calibration(predicted: np.ndarray, observed: np.ndarray, jackknife: WindowJackknife, confidence: float) -> WindowCalibration:
+def measure_calibration(
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    jackknife: WindowJackknife,
+    confidence: float,
+    holdout: PerformanceEstimator | None = None,
+) -> WindowCalibration:
     """Return the calibration curve of a window with the interval of its expected calibration error.
 
     Parameters
@@ -40,6 +62,8 @@ def measure_calibration(predicted: np.ndarray, observed: np.ndarray, jackknife: 
         The jackknife of the same rows.
     confidence
         The confidence level.
+    holdout
+        The stored calibration of the version, for probabilities of two classes; None without one.
     """
     curve = calibrate(predicted, observed)
     if jackknife.groups < 2:
@@ -52,7 +76,25 @@ def measure_calibration(predicted: np.ndarray, observed: np.ndarray, jackknife: 
     largest = math.sqrt(2 / math.pi) * by_chance.sum() + jackknife.width(by_chance * math.sqrt(1 - 2 / math.pi), confidence)
     unbiased = curve.error - float(shares @ _chance_part(np.abs(gaps), errors))
     low = 0.0 if curve.error <= largest else max(0.0, unbiased - width)
-    return WindowCalibration(curve.error, curve.bins, low, curve.error + width)
+    drift = _measure_drift(predicted, observed, bins, jackknife, holdout)
+    return WindowCalibration(curve.error, curve.bins, low, curve.error + width, *drift)
+
+
+def _measure_drift(
+    predicted: np.ndarray, observed: np.ndarray, bins: np.ndarray, jackknife: WindowJackknife, holdout: PerformanceEstimator | None
+) -> tuple[float | None, float | None]:
+    """Return the difference from the holdout's calibration, and the limit of chance in this window and in the holdout."""
+    if holdout is None or len(holdout.maps) != 1:
+        return None, None
+    expected = holdout.maps[0](predicted)
+    gaps, errors, _ = leave_out_groups(observed - expected, bins, jackknife)
+    shares = np.bincount(bins) / len(bins)
+    variances = np.bincount(bins, expected * (1 - expected)) / np.bincount(bins)
+    # A bin with few rows of the outcome shows no spread of its own: the expected one is the minimum.
+    in_window = np.maximum(errors**2, variances / np.bincount(bins))
+    in_holdout = variances * holdout.dependence / (holdout.rows * shares)
+    draws = np.abs(np.random.default_rng(0).normal(size=(DRAWS, len(shares)))) * np.sqrt(in_window + in_holdout)
+    return float(shares @ np.abs(gaps)), float(np.quantile(draws @ shares, 1 - FALSE_ALARM_RATE))
 
 
 def leave_out_groups(differences: np.ndarray, bins: np.ndarray, jackknife: WindowJackknife) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -260,4 +260,5 @@ def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: 
         event_timestamp=window.event_timestamp,
         block_length=declared.block_length,
         in_training=int(window.fitted.sum()),
+        estimator=reference.estimator,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.monitoring.system_metrics import ObjectiveVerdict, SystemCounts, SystemReport
+    from mlops_assets.compute.monitoring.window_calibration import WindowCalibration
     from mlops_assets.compute.monitoring.window_slices import WindowSlice
 
 MAX_CHARTS, MAX_ROWS = 6, 150
@@ -354,10 +355,18 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     return _Figure(caption, _mark_safe(charts.draw_history(points, bound, label)))
 
 
+def _calibration_drift(curve: WindowCalibration) -> str:
+    """Return a clause that compares the calibration with that of the holdout; empty without a stored calibration."""
+    if curve.drift is None:
+        return ""
+    found = "differs from" if curve.drifted else "is as on"
+    return f"; calibration {found} the holdout: mean difference {format_number(curve.drift)}, limit of chance {format_number(curve.drift_limit)}"
+
+
 def _calibration_figure(report: PerformanceReport) -> _Figure | None:
     if not report.calibration or not report.calibration.bins:
         return None
     curve = report.calibration
     between = "" if curve.low is None else f" ({_percent(report.confidence)} CI {format_number(curve.low)} to {format_number(curve.high)})"
-    caption = f"Predicted against observed; expected calibration error {format_number(curve.error)}{between}"
+    caption = f"Predicted against observed; expected calibration error {format_number(curve.error)}{between}{_calibration_drift(curve)}"
     return _Figure(caption, _mark_safe(charts.draw_reliability(report.calibration, caption)))

@@ -11,6 +11,7 @@ from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, PerformanceEstimator
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
+from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.graph import Edge
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.partitions import list_partition_keys, map_partitions, partition_length
@@ -60,7 +61,7 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
             manifest.get("classes") or None,
             manifest.get(POSITIVE),
             "" if profile is None else _explain_other_length(project, monitor, profile),
-            _read_estimator(stores, manifest) if monitor.estimates else None,
+            _read_estimator(stores, manifest),
         )
     return references
 
@@ -68,9 +69,12 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
 def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> PerformanceEstimator | None:
     """Return the estimator of a version's performance, for a second fit that of the fit that its gates judged; None without one."""
     judged = parse_judged_fit(manifest)
-    source = manifest if judged is None else read_manifest(stores.artifacts, judged.artifact)
-    stored = source.get(PERFORMANCE_ESTIMATOR)
-    return PerformanceEstimator.from_json(json.loads(stores.artifacts.get(stored))) if stored else None
+    try:
+        source = manifest if judged is None else read_manifest(stores.artifacts, judged.artifact)
+        stored = source.get(PERFORMANCE_ESTIMATOR)
+        return PerformanceEstimator.from_json(json.loads(stores.artifacts.get(stored))) if stored else None
+    except ArtifactError:  # `mlops status` names the damage; drift and performance need no estimator
+        return None
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -296,11 +296,14 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
         "predictions that repeat a key": arrivals.duplicated,
         "bias of the labels": arrivals.bias,
     }
+    curve = report.calibration
+    calibration = {} if curve is None else {"expected calibration error": curve.error, "calibration drift": curve.drift}
     return {
         "coverage": arrivals.coverage,
         "labels": arrivals.labelled,
         "share without a prediction": arrivals.unpredicted / max(1, arrivals.predicted),
         **{name: value for name, value in counts.items() if value},
+        **{name: value for name, value in calibration.items() if value is not None},
         **{m.name: m.value for m in report.metrics if m.value is not None},
         "metrics": to_markdown(metrics),
         **({"slices": to_markdown(slices)} if slices else {}),

@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_assets.compute.estimation.calibration_map import fit_calibration
+from mlops_assets.compute.estimation.estimator import PerformanceEstimator
 from mlops_assets.compute.monitoring.window_calibration import measure_calibration
 from mlops_assets.compute.monitoring.window_intervals import WindowJackknife
 from mlops_assets.compute.training.responses import CachedPredictor
@@ -74,6 +76,24 @@ def test_the_interval_of_the_calibration_error_holds_the_true_error(shift: float
         inside += found.low <= shift <= found.high
     assert inside >= 184
     assert found.high - found.low < 0.1
+
+
+@pytest.mark.parametrize(("shift", "most", "fewest"), [(0.0, 8, 0), (0.12, 300, 285)])
+def test_calibration_that_differs_from_the_holdout_is_named_and_chance_is_not(shift: float, most: int, fewest: int) -> None:
+    rng, drifted = np.random.default_rng(0), 0
+
+    def draw(rows: int, moved: float) -> tuple[np.ndarray, np.ndarray]:
+        shares = rng.uniform(0.15, 0.85, rows)
+        return shares, (rng.random(rows) < shares**2 + moved).astype(float)
+
+    for _ in range(300):
+        shares, outcomes = draw(1500, 0.0)
+        holdout = PerformanceEstimator(1500, 1.0, (fit_calibration(shares, outcomes),))
+        shares, outcomes = draw(900, shift)
+        jackknife = WindowJackknife(CachedPredictor(Nothing(), pl.DataFrame()), outcomes)
+        drifted += measure_calibration(shares, outcomes, jackknife, 0.95, holdout).drifted
+    assert fewest <= drifted <= most  # 3 of 300 are expected without a shift
+    assert measure_calibration(shares, outcomes, jackknife, 0.95).drift is None
 
 
 def test_a_few_rows_have_a_calibration_without_interval() -> None:

@@ -36,9 +36,12 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
     if (
         not calibration.ever_constant
         and (value := _only_value(comparison)) is not None
+        and not (comparison.history and comparison.history.was_concentrated(value))
         and _share(comparison, value) ** float(window.values[0]) < MAX_CHANCE
     ):
         return f"every value is {label_category(value)}; no window of the reference had one value only"
+    if comparison.is_narrow:
+        return ""
     return "no value in common with the reference" if _is_beyond(comparison) or _overlap(bars) < MAX_OVERLAP else ""
 
 

@@ -16,6 +16,7 @@ from mlops_assets.compute.drift.drift_statistics import (
     BIN,
     MEAN,
     NULLS,
+    STATISTICS,
     Statistic,
     deciding_statistics,
     max_values,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.drift.profile import ColumnProfile
     from mlops_assets.compute.drift.thresholds import DriftCalibration
+    from mlops_assets.compute.drift.window_statistics import StatisticHistory
 
 MAX_BARS, MAX_CATEGORIES = 22, 10
+MIN_NARROW = 0.6  # the minimum Jensen-Shannon distance of each window of a narrow column
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,18 @@ class ColumnDrift:
 
 @dataclass(frozen=True, eq=False)
 class ColumnComparison:
-    """One column in the window and in the reference, with its calibration."""
+    """One column in the window and in the reference, with its calibration.
+
+    ``history`` has the column's statistics in the reference windows, and ``statistics`` those of the window; None where none are stored.
+    """
 
     name: str
     role: str
     reference: ColumnProfile
     current: ColumnProfile
     calibration: DriftCalibration
+    history: StatisticHistory | None = None
+    statistics: np.ndarray | None = None
 
     @property
     def variances(self) -> np.ndarray:
@@ -117,6 +125,18 @@ class ColumnComparison:
     def maxima(self) -> np.ndarray:
         """The largest attainable value of each deciding statistic; infinite where there is none."""
         return max_values(self.reference.binning, self.reference.counts)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether each reference window has few of the reference's values, e.g. a feature that is computed once a day.
+
+        Every window is then far from the others, so that only statistics of windows can be compared.
+        """
+        if self.history is None:
+            return False
+        distances = self.usual(STATISTICS["js"])
+        known = distances[np.isfinite(distances)]
+        return len(known) > 0 and bool((known >= MIN_NARROW).all())
 
     def usual(self, statistic: Statistic) -> np.ndarray:
         """Return the statistic of each reference window, shape (windows,); empty for one that is not calibrated."""

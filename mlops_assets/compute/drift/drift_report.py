@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.drift.association_drift import judge_associations
+from mlops_assets.compute.drift.associations import sample_rows
 from mlops_assets.compute.drift.binning import find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
-from mlops_assets.compute.drift.drift_statistics import STATISTICS, min_effects, reported_statistics
-from mlops_assets.compute.drift.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
+from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
+from mlops_assets.compute.drift.profile import ASSOCIATIONS, FEATURE, FORMAT, HISTORY, MIN_REFERENCE_ROWS, ColumnProfile
+from mlops_assets.compute.drift.statistic_drift import judge_statistics
 from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
+from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.drift import DriftThreshold
 
+BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
@@ -150,8 +155,14 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     broken = {name: why for name, stored in stored_columns.items() if (why := _explain_broken(stored, schema.get(name)))}
     comparisons = [_compare(name, stored, current) for name, stored in stored_columns.items() if name not in broken]
     calibrated = [comparison for comparison in comparisons if comparison.name not in fixed]
-    allowed = _allow(calibrated, false_alarm_rate, min_psi)
+    # The views share the rate evenly, so that it holds for the whole report.
+    views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS))
+    allowed = _allow(calibrated, false_alarm_rate / views, min_psi)
     judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
+    judged = judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi)
+    if profile.get(ASSOCIATIONS):
+        samples = {comparison.name: sample_rows(_read_column(current, comparison.name)) for comparison in calibrated}
+        judged = judge_associations(profile[ASSOCIATIONS], samples, judged, false_alarm_rate / views, min_psi)
     judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
@@ -164,7 +175,14 @@ def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float)
     effects, calibrations = min_effects(min_psi), [comparison.calibration for comparison in comparisons]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(-1, len(effects))
     maxima = np.array([comparison.maxima for comparison in comparisons])
-    return compute_thresholds(calibrations, variances, rate, effects, maxima)
+    histories = any(comparison.history for comparison in comparisons)
+    allowed = compute_thresholds(calibrations, variances, rate, effects, maxima, cautious=histories)
+    # Statistics of windows judge these columns at the stated rate, which a cap and a saturated distance cannot.
+    has_history = np.array([comparison.history is not None for comparison in comparisons], dtype=bool)[:, None]
+    narrow = np.array([comparison.is_narrow for comparison in comparisons], dtype=bool)[:, None]
+    bounded = np.array([statistic.name in BOUNDED for statistic in deciding_statistics()])
+    undecided = bounded & (narrow | (has_history & allowed.capped))
+    return replace(allowed, limits=np.where(undecided, np.nan, allowed.limits), capped=allowed.capped & ~undecided)
 
 
 def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> ColumnDrift:
@@ -210,10 +228,16 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
 
 def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
     reference = ColumnProfile.from_json(stored)
-    column = current.lazy().select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
-    return ColumnComparison(
-        name, stored["role"], reference, ColumnProfile.from_series(column, reference), DriftCalibration.from_json(stored["calibration"])
-    )
+    column = _read_column(current, name)
+    profile, calibration = ColumnProfile.from_series(column, reference), DriftCalibration.from_json(stored["calibration"])
+    if HISTORY not in stored:
+        return ColumnComparison(name, stored["role"], reference, profile, calibration)
+    history = StatisticHistory.from_json(stored[HISTORY])
+    return ColumnComparison(name, stored["role"], reference, profile, calibration, history, history.measure(column, reference.binning))
+
+
+def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:
+    return current.select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
 
 
 def _summarize(report: DriftReport) -> str:

@@ -149,6 +149,13 @@ def reported_statistics() -> tuple[Statistic, ...]:
     return tuple(statistic for statistic in STATISTICS.values() if statistic.reported)
 
 
+def name_statistic(name: str, *, short: bool = False) -> str:
+    """Return the name on pages of a distance of the table; statistics of windows and associations are stored under this name."""
+    if name not in STATISTICS:
+        return name
+    return STATISTICS[name].short if short else STATISTICS[name].label
+
+
 def measure_statistics(comparison: Comparison, statistics: Iterable[Statistic] | None = None) -> dict[str, np.ndarray]:
     """Return statistics of each window: name → values of shape (windows,), NaN where the statistic is undefined.
 

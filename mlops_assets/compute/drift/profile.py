@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.drift.associations import find_associations
 from mlops_assets.compute.drift.binning import (
     CATEGORICAL,
     NUMERIC,
@@ -30,6 +31,7 @@ from mlops_assets.compute.drift.binning import (
 )
 from mlops_assets.compute.drift.distances import correct_crossings
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
+from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ FORMAT = 2  # 2 stores calibrations by the name of each statistic; 1 can still b
 FEATURE, OUTPUT = "feature", "output"
 BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
+ASSOCIATIONS = "associations"  # key of a profile: associations between columns; missing like histories
+HISTORY = "history"  # key of a column: its statistics in each calibrating window; missing in older profiles and without event times
 MIN_REFERENCE_ROWS = 100
 MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
 MAX_CALIBRATION_ROWS = 250_000
@@ -167,6 +171,7 @@ def build_profile(
         Each column has its type, nulls and counts by bin and by value. A numeric one also has its mean, standard deviation and extremes,
         and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
         deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.
+        ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns.
 
     Raises
     ------
@@ -177,13 +182,17 @@ def build_profile(
     windows = None if frame.height < MIN_REFERENCE_ROWS else _choose_windows(frame.height, event_times, window)
     columns = {name: _describe_column(frame[name], windows, OUTPUT if name not in X.columns else FEATURE) for name in frame.columns}
     real = 0 if windows is None or windows.real is None else int(windows.real.max()) + 1
-    return {
+    profile = {
         "format": FORMAT,
         "rows": frame.height,
         "windows": real,
         "window_seconds": windows.seconds if windows else None,
         "columns": columns,
     }
+    if windows is None or windows.real is None:
+        return profile
+    binnings = {name: Binning.from_json(stored) for name, stored in columns.items()}
+    return profile | {ASSOCIATIONS: find_associations(frame[windows.rows], binnings, windows.real)}
 
 
 def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
@@ -208,8 +217,12 @@ def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, rol
     stored = {"role": role, **profile.as_json()}
     if windows is None:
         return {**stored, "calibration": None}
-    calibration: DriftCalibration = calibrate(profile.binning, column[windows.rows], profile.spread, windows.real, windows.shuffled)
-    return {**stored, "calibration": calibration.as_json()}
+    rows = column[windows.rows]
+    calibration: DriftCalibration = calibrate(profile.binning, rows, profile.spread, windows.real, windows.shuffled)
+    described = {**stored, "calibration": calibration.as_json()}
+    if windows.real is None:
+        return described
+    return described | {HISTORY: StatisticHistory.from_series(rows, windows.real, profile.binning, profile.spread).as_json()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 from mlops_assets.compute.drift.binning import CellIndex
 from mlops_assets.compute.drift.distances import Comparison
 from mlops_assets.compute.drift.drift_statistics import deciding_statistics, measure_statistics, sampling_variances
+from mlops_assets.compute.drift.exponential_tail import TAIL_SHARE, ExponentialTail, count_effective_tests, count_independent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,61 +26,9 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.binning import Binning
 
 FORMAT_1_STATISTICS = ("ks", "wasserstein", "js", "null_rate")  # the order in which references of format 1 store them
-_TINY = 1e-30
 _MAX_ROWS, _MAX_CELLS = 500_000, 50_000  # counted in one call, so that the arrays fit into the processor's cache
 _CAP = 0.75  # of the way from the largest distance of a reference window to the largest attainable one
-_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, to which a tail is fitted; a smaller share suffices for the many random ones
-
-
-@dataclass(frozen=True)
-class ExponentialTail:
-    """The upper tail of a statistic, exponential above a level.
-
-    Parameters
-    ----------
-    level, excess
-        The tail begins at ``level``. A value in the tail exceeds ``level`` by ``excess`` on average.
-    above, windows
-        The number of windows in the tail, and of all windows of the sample.
-    """
-
-    level: float
-    excess: float
-    above: int
-    windows: int
-
-    @classmethod
-    def fit(cls, values: np.ndarray, share: float = _TAIL_SHARE) -> ExponentialTail:
-        """Fit the tail to the highest values of a sample of shape (windows,): to ``share`` of them, and at least one."""
-        ordered = np.sort(values)
-        above = max(1, int(len(ordered) * share))
-        level = float(ordered[-above - 1])
-        return cls(level, float((ordered[-above:] - level).mean()), above, len(ordered))
-
-    @property
-    def share(self) -> float:
-        """The probability that a new window is in the tail."""
-        return self.above / (self.windows + 1)
-
-    def quantile(self, rate: float) -> float:
-        """Return the value that a new window exceeds with probability ``rate``; ``level`` when the rate is at least the tail's share.
-
-        This is the predictive quantile, which allows for the error of the fitted mean.
-        """
-        if rate >= self.share:
-            return self.level
-        return self.level + self.above * self.excess * math.expm1(math.log(self.share / rate) / self.above)
-
-    def leave_one_out_rates(self, values: np.ndarray) -> np.ndarray:
-        """Return each window's exceedance probability under a tail fitted to the other windows of the sample; at most the tail's share.
-
-        A tail that is fitted to a sample with a window overstates this window's exceedance probability.
-        """
-        beyond = np.maximum(values - self.level, 0)
-        others = max(self.above - 1, 1)
-        rest = np.maximum(self.above * self.excess - beyond, _TINY)
-        result: np.ndarray = np.maximum(self.share * np.exp(-others * np.log1p(beyond / rest)), _TINY)
-        return result
+_RANDOM_TAIL_SHARE = 0.1  # of the random windows, to which a tail is fitted: a smaller share than of real ones, because they are many
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,12 +136,14 @@ class Thresholds:
     needed: int = 0
 
 
-def compute_thresholds(
+def compute_thresholds(  # noqa: PLR0913  (what a threshold depends on)
     drift_calibrations: Sequence[DriftCalibration],
     variances: np.ndarray,
     rate: float,
     min_effects: np.ndarray,
     maxima: np.ndarray | None = None,
+    *,
+    cautious: bool = False,
 ) -> Thresholds:
     """Return the thresholds that the statistics of a window must exceed to count as drift.
 
@@ -208,6 +159,9 @@ def compute_thresholds(
         From :func:`mlops_assets.compute.drift.drift_statistics.min_effects`.
     maxima
         From :func:`mlops_assets.compute.drift.drift_statistics.max_values`, shape (columns, statistics); no threshold is above it.
+    cautious
+        Whether tails that are heavier than exponential ones are fitted as such, and thresholds allow for the error of b. References
+        without histories of statistics are judged as when they were stored.
 
     Returns
     -------
@@ -231,16 +185,21 @@ def compute_thresholds(
     chance = [c.chance_limits(variance[:, None], rate_per_column)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)]
     limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
     capped = np.zeros(shape, dtype=bool)
-    fits = [(column, fit) for column, c in enumerate(drift_calibrations) for fit in _fit_window_tails(c, rate_per_column, min_effects)]
+    fits = [
+        (column, fit)
+        for column, c in enumerate(drift_calibrations)
+        for fit in _fit_window_tails(c, rate_per_column, min_effects, heavy=cautious)
+    ]
     if not fits:
         return Thresholds(limits, capped)
     # A window that does not exceed the bound of chance and minimum effect has the rate 1.
     rates = np.min([fit.tail.leave_one_out_rates(fit.scaled) ** fit.over for _, fit in fits], axis=0)
-    level = rate / _count_effective_tests(rates, _TAIL_SHARE, len(fits))
+    level = rate / count_effective_tests(rates, TAIL_SHARE, len(fits))
     for column, fit in fits:
         at = column, fit.statistic
         scale = math.sqrt(fit.beyond + drift_calibrations[column].chance[fit.statistic] * variances[at])
-        extrapolated = fit.allowance * scale * fit.tail.quantile(level)
+        widened = fit.widen(level) if cautious else 1.0
+        extrapolated = fit.allowance * widened * scale * fit.tail.quantile(level)
         cap = _cap(scale * float(fit.scaled.max()), float(largest[at]))
         capped[at] = extrapolated > max(cap, limits[at])
         limits[at] = max(limits[at], min(extrapolated, cap))
@@ -252,23 +211,6 @@ def _cap(observed: float, largest: float) -> float:
     return observed + _CAP * (largest - observed) if observed < largest else largest
 
 
-def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) -> float:
-    """Return the effective number n of independent tests: the minimum of n rates is below x in a share n x of the windows.
-
-    Parameters
-    ----------
-    min_rates
-        The minimum rate of each window, shape (windows,).
-    share
-        The share of windows at which n is estimated. A smaller share has few windows and shows one column's tail, not the correlation
-        of columns.
-    maximum
-        The number of tests, which n does not exceed.
-    """
-    quantile = float(np.quantile(min_rates, share))
-    return min(max(share / quantile, 1.0), float(max(maximum, 1)))
-
-
 @dataclass(frozen=True, eq=False)
 class _WindowTail:
     """The tail of a statistic that exceeds its bound in some reference windows; b and c are those of :func:`compute_thresholds`."""
@@ -276,12 +218,19 @@ class _WindowTail:
     statistic: int  # its index among the deciding statistics
     beyond: float  # b
     allowance: float  # c
+    independent: float  # the number of windows as if they were independent
     tail: ExponentialTail
     scaled: np.ndarray  # the windows' values, in units of their root mean square
     over: np.ndarray  # the windows that exceed the bound of chance and minimum effect
 
+    def widen(self, rate: float) -> float:
+        """Return Student's quantile divided by the normal one, for a distance that is exceeded with probability ``rate``: b is uncertain."""
+        from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]  # it has no stubs
 
-def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: np.ndarray) -> list[_WindowTail]:
+        return max(float(stdtrit(self.independent - 1, rate / 2) / ndtri(rate / 2)), 1.0)
+
+
+def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: np.ndarray, *, heavy: bool) -> list[_WindowTail]:
     """Return a tail for each statistic that exceeds chance and the minimum effect in at least one reference window."""
     if not calibration.distances.shape[1]:
         return []
@@ -290,20 +239,27 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
     beyond = np.maximum(_mean(squares - expected), 0)
     scaled = np.sqrt(_divide(squares, beyond[:, None] + expected))
     rows = np.flatnonzero(over.any(axis=1)).tolist()
-    return [_WindowTail(k, float(beyond[k]), _allow_for_few(scaled[k]), ExponentialTail.fit(scaled[k]), scaled[k], over[k]) for k in rows]
+    return [
+        _WindowTail(
+            k,
+            float(beyond[k]),
+            _allow_for_few(scaled[k]),
+            count_independent(scaled[k]),
+            ExponentialTail.fit(scaled[k], heavy=heavy),
+            scaled[k],
+            over[k],
+        )
+        for k in rows
+    ]
 
 
 def _allow_for_few(values: np.ndarray) -> float:
     """Return the factor c by which a new window's distance exceeds, on average, the distance of a reference window.
 
-    The reference contains its own windows, which lowers their mean square distance by 1 / n; that of a new window is higher by 1 / n.
-    So c = √((1 + 1/n) / (1 − 1/n)). When neighbours have correlation r, n is the number of windows times (1 − r) / (1 + r) (Bayley and
-    Hammersley 1946).
+    The reference contains its own n windows, which lowers their mean square distance by 1 / n; that of a new window is higher by 1 / n.
+    So c = √((1 + 1/n) / (1 − 1/n)), where n is the number of windows as if they were independent.
     """
-    centred = values - values.mean()
-    square = float(centred @ centred)
-    r = min(max(float(centred[1:] @ centred[:-1]) / square, 0.0), 0.9) if square > 0 else 0.0
-    n = max(len(values) * (1 - r) / (1 + r), 3.0)
+    n = count_independent(values)
     return math.sqrt((n + 1) / (n - 1))
 
 
@@ -332,9 +288,9 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
     ratios = distances**2 / variances
     chance = _mean(ratios)
     units = _divide(ratios, chance[:, None])
-    tails = tuple(ExponentialTail.fit(row, _RANDOM_TAIL_SHARE) for row in units)
+    tails = tuple(ExponentialTail.fit(row, _RANDOM_TAIL_SHARE, heavy=False) for row in units)
     rates = np.min([tail.leave_one_out_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
-    effective = _count_effective_tests(rates, _RANDOM_TAIL_SHARE / 2, int((chance > 0).sum()))
+    effective = count_effective_tests(rates, _RANDOM_TAIL_SHARE / 2, int((chance > 0).sum()))
     if real is None:
         none = np.zeros((len(chance), 0))
         return DriftCalibration(chance, tails, effective, none, none, filled)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.compute.drift.binning import CATEGORICAL
 from mlops_assets.compute.drift.drift_report import CAP_RULE
-from mlops_assets.compute.drift.drift_statistics import STATISTICS, reported_statistics
+from mlops_assets.compute.drift.drift_statistics import name_statistic, reported_statistics
 from mlops_assets.compute.monitoring.window_slices import MIN_SLICE_ROWS
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
@@ -246,7 +246,7 @@ def _column_chart(column: ColumnDrift) -> Markup | str:
 def _threshold_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
         return ""
-    label = f"{STATISTICS[column.statistic].label} {format_number(column.value)}, threshold {format_number(column.threshold)}"
+    label = f"{name_statistic(column.statistic)} {format_number(column.value)}, threshold {format_number(column.threshold)}"
     return _mark_safe(charts.draw_threshold(column.usual, column.threshold, column.value, label))
 
 
@@ -268,7 +268,7 @@ def _gauge_percent(column: ColumnDrift) -> str:
 
 
 def _deciding_statistic_text(column: ColumnDrift) -> str:
-    return STATISTICS[column.statistic].short if column.statistic else column.why
+    return name_statistic(column.statistic, short=True) if column.statistic else column.why
 
 
 def _columns_caption(report: DriftReport) -> str:

@@ -1,0 +1,138 @@
+"""Statistics of windows and associations: what distances of rows cannot show is found, and clean windows stay quiet."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from mlops_assets.compute.drift.associations import MAX_WINDOW_ROWS
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.drift.profile import build_profile
+from mlops_assets.compute.drift.statistic_changes import StatisticWindows, compare_with_past
+from mlops_assets.values.drift import PSI
+from tests.compute.drift.test_drift_statistics import without_views
+
+DAYS, ROWS = 60, 400
+ROUTES = {"UA": ("EWR", 700), "DL": ("LGA", 900), "B6": ("JFK", 1100), "AA": ("JFK", 1300)}
+
+
+def days(rng: np.random.Generator, count: int, rows: int = ROWS) -> tuple[pl.DataFrame, pl.Series]:
+    """Days of flights: carriers keep to their airport and distance; punctuality is one number a day; some waits are zero."""
+    n = count * rows
+    carrier = rng.choice(list(ROUTES), n, p=[0.17, 0.14, 0.4, 0.29])
+    origin, distance = (np.array([ROUTES[c][k] for c in carrier]) for k in (0, 1))
+    frame = pl.DataFrame(
+        {
+            "carrier": carrier,
+            "origin": np.where(rng.random(n) < 0.8, origin, rng.choice(["EWR", "LGA", "JFK"], n)),
+            "distance": distance.astype(int) + rng.integers(0, 4, n) * 50,
+            "punctuality": np.repeat(rng.normal(0.8, 0.05, count), rows),
+            "knots": rng.integers(0, 30, n) * 1.15,
+            "wait": np.where(rng.random(n) < np.repeat(rng.uniform(0, 0.02, count), rows), 0.0, rng.exponential(10, n) + 1),
+        }
+    )
+    return frame, pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=int(d)) for d in np.repeat(np.arange(count), rows)])
+
+
+@cache
+def reference() -> dict:
+    frame, at = days(np.random.default_rng(1), DAYS)
+    return json.loads(json.dumps(build_profile(frame, at), allow_nan=False))
+
+
+def day(seed: int, rows: int = ROWS) -> pl.DataFrame:
+    return days(np.random.default_rng(seed), 1, rows)[0]
+
+
+def named_first(report: DriftReport) -> tuple[str, str]:
+    return report.columns[0].name, report.columns[0].statistic
+
+
+def test_clean_windows_alarm_as_often_as_stated() -> None:
+    rng = np.random.default_rng(2)
+    windows = [days(rng, 1, rows)[0] for rows in (150, 400, 1200) for _ in range(50)]
+    alarms = sum(bool(measure_drift(reference(), window, false_alarm_rate=0.02).drifted) for window in windows)
+    assert alarms <= stats.binom(len(windows), 0.04).ppf(0.99)
+
+
+FAULTS = {
+    "a feature of the day moves": (pl.col("punctuality") - 0.5, "wasserstein"),
+    "one row in ten is zero": (pl.when(pl.int_range(pl.len()) % 10 == 0).then(0.0).otherwise("wait").alias("wait"), "zero rate"),
+    "one row in twenty is null": (pl.when(pl.int_range(pl.len()) % 20 == 0).then(None).otherwise("wait").alias("wait"), "null_rate"),
+    "metres per second for knots": (pl.col("knots") * 0.5144, "rate of new values"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_moves_few_rows_is_named_first(fault: str) -> None:
+    change, statistic = FAULTS[fault]
+    reports = [measure_drift(reference(), day(seed).with_columns(change)) for seed in range(10)]
+    column = change.meta.output_name()
+    assert all(report.columns[0].name == column and report.columns[0].drifted for report in reports)
+    assert statistic in {report.columns[0].statistic for report in reports}
+    worst = next(report.columns[0] for report in reports if report.columns[0].statistic == statistic)
+    assert worst.value > worst.threshold
+    assert worst.severity == pytest.approx(worst.value / worst.threshold)
+    assert "in the reference" in worst.why or "in its windows" in worst.why
+    assert len(worst.usual) == DAYS
+
+
+def test_two_swapped_carriers_are_found_by_their_airports_and_distances() -> None:
+    swap = pl.col("carrier").replace({"UA": "DL", "DL": "UA"})
+    for seed in range(10):
+        report = measure_drift(reference(), day(seed).with_columns(swap))
+        assert report.drifted == ("carrier",)
+        assert report.columns[0].statistic.startswith("association with ")
+        assert "do not fit those of" in report.columns[0].why
+        # Without associations, the carrier shows nothing: the shares are nearly the same.
+        assert "carrier" not in measure_drift(without_views(reference()), day(seed).with_columns(swap)).drifted
+
+
+def test_a_column_that_has_drifted_explains_its_broken_associations() -> None:
+    report = measure_drift(reference(), day(3).with_columns(pl.col("carrier").str.to_lowercase()))
+    assert report.drifted == ("carrier",)
+
+
+def test_only_judged_columns_are_compared() -> None:
+    swapped = day(4).with_columns(pl.col("carrier").replace({"UA": "DL", "DL": "UA"}))
+    assert measure_drift(reference(), swapped, columns=["carrier", "wait"]).drifted == ()
+    assert measure_drift(reference(), swapped, fixed={"carrier": PSI(0.2)}).drifted in ((), ("distance",), ("origin",))
+
+
+def test_a_profile_from_before_these_views_opens_without_them() -> None:
+    old = without_views(reference())
+    report = measure_drift(old, day(5))
+    assert {column.statistic for column in report.columns} <= {"ks", "wasserstein", "js", "null_rate"}
+
+
+def test_of_a_large_window_a_sample_is_compared_and_lazy_frames_give_the_same() -> None:
+    large = day(6, MAX_WINDOW_ROWS * 2 + 7)
+    report = measure_drift(reference(), large)
+    assert report.rows == large.height
+    assert measure_drift(reference(), large.lazy()) == report
+
+
+def test_the_limit_of_a_statistic_is_exceeded_as_often_as_stated() -> None:
+    rng = np.random.default_rng(7)
+    exceeded = 0
+    for _ in range(300):
+        past, current = rng.normal(size=(50, 5)), rng.normal(size=5)
+        changes = compare_with_past(
+            StatisticWindows(past, current, *(np.full(s, 1e-6) for s in ((50, 5), 5, 5)), np.zeros(5, dtype=bool)), 0.05
+        )
+        exceeded += bool((changes.severities > 1).any())
+    assert exceeded <= stats.binom(300, 0.05).ppf(0.99)
+    assert exceeded >= 2
+
+
+def test_a_statistic_that_was_never_defined_is_not_judged() -> None:
+    past = np.full((20, 2), np.nan)
+    past[:, 0] = np.random.default_rng(0).normal(size=20)
+    windows = StatisticWindows(past, np.array([50.0, 50.0]), np.zeros((20, 2)), np.zeros(2), np.zeros(2), np.zeros(2, dtype=bool))
+    changes = compare_with_past(windows, 0.01)
+    assert changes.severities[0] > 1
+    assert changes.severities[1] == -1

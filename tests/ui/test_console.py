@@ -102,7 +102,8 @@ def _press_until(page: Page, name: str) -> None:
     for _ in range(200):
         page.keyboard.press("Tab")
         if page.evaluate("(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()") == name:
-            page.keyboard.press("Enter")
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
             return
     raise AssertionError(f"Tab does not reach '{name}' on {page.url}")
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.compute.pages.console_page import ConsoleCell, ConsolePage, ConsoleTable
-from mlops_assets.compute.text import UNKNOWN
+from mlops_assets.compute.pages.console_page import ConsoleCell, ConsolePage, ConsoleRow, ConsoleTable
+from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
@@ -30,7 +30,7 @@ def list_replays(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     shown, has_more = number_rows(folders, request)
     rows = tuple(_summarise(folder) for folder in shown)
     empty = "No replay yet. The command below runs history through the code that decides, and shows which policy would have been best."
-    head = ("replay", "finished (UTC)", "policies", "windows", "page")
+    head = ("replay", "model", "period", "windows", "mean metric and trainings of each policy", "finished (UTC)", "page")
     table = ConsoleTable("", head, rows, empty, frozenset({3}), more=page_links(SECTION, request, has_more=has_more))
     commands = [
         ("Compare policies on history", site.command("replay --from DATE --to DATE --policy never --policy every:30d --policy loop"))
@@ -48,24 +48,32 @@ def _find_time(folder: Path) -> float:
     return 0.0
 
 
-def _summarise(folder: Path) -> tuple[ConsoleCell | str, ...]:
+def _summarise(folder: Path) -> ConsoleRow:
     path = f"{SECTION}/{encode(folder.name)}"
-    page = ConsoleCell("open", path) if (folder / _PAGE).is_file() else "not written"
-    finished = format_time(datetime.fromtimestamp(_find_time(folder), UTC))
+    has_page = (folder / _PAGE).is_file()
+    end = (format_time(datetime.fromtimestamp(_find_time(folder), UTC)), ConsoleCell("open", path) if has_page else "not written")
     try:
-        policies = _read_policies(json.loads((folder / _RESULT).read_bytes()))
-    except (OSError, ValueError) as error:
-        return folder.name, finished, ConsoleCell(f"cannot be read: {error}", kind="bad"), UNKNOWN, page
-    windows = max((len(found) for found in policies.values()), default=0)
-    return ConsoleCell(folder.name, path if page != "not written" else ""), finished, ", ".join(policies) or UNKNOWN, f"{windows:,}", page
+        result = json.loads((folder / _RESULT).read_bytes())
+        policies, metric = dict(result["policies"]), result.get("metric", "")
+        windows = max((len(policy["windows"]) for policy in policies.values()), default=0)
+        means = "; ".join(_describe_policy(name, policy, metric) for name, policy in policies.items())
+        facts = (
+            str(result.get("model", UNKNOWN)),
+            f"{result.get('from', '')[:10]} to {result.get('to', '')[:10]}",
+            f"{windows:,}",
+            means or UNKNOWN,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = ConsoleCell(f"{_RESULT} cannot be read ({type(error).__name__})", kind="bad")
+        return (folder.name, problem, UNKNOWN, UNKNOWN, UNKNOWN, *end)
+    return (ConsoleCell(folder.name, path if has_page else ""), *facts, *end)
 
 
-def _read_policies(result: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
-    """Return policy → its windows; empty for a result without policies."""
-    found = result.get("policies", {}) if isinstance(result, Mapping) else {}
-    if not isinstance(found, Mapping):
-        found = {str(each.get("policy", each.get("name", at))): each for at, each in enumerate(found) if isinstance(each, Mapping)}
-    return {str(name): (each.get("windows", ()) if isinstance(each, Mapping) else each) or () for name, each in found.items()}
+def _describe_policy(name: str, policy: Mapping[str, Any], metric: str) -> str:
+    """Return the mean of the metric over the windows of a policy, and its number of trainings."""
+    values = [window[metric] for window in policy["windows"] if window.get(metric) is not None]
+    mean = format_number(sum(values) / len(values), 4) if values else UNKNOWN
+    return f"{name} {mean} ({len(policy.get('trainings', ()))})"
 
 
 def show_replay(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:

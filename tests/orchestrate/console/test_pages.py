@@ -196,13 +196,16 @@ def test_features_name_declared_and_undeclared_consumers(filled) -> None:
 
 def test_replays_are_listed_newest_first_and_a_broken_one_is_named(filled) -> None:
     folder = Path(filled.site.platform.home) / "replays"
-    for name, text in (("first", json.dumps({"policies": {"never": {"windows": [{}, {}]}, "loop": {"windows": [{}]}}})), ("broken", "{")):
+    windows = [{"window": "2024-03", "roc_auc": 0.5}, {"window": "2024-04", "roc_auc": 0.75}, {"window": "2024-05", "roc_auc": None}]
+    policies = {"never": {"windows": windows, "trainings": []}, "loop": {"windows": windows[1:], "trainings": [{"reason": "breach"}]}}
+    result = {"model": "buyer", "metric": "roc_auc", "from": "2024-03-01T00:00", "to": "2024-06-01T00:00", "policies": policies}
+    for name, text in (("first", json.dumps(result)), ("broken", "{")):
         (folder / name).mkdir(parents=True)
         (folder / name / "replay.json").write_text(text)
         (folder / name / "replay.html").write_text("<!doctype html><title>replay</title>")
         os.utime(folder / name / "replay.json", (time.time(), time.time() + (name == "first")))
     text = text_of(filled.read("/replays"))
-    assert "never, loop" in text
+    assert "buyer 2024-03-01 to 2024-06-01 3 never 0.6250 (0); loop 0.7500 (1)" in text
     assert "cannot be read" in text
     assert text.index("first") < text.index("broken")
     answer = filled.ask("/replays/first")

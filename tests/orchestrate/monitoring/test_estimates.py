@@ -41,20 +41,21 @@ def rows(window: ml.TimeWindow, kind: type, noisy_from: int = 20) -> pl.DataFram
     return pl.concat(parts).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
 
 
-def nouns(kind: type, *expectations: object) -> list:
+def nouns(kind: type, *expectations: object, inverted_from: int = 99, refit: str | None = None, **more) -> list:
     @ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
     def points(window: ml.TimeWindow) -> pl.DataFrame:
         return rows(window, kind).drop("y")
 
     @ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
     def outcomes(window: ml.TimeWindow) -> pl.DataFrame:
-        return rows(window, kind).select("id", "at", "y")
+        inverted = window.start >= BASE + timedelta(days=inverted_from)
+        return rows(window, kind).select("id", "at", y=1 - pl.col("y") if inverted else pl.col("y"))
 
     @ml.training_set(columns=["x", "shop"], label="y", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=6)))
     def examples(points: pl.LazyFrame, outcomes: pl.LazyFrame) -> pl.LazyFrame:
         return points.join(outcomes.select("id", "y"), on="id")
 
-    @ml.model(training_set=examples, metrics=[METRICS[kind]])
+    @ml.model(training_set=examples, metrics=[METRICS[kind]], refit=refit)
     def guess(train: ml.Split) -> object:
         return kind().fit(train.X, train.y)
 
@@ -64,7 +65,7 @@ def nouns(kind: type, *expectations: object) -> list:
         ml.monitoring.EstimatedPerformance(metric, no_worse_than_reference_by=0.15),
         ml.Performance(metric, no_worse_than_reference_by=0.15, min_labels=10),
     )
-    return [points, outcomes, examples, guess, scores, ml.Monitor("watch", of=scores, expectations=expected, min_rows=50)]
+    return [points, outcomes, examples, guess, scores, ml.Monitor("watch", of=scores, expectations=expected, min_rows=50, **more)]
 
 
 @pytest.mark.parametrize("kind", [LinearRegression, LogisticRegression])
@@ -107,6 +108,38 @@ def test_a_window_warns_before_its_labels_and_is_scored_with_them(platform, inst
     assert (
         f"was estimated at {table.sort('window_start')['estimate'][-1]:.4g}" in page_path(platform.home, "watch", "2024-01-24").read_text()
     )
+
+
+def test_inverted_labels_fail_the_check_and_hold_the_retraining(platform, instance) -> None:
+    expected = ml.Performance("roc_auc", at_least=0.6, min_labels=10)
+    declared = nouns(LogisticRegression, expected, inverted_from=15, on_failure=ml.Retrain())
+    runner, at = Runner(ml.build_definitions(declared, platform=platform), instance), open_stores(platform)
+    runner("dataset/points", "dataset/outcomes", partitions=TRAINED)
+    runner(*TRAIN)
+    runner("dataset/points", "dataset/outcomes", "predictions/scores", partitions="2024-01-15")
+    runner("dataset/points", "dataset/outcomes", "predictions/scores", partitions="2024-01-16")
+    result = runner("performance_report/watch", partitions="2024-01-15...2024-01-16")
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "the labels look inverted" in check.description
+    shown = metadata(result, "performance_report/watch")
+    assert shown["state"] == "labels look inverted"
+    assert shown["the loop"].startswith("the labels of 2024-01-16 look inverted: correct them")
+    assert at.decisions.decisions("guess") == ()
+    assert "The labels look inverted" in page_path(platform.home, "watch", "2024-01-16").read_text()
+
+
+def test_a_version_that_was_refitted_uses_what_the_judged_fit_showed(platform, instance) -> None:
+    declared = nouns(LinearRegression, refit="after_gates")
+    runner, at = Runner(ml.build_definitions(declared, platform=platform), instance), open_stores(platform)
+    runner("dataset/points", "dataset/outcomes", partitions=TRAINED)
+    runner(*TRAIN)
+    champion = at.registry.champion("guess")
+    assert PERFORMANCE_ESTIMATOR not in read_manifest(at.artifacts, champion.artifact)  # it was fitted on the holdout
+    runner("dataset/points", "predictions/scores", partitions="2024-01-15")
+    runner("estimate_report/watch", partitions="2024-01-15")
+    (found,) = at.lake.read("estimate_report/watch").to_dicts()
+    assert found["low"] < found["reference"] < found["high"]
 
 
 def test_a_version_without_the_stored_data_cannot_be_estimated(platform, instance) -> None:

@@ -7,18 +7,22 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.console.app import PAGES
 from mlops_assets.orchestrate.console.model_pages import find_version
+from mlops_assets.serving.http.service_folder import write_json
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.readers import list_readers
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.alerts.episodes import AlertFact
-from tests.orchestrate.console.conftest import BAD_DAY, DAGSTER, GOOD_DAY, hash_files
+from mlops_assets.values.window import TimeWindow
+from tests.orchestrate.console.conftest import BAD_DAY, DAGSTER, GOOD_DAY, Console, hash_files, open_site
 from tests.projects import shop
 
 PATHS = {
@@ -159,8 +163,6 @@ def test_a_window_shows_metrics_drifted_columns_and_the_stored_report(filled) ->
 def test_a_service_that_never_started_says_so_and_one_that_is_gone_is_down(filled) -> None:
     assert "The service is never started" in filled.read("/services/shop_api")
     folder = Path(filled.site.platform.home) / "services" / "shop_api"
-    from mlops_assets.serving.http.service_folder import write_json
-
     folder.mkdir(parents=True)
     write_json(folder / "wanted.json", {"state": "running"})
     try:
@@ -298,3 +300,18 @@ def test_alerts_are_listed_with_what_they_affect(empty) -> None:
     assert f"{subject} open ERROR" in page
     assert "service/shop_api" in page
     assert "mlops alerts list" in page
+
+
+def test_a_window_shows_the_rows_of_a_services_objectives(tmp_path) -> None:
+    speed = ml.Monitor("speed", of=shop.shop_api, partitions=shop.DAILY, expectations=(ml.monitoring.ErrorRate(at_most=0.01),))
+    for site in open_site(tmp_path / "home", [*shop.NOUNS, speed]):
+        console, start = Console(site), datetime(2024, 3, 6, tzinfo=UTC)
+        rows = pl.DataFrame({"window_start": [start], "version": [3], "requests": [40], "p95": [0.0125], "reason": [None]}).cast(
+            {"window_start": pl.Datetime("us", "UTC"), "reason": pl.String}
+        )
+        part = Partition(GOOD_DAY, TimeWindow(start, start + timedelta(days=1)))
+        site.stores.lake.write("system_report/speed", rows, [part], event_timestamp="window_start")
+        text = text_of(console.read(f"/monitors/speed/windows/{GOOD_DAY}"))
+        assert "version requests p95 reason 3 40 0.01250 –" in text
+        assert "key:&#34;system_report/speed_system&#34;" in text
+        assert "No window is reported yet" in console.read("/monitors/speed")

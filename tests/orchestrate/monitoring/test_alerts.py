@@ -289,3 +289,19 @@ def test_a_check_of_an_active_run_waits_for_the_others(project, hook, monkeypatc
     monkeypatch.setattr(project.instance, "get_runs", find)
     project.turn()
     assert hook.kinds == [[("opened", "dataset/numbers:key")]]
+
+
+def test_a_mailbox_that_cannot_be_used_is_named_and_stops_nothing(hook, mail, tmp_path, instance, monkeypatch) -> None:
+    monkeypatch.delenv("MLOPS_SMTP_PASSWORD", raising=False)
+    without_password = ml.monitoring.Email(mail.address, to="a@example.com", sender="b@example.com", user="mlops", encryption="none")
+    with_starttls = ml.monitoring.Email(mail.address, to="c@example.com", sender="b@example.com")
+    over_tls = ml.monitoring.Email(mail.address, to="d@example.com", sender="b@example.com", encryption="tls")
+    channels = [without_password, with_starttls, over_tls, ml.monitoring.Webhook(hook.url)]
+    project = Alerting(tmp_path, instance, ml.monitoring.Alerts(channels))
+    project.turn()
+    project.check("2024-01-01", passed=False)
+    said = project.turn()
+    assert "the environment variable MLOPS_SMTP_PASSWORD is not set" in said
+    assert "STARTTLS extension not supported" in said
+    assert said.count("it is tried again") == 3
+    assert (len(mail.received), len(hook.received)) == (0, 1)

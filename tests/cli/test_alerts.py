@@ -72,6 +72,22 @@ def test_a_check_is_silenced_with_a_reason_and_heard_again(mlops, hook, tmp_path
     assert (again.returncode, "is not silent" in again.stderr) == (1, True)
 
 
+def test_an_alert_is_closed_by_a_person_and_a_later_failure_opens_another(mlops, hook, tmp_path) -> None:
+    mlops("alerts", "send")
+    for sent in (1, 2):
+        spoil(tmp_path)
+        assert mlops("run", "--partitions", "2024-01-01...2024-01-04").returncode == 0
+        mlops("alerts", "send")
+        assert hook.kinds == [[("opened", CHECK)]] * sent
+        assert mlops("alerts", "close", CHECK).stdout == f"the alert of {CHECK} is closed\n"
+        assert mlops("alerts", "list", "--open").stdout == "no alerts\n"
+        meters.World().write(tmp_path / "world.json")
+        assert mlops("quarantine", "replay", "readings").returncode == 0
+    assert mlops("alerts", "send").stdout == "no new alert\n"
+    refused = mlops("alerts", "close", CHECK)
+    assert (refused.returncode, f"there is no open alert of '{CHECK}'" in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

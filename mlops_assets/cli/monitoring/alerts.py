@@ -1,4 +1,4 @@
-"""``mlops alerts``: list episodes, silence checks, send what is due, and test channels."""
+"""``mlops alerts``: list and close episodes, silence checks, send what is due, and test channels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def alerts() -> None:
-    """List alerts, silence checks, and test channels."""
+    """List and close alerts, silence checks, and test channels."""
 
 
 @alerts.command("list")
@@ -132,6 +132,21 @@ def unsilence_check(check: str, file: str) -> None:
     if not stores.end_silences(check, now):
         raise DefinitionError(f"'{check}' is not silent", hint=nearest(check, known) + f"silent are {', '.join(known) or 'none'}")
     click.echo(f"{check} is not silent any more")
+
+
+@alerts.command("close")
+@click.argument("check")
+@file_option
+def close_alert(check: str, file: str) -> None:
+    """Close the open alert of CHECK without a message, e.g. when the partition is never to be repaired; a later failure opens another.
+
+    Example: mlops alerts close 'dataset/flights:key'
+    """
+    stores = load(file).stores.alerts
+    if not stores.close(check, datetime.now(UTC).timestamp()):
+        known = [episode.subject for episode in stores.episodes(only_open=True)]
+        raise DefinitionError(f"there is no open alert of '{check}'", hint=nearest(check, known) + f"open are {', '.join(known) or 'none'}")
+    click.echo(f"the alert of {check} is closed")
 
 
 @alerts.command("test")

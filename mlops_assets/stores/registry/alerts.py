@@ -247,6 +247,14 @@ class AlertStore:
         with self._database.read_transaction() as connection:
             return tuple(Delivery(**{name: row[name] for name in names}) for row in connection.execute(query).mappings())
 
+    def close(self, subject: str, now: float) -> bool:
+        """Close the open episode of a subject without a message; return False when there is none."""
+        rows = schema.alerts
+        matching = sa.and_(rows.c.environment == self._environment, rows.c.subject == subject, rows.c.closed.is_(False))
+        with self._database.write_transaction() as connection:
+            closed = connection.execute(rows.update().where(matching).values(closed=True, resolved=sa.func.coalesce(rows.c.resolved, now)))
+        return bool(closed.rowcount)
+
     def silence(self, silence: TimedSilence) -> None:
         """Record a silence."""
         row = {"pattern": silence.pattern, "until": silence.until.astimezone(UTC).isoformat(), "reason": silence.reason}

@@ -24,44 +24,62 @@ def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict
         In the order in which they happened.
     """
     by_subject = {episode.subject: episode for episode in episodes}
+    failing = {subject: _group_by_label(episode) for subject, episode in by_subject.items()}
     for fact in facts:
-        known = by_subject.get(fact.subject)
+        known, windows = by_subject.get(fact.subject), failing.setdefault(fact.subject, {})
         if not fact.passed:
-            by_subject[fact.subject] = _open(fact) if known is None else _add_failure(known, fact)
+            windows.pop(fact.window.label, None)  # the newest failure is the last one
+            windows[fact.window.label] = [(fact.window, fact.must_pass)]
+            by_subject[fact.subject] = _open(fact) if known is None else _count_failure(known, fact)
         elif known is not None and known.resolved is None:
-            by_subject[fact.subject] = _remove_failures(known, fact)
-    return by_subject
+            _settle(windows, fact.window)
+            by_subject[fact.subject] = known if windows else replace(known, resolved=fact.at)
+    return {
+        subject: replace(episode, failing=tuple(window for pieces in failing[subject].values() for window in pieces))
+        for subject, episode in by_subject.items()
+    }
+
+
+def _group_by_label(episode: Episode) -> dict[str, list[tuple[AlertWindow, bool]]]:
+    """Return the label of a failed window → what of it still fails, with its ``must_pass``."""
+    groups: dict[str, list[tuple[AlertWindow, bool]]] = {}
+    for window, must_pass in episode.failing:
+        groups.setdefault(window.label, []).append((window, must_pass))
+    return groups
 
 
 def _open(fact: AlertFact) -> Episode:
-    return Episode(fact.subject, fact.severity, fact.at, ((fact.window, fact.must_pass),), 1, fact)
+    return Episode(fact.subject, fact.severity, fact.at, (), 1, fact)
 
 
-def _add_failure(episode: Episode, fact: AlertFact) -> Episode:
+def _count_failure(episode: Episode, fact: AlertFact) -> Episode:
     """Return an episode with one more failure; a higher severity than before is announced again."""
     severity = max(episode.severity, fact.severity, key=SEVERITIES.index)
-    others = tuple((window, must_pass) for window, must_pass in episode.failing if window.label != fact.window.label)
-    return replace(
-        episode,
-        severity=severity,
-        failing=(*others, (fact.window, fact.must_pass)),
-        failures=episode.failures + 1,
-        latest=fact,
-        announced=episode.announced if severity == episode.severity else None,
-        resolved=None,
-    )
+    announced = episode.announced if severity == episode.severity else None
+    return replace(episode, severity=severity, failures=episode.failures + 1, latest=fact, announced=announced, resolved=None)
 
 
-def _remove_failures(episode: Episode, fact: AlertFact) -> Episode:
-    failing = tuple(
-        (rest, must_pass) for window, must_pass in episode.failing for rest in _subtract(window, fact.window, must_pass=must_pass)
-    )
-    return replace(episode, failing=failing, resolved=None if failing else fact.at)
+def _settle(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWindow) -> None:
+    """Remove what a pass of a window settles from the windows that fail."""
+    failing.pop(passed.label, None)
+    first, last = passed.first, passed.last
+    touched = [  # of a storm, nearly all windows lie elsewhere
+        label
+        for label, pieces in failing.items()
+        for window, must_pass in pieces
+        if not must_pass or None in (first, last, window.first) or (window.first < last and first < window.last)  # type: ignore[operator]
+    ]
+    for label in dict.fromkeys(touched):
+        rest = [(left, must_pass) for window, must_pass in failing[label] for left in _subtract(window, passed, must_pass=must_pass)]
+        if rest:
+            failing[label] = rest
+        else:
+            del failing[label]
 
 
 def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> list[AlertWindow]:
     """Return what of a failed window still fails after another window has passed."""
-    if passed.label in ("", failed.label):
+    if not passed.label:
         return []
     if passed.first is None or passed.last is None or failed.first is None or failed.last is None:
         return [failed] if must_pass else []

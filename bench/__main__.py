@@ -26,6 +26,7 @@ NAMES = (
     "llm_calls",
     "llm_quality",
     "llm_evaluation",
+    "detection",
 )
 
 

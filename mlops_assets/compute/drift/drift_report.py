@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.drift import DriftThreshold
 
 BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
+RAISED_CAP = 0.8  # of the way from a cap to the largest distance
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
@@ -174,15 +175,18 @@ def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float)
     """Return the thresholds of the columns that are judged by calibrated statistics."""
     effects, calibrations = min_effects(min_psi), [comparison.calibration for comparison in comparisons]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(-1, len(effects))
-    maxima = np.array([comparison.maxima for comparison in comparisons])
+    maxima = np.array([comparison.maxima for comparison in comparisons]).reshape(variances.shape)
     histories = any(comparison.history for comparison in comparisons)
     allowed = compute_thresholds(calibrations, variances, rate, effects, maxima, cautious=histories)
-    # Statistics of windows judge these columns at the stated rate, which a cap and a saturated distance cannot.
+    # Statistics of windows judge these columns at the stated rate, which a cap and a saturated distance cannot. A window without any value
+    # in the reference's range still exceeds a cap that lies near the largest KS distance.
+    statistics = [statistic.name for statistic in deciding_statistics()]
     has_history = np.array([comparison.history is not None for comparison in comparisons], dtype=bool)[:, None]
     narrow = np.array([comparison.is_narrow for comparison in comparisons], dtype=bool)[:, None]
-    bounded = np.array([statistic.name in BOUNDED for statistic in deciding_statistics()])
-    undecided = bounded & (narrow | (has_history & allowed.capped))
-    return replace(allowed, limits=np.where(undecided, np.nan, allowed.limits), capped=allowed.capped & ~undecided)
+    capped = has_history & allowed.capped
+    raised = np.where(capped, allowed.limits + RAISED_CAP * (maxima - allowed.limits), allowed.limits)
+    undecided = narrow & np.isin(statistics, BOUNDED) | capped & np.isin(statistics, "js")
+    return replace(allowed, limits=np.where(undecided, np.nan, raised), capped=allowed.capped & ~capped & ~undecided)
 
 
 def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> ColumnDrift:

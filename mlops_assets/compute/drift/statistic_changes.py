@@ -29,6 +29,8 @@ class StatisticWindows:
         The minimum change that counts as drift, shape (statistics,); NaN for a statistic that is not judged.
     only_increases
         Whether only an increase counts as drift, shape (statistics,).
+    are_rates
+        Whether a statistic is a share of rows, at most 1, shape (statistics,). None is one when None.
     """
 
     past: np.ndarray
@@ -37,6 +39,7 @@ class StatisticWindows:
     current_variances: np.ndarray
     min_effects: np.ndarray
     only_increases: np.ndarray
+    are_rates: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +100,18 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
     for k, model in models.items():
         surprise = max(tails[k].quantile(level), -math.log(level))
         limits[k] = max(model.change_of(surprise, windows.current_variances[k]), windows.min_effects[k])
+        if windows.are_rates is not None and windows.are_rates[k]:
+            limits[k] = min(limits[k], _cap_rate(windows.past[:, k], model.mean))
         change = float(windows.current[k] - model.mean)
         changes[k] = max(change, 0.0) if windows.only_increases[k] else abs(change)
         usual[:, k] = np.abs(windows.past[:, k] - model.mean)
     return StatisticChanges(changes, limits, usual)
+
+
+def _cap_rate(past: np.ndarray, mean: float) -> float:
+    """Return the largest limit of a rate: three quarters of the way from the largest change of a reference window to the attainable one."""
+    observed, attainable = float(np.nanmax(np.abs(past - mean))), max(mean, 1 - mean)
+    return observed + 0.75 * (attainable - observed)
 
 
 def _fit_model(windows: StatisticWindows, k: int) -> _StatisticModel | None:

@@ -85,6 +85,7 @@ def _join(measured: Sequence[tuple[str, StatisticHistory, np.ndarray]], rows: np
         np.concatenate([history.sampling_variances(rows)[0] for history in histories]),
         np.concatenate([history.min_effects(min_psi) for history in histories]),
         np.concatenate([history.only_increases for history in histories]),
+        np.concatenate([history.are_rates for history in histories]),
     )
 
 

@@ -26,7 +26,7 @@ QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
 SHARE = "share of "  # followed by a category
 MAX_LEVELS, MAX_SHARES = 500, 20  # distinct values of a column that are stored; categories whose share is a statistic
 MAX_STEADY = 0.25  # of the windows, in which a quantile may have its median value
-MAX_NEW = 0.05  # of the rows of a reference window, whose value no other window has
+MAX_NEW = 0.005  # of the rows of reference windows, on average, whose value no other window has
 _WINDOW, _VALUE, _ALONE = "window", "value", "alone"
 
 
@@ -89,7 +89,7 @@ class StatisticHistory:
         steady = (self.values == middle).mean(axis=0) > MAX_STEADY
         unusable = np.array([name in QUANTILES for name in self.names]) & steady
         # In a column with many values, some are always new.
-        unusable |= np.array([name == NEW_VALUES for name in self.names]) & (np.nanmax(self.values, axis=0, initial=0) > MAX_NEW)
+        unusable |= np.array([name == NEW_VALUES for name in self.names]) & (self.values.mean(axis=0) > MAX_NEW)
         result: np.ndarray = np.where(unusable, math.nan, effects)
         return result
 
@@ -115,6 +115,11 @@ class StatisticHistory:
     def only_increases(self) -> np.ndarray:
         """Whether only an increase of a statistic counts as drift, shape (statistics,)."""
         return np.array([name == NEW_VALUES for name in self.names])
+
+    @property
+    def are_rates(self) -> np.ndarray:
+        """Whether each statistic is a share of rows, shape (statistics,)."""
+        return np.array([name in (ZEROS, NEW_VALUES) or name.startswith(SHARE) for name in self.names])
 
     def as_json(self) -> dict[str, Any]:
         """Return the history as a dict of JSON values; statistics have six significant digits."""

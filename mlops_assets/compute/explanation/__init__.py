@@ -1,0 +1,1 @@
+"""Explanation: what the drift of columns cost a metric."""

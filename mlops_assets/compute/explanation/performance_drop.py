@@ -185,7 +185,7 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(y))[:MAX_EXPLAINED_ROWS])
     sampled = None if times is None else times[chosen]
-    scored = _ScoredRows(estimator, X[chosen], y[chosen], metric.name, positive, sampled)
+    scored = _RescoredWindow(estimator, X[chosen], y[chosen], metric.name, positive, sampled)
     if metric.value is None or metric.reference is None or not math.isfinite(scored.value):
         return None
     examined = [name for name in columns or X.columns if name in X.columns and name in profiles][:MAX_EXPLAINED_COLUMNS]
@@ -206,7 +206,7 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
     )
 
 
-class _ScoredRows:
+class _RescoredWindow:
     """The rows of a window with the metric of their predictions."""
 
     def __init__(  # noqa: PLR0913  (all that is scored)

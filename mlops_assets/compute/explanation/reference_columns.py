@@ -37,7 +37,7 @@ def restore_column(column: pl.Series, reference: ColumnProfile, random: np.rando
     Returns
     -------
     polars.Series or None
-        The same name and length. None for a column of which only nulls are known, and for a reference without values.
+        The same name and length. None for a type whose profile knows only nulls, and for a reference without values.
 
     Notes
     -----

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.drift.column_drift import ColumnDrift
     from mlops_assets.compute.drift.drift_report import DriftReport
+    from mlops_assets.compute.explanation.performance_drop import DropExplanation
     from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.monitoring.system_metrics import ObjectiveVerdict, SystemCounts, SystemReport
@@ -48,6 +49,8 @@ class VersionReports:
         The estimates that need no labels; None when the monitor expects none.
     scores
         How good the estimates were, by the labels that have arrived.
+    explanation
+        What the drift of each column cost; None when no metric fell, or the drop was not explained.
     """
 
     version: int | None
@@ -56,6 +59,7 @@ class VersionReports:
     history: tuple[Point, ...] = ()
     estimate: EstimateReport | None = None
     scores: tuple[EstimateScore, ...] = ()
+    explanation: DropExplanation | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def render_monitor(page: MonitorPage) -> str:
         sections=[_build_section(reports, f"Version {reports.version}" if several else "") for reports in page.versions],
         max_rows=MAX_ROWS,
         coverage_text=_coverage_text,
+        explanation_caption=_explanation_caption,
         metrics_caption=_metrics_caption,
         slices_caption=_slices_caption,
         slice_cell=_slice_cell,
@@ -315,6 +320,13 @@ def _coverage_text(report: PerformanceReport) -> str:
     return (
         f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions {arrivals.predicate} ({arrivals.coverage:.1%})"
         f"{keyless}{trained}{labels}{again}{bias}."
+    )
+
+
+def _explanation_caption(found: DropExplanation) -> str:
+    return (
+        f"What {found.metric} gains when columns are put back to their reference; 95 % CI. Labels and all other columns stay. "
+        f"Measured on {found.rows:,} rows in {format_number(found.seconds, 2)} s."
     )
 
 

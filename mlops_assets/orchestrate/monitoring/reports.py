@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport
 from mlops_assets.compute.drift.drift_statistics import reported_statistics
+from mlops_assets.compute.explanation.performance_drop import DropExplanation
 from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore, score_estimates
 from mlops_assets.compute.monitoring.performance import PerformanceReport
 from mlops_assets.compute.monitoring.verdicts import Verdict
@@ -23,6 +24,7 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.monitoring.explanations import explain_windows
 from mlops_assets.orchestrate.monitoring.reading import (
     describe_missing_windows,
     list_missing_windows,
@@ -201,19 +203,28 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
 def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
-    measurements = measure_windows(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
+    labels = read_labels(step, monitor)
+    measurements = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
     earlier = _read_earlier(step, monitor)
     scores = {id(measured): _score(measured, earlier) for measured in measurements}
+    explanations = explain_windows(step, monitor, measurements, labels)
+    explained = {id(measured): found for measured, found in zip(measurements, explanations, strict=True)}
     for partition, group in group_by_partition(measurements).items():
         sections = [
             VersionReports(
-                u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance), u.estimate, scores[id(u)]
+                m.window.version,
+                m.drift,
+                m.performance,
+                _build_history(earlier, m.window, m.performance),
+                m.estimate,
+                scores[id(m)],
+                explained[id(m)],
             )
-            for u in group
+            for m in group
         ]
         write_page(step, monitor, partition, sections, loop)
     reports = [(measured.window, measured.performance) for measured in measurements if measured.performance is not None]
@@ -223,7 +234,8 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
     scored = {f"estimate of {score.metric}": score.text for score in scores[id(measurements[-1])]}
-    facts = summary | _performance_facts(report) | scored | list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
+    facts = summary | _explanation_facts(measurements, explanations) | _performance_facts(report) | scored
+    facts |= list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
     return CheckedTable(frame, build_outcomes([e.name for e in monitor.performance], [(w, r.verdicts) for w, r in reports]), facts)
 
 
@@ -309,6 +321,18 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
         **({"slices": to_markdown(slices)} if slices else {}),
         **({"worst slices": ", ".join(f"{s.column} = {s.value}" for s in report.worst_slices[:TOP])} if report.worst_slices else {}),
     }
+
+
+def _explanation_facts(measurements: Sequence[WindowMeasurement], explanations: Sequence[DropExplanation | None]) -> dict[str, Any]:
+    """Return the verdicts on the windows in which a metric fell, and the gain of each column in the newest of them."""
+    explained = [(measured.window, found) for measured, found in zip(measurements, explanations, strict=True) if found is not None]
+    if not explained:
+        return {}
+    rows = [
+        {"column": effect.columns[0], "explains": effect.gain, "from": effect.low, "to": effect.high} for effect in explained[-1][1].columns
+    ]
+    verdicts = ". ".join(found.describe(window.title) for window, found in explained)
+    return {"explanation": verdicts, "explained by column": to_markdown(rows)}
 
 
 def _slice_facts(found: WindowSlice) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import build_profile
+from mlops_assets.compute.explanation.performance_drop import ColumnEffect, DropExplanation
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.window_slices import WindowSlice
@@ -116,6 +117,19 @@ def test_a_quiet_window() -> None:
     assert "900 of 900 predictions have a label (100.0%)" in parsed.text
     assert re.search(r"Expected false alarms: 1 % of windows, calibrated on 8\d reference windows", parsed.text)
     assert "95 % CI by jackknife over independent rows" in parsed.text
+
+
+def test_the_verdict_on_a_drop_comes_first_and_its_table_shows_each_column() -> None:
+    found, quality = reports(frame(900, 2))
+    effects = (ColumnEffect((NASTY,), 0.03, 0.01, 0.05), ColumnEffect(("rain",), -0.001, -0.01, 0.008))
+    explanation = DropExplanation("roc_auc", 0.66, 0.72, effects, (ColumnEffect((NASTY, "rain"), 0.04),), 2000, 1.5)
+    shown = VersionReports(6, found, quality, explanation=explanation)
+    parsed = checked(render_monitor(MonitorPage("watch", "2024-03-09", "m", (shown,))))
+    verdict = f"roc_auc fell from 0.720 (holdout) to 0.660 in 2024-03-09; replacing {NASTY} by its reference explains 0.030 of it"
+    assert parsed.text.index(verdict) < parsed.text.index("Performance is good")
+    assert "(95 % CI 0.010 to 0.050); 0.030 is not explained by any single column." in parsed.text
+    assert "Measured on 2,000 rows in 1.5 s" in parsed.text
+    assert f"{NASTY}, rain, together" in parsed.text
 
 
 def test_a_window_of_two_versions_has_a_section_of_each() -> None:

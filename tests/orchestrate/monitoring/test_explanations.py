@@ -1,0 +1,86 @@
+"""A window in which a metric fell says what moved and what it cost, on its page and in the metadata of its report."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LinearRegression
+
+import mlops_assets as ml
+from mlops_assets.errors import ArtifactError
+from mlops_assets.orchestrate.monitoring import explanations
+from mlops_assets.orchestrate.monitoring.reports import page_path
+from tests.conftest import Runner, metadata
+
+BASE, ROWS, REPORT = datetime(2024, 1, 1, tzinfo=UTC), 150, "performance_report/watch"
+DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
+
+
+def draw_day(day: int) -> pl.DataFrame:
+    """The temperature is in Fahrenheit from the 20th day on; the label is not affected."""
+    random = np.random.default_rng(day)
+    temp, wind = random.normal(10, 5, ROWS), random.normal(size=ROWS)
+    at = [BASE + timedelta(days=day, minutes=n) for n in range(ROWS)]
+    shown = temp * 9 / 5 + 32 if day >= 19 else temp
+    y = temp + wind + random.normal(size=ROWS)
+    return pl.DataFrame({"id": [f"{day}-{n}" for n in range(ROWS)], "at": at, "temp": shown, "wind": wind, "y": y})
+
+
+@pytest.fixture
+def watched(run, platform) -> Runner:
+    """A champion and its predictions, with a monitor that declares no drift."""
+
+    @ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
+    def points(window: ml.TimeWindow) -> pl.DataFrame:
+        days = pl.concat(draw_day(day) for day in range((window.start - BASE).days, (window.end - BASE).days))
+        return days.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
+
+    @ml.training_set(columns=["temp", "wind"], label="y", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=5)))
+    def examples(points: pl.LazyFrame) -> pl.LazyFrame:
+        return points
+
+    @ml.model(training_set=examples, metrics=["neg_mean_absolute_error"])
+    def guess(train: ml.Split) -> LinearRegression:
+        return LinearRegression().fit(train.X, train.y)
+
+    scores = ml.BatchPrediction("scores", model=guess, dataset=points)
+    expected = ml.Performance("neg_mean_absolute_error", no_worse_than_reference_by=0.5, min_labels=10)
+    monitor = ml.Monitor("watch", of=scores, expectations=expected, min_rows=50)
+    runner = run(ml.build_definitions([points, examples, guess, scores, monitor], platform=platform))
+    runner("dataset/points", partitions="2024-01-01...2024-01-14")
+    runner("training_set/examples", "model/guess", "version/guess", "champion/guess")
+    runner("dataset/points", "predictions/scores", partitions="2024-01-18...2024-01-24")
+    return runner
+
+
+def test_a_column_in_another_unit_is_named_on_the_page_and_in_the_metadata(watched: Runner, platform) -> None:
+    facts = metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
+    assert facts["state"] == "breach"
+    assert facts["explanation"].startswith("neg_mean_absolute_error fell from −")
+    assert "in 2024-01-20; replacing temp by its reference explains" in facts["explanation"]
+    assert "| wind" in facts["explained by column"]
+    page = page_path(platform.home, "watch", "2024-01-20").read_text()
+    assert facts["explanation"] in page
+    assert "What moved and what it cost" in page
+    assert "Measured on 150 rows" in page
+
+
+def test_a_window_without_a_drop_has_no_explanation_and_a_backfill_explains_three_windows(watched: Runner, platform) -> None:
+    assert "explanation" not in metadata(watched(REPORT, partitions="2024-01-18"), REPORT)
+    assert "What moved" not in page_path(platform.home, "watch", "2024-01-18").read_text()
+    facts = metadata(watched(REPORT, partitions="2024-01-18...2024-01-24"), REPORT)
+    assert facts["explanation"].count("fell from") == 3
+    pages = [page_path(platform.home, "watch", f"2024-01-{day}").read_text() for day in (21, 22, 23, 24)]
+    assert ["What moved" in page for page in pages] == [False, True, True, True]
+
+
+def test_a_drop_that_cannot_be_explained_fails_no_report(watched: Runner, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ArtifactError("the bytes of the model are missing", hint="restore them")
+
+    monkeypatch.setattr(explanations, "unpack", refuse)
+    facts = metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
+    assert facts["state"] == "breach"
+    assert "explanation" not in facts

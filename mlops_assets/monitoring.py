@@ -14,9 +14,11 @@ from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures
+from mlops_assets.values.score.score import Declared, ModelScore
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Alerts",
+    "Declared",
     "Email",
     "ErrorRate",
     "EstimatedPerformance",
@@ -24,6 +26,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "KolmogorovSmirnov",
     "Latency",
     "MissingFeatures",
+    "ModelScore",
     "PSI",
     "Silence",
     "Slack",

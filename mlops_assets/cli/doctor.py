@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.cli.score import print_scores
 from mlops_assets.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -19,18 +20,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--fix", is_flag=True, help="Fix what can be fixed safely, and print what was done.")
+@click.option("--score", is_flag=True, help="Show the ML Test Score of each model instead, and what to do next.")
+@click.option("--model", metavar="NAME", default="", help="The model whose score to show  [default: every model]")
 @file_option
 @json_option
-def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
+def doctor(file: str, json_file: str | None, model: str, *, fix: bool, score: bool) -> None:
     """Examine database, artifacts, runs, lake, online store, services, logs, disk, clock, permissions and packages.
 
-    Exit code 1 when a failure is left that was not fixed; warnings do not count.
+    Exit code 1 when a failure is left that was not fixed; warnings do not count. With --score, nothing is examined or fixed.
 
     Example: mlops doctor --fix
     """
     from rich.markup import escape
     from rich.table import Table
 
+    if score:
+        if fix:
+            raise click.UsageError("--score fixes nothing: leave --fix out")
+        print_scores(file, model, json_file)
+        return
+    if model:
+        raise click.UsageError("--model names the model of --score: add --score")
     out = console()
     with out.status("examining"):
         rows = list(_examine(file, fix=fix))

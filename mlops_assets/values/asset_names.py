@@ -20,6 +20,7 @@ _SUFFIXES = {
     "quality": "limits",
     "quality_report": "quality",
     "quarantine": "quarantine",
+    "score": "score",
     "system_report": "system",
     "traces": "traces",
     "upkeep": "upkeep",

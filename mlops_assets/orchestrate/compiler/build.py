@@ -79,7 +79,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ----------
     items
         Datasets, external datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
-        services, monitors, prompts, evaluations and services of prompts, and plain Dagster assets, in any order.
+        services, monitors, scores, prompts, evaluations and services of prompts, and plain Dagster assets, in any order.
     platform
         Where data, models and records are stored; ``Platform.from_env()`` when None.
     executor
@@ -126,9 +126,9 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     project = Project.from_items(items)
     check_project(project)
     warn_of_short_ttls(project)
-    compiled, plain = _compile_assets(project, platform, upkeep), _list_plain_assets(project)
-    refuse_shared_labels(compiled, plain)
     alerts = declare_alerts(alerts, platform)
+    compiled, plain = _compile_assets(project, platform, upkeep, alerts), _list_plain_assets(project)
+    refuse_shared_labels(compiled, plain)
     _COMPILED.append(CompiledProject(project, platform, alerts))
     jobs, schedules = _build_retraining_jobs(project, running=running)
     return dg.Definitions(
@@ -143,9 +143,11 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     )
 
 
-def _compile_assets(project: Project, platform: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def _compile_assets(
+    project: Project, platform: Platform, upkeep: Upkeep | None, alerts: Alerts | None
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of a project's declarations, and the asset of the upkeep unless it is None."""
-    compiler = Compiler(project, platform)
+    compiler = Compiler(project, platform, alerts)
     return [
         *compiler.compile_assets(),
         *([compiler.compile_upkeep(upkeep)] if upkeep else []),

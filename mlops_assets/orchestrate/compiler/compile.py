@@ -31,6 +31,7 @@ from mlops_assets.orchestrate.monitoring.reports import (
 from mlops_assets.orchestrate.monitoring.system_reports import system_body, system_checks, system_node
 from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
 from mlops_assets.orchestrate.predictions.batch_prediction import prediction_body, prediction_checks
+from mlops_assets.orchestrate.score.score_step import build_score_step
 from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
 from mlops_assets.orchestrate.tables.external import require_valid
@@ -41,6 +42,7 @@ from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, trainin
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
 from mlops_assets.values.features import FeatureView, stored_views
@@ -49,6 +51,7 @@ from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
+from mlops_assets.values.score.score import ModelScore
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
@@ -65,9 +68,12 @@ class Compiler:
     ----------
     project, platform
         The declarations, and the platform that the steps use.
+    alerts
+        The alerts of the project; None without any.
     """
 
-    def __init__(self, project: Project, platform: Platform) -> None:
+    def __init__(self, project: Project, platform: Platform, alerts: Alerts | None = None) -> None:
+        self.alerts = alerts
         self.project = project
         self.platform = platform
         manager, self.io = lake_io_manager(platform)
@@ -93,6 +99,8 @@ class Compiler:
         yield from (compile_step(step, self.io) for step in list_prompt_service_steps(self.project, self._bind_body))
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
+        scores = (build_score_step(score, self.alerts, self._bind_body) for score in self.project.select(ModelScore))
+        yield from (compile_step(step, self.io) for step in scores)
         yield from (compile_step(step, self.io) for step in list_prompt_steps(self.project, self.platform, self._bind_body))
 
     def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:

@@ -28,6 +28,7 @@ from mlops_assets.orchestrate.console import (
     monitor_pages,
     replay_pages,
     run_pages,
+    score_page,
     service_pages,
     window_pages,
 )
@@ -55,6 +56,7 @@ PAGES: dict[str, _PageFunction] = {
     "/models": model_pages.list_models,
     "/models/{model}": model_pages.show_model,
     "/models/{model}/compare": model_pages.compare_versions,
+    "/models/{model}/score": score_page.show_score,
     "/models/{model}/versions/{version}": model_pages.show_version,
     "/models/{model}/versions/{version}/card": model_pages.show_card,
     "/runs": run_pages.list_runs,

@@ -125,6 +125,11 @@ def show_model(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     shown, has_more = number_rows(versions[::-1], request)
     blocks: list[ConsoleBlock] = [
         ConsoleNotices("", tuple(_describe_state(site, name, versions, group))),
+        *(
+            [ConsoleFacts("", (("ML Test Score", ConsoleCell("show", f"{path}/score")),))]
+            if declared_names(site).get(name) == "model"
+            else []
+        ),
         _list_versions(site, path, shown, page_links(path, request, has_more=has_more)),
         _list_moves(site.stores.registry.history(name)[: -_MAX_MOVES - 1 : -1]),
     ]

@@ -72,7 +72,7 @@ class EstimatorKind:
             measured = (
                 None if importance is None else _measure_for_card(chosen, model, inputs, predictor, evaluation, intervals, importance)
             )
-            run = record_fit(active, chosen, inputs, fit, dict(evaluation.metrics), facts, importance, measured)
+            run = record_fit(active, chosen, inputs, fit, dict(evaluation.metrics), facts, importance, measured, dict(evaluation.baseline))
         return TrainedModel(
             run,
             fit.fitted,

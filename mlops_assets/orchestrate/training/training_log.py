@@ -24,6 +24,7 @@ from mlops_assets.stores.tracker.tracker import RUNNING, Run
 from mlops_assets.stores.tracker.values import to_json_value
 from mlops_assets.values.model import KIND, Model
 
+BASELINE = "baseline"  # in the record of a training: metric → value of a model that ignores its input
 _MAX_VALUES = 60  # in the metadata of one materialisation
 
 
@@ -69,6 +70,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     facts: Mapping[str, Any],
     importance: PermutationImportance | None = None,
     measured: str | None = None,
+    baseline: Mapping[str, float] | None = None,
 ) -> Run:
     """Complete the record of a training, end its run and return the run.
 
@@ -86,6 +88,8 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
         The importance of the columns of ``X`` on the holdout, for figures and the card; None if it was not measured.
     measured
         The sha256 of the artifact with the :class:`CardMeasurements`; None if nothing was measured for the card.
+    baseline
+        The metrics of a model that ignores its input, on the holdout; undefined ones are left out.
     """
     return active.close(
         metrics=dict(metrics),
@@ -98,6 +102,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
             "facts": dict(facts),
             **({IMPORTANCE: importance.as_json()} if importance else {}),
             **({MEASURED: measured} if measured else {}),
+            BASELINE: {name: value for name, value in (baseline or {}).items() if math.isfinite(value)},
         },
     )
 

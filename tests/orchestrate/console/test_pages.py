@@ -28,6 +28,7 @@ from tests.projects import shop
 PATHS = {
     "/models/{model}": "/models/buyer",
     "/models/{model}/compare": "/models/buyer/compare?version=1",
+    "/models/{model}/score": "/models/buyer/score",
     "/models/{model}/versions/{version}": "/models/buyer/versions/1",
     "/models/{model}/versions/{version}/card": "/models/buyer/versions/1/card",
     "/monitors/{monitor}": "/monitors/batch_watch",
@@ -315,3 +316,13 @@ def test_a_window_shows_the_rows_of_a_services_objectives(tmp_path) -> None:
         assert "version requests p95 reason 3 40 0.01250 –" in text
         assert "key:&#34;system_report/speed_system&#34;" in text
         assert "No window is reported yet" in console.read("/monitors/speed")
+
+
+def test_the_score_of_a_model_names_its_sections_and_what_to_do_next(filled) -> None:
+    page = text_of(filled.read("/models/buyer/score"))
+    assert "ML Test Score of buyer" in page
+    assert all(section in page for section in ("Data", "Model", "Infrastructure", "Monitoring"))
+    assert "visits, crowds of 2 datasets: no schema" in page
+    assert "mlops doctor --score --model buyer" in page
+    assert 'href="/models/buyer/score"' in filled.read("/models/buyer")
+    assert filled.ask("/models/buyr/score").status_code == 404

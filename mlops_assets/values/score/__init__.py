@@ -1,0 +1,1 @@
+"""The ML Test Score: the tests of its rubric, and what a project declares about them."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlops_assets.errors import PlatformError
-from mlops_assets.serving.http.reply import Prediction, Reply
+from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.serving.http.reply import ExplainReply, Explanation, Prediction, Reply
 from mlops_assets.serving.http.request_body import explain_not_json, read_body
 from mlops_assets.serving.logs.inference_log import PredictionRecord
 from mlops_assets.serving.predict.predictor import NotFiniteError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
+EXPLAIN_PATH = "/explain"
 _GET = ("/smoke", "/readyz", "/livez", "/metrics", "/openapi.json")
 
 
@@ -84,6 +85,7 @@ class App:
         self.end: Callable[[], None] = lambda: None  # set by the worker
         self._log, self._metrics, self._limits, self._versions = log, metrics, limits, versions
         self._ids, self._prefix = count(), secrets.token_hex(8)
+        self._explaining = asyncio.Lock()
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +106,8 @@ class App:
             self._metrics.count_reply(status, seconds)
             if self._requests is not None:
                 self._requests.count_reply(version, status, seconds)
+        elif scope["type"] == "http" and scope["path"] == EXPLAIN_PATH and scope["method"] == "POST":
+            await self._accept_explanation(scope["headers"], receive, send)
         elif scope["type"] == "http" and scope["path"].startswith(PUSH_PATH):
             await self._accept_push(scope, receive, send)
         elif scope["type"] == "http":
@@ -148,6 +152,50 @@ class App:
         else:
             status, reply = await asyncio.to_thread(self._push, push_endpoint, view, scope["headers"], body)
         await self._send_reply(send, status, reply, _JSON, close=status == 413)
+
+    async def _accept_explanation(self, headers: Headers, receive: Receive, send: Send) -> None:
+        """Answer a request for explanations in another thread, one at a time, so that it delays no prediction for long."""
+        self._metrics.count("explain_requests")
+        body = await receive_body(receive, self._limits.max_bytes)
+        if body is None:
+            return
+        if len(body) > self._limits.max_bytes:
+            status, reply = _refuse_size(self._limits.max_bytes)
+        else:
+            async with self._explaining:
+                status, reply = await self._explain(headers, body)
+        await self._send_reply(send, status, reply, _JSON, close=status == 413)
+
+    async def _explain(self, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request for explanations, which is not logged."""
+        model = self.model
+        if model is None:
+            return _refuse(503, "no model is loaded", "try again when /readyz answers 200")
+        try:
+            request = model.read_explain_request(read_body(headers, body, self._limits.max_bytes))
+            shap = await asyncio.to_thread(model.explainer, request.columns, request.count)
+        except RequestError as error:
+            return _explain_refusal(headers, body, error.status, error.body)
+        except MissingExtraError as error:
+            return _refuse(501, error.message, error.hint)
+        except PlatformError as error:
+            _print_failure(error, "an explanation")
+            if isinstance(error, ReplacedStoreError):
+                self.end()
+            return _refuse(503, "the online store cannot be read", "the service's log shows where")
+        except Exception as error:  # noqa: BLE001  (one request must not end the service)
+            _print_failure(error, "an explanation")
+            return _refuse(500, f"the explanation failed ({type(error).__name__})", "the service's log shows where")
+        classes: Sequence[str | None] = shap.classes or [None] * request.count
+        cells = zip(
+            shap.outputs.tolist(),
+            classes,
+            shap.bases.tolist(),
+            (dict(zip(model.columns, row, strict=True)) for row in shap.values.tolist()),
+            request.missing,
+            strict=True,
+        )
+        return 200, self._encode(ExplainReply(model.name, model.version, [Explanation(*row) for row in cells]))
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
         """Return status and reply of one request for predictions; predictions that cannot be logged are not returned, but refused with 503.
@@ -224,10 +272,10 @@ class App:
 
     def _answer_other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
         """Return status, body and content type for a request that is neither a prediction nor a push."""
-        if path not in (*_GET, "/predict"):
+        if path not in (*_GET, "/predict", EXPLAIN_PATH):
             return *_refuse(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
-        if path == "/predict" or method not in ("GET", "HEAD"):
-            allowed = "POST" if path == "/predict" else "GET"
+        if path not in _GET or method not in ("GET", "HEAD"):
+            allowed = "GET" if path in _GET else "POST"
             return *_refuse(405, f"{path} accepts only {allowed}", "/openapi.json describes it"), _JSON
         if path == "/livez":
             return 200, b'{"live":true}', _JSON

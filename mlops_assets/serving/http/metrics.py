@@ -34,6 +34,7 @@ _COUNTERS = {
     "input_tokens": "Tokens of prompts, as the endpoint reports them.",
     "output_tokens": "Tokens of answers, as the endpoint reports them.",
     "other_requests": "Requests that were neither for a prediction nor for an answer.",
+    "explain_requests": "Requests for SHAP values of predictions.",
     "push_requests": "Requests that pushed rows to a feature view.",
     "model_loads": "Versions that were loaded and took traffic.",
     "model_load_failures": "Versions that could not be loaded.",

@@ -29,6 +29,27 @@ class Reply(msgspec.Struct, gc=False):
     predictions: Annotated[list[Prediction], Meta(description="In the order of the rows.")]
 
 
+class Explanation(msgspec.Struct, gc=False):
+    """The explanation of the prediction for one row: base and values sum to the output."""
+
+    output: Annotated[float, Meta(description="The explained number: a probability between 0 and 1, or the predicted number.")]
+    probability_of: Annotated[
+        str | None,
+        Meta(description="The class whose probability it is: the positive of two classes, the likeliest of several; null for a number."),
+    ]
+    base: Annotated[float, Meta(description="The mean of this number over the reference rows of the version.")]
+    values: Annotated[dict[str, float], Meta(description="The SHAP value of each column of the model, by name.")]
+    missing: Annotated[list[str], Meta(description="Looked-up features that were not found, past their ttl, or null.")]
+
+
+class ExplainReply(msgspec.Struct, gc=False):
+    """The reply to one request for explanations."""
+
+    model: str
+    version: Annotated[int, Meta(description="The version that answered.")]
+    explanations: Annotated[list[Explanation], Meta(description="In the order of the rows.")]
+
+
 class Error(msgspec.Struct):
     """The reason for which a request was refused; it repeats no value of the request."""
 

@@ -13,6 +13,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.packaging import POSITIVE, find_other_libraries, unpack
 from mlops_assets.serving.http.openapi import openapi
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
+from mlops_assets.serving.predict.explainer import ShapExplainer
 from mlops_assets.serving.predict.model_inputs import InputBuilder, ViewLookup
 from mlops_assets.serving.predict.predictor import Predictor, Scores, make_predictor
 from mlops_assets.serving.predict.request_schema import TYPES, RequestRows, RequestSchema
@@ -49,6 +50,25 @@ class ModelAnswer:
     lookups: tuple[ViewLookup, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class ExplainRequest:
+    """The decoded rows of a request for explanations.
+
+    Parameters
+    ----------
+    columns
+        The columns of ``X``, in order.
+    count
+        The number of rows.
+    missing
+        As in :class:`ModelAnswer`.
+    """
+
+    columns: list[Sequence[Any]]
+    count: int
+    missing: list[list[str]]
+
+
 class ServedModel:
     """A loaded version; :func:`load_served_model` makes it and verifies that it predicts as it did when it was stored.
 
@@ -58,8 +78,8 @@ class ServedModel:
         Name of the model.
     target
         The version.
-    schema, inputs, predictor
-        They decode a request, build ``X`` from its rows, and predict.
+    schema, inputs, predictor, explainer
+        They decode a request, build ``X`` from its rows, predict, and explain predictions.
     columns
         The columns of ``X``, in order.
     openapi
@@ -78,6 +98,7 @@ class ServedModel:
         schema: RequestSchema,
         inputs: InputBuilder,
         predictor: Predictor,
+        explainer: ShapExplainer,
         columns: tuple[str, ...],
         openapi: bytes,
         example: bytes = b"",
@@ -88,7 +109,7 @@ class ServedModel:
         self.libraries, self.looked_up = libraries, inputs.looked_up
         # Fields of a row besides X and its time: they identify it, or features are looked up or computed by them.
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
-        self._schema, self._inputs = schema, inputs
+        self._schema, self._inputs, self.explainer = schema, inputs, explainer
 
     @property
     def description(self) -> str:
@@ -113,6 +134,26 @@ class ServedModel:
         rows = self._schema.decode(body)
         inputs = self._inputs(rows)
         return ModelAnswer(rows, inputs.columns, inputs.missing, self.predictor(inputs.columns, rows.count), inputs.lookups)
+
+    def read_explain_request(self, body: bytes) -> ExplainRequest:
+        """Return the rows to explain; :attr:`explainer` explains them, in any thread.
+
+        Parameters
+        ----------
+        body
+            As in :meth:`answer`.
+
+        Raises
+        ------
+        RequestError
+            The request is refused.
+        PlatformError
+            The online store cannot be read.
+        """
+        rows = self._schema.decode(body)
+        self.explainer.check_rows(rows.count)
+        inputs = self._inputs(rows)
+        return ExplainRequest(inputs.columns, rows.count, inputs.missing)
 
 
 def load_served_model(  # noqa: PLR0913  (where everything is)
@@ -149,12 +190,14 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     looks_up = any("view" in step for step in manifest["steps"])
     schema = RequestSchema(manifest["request"], manifest["types"], limits.max_rows)
     inputs = InputBuilder(manifest, bundle.functions, open_online(online) if looks_up else None)
+    predictor = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE))
     return ServedModel(
         name,
         target,
         schema=schema,
         inputs=inputs,
-        predictor=make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE)),
+        predictor=predictor,
+        explainer=ShapExplainer(predictor, probe, classifier=bool(manifest["classes"])),
         columns=bundle.columns,
         openapi=json.dumps(openapi(name, target.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),

@@ -101,6 +101,11 @@ class Predictor:
         self.path = path
         self.description = description
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes as text, in the estimator's order; empty for a model without probabilities."""
+        return self._names
+
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Scores:
         """Return prediction and probabilities of every row.
 

@@ -163,6 +163,48 @@ def test_other_paths(app, method, path, status) -> None:
     assert call(app, method, path)[0] == status
 
 
+def explain(app, body: object) -> tuple[int, dict]:
+    status, _, data = call(app, "POST", "/explain", body if isinstance(body, bytes) else json.dumps(body).encode())
+    return status, json.loads(data)
+
+
+def test_explanations_sum_to_the_predictions_and_are_not_logged(app) -> None:
+    pytest.importorskip("shap")
+    status, reply = explain(app, [row(0), row(1)])
+    assert list_log_days(app.folder) == []
+    _, predicted = predict(app, [row(0), row(1)])
+    assert (status, reply["model"], reply["version"]) == (200, "lateness", 1)
+    for explained, prediction in zip(reply["explanations"], predicted["predictions"], strict=True):
+        assert list(explained["values"]) == COLUMNS
+        assert explained["base"] + sum(explained["values"].values()) == pytest.approx(prediction["probability"])
+        assert (explained["probability_of"], explained["output"]) == (predicted["probability_of"], pytest.approx(prediction["probability"]))
+        assert explained["missing"] == prediction["missing"]
+
+
+def test_requests_for_explanations_are_refused_like_those_for_predictions(app, monkeypatch) -> None:
+    assert explain(app, b"{")[0] == 400
+    assert explain(app, [row()] * 21)[0] == 413
+    assert explain(app, b" " * 30_000)[0] == 413
+    assert explain(app, {**row(), "distance": "far"})[0] == 422
+    assert call(app, "GET", "/explain")[0] == 405
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "shap", None)
+        status, reply = explain(app, row())
+    assert (status, reply["hint"]) == (501, "pip install 'mlops_assets[explain]'")
+    app.model = None
+    assert explain(app, row())[0] == 503
+
+
+def test_the_document_describes_explanations(app) -> None:
+    described = json.loads(call(app, "GET", "/openapi.json")[2])
+    post = described["paths"]["/explain"]["post"]
+    assert post["requestBody"]["content"]["application/json"]["schema"]["oneOf"][1]["maxItems"] == 20
+    assert post["responses"]["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ExplainReply"}
+    assert set(described["components"]["schemas"]["Explanation"]["required"]) == {"output", "probability_of", "base", "values", "missing"}
+    assert "501" in post["responses"]
+    assert "501" not in described["paths"]["/predict"]["post"]["responses"]
+
+
 def test_without_a_model_nothing_but_life_is_answered(app) -> None:
     app.model = None
     assert [call(app, "GET", path)[0] for path in ("/livez", "/readyz", "/openapi.json")] == [200, 503, 503]

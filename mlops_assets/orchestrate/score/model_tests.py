@@ -45,14 +45,16 @@ def examine_correlation(facts: ScoreFacts) -> RubricResult:
             "no monitor compares the metric of its windows with that of the holdout",
             f'ml.Performance("{facts.model.metrics[0]}", no_worse_than_reference_by=0.05) in the expectations of a monitor',
         )
-    monitor, expected = compared[0]
-    check = facts.read_check(monitor.performance_key, expected.name)
-    report = facts.find_report(monitor, PERFORMANCE)
-    if check is None or report is None:
-        return RubricResult(0, f"{monitor.name} has judged no window of the champion", f"mlops monitor step {monitor.name}")
-    if not check.passed:
-        return RubricResult(0, f"{monitor.name}, {report.partition}: {check.text or report.reason}", f"mlops monitor show {monitor.name}")
-    return RubricResult(FULL, f"{monitor.name}: {expected.name} holds in {report.partition}, checked {format_day(check.at)}")
+    good = []
+    for monitor, expected in compared:
+        check, report = facts.read_check(monitor.performance_key, expected.name), facts.find_report(monitor, PERFORMANCE)
+        if check is None or report is None:
+            return RubricResult(0, f"{monitor.name} has judged no window of the champion", f"mlops monitor step {monitor.name}")
+        if not check.passed:
+            text = f"{monitor.name}, {report.partition}: {check.text or report.reason}"
+            return RubricResult(0, text, f"mlops monitor show {monitor.name}")
+        good.append(f"{monitor.name}: {expected.name} holds in {report.partition}, checked {format_day(check.at)}")
+    return RubricResult(FULL, "; ".join(good))
 
 
 def examine_search(facts: ScoreFacts) -> RubricResult:

@@ -66,15 +66,15 @@ def examine_skew(facts: ScoreFacts) -> RubricResult:
         return RubricResult(
             0, "no service looks features up, so none are compared", "ml.FeatureView(online=True) and ml.Service, or declare skew"
         )
-    service = looked_up[0]
-    check = facts.read_check(service.predictions_key, NO_SKEW)
-    if check is None or not check.metadata.get("values compared"):
-        return RubricResult(0, f"no served value of {service.name} was compared", f"mlops serve start {service.name}, then mlops run")
-    if not check.passed:
-        return RubricResult(0, f"{service.name}: {check.text}", "mlops run, and look at the check no_skew of its predictions")
-    return RubricResult(
-        FULL, f"{service.name}: {check.metadata['values compared']} values compared on {format_day(check.at)}, none differs"
-    )
+    compared = []
+    for service in looked_up:
+        check = facts.read_check(service.predictions_key, NO_SKEW)
+        if check is None or not check.metadata.get("values compared"):
+            return RubricResult(0, f"no served value of {service.name} was compared", f"mlops serve start {service.name}, then mlops run")
+        if not check.passed:
+            return RubricResult(0, f"{service.name}: {check.text}", "mlops run, and look at the check no_skew of its predictions")
+        compared.append(f"{service.name}: {check.metadata['values compared']} values compared on {format_day(check.at)}, none differs")
+    return RubricResult(FULL, "; ".join(compared))
 
 
 def examine_age(facts: ScoreFacts) -> RubricResult:
@@ -113,19 +113,22 @@ def examine_stability(facts: ScoreFacts) -> RubricResult:
     if not serving:
         return RubricResult(0, "no service or batch prediction refuses predictions that are not finite", "ml.Service or ml.BatchPrediction")
     text = f"predictions of the holdout are finite ({facts.describe_champion()})"
-    return RubricResult(FULL, f"{text}; {', '.join(serving)} refuse rows whose prediction is not")
+    return RubricResult(FULL, f"{text}; rows whose prediction is not are refused by {', '.join(serving)}")
 
 
 def examine_latency(facts: ScoreFacts) -> RubricResult:
     """Look for an objective of latency that holds, else for a gate on latency that the champion passed."""
-    for monitor in facts.monitors:
-        for objective in monitor.objectives:
-            if isinstance(objective, Latency):
-                check = facts.read_check(monitor.system_key, objective.name)
-                if check is None or check.metadata.get("state") != GOOD:
-                    state = "no window is judged" if check is None else str(check.text or check.metadata.get("state"))
-                    return RubricResult(0, f"{monitor.name}, {objective.name}: {state}", f"mlops monitor show {monitor.name}")
-                return RubricResult(FULL, f"{monitor.name}: {objective.name} holds, checked {format_day(check.at)}")
+    good = []
+    for monitor, objective in ((m, each) for m in facts.monitors for each in m.objectives if isinstance(each, Latency)):
+        check = facts.read_check(monitor.system_key, objective.name)
+        if check is None or check.metadata.get("state") != GOOD:
+            state = "no window is judged" if check is None else str(check.text or check.metadata.get("state"))
+            return RubricResult(0, f"{monitor.name}, {objective.name}: {state}", f"mlops monitor show {monitor.name}")
+        good.append(f"{monitor.name}: {objective.name} holds, checked {format_day(check.at)}")
+    return RubricResult(FULL, "; ".join(good)) if good else _examine_latency_gates(facts)
+
+
+def _examine_latency_gates(facts: ScoreFacts) -> RubricResult:
     gates = [gate for gate in facts.gates if isinstance(gate, LatencyGate)]
     if not gates:
         return RubricResult(

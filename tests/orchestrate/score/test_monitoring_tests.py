@@ -192,3 +192,11 @@ def test_an_earlier_champion_earns_half_a_point_and_a_rollback_the_other(facts, 
     found = examine(facts, "rollback")
     assert found.points == 1
     assert found.evidence.startswith("Ada rolled back to version 1 on 20")
+
+
+def test_a_second_service_whose_values_were_not_compared_earns_no_point(facts) -> None:
+    report_check(facts, "predictions/shop_api", "no_skew", passed=True, **{"values compared": 40})
+    assert examine(facts, "skew").points == 1
+    second = ml.Service("second_api", model=shop.buyer)
+    more = replace(facts, project=Project.from_items([*NOUNS, second]))
+    assert examine(more, "skew").evidence == "no served value of second_api was compared"

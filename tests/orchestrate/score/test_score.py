@@ -79,7 +79,7 @@ def test_no_test_earns_a_point_without_evidence(bare, test) -> None:
         ("simpler_model", 0.5, "baseline (Dummy) 0.5"),
         ("slice_quality", 1, "roc_auc_at_least_every_town passed"),
         ("validation", 1, "latency"),
-        ("numerical_stability", 1, "buys_api refuse"),
+        ("numerical_stability", 1, "are refused by buys_api"),
         ("computing_performance", 1, "p95"),
     ],
 )

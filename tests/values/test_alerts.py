@@ -23,6 +23,12 @@ def test_a_channel_never_shows_its_url() -> None:
     ("declare", "problem"),
     [
         (lambda: mon.Webhook("ftp://example.com"), "not http"),
+        (lambda: mon.Slack("https://example.com/…"), "not ASCII"),
+        (lambda: mon.Webhook("https://example.com/a b"), "a space"),
+        (lambda: mon.Webhook("https://example.com/a\nb"), "a control character"),
+        (lambda: mon.Webhook("https://example.com:99999/"), "not http"),
+        (lambda: mon.Webhook("https://[example.com/"), "not http"),
+        (lambda: mon.Email("smtp.example.com", to="a,b@c.d", sender="a@b.c"), "the address 'a,b@c.d'"),
         (lambda: mon.Slack("https://example.com", min_severity="FATAL"), "min_severity='FATAL'"),
         (lambda: mon.Email("smtp.example.com:0", **MAIL), "not host:port"),
         (lambda: mon.Email("smtp.example.com:x:1", **MAIL), "not host:port"),

@@ -68,17 +68,19 @@ def _describe_episode(episode: Episode) -> dict[str, Any]:
 
 
 def _describe_failures(stores: AlertStore) -> Iterator[dict[str, Any]]:
-    """Yield each channel with messages that could not be sent, its newest error last."""
-    from mlops_assets.stores.registry.alerts import FAILED, PENDING
+    """Yield each channel with messages that could not be sent, or whose newest message was refused for a recipient."""
+    from mlops_assets.stores.registry.alerts import FAILED, PENDING, SENT
 
-    failed = [delivery for delivery in stores.deliveries(states=(PENDING, FAILED)) if delivery.error]
+    deliveries = stores.deliveries()
+    newest = {delivery.channel: delivery for delivery in deliveries}
+    failed = [d for d in deliveries if d.error and (d.state != SENT or d is newest[d.channel])]
     for channel in dict.fromkeys(delivery.channel for delivery in failed):
         mine = [delivery for delivery in failed if delivery.channel == channel]
         waiting = [delivery for delivery in mine if delivery.state == PENDING]
         yield {
             "channel": channel,
             "waiting messages": len(waiting),
-            "dropped messages": len(mine) - len(waiting),
+            "dropped messages": sum(delivery.state == FAILED for delivery in mine),
             "attempts": max(delivery.attempts for delivery in mine),
             "error": mine[-1].error,
         }

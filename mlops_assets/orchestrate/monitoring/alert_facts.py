@@ -13,12 +13,15 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.alert_context import describe_affected, describe_command, locate_window
 from mlops_assets.orchestrate.monitoring.run_facts import EndedRuns, read_run_ends
+from mlops_assets.orchestrate.monitoring.window_summary import NEWEST_GOOD
 from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
 from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.alerts.episodes import ERROR, AlertFact
+from mlops_assets.values.monitoring import CANNOT, IN_TRAINING, INVERTED, NOT_ENOUGH
 
 RUNS = "runs"
 MAX_WAIT = 300.0  # seconds that a check waits for the other checks of its run
+_UNMEASURED = (NOT_ENOUGH, CANNOT, IN_TRAINING, INVERTED)
 _PAGE = 1_000
 _PLANNED = AssetCheckExecutionRecordStatus.PLANNED
 
@@ -126,7 +129,7 @@ def _read_check(  # noqa: PLR0913  (one check)
         elif active and abs(now.timestamp() - _time_of(record)) < MAX_WAIT:
             pending.append(record.id)
         elif record.evaluation is not None:
-            facts.append(_build_check_fact(sources, key, record, run))
+            facts += _build_check_facts(sources, key, record, run)
     newest = max((before.position if before else 0, *(record.id for record in records)))
     return SourceReading(key.to_user_string(), before, SourcePosition(newest, tuple(pending)), tuple(facts))
 
@@ -135,24 +138,30 @@ def _time_of(record: AssetCheckExecutionRecord) -> float:
     return record.event.timestamp if record.event is not None else record.create_timestamp
 
 
-def _build_check_fact(
+def _build_check_facts(
     sources: AlertSources, key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, run: dg.DagsterRun | None
-) -> AlertFact:
+) -> list[AlertFact]:
+    """Return the fact of an evaluation; none for a check of windows that passed because no window could be measured."""
     evaluation: Any = record.evaluation
-    subject, window = key.to_user_string(), locate_window(sources.graph, key.asset_key, run, evaluation.partition)
+    state, good = (getattr(evaluation.metadata.get(name), "value", None) for name in ("state", NEWEST_GOOD))
+    if evaluation.passed and not good and state in _UNMEASURED:
+        return []
+    partition = good if evaluation.passed and isinstance(good, str) else evaluation.partition
+    subject, window = key.to_user_string(), locate_window(sources.graph, key.asset_key, run, partition)
     fact = AlertFact(subject, evaluation.passed, window, _time_of(record), run_id=record.run_id)
     if evaluation.passed:
-        return fact
-    return replace(
+        return [fact]
+    failure = replace(
         fact,
         severity=sources.alerts.choose_severity(subject, evaluation.severity.value),
-        must_pass=evaluation.severity.value == ERROR,
+        must_pass=evaluation.severity.value == ERROR and state is None,  # a report refuses no data: its next good window is enough
         text=evaluation.description or "",
         value=_read_number(evaluation.metadata.get("value")),
         bound=_read_number(evaluation.metadata.get("bound")),
         affected=describe_affected(sources.graph, sources.project, key.asset_key),
         command=describe_command(sources.project, key.asset_key, window, check=key.name),
     )
+    return [failure]
 
 
 def _read_number(entry: Any) -> float | None:  # noqa: ANN401  (a metadata value of Dagster)

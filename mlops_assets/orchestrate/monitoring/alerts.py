@@ -92,7 +92,10 @@ def deliver(stores: Stores, channels: Sequence[Channel], now: datetime) -> list[
         claimed = stores.alerts.claim(channel.name, now.timestamp())
         if not claimed:
             continue
-        problem = send_alerts(channel, newest_events(claimed), stores.platform.environment)
-        stores.alerts.record_delivery(channel.name, claimed, now.timestamp(), problem)
-        results.append(f"{channel.name} failed: {problem}; it is tried again" if problem else f"sent to {channel.name}")
+        result = send_alerts(channel, newest_events(claimed), stores.platform.environment)
+        stores.alerts.record_delivery(channel.name, claimed, now.timestamp(), result.problem, sent=result.sent)
+        if result.sent:
+            results.append(f"sent to {channel.name}" + (f", {result.problem}" if result.problem else ""))
+        else:
+            results.append(f"{channel.name} failed: {result.problem}; it is tried again")
     return results

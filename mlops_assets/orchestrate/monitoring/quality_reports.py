@@ -36,7 +36,7 @@ from mlops_assets.orchestrate.monitoring.judged_answers import (
     read_judge_prices,
     withhold_verdicts,
 )
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
@@ -278,14 +278,15 @@ def _build_rows(units: Sequence[QualityUnit]) -> pl.DataFrame:
 
 def _build_outcome(name: str, units: Sequence[QualityUnit], traces_key: str) -> Outcome:
     """Return the outcome of one expectation: it fails for a breach, and where the measure cannot be computed."""
-    failures = [(u, v) for u in units for v in u.verdicts if v.expectation.name == name and v.state in (BREACH, CANNOT)]
+    verdicts = [(u, v) for u in units for v in u.verdicts if v.expectation.name == name]
+    failures = [(u, v) for u, v in verdicts if v.state in (BREACH, CANNOT)]
     return Outcome(
         name,
         passed=not failures,
         blocking=False,
         message="; ".join(f"{unit.title}: {verdict.reason}" for unit, verdict in failures),
         hint=f"read the rows of the day in '{traces_key}'",
-        facts={"state": failures[0][1].state if failures else GOOD},
+        facts=check_facts([WindowState(u.partition, v.state, v.reason, u.version) for u, v in verdicts], "breached"),
     )
 
 

@@ -33,7 +33,7 @@ from mlops_assets.orchestrate.monitoring.reading import (
     read_windows,
 )
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
@@ -113,7 +113,8 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
         monitor.name, monitor.model.name, [measured.drift_record for measured in measurements if measured.drift_record]
     )
     reports = [(measured.window, measured.drift) for measured in measurements if measured.drift is not None]
-    summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "drifted")
+    states = [WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports]
+    summary = summary_facts(states, "drifted")
     drifted = [(window, report.drifted) for window, report in reports if report.drifted]
     outcome = Outcome(
         monitor.drift.name if monitor.drift else "",
@@ -121,9 +122,8 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
         blocking=False,
         message="; ".join(f"{window.title}: {', '.join(names[:TOP])} drifted" for window, names in drifted),
         hint="look at the page of the window; drift alone never starts a retraining",
-        facts={
-            "state": summary["state"],
-            "windows": summary["summary"],
+        facts=check_facts(states, "drifted")
+        | {
             "rows": sum(report.rows for _, report in reports),
             "drifted": len({name for _, names in drifted for name in names}),
             "worst": max((column.severity for _, report in reports for column in report.columns), default=0.0),
@@ -255,11 +255,9 @@ def build_outcomes(names: Sequence[str], reports: Sequence[tuple[PredictionWindo
 
 def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
     breaches = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
-    facts: dict[str, Any] = {}
+    facts = check_facts([WindowState(w.partition, v.state, v.reason, w.version) for w, v in verdicts], "breached")
     if verdicts:
-        summed = summary_facts([WindowState(w.partition, v.state, v.reason, w.version) for w, v in verdicts], "breached")
         last = breaches[-1][1] if breaches else verdicts[-1][1]
-        facts = {"state": summed["state"], "windows": summed["summary"]}
         facts |= {k: v for k, v in (("value", last.value), ("bound", last.bound)) if v is not None}
     return Outcome(
         name,

@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path, write_page
 from mlops_assets.orchestrate.monitoring.system_reading import hash_request_windows, read_system_report
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.values.dataset import Table
@@ -113,8 +113,7 @@ def _summarise(report: SystemReport) -> str:
 def _build_outcome(name: str, verdicts: list[tuple[str, ObjectiveVerdict]]) -> Outcome:
     breaches = [(partition, verdict) for partition, verdict in verdicts if verdict.state == BREACH]
     last = (breaches or verdicts)[-1][1]
-    facts = {
-        "state": last.state,
+    facts = check_facts([WindowState(partition, v.state, v.reason) for partition, v in verdicts], "breached") | {
         "value": last.value,
         "bound": last.bound,
         "error budget used up": last.burnt,

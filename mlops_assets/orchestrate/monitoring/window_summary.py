@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WORST_FIRST = (INVERTED, BREACH, CANNOT, NOT_ENOUGH, GOOD, IN_TRAINING)  # of several windows
+NEWEST_GOOD = "newest good window"  # metadata of a check: the window that resolves an alert
 _DECISIVE_FIRST = (INVERTED, BREACH, GOOD, CANNOT, NOT_ENOUGH, IN_TRAINING)  # of several versions in one window
 
 
@@ -56,6 +57,23 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
             [{"window": w.partition, **({"version": w.version} if shared else {}), "state": w.state, "summary": w.summary} for w in windows]
         )
     return facts
+
+
+def check_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
+    """Return the metadata of a check that judges windows: the worst state, the summary, and the newest good window.
+
+    Parameters
+    ----------
+    windows
+        Oldest first; empty when nothing was predicted.
+    failing
+        As in :func:`summary_facts`.
+    """
+    if not windows:
+        return {"state": NOT_ENOUGH}
+    summary = summary_facts(windows, failing)
+    good = [window.partition for window in _merge_versions(windows) if window.state == GOOD]
+    return {"state": summary["state"], "windows": summary["summary"], **({NEWEST_GOOD: good[-1]} if good else {})}
 
 
 def _merge_versions(windows: Sequence[WindowState]) -> list[WindowState]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.alerts.alerts import Alerts
 
 PENDING, SENT, FAILED = "pending", "sent", "failed"
-CLAIM_TIME = 120.0  # seconds after which a claim of a killed process is void; a message takes at most 30
+CLAIM_TIME = 120.0  # seconds after which a claim of a killed process is void; longer than a message takes
 MAX_AGE = 7 * 86_400.0  # seconds after which a message that cannot be sent is dropped
 _MAX_BACKOFF = 3_600.0  # seconds
 
@@ -218,11 +218,11 @@ class AlertStore:
             episodes = {row["number"]: _read_episode(row) for row in connection.execute(query).mappings()}
         return [AlertEvent(replace(episodes[row["episode"]], events=row["event"]), row["kind"]) for row in pending]
 
-    def record_delivery(self, channel: str, events: Sequence[AlertEvent], now: float, error: str = "") -> None:
-        """Record that claimed messages were sent, or why they were not: they are pending again then."""
+    def record_delivery(self, channel: str, events: Sequence[AlertEvent], now: float, error: str = "", *, sent: bool) -> None:
+        """Record that claimed messages were sent, perhaps not to all recipients, or why they were not: they are pending again then."""
         rows = schema.alert_deliveries
         outcome: dict[str, Any] = {"claimed": None, "tried": now, "error": error}
-        outcome["attempts" if error else "state"] = rows.c.attempts + 1 if error else SENT
+        outcome["state" if sent else "attempts"] = SENT if sent else rows.c.attempts + 1
         with self._database.write_transaction() as connection:
             for event in events:
                 matching = rows.update().filter_by(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STARTTLS, TLS, PLAIN = "starttls", "tls", "none"
-_ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
+_ADDRESS = re.compile(r"[^@\s<>,;:\"()\\]+@[^@\s<>,;:\"()\\]+")
 
 
 @check_constructor
@@ -87,7 +87,7 @@ class Slack:
     --------
     >>> import os
     >>> import mlops_assets as ml
-    >>> ml.monitoring.Slack(os.environ.get("SLACK_URL", "https://hooks.slack.com/services/…"), min_severity="ERROR").min_severity
+    >>> ml.monitoring.Slack(os.environ.get("SLACK_URL", "https://hooks.slack.com/services/T0/B0/X"), min_severity="ERROR").min_severity
     'ERROR'
     """
 
@@ -211,8 +211,17 @@ def _name_channel(kind: str, host: str, identity: str) -> str:
 
 
 def _check_url(channel: Webhook | Slack, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise DefinitionError(
+            f"{type(channel).__name__}(…) has a URL with a space, a control character or a character that is not ASCII",
+            hint="copy the URL of the webhook as it is, and encode other characters as %XX",
+        )
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port, or an IPv6 address
+        valid = False
+    if not valid:
         raise DefinitionError(
             f"{type(channel).__name__}(…) has a URL that is not http://… or https://…", hint="copy the URL of the webhook"
         )

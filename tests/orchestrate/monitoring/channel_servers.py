@@ -3,6 +3,7 @@
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,20 @@ class _Hook(BaseHTTPRequestHandler):
         if self.server.status == 200:
             self.server.received.append(json.loads(body))
         self.send_response(self.server.status)
+        if 300 <= self.server.status < 400:
+            self.send_header("location", "/login")
+        if self.server.drips:
+            self.flush_headers()
+        while self.server.drips:  # a byte at a time, so that no operation of a socket is slow
+            try:
+                self.wfile.write(b"x")
+            except OSError:
+                break
+            time.sleep(0.05)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_arguments: object) -> None:
@@ -21,11 +36,11 @@ class _Hook(BaseHTTPRequestHandler):
 
 
 class HookServer(ThreadingHTTPServer):
-    """Keeps the bodies that it confirms; answers with ``status``."""
+    """Keeps the bodies that it confirms; answers with ``status``, and never ends a reply while it ``drips``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Hook)
-        self.received, self.status = [], 200
+        self.received, self.status, self.drips = [], 200, False
 
     @property
     def url(self) -> str:
@@ -48,8 +63,10 @@ class _Mail(socketserver.StreamRequestHandler):
                 self.server.received.append((recipients, self.read_message()))
                 self.reply("250 accepted")
             elif verb == "RCPT":
-                recipients.append(line.partition("<")[2].rstrip(">"))
-                self.reply("550 no such mailbox" if self.server.refused else "250 fine")
+                address = line.partition("<")[2].rstrip(">")
+                refused = self.server.refused or address.startswith("gone@")
+                recipients += [] if refused else [address]
+                self.reply("550 no such mailbox" if refused else "250 fine")
             elif verb == "AUTH":
                 self.server.logins.append(line)
                 self.reply("235 welcome")
@@ -65,7 +82,7 @@ class _Mail(socketserver.StreamRequestHandler):
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """An SMTP server that keeps (recipients, message) pairs; refuses every recipient when ``refused``."""
+    """An SMTP server that keeps (recipients, message) pairs; refuses ``gone@…``, and every recipient when ``refused``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Mail)

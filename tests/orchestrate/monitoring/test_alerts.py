@@ -72,7 +72,7 @@ class Alerting(Runner):
     def stores(self) -> Stores:
         return open_stores(self.compiled.platform)
 
-    def check(self, day: str, *, passed: bool, name: str = "key", severity: str = "ERROR") -> None:
+    def check(self, day: str, *, passed: bool, name: str = "key", severity: str = "ERROR", **metadata: str) -> None:
         """Report the evaluation of a check of one partition of visits."""
         evaluation = dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(["dataset", "visits"]),
@@ -81,6 +81,7 @@ class Alerting(Runner):
             partition=day,
             severity=dg.AssetCheckSeverity(severity),
             description=f"{day} is bad",
+            metadata={key.replace("_", " "): value for key, value in metadata.items()},
         )
         event = dg.DagsterEvent(dg.DagsterEventType.ASSET_CHECK_EVALUATION.value, "", event_specific_data=evaluation)
         self.instance.report_dagster_event(event, run_id=str(uuid.uuid4()))
@@ -156,6 +157,28 @@ def test_a_later_good_window_resolves_a_warning_but_not_a_refused_partition(proj
     project.check("2024-01-01", passed=True)
     project.turn()
     assert hook.kinds[2:] == [[("resolved", "dataset/visits:key")]]
+
+
+@pytest.mark.parametrize("state", ["not enough data", "cannot be measured", "in training data", "labels look inverted"])
+def test_a_window_that_could_not_be_measured_resolves_nothing(project, hook, state) -> None:
+    project.check("2024-01-02", passed=False, severity="WARN", name="event_time", state="breach")
+    project.turn()
+    project.check("2024-01-03", passed=True, severity="WARN", name="event_time", state=state)
+    project.turn()
+    project.check("2024-01-04", passed=True, severity="WARN", name="event_time", state=state, newest_good_window="2024-01-01")
+    project.turn()
+    assert hook.kinds == [[("opened", "dataset/visits:event_time")]]
+    project.check("2024-01-04", passed=True, severity="WARN", name="event_time", state=state, newest_good_window="2024-01-03")
+    project.turn()
+    assert hook.kinds[1:] == [[("resolved", "dataset/visits:event_time")]]
+
+
+def test_a_serious_breach_of_a_report_is_resolved_by_the_next_good_window(project, hook) -> None:
+    project.check("2024-01-02", passed=False, name="event_time", state="breach")
+    project.turn()
+    project.check("2024-01-03", passed=True, name="event_time", state="good")
+    project.turn()
+    assert hook.kinds[1:] == [[("resolved", "dataset/visits:event_time")]]
 
 
 def test_a_crashed_run_is_an_episode_of_its_asset(project, hook) -> None:

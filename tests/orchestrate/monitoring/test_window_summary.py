@@ -1,6 +1,6 @@
 """The headline of a run over several windows counts and names every window that is not good."""
 
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import NEWEST_GOOD, WindowState, check_facts, summary_facts
 
 
 def windows(*states: str) -> list[WindowState]:
@@ -51,3 +51,10 @@ def test_versions_of_one_window_count_as_one_window_and_have_a_row_each() -> Non
     assert str(several["windows"].value).count("2024-01-03") == 2
     assert summary_facts(found[1:3], "breached")["state"] == "good"
     assert summary_facts(found[1:3], "breached")["summary"] == "version 1: not enough data: 3 rows; version 2: good: r2 0.8"
+
+
+def test_a_check_names_the_newest_good_window_and_is_not_good_when_nothing_was_predicted() -> None:
+    found = check_facts(windows("good", "good", "not enough data"), "breached")
+    assert (found["state"], found[NEWEST_GOOD]) == ("not enough data", "2024-01-02")
+    assert NEWEST_GOOD not in check_facts(windows("cannot be measured"), "breached")
+    assert check_facts([], "breached") == {"state": "not enough data"}

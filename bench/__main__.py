@@ -27,6 +27,7 @@ NAMES = (
     "llm_quality",
     "llm_evaluation",
     "detection",
+    "drift",
 )
 
 

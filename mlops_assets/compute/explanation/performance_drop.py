@@ -16,7 +16,6 @@ from mlops_assets.compute.text import format_number
 from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.compute.training.time_blocks import find_blocks, prediction_errors
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.monitoring import BREACH
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.profile import ColumnProfile
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.monitoring.verdicts import WindowMetric
-    from mlops_assets.compute.training.time_blocks import TimeBlocks
     from mlops_assets.values.monitoring import Performance
 
 MAX_EXPLAINED_ROWS, MAX_EXPLAINED_COLUMNS = 2_000, 8
@@ -109,10 +107,14 @@ class DropExplanation:
         """
         fell = f"{self.metric} fell from {format_number(self.reference)} (holdout) to {format_number(self.value)} in {window}"
         if not self.causes:
-            return f"{fell}; no single column explains a part of it with certainty"
+            largest = self.columns[0] if self.columns and self.columns[0].gain > 0 else None
+            uncertain = (
+                "" if largest is None else f" (largest: {largest.columns[0]} {format_number(largest.gain, 2)}{_describe_interval(largest)})"
+            )
+            return f"{fell}; no single column explains a part of it with certainty{uncertain}"
         first, *others = self.causes[:MAX_STATED]
-        between = f"{format_number(first.low, 2)} to {format_number(first.high, 2)}"
-        why = f"replacing {first.columns[0]} by its reference explains {format_number(first.gain, 2)} of it (95 % CI {between})"
+        gain = format_number(first.gain, 2)
+        why = f"replacing {first.columns[0]} by its reference explains {gain} of it ({_describe_interval(first).removeprefix(', ')})"
         more = "".join(f", {effect.columns[0]} {format_number(effect.gain, 2)}" for effect in others)
         rest = f"; {format_number(self.remainder, 2)} is not explained by any single column" if self.remainder > 0 else ""
         return f"{fell}; {why}{more}{rest}"
@@ -120,6 +122,10 @@ class DropExplanation:
     def as_json(self) -> dict[str, Any]:
         """Return the explanation as a dict of JSON values."""
         return asdict(self) | {"drop": self.drop, "remainder": self.remainder}
+
+
+def _describe_interval(effect: ColumnEffect) -> str:
+    return "" if effect.low is None else f", 95 % CI {format_number(effect.low, 2)} to {format_number(effect.high, 2)}"
 
 
 def find_fallen_metric(report: PerformanceReport, expectations: Sequence[Performance]) -> WindowMetric | None:
@@ -150,7 +156,6 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
     *,
     columns: Sequence[str] | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
-    times: pl.Series | None = None,
     seed: int = 0,
 ) -> DropExplanation | None:
     """Decompose the drop of a metric into columns: put each back to its reference, keep the labels, and score again.
@@ -171,8 +176,6 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
         The columns to examine, most drifted first; the first 8 are examined. All columns of ``X`` in their order when None.
     positive
         The positive class of two; the second when None.
-    times
-        The time of each row, by which correlated errors widen the intervals; rows are independent when None.
     seed
         The seed of the rows and draws: the same seed gives the same result.
 
@@ -180,12 +183,15 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
     -------
     DropExplanation or None
         None when the metric is undefined on the scored rows, or its value on the holdout is not known.
+
+    Notes
+    -----
+    An interval covers the chance of the rows of this window, not that of other windows: the window and its drop are given.
     """
     began = time.perf_counter()
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(y))[:MAX_EXPLAINED_ROWS])
-    sampled = None if times is None else times[chosen]
-    scored = _RescoredWindow(estimator, X[chosen], y[chosen], metric.name, positive, sampled)
+    scored = _RescoredWindow(estimator, X[chosen], y[chosen], metric.name, positive)
     if metric.value is None or metric.reference is None or not math.isfinite(scored.value):
         return None
     examined = [name for name in columns or X.columns if name in X.columns and name in profiles][:MAX_EXPLAINED_COLUMNS]
@@ -209,26 +215,23 @@ def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)
 class _RescoredWindow:
     """The rows of a window with the metric of their predictions."""
 
-    def __init__(  # noqa: PLR0913  (all that is scored)
+    def __init__(
         self,
         estimator: Any,  # noqa: ANN401
         X: pl.DataFrame,
         y: np.ndarray,
         metric: str,
         positive: Any,  # noqa: ANN401
-        times: pl.Series | None,
     ) -> None:
         self.X = X
         self._estimator, self._y, self._metric, self._positive = estimator, y, metric, positive
-        predictor = CachedPredictor(estimator, X)
-        self._blocks: TimeBlocks | None = None if times is None else find_blocks(times, prediction_errors([predictor], y))
-        self.value, self._deviations = self._score(predictor)
+        self.value, self._deviations = self._score(CachedPredictor(estimator, X))
 
     def _score(self, predictor: CachedPredictor) -> tuple[float, np.ndarray | None]:
         """Return the metric and its jackknife deviations; the groups of rows are the same in each call."""
         evaluation = evaluate(predictor, Split(predictor.X, self._y, predictor.X), (self._metric,), positive=self._positive)
         encoded = class_to_encode(getattr(predictor, "classes_", None), self._y, self._positive)
-        self._jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(self._y, encoded), self._blocks)
+        self._jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(self._y, encoded))
         return dict(evaluation.metrics)[self._metric], self._jackknife.replicate(self._metric)
 
     def measure_effect(self, names: tuple[str, ...], restored: Sequence[Mapping[str, pl.Series]], confidence: float) -> ColumnEffect | None:

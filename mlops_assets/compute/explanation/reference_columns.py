@@ -42,7 +42,8 @@ def restore_column(column: pl.Series, reference: ColumnProfile, random: np.rando
     Notes
     -----
     A number keeps its rank: the lowest tenth of the window becomes the lowest tenth of the reference. Of a categorical column, rows move
-    from categories with too many rows to those with too few, the largest first. So a renamed category gets its old name.
+    from categories with too many rows to those with too few, the largest first. So a renamed category gets its old name if its share differs from those of other
+    renamed categories.
     """
     if reference.binning.kind == NUMERIC and (column.dtype.is_numeric() or column.dtype == pl.Null):
         return _restore_numbers(column, reference, random)

@@ -68,5 +68,4 @@ def _explain(
         {name: ColumnProfile.from_json(stored[name]) for name in X.columns if name in stored},
         columns=[column.name for column in drift.columns if column.role == FEATURE] if drift and drift.columns else None,
         positive=reference.positive,
-        times=labelled.rows[window.event_timestamp] if window.event_timestamp in labelled.rows.columns else None,
     )

@@ -168,7 +168,14 @@ def _encode_columns(background: Sequence[Sequence[Any]], columns: Sequence[Seque
 
 def _import_shap() -> Any:  # noqa: ANN401  (a module)
     try:
-        import shap
+        from numba import config
+
+        compiles = config.DISABLE_JIT
+        try:
+            config.DISABLE_JIT = True  # compiling the few loops that are used takes seconds, in which predictions wait
+            import shap
+        finally:
+            config.DISABLE_JIT = compiles
     except ImportError as error:
         raise MissingExtraError.from_extra("shap", "explain") from error
     return shap

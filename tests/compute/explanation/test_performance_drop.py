@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
-from mlops_assets.compute.explanation.performance_drop import DropExplanation, explain_drop, find_fallen_metric
+from mlops_assets.compute.explanation.performance_drop import ColumnEffect, DropExplanation, explain_drop, find_fallen_metric
 from mlops_assets.compute.explanation.reference_columns import restore_column
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport
@@ -85,7 +85,9 @@ def test_a_window_without_drift_attributes_nothing() -> None:
     relabelled = np.random.default_rng(5).permutation(y)  # the relation changed, no column did
     found = explain(X, relabelled)
     assert (found.causes, found.remainder) == ((), pytest.approx(found.reference - found.value))
-    assert found.describe("May").endswith("no single column explains a part of it with certainty")
+    assert "; no single column explains a part of it with certainty" in found.describe("May")
+    uncertain = DropExplanation("roc_auc", 0.6, 0.7, (ColumnEffect(("temp",), 0.02, -0.01, 0.05),), (), 100, 0.1)
+    assert uncertain.describe("May").endswith("with certainty (largest: temp 0.020, 95 % CI −0.010 to 0.050)")
 
 
 def test_the_same_rows_give_the_same_explanation() -> None:

@@ -82,7 +82,7 @@ def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> l
     if not passed.label:
         return []
     if passed.first is None or passed.last is None or failed.first is None or failed.last is None:
-        return [failed] if must_pass else []
+        return [failed]  # without an order, only the same partition settles it
     if not must_pass:
         return [failed] if passed.last <= failed.first else []  # of a range, it is not known which partition failed
     before, after = (failed.first, min(failed.last, passed.first)), (max(failed.first, passed.last), failed.last)

@@ -56,6 +56,11 @@ class SystemCounts:
         return sum(self.codes.values())
 
     @property
+    def answered(self) -> int:
+        """Requests that were answered."""
+        return sum(self.seconds.values())
+
+    @property
     def errors(self) -> int:
         """Requests that failed: a status of 500 or more."""
         return sum(number for code, number in self.codes.items() if code >= 500)
@@ -67,7 +72,7 @@ class SystemCounts:
 
     def quantile(self, share: float) -> float | None:
         """Return a quantile of the durations, in seconds; None without an answered request."""
-        total, seen = sum(self.seconds.values()), 0
+        total, seen = self.answered, 0
         for duration in sorted(self.seconds):
             seen += self.seconds[duration]
             if seen >= share * total:
@@ -145,8 +150,12 @@ def judge_objective(objective: Objective, window: SystemCounts, period: SystemCo
     value = _measure(objective, window)
     spent, of = _count_bad(objective, period)
     burnt = spent / (objective.allowed * of) if of else None
-    if window.requests < objective.min_requests or value is None:
-        reason = f"{window.requests} requests, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
+    judged, of_period = (counts.requests if isinstance(objective, ErrorRate) else counts.answered for counts in (window, period))
+    # At low traffic no window has enough requests: then the period decides.
+    is_exhausted = burnt is not None and burnt >= 1 and of_period >= objective.min_requests
+    if value is None or (judged < objective.min_requests and not (is_exhausted and value > objective.bound)):
+        kind = "requests" if isinstance(objective, ErrorRate) else "answered requests"
+        reason = f"{judged} {kind}, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
         return ObjectiveVerdict(objective.name, NOT_ENOUGH, value, objective.bound, burnt, None, reason)
     rate = bad / (objective.allowed * total)  # 1 uses up the budget in exactly one period
     left = None if burnt is None or not rate else max(0.0, 1 - burnt) / rate * objective.period.total_seconds()
@@ -167,7 +176,7 @@ def _count_bad(objective: Objective, counts: SystemCounts) -> tuple[int, int]:
     """Return how many requests or values are bad, and of how many."""
     if isinstance(objective, Latency):
         slow = sum(number for duration, number in counts.seconds.items() if duration > objective.bound)
-        return slow, sum(counts.seconds.values())
+        return slow, counts.answered
     return (counts.errors, counts.requests) if isinstance(objective, ErrorRate) else (counts.missing, counts.looked_up)
 
 

@@ -1,5 +1,6 @@
 """Pages about one window of a monitor: states, metrics and drifted columns by version, and the stored report."""
 
+import shlex
 from datetime import timedelta
 
 import polars as pl
@@ -54,8 +55,8 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *_show_rows(site, "Latency, errors and missing features", monitor.system_key if monitor.objectives else "", span),
     ]
     commands = [
-        ("The same in a terminal", site.command(f"monitor show {monitor.name} --partition {key}")),
-        ("Report this window again", site.command(f"run --select '{_select_reports(monitor)}' --partitions {key}")),
+        ("The same in a terminal", site.command(f"monitor show {shlex.quote(monitor.name)} --partition {shlex.quote(key)}")),
+        ("Report this window again", site.command(f"run --select {shlex.quote(_select_reports(monitor))} --partitions {shlex.quote(key)}")),
     ]
     return ConsolePage(f"{monitor.name}, {key}", SECTION, "", blocks, commands, ConsoleCell(monitor.name, monitor_path(monitor.name)))
 

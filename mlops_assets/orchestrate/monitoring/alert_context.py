@@ -1,5 +1,6 @@
 """What an alert says about its asset: the partitions, who is affected, and the command that acts."""
 
+import shlex
 from collections import deque
 
 import dagster as dg
@@ -37,6 +38,11 @@ def locate_window(graph: AssetGraph, key: dg.AssetKey, run: dg.DagsterRun | None
     last = partition or tags.get(ASSET_PARTITION_RANGE_END_TAG) or first
     label, start, end = first if first == last else f"{first}...{last}", _find_position(definition, first), _find_position(definition, last)
     return AlertWindow(label) if start is None or end is None else AlertWindow(label, start[0], end[1])
+
+
+def is_ordered(graph: AssetGraph, key: dg.AssetKey) -> bool:
+    """Return whether the partitions of an asset follow each other in time."""
+    return graph.has(key) and isinstance(graph.get(key).partitions_def, dg.TimeWindowPartitionsDefinition)
 
 
 def _find_position(definition: dg.PartitionsDefinition, key: str) -> tuple[float, float] | None:
@@ -88,17 +94,17 @@ def describe_command(project: Project, key: dg.AssetKey | None, window: AlertWin
     """
     if key is None:
         monitor = next((m for m in project.select(Monitor) if job_name(m.model.name) == job and m.on_failure), None)
-        return f"mlops monitor step {monitor.name}" if monitor else "mlops ui"
+        return f"mlops monitor step {shlex.quote(monitor.name)}" if monitor else "mlops ui"
     for monitor in project.select(Monitor):
         if check and key == asset_key(monitor.system_key):
-            return f"mlops serve status {monitor.of.name}"
+            return f"mlops serve status {shlex.quote(monitor.of.name)}"
         if check and key in _list_reports(monitor):
-            return f"mlops monitor show {monitor.name}" + (
-                f" --partition {window.label}" if window.label and "..." not in window.label else ""
-            )
+            partition = f" --partition {shlex.quote(window.label)}" if window.label and "..." not in window.label else ""
+            return f"mlops monitor show {shlex.quote(monitor.name)}{partition}"
     if check == NO_QUARANTINED_ROWS:
-        return f"mlops quarantine show {key.path[-1]}"
+        return f"mlops quarantine show {shlex.quote(key.path[-1])}"
     if key.path[0] == "version":
-        return f"mlops models show {find_declared_name(key.to_user_string())}"
-    partitions = f" --partitions {window.label}" if window.label else ""
-    return f"mlops run --select 'key:\"{key.to_user_string()}\"'{partitions}"
+        return f"mlops models show {shlex.quote(find_declared_name(key.to_user_string()))}"
+    partitions = f" --partitions {shlex.quote(window.label)}" if window.label else ""
+    selection = shlex.quote(f'key:"{key.to_user_string()}"')
+    return f"mlops run --select {selection}{partitions}"

@@ -8,10 +8,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.alert_context import describe_affected, describe_command, locate_window
+from mlops_assets.orchestrate.monitoring.alert_context import describe_affected, describe_command, is_ordered, locate_window
 from mlops_assets.orchestrate.monitoring.run_facts import EndedRuns, read_run_ends
 from mlops_assets.orchestrate.monitoring.window_summary import NEWEST_GOOD
 from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
@@ -81,23 +82,38 @@ def read_facts(sources: AlertSources, positions: Mapping[str, SourcePosition], n
         The current time (aware).
     """
     keys = sorted(sources.graph.asset_check_keys)
+    run_source = _name_run_source(sources, positions)
+    is_known = run_source in positions or any(key.to_user_string() in positions for key in keys)
     latest = sources.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     records: dict[dg.AssetCheckKey, list[AssetCheckExecutionRecord]] = {}
     readings = []
     for key in keys:
         newest, before = latest[key].id if key in latest else 0, positions.get(key.to_user_string())
-        if before is None and not positions:  # a new webhook gets no old failures
+        if before is None and not is_known:  # a new webhook gets no old failures
             readings.append(SourceReading(key.to_user_string(), None, SourcePosition(newest)))
         elif before is None or before.pending or newest > before.position:
             records[key] = _read_records(sources.instance, key, before or SourcePosition(0))
-    ends = read_run_ends(sources.instance, positions.get(RUNS), record_ids={r.run_id for found in records.values() for r in found})
+    starts = [positions[name] for name in positions if name.startswith(RUNS)] if is_known else []
+    start = positions.get(run_source) or max(starts, key=lambda each: each.position, default=None)
+    ends = read_run_ends(sources.instance, start, record_ids={r.run_id for found in records.values() for r in found})
     readings += [
         reading
         for key, found in records.items()
         if (reading := _read_check(sources, key, found, positions.get(key.to_user_string()), ends.runs, now)).after != reading.before
     ]
-    run_reading = SourceReading(RUNS, positions.get(RUNS), ends.position, tuple(_read_runs(sources, ends)))
+    run_reading = SourceReading(run_source, positions.get(run_source), ends.position, tuple(_read_runs(sources, ends)))
     return [*readings, run_reading] if run_reading.before != run_reading.after else readings
+
+
+def _name_run_source(sources: AlertSources, positions: Mapping[str, SourcePosition]) -> str:
+    """Return the name of this code location's position in the runs of the instance, which other code locations read too.
+
+    The name holds one of its assets, which no other code location makes, or one of its jobs: the first one that has a position.
+    """
+    assets = [key.to_user_string() for key in sorted(sources.graph.materializable_asset_keys)]
+    jobs = [f"job {name}" for name in sorted(sources.jobs) if name != IMPLICIT_ASSET_JOB_NAME]
+    names = [f"{RUNS} of the code location with {name}" for name in (*assets, *jobs)] or [RUNS]
+    return next((name for name in names if name in positions), names[0])
 
 
 def _read_records(instance: dg.DagsterInstance, key: dg.AssetCheckKey, before: SourcePosition) -> list[AssetCheckExecutionRecord]:
@@ -154,7 +170,9 @@ def _build_check_facts(
     failure = replace(
         fact,
         severity=sources.alerts.choose_severity(subject, evaluation.severity.value),
-        must_pass=evaluation.severity.value == ERROR and state is None,  # a report refuses no data: its next good window is enough
+        # A report refuses no data: its next good window is enough. Without an order in time, there is no next partition.
+        must_pass=(evaluation.severity.value == ERROR and state is None)
+        or (bool(window.label) and not is_ordered(sources.graph, key.asset_key)),
         text=evaluation.description or "",
         value=_read_number(evaluation.metadata.get("value")),
         bound=_read_number(evaluation.metadata.get("bound")),

@@ -68,7 +68,7 @@ class RequestLog(DayLog):
         self._since = _now()
         self._hour = self._since // _HOUR
         self._writing = threading.Lock()
-        self._kept: dict[int, RequestLine] = {}
+        self._kept: dict[tuple[int, int], RequestLine] = {}  # hour and version → counts
         self._encode = msgspec.json.Encoder().encode
         super().__init__(folder, what=REQUEST_LOG, interval=interval)
 
@@ -94,15 +94,16 @@ class RequestLog(DayLog):
         """Append the counts since the last call; if they cannot be written, keep them and set ``problem``."""
         with self._writing:
             self._add_up()
-            for version, counts in list(self._kept.items()):
-                self._rotate(counts.at // _HOUR)
+            problem = ""
+            for (hour, version), counts in sorted(self._kept.items()):
+                self._rotate(hour)
                 try:
                     self.write(counts.at // DAY, sign_line(self._encode(counts)) + b"\n")
                 except OSError as error:
-                    self.problem = f"the {self.what} in '{self._folder}' cannot be written: {error.strerror}"
+                    problem = f"the {self.what} in '{self._folder}' cannot be written: {error.strerror}"
                 else:
-                    del self._kept[version]
-                    self.problem = ""
+                    del self._kept[hour, version]
+            self.problem = problem
 
     def _rotate(self, hour: int) -> None:
         """Continue in a new file when the hour changes, so that what was counted in a window is known from sizes of files."""
@@ -118,7 +119,7 @@ class RequestLog(DayLog):
         since, self._since, pid = self._since, _now(), os.getpid()
 
         def find(version: int) -> RequestLine:
-            return self._kept.get(version) or self._kept.setdefault(version, RequestLine(since, version, pid, {}, {}))
+            return self._kept.setdefault((since // _HOUR, version), RequestLine(since, version, pid, {}, {}))
 
         for _ in range(len(self._rows)):
             version, rows, looked_up, missing = self._rows.popleft()

@@ -21,7 +21,8 @@ class Objective:
     period
         The time that an error budget is for; it ends with the window.
     min_requests
-        The minimum number of requests of a window; one with fewer is not judged.
+        The minimum number of requests; of answered requests for latency and missing features. A window with fewer is judged only when
+        the period has as many and its budget is exhausted.
     """
 
     NAME: ClassVar[str] = ""

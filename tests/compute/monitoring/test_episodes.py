@@ -58,7 +58,8 @@ def test_a_range_is_settled_partition_by_partition_in_any_order() -> None:
 def test_partitions_without_an_order_are_compared_by_name() -> None:
     bad, other = AlertWindow("de"), AlertWindow("fr")
     assert failing(fact(passed=False, of=bad), fact(passed=True, of=other)) == ["de"]
-    assert failing(fact(passed=False, of=bad, must_pass=False), fact(passed=True, of=other)) == []
+    assert failing(fact(passed=False, of=bad, must_pass=False), fact(passed=True, of=other)) == ["de"]
+    assert failing(fact(passed=False, of=bad, must_pass=False), fact(passed=True, of=bad)) == []
 
 
 def test_a_higher_severity_is_announced_again() -> None:

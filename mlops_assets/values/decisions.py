@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.gates.champion_gate import RULES
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,10 +44,19 @@ class Retrain:
     on
         The reports whose breaches start a training: ``performance``, ``estimated`` or both; empty if only time starts one.
     train_windows
-        The spans of the newest training rows, one candidate for each: None trains on every row. Of several candidates, the one with the best
-        first metric on the holdout is judged by the gates.
+        The spans of the newest training rows, one candidate for each: None trains on every row. The first one is the default. Another one
+        must have a better first metric of the model on the holdout, at 90 % one-sided confidence, unless it trained the serving version.
     refit
         Whether a candidate that passed its gates is fitted again on the rows of the holdout too, as ``refit="after_gates"`` of a model.
+    max_every
+        With a longer history, ``every`` grows to a quarter of it, at most to this time, since the same time adds less to what is known. It
+        does not grow after a rejection, and while a version serves that trained on the newest rows only. None keeps ``every``.
+    judge_on
+        The span of the newest labelled rows that judge candidates; they are extended to at least 30 rows. None takes the holdout of the
+        training set.
+    promote_if
+        A gate in addition to those of the model: ``not_worse`` refuses a candidate that is certainly worse than the champion, ``better`` one
+        that is not certainly better. Empty for the gates of the model alone.
 
     Raises
     ------
@@ -80,6 +90,9 @@ class Retrain:
     on: tuple[str, ...] = (PERFORMANCE,)
     train_windows: tuple[timedelta | None, ...] = (None,)
     refit: bool = False
+    max_every: timedelta | None = None
+    judge_on: timedelta | None = None
+    promote_if: str = ""
 
     def __post_init__(self) -> None:
         """Refuse times, numbers and names that cannot work."""
@@ -97,6 +110,15 @@ class Retrain:
             raise DefinitionError(
                 f"Retrain(train_windows={self.train_windows}) names no span of rows", hint="e.g. train_windows=(None, timedelta(days=90))"
             )
+        if self.promote_if not in ("", *RULES):
+            raise DefinitionError(
+                f"Retrain(promote_if={self.promote_if!r}) is no rule",
+                hint=nearest(self.promote_if, RULES) + f"there are {', '.join(RULES)}",
+            )
+        if self.judge_on is not None and self.judge_on <= timedelta(0):
+            raise DefinitionError(
+                f"Retrain(judge_on={self.judge_on}) judges on no row", hint="give a positive span, e.g. timedelta(days=14)"
+            )
         if len(set(self.train_windows)) < len(self.train_windows):
             raise DefinitionError(f"Retrain(train_windows={self.train_windows}) names a span twice", hint="give each span once")
 
@@ -112,6 +134,10 @@ class Retrain:
                 raise DefinitionError(
                     f"Retrain({name}={span}) is shorter than the cooldown of {self.cooldown}", hint=f"set cooldown= to at most {name}="
                 )
+        if self.max_every is not None and (self.every is None or self.max_every < self.every):
+            raise DefinitionError(
+                f"Retrain(max_every={self.max_every}) is shorter than every={self.every}", hint="give every= and a longer max_every="
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates
 from mlops_assets.orchestrate.llm.release import open_prompt_registry
 from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
+from mlops_assets.orchestrate.training.train_windows import find_retraining
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION
@@ -143,7 +144,7 @@ def _gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[
     declared, released = find_released(project, name, kind)
     if isinstance(released, Prompt):
         return released, hash_prompt_gates(declared, released, project.stores.lake)
-    return released, hash_gates(gather_gates(released, declared.select(GateFunction)))
+    return released, hash_gates(gather_gates(released, declared.select(GateFunction), find_retraining(declared, released)))
 
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:

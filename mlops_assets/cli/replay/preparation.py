@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from mlops_assets.cli import project as projects
 from mlops_assets.cli.replay.replay_tables import provide_stores
 from mlops_assets.compute.replay.advice import advise
+from mlops_assets.compute.replay.grid import build_grid, choose_period
 from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, parse_policy
 from mlops_assets.compute.text import format_number
 from mlops_assets.compute.training.evaluate import check_metrics
@@ -26,10 +27,12 @@ from mlops_assets.orchestrate.replay.run import run_policies, write_result
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan
 from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
 from mlops_assets.orchestrate.training.gates import gather_gates
-from mlops_assets.orchestrate.training.training_record import list_source_tables
+from mlops_assets.orchestrate.training.training_record import find_data_start, list_source_tables
 from mlops_assets.values.decisions import Retrain
+from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.training import TimeSplit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +90,7 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     """
     project, model = find_model(loaded, request.model)
     monitor = next((m for m in project.select(Monitor) if m.model.key == model.key), None)
-    policies = read_policies(request, monitor)
+    policies = read_policies(request, monitor) if request.policies or not request.suggest else []
     partitions = find_partitions(project, model, monitor)
     start, end = (parse_time(text, partitions) for text in (request.start, request.end))
     windows = list_windows(partitions, start, end)
@@ -99,7 +102,10 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     stores = provide_stores(loaded, project, model, folder, windows[-1][1].end, out, refresh=request.refresh)
     with out.status("reading the history"):
         history = read_history(stores, project, model)
-    plan = ReplayPlan(model, gates, monitor.performance if monitor else (), history, windows, units, metrics)
+    expectations = monitor.performance if monitor else ()
+    plan = ReplayPlan(model, gates, expectations, history, windows, units, metrics, find_data_start(stores, project, model))
+    if request.suggest:
+        policies = [*suggest_policies(plan), *policies]
     fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
@@ -137,6 +143,17 @@ def read_policies(request: ReplayRequest, monitor: Monitor | None) -> list[Repla
     if repeated := [name for name in names if names.count(name) > 1]:
         raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once")
     return policies
+
+
+def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:
+    """Return the grid of policies for `--suggest`."""
+    start, end = plan.windows[0][1].start, plan.windows[-1][1].end
+    if start <= plan.began:
+        raise DefinitionError(f"there are no data before {start}, on which the first version could train", hint="choose a later --from")
+    shortest = min(span.end - span.start for _, span in plan.windows)
+    by_time = isinstance(plan.model.training_set.split, TimeSplit)
+    tunes = "validation" in {parameter.name for parameter in plan.model.function.parameters_for(Injection.SPLIT)}
+    return build_grid(choose_period(end - start, shortest), start - plan.began, by_time=by_time, tunes=tunes)
 
 
 def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:
@@ -239,4 +256,5 @@ def _summarise(result: ReplayResult, policy: PolicyResult) -> dict[str, Any]:
 def describe_advice(result: ReplayResult) -> list[str]:
     """Return the advice as lines for the console."""
     advice = advise(result)
-    return [f"{advice.headline}: {advice.text}"]
+    line = result.declarations.get(advice.policy)
+    return [f"{advice.headline}. {advice.text}", *([f"in the monitor of the project: on_failure={line}"] if line else [])]

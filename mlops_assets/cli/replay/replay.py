@@ -53,6 +53,7 @@ def replay(  # noqa: PLR0913  (options of the command)
     Example: mlops replay --from 2013-05-01 --to 2014-01-01 --policy never --policy every:30d --policy loop
     """
     from mlops_assets.cli.replay import preparation
+    from mlops_assets.orchestrate.replay.run import to_json
 
     out = console()
     with out.status("loading the project"):
@@ -60,7 +61,7 @@ def replay(  # noqa: PLR0913  (options of the command)
     request = preparation.ReplayRequest(start, end, policies, suggest, model_name, by, metric, processes or os.cpu_count() or 1, refresh)
     finished = preparation.run(project, file, request, out)
     if json_file:
-        write_json(finished.result.as_json(), json_file)
+        write_json(to_json(finished.result), json_file)
         return
     out.print(build_table(f"{finished.result.model}: {finished.result.metric} by {finished.result.by}", finished.rows))
     for line in finished.lines:

@@ -51,6 +51,10 @@ class LoopFacts:
         The end of the newest data (aware).
     reports, decisions, trainings
         The recorded window reports, decisions and training runs.
+    began
+        The beginning of the oldest data (aware); None when it is not known.
+    rolling
+        Whether the serving version was trained on the newest rows only.
     """
 
     model: str
@@ -60,6 +64,8 @@ class LoopFacts:
     reports: tuple[WindowReport, ...] = ()
     decisions: tuple[Decision, ...] = ()
     trainings: tuple[Training, ...] = ()
+    began: datetime | None = None
+    rolling: bool = False
 
     @property
     def latest_reports(self) -> list[WindowReport]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.values.decisions import PROMOTED
+from mlops_assets.values.decisions import PROMOTED, REJECTED
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from mlops_assets.compute.monitoring.decide import LoopFacts
+    from mlops_assets.values.decisions import Training
+
+_SHARE = 4  # the longest gap is the history divided by this number
 
 
 def explain_due(facts: LoopFacts) -> str:
@@ -23,12 +26,30 @@ def explain_due(facts: LoopFacts) -> str:
     policy, last = facts.policy, facts.last_training
     if last is None:
         return "no training is recorded" if policy.every or policy.max_age else ""
-    if policy.every is not None and facts.now >= last.as_of + policy.every:
-        return f"{_format_span(policy.every)} after the training on data until {last.as_of:%Y-%m-%d}"
+    if policy.every is not None and facts.now >= last.as_of + choose_gap(facts, policy.every, last):
+        return f"{_format_span(facts.now - last.as_of)} after the training on data until {last.as_of:%Y-%m-%d}"
     promoted = next((training for training in reversed(facts.runs) if training.state == PROMOTED), last)
     if policy.max_age is not None and facts.now >= promoted.as_of + policy.max_age:
         return f"the data of the serving version end on {promoted.as_of:%Y-%m-%d}, more than {_format_span(policy.max_age)} ago"
     return ""
+
+
+def choose_gap(facts: LoopFacts, every: timedelta, last: Training) -> timedelta:
+    """Return the event time between the last training and the next one: ``every``, or more with a longer history.
+
+    Parameters
+    ----------
+    facts
+        The recorded facts.
+    every
+        The shortest gap.
+    last
+        The last training; after a rejected one, the gap is the shortest.
+    """
+    longest = facts.policy.max_every
+    if longest is None or facts.began is None or facts.rolling or last.state == REJECTED:
+        return every
+    return max(every, min(longest, (last.as_of - facts.began) / _SHARE))
 
 
 def _format_span(span: timedelta) -> str:

@@ -6,10 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from mlops_assets.compute.replay.comparison import estimate_interval
+from mlops_assets.compute.replay.grid import DECLARED, FOLLOW, PROVE
+from mlops_assets.compute.replay.policies import NEVER
 from mlops_assets.compute.text import format_number
 
 if TYPE_CHECKING:
     from mlops_assets.compute.replay.result import PolicyResult, ReplayResult
+
+_SHARE, _CONFIDENCE = 0.95, 0.9  # of the best policy's gain over never; of the interval that shows a gain
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,12 @@ class Advice:
 
 
 def advise(result: ReplayResult) -> Advice:
-    """Return the policy to use: of those that are not certainly worse than the best one, the one with the fewest trainings.
+    """Return the policy to use.
+
+    With the grid of ``--suggest``, it is the policy ``follow`` if a gain over ``never`` is shown and it has 95 % of the best policy's gain, or
+    is not certainly worse than the best one; else ``prove`` by the same rule, else the best simple policy. Without a shown gain, it is
+    ``prove``, which promotes only what is certainly better. Of other policies, it is the one with the fewest trainings that is not
+    certainly worse than the best one.
 
     Parameters
     ----------
@@ -42,13 +54,37 @@ def advise(result: ReplayResult) -> Advice:
     """
     measured = [policy for policy in result.policies if math.isfinite(policy.mean(result.metric))]
     if not measured:
-        return Advice("", "No policy can be measured", "no window has predictions with a defined metric", certain=False)
+        reason = next((e.outcome for p in result.policies for e in p.events if e.promoted is None), "no row lies in the period")
+        return Advice("", "No policy can be measured", f"no version was trained: {reason}", certain=False)
     best = max(measured, key=lambda policy: policy.mean(result.metric))
+    by_name = {policy.policy: policy for policy in measured}
+    if {NEVER, *DECLARED} <= set(by_name):
+        return _suggest(result, by_name, best)
     close = [policy for policy in measured if policy is best or not _is_worse(result, policy, best)]
     chosen = min(close, key=lambda policy: (len(policy.retrainings), -policy.mean(result.metric)))
-    against = result.compare(chosen.policy, measured[0].policy)
-    certain = against is not None and against.low > 0
-    return Advice(chosen.policy, f"Use {chosen.policy}", _explain(result, chosen, best, certain=certain), certain)
+    return _explain(result, chosen, best, f"Use {chosen.policy}")
+
+
+def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: PolicyResult) -> Advice:
+    never = by_name[NEVER]
+    low, _ = estimate_interval(_differences(result, best, never), _CONFIDENCE)
+    if best is never or not low > 0:
+        return _explain(result, by_name[PROVE], best, f"Use {PROVE}: no gain over never retraining is shown")
+    gain = best.mean(result.metric) - never.mean(result.metric)
+    simple = [p for p in by_name.values() if p.policy not in (NEVER, *DECLARED)]
+    candidates = [by_name[FOLLOW], by_name[PROVE], *sorted(simple, key=lambda p: (len(p.retrainings), -p.mean(result.metric)))]
+    chosen = next((p for p in candidates if _keeps_gain(result, p, best, never.mean(result.metric) + _SHARE * gain)), best)
+    return _explain(result, chosen, best, f"Use {chosen.policy}")
+
+
+def _keeps_gain(result: ReplayResult, policy: PolicyResult, best: PolicyResult, enough: float) -> bool:
+    return policy is best or policy.mean(result.metric) >= enough or not _is_worse(result, policy, best)
+
+
+def _differences(result: ReplayResult, policy: PolicyResult, other: PolicyResult) -> np.ndarray:
+    pairs = zip(policy.windows, other.windows, strict=True)
+    differences = np.array([a.metrics[result.metric] - b.metrics[result.metric] for a, b in pairs])
+    return differences[np.isfinite(differences)]  # type: ignore[no-any-return]  # an array
 
 
 def _is_worse(result: ReplayResult, policy: PolicyResult, best: PolicyResult) -> bool:
@@ -56,15 +92,20 @@ def _is_worse(result: ReplayResult, policy: PolicyResult, best: PolicyResult) ->
     return found is not None and found.high < 0
 
 
-def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, *, certain: bool) -> str:
+def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, headline: str) -> Advice:
     metric, first = result.metric, result.policies[0]
-    figures = f"its mean {metric} is {format_number(chosen.mean(metric), 4)} with {len(chosen.retrainings)} trainings"
+    against = result.compare(chosen.policy, first.policy)
+    certain = against is not None and against.low > 0
+    figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_count_trainings(chosen)}"
     if chosen is not first:
         sure = "certainly better than" if certain else "not certainly better than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
     if chosen is best:
-        return f"{figures}; no other policy has a higher mean."
-    return (
-        f"{figures}; {best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {len(best.retrainings)} trainings, "
-        "but the difference may be chance."
-    )
+        return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.", certain)
+    highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_count_trainings(best)}"
+    return Advice(chosen.policy, headline, f"{figures}. {highest}.", certain)
+
+
+def _count_trainings(policy: PolicyResult) -> str:
+    count = len(policy.retrainings)
+    return f"{count} training{'s' * (count != 1)}"

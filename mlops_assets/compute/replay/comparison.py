@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MIN_WINDOWS = 6
 _DRAWS = 4_000
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 
 
 def compare_policies(policies: Sequence[PolicyResult], metric: str) -> tuple[PolicyComparison, ...]:
@@ -44,13 +44,15 @@ def _compare(first: PolicyResult, second: PolicyResult, metric: str) -> PolicyCo
     return PolicyComparison(first.policy, second.policy, mean, *estimate_interval(defined), len(defined))
 
 
-def estimate_interval(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of consecutive differences; NaN with fewer than six windows.
+def estimate_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of the mean of consecutive differences; NaN with fewer than six windows.
 
     Parameters
     ----------
     differences
         One for each window, in order of time, shape (windows,).
+    confidence
+        The confidence level of the two-sided interval.
     """
     count = len(differences)
     if count < MIN_WINDOWS:
@@ -64,9 +66,7 @@ def estimate_interval(differences: np.ndarray) -> tuple[float, float]:
     starts = np.random.default_rng(0).integers(0, count, size=(_DRAWS, blocks))
     drawn = differences[(starts[:, :, None] + np.arange(length)) % count].reshape(_DRAWS, -1)[:, :count].mean(axis=1)
     mean = float(differences.mean())
-    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]) - mean
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) - mean
     freedom = max(1, count // length - 1)
-    widening = float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom) / stats.norm.ppf((1 + _CONFIDENCE) / 2)) * math.sqrt(
-        (freedom + 1) / freedom
-    )
+    widening = float(stats.t.ppf((1 + confidence) / 2, freedom) / stats.norm.ppf((1 + confidence) / 2)) * math.sqrt((freedom + 1) / freedom)
     return mean + float(low) * widening, mean + float(high) * widening

@@ -193,6 +193,8 @@ class ReplayResult:
         Each pair of policies once.
     notes
         What the replay did differently from production, in sentences.
+    declarations
+        Policy → the Python source that declares it, for those that a project can declare.
     """
 
     model: str
@@ -203,6 +205,7 @@ class ReplayResult:
     policies: tuple[PolicyResult, ...]
     comparisons: tuple[PolicyComparison, ...]
     notes: Sequence[str] = ()
+    declarations: Mapping[str, str] = field(default_factory=dict)
 
     def compare(self, policy: str, other: str) -> PolicyComparison | None:
         """Return the comparison of a policy with another one, in this order; None for a policy with itself."""

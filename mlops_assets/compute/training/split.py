@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 SPLIT_NAMES = ("train", "validation", "holdout")
+MIN_JUDGING_ROWS = 30
 
 
 def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
@@ -121,6 +123,28 @@ def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl
             hint=f"it returns {', '.join(frame.columns)}",
         )
     return split_by_group(frame[declared.column], validation=declared.validation, holdout=declared.holdout, seed=declared.seed)
+
+
+def judge_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], span: timedelta, *, validation: bool) -> TrainingSet[..., Any]:
+    """Return the training set with a holdout of the newest rows of a span, or of the newest 30 rows if these reach further back.
+
+    Parameters
+    ----------
+    rows
+        The rows of the training set, which is split by time.
+    training_set
+        Its declaration.
+    span
+        The span of event time up to the newest row.
+    validation
+        Whether the declared validation part is kept; without it, its rows train.
+    """
+    times = rows[training_set.event_timestamp or ""]
+    newest: Any = times.max()
+    few: Any = times.top_k(MIN_JUDGING_ROWS).min()
+    holdout = max(span, newest + timedelta(microseconds=1) - few)
+    declared: Any = training_set.split
+    return replace(training_set, split=TimeSplit(declared.validation if validation else None, holdout, declared.train))
 
 
 def split_by_time(

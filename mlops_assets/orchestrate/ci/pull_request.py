@@ -12,6 +12,7 @@ import polars as pl
 from mlops_assets.compute.drift.column_drift import ColumnDrift
 from mlops_assets.compute.drift.drift_report import measure_drift
 from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
+from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.compute.training.split import sort_canonically, split_rows
@@ -82,8 +83,8 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # the fit that the gates judged, not its refit on all rows
     kind = find_kind(model.kind)
     fitted = kind.open(stores, model, fit.artifact)
-    splits = _read_splits(stores, model, record.snapshot)
     run, rival = stores.tracker.get(record.run_id), find_rival(stores, model.name)
+    splits = _read_splits(stores, model, record.snapshot, run.record.get("facts", {}).get("reads", {}))
     judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), rival)
     facts = _Facts(stores, model, record, run, splits, judged, rival)
     return CiReport(
@@ -107,9 +108,10 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     )
 
 
-def _read_splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
+def _read_splits(stores: Stores, model: Model[..., Any], snapshot: int, reads: Mapping[str, Any]) -> Mapping[str, Split]:
     declared = model.training_set
-    rows = sort_canonically(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    stored = sort_canonically(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    rows = apply_choice(stored, declared.event_timestamp, reads)
     return split_rows(rows, list_x_columns(declared, rows), declared.label)
 
 

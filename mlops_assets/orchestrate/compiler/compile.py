@@ -38,6 +38,7 @@ from mlops_assets.orchestrate.tables.external import require_valid
 from mlops_assets.orchestrate.tables.tables import publish_dataset, table_check_specs
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
+from mlops_assets.orchestrate.training.train_windows import find_retraining
 from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, training_set_body, training_set_checks
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
@@ -191,7 +192,7 @@ class Compiler:
 
     def _compile_model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
         functions = tuple(f for f in self.project.select(GateFunction) if f.model.key == model.key)
-        gates = gather_gates(model, functions)
+        gates = gather_gates(model, functions, find_retraining(self.project, model))
         definitions = hash_gates(gates)
         config, resources = function_requirements(model.function)
         node = Node(model.key, None, (Edge(model.training_set.key, None),))

@@ -25,10 +25,11 @@ from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import DataError, MlopsError, PlatformError
-from mlops_assets.orchestrate.replay.history import FittedPart, History, store_history, takes_validation
+from mlops_assets.orchestrate.replay.history import FittedPart, History, store_history
 from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
 from mlops_assets.orchestrate.training.estimator_package import training_libraries
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
+from mlops_assets.orchestrate.training.train_windows import takes_validation
 from mlops_assets.orchestrate.training.trial import score_trial
 from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax, predict_labels
 from mlops_assets.stores.base.files import write_atomically
@@ -58,11 +59,14 @@ class FitRequest:
     rows
         ``judged`` keeps the holdout from training, so that gates can judge on it. ``refitted`` trains on the rows of all parts, and
         ``all`` on every known row, whether it has a part or not.
+    judge_on
+        The span of the newest rows that judge; the declared holdout when None.
     """
 
     as_of: datetime
     window: timedelta | None
     rows: FittedPart
+    judge_on: timedelta | None = None
 
 
 class Fit:
@@ -262,7 +266,7 @@ def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest
 
 def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, int]:
     """Return the estimator that the model's function returns, and the number of rows that it was fitted on."""
-    splits = history.split(request.as_of, request.window, request.rows, validation=takes_validation(model))
+    splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=takes_validation(model))
     function = model.function.function
     with start_run(model.name, platform=Platform.at(_scratch_folder())), seed_globals(fit_id):
         params = _search(model, splits) if model.search else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import polars as pl
 
 from mlops_assets.compute.tables.content_hash import ordered_hash
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
+from mlops_assets.compute.training.chosen_rows import choose_rows
 from mlops_assets.compute.training.split import (
     assign_parts,
     is_known,
@@ -25,7 +26,6 @@ from mlops_assets.compute.training.split import (
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.training_set import assemble_rows
-from mlops_assets.values.function import Injection
 from mlops_assets.values.training import TimeSplit
 
 FittedPart = Literal["judged", "refitted", "all"]
@@ -84,19 +84,19 @@ class History:
         """Return the rows that were known by a time."""
         return self.rows.head(self.count_before(as_of)).filter(is_known(self.training_set, as_of))
 
-    def split(self, as_of: datetime, window: timedelta | None, fitted: FittedPart, *, validation: bool) -> dict[str, Split]:
+    def split(
+        self, as_of: datetime, window: timedelta | None, fitted: FittedPart, *, judge_on: timedelta | None, validation: bool
+    ) -> dict[str, Split]:
         """Return the parts of the training set as of a time.
 
         Parameters
         ----------
         as_of
             Only rows that were known by this time.
-        window
-            The span of the newest training rows; every row, or the declared span, when None.
-        fitted
-            The rows that train: see :class:`~mlops_assets.orchestrate.replay.fits.FitRequest`.
+        window, fitted, judge_on
+            As in :class:`~mlops_assets.orchestrate.replay.fits.FitRequest`.
         validation
-            Without a holdout: whether the validation part is kept, for a function that tunes on it.
+            Whether the model needs a validation part.
 
         Raises
         ------
@@ -106,11 +106,16 @@ class History:
         rows = self.list_known(as_of)
         if rows.is_empty():
             raise DataError(f"'{self.training_set.key}' has no row known by {as_of}", hint="begin the replay later")
-        if fitted == "all" and not validation:
-            return {"train": merge_parts(self._newest(rows, window).with_columns(pl.lit("train").alias(SPLIT)), self.columns, self._label)}
-        declared = self._with_window(window)
-        part = self._assign_without_holdout(rows, declared) if fitted == "all" else assign_parts(rows, declared)
-        parted = rows.with_columns(part.alias(SPLIT)).drop_nulls(SPLIT)
+        declared = self.training_set
+        if fitted == "all":
+            part = self._assign_without_holdout(rows, declared) if validation else pl.repeat("train", rows.height, eager=True)
+            newest = self._newest(rows.with_columns(part.alias(SPLIT)), window).drop_nulls(SPLIT)
+            return (
+                split_rows(newest, self.columns, self._label) if validation else {"train": merge_parts(newest, self.columns, self._label)}
+            )
+        # A training set is stored with its declared parts, from which candidates choose: rows that are in no part are not stored.
+        stored = rows.with_columns(assign_parts(rows, declared).alias(SPLIT)).drop_nulls(SPLIT)
+        parted, _ = choose_rows(stored, declared, window=window, judge_on=judge_on, validation=validation)
         if fitted == "refitted":
             return {"train": merge_parts(parted, self.columns, self._label)}
         return split_rows(parted, self.columns, self._label)
@@ -126,16 +131,6 @@ class History:
             return rows
         time = pl.col(self.training_set.event_timestamp or "")
         return rows.filter(time >= time.max() + timedelta(microseconds=1) - span)
-
-    def _with_window(self, window: timedelta | None) -> TrainingSet[..., Any]:
-        declared = self.training_set
-        if window is None:
-            return declared
-        if not isinstance(declared.split, TimeSplit):
-            raise DefinitionError(
-                f"'{declared.key}' is not split by time, so it cannot train on a rolling window", hint="declare split=ml.TimeSplit(…)"
-            )
-        return replace(declared, split=replace(declared.split, train=window))
 
     def _assign_without_holdout(self, rows: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
         """Return the part of each row when only the validation rows are kept from training."""
@@ -197,11 +192,6 @@ def store_history(history: History, path: Path) -> None:
         partial = path.with_suffix(".part")
         history.rows.write_ipc(partial, compression="uncompressed")
         partial.replace(path)
-
-
-def takes_validation(model: Model[..., Any]) -> bool:
-    """Return whether a model needs a validation part: its function asks for one, or it declares a search."""
-    return model.search is not None or "validation" in {p.name for p in model.function.parameters_for(Injection.SPLIT)}
 
 
 def _microseconds(time: datetime) -> int:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.compute.training.responses import find_unusable_predictions
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.replay.history import takes_validation
 from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
+from mlops_assets.orchestrate.training.train_windows import choose_window, takes_validation
 from mlops_assets.values.evaluation import Candidate
+from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlops_assets.compute.training.responses import CachedPredictor
     from mlops_assets.orchestrate.replay.fits import Fit
     from mlops_assets.orchestrate.replay.simulation import ReplayedVersion, ReplayPlan
+    from mlops_assets.values.decisions import Retrain
     from mlops_assets.values.evaluation import Split
     from mlops_assets.values.gates.gate import GateLike
 
@@ -71,58 +74,58 @@ def _list_resources(gate: GateLike) -> list[str]:
     return [p.name for p in gate.declared.function.parameters_for(Injection.RESOURCE)] if isinstance(gate, FunctionGate) else []
 
 
-def judge_fits(plan: ReplayPlan, fits: Sequence[Fit], champion: ReplayedVersion | None) -> Judged:
-    """Judge the best of some fits, by the model's first metric on the holdout.
+def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion: ReplayedVersion | None) -> Judged:
+    """Choose one of the fits by the training windows' rule, and judge it by the gates of the model and of the policy.
 
     Parameters
     ----------
-    plan
-        The model, its gates and rows.
+    plan, policy
+        The model, its gates and rows, and the retraining.
     fits
-        FitCache of one time, with different training rows and the same holdout.
+        Fits of one time, one for each training window, with the same holdout.
     champion
         The version that serves; None when none does.
     """
     usable = [fit for fit in fits if not fit.error]
     if not usable:
         return Judged(fits[0], fits[0], passed=False, outcome=f"the training failed: {fits[0].error}")
-    candidates = [_evaluate(plan, fit) for fit in usable]
-    defined = [c for c in candidates if isinstance(c[1], Candidate)]
-    if not defined:
-        return Judged(usable[0], usable[0], passed=False, outcome=str(candidates[0][1]))
-    metric = plan.model.metrics[0]
-    fit, candidate, splits = max(defined, key=lambda c: _or_worst(c[1].evaluation.metric(metric)))  # type: ignore[union-attr]
-    assert isinstance(candidate, Candidate)  # noqa: S101  (for the type checker)
-    compared = _compare(plan, fit, candidate, splits, champion)
-    results = {gate.name: judge(gate, compared) for gate in plan.gates}
+    model = plan.model
+    parts = {fit.request.window: _split(plan, fit) for fit in usable}
+    predictors = {fit.request.window: fit.predict_split(parts[fit.request.window]["holdout"]) for fit in usable}
+    serving = None if champion is None else champion.judged.request.window
+    window = choose_window(model, predictors, parts[usable[0].request.window]["holdout"], serving)
+    fit, splits, predictor = next(fit for fit in usable if fit.request.window == window), parts[window], predictors[window]
+    if problem := find_unusable_predictions(predictor.scores, len(splits["holdout"].y)):
+        return Judged(fit, fit, passed=False, outcome=f"the candidate {problem} of the holdout")
+    candidate = _build_candidate(plan, fit, splits, predictor, champion)
+    results = {gate.name: judge(gate, candidate) for gate in gather_replayed_gates(plan, policy)}
     failed = [f"{name}: {result.reason}" for name, result in results.items() if not result.passed]
     outcome = "; ".join(failed or [f"{name}: {result.reason}" for name, result in results.items()]) or "the model has no gates"
     return Judged(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics))
 
 
-def _or_worst(value: float) -> float:
-    return value if value == value else float("-inf")  # noqa: PLR0124  (NaN)
+def gather_replayed_gates(plan: ReplayPlan, policy: Retrain) -> tuple[GateLike, ...]:
+    """Return the gates of the model that can be replayed, and the gate of the policy."""
+    own = (ChampionGate(plan.model.metrics[0], policy.promote_if),) if policy.promote_if else ()  # type: ignore[arg-type]
+    return (*plan.gates, *own)
 
 
-def _evaluate(plan: ReplayPlan, fit: Fit) -> tuple[Fit, Candidate | str, Mapping[str, Split]]:
-    """Return a fit with its evaluation on the holdout, or with the reason why it cannot be evaluated, and the parts of its training set."""
-    model = plan.model
-    splits = plan.history.split(fit.request.as_of, fit.request.window, fit.request.rows, validation=takes_validation(model))
-    holdout, predictor = splits["holdout"], fit.predict_split(splits["holdout"])
-    if problem := find_unusable_predictions(predictor.scores, len(holdout.y)):
-        return fit, f"the candidate {problem} of the holdout", splits
+def _split(plan: ReplayPlan, fit: Fit) -> Mapping[str, Split]:
+    request = fit.request
+    validation = takes_validation(plan.model)
+    return plan.history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
+
+
+def _build_candidate(
+    plan: ReplayPlan, fit: Fit, splits: Mapping[str, Split], predictor: CachedPredictor, champion: ReplayedVersion | None
+) -> Candidate:
+    """Return a candidate with its evaluation, the champion's on the same rows, and intervals."""
+    model, holdout = plan.model, splits["holdout"]
+    rival = None if champion is None else select_rival(plan, champion, holdout).predict_split(holdout)
     evaluation = evaluate_holdout(model, predictor, splits, model.positive)
-    return fit, Candidate(model.name, fit.id, fit.estimator, holdout, evaluation), splits
-
-
-def _compare(plan: ReplayPlan, fit: Fit, candidate: Candidate, splits: Mapping[str, Split], champion: ReplayedVersion | None) -> Candidate:
-    """Return the candidate with the champion's evaluation on the same rows, and with intervals."""
-    model, holdout = plan.model, candidate.holdout
-    rival = None if champion is None else select_rival(plan, champion, holdout)
-    predictor, rival_predictor = fit.predict_split(holdout), None if rival is None else rival.predict_split(holdout)
-    evaluation = None if rival_predictor is None else evaluate_holdout(model, rival_predictor, splits, model.positive)
-    intervals = build_intervals(model.training_set, predictor, rival_predictor, holdout, fit.id, model.positive)
-    return Candidate(candidate.model, candidate.digest, fit.estimator, holdout, candidate.evaluation, evaluation, intervals)
+    compared = None if rival is None else evaluate_holdout(model, rival, splits, model.positive)
+    intervals = build_intervals(model.training_set, predictor, rival, holdout, fit.id, model.positive)
+    return Candidate(model.name, fit.id, fit.estimator, holdout, evaluation, compared, intervals)
 
 
 def select_rival(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:

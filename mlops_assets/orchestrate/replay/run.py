@@ -7,11 +7,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.pages.replay_page import render_replay
+from mlops_assets.compute.replay.advice import advise
 from mlops_assets.compute.replay.comparison import compare_policies
-from mlops_assets.compute.replay.result import ReplayResult
+from mlops_assets.compute.replay.grid import write_declaration
+from mlops_assets.compute.replay.result import PolicyResult, ReplayResult
 from mlops_assets.orchestrate.replay.fits import FitCache, FitRequest
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan, replay_policy
 from mlops_assets.stores.base.files import write_atomically
@@ -70,9 +72,13 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
     show
         Called with a line of progress.
     """
+    from threadpoolctl import threadpool_limits
+
     progress = ReplayProgress(len(plan.windows) * len(policies), show)
 
-    def replay(policy: ReplayPolicy) -> object:
+    def replay(policy: ReplayPolicy) -> PolicyResult:
+        if fits.processes > 1:
+            threadpool_limits(1)  # of this thread: other processes fit models
         return replay_policy(plan, policy, fits, lambda window: progress.advance(policy.name, window, fits.new))
 
     with ThreadPoolExecutor(len(policies) + fits.processes) as threads:
@@ -83,14 +89,16 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
         results = tuple(future.result() for future in running)
     metric = plan.metrics[0]
     start, end = plan.windows[0][1].start, plan.windows[-1][1].end
-    return ReplayResult(plan.model.name, metric, start, end, by, results, compare_policies(results, metric), tuple(notes))  # type: ignore[arg-type]
+    declarations = {policy.name: write_declaration(policy.retrain) for policy in policies if policy.retrain is not None}
+    comparisons = compare_policies(results, metric)
+    return ReplayResult(plan.model.name, metric, start, end, by, results, comparisons, tuple(notes), declarations)
 
 
 def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:
     """Yield the fits that a policy needs for any predictions: these can run before their turn, side by side."""
     start = plan.windows[0][1].start
     if policy.retrain is not None:
-        yield from (FitRequest(start, window, "judged") for window in policy.retrain.train_windows)
+        yield from (FitRequest(start, window, "judged", policy.retrain.judge_on) for window in policy.retrain.train_windows)
         return
     yield FitRequest(start, policy.window, "all")
     last, every = start, policy.every
@@ -100,8 +108,15 @@ def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitReq
             yield FitRequest(last, policy.window, "all")
 
 
+def to_json(result: ReplayResult) -> dict[str, Any]:
+    """Return the result with its advice as JSON values: equal for equal data, code and policies."""
+    advice = advise(result)
+    line = result.declarations.get(advice.policy, "")
+    return result.as_json() | {"advice": {"policy": advice.policy, "headline": advice.headline, "text": advice.text, "declaration": line}}
+
+
 def write_result(result: ReplayResult, folder: Path) -> Path:
     """Write the result as JSON and as a page into a folder, each file whole, and return the path of the page."""
-    write_atomically(folder / JSON_FILE, (json.dumps(result.as_json(), indent=1) + "\n").encode(), mode=_PAGE_MODE)
+    write_atomically(folder / JSON_FILE, (json.dumps(to_json(result), indent=1) + "\n").encode(), mode=_PAGE_MODE)
     write_atomically(folder / PAGE_FILE, render_replay(result).encode(), mode=_PAGE_MODE)
     return folder / PAGE_FILE

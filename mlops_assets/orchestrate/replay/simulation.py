@@ -59,6 +59,8 @@ class ReplayPlan:
         Name and span of each window of the result, which has one or more windows of ``windows``.
     metrics
         Scikit-learn scorer names of the result.
+    began
+        The beginning of the oldest data (aware).
     """
 
     model: Model[..., Any]
@@ -68,6 +70,7 @@ class ReplayPlan:
     windows: tuple[tuple[str, TimeWindow], ...]
     units: tuple[tuple[str, TimeWindow], ...]
     metrics: tuple[str, ...]
+    began: datetime
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +199,18 @@ class _Simulation:
         state = self.state
         serving = state.serving.number if state.serving else None
         reports = tuple(report for report in state.reports if report.version == serving)
-        return LoopFacts(self.plan.model.name, serving, policy, now, reports, tuple(state.decisions), tuple(state.trainings))
+        rolling = state.serving is not None and state.serving.judged.request.window is not None
+        return LoopFacts(
+            self.plan.model.name,
+            serving,
+            policy,
+            now,
+            reports,
+            tuple(state.decisions),
+            tuple(state.trainings),
+            began=self.plan.began,
+            rolling=rolling,
+        )
 
     def _train(self, now: datetime, reason: str, launch: Launch | None = None) -> None:
         """Train a candidate and promote it, or record why it was not promoted."""
@@ -227,9 +241,9 @@ class _Simulation:
         """Fit the candidates, judge the best of them by the gates, and fit it again on every row if the policy says so."""
         assert self.policy.retrain is not None  # noqa: S101  (for the type checker)
         policy = self.policy.retrain
-        fits = self.fits.fit_all([FitRequest(now, window, "judged") for window in policy.train_windows])
+        fits = self.fits.fit_all([FitRequest(now, window, "judged", policy.judge_on) for window in policy.train_windows])
         self.state.fits.update((fit.id, fit) for fit in fits)
-        judged = judge_fits(self.plan, fits, self.state.serving)
+        judged = judge_fits(self.plan, policy, fits, self.state.serving)
         if not judged.passed or not (policy.refit or self.plan.model.refit):
             return judged
         second = self._fit(replace(judged.fit.request, rows="refitted"))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.compute.user_code.outside_reads import describe_changes
@@ -20,7 +21,6 @@ from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError, MlopsError, find_public_class
 from mlops_assets.orchestrate.training.candidate_kind import CandidateKind, Retraining
 from mlops_assets.orchestrate.training.run_facts import data_facts
-from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, keep_rows_from
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
@@ -48,7 +48,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     stored_rows = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in stored_rows.columns]:
         raise DataError(f"'{reads['table']}' no longer has the column '{missing[0]}'", hint="omit --data, or pass --data recorded")
-    rows = keep_rows_from(sort_canonically(stored_rows, reads["event_timestamp"]), reads["event_timestamp"], reads.get(TRAIN_FROM, ""))
+    rows = apply_choice(sort_canonically(stored_rows, reads["event_timestamp"]), reads["event_timestamp"], reads)
     splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))

@@ -9,7 +9,8 @@ import dagster as dg
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
 from mlops_assets.compute.training.lifecycle import REJECTED as REFUSED
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training.training_record import find_data_end
+from mlops_assets.orchestrate.training.train_windows import find_serving_window
+from mlops_assets.orchestrate.training.training_record import find_data_end, find_data_start
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry import decisions as records
 from mlops_assets.stores.registry.decisions import TrainingRecord
@@ -42,17 +43,19 @@ def job_name(model: str) -> str:
 def collect_facts(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> LoopFacts:
     """Collect the facts that decide whether a monitored model is retrained; their ``now`` is the end of the newest data or window."""
     model = monitor.model
-    champion = stores.registry.champion(model.name)
+    champion, policy = stores.registry.champion(model.name), monitor.on_failure or Retrain()
     reports = stores.decisions.reports(monitor.name)
     ends = [*(report.end for report in reports), find_data_end(stores, project, model)]
     return LoopFacts(
         model=model.name,
         serving=champion.version if champion else None,
-        policy=monitor.on_failure or Retrain(),
+        policy=policy,
         now=max(ends),
         reports=reports,
         decisions=stores.decisions.decisions(model.name),
         trainings=list_trainings(stores, model, instance),
+        began=find_data_start(stores, project, model) if policy.max_every else None,
+        rolling=policy.max_every is not None and find_serving_window(stores, champion) is not None,
     )
 
 

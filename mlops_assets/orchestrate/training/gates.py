@@ -12,16 +12,20 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.training.evaluation import find_compared_fit, find_judged_fit
 from mlops_assets.stores.registry.records import Evidence, Version
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.function import Injection
+from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.gate import Gate, GateLike
 from mlops_assets.values.model import GateFunction, Model
 
 _BY_JUDGED_FIT = " (by the champion's judged fit: its second fit may have seen these rows)"
 
 
-def gather_gates(model: Model[..., Any], functions: Iterable[GateFunction[..., Any]]) -> tuple[GateLike, ...]:
-    """Return every gate of a model: those of its declaration, then those that are functions.
+def gather_gates(
+    model: Model[..., Any], functions: Iterable[GateFunction[..., Any]], retraining: Retrain | None = None
+) -> tuple[GateLike, ...]:
+    """Return every gate of a model: those of its declaration, that of its retraining, then those that are functions.
 
     Parameters
     ----------
@@ -29,8 +33,11 @@ def gather_gates(model: Model[..., Any], functions: Iterable[GateFunction[..., A
         The declaration of the model.
     functions
         The gate functions of the project; those of other models are left out.
+    retraining
+        The retraining of the model, which may declare a gate; None without one.
     """
-    return (*model.gates, *(FunctionGate(function) for function in functions if function.model.key == model.key))
+    own = (ChampionGate(model.metrics[0], retraining.promote_if),) if retraining and retraining.promote_if else ()  # type: ignore[arg-type]
+    return (*model.gates, *own, *(FunctionGate(function) for function in functions if function.model.key == model.key))
 
 
 def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:
@@ -59,7 +66,7 @@ def judge_candidate(
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
     if rival is None:
         return results
-    fit, relative = find_judged_fit(step.stores, rival), [gate.name for gate in gates if isinstance(gate, Gate) and gate.relative]
+    fit, relative = find_judged_fit(step.stores, rival), [g.name for g in gates if isinstance(g, (Gate, ChampionGate)) and g.relative]
     if fit.digest == candidate.digest:
         return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {rival.version}"))
     if find_compared_fit(step.stores, rival, candidate.holdout, event_timestamp).refitted:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.compute.training.chosen_rows import TRAIN_FROM
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import tabulate_metrics
 from mlops_assets.compute.training.fitted_rows import FITTED
@@ -23,7 +24,7 @@ from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
-from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, choose_candidate, is_refitted, list_train_windows
+from mlops_assets.orchestrate.training.train_windows import choose_window, find_serving_window, is_refitted, list_train_windows
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
@@ -83,9 +84,12 @@ def _train_candidate(step: StepContext, model: Model[..., Any], rival: Version |
     """Train one candidate for each training window, and return the best one with its evaluation."""
     windows = list_train_windows(step.project, model)
     with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
-        fits = {fit.digest: fit for fit in (train_model(step, model, window) for window in windows)}
-    compared = [(fit, find_kind(model.kind).compare(step.stores, model, fit, rival)) for fit in fits.values()]
-    return choose_candidate(compared, model.metrics[0])
+        fits = {window: train_model(step, model, window) for window in windows}
+    chosen = windows[0]
+    if len(windows) > 1:
+        predictors = {window: fit.predictor for window, fit in fits.items()}
+        chosen = choose_window(model, predictors, fits[chosen].splits["holdout"], find_serving_window(step.stores, rival))
+    return fits[chosen], find_kind(model.kind).compare(step.stores, model, fits[chosen], rival)
 
 
 def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:

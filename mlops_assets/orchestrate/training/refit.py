@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.compute.training.seeds import seed_globals
@@ -15,7 +16,6 @@ from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.run_facts import result_facts
-from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, keep_rows_from
 from mlops_assets.orchestrate.training.training_log import autolog
 from mlops_assets.orchestrate.training.training_run import read_training_rows
 from mlops_assets.orchestrate.training.training_set import list_x_columns
@@ -102,8 +102,8 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
     """Fit a model on all rows with the hyperparameters of the first fit, store and record the fit, and return its run."""
     training_set, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
-    first = trained.run.record["facts"]["reads"].get(TRAIN_FROM, "")
-    rows = keep_rows_from(read_training_rows(step, training_set), training_set.event_timestamp, first)
+    reads = trained.run.record["facts"]["reads"]
+    rows = apply_choice(read_training_rows(step, training_set), training_set.event_timestamp, reads)
     all_rows = merge_parts(rows, list_x_columns(training_set, rows), training_set.label)
     with record_run(_build_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seed_globals(fingerprint) as draws:

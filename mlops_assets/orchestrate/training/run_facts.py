@@ -15,6 +15,7 @@ import polars as pl
 from mlops_assets.compute.tables.content_hash import hash_ordered_slices, ordered_hash
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
 from mlops_assets.compute.tables.stored_types import cast_to_stored
+from mlops_assets.compute.training.chosen_rows import JUDGED_SPLIT, TRAIN_FROM, TRAIN_WINDOW
 from mlops_assets.compute.training.environment import (
     deciding_packages,
     describe_hardware,
@@ -29,7 +30,6 @@ from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM
 from mlops_assets.stores.artifacts.store import Artifacts
 from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.values.evaluation import Split
@@ -95,7 +95,7 @@ def collect_training_facts(  # noqa: PLR0913  (everything that describes a train
             "event_timestamp": training_set.event_timestamp,
             "X": list(deciding_facts["X"]),
             "metrics": list(model.metrics),
-            **({TRAIN_FROM: deciding_facts[TRAIN_FROM]} if TRAIN_FROM in deciding_facts else {}),
+            **{name: deciding_facts[name] for name in (TRAIN_FROM, TRAIN_WINDOW, JUDGED_SPLIT) if name in deciding_facts},
         },
     }
 

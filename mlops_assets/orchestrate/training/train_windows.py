@@ -1,22 +1,28 @@
 """The training windows of a model: candidates that train on all rows or on the newest ones, as the model's retraining declares."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+import math
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
+from mlops_assets.compute.training.chosen_rows import TRAIN_WINDOW, choose_rows
+from mlops_assets.compute.training.evaluate import evaluate
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
+from mlops_assets.orchestrate.training.evaluation import build_intervals
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.decisions import Retrain
-from mlops_assets.values.evaluation import Candidate
+from mlops_assets.values.evaluation import Split
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
-from mlops_assets.values.training import TimeSplit, TrainingSet
+from mlops_assets.values.training import TimeSplit
 
-TRAIN_FROM = "train_from"  # in a record: the time before which a training leaves rows out, as ISO text
+_CONFIDENCE = 0.8  # of a two-sided interval: one of its ends has 90 %
 
 
 def find_retraining(project: Project, model: Model[..., Any]) -> Retrain | None:
@@ -36,41 +42,59 @@ def is_refitted(project: Project, model: Model[..., Any]) -> bool:
     return model.refit is not None or (declared is not None and declared.refit)
 
 
-def find_first_row(rows: pl.DataFrame, training_set: TrainingSet[..., Any], window: timedelta | None) -> str:
-    """Return the time from which a training of a window uses rows, as ISO text; empty when it uses every row.
+def takes_validation(model: Model[..., Any]) -> bool:
+    """Return whether a model needs a validation part: its function asks for one, or it declares a search."""
+    return model.search is not None or "validation" in {p.name for p in model.function.parameters_for(Injection.SPLIT)}
+
+
+def choose_candidate_rows(
+    project: Project, model: Model[..., Any], rows: pl.DataFrame, window: timedelta | None
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Return the rows of a candidate with their parts, and facts for its record; see :func:`choose_rows`."""
+    declared = find_retraining(project, model)
+    judge_on = None if declared is None else declared.judge_on
+    return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, validation=takes_validation(model))
+
+
+def find_serving_window(stores: Stores, rival: Version | None) -> timedelta | None:
+    """Return the span of the newest rows that the champion was trained on; None for every row or without a champion."""
+    run = None if rival is None else stores.tracker.get(rival.run_id)
+    seconds = None if run is None else run.record.get("facts", {}).get("reads", {}).get(TRAIN_WINDOW)
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def choose_window(
+    model: Model[..., Any], fits: Mapping[timedelta | None, CachedPredictor], holdout: Split, serving: timedelta | None
+) -> timedelta | None:
+    """Return the training window whose candidate is judged by the gates.
+
+    The first window is the default. Another one must be better on the holdout at 90 % one-sided confidence; the one that trained the
+    serving version need only be better. Of several, the best one is chosen.
 
     Parameters
     ----------
-    rows
-        The rows of the training set.
-    training_set
-        Its declaration, with a split by time.
-    window
-        The span of the training rows before the validation part or the holdout; None for every row.
+    model
+        The model's declaration; candidates are compared by its first metric.
+    fits
+        Training window → the cached predictions of its candidate for the holdout, in the declared order.
+    holdout
+        The common holdout.
+    serving
+        The training window of the serving version; None for every row.
     """
-    split, time = training_set.split, training_set.event_timestamp
-    if window is None or time is None or not isinstance(split, TimeSplit):
-        return ""
-    newest, oldest = rows[time].max(), rows[time].min()
-    if not isinstance(newest, datetime) or not isinstance(oldest, datetime):
-        return ""
-    first = newest + timedelta(microseconds=1) - split.holdout - (split.validation or timedelta(0)) - window
-    return _to_utc(first).isoformat() if oldest < first else ""
+    metric, (default, *others) = model.metrics[0], fits
+    better: dict[timedelta | None, float] = {}
+    for window in others:
+        found = build_intervals(model.training_set, fits[window], fits[default], holdout, f"{window}", model.positive)
+        low, high = found.difference(metric, _CONFIDENCE)
+        gain = _measure(model, fits[window], holdout) - _measure(model, fits[default], holdout)
+        if low > 0 or (gain > 0 and (window == serving or math.isnan(high))):
+            better[window] = gain
+    return max(better, key=lambda window: better[window], default=default)
 
 
-def keep_rows_from(rows: pl.DataFrame, event_timestamp: str | None, first: str) -> pl.DataFrame:
-    """Return the rows from a time of :func:`find_first_row` on; all rows when it is empty."""
-    if not first or event_timestamp is None:
-        return rows
-    bound = datetime.fromisoformat(first)
-    naive = getattr(rows.schema[event_timestamp], "time_zone", None) is None
-    return rows.filter(pl.col(event_timestamp) >= (bound.replace(tzinfo=None) if naive else bound))
-
-
-def choose_candidate(compared: Sequence[tuple[TrainedModel, Candidate]], metric: str) -> tuple[TrainedModel, Candidate]:
-    """Return the candidate with the best metric on the holdout, the first of equal ones; an undefined metric is the worst."""
-    values = [candidate.evaluation.metric(metric) for _, candidate in compared]
-    return compared[max(range(len(values)), key=lambda i: values[i] if values[i] == values[i] else float("-inf"))]
+def _measure(model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> float:
+    return evaluate(predictor, holdout, model.metrics[:1], positive=model.positive).metric(model.metrics[0])
 
 
 def check_retraining(project: Project) -> None:
@@ -81,13 +105,13 @@ def check_retraining(project: Project) -> None:
             continue
         where = f"monitor '{monitor.name}'"
         first = find_retraining(project, model)
-        if first is not None and (first.train_windows, first.refit) != (policy.train_windows, policy.refit):
+        if first is not None and _list_recipe(first) != _list_recipe(policy):
             raise DefinitionError(
-                f"{where} declares other train_windows= or refit= than another monitor of '{model.key}'", hint="declare both alike"
+                f"{where} declares other training rows or gates than another monitor of '{model.key}'", hint="declare both alike"
             )
-        if policy.train_windows != (None,) and not isinstance(model.training_set.split, TimeSplit):
+        if (policy.train_windows != (None,) or policy.judge_on) and not isinstance(model.training_set.split, TimeSplit):
             raise DefinitionError(
-                f"{where} declares train_windows=, but '{model.training_set.key}' is not split by time",
+                f"{where} declares train_windows= or judge_on=, but '{model.training_set.key}' is not split by time",
                 hint="declare split=ml.TimeSplit(…)",
             )
         if policy.refit and "validation" in {parameter.name for parameter in model.function.parameters_for(Injection.SPLIT)}:
@@ -97,5 +121,6 @@ def check_retraining(project: Project) -> None:
             )
 
 
-def _to_utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+def _list_recipe(policy: Retrain) -> tuple[object, ...]:
+    """Return how a policy makes and judges candidates."""
+    return policy.train_windows, policy.refit, policy.judge_on, policy.promote_if

@@ -34,6 +34,28 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
     return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
+def find_data_start(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
+    """Return the start of a model's oldest data in event time, UTC: of the oldest partition that has rows, or the oldest event time.
+
+    Without partitions and event times, it is the maximum datetime.
+    """
+    tables = list_source_tables(project, model.training_set)
+    starts = (_find_table_start(stores, ref, model.training_set.event_timestamp) for ref in tables)
+    return min((start for start in starts if start is not None), default=datetime.max.replace(tzinfo=UTC))
+
+
+def _find_table_start(stores: Stores, ref: TableRef, time: str | None) -> datetime | None:
+    if ref.partitions is not None:
+        oldest = sort_keys(ref.partitions, (key for key, record in stores.lake.records(ref.key).items() if record.rows))[:1]
+        span = window_of(ref.partitions, oldest[0]) if oldest else None
+        return None if span is None else span.start
+    column = next((name for name in (ref.event_timestamp, time) if name and name in stores.lake.schema(ref.key)), None)
+    first = None if column is None else stores.lake.read(ref.key, columns=[column])[column].min()
+    if not isinstance(first, datetime):
+        return None
+    return first.replace(tzinfo=UTC) if first.tzinfo is None else first.astimezone(UTC)
+
+
 def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
     """Return the end of a table's newest data in event time; None if the table has no rows or no event time."""
     if ref.partitions is not None:

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.estimator_package import positive_fact, training_libraries
 from mlops_assets.orchestrate.training.kinds import find_kind
-from mlops_assets.orchestrate.training.train_windows import TRAIN_FROM, find_first_row, is_refitted, keep_rows_from
+from mlops_assets.orchestrate.training.train_windows import choose_candidate_rows, is_refitted
 from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
@@ -50,9 +50,7 @@ def train_model(step: StepContext, model: Model[..., Any], window: timedelta | N
         ``label_copies`` of the training set names no column of ``X``, or on-demand features read a missing column.
     """
     kind, training_set = find_kind(model.kind), model.training_set
-    rows = read_training_rows(step, training_set)
-    first = find_first_row(rows, training_set, window)
-    rows = keep_rows_from(rows, training_set.event_timestamp, first)
+    rows, chosen = choose_candidate_rows(step.project, model, read_training_rows(step, training_set), window)
     columns = list_x_columns(training_set, rows)
     splits = split_rows(rows, columns, training_set.label)
     refuse_unclear_classes(
@@ -65,9 +63,7 @@ def train_model(step: StepContext, model: Model[..., Any], window: timedelta | N
         allowed=training_set.label_copies,
         what=f"the holdout of '{training_set.key}', so that '{model.key}' is not trained",
     )
-    deciding_facts, fingerprint, earlier = find_earlier_run(
-        step, model, gather_deciding_facts(step, model, columns) | ({TRAIN_FROM: first} if first else {})
-    )
+    deciding_facts, fingerprint, earlier = find_earlier_run(step, model, gather_deciding_facts(step, model, columns) | chosen)
     if earlier is not None and (fitted := _open_earlier_fit(step, model, earlier)) is not None:
         step.context.log.info(
             f"nothing that decides the result has changed since run {earlier.id[:8]}: its candidate is judged again, not trained again"

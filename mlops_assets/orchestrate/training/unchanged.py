@@ -21,11 +21,12 @@ from mlops_assets.serving.formats.project_code import changed_sources
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.features import on_demand
+from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import Gate, GateLike
 from mlops_assets.values.model import Model
 
-_PURE_GATES = (Gate, ArtifactSizeGate, LatencyGate)
+_PURE_GATES = (Gate, ChampionGate, ArtifactSizeGate, LatencyGate)
 JUDGED_FROM = "judged from"  # in the metadata of a candidate: the hash of everything that determines the result of its step
 
 

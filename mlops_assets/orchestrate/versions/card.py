@@ -20,6 +20,7 @@ from mlops_assets.compute.pages.card_sections import (
     mention_second_fit,
     plain_section,
 )
+from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance, permutation_importance
@@ -256,7 +257,7 @@ def _recorded_metrics(subject: _Subject) -> Section:
 def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
     """Measure the judged fit on the training rows of the version, and yield the sections."""
     reads, model = subject.reads, subject.model
-    parts = split_rows(rows, reads["X"], reads["label"])
+    parts = split_rows(apply_choice(rows, reads["event_timestamp"], reads), reads["X"], reads["label"])
     holdout, predictor = parts["holdout"], CachedPredictor(fits.judged.estimator, parts["holdout"].X)
     slices = [column for column in model.slices if column in rows.columns]
     evaluation = evaluate_holdout(model, predictor, parts, subject.positive, metrics=reads["metrics"], slices=slices)

@@ -1,0 +1,110 @@
+"""The policies that ``mlops replay --suggest`` compares: two that can be declared, and simple ones as references.
+
+They come from an experiment on flights, river's data sets and eleven synthetic concepts with and without drift; ADR 73 has its table.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from mlops_assets.compute.replay.policies import NEVER, ReplayPolicy
+from mlops_assets.values.decisions import Retrain
+from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
+
+FOLLOW, PROVE = "follow", "prove"
+DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
+_LONGEST, _PERIODS, _SHORT = timedelta(days=30), 8, 3
+
+
+def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
+    """Return the time between two trainings: 30 days, or an eighth of a shorter replay, in whole hours.
+
+    Parameters
+    ----------
+    replayed
+        The length of the replayed period.
+    shortest
+        The length of the windows after which policies decide, which is the minimum.
+    """
+    return max(min(_LONGEST, timedelta(hours=max(1, int(replayed / _PERIODS / timedelta(hours=1))))), shortest)
+
+
+def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: bool, tunes: bool) -> Retrain:
+    """Return one of the declared policies.
+
+    Parameters
+    ----------
+    name
+        ``follow`` promotes a candidate unless it is certainly worse than the champion, ``prove`` only if it is certainly better.
+    period
+        The time between two trainings.
+    initial
+        The length of the history at the beginning of the replay.
+    by_time
+        Whether the training set is split by time: only then candidates train on the newest rows and are judged on the newest.
+    tunes
+        Whether the model's function takes the validation part, so that it cannot be fitted again on all rows.
+    """
+    spans = dict.fromkeys(round_span(span) for span in (initial, max(period, initial / _SHORT)))
+    return Retrain(
+        cooldown=min(timedelta(days=7), period),
+        every=period,
+        max_every=2 * period,
+        on=(),
+        train_windows=(None, *spans) if by_time else (None,),
+        judge_on=period / 2 if by_time else None,
+        promote_if=NOT_WORSE if name == FOLLOW else BETTER,
+        refit=not tunes,
+    )
+
+
+def build_grid(period: timedelta, initial: timedelta, *, by_time: bool, tunes: bool) -> list[ReplayPolicy]:
+    """Return every policy of the grid, ``never`` first; see :func:`build_policy`."""
+    long, short = round_span(initial), round_span(max(period, initial / _SHORT))
+    every = f"every:{_name_span(period)}"
+    simple = [
+        ReplayPolicy(every, period),
+        *(ReplayPolicy(f"{every},window={_name_span(s)}", period, s) for s in dict.fromkeys((long, short))),
+    ]
+    declared = [ReplayPolicy(name, retrain=build_policy(name, period, initial, by_time=by_time, tunes=tunes)) for name in DECLARED]
+    return [ReplayPolicy(NEVER), *simple, *declared]
+
+
+def round_span(span: timedelta) -> timedelta:
+    """Return a span in whole days, or in whole hours if it is shorter than two days; at minimum one hour."""
+    unit = timedelta(days=1) if span >= timedelta(days=2) else timedelta(hours=1)
+    return max(1, round(span / unit)) * unit
+
+
+def write_declaration(policy: Retrain) -> str:
+    """Return the Python source that declares a policy, to paste into a project."""
+    shown = {
+        "every": policy.every,
+        "max_every": policy.max_every,
+        "cooldown": policy.cooldown,
+        "on": policy.on,
+        "train_windows": policy.train_windows,
+        "judge_on": policy.judge_on,
+        "promote_if": policy.promote_if,
+        "refit": policy.refit,
+    }
+    defaults = Retrain()
+    arguments = [f"{name}={_write(value)}" for name, value in shown.items() if value != getattr(defaults, name)]
+    return f"ml.Retrain({', '.join(arguments)})"
+
+
+def _write(value: object) -> str:
+    if isinstance(value, timedelta):
+        days, seconds = value.days, value.seconds
+        parts = [
+            *([f"days={days}"] if days else []),
+            *([f"seconds={seconds}"] if seconds % 3600 else [f"hours={seconds // 3600}"] if seconds else []),
+        ]
+        return f"timedelta({', '.join(parts)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_write, value))}{',' * (len(value) == 1)})"
+    return repr(value)
+
+
+def _name_span(span: timedelta) -> str:
+    return f"{span.days}d" if not span.seconds else f"{int(span / timedelta(hours=1))}h"

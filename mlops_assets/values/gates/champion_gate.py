@@ -1,0 +1,85 @@
+"""A gate on the interval of the difference between a candidate and the champion, which a retraining declares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.evaluation import GateResult
+
+if TYPE_CHECKING:
+    from mlops_assets.values.evaluation import Candidate
+
+Rule = Literal["not_worse", "better"]
+NOT_WORSE, BETTER = "not_worse", "better"
+RULES = (NOT_WORSE, BETTER)
+CONFIDENCE = 0.9  # of the two-sided interval: one of its ends has 95 %
+
+
+@check_constructor
+@dataclass(frozen=True)
+class ChampionGate:
+    """A gate that compares a candidate with the champion by a confidence interval. Made from ``promote_if`` of :class:`mlops_assets.Retrain`.
+
+    Parameters
+    ----------
+    metric
+        A scikit-learn scorer name; greater is better.
+    rule
+        ``not_worse`` passes unless the candidate is certainly worse than the champion, at 95 % one-sided confidence. ``better`` passes only
+        if it is certainly better.
+
+    See Also
+    --------
+    mlops_assets.Retrain : Declares it.
+    """
+
+    metric: str
+    rule: Rule
+    relative: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """Metric and rule: the name of the asset check."""
+        return f"{self.metric}_not_certainly_worse" if self.rule == NOT_WORSE else f"{self.metric}_certainly_better"
+
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        rule = "not certainly worse" if self.rule == NOT_WORSE else "certainly better"
+        return f"{self.metric} {rule} than the champion's, at 0.95 one-sided confidence"
+
+    @property
+    def definition(self) -> str:
+        """A hash of everything the gate requires."""
+        return hashlib.sha256(json.dumps([self.metric, self.rule, CONFIDENCE]).encode()).hexdigest()
+
+    def judge(self, candidate: Candidate) -> GateResult:
+        """Judge a candidate; without a champion it passes, and with an unknown interval it is judged by the metrics themselves.
+
+        Parameters
+        ----------
+        candidate
+            The candidate, with the champion's evaluation on the same rows when there is a champion.
+
+        Returns
+        -------
+        GateResult
+            Not passed when a metric is undefined.
+        """
+        value = candidate.evaluation.metric(self.metric)
+        if candidate.champion is None:
+            return GateResult(math.isfinite(value), f"no champion yet to compare with; {self.metric} is {value:.5g}", value)
+        rival = candidate.champion.metric(self.metric)
+        if not (math.isfinite(value) and math.isfinite(rival)):
+            return GateResult(passed=False, reason=f"{self.metric} is undefined: {value} of the candidate, {rival} of the champion")
+        low, high = candidate.intervals.difference(self.metric, CONFIDENCE) if candidate.intervals else (math.nan, math.nan)
+        if math.isnan(low):
+            low = high = value - rival
+        passed = high >= 0 if self.rule == NOT_WORSE else low > 0
+        reason = f"{self.metric} {value:.5g}: the champion has {rival:.5g} on the same rows, 0.9 interval {low:.4g} … {high:.4g} of the difference"
+        return GateResult(passed, reason, value, rival, low, high)

@@ -22,6 +22,7 @@ NAMES = (
     "registry",
     "tracking",
     "console",
+    "replay",
     "llm_service",
     "llm_calls",
     "llm_quality",

@@ -84,6 +84,7 @@ RULES = {"at_least": _RULE, "at_most": _RULE}
 LIMITS = {
     "max_age",
     "max_attempts",
+    "max_every",
     "max_bytes",
     "max_error_rate",
     "max_future",

@@ -85,5 +85,24 @@ def no_worse(candidate: ml.Candidate) -> bool:
 
 tomorrow = ml.BatchPrediction("tomorrow", model=answers, dataset=events)
 POLICY = ml.Retrain(cooldown=timedelta(days=3), after=2)
-watch = ml.Monitor("watch", of=tomorrow, expectations=ml.Performance("roc_auc", at_least=0.7), on_failure=POLICY)
-ITEMS = [events, examples, answers, no_worse, tomorrow, watch]
+# Every rule of retraining at once: a cadence that grows, candidates on all and on the newest rows, judged on the newest day, and refitted.
+FOLLOW = ml.Retrain(
+    cooldown=timedelta(days=2),
+    every=timedelta(days=2),
+    max_every=timedelta(days=4),
+    on=(),
+    train_windows=(None, timedelta(days=3)),
+    judge_on=timedelta(days=1),
+    promote_if="not_worse",
+    refit=True,
+)
+POLICIES = {"breaches": POLICY, "follow": FOLLOW}
+
+
+def list_items(policy: ml.Retrain) -> list[object]:
+    """Return the declarations of the project with a monitor that retrains by a policy."""
+    watch = ml.Monitor("watch", of=tomorrow, expectations=ml.Performance("roc_auc", at_least=0.7), on_failure=policy)
+    return [events, examples, answers, no_worse, tomorrow, watch]
+
+
+ITEMS = list_items(POLICY)

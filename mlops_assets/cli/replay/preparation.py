@@ -148,12 +148,12 @@ def read_policies(request: ReplayRequest, monitor: Monitor | None) -> list[Repla
 def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:
     """Return the grid of policies for `--suggest`."""
     start, end = plan.windows[0][1].start, plan.windows[-1][1].end
-    if start <= plan.began:
+    if start <= (began := plan.history.began):
         raise DefinitionError(f"there are no data before {start}, on which the first version could train", hint="choose a later --from")
     shortest = min(span.end - span.start for _, span in plan.windows)
     by_time = isinstance(plan.model.training_set.split, TimeSplit)
     tunes = "validation" in {parameter.name for parameter in plan.model.function.parameters_for(Injection.SPLIT)}
-    return build_grid(choose_period(end - start, shortest), start - plan.began, by_time=by_time, tunes=tunes)
+    return build_grid(choose_period(end - start, shortest), start - began, by_time=by_time, tunes=tunes)
 
 
 def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:

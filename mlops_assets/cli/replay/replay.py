@@ -52,10 +52,12 @@ def replay(  # noqa: PLR0913  (options of the command)
 
     Example: mlops replay --from 2013-05-01 --to 2014-01-01 --policy never --policy every:30d --policy loop
     """
+    from rich.console import Console
+
     from mlops_assets.cli.replay import preparation
     from mlops_assets.orchestrate.replay.run import to_json
 
-    out = console()
+    out = Console(stderr=True, emoji=False) if json_file == "-" else console()
     with out.status("loading the project"):
         project = load(file)
     request = preparation.ReplayRequest(start, end, policies, suggest, model_name, by, metric, processes or os.cpu_count() or 1, refresh)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.model import Model
 
 _DONE = "complete"  # a file in the replay's platform: its tables are loaded
+_DATA = frozenset({".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".db", ".sqlite", ".duckdb", ".gz", ".zip", ".sql"})
 
 
 def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
@@ -64,7 +65,7 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
         return own
     home = folder / "tables" / _hash_sources(project, end)
     platform = Platform.at(home)
-    if refresh or not (home / _DONE).exists():
+    if refresh or not _is_current(home / _DONE, loaded.target.root):
         out.print(f"{missing[0]} is not complete: the replay loads the tables into {home}", highlight=False, soft_wrap=True)
         _load_tables(loaded, project, model, platform, end, out)
         (home / _DONE).touch()
@@ -73,6 +74,16 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
             f"uses the tables that an earlier replay has loaded into {home}; --refresh loads them again", highlight=False, soft_wrap=True
         )
     return open_stores(platform)
+
+
+def _is_current(done: Path, root: Path) -> bool:
+    """Return whether tables were loaded after the last change of a file of the project that may hold data or code."""
+    if not done.exists():
+        return False
+    files = (
+        path for path in root.rglob("*") if path.suffix.lower() in _DATA and not {p for p in path.parts if p.startswith(".")} - {".", ".."}
+    )
+    return all(path.stat().st_mtime <= done.stat().st_mtime for path in files)
 
 
 def list_missing(stores: Stores, project: Project, model: Model[..., Any], end: datetime) -> list[str]:

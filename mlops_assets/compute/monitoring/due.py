@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.decide import LoopFacts
     from mlops_assets.values.decisions import Training
 
-_SHARE = 4  # the longest gap is the history divided by this number
+_SHARE = 4  # the maximum gap is the history divided by this number
 
 
 def explain_due(facts: LoopFacts) -> str:
@@ -46,10 +46,10 @@ def choose_gap(facts: LoopFacts, every: timedelta, last: Training) -> timedelta:
     last
         The last training; after a rejected one, the gap is the shortest.
     """
-    longest = facts.policy.max_every
-    if longest is None or facts.began is None or facts.rolling or last.state == REJECTED:
+    max_every = facts.policy.max_every
+    if max_every is None or facts.began is None or facts.rolling or last.state == REJECTED:
         return every
-    return max(every, min(longest, (last.as_of - facts.began) / _SHARE))
+    return max(every, min(max_every, (last.as_of - facts.began) / _SHARE))
 
 
 def _format_span(span: timedelta) -> str:

@@ -13,7 +13,7 @@ from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
 
 FOLLOW, PROVE = "follow", "prove"
 DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
-_LONGEST, _PERIODS, _SHORT = timedelta(days=30), 8, 3
+_MAX_PERIOD, _PERIODS, _SHORT = timedelta(days=30), 8, 3
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
@@ -26,7 +26,7 @@ def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
     shortest
         The length of the windows after which policies decide, which is the minimum.
     """
-    return max(min(_LONGEST, timedelta(hours=max(1, int(replayed / _PERIODS / timedelta(hours=1))))), shortest)
+    return max(min(_MAX_PERIOD, timedelta(hours=max(1, int(replayed / _PERIODS / timedelta(hours=1))))), shortest)
 
 
 def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: bool, tunes: bool) -> Retrain:

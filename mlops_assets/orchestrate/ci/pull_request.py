@@ -12,10 +12,9 @@ import polars as pl
 from mlops_assets.compute.drift.column_drift import ColumnDrift
 from mlops_assets.compute.drift.drift_report import measure_drift
 from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
-from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plot_model
-from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival

@@ -34,6 +34,7 @@ from mlops_assets.orchestrate.training.trial import score_trial
 from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax, predict_labels
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.stores.platform.run_log import start_run
+from mlops_assets.values.function import Injection
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
@@ -148,7 +149,14 @@ class FitCache:
     ) -> None:
         self._history, self._model, self._folder = history, model, folder
         self._identity = json.dumps(
-            [history.digest, source_hash(model.function.function), training_libraries(), repr(model.search), repr(model.positive)]
+            [
+                history.digest,
+                source_hash(model.function.function),
+                training_libraries(),
+                repr(model.search),
+                repr(model.positive),
+                _list_params(model),
+            ]
         )
         self._known: dict[str, Future[Fit]] = {}
         self._lock = threading.Lock()
@@ -216,6 +224,12 @@ class FitCache:
                 f"a process that trains '{self._model.key}' died as of {request.as_of:%Y-%m-%d}: {error}",
                 hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
             ) from error
+
+
+def _list_params(model: Model[..., Any]) -> list[dict[str, Any]]:
+    """Return the default hyperparameters of a model, with which a replay trains."""
+    configs = (parameter.annotation for parameter in model.function.parameters_for(Injection.CONFIG))
+    return [json.loads(json.dumps(config().model_dump(), default=str)) for config in configs]
 
 
 _worker: dict[str, Any] = {}  # the history and the model of this worker process

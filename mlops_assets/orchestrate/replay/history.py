@@ -13,9 +13,9 @@ import polars as pl
 
 from mlops_assets.compute.tables.content_hash import ordered_hash
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
-from mlops_assets.compute.training.chosen_rows import choose_rows
 from mlops_assets.compute.training.split import (
     assign_parts,
+    choose_rows,
     is_known,
     merge_parts,
     sort_canonically,
@@ -29,6 +29,7 @@ from mlops_assets.orchestrate.training.training_set import assemble_rows
 from mlops_assets.values.training import TimeSplit
 
 FittedPart = Literal["judged", "refitted", "all"]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
@@ -71,6 +72,11 @@ class History:
         """The times at which labels became known, in microseconds since 1970 in UTC; the event times when none are declared."""
         known = self.training_set.label_known_at
         return self.times if known is None else _to_microseconds(self.rows[known])
+
+    @property
+    def began(self) -> datetime:
+        """The event time of the first row, in UTC."""
+        return _EPOCH + timedelta(microseconds=int(self.times[0]))
 
     def count_before(self, time: datetime) -> int:
         """Return the number of rows whose event time is before a time: these are the first rows."""
@@ -195,7 +201,7 @@ def store_history(history: History, path: Path) -> None:
 
 
 def _microseconds(time: datetime) -> int:
-    return round((time - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+    return round((time - _EPOCH) / timedelta(microseconds=1))
 
 
 def _to_microseconds(times: pl.Series) -> np.ndarray:

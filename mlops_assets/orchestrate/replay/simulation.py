@@ -60,7 +60,7 @@ class ReplayPlan:
     metrics
         Scikit-learn scorer names of the result.
     began
-        The beginning of the oldest data (aware).
+        The beginning of the oldest data (aware); None when it is not known.
     """
 
     model: Model[..., Any]
@@ -70,7 +70,7 @@ class ReplayPlan:
     windows: tuple[tuple[str, TimeWindow], ...]
     units: tuple[tuple[str, TimeWindow], ...]
     metrics: tuple[str, ...]
-    began: datetime
+    began: datetime | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +144,10 @@ class _Simulation:
         state, history = self.state, self.plan.history
         if state.serving is None:
             self._train(span.start, FIRST)
+        segment = None
         if state.serving is not None:
             segment = Segment(history.count_before(span.start), history.count_before(span.end), state.serving)
+        if segment is not None and segment.start < segment.stop:
             state.segments.append(segment)
             if self.policy.retrain is not None:
                 self._report(name, span, segment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -94,9 +94,33 @@ def _measure(plan: ReplayPlan, name: str, span: TimeWindow, segments: Sequence[S
     predicted = [s.version.serving.predict_rows(s.start, s.stop) for s in inside]
     numbers = np.concatenate([np.arange(s.start, s.stop) for s in inside])
     y = history.rows[plan.model.training_set.label].gather(numbers).to_numpy()
-    classes = getattr(inside[-1].version.serving.estimator, "classes_", None)
-    shares = None if any(p[1] is None for p in predicted) else np.concatenate([p[1] for p in predicted])
-    labelled = LabelledPredictions(history.rows.head(0), y, np.concatenate([p[0] for p in predicted]), shares, classes)
+    classes, shares = _merge_shares([(s.version.serving.estimator, p[1]) for s, p in zip(inside, predicted, strict=True)])
+    answers = np.concatenate([p[0] for p in predicted])
+    finite = np.isfinite(answers) if np.issubdtype(answers.dtype, np.floating) else np.ones(rows, dtype=bool)
+    labelled = LabelledPredictions(history.rows.head(0), y[finite], answers[finite], None if shares is None else shares[finite], classes)
     evaluation = evaluate(replay_predictions(labelled), labelled.split, plan.metrics, positive=plan.model.positive, part="window")
     versions = tuple(dict.fromkeys(s.version.number for s in inside))
     return WindowResult(name, span.start, span.end, rows, dict(evaluation.metrics), versions)
+
+
+def _merge_shares(predicted: Sequence[tuple[Any, np.ndarray | None]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the classes of several estimators, and the probability of each; a class that an estimator did not know has 0.
+
+    Parameters
+    ----------
+    predicted
+        Estimator and probabilities, shape (rows, classes), of consecutive rows.
+    """
+    known: list[Any] = [getattr(estimator, "classes_", None) for estimator, _ in predicted]
+    if any(classes is None for classes in known):
+        return None, None
+    classes: np.ndarray = np.unique(np.concatenate(known))
+    if any(shares is None for _, shares in predicted):
+        return classes, None
+    merged = []
+    for own, (_, shares) in zip(known, predicted, strict=True):
+        assert shares is not None  # noqa: S101  (for the type checker)
+        wide = np.zeros((len(shares), len(classes)))
+        wide[:, np.searchsorted(classes, own)] = shares
+        merged.append(wide)
+    return classes, np.concatenate(merged)

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.environment import installed_distributions
-from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import load_source

@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.training.chosen_rows import TRAIN_FROM
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import tabulate_metrics
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance
 from mlops_assets.compute.training.plots import plot_model
+from mlops_assets.compute.training.split import TRAIN_FROM
 from mlops_assets.orchestrate.core.metadata import draw_safely, to_images, to_markdown, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key

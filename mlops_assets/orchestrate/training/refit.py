@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.compute.training.seeds import seed_globals
-from mlops_assets.compute.training.split import SPLIT_NAMES, merge_parts
+from mlops_assets.compute.training.split import SPLIT_NAMES, apply_choice, merge_parts
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel

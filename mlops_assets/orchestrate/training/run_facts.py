@@ -15,7 +15,6 @@ import polars as pl
 from mlops_assets.compute.tables.content_hash import hash_ordered_slices, ordered_hash
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
 from mlops_assets.compute.tables.stored_types import cast_to_stored
-from mlops_assets.compute.training.chosen_rows import JUDGED_SPLIT, TRAIN_FROM, TRAIN_WINDOW
 from mlops_assets.compute.training.environment import (
     deciding_packages,
     describe_hardware,
@@ -25,6 +24,7 @@ from mlops_assets.compute.training.environment import (
     thread_settings,
 )
 from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
+from mlops_assets.compute.training.split import JUDGED_SPLIT, TRAIN_FROM, TRAIN_WINDOW
 from mlops_assets.compute.user_code.source_slice import extract_source, imported_packages
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.training.chosen_rows import TRAIN_WINDOW, choose_rows
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.compute.training.split import TRAIN_WINDOW, choose_rows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.evaluation import build_intervals

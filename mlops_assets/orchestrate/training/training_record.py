@@ -34,14 +34,14 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
     return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
-def find_data_start(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
+def find_data_start(stores: Stores, project: Project, model: Model[..., Any]) -> datetime | None:
     """Return the start of a model's oldest data in event time, UTC: of the oldest partition that has rows, or the oldest event time.
 
-    Without partitions and event times, it is the maximum datetime.
+    None without partitions and event times.
     """
     tables = list_source_tables(project, model.training_set)
     starts = (_find_table_start(stores, ref, model.training_set.event_timestamp) for ref in tables)
-    return min((start for start in starts if start is not None), default=datetime.max.replace(tzinfo=UTC))
+    return min((start for start in starts if start is not None), default=None)
 
 
 def _find_table_start(stores: Stores, ref: TableRef, time: str | None) -> datetime | None:

@@ -20,13 +20,12 @@ from mlops_assets.compute.pages.card_sections import (
     mention_second_fit,
     plain_section,
 )
-from mlops_assets.compute.training.chosen_rows import apply_choice
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance, permutation_importance
 from mlops_assets.compute.training.probabilities import task_of
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism

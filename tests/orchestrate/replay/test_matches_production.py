@@ -9,6 +9,7 @@ import mlops_assets as ml
 from mlops_assets.cli.options import console
 from mlops_assets.cli.project import load
 from mlops_assets.cli.replay import preparation
+from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 from tests.memory_instance import open_memory_instance
@@ -21,9 +22,9 @@ DAYS = changing.DAILY.get_partition_keys()
 class Production:
     """The project on a platform of its own, lived day by day with the sensor and the jobs that users have."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
-        self.platform, self.instance = ml.Platform.at(home), instance
-        self.definitions = ml.build_definitions(changing.ITEMS, platform=self.platform)
+    def __init__(self, home: Path, policy: str, instance: dg.DagsterInstance) -> None:
+        self.platform, self.instance, self.policy = ml.Platform.at(home), instance, policy
+        self.definitions = ml.build_definitions(changing.list_items(changing.POLICIES[policy]), platform=self.platform)
         self.run = Runner(self.definitions, instance)
 
     def begin(self) -> None:
@@ -46,12 +47,12 @@ class Production:
             return sensor(context)
 
 
-@pytest.fixture
-def production(tmp_path, monkeypatch):
+@pytest.fixture(params=sorted(changing.POLICIES))
+def production(request, tmp_path, monkeypatch):
     monkeypatch.setenv("CHANGING_DAY", "14")
     monkeypatch.setenv("CHANGING_LAG", "0")  # production learns a label with the row
     with open_memory_instance() as instance:
-        lived = Production(tmp_path / "home", instance)
+        lived = Production(tmp_path / "home", request.param, instance)
         lived.begin()
         for day in range(FIRST, LAST):
             lived.live(day)
@@ -61,8 +62,8 @@ def production(tmp_path, monkeypatch):
 def test_a_replay_makes_the_decisions_that_production_made(production, tmp_path, monkeypatch):
     file = tmp_path / "definitions.py"
     file.write_text(
-        "import mlops_assets as ml\nfrom tests.projects.changing import ITEMS\n"
-        f"defs = ml.build_definitions(ITEMS, platform=ml.Platform.at({str(tmp_path / 'home')!r}))\n"
+        "import mlops_assets as ml\nfrom tests.projects.changing import POLICIES, list_items\n"
+        f"defs = ml.build_definitions(list_items(POLICIES[{production.policy!r}]), platform=ml.Platform.at({str(tmp_path / 'home')!r}))\n"
     )
     monkeypatch.chdir(tmp_path)
     request = preparation.ReplayRequest(
@@ -72,12 +73,14 @@ def test_a_replay_makes_the_decisions_that_production_made(production, tmp_path,
     replayed = preparation.run(load(str(file)), str(file), request, console()).result.policies[0]
 
     stores = open_stores(production.platform)
-    decisions = stores.decisions.decisions("answers")
-    lived = [(max(d.evidence), d.opened) for d in sorted(decisions, key=lambda d: d.opened)]
-    assert lived, "production has never retrained"
-    assert [event.time for event in replayed.retrainings] == [opened for _, opened in lived]
-    assert replayed.promotions == stores.registry.champion("answers").version - 1
-    breaches = {r.partition for r in stores.decisions.reports("watch") if r.state == "breach"}
-    assert {alarm.window for alarm in replayed.alarms} == breaches
-    by_version = {r.partition: r.version for r in stores.decisions.reports("watch")}
-    assert {w.window: w.versions for w in replayed.windows} == {key: (version,) for key, version in by_version.items()}
+    decisions = sorted(stores.decisions.decisions("answers"), key=lambda decision: decision.opened)
+    assert decisions, "production has never retrained"
+    assert [event.time for event in replayed.retrainings] == [decision.opened for decision in decisions]
+    assert replayed.promotions == stores.registry.champion("answers").version - 1 > 0
+    assert {alarm.window for alarm in replayed.alarms} == {r.partition for r in stores.decisions.reports("watch") if r.state == "breach"}
+    served = {report.partition: (report.version,) for report in stores.decisions.reports("watch")}
+    assert {window.window: window.versions for window in replayed.windows} == served
+    spans = {run.record["facts"]["reads"].get("train_window") for run in stores.tracker.search("kind = 'training'", limit=100)}
+    champion = stores.registry.champion("answers")
+    assert reproduce(stores, champion, changing.answers.function.function).verdict == "IDENTICAL"
+    assert (spans == {None}) == (production.policy == "breaches")

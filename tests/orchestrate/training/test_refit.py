@@ -20,6 +20,7 @@ from mlops_assets.orchestrate.compiler.build import CompiledProject
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.orchestrate.training import refit
+from mlops_assets.orchestrate.training.evaluation import find_compared_fit
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.upkeep import doctor_stores
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
@@ -90,16 +91,25 @@ def test_every_row_of_the_training_set_counts_as_fitted(world) -> None:
     assert (fitted.first, fitted.last) == (rows["at"].min(), rows["at"].max())
 
 
-def test_a_refitted_champion_is_compared_by_its_judged_fit(world) -> None:
+def test_a_refitted_champion_is_compared_by_the_fit_that_serves_on_rows_that_it_has_not_seen(world) -> None:
     at, result = world[0].stores, world[2]
     first, second = at.registry.versions("level")
     holdout = splits(at, second.snapshot)["holdout"]
-    theirs = unpack(at.artifacts, read_judged_fit(at.artifacts, first.artifact, first.digest).artifact).estimator
+    theirs = unpack(at.artifacts, first.artifact).estimator
     shown = next(r.data for r in metadata(result, "model/level")["metrics"].records)
     assert shown["champion"] == pytest.approx(-mae(theirs, holdout))
     gate = next(e for e in at.registry.evidence("level", second.digest) if e.relative)
     assert gate.champion == first.digest
-    assert "by the champion's judged fit" in gate.reason
+    assert "judged fit" not in gate.reason
+
+
+def test_a_refitted_champion_is_compared_by_its_judged_fit_on_rows_that_it_was_fitted_on(world) -> None:
+    at = world[0].stores
+    first, _ = at.registry.versions("level")
+    seen = splits(at, first.snapshot)["holdout"]
+    holdout = ml.Split(seen.select("x"), seen["y"].to_numpy(), seen)
+    assert find_compared_fit(at, first, holdout, "at").artifact == read_judged_fit(at.artifacts, first.artifact, first.digest).artifact
+    assert find_compared_fit(at, first, holdout, None).refitted, "without event times no one knows what it has seen"
 
 
 def test_the_same_training_again_is_the_same_version_and_is_the_champion(world) -> None:

@@ -1,0 +1,62 @@
+"""The grid of ``--suggest`` fits the length of the history, and its policies can be pasted into a project."""
+
+from datetime import timedelta
+
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.compute.replay.grid import build_grid, build_policy, choose_period, round_span, write_declaration
+from mlops_assets.compute.replay.policies import parse_policy
+from mlops_assets.errors import DefinitionError
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("replayed", "shortest", "period"),
+    [(365 * DAY, DAY, 30 * DAY), (80 * DAY, DAY, 10 * DAY), (2 * DAY, HOUR, 6 * HOUR), (3650 * DAY, 365 * DAY, 365 * DAY)],
+)
+def test_a_period_is_a_month_or_an_eighth_of_a_shorter_replay(replayed, shortest, period):
+    assert choose_period(replayed, shortest) == period
+
+
+@pytest.mark.parametrize("period", [30 * DAY, 6 * HOUR, 91 * HOUR])
+@pytest.mark.parametrize("name", ["follow", "prove"])
+@pytest.mark.parametrize(("by_time", "tunes"), [(True, False), (False, True)])
+def test_a_written_declaration_is_the_policy(period, name, by_time, tunes):
+    policy = build_policy(name, period, 4 * period, by_time=by_time, tunes=tunes)
+    assert eval(write_declaration(policy), {"ml": ml, "timedelta": timedelta}) == policy  # noqa: S307  (our own text)
+
+
+def test_a_grid_compares_never_and_simple_policies_with_those_that_can_be_declared():
+    names = [policy.name for policy in build_grid(30 * DAY, 120 * DAY, by_time=True, tunes=False)]
+    assert names == ["never", "every:30d", "every:30d,window=120d", "every:30d,window=40d", "follow", "prove"]
+    for name in names[:4]:
+        assert parse_policy(name).name == name
+
+
+def test_a_short_history_gives_no_span_twice():
+    policy = build_policy("follow", 30 * DAY, 30 * DAY, by_time=True, tunes=False)
+    assert policy.train_windows == (None, 30 * DAY)
+
+
+def test_spans_are_whole():
+    assert [round_span(span) for span in (100.4 * DAY, 30.2 * HOUR, 0.1 * HOUR)] == [100 * DAY, 30 * HOUR, HOUR]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on": ()}, "never starts a training"),
+        ({"on": ("drift",)}, "names 'drift'"),
+        ({"every": 3 * DAY}, "shorter than the cooldown"),
+        ({"max_every": 30 * DAY}, "is shorter than every"),
+        ({"train_windows": ()}, "names no span"),
+        ({"train_windows": (None, None)}, "names a span twice"),
+        ({"judge_on": 0 * DAY}, "judges on no row"),
+        ({"promote_if": "beter"}, "is no rule"),
+    ],
+)
+def test_a_retraining_that_cannot_work_is_refused(arguments, message):
+    with pytest.raises(DefinitionError, match=message):
+        ml.Retrain(**arguments)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.decisions import Retrain
+from mlops_assets.values.decisions import ESTIMATED, PERFORMANCE, Retrain
 from mlops_assets.values.drift import Drift
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures, Objective
@@ -242,15 +242,24 @@ class Monitor:
             raise DefinitionError(
                 f"monitor '{self.name}' expects '{duplicated[0]}' twice", hint="give each metric and rule once, and Drift once"
             )
-        if self.on_failure is not None and self.on_failure.on and not self.performance:
-            raise DefinitionError(
-                f"monitor '{self.name}' retrains on failure but has no expectation of performance: drift alone never retrains",
-                hint="add ml.Performance(metric, at_least=…)",
-            )
+        self._check_triggers(() if self.on_failure is None else self.on_failure.on)
         if self.min_rows < 1:
             raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
         if self.labels_within < timedelta(0):
             raise DefinitionError(f"monitor '{self.name}' has labels_within={self.labels_within}", hint="give a time of 0 or more")
+
+    def _check_triggers(self, kinds: tuple[str, ...]) -> None:
+        """Refuse a retraining on reports that the monitor does not make."""
+        if PERFORMANCE in kinds and not self.performance:
+            raise DefinitionError(
+                f"monitor '{self.name}' retrains on failure but has no expectation of performance: drift alone never retrains",
+                hint="add ml.Performance(metric, at_least=…), or retrain by time alone: ml.Retrain(every=…, on=())",
+            )
+        if ESTIMATED in kinds and not self.estimates:
+            raise DefinitionError(
+                f"monitor '{self.name}' retrains on estimated performance but estimates none",
+                hint="add ml.monitoring.EstimatedPerformance(metric, at_least=…)",
+            )
 
     @property
     def drift_key(self) -> str:

@@ -48,11 +48,11 @@ def test_a_fresh_platform_is_replayed_and_stays_as_it_was(project):
 
     assert done.returncode == 0, done.stderr
     policies = result_of(project)["policies"]
-    assert list(policies) == ["never", "every:7d", "loop", "often"]
+    assert list(policies) == ["never", "every:7d", "loop", "policies.py:often"]
     means = {name: sum(w["roc_auc"] for w in found["windows"]) / len(found["windows"]) for name, found in policies.items()}
     assert means["never"] < 0.75, "the label changes its meaning, so a model that is never trained again fails"
     assert means["loop"] > means["never"] + 0.02
-    assert means["often"] > means["never"] + 0.1
+    assert means["policies.py:often"] > means["never"] + 0.1
     assert any(alarm["window"] >= "2024-01-19" for alarm in policies["never"]["alarms"])
     assert sorted(path.name for path in (project / ".mlops").iterdir() if path.name != "lake") == ["replays"], (
         "the project's stores changed"
@@ -61,7 +61,7 @@ def test_a_fresh_platform_is_replayed_and_stays_as_it_was(project):
     page = Path(done.stdout.rsplit("page: ", 1)[1].strip())
     assert "<script" not in page.read_text()
     assert "Which policy is better" in page.read_text()
-    assert next(c for c in result_of(project)["comparisons"] if c["other"] == "often")["difference"] < 0
+    assert next(c for c in result_of(project)["comparisons"] if c["other"] == "policies.py:often")["difference"] < 0
 
 
 def test_a_replay_that_is_killed_ends_with_the_same_json_and_repeats_no_fit(project, tmp_path_factory):

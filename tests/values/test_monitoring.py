@@ -106,3 +106,9 @@ def test_expectations_and_policies_that_cannot_be_are_refused(broken) -> None:
     with pytest.raises(DefinitionError) as refused:
         broken()
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("kind", ["performance", "estimated"])
+def test_a_retraining_on_reports_that_the_monitor_does_not_make_is_refused(kind):
+    with pytest.raises(DefinitionError, match="but"):
+        ml.Monitor("watch", of=BATCH, expectations=ml.Drift(), on_failure=ml.Retrain(on=(kind,)))

@@ -27,8 +27,9 @@ from mlops_assets.orchestrate.replay.run import run_policies, write_result
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan
 from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
 from mlops_assets.orchestrate.training.gates import gather_gates
+from mlops_assets.orchestrate.training.train_windows import check_policy
 from mlops_assets.orchestrate.training.training_record import find_data_start, list_source_tables
-from mlops_assets.values.decisions import Retrain
+from mlops_assets.values.decisions import ESTIMATED, Retrain
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -89,8 +90,10 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
         The model, a policy, a metric or the period cannot be used.
     """
     project, model = find_model(loaded, request.model)
-    monitor = next((m for m in project.select(Monitor) if m.model.key == model.key), None)
+    monitors = [m for m in project.select(Monitor) if m.model.key == model.key]
+    monitor = next((m for m in monitors if m.on_failure is not None), monitors[0] if monitors else None)
     policies = read_policies(request, monitor) if request.policies or not request.suggest else []
+    check_policies(policies, model)  # before tables are loaded
     partitions = find_partitions(project, model, monitor)
     start, end = (parse_time(text, partitions) for text in (request.start, request.end))
     windows = list_windows(partitions, start, end)
@@ -106,6 +109,7 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     plan = ReplayPlan(model, gates, expectations, history, windows, units, metrics, find_data_start(stores, project, model))
     if request.suggest:
         policies = [*suggest_policies(plan), *policies]
+    check_policies(policies, model)
     fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
@@ -138,11 +142,22 @@ def read_policies(request: ReplayRequest, monitor: Monitor | None) -> list[Repla
     """
     loop = monitor is not None and monitor.on_failure is not None
     texts = request.policies or (NEVER, "every:30d", *([LOOP] if loop else []))
-    policies = [policy for text in texts for policy in _read_policy(text, monitor)]
+    return [policy for text in texts for policy in _read_policy(text, monitor)]
+
+
+def check_policies(policies: Sequence[ReplayPolicy], model: Model[..., Any]) -> None:
+    """Raise DefinitionError for a policy that is given twice, or that the model or its training set does not allow."""
     names = [policy.name for policy in policies]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once")
-    return policies
+        raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once; --suggest has its own")
+    for policy in policies:
+        if policy.retrain is not None:
+            check_policy(policy.retrain, model, f"the policy '{policy.name}'")
+            if ESTIMATED in policy.retrain.on:
+                raise DefinitionError(
+                    f"the policy '{policy.name}' retrains on estimated performance, which a replay does not estimate",
+                    hint="replay it without 'estimated' in on=",
+                )
 
 
 def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:
@@ -166,7 +181,7 @@ def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:
         return [ReplayPolicy(LOOP, retrain=monitor.on_failure)]
     path, colon, name = text.rpartition(":")
     if colon and path.endswith(".py"):
-        return [ReplayPolicy(name, retrain=_import_policy(Path(path), name))]
+        return [ReplayPolicy(text, retrain=_import_policy(Path(path), name))]
     return [parse_policy(text)]
 
 
@@ -217,7 +232,9 @@ def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
 
 def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
     """Return what a replay of a model does differently from production, in sentences."""
-    notes = []
+    notes = [
+        "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit."
+    ]
     if skipped:
         notes.append(f"The gates {', '.join(skipped)} are left out, because they measure the machine.")
     if model.approval:
@@ -229,7 +246,8 @@ def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
 
 def name_replay(result: ReplayResult, digest: str) -> str:
     """Return the folder name of a replay: model, period, and a hash of data and policies."""
-    text = "\n".join([digest, result.by, result.metric, *(policy.policy for policy in result.policies)])
+    policies = (policy.policy + result.declarations.get(policy.policy, "") for policy in result.policies)
+    text = "\n".join([digest, result.by, result.metric, *policies])
     return f"{result.model}-{result.start:%Y%m%d}-{result.end:%Y%m%d}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 

@@ -63,7 +63,7 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
     own = open_stores(loaded.platform)
     if not (missing := list_missing(own, project, model, end)):
         return own
-    home = folder / "tables" / _hash_sources(project, end)
+    home = folder / "tables" / _hash_sources(project, model, end)
     platform = Platform.at(home)
     if refresh or not _is_current(home / _DONE, loaded.target.root):
         out.print(f"{missing[0]} is not complete: the replay loads the tables into {home}", highlight=False, soft_wrap=True)
@@ -116,17 +116,22 @@ def _list_keys(partitions: dg.PartitionsDefinition, end: datetime) -> list[str]:
     return [key for key in partitions.get_partition_keys() if (span := window_of(partitions, key)) is None or span.end <= end]
 
 
-def _hash_sources(project: Project, end: datetime) -> str:
-    """Return a hash of the code that makes tables, and of the end of the period."""
+def _hash_sources(project: Project, model: Model[..., Any], end: datetime) -> str:
+    """Return a hash of the code that makes tables, of the training set that needs them, and of the end of the period."""
     sources = [source_hash(dataset.function.function) for dataset in project.select(Dataset)]
     views = [view.definition(view_source_text(view)) for view in project.select(FeatureView)]
-    return hashlib.sha256("\n".join([*sources, *views, end.isoformat()]).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join([*sources, *views, model.training_set.key, end.isoformat()]).encode()).hexdigest()[:12]
 
 
 def _load_tables(  # noqa: PLR0913  (what is loaded, and where)
     loaded: LoadedProject, project: Project, model: Model[..., Any], platform: Platform, end: datetime, out: Console
 ) -> None:
     """Materialise the tables upstream of a training set in another platform, over all partitions until a time."""
+    if plain := [ref.key for ref in project.tables.values() if ref.plain is not None]:
+        raise DataError(
+            f"'{model.training_set.key}' reads tables that are not complete, and a replay does not run the plain asset '{plain[0]}' of the project",
+            hint="materialise the tables until the end of the period: mlops run",
+        )
     resources = dict(loaded.definitions.resources or {})
     definitions = build_definitions([*project.declarations, *project.plain], platform=platform, resources=resources)  # type: ignore[list-item]
     job = definitions.resolve_implicit_global_asset_job_def()

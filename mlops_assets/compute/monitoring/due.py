@@ -26,10 +26,12 @@ def explain_due(facts: LoopFacts) -> str:
     policy, last = facts.policy, facts.last_training
     if last is None:
         return "no training is recorded" if policy.every or policy.max_age else ""
-    if policy.every is not None and facts.now >= last.as_of + choose_gap(facts, policy.every, last):
+    # A decision that gave up after crashes counts as a training: the next one waits as long.
+    newest = max([last.as_of, *(decision.opened for decision in facts.settled_decisions)])
+    if policy.every is not None and facts.now >= newest + choose_gap(facts, policy.every, last):
         return f"{_format_span(facts.now - last.as_of)} after the training on data until {last.as_of:%Y-%m-%d}"
     promoted = next((training for training in reversed(facts.runs) if training.state == PROMOTED), last)
-    if policy.max_age is not None and facts.now >= promoted.as_of + policy.max_age:
+    if policy.max_age is not None and facts.now >= max(promoted.as_of + policy.max_age, newest + policy.cooldown):
         return f"the data of the serving version end on {promoted.as_of:%Y-%m-%d}, more than {_format_span(policy.max_age)} ago"
     return ""
 

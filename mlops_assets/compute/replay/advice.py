@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.replay.comparison import estimate_interval
+from mlops_assets.compute.replay.comparison import MIN_WINDOWS, estimate_interval
 from mlops_assets.compute.replay.grid import DECLARED, FOLLOW, PROVE
 from mlops_assets.compute.replay.policies import NEVER
 from mlops_assets.compute.text import format_number
@@ -52,10 +52,11 @@ def advise(result: ReplayResult) -> Advice:
     result
         The result of a replay.
     """
-    measured = [policy for policy in result.policies if math.isfinite(policy.mean(result.metric))]
+    measured = [policy for policy in _keep_common_windows(result) if math.isfinite(policy.mean(result.metric))]
     if not measured:
-        reason = next((e.outcome for p in result.policies for e in p.events if e.promoted is None), "no row lies in the period")
-        return Advice("", "No policy can be measured", f"no version was trained: {reason}", certain=False)
+        return Advice("", "No policy can be measured", _explain_unmeasured(result), certain=False)
+    if (windows := len(measured[0].windows)) < MIN_WINDOWS:
+        return Advice("", "Too few windows to compare policies", f"All policies are measured in {windows} windows only.", certain=False)
     best = max(measured, key=lambda policy: policy.mean(result.metric))
     by_name = {policy.policy: policy for policy in measured}
     if {NEVER, *DECLARED} <= set(by_name):
@@ -65,11 +66,26 @@ def advise(result: ReplayResult) -> Advice:
     return _explain(result, chosen, best, f"Use {chosen.policy}")
 
 
+def _explain_unmeasured(result: ReplayResult) -> str:
+    if any(window.rows for policy in result.policies for window in policy.windows):
+        return f"{result.metric} is undefined in every window: look at the labels, and whether the estimator has predict_proba"
+    reason = next((e.outcome for p in result.policies for e in p.events if e.promoted is None), "no row lies in the period")
+    return f"no version was trained: {reason}"
+
+
+def _keep_common_windows(result: ReplayResult) -> list[PolicyResult]:
+    """Return the policies with the windows in which every policy that has a version is measured."""
+    values = [[window.metrics[result.metric] for window in policy.windows] for policy in result.policies]
+    measured = [row for row in values if any(map(math.isfinite, row))]
+    common = [all(map(math.isfinite, column)) for column in zip(*measured, strict=True)]
+    return [replace(p, windows=tuple(w for w, kept in zip(p.windows, common, strict=True) if kept)) for p in result.policies if common]
+
+
 def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: PolicyResult) -> Advice:
     never = by_name[NEVER]
     low, _ = estimate_interval(_differences(result, best, never), _CONFIDENCE)
     if best is never or not low > 0:
-        return _explain(result, by_name[PROVE], best, f"Use {PROVE}: no gain over never retraining is shown")
+        return _explain(result, by_name[PROVE], best, f"Use {PROVE}: the best policy shows no gain over never retraining")
     gain = best.mean(result.metric) - never.mean(result.metric)
     simple = [p for p in by_name.values() if p.policy not in (NEVER, *DECLARED)]
     candidates = [by_name[FOLLOW], by_name[PROVE], *sorted(simple, key=lambda p: (len(p.retrainings), -p.mean(result.metric)))]

@@ -5,6 +5,7 @@ They come from an experiment on flights, river's data sets and eleven synthetic 
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import timedelta
 
 from mlops_assets.compute.replay.policies import NEVER, ReplayPolicy
@@ -78,18 +79,9 @@ def round_span(span: timedelta) -> timedelta:
 
 def write_declaration(policy: Retrain) -> str:
     """Return the Python source that declares a policy, to paste into a project."""
-    shown = {
-        "every": policy.every,
-        "max_every": policy.max_every,
-        "cooldown": policy.cooldown,
-        "on": policy.on,
-        "train_windows": policy.train_windows,
-        "judge_on": policy.judge_on,
-        "promote_if": policy.promote_if,
-        "refit": policy.refit,
-    }
     defaults = Retrain()
-    arguments = [f"{name}={_write(value)}" for name, value in shown.items() if value != getattr(defaults, name)]
+    values = ((field.name, getattr(policy, field.name)) for field in fields(Retrain))
+    arguments = [f"{name}={_write(value)}" for name, value in values if value != getattr(defaults, name)]
     return f"ml.Retrain({', '.join(arguments)})"
 
 

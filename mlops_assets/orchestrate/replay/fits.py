@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.training.classes import refuse_unclear_classes
+from mlops_assets.compute.training.label_copies import refuse_label_copies
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.search import best_trial, run_trials
 from mlops_assets.compute.training.seeds import seed_globals
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from mlops_assets.values.evaluation import Split
     from mlops_assets.values.model import Model
 
-_BLOCK = 20_000  # rows that are predicted at once, since a version usually serves many windows
+_IN_PROCESS = threading.Lock()  # seeds of the global generators are those of one fit at a time
+_BLOCK = 20_000  # rows that are predicted at once
+_FORMAT = 1  # of stored fits: another number makes every fit again
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,15 @@ class FitRequest:
         ``all`` on every known row, whether it has a part or not.
     judge_on
         The span of the newest rows that judge; the declared holdout when None.
+    params
+        Hyperparameters that an earlier fit has found, as JSON; a search is run when empty.
     """
 
     as_of: datetime
     window: timedelta | None
     rows: FittedPart
     judge_on: timedelta | None = None
+    params: str = ""
 
 
 class Fit:
@@ -96,7 +103,7 @@ class Fit:
     ) -> None:
         self.request, self.id, self.estimator, self.facts = request, fit_id, estimator, facts
         self._history, self._model = history, model
-        self._blocks: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray | None] | None] = {}
         self._lock = threading.Lock()
 
     @property
@@ -109,24 +116,47 @@ class Fit:
         return CachedPredictor(self.estimator, split.X)
 
     def predict_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return predictions and probabilities (None without any) of consecutive rows of the history."""
-        with self._lock:
-            parts = [self._predict_block(block) for block in range(start // _BLOCK, -(-stop // _BLOCK) or 1)]
-        first = start // _BLOCK * _BLOCK
-        labels, shares = (None if parts[0][i] is None else np.concatenate([part[i] for part in parts]) for i in (0, 1))
-        return labels[start - first : stop - first], None if shares is None else shares[start - first : stop - first]  # type: ignore[index]
+        """Return predictions and probabilities (None without any) of consecutive rows of the history.
 
-    def _predict_block(self, block: int) -> tuple[np.ndarray, np.ndarray | None]:
+        Raises
+        ------
+        DataError
+            The estimator raises an error on these rows.
+        """
+        with self._lock:
+            first = start // _BLOCK
+            blocks = [self._predict_block(block) for block in range(first, -(-stop // _BLOCK))]
+            if any(block is None for block in blocks):
+                return self._predict_exactly(start, stop)
+        begin, end = start - first * _BLOCK, stop - first * _BLOCK
+        labels, shares = (None if blocks[0][i] is None else np.concatenate([block[i] for block in blocks])[begin:end] for i in (0, 1))  # type: ignore[index]
+        return labels, shares  # type: ignore[return-value]
+
+    def _predict_block(self, block: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Return the predictions of a block of rows, which usually serve many windows; None if it has a row that cannot be predicted."""
         if block not in self._blocks:
-            X = self._history.rows[block * _BLOCK : (block + 1) * _BLOCK].select(self._history.columns)
-            if hasattr(self.estimator, "predict_proba"):
-                shares = np.asarray(self.estimator.predict_proba(X))
-                by_argmax = may_predict_argmax(self.estimator)
-                labels = argmax_class(self.estimator.classes_, shares) if by_argmax else predict_labels(self.estimator, X)
-                self._blocks[block] = labels, shares
-            else:
-                self._blocks[block] = np.asarray(self.estimator.predict(X)), None
+            try:
+                self._blocks[block] = self._predict(self._history.rows[block * _BLOCK : (block + 1) * _BLOCK])
+            except Exception:  # noqa: BLE001  (perhaps for a row after the version was replaced)
+                self._blocks[block] = None
         return self._blocks[block]
+
+    def _predict_exactly(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        try:
+            return self._predict(self._history.rows[start:stop])
+        except Exception as error:
+            raise DataError(
+                f"the version of '{self._model.key}' as of {self.request.as_of:%Y-%m-%d} cannot predict: {describe_error(error)}",
+                hint="let the estimator accept values that it has not seen, e.g. handle_unknown='ignore'",
+            ) from error
+
+    def _predict(self, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        X = rows.select(self._history.columns)
+        if not hasattr(self.estimator, "predict_proba"):
+            return np.asarray(self.estimator.predict(X)), None
+        shares = np.asarray(self.estimator.predict_proba(X))
+        by_argmax = may_predict_argmax(self.estimator)
+        return argmax_class(self.estimator.classes_, shares) if by_argmax else predict_labels(self.estimator, X), shares
 
 
 class FitCache:
@@ -148,16 +178,7 @@ class FitCache:
         self, history: History, model: Model[..., Any], folder: Path, processes: int, load_model: Callable[[], Model[..., Any]]
     ) -> None:
         self._history, self._model, self._folder = history, model, folder
-        self._identity = json.dumps(
-            [
-                history.digest,
-                source_hash(model.function.function),
-                training_libraries(),
-                repr(model.search),
-                repr(model.positive),
-                _list_params(model),
-            ]
-        )
+        self._identity = _identify(history, model)
         self._known: dict[str, Future[Fit]] = {}
         self._lock = threading.Lock()
         self.processes = processes
@@ -195,7 +216,8 @@ class FitCache:
         if not path.exists():
             self.new += 1
             if self._pool is None:
-                _fit_and_store(self._history, self._model, request, path)
+                with _IN_PROCESS:
+                    _fit_and_store(self._history, self._model, request, path)
             else:
                 self._fit_in_worker(request, path)
         try:
@@ -224,6 +246,22 @@ class FitCache:
                 f"a process that trains '{self._model.key}' died as of {request.as_of:%Y-%m-%d}: {error}",
                 hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
             ) from error
+
+
+def _identify(history: History, model: Model[..., Any]) -> str:
+    """Return a text that differs whenever fits of the same request may differ."""
+    declared = model.training_set
+    return json.dumps(
+        [
+            _FORMAT,
+            history.digest,
+            [repr(declared.split), declared.label, declared.event_timestamp, declared.label_known_at, repr(declared.label_copies)],
+            source_hash(model.function.function),
+            training_libraries(),
+            [repr(model.search), repr(model.positive), model.metrics],
+            _list_params(model),
+        ]
+    )
 
 
 def _list_params(model: Model[..., Any]) -> list[dict[str, Any]]:
@@ -260,14 +298,14 @@ def _fit_in_this_worker(request: FitRequest, path: Path) -> None:
 def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest, path: Path) -> None:
     """Fit a model and store the estimator with its facts; store the reason when the training fails."""
     started = time.process_time()
-    estimator, rows, error = None, 0, ""
+    estimator, found, error = None, dict[str, Any](), ""
     try:
-        estimator, rows = _fit_model(history, model, request, path.name)
+        estimator, found = _fit_model(history, model, request, path.name)
     except MlopsError as refused:
         error = refused.message
     except Exception as raised:  # noqa: BLE001  (a model's function may raise anything)
         error = describe_error(raised, model.function.function)
-    facts = {"seconds": time.process_time() - started, "rows": rows, "error": error}
+    facts = {"seconds": time.process_time() - started, "rows": 0, "params": "", **found, "error": error}
     try:
         stored = pickle.dumps((estimator, facts))
     except Exception as raised:
@@ -278,15 +316,23 @@ def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest
     write_atomically(path, stored)
 
 
-def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, int]:
-    """Return the estimator that the model's function returns, and the number of rows that it was fitted on."""
-    splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=takes_validation(model))
-    function = model.function.function
+def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, dict[str, Any]]:
+    """Return the estimator that the model's function returns, the number of rows that it was fitted on, and its hyperparameters."""
+    validation, declared = takes_validation(model), model.training_set
+    splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
+    refuse_unclear_classes(f"'{model.key}'", declared.label, [part.y for part in splits.values()], model.metrics, model.positive)
+    newest = splits.get("holdout", splits["train"])
+    refuse_label_copies(newest.X, newest.rows[declared.label], allowed=declared.label_copies, what=f"a holdout of '{declared.key}'")
     with start_run(model.name, platform=Platform.at(_scratch_folder())), seed_globals(fit_id):
-        params = _search(model, splits) if model.search else {}
-        estimator = call_recorded(function, splits, params)
+        params = json.loads(request.params) if request.params else _search(model, splits) if model.search else {}
+        estimator = call_recorded(model.function.function, splits, params)
     refuse_without_predict(model, estimator)
-    return estimator, len(splits["train"].y)
+    fitted = splits["train"].rows[declared.event_timestamp or ""].max()
+    return estimator, {
+        "newest": fitted,
+        "rows": len(splits["train"].y),
+        "params": json.dumps(dict(params), default=str) if model.search else "",
+    }
 
 
 def _scratch_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -195,7 +196,7 @@ def store_history(history: History, path: Path) -> None:
     """Write the rows of a history for the processes that train; an existing file of the same name is kept."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
+        partial = path.with_name(f".{secrets.token_hex(8)}")
         history.rows.write_ipc(partial, compression="uncompressed")
         partial.replace(path)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.compute.training.responses import find_unusable_predictions
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
 from mlops_assets.orchestrate.training.train_windows import choose_window, takes_validation
-from mlops_assets.values.evaluation import Candidate
+from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.gates.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ class Judged:
         The results of the gates in words, or the error of the training.
     metrics
         Metric → value on the holdout.
+    crashed
+        Whether the run would have failed before its gates: by an error of the training, or by predictions that cannot be used.
     """
 
     fit: Fit
@@ -48,6 +51,7 @@ class Judged:
     passed: bool
     outcome: str
     metrics: dict[str, float] = field(default_factory=dict)
+    crashed: bool = False
 
 
 def select_gates(gates: Sequence[GateLike]) -> tuple[tuple[GateLike, ...], list[str]]:
@@ -86,19 +90,23 @@ def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion:
     champion
         The version that serves; None when none does.
     """
-    usable = [fit for fit in fits if not fit.error]
-    if not usable:
-        return Judged(fits[0], fits[0], passed=False, outcome=f"the training failed: {fits[0].error}")
+    if failed_fit := next((fit for fit in fits if fit.error), None):
+        return Judged(failed_fit, failed_fit, passed=False, outcome=f"the training failed: {failed_fit.error}", crashed=True)
     model = plan.model
-    parts = {fit.request.window: _split(plan, fit) for fit in usable}
-    predictors = {fit.request.window: fit.predict_split(parts[fit.request.window]["holdout"]) for fit in usable}
+    parts = {fit.request.window: _split(plan, fit) for fit in fits}
+    predictors = {fit.request.window: fit.predict_split(parts[fit.request.window]["holdout"]) for fit in fits}
     serving = None if champion is None else champion.judged.request.window
-    window = choose_window(model, predictors, parts[usable[0].request.window]["holdout"], serving)
-    fit, splits, predictor = next(fit for fit in usable if fit.request.window == window), parts[window], predictors[window]
+    window = choose_window(model, predictors, parts[fits[0].request.window]["holdout"], serving)
+    fit, splits, predictor = next(fit for fit in fits if fit.request.window == window), parts[window], predictors[window]
     if problem := find_unusable_predictions(predictor.scores, len(splits["holdout"].y)):
-        return Judged(fit, fit, passed=False, outcome=f"the candidate {problem} of the holdout")
+        return Judged(fit, fit, passed=False, outcome=f"the candidate {problem} of the holdout", crashed=True)
     candidate = _build_candidate(plan, fit, splits, predictor, champion)
     results = {gate.name: judge(gate, candidate) for gate in gather_replayed_gates(plan, policy)}
+    if champion is not None and fit.id == champion.judged.id:
+        same = GateResult(passed=True, reason=f"this is the champion, version {champion.number}")
+        results |= {
+            gate.name: same for gate in gather_replayed_gates(plan, policy) if isinstance(gate, (Gate, ChampionGate)) and gate.relative
+        }
     failed = [f"{name}: {result.reason}" for name, result in results.items() if not result.passed]
     outcome = "; ".join(failed or [f"{name}: {result.reason}" for name, result in results.items()]) or "the model has no gates"
     return Judged(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics))
@@ -130,5 +138,5 @@ def _build_candidate(
 
 def select_rival(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:
     """Return the champion's fit that serves if none of the holdout's rows trained it, else its judged fit."""
-    first = holdout.rows[plan.model.training_set.event_timestamp or ""].min()
-    return champion.serving if first is not None and first >= champion.serving.request.as_of else champion.judged  # type: ignore[operator]
+    first: Any = holdout.rows[plan.model.training_set.event_timestamp or ""].min()
+    return champion.serving if first > champion.serving.facts["newest"] else champion.judged

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
 from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
 from mlops_assets.orchestrate.replay.windows import measure_windows
 from mlops_assets.serving.formats.prediction_columns import make_probability_structs
-from mlops_assets.values.decisions import PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
+from mlops_assets.values.decisions import CRASHED, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
 from mlops_assets.values.monitoring import BREACH
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ class _Simulation:
                 self._report(name, span, segment)
             else:  # nothing depends on its reports, so that the last one of each window is enough
                 self._measure(name, span, segment, np.arange(segment.start, segment.stop))
+        if span == self.plan.windows[-1][1]:
+            return  # a version that is promoted now would predict no window
         if self.policy.retrain is not None:
             self._decide(span.end, self.policy.retrain)
         elif self.policy.every is not None and span.end >= state.events[-1].time + self.policy.every:
@@ -175,7 +177,7 @@ class _Simulation:
         if not self.plan.expectations:
             return
         state, version = self.state, rows.version
-        report = measure_predictions(self.plan, rows, known, intervals=self.policy.retrain is not None)
+        report = measure_predictions(self.plan, rows, known)
         breach = report.state == BREACH
         state.reports.append(
             WindowReport(window, span.end, version.number, report.state, reason=report.summary, recorded=len(state.reports) + 1)
@@ -227,7 +229,8 @@ class _Simulation:
         fitted = judged.serving.facts["rows"]
         state.events.append(ReplayEvent(now, reason, number, judged.outcome, fitted, _describe_rows(judged.serving.request)))
         run, decision = (f"training {len(state.trainings)}", None) if launch is None else (launch.run_key, launch.decision.id)
-        state.trainings.append(Training(run, now, PROMOTED if judged.passed else REJECTED, decision, now))
+        outcome = CRASHED if judged.crashed else PROMOTED if judged.passed else REJECTED
+        state.trainings.append(Training(run, now, outcome, decision, now))
 
     def _fit(self, request: FitRequest) -> Fit:
         fit = self.fits.fit(request)
@@ -237,7 +240,7 @@ class _Simulation:
     def _accept(self, now: datetime) -> Judged:
         """Fit on every known row, without a gate."""
         fit = self._fit(FitRequest(now, self.policy.window, "all"))
-        return Judged(fit, fit, not fit.error, fit.error or "promoted without a gate", {})
+        return Judged(fit, fit, not fit.error, fit.error or "promoted without a gate", {}, crashed=bool(fit.error))
 
     def _judge(self, now: datetime) -> Judged:
         """Fit the candidates, judge the best of them by the gates, and fit it again on every row if the policy says so."""
@@ -248,14 +251,14 @@ class _Simulation:
         judged = judge_fits(self.plan, policy, fits, self.state.serving)
         if not judged.passed or not (policy.refit or self.plan.model.refit):
             return judged
-        second = self._fit(replace(judged.fit.request, rows="refitted"))
-        return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome)
+        second = self._fit(replace(judged.fit.request, rows="refitted", params=judged.fit.facts["params"]))
+        return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome, crashed=bool(second.error))
 
 
-def measure_predictions(plan: ReplayPlan, rows: Segment, known: np.ndarray, *, intervals: bool) -> PerformanceReport:
+def measure_predictions(plan: ReplayPlan, rows: Segment, known: np.ndarray) -> PerformanceReport:
     """Return the performance report of a version's predictions, by the labels of the rows ``known``.
 
-    Intervals are measured only where a metric is below its bound, because nothing else depends on them; without ``intervals``, never.
+    Intervals are measured only where a metric is below its bound, because nothing else depends on them.
     """
     history, version, training_set = plan.history, rows.version, plan.model.training_set
     predictions = _build_predictions(plan, rows)
@@ -273,7 +276,7 @@ def measure_predictions(plan: ReplayPlan, rows: Segment, known: np.ndarray, *, i
         event_timestamp=training_set.event_timestamp,
         block_length=training_set.block_length,
         positive=plan.model.positive,
-        measure_intervals="below bound" if intervals else "never",
+        measure_intervals="below bound",
     )
 
 

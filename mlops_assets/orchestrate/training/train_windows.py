@@ -109,16 +109,21 @@ def check_retraining(project: Project) -> None:
             raise DefinitionError(
                 f"{where} declares other training rows or gates than another monitor of '{model.key}'", hint="declare both alike"
             )
-        if (policy.train_windows != (None,) or policy.judge_on) and not isinstance(model.training_set.split, TimeSplit):
-            raise DefinitionError(
-                f"{where} declares train_windows= or judge_on=, but '{model.training_set.key}' is not split by time",
-                hint="declare split=ml.TimeSplit(…)",
-            )
-        if policy.refit and "validation" in {parameter.name for parameter in model.function.parameters_for(Injection.SPLIT)}:
-            raise DefinitionError(
-                f"{where} declares refit=True, but '{model.key}' takes `validation: ml.Split`, which the refit would train on",
-                hint="tune with search=ml.Search(...), or omit refit=",
-            )
+        check_policy(policy, model, where)
+
+
+def check_policy(policy: Retrain, model: Model[..., Any], where: str) -> None:
+    """Raise DefinitionError for a retraining that a model or its training set does not allow; ``where`` names its place."""
+    if (policy.train_windows != (None,) or policy.judge_on) and not isinstance(model.training_set.split, TimeSplit):
+        raise DefinitionError(
+            f"{where} declares train_windows= or judge_on=, but '{model.training_set.key}' is not split by time",
+            hint="declare split=ml.TimeSplit(…)",
+        )
+    if policy.refit and "validation" in {parameter.name for parameter in model.function.parameters_for(Injection.SPLIT)}:
+        raise DefinitionError(
+            f"{where} declares refit=True, but '{model.key}' takes `validation: ml.Split`, which the refit would train on",
+            hint="tune with search=ml.Search(...), or omit refit=",
+        )
 
 
 def _list_recipe(policy: Retrain) -> tuple[object, ...]:

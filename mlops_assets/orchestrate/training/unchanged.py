@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_check_result
-from mlops_assets.orchestrate.training.train_windows import list_train_windows
+from mlops_assets.orchestrate.training.train_windows import find_retraining, is_refitted
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.integrity import find_damage
@@ -86,7 +86,7 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
 
     Training set, code, configuration, libraries, champion, gates and metrics are then the same, and the stored candidate is undamaged.
     For a model with a gate function, the result is None, because it is not recorded what such a function reads. It is also None for a
-    model with several training windows, whose candidates are compared again.
+    model whose retraining declares the rows that train or judge: its candidates are compared again.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     rival
         The champion to compare with; None if there is none.
     """
-    if list_train_windows(step.project, model) != (None,):
+    declared = find_retraining(step.project, model)
+    if declared is not None and (declared.train_windows != (None,) or declared.judge_on is not None):
         return None
     submitted = step.stores.registry.candidate(model.name)
     if submitted is None or not all(isinstance(gate, _PURE_GATES) for gate in gates):
@@ -159,7 +160,7 @@ def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[Ga
         hash_gates(gates),
         None if rival is None else [rival.version, rival.digest, rival.artifact],
         list_metrics(step.project, model),
-        [model.metrics, model.slices, repr(model.positive), model.approval],
+        [model.metrics, model.slices, repr(model.positive), model.approval, is_refitted(step.project, model)],
         [training_set.event_timestamp, training_set.label, str(training_set.block_length), repr(training_set.label_copies)],
         step.stores.platform.environment,
     ]

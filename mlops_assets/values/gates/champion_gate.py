@@ -69,12 +69,14 @@ class ChampionGate:
         Returns
         -------
         GateResult
-            Not passed when a metric is undefined.
+            Not passed when the candidate's metric is undefined; ``better`` also requires the champion's.
         """
         value = candidate.evaluation.metric(self.metric)
         if candidate.champion is None:
             return GateResult(math.isfinite(value), f"no champion yet to compare with; {self.metric} is {value:.5g}", value)
         rival = candidate.champion.metric(self.metric)
+        if self.rule == NOT_WORSE and math.isfinite(value) and not math.isfinite(rival):
+            return GateResult(passed=True, reason=f"{self.metric} {value:.5g}: the champion's is undefined on the same rows", value=value)
         if not (math.isfinite(value) and math.isfinite(rival)):
             return GateResult(passed=False, reason=f"{self.metric} is undefined: {value} of the candidate, {rival} of the champion")
         low, high = candidate.intervals.difference(self.metric, CONFIDENCE) if candidate.intervals else (math.nan, math.nan)

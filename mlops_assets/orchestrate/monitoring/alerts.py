@@ -70,6 +70,7 @@ def run_alerts(stores: Stores, sources: AlertSources, now: datetime) -> str:
     """
     readings = read_facts(sources, stores.alerts.positions(sources.instance_id), now)
     events = stores.alerts.advance(sources.instance_id, readings, sources.alerts, sources.subjects, now)
+    stores.alerts.move_deliveries(sources.alerts.channels, sources.subjects, now.timestamp())
     kinds = [event.kind for event in events]
     counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
     return "; ".join([", ".join(counts) or "no new alert", *deliver(stores, sources.alerts.channels, now)])

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mlops_assets.values.alerts.alerts import Alerts
+    from mlops_assets.values.alerts.channels import Channel
 
 PENDING, SENT, FAILED = "pending", "sent", "failed"
 CLAIM_TIME = 120.0  # seconds after which a claim of a killed process is void; longer than a message takes
 MAX_AGE = 7 * 86_400.0  # seconds after which a message that cannot be sent is dropped
+MAX_UNSEEN = 14 * 86_400.0  # seconds after which an episode that no code location reminds of is closed
 _MAX_BACKOFF = 3_600.0  # seconds
 
 
@@ -124,7 +126,7 @@ class AlertStore:
         alerts
             The declared channels, silences and reminders.
         subjects
-            The checks and runs of the project; episodes of others are left as they are.
+            The checks and runs of the project. Episodes of others are left as they are, until no project has reminded of one for two weeks.
         now
             The current time (aware).
         """
@@ -149,14 +151,16 @@ class AlertStore:
         query = sa.select(schema.alerts).filter_by(environment=self._environment, closed=False).order_by(schema.alerts.c.number)
         known = {row["number"]: _read_episode(row) for row in connection.execute(query).mappings()}
         episodes = apply_facts([episode for episode in known.values() if episode.subject in subjects], facts)
-        timed = self._read_silences(connection, now)
-        decided, events = decide_events(
-            episodes.values(),
-            now.timestamp(),
-            alerts.remind_after.total_seconds(),
-            lambda subject: is_silent(subject, now, alerts.silence, timed),
-        )
-        return [episode for episode in decided if known.get(episode.number) != episode], events
+        timed, clock, remind_after = self._read_silences(connection, now), now.timestamp(), alerts.remind_after.total_seconds()
+
+        def is_quiet(subject: str) -> bool:
+            return is_silent(subject, now, alerts.silence, timed)
+
+        decided, events = decide_events(episodes.values(), clock, remind_after, is_quiet)
+        oldest = clock - max(MAX_UNSEEN, 2 * remind_after)
+        removed = [e for e in known.values() if e.subject not in subjects and not is_quiet(e.subject) and _last_sign(e) < oldest]
+        closed = [replace(e, closed=True, resolved=clock if e.resolved is None else e.resolved) for e in removed]
+        return [*(episode for episode in decided if known.get(episode.number) != episode), *closed], events
 
     def _save_episode(self, connection: sa.Connection, episode: Episode) -> int:
         values = asdict(episode)
@@ -186,6 +190,42 @@ class AlertStore:
         ]
         if rows:
             connection.execute(schema.alert_deliveries.insert(), rows)
+
+    def move_deliveries(self, channels: Sequence[Channel], subjects: frozenset[str], now: float) -> None:
+        """Move pending messages of channels that are not declared any more to declared ones of the same kind; without one, they fail.
+
+        Parameters
+        ----------
+        channels
+            The declared channels.
+        subjects
+            The checks and runs of the project; messages about others may belong to channels of other projects.
+        now
+            The current time, in seconds since 1970.
+        """
+        with self._database.read_transaction() as connection:
+            if not self._find_undeclared(connection, channels, subjects, now):
+                return
+        rows = schema.alert_deliveries
+        with self._database.write_transaction() as connection:
+            for found in self._find_undeclared(connection, channels, subjects, now):
+                key = {name: found[name] for name in ("environment", "episode", "event")}
+                taken: set[str] = set(connection.execute(sa.select(rows.c.channel).filter_by(**key)).scalars())
+                target = _choose_channel(found, [channel for channel in channels if channel.name not in taken])
+                values: dict[str, Any] = {"state": FAILED, "error": "the channel is not declared any more"}
+                if target is not None:
+                    values = {"channel": target, "attempts": 0, "claimed": None, "tried": None}
+                connection.execute(rows.update().filter_by(**key, channel=found["channel"]).values(values))
+
+    def _find_undeclared(
+        self, connection: sa.Connection, channels: Sequence[Channel], subjects: frozenset[str], now: float
+    ) -> list[sa.RowMapping]:
+        """Return the pending deliveries to other channels than the declared ones, without those that a process is sending."""
+        rows, episodes = schema.alert_deliveries, schema.alerts
+        query = sa.select(rows, episodes.c.subject, episodes.c.severity).join(episodes, episodes.c.number == rows.c.episode)
+        others = rows.c.channel.not_in([channel.name for channel in channels])
+        found = connection.execute(query.where(rows.c.environment == self._environment, rows.c.state == PENDING, others)).mappings()
+        return [row for row in found if row["subject"] in subjects and (row["claimed"] is None or abs(now - row["claimed"]) >= CLAIM_TIME)]
 
     def claim(self, channel: str, now: float) -> list[AlertEvent]:
         """Claim all pending messages for a channel and return them, oldest first.
@@ -294,6 +334,18 @@ class AlertStore:
         values = {"position": reading.after.position, "pending": list(reading.after.pending)}
         rows = schema.alert_cursors
         connection.execute(rows.insert().values(key | values) if reading.before is None else rows.update().filter_by(**key).values(values))
+
+
+def _last_sign(episode: Episode) -> float:
+    """Return when an episode was last announced or failed, in seconds since 1970."""
+    return max(episode.latest.at, episode.opened, episode.announced or 0.0)
+
+
+def _choose_channel(delivery: sa.RowMapping, channels: Iterable[Channel]) -> str | None:
+    """Return the name of a channel of the kind of a delivery that takes its severity, of the same host where there is one."""
+    kind, host, _ = delivery["channel"].split()
+    fitting = [c.name for c in channels if c.name.split()[0] == kind and takes_severity(c, delivery["severity"])]
+    return min(fitting, key=lambda name: name.split()[1] != host, default=None)
 
 
 def _is_busy(delivery: sa.RowMapping, now: float) -> bool:

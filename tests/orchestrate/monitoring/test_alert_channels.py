@@ -57,6 +57,31 @@ def test_an_error_of_an_unforeseen_type_is_recorded_and_the_next_channel_receive
     assert [(d.state, d.attempts, d.error) for d in stores.alerts.deliveries()] == [("pending", 1, "UnicodeEncodeError"), ("sent", 0, "")]
 
 
+def test_messages_of_a_corrected_url_are_sent_to_the_new_one_and_those_of_a_removed_channel_fail(hook, mail, stores) -> None:
+    subjects, clock = frozenset(["a:key"]), NOW.timestamp()
+    wrong, removed = ml.monitoring.Webhook("http://127.0.0.1:9/old"), mailbox(mail, ["a@example.com"])
+    open_episode(stores, wrong, removed)
+    corrected = ml.monitoring.Webhook(hook.url)
+    stores.alerts.move_deliveries([corrected], frozenset(["b:key"]), clock)
+    assert deliver(stores, [corrected], NOW) == [], "messages of another project stay"
+    assert stores.alerts.claim(wrong.name, clock)
+    stores.alerts.move_deliveries([corrected], subjects, clock + 1)
+    assert {d.channel for d in stores.alerts.deliveries(states=["pending"])} == {wrong.name}, "another process is sending it"
+    stores.alerts.move_deliveries([corrected], subjects, clock + CLAIM_TIME)
+    assert deliver(stores, [corrected], NOW + timedelta(minutes=5)) == [f"sent to {corrected.name}"]
+    assert hook.kinds == [[("opened", "a:key")]]
+    found = {d.channel: (d.state, d.error) for d in stores.alerts.deliveries()}
+    assert found == {corrected.name: ("sent", ""), removed.name: ("failed", "the channel is not declared any more")}
+
+
+def test_an_episode_of_a_removed_check_is_closed_after_two_weeks(hook, stores) -> None:
+    alerts = ml.monitoring.Alerts(ml.monitoring.Webhook(hook.url))
+    open_episode(stores, *alerts.channels)
+    for days, still_open in ((13, 1), (15, 0)):
+        stores.alerts.advance("instance", [], alerts, frozenset(["b:key"]), NOW + timedelta(days=days))
+        assert len(stores.alerts.episodes(only_open=True)) == still_open
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
 def test_a_redirect_is_a_failure(hook, status) -> None:
     hook.status = status

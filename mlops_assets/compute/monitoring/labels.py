@@ -64,7 +64,7 @@ class LabelArrivals:
     repeated
         The number of labels whose key has a label of the same value already.
     unpredicted
-        The number of predictions that are null or not finite, which count in no metric.
+        The number of predictions that are null or not finite, or whose probabilities are; they count in no metric.
     corrected
         The number of earlier labels that a later label with another value replaced.
     duplicated
@@ -146,22 +146,32 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
                 hint=nearest(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
             )
     arrived, repeated, corrected = _drop_repeats(labels, key, label, known_at)
-    keyed = _match_key_types(predictions, arrived, key)
-    joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
-    keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
-    usable = _is_finite(joined, prediction)
-    unpredicted = int(joined.select((~usable).sum()).item())
-    labelled = joined.filter(pl.col(_LABEL).is_not_null() & usable)
-    duplicated = joined.height - keyless - joined.select(key).drop_nulls().n_unique()
+    joined = _match_key_types(predictions, arrived, key).join(arrived, on=list(key), how="left", maintain_order="left")
+    keys = predictions.select(key).drop_nulls()
+    keyless, duplicated = predictions.height - keys.height, keys.height - keys.n_unique()
+    usable = _find_usable(joined, prediction, probability, probabilities)
+    unpredicted = int((~usable).sum())
+    labelled = joined.filter(joined[_LABEL].is_not_null() & usable)
     mostly = _describe_bias(joined.filter(usable), prediction, probability, probabilities)
     counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted, corrected, duplicated, mostly)
     shares = _read_probabilities(labelled, probability, probabilities, classes)
     return _build_labelled(labelled, prediction, shares, classes), counts
 
 
-def _is_finite(predictions: pl.DataFrame, prediction: str) -> pl.Expr:
-    finite = pl.col(prediction).is_finite() if predictions.schema[prediction].is_float() else pl.col(prediction).is_not_null()
-    return finite.fill_null(value=False)
+def _find_usable(predictions: pl.DataFrame, prediction: str, probability: str, probabilities: str) -> pl.Series:
+    """Return for each row whether its prediction is finite, and so are its probabilities where other rows have some."""
+    shares = [predictions[probability]] if probability in predictions.columns else []
+    if isinstance(predictions.schema.get(probabilities), pl.Struct):
+        shares += predictions[probabilities].struct.unnest().get_columns()
+    usable = _is_finite(predictions[prediction])
+    for share in shares:
+        if share.null_count() < share.len():
+            usable &= _is_finite(share)
+    return usable
+
+
+def _is_finite(numbers: pl.Series) -> pl.Series:
+    return numbers.is_finite().fill_null(value=False) if numbers.dtype.is_float() else numbers.is_not_null()
 
 
 def read_predictions(predictions: pl.DataFrame, classes: Sequence[object] | None = None) -> LabelledPredictions:
@@ -174,7 +184,8 @@ def read_predictions(predictions: pl.DataFrame, classes: Sequence[object] | None
     classes
         As in :func:`join_labels`.
     """
-    usable = predictions.filter(_is_finite(predictions, PREDICTION)).with_columns(pl.col(PREDICTION).alias(_LABEL))
+    finite = _find_usable(predictions, PREDICTION, PROBABILITY, PROBABILITIES)
+    usable = predictions.filter(finite).with_columns(pl.col(PREDICTION).alias(_LABEL))
     return _build_labelled(usable, PREDICTION, _read_probabilities(usable, PROBABILITY, PROBABILITIES, classes), classes)
 
 
@@ -231,7 +242,7 @@ def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str, known_at
 
 
 def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return the predictions with integer keys, and keys without a value, cast to the labels' types; raise for other types that differ."""
+    """Return the predictions with keys of the labels' types; an integer that does not fit becomes null. Raise for other types that differ."""
     for name in key:
         left, right = predictions.schema[name], labels.schema[name]
         if left == right:
@@ -240,7 +251,7 @@ def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Seque
             raise DataError(
                 f"the key '{name}' is {left} in the predictions and {right} in the labels", hint="cast one of them to the other's type"
             )
-        predictions = predictions.with_columns(pl.col(name).cast(right))
+        predictions = predictions.with_columns(pl.col(name).cast(right, strict=False))  # a value that does not fit has no label
     return predictions
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.compute.monitoring.inverted_labels import look_inverted
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
 from mlops_assets.compute.monitoring.verdicts import Verdict, WindowMetric, describe_metric, judge_metrics
@@ -50,7 +51,8 @@ class PerformanceReport:
     slices
         The metrics by the values of the slice columns, those certainly below the whole window first.
     inverted
-        Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5.
+        Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5, and so does the AUC by a
+        Mann–Whitney test at a level of 0.001, with 10 rows of each class or more.
     problem
         The reason why nothing could be measured; empty otherwise.
     intervals
@@ -220,7 +222,8 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
     encoded = class_to_encode(labelled.classes, split.y, positive)
     jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
-    window_metrics, inverted = _measure_metrics(evaluation, jackknife, confidence, problems, reference)
+    window_metrics, below_chance = _measure_metrics(evaluation, jackknife, confidence, problems, reference)
+    inverted = below_chance and look_inverted(labelled)
     return PerformanceReport(
         arrivals,
         window_metrics,
@@ -241,8 +244,8 @@ def _measure_metrics(
     problems: Mapping[str, str],
     reference: Mapping[str, float] | None,
 ) -> tuple[tuple[WindowMetric, ...], bool]:
-    """Return the metrics with their intervals, none without a jackknife, and whether the labels look inverted."""
-    measured, inverted = [], False
+    """Return the metrics with their intervals, none without a jackknife, and whether the 99.9 % interval of the ROC AUC lies below 0.5."""
+    measured, below_chance = [], False
     for name, value in evaluation.metrics:
         known = _finite_reference(reference, name)
         if name in problems:
@@ -255,8 +258,8 @@ def _measure_metrics(
         ends = jackknife.estimate_interval(name, value, deviations, confidence)
         measured.append(WindowMetric(name, value if math.isfinite(value) else None, *ends, known))
         if name == "roc_auc" and deviations is not None:
-            inverted = value + jackknife.width(deviations, CERTAIN) < 0.5
-    return tuple(measured), inverted
+            below_chance = value + jackknife.width(deviations, CERTAIN) < 0.5
+    return tuple(measured), below_chance
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:

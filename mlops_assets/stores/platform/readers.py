@@ -54,7 +54,7 @@ class RecordedReader:
 
 
 def record_reader(home: str, tables: Iterable[str], call: str) -> None:
-    """Record that this process reads tables; nothing happens when the home cannot be written, or within an hour of the last record.
+    """Record that this process reads tables; nothing happens when that fails, or within an hour of the last record.
 
     Parameters
     ----------
@@ -69,15 +69,15 @@ def record_reader(home: str, tables: Iterable[str], call: str) -> None:
         if (last := _RECORDED.get((home, table, call))) is not None and time.monotonic() - last < _INTERVAL:
             continue
         _RECORDED[home, table, call] = time.monotonic()
-        with contextlib.suppress(OSError, KeyError, ValueError):  # an unknown user has no name: KeyError or OSError
+        with contextlib.suppress(Exception):  # whatever is wrong with a record or with this process: the read matters
             _write(Path(home) / FOLDER, table, call)
 
 
 def list_readers(home: str, table: str) -> list[RecordedReader]:
-    """Return the recorded readers of a table, the latest first; files that cannot be read are skipped."""
+    """Return the recorded readers of a table, the latest first; damaged files are skipped."""
     readers = []
     for path in sorted((Path(home) / FOLDER).glob(f"{_hash(table)}-*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(Exception):  # JSON and times fail in many ways
             readers.append(_read(path))
     return sorted((reader for reader in readers if reader.table == table), key=lambda reader: reader.last, reverse=True)
 
@@ -86,12 +86,12 @@ def _write(folder: Path, table: str, call: str) -> None:
     if not folder.parent.is_dir():
         return  # a read creates no platform
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "interactive Python"
-    if "ipykernel" in sys.argv[0]:
+    if sys.argv and "ipykernel" in sys.argv[0]:
         program = "notebook"
     identity = {"table": table, "call": call, "program": program, "user": getpass.getuser(), "host": socket.gethostname()}
     path = folder / f"{_hash(table)}-{_hash(json.dumps(identity))}.json"
     now = first = datetime.now(UTC)
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(Exception):  # a damaged record is replaced
         first = _read(path).first
     folder.mkdir(exist_ok=True)
     times = {"first": first.isoformat(), "last": now.isoformat()}
@@ -99,9 +99,11 @@ def _write(folder: Path, table: str, call: str) -> None:
 
 
 def _read(path: Path) -> RecordedReader:
-    facts = json.loads(path.read_bytes())
-    first, last = (datetime.fromisoformat(facts.pop(name)) for name in ("first", "last"))
-    return RecordedReader(**facts, first=first, last=last)
+    facts = {name: str(value) for name, value in json.loads(path.read_bytes()).items()}
+    times = {name: datetime.fromisoformat(facts.pop(name)) for name in ("first", "last")}
+    if any(time.tzinfo is None for time in times.values()):
+        raise ValueError("a time without a zone")
+    return RecordedReader(**facts, **{name: time.astimezone(UTC) for name, time in times.items()})
 
 
 def _hash(text: str) -> str:

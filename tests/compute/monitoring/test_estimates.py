@@ -68,6 +68,9 @@ def test_predictions_that_are_not_finite_are_left_out() -> None:
     some = rows.with_columns(pl.when(pl.int_range(pl.len()) >= 100).then("__prediction").alias("__prediction"))
     assert report(some, EstimatedPerformance("roc_auc", at_least=0.1)).rows == 500
     assert report(rows.with_columns(__prediction=None), EstimatedPerformance("roc_auc", at_least=0.1)).state == NOT_ENOUGH
+    unsure = pl.when(pl.int_range(pl.len()) >= 1).then("__probability").otherwise(float("nan"))
+    found = report(rows.with_columns(unsure.alias("__probability")), EstimatedPerformance("roc_auc", at_least=0.1))
+    assert (found.rows, found.state) == (599, GOOD)
 
 
 def past(errors: list[float], holdout_errors: list[float]) -> pl.DataFrame:

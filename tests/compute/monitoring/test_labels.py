@@ -9,6 +9,7 @@ import pytest
 from mlops_assets.compute.monitoring.label_bias import describe_label_bias
 from mlops_assets.compute.monitoring.labels import join_labels
 from mlops_assets.errors import DataError
+from mlops_assets.values.monitoring import GOOD, Performance
 from tests.compute.monitoring.test_performance import AUC, report, window
 
 KNOWN = datetime(2024, 1, 1, tzinfo=UTC)
@@ -81,3 +82,32 @@ def test_labels_that_arrive_by_chance_are_rarely_called_biased() -> None:
     numbers = [describe_label_bias(pl.Series(rng.normal(size=200)), rng.random(200) < 0.3) for _ in range(2000)]
     classes = [describe_label_bias(pl.Series(rng.choice(["a", "b", "c"], 200)), rng.random(200) < 0.3) for _ in range(2000)]
     assert max(sum(map(bool, numbers)), sum(map(bool, classes))) <= 8  # 2 are expected at a level of 0.001
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_row_without_a_finite_probability_counts_as_unpredicted_and_the_others_are_measured(value: float | None) -> None:
+    predictions, labels = window()
+    broken = pl.when(pl.col("id") == 7).then(pl.lit(value, dtype=pl.Float64)).otherwise("__probability")
+    some = predictions.with_columns(broken.alias("__probability"))
+    found = report(some, labels)
+    assert (found.state, found.arrivals.unpredicted, found.arrivals.labelled) == (GOOD, 1, 599)
+    assert found.metric("roc_auc").value == report(predictions.filter(pl.col("id") != 7), labels).metric("roc_auc").value
+    by_class = some.with_columns(pl.struct(no=1 - pl.col("__probability"), yes="__probability").alias("__probabilities")).drop(
+        "__probability", "__prediction"
+    )
+    named = by_class.with_columns(__prediction=pl.lit("yes"))
+    arrived = labels.with_columns(late=pl.when("late").then(pl.lit("yes")).otherwise(pl.lit("no")))
+    rows, counts = join_labels(named, arrived, ["id"], "late", classes=["no", "yes"])
+    assert (counts.unpredicted, rows.probabilities.shape) == (1, (599, 2))
+    absent = predictions.with_columns(__probability=pl.lit(None, dtype=pl.Float64))
+    assert report(absent, labels, Performance("accuracy", at_least=0.5)).arrivals.unpredicted == 0
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(pl.Int64, pl.Int32), (pl.Int64, pl.UInt32), (pl.UInt64, pl.Int8)])
+def test_a_key_that_does_not_fit_the_labels_type_has_no_label(wide: type[pl.DataType], narrow: type[pl.DataType]) -> None:
+    large = 5_000_000_000
+    predictions = pl.DataFrame({"id": pl.Series([1, 2, large], dtype=wide), "__prediction": [1.0, 2.0, 3.0]})
+    labels = pl.DataFrame({"id": pl.Series([2, 1], dtype=narrow), "y": [20.0, 10.0]})
+    rows, counts = join_labels(predictions, labels, ["id"], "y")
+    assert (rows.y.tolist(), counts.labelled, counts.keyless, counts.duplicated) == ([10.0, 20.0], 2, 0, 0)
+    assert join_labels(predictions.with_columns(id=pl.Series([-1, 1, 2])), labels, ["id"], "y")[1].labelled == 2

@@ -38,9 +38,26 @@ def test_a_home_that_cannot_be_written_or_does_not_exist_is_left_alone(home) -> 
     assert not Path(home, "nowhere").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"table": "dataset/a"})])
-def test_a_damaged_record_is_skipped(home, content: str) -> None:
+RECORD = {"table": "dataset/a", "call": "lookup", "program": "a.py", "user": "u", "host": "h"}
+NAIVE = json.dumps(RECORD | {"first": "2024-01-01T00:00:00", "last": "2024-01-01T00:00:00"})
+BEFORE_ALL = json.dumps(RECORD | {"first": "0001-01-01T00:00:00+14:00", "last": "2024-01-01T00:00:00+00:00"})
+DAMAGED = ["", "{", "[]", "null", "0", '"x"', "[" * 100_000, json.dumps({"table": "dataset/a"}), NAIVE, BEFORE_ALL]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_record_is_skipped_and_replaced_by_the_next_read(home, monkeypatch, content: str) -> None:
     record_reader(home, ["dataset/a"], "lookup")
     (path,) = Path(home, "readers").iterdir()
+    good = path.read_text()
     path.write_text(content)
-    assert list_readers(home, "dataset/a") == []
+    Path(home, "readers", f"{path.stem}-other.json").write_text(good)
+    assert len(list_readers(home, "dataset/a")) == 1
+    monkeypatch.setattr(readers, "_RECORDED", {})
+    record_reader(home, ["dataset/a"], "lookup")
+    assert len(list_readers(home, "dataset/a")) == 2
+
+
+def test_a_process_without_a_program_name_is_recorded_too(home, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", [])
+    record_reader(home, ["dataset/a"], "lookup")
+    assert list_readers(home, "dataset/a")[0].program == "interactive Python"

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.stores.base.files import write_atomically
 
@@ -99,11 +99,11 @@ def _write(folder: Path, table: str, call: str) -> None:
 
 
 def _read(path: Path) -> RecordedReader:
-    facts = {name: str(value) for name, value in json.loads(path.read_bytes()).items()}
-    times = {name: datetime.fromisoformat(facts.pop(name)) for name in ("first", "last")}
-    if any(time.tzinfo is None for time in times.values()):
+    facts: dict[str, Any] = {name: str(value) for name, value in json.loads(path.read_bytes()).items()}
+    first, last = (datetime.fromisoformat(facts.pop(name)) for name in ("first", "last"))
+    if first.tzinfo is None or last.tzinfo is None:
         raise ValueError("a time without a zone")
-    return RecordedReader(**facts, **{name: time.astimezone(UTC) for name, time in times.items()})
+    return RecordedReader(**facts, first=first.astimezone(UTC), last=last.astimezone(UTC))
 
 
 def _hash(text: str) -> str:

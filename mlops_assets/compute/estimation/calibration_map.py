@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,23 +20,32 @@ class CalibrationMap:
     ----------
     predicted, observed
         The corners of the function, ascending; it is linear between them and constant outside.
+    rows
+        The number of rows of the holdout from which the corner's share is known. Neighbouring corners of one share have the same rows.
     """
 
     predicted: np.ndarray
     observed: np.ndarray
+    rows: np.ndarray
 
     def __call__(self, predicted: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities."""
         return np.interp(predicted, self.predicted, self.observed)  # type: ignore[no-any-return]
 
+    def draw(self, random: np.random.Generator) -> CalibrationMap:
+        """Return the map with shares drawn from what the holdout leaves uncertain: a beta distribution for each share."""
+        starts = np.concatenate([[True], np.diff(self.observed) > 0])
+        shares = random.beta(self.observed * self.rows, (1 - self.observed) * self.rows)[starts]
+        return CalibrationMap(self.predicted, shares[np.cumsum(starts) - 1], self.rows)
+
     def as_json(self) -> dict[str, list[float]]:
         """Return the map as a dict of JSON values."""
-        return {"predicted": self.predicted.tolist(), "observed": self.observed.tolist()}
+        return {"predicted": self.predicted.tolist(), "observed": self.observed.tolist(), "rows": self.rows.tolist()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> CalibrationMap:
         """Return the map that :meth:`as_json` returned."""
-        return cls(np.asarray(stored["predicted"], dtype=float), np.asarray(stored["observed"], dtype=float))
+        return cls(*(np.asarray(stored[name], dtype=float) for name in ("predicted", "observed", "rows")))
 
 
 def fit_calibration(predicted: np.ndarray, observed: np.ndarray) -> CalibrationMap:
@@ -47,11 +57,28 @@ def fit_calibration(predicted: np.ndarray, observed: np.ndarray) -> CalibrationM
         Probabilities of a class, shape (rows,).
     observed
         1 for rows of the class, else 0, shape (rows,).
+
+    Notes
+    -----
+    Half a row of each class is added to each block of rows with one share. So no share is exactly 0 or 1, which a few rows cannot show.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(predicted, observed)
-    return CalibrationMap(np.asarray(fitted.X_thresholds_, dtype=float), np.asarray(fitted.y_thresholds_, dtype=float))
+    shares = IsotonicRegression(y_min=0.0, y_max=1.0).fit(predicted, observed).predict(predicted)
+    _, block = np.unique(shares, return_inverse=True)
+    rows = np.bincount(block) + 1.0
+    smoothed = (np.bincount(block, observed) + 0.5) / rows
+    # A small block moves more than its neighbours, so the order is restored.
+    smoothed = IsotonicRegression().fit_transform(np.arange(len(rows)), smoothed, sample_weight=rows)
+    _, merged = np.unique(smoothed, return_inverse=True)
+    block, rows = merged[block], np.bincount(merged, rows).astype(float)
+    share = np.bincount(merged, smoothed) / np.bincount(merged)
+    corners = (
+        pl.DataFrame({"block": block, "predicted": predicted}).group_by("block").agg(low=pl.min("predicted"), high=pl.max("predicted"))
+    )
+    ends = corners.sort("block").select("low", "high").to_numpy()
+    kept = np.column_stack([np.ones(len(ends), dtype=bool), ends[:, 1] > ends[:, 0]])
+    return CalibrationMap(ends[kept], np.repeat(share, 2)[kept.ravel()], np.repeat(rows, 2)[kept.ravel()])
 
 
 def calibrate_classes(maps: tuple[CalibrationMap, ...], probabilities: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.estimation.calibration_map import CalibrationMap, calibrate_classes, fit_calibration
+from mlops_assets.compute.estimation.calibration_map import CalibrationMap, fit_calibration
 from mlops_assets.compute.estimation.expected_metrics import expect_metric
 from mlops_assets.compute.estimation.loss_tree import LossTree, fit_loss_tree
 from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.metric_range import clip_interval
 from mlops_assets.compute.training.time_blocks import find_blocks, prediction_errors
+from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from mlops_assets.values.evaluation import Split
 
 MIN_HOLDOUT_ROWS = 100
-FORMAT = 1
+FORMAT = 2
 PERFORMANCE_ESTIMATOR = "estimates"  # in the manifest of a version
+ESTIMATOR_PROBLEM = "no_estimates"  # in the manifest of a version without an estimator: the reason
 _ABSOLUTE, _SQUARED, _ROOT = "neg_mean_absolute_error", "neg_mean_squared_error", "neg_root_mean_squared_error"
 LOSSES = (_ABSOLUTE, _SQUARED, _ROOT)  # the metrics of a regressor that can be estimated
 
@@ -118,22 +120,22 @@ class PerformanceEstimator:
         """
         from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 
-        count = len(rows)
         if self.tree is not None:
             value, error = _expect_loss(metric, self.tree.predict(rows, predictor.predict_all("predict").astype(float)))
+            # The holdout is a sample too: its chance is that of a window with as many rows.
+            error *= math.sqrt(1 + len(rows) / self.rows)
             problem = "" if metric in LOSSES else f"of a regressor, only {', '.join(LOSSES)} can be estimated"
         elif not hasattr(predictor, "predict_proba"):
             value, error, problem = math.nan, math.nan, "the predictions have no probabilities"
         else:
             classes = np.asarray(predictor.classes_)
             model, known = _encode_classes(predictor, classes, positive)
-            shares = np.asarray(model.predict_proba(np.arange(count)), dtype=float)
-            value, error = expect_metric(metric, model, known, calibrate_classes(self.maps, shares))
+            shares = np.asarray(model.predict_proba(np.arange(len(rows))), dtype=float)
+            value, error = expect_metric(metric, model, known, self.maps, shares)
             problem = "" if math.isfinite(value) else f"{metric} cannot be computed from probabilities"
         if not math.isfinite(value):
             return EstimatedMetric(metric, None, problem=problem)
-        # The holdout is a sample too: its chance is that of a window with as many rows.
-        width = float(special.ndtri((1 + confidence) / 2)) * error * math.sqrt(self.dependence * (1 + count / self.rows))
+        width = float(special.ndtri((1 + confidence) / 2)) * error * math.sqrt(self.dependence)
         ends = clip_interval(metric, value - width, value + width) if math.isfinite(width) else (None, None)
         return EstimatedMetric(metric, value, *ends)
 
@@ -144,7 +146,7 @@ def fit_estimator(
     positive: Any = None,  # noqa: ANN401  (any label)
     times: pl.Series | None = None,
     block_length: timedelta | None = None,
-) -> PerformanceEstimator | None:
+) -> PerformanceEstimator:
     """Fit the estimator of a version's performance on its holdout.
 
     Parameters
@@ -162,19 +164,25 @@ def fit_estimator(
 
     Returns
     -------
-    PerformanceEstimator or None
-        None with fewer than 100 rows, for a classifier without probabilities, and for a regressor with several outputs.
+    PerformanceEstimator
+
+    Raises
+    ------
+    DataError
+        The holdout has fewer than 100 rows, a classifier has no probabilities or one class only, or a regressor has several outputs.
     """
     count = len(holdout.y)
     if count < MIN_HOLDOUT_ROWS:
-        return None
+        raise DataError(f"the holdout has {count} rows, {MIN_HOLDOUT_ROWS} are needed", hint="train on more rows")
     errors = prediction_errors([predictor], holdout.y)
     blocks = None if times is None else find_blocks(times, errors, block_length)
     dependence = 1.0 if blocks is None else _measure_dependence(errors[-1], blocks.ids)
     if hasattr(predictor.estimator, "classes_"):
         if not hasattr(predictor, "predict_proba"):
-            return None
+            raise DataError("the model predicts no probabilities", hint="return a classifier with predict_proba")
         classes = np.asarray(predictor.classes_)
+        if len(classes) < 2:
+            raise DataError(f"the model was trained on one class only, {classes[0]!s}", hint="train on rows of two classes or more")
         model, known = _encode_classes(predictor, classes, positive)
         shares = np.asarray(model.predict_proba(np.arange(count)), dtype=float)
         y = encode_labels(holdout.y, class_to_encode(classes, classes, positive))
@@ -182,7 +190,7 @@ def fit_estimator(
         return PerformanceEstimator(count, dependence, tuple(fit_calibration(shares[:, n], (y == known[n]).astype(float)) for n in columns))
     predicted = predictor.predict_all("predict")
     if predicted.ndim != 1:
-        return None
+        raise DataError("the model predicts several numbers for a row", hint="declare EstimatedPerformance for models of one output only")
     return PerformanceEstimator(count, dependence, tree=fit_loss_tree(holdout.X, predicted.astype(float), holdout.y.astype(float)))
 
 

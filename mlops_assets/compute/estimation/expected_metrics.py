@@ -1,7 +1,8 @@
 """Expected metrics of predictions whose labels are unknown, from calibrated probabilities.
 
 Each row stands once for each class, with the class's calibrated probability as its weight. A metric of these weighted rows is the
-estimate (CBPE: confidence-based performance estimation). Labels drawn with the same probabilities give its chance range.
+estimate (CBPE: confidence-based performance estimation). Its chance range comes from labels drawn with probabilities that are themselves
+drawn from what the holdout leaves uncertain.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.estimation.calibration_map import calibrate_classes
 from mlops_assets.compute.training.evaluate import make_scorer
 from mlops_assets.compute.training.resampling import prove_form
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlops_assets.compute.estimation.calibration_map import CalibrationMap
     from mlops_assets.compute.training.responses import CachedPredictor
 
 DRAWS = 200
@@ -23,8 +28,14 @@ SCORED_DRAWS = 40  # of a metric that calls its scorer for each draw
 MAX_DRAWN_ROWS = 20_000  # the maximum number of rows whose labels are drawn; the chance range of more rows follows from theirs
 
 
-def expect_metric(metric: str, model: Any, classes: np.ndarray, chances: np.ndarray) -> tuple[float, float]:  # noqa: ANN401  (a wrapper)
-    """Return the expected metric and the standard deviation that the labels' chance gives it; both NaN where it is undefined.
+def expect_metric(
+    metric: str,
+    model: Any,  # noqa: ANN401  (a wrapper)
+    classes: np.ndarray,
+    maps: tuple[CalibrationMap, ...],
+    probabilities: np.ndarray,
+) -> tuple[float, float]:
+    """Return the expected metric and the standard deviation that the labels' chance and the holdout's give it; NaN where undefined.
 
     Parameters
     ----------
@@ -34,15 +45,23 @@ def expect_metric(metric: str, model: Any, classes: np.ndarray, chances: np.ndar
         The cached predictions of the rows.
     classes
         The classes, in the order of the columns of ``chances``.
-    chances
-        Calibrated probabilities, shape (rows, classes).
+    maps
+        The calibration maps of the classes, as :func:`calibrate_classes` takes them.
+    probabilities
+        Predicted probabilities, shape (rows, classes).
     """
-    rows = len(chances)
+    rows = len(probabilities)
     every = np.arange(rows)
-    value = _expect(metric, model, classes, chances, every)
+    value = _expect(metric, model, classes, calibrate_classes(maps, probabilities), every)
     drawn = every if rows <= MAX_DRAWN_ROWS else np.sort(np.random.default_rng(0).permutation(rows)[:MAX_DRAWN_ROWS])
-    spread = _draw_spread(metric, model, classes, chances[drawn], drawn)
-    return value, spread * math.sqrt(len(drawn) / max(rows, 1))
+    shares = probabilities[drawn]
+    spread = _draw_spread(metric, model, classes, drawn, lambda random: calibrate_classes(tuple(one.draw(random) for one in maps), shares))
+    if len(drawn) == rows:
+        return value, spread
+    # More rows lessen the chance of their labels, not that of the holdout.
+    chances = calibrate_classes(maps, shares)
+    labels = _draw_spread(metric, model, classes, drawn, lambda _random: chances)
+    return value, math.sqrt(max(0.0, spread**2 - labels**2) + labels**2 * len(drawn) / rows)
 
 
 def _stack(classes: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +86,15 @@ def _expect(metric: str, model: CachedPredictor, classes: np.ndarray, chances: n
     return (value * pairs - own / 2) / (pairs - own) if pairs > own else math.nan
 
 
-def _draw_spread(metric: str, model: CachedPredictor, classes: np.ndarray, chances: np.ndarray, rows: np.ndarray) -> float:
-    """Return the standard deviation of the metric over labels drawn with these probabilities."""
+def _draw_spread(
+    metric: str, model: CachedPredictor, classes: np.ndarray, rows: np.ndarray, draw_chances: Callable[[np.random.Generator], np.ndarray]
+) -> float:
+    """Return the standard deviation of the metric over labels, each time drawn with newly drawn probabilities."""
     random, count = np.random.default_rng(0), len(rows)
-    bounds = np.cumsum(chances, axis=1)[:, :-1]
     numbers, labels = _stack(classes, rows)
 
     def draw() -> np.ndarray:
+        bounds = np.cumsum(draw_chances(random), axis=1)[:, :-1]
         return (random.random(count)[:, None] > bounds).sum(axis=1)  # type: ignore[no-any-return]
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_CATEGORIES = 50  # of a column; columns with more values are left out
 MAX_LEAVES = 32
 MIN_LEAF_ROWS = 30
-_PREDICTION = "the prediction"
+_MAX_NUMBER = float(np.finfo(np.float32).max)  # of the precision that the tree compares
 _WORDS = (pl.String, pl.Categorical, pl.Enum, pl.Boolean)
 
 
@@ -73,12 +73,13 @@ def fit_loss_tree(rows: pl.DataFrame, predicted: np.ndarray, y: np.ndarray) -> L
     """
     from sklearn.tree import DecisionTreeRegressor
 
-    errors = np.abs(y - predicted)
+    errors = np.minimum(np.abs(y - predicted), _MAX_NUMBER)
     columns = {name: codes for name in rows.columns if (codes := _choose_codes(rows[name], errors)) is not _LEFT_OUT}
     missing = (*(_find_missing(rows[name], codes, errors) for name, codes in columns.items()), float(predicted.min()) - 1.0)
     matrix = _encode(rows, predicted, columns, missing)
     losses = np.column_stack([errors, errors**2])
-    scaled = losses / np.maximum(losses.std(axis=0), np.finfo(float).tiny)
+    spread = losses.std(axis=0)
+    scaled = losses / np.where(spread > 0, spread, 1.0)
     leaf_rows = max(MIN_LEAF_ROWS, len(y) // 200)
     tree = DecisionTreeRegressor(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=leaf_rows, random_state=0).fit(matrix, scaled).tree_
     nodes = {"left": tree.children_left, "right": tree.children_right, "feature": tree.feature, "threshold": tree.threshold}
@@ -124,7 +125,8 @@ def _encode(
         _encode_column(rows[name] if name in rows.columns else None, codes, lacking, len(predicted))
         for (name, codes), lacking in zip(columns.items(), missing, strict=False)
     ]
-    return np.column_stack([*encoded, predicted]).astype(np.float32).astype(float)
+    matrix: np.ndarray = np.clip(np.column_stack([*encoded, predicted]), -_MAX_NUMBER, _MAX_NUMBER)
+    return matrix.astype(np.float32).astype(float)
 
 
 def _encode_column(column: pl.Series | None, codes: Mapping[str, float] | None, missing: float, rows: int) -> np.ndarray:

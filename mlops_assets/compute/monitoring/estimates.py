@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.verdicts import WindowMetric
     from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 
-NOT_STORED = "the version was trained before estimates were stored, or on too small a holdout: train again"
+NOT_STORED = "the version was trained before estimates were stored in this form: train again"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     reference: Mapping[str, float] | None = None,
     min_rows: int = 100,
     in_training: int = 0,
+    problem: str = "",
 ) -> EstimateReport:
     """Estimate the metrics of predictions without labels, and judge the estimates.
 
@@ -105,23 +106,25 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
         The minimum number of rows; with fewer, estimates are shown and not judged.
     in_training
         The number of predictions left out because the version was fitted on their rows.
+    problem
+        The reason why no estimator is stored; empty when it is not known.
     """
     known = {name: value for name, value in (reference or {}).items() if math.isfinite(value)}
     used = tuple((e.metric, known[e.metric]) for e in expectations if e.metric in known)
     read = None if predictions.is_empty() else read_predictions(predictions, classes)
     rows = 0 if read is None else read.rows.height
     if read is None or not rows or estimator is None:
-        problem = (
+        reason = (
             f"the version was fitted on all {in_training} rows of the window"
             if in_training and not rows
-            else f"cannot be estimated: {NOT_STORED}"
+            else f"cannot be estimated: {problem or NOT_STORED}"
             if rows
             else "nothing was predicted"
         )
         state = CANNOT if rows else IN_TRAINING if in_training else NOT_ENOUGH
-        verdicts = tuple(Verdict(e.name, state, None, _find_bound(e, known), problem) for e in expectations)
+        verdicts = tuple(Verdict(e.name, state, None, _find_bound(e, known), reason) for e in expectations)
         return EstimateReport(
-            rows, tuple(EstimatedMetric(e.metric, None, problem=problem) for e in expectations), verdicts, used, in_training
+            rows, tuple(EstimatedMetric(e.metric, None, problem=reason) for e in expectations), verdicts, used, in_training
         )
     predictor = _replay(read)
     metrics = tuple(estimator.estimate(e.metric, predictor, read.rows, e.confidence, positive) for e in expectations)

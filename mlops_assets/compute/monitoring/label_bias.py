@@ -50,9 +50,12 @@ def _compare_numbers(scores: np.ndarray, labelled: np.ndarray) -> str:
     distance = float(np.abs(shares[0] - shares[1]).max())
     if distance < MIN_EFFECT or special.kolmogorov(np.sqrt(len(first) * len(second) / len(scores)) * distance) > SIGNIFICANCE:
         return ""
-    edges = np.unique(np.quantile(scores, (0.25, 0.5, 0.75)))
-    bins = np.searchsorted(edges, scores, side="left")
-    often = _find_frequent(bins, labelled)
+    quartiles = np.unique(np.quantile(scores, (0.25, 0.5, 0.75)))
+    # Quartiles of tied scores may separate nothing; the step of the largest distance always does.
+    for edges in (quartiles[quartiles < steps[-1]], steps[[np.abs(shares[0] - shares[1]).argmax()]]):
+        bins = np.searchsorted(edges, scores, side="left")
+        if 0 < len(often := _find_frequent(bins, labelled)) <= len(edges):
+            break
     return _compare_shares(" or ".join(_name_ranges(often, edges)), np.isin(bins, often), labelled)
 
 

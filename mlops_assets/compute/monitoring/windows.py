@@ -81,6 +81,8 @@ class VersionReference:
         A clause to append to the drift report's summary, e.g. that the profile is calibrated on windows of another length.
     estimator
         What the holdout says about the errors of predictions; None when none is stored.
+    estimator_problem
+        The reason why none is stored; empty when it is not known.
     """
 
     profile: Mapping[str, Any] | None = None
@@ -89,6 +91,7 @@ class VersionReference:
     positive: Any = None
     note: str = ""
     estimator: PerformanceEstimator | None = None
+    estimator_problem: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +211,7 @@ def _estimate(monitor: Monitor, window: PredictionWindow, reference: VersionRefe
         reference=reference.metrics,
         min_rows=monitor.min_rows,
         in_training=int(window.fitted.sum()),
+        problem=reference.estimator_problem,
     )
 
 

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import hashlib
 import ipaddress
+import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PageFunction = Callable[[ConsoleSite, ConsoleRequest], ConsolePage | StoredDocument]
+_LOGGER = logging.getLogger(__name__)
+_MAX_MESSAGE = 500  # characters of an unexpected error
 _THREADS = 2  # each has a connection to the lake, which takes a moment to open
 _SECTIONS = (
     ("Overview", front_page.SECTION),
@@ -147,14 +150,22 @@ def _show(site: ConsoleSite, frame: ConsoleFrame, show: _PageFunction, request: 
 
     try:
         page = show(site, request)
+        if isinstance(page, StoredDocument):
+            return HTMLResponse(page.content, headers=_HEADERS | {"Content-Security-Policy": _DOCUMENT_POLICY})
+        return HTMLResponse(render_console(page, frame), page.status, _HEADERS)
     except MissingPageError as error:
         page = _describe_missing(error)
     except MlopsError as error:
-        notice = ConsoleNotice("bad", error.message, error.hint, command=site.command("doctor"))
-        page = ConsolePage("This page cannot be shown", "", "", [ConsoleNotices("", (notice,))], status=500)
-    if isinstance(page, StoredDocument):
-        return HTMLResponse(page.content, headers=_HEADERS | {"Content-Security-Policy": _DOCUMENT_POLICY})
+        page = _describe_failure(site, error.message, error.hint)
+    except Exception as error:
+        _LOGGER.exception("a page of the console failed: %s %s", show.__name__, dict(request.path))
+        page = _describe_failure(site, f"{type(error).__name__}: {str(error)[:_MAX_MESSAGE]}", "The log of the console has the traceback.")
     return HTMLResponse(render_console(page, frame), page.status, _HEADERS)
+
+
+def _describe_failure(site: ConsoleSite, message: str, hint: str) -> ConsolePage:
+    notice = ConsoleNotice("bad", message, hint, command=site.command("doctor"))
+    return ConsolePage("This page cannot be shown", "", "", [ConsoleNotices("", (notice,))], status=500)
 
 
 def _describe_missing(error: MissingPageError) -> ConsolePage:

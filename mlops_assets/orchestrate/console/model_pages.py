@@ -16,7 +16,7 @@ from mlops_assets.compute.pages.console_page import (
 )
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION, DAMAGED, GATES_PASSED
-from mlops_assets.orchestrate.console.run_pages import compare_run, list_metric_names, run_cell
+from mlops_assets.orchestrate.console.run_pages import MAX_COMPARED, compare_run, list_metric_names, run_cell
 from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
@@ -200,11 +200,17 @@ def _list_moves(events: Sequence[AliasEvent]) -> ConsoleTable:
 
 def find_version(site: ConsoleSite, model: str, number: str) -> Version:
     """Return a version by its number as text; raise MissingPageError when there is none."""
+    return find_versions(site, model, [number])[0]
+
+
+def find_versions(site: ConsoleSite, model: str, numbers: Sequence[str]) -> list[Version]:
+    """Return versions by their numbers as text; raise MissingPageError for the first that does not exist."""
     by_number = {str(version.version): version for version in _find_model(site, model)}
-    if number not in by_number:
-        known = {each: version_path(model, int(each)) for each in by_number}
-        raise MissingPageError(f"version of '{model}' numbered", number, known, site.command(f"models list {model}"))
-    return by_number[number]
+    for number in numbers:
+        if number not in by_number:
+            known = {each: version_path(model, int(each)) for each in by_number}
+            raise MissingPageError(f"version of '{model}' numbered", number, known, site.command(f"models list {model}"))
+    return [by_number[number] for number in numbers]
 
 
 def show_version(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
@@ -300,10 +306,11 @@ def describe_inputs(run: Run) -> dict[str, str]:
 
 
 def compare_versions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
-    """Return the comparison of some versions of a model: metrics, parameters, curves, data and code."""
+    """Return the comparison of at most 20 versions of a model: metrics, parameters, curves, data and code."""
     model = request.path["model"]
     above = ConsoleCell(model, f"{SECTION}/{encode(model)}")
-    versions = [find_version(site, model, number) for number in dict.fromkeys(request.query.get("version", ()))]
+    numbers = list(dict.fromkeys(request.query.get("version", ())))[:MAX_COMPARED]
+    versions = find_versions(site, model, numbers)
     if len(versions) < 2:
         return ConsolePage(f"Compare versions of {model}", SECTION, "Choose two versions or more on the page of the model.", above=above)
     runs = site.tracker.load([version.run_id for version in versions])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -159,9 +159,9 @@ def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[
 def _parse_time(text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        return None if time is None or time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # a year before 1 or after 9999 in UTC
         return None
-    return time if time is not None and time.tzinfo is not None else None
 
 
 def read_rows(site: ConsoleSite, key: str, span: TimeWindow | None) -> pl.DataFrame:
@@ -229,8 +229,9 @@ def _draw_drift(keys: Sequence[str], starts: Mapping[datetime, int], drift: pl.D
     finite = drift.filter(pl.col("severity").is_finite())
     worst = {start: (value, drifted) for start, value, drifted in _find_worst(finite).iter_rows()}
     points = []
-    for key, start in zip(keys, starts, strict=False):
-        value, drifted = worst.get(start, (None, False))
+    by_position = {position: start for start, position in starts.items()}  # a key of earlier partitions has no start
+    for position, key in enumerate(keys):
+        value, drifted = worst.get(by_position[position], (None, False)) if position in by_position else (None, False)
         points.append(Point(key, value, state=BREACH if drifted else GOOD))
     return draw_history(points, 1.0, f"largest drift of {len(keys)} windows")
 

@@ -28,7 +28,7 @@ def list_replays(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     """Return the page with every replay, newest first."""
     folders = sorted(_list_folders(site), key=_find_time, reverse=True)
     shown, has_more = number_rows(folders, request)
-    rows = tuple(_summarise(folder) for folder in shown)
+    rows = tuple(_summarise(site, folder) for folder in shown)
     empty = "No replay yet. The command below runs history through the code that decides, and shows which policy would have been best."
     head = ("replay", "model", "period", "windows", "mean metric and trainings of each policy", "finished (UTC)", "page")
     table = ConsoleTable("", head, rows, empty, frozenset({3}), more=page_links(SECTION, request, has_more=has_more))
@@ -39,7 +39,7 @@ def list_replays(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_folders(site: ConsoleSite) -> list[Path]:
-    return [path.parent for path in (Path(site.platform.home) / "replays").glob(f"*/{_RESULT}")]
+    return [path.parent for path in (Path(site.platform.home) / "replays").glob(f"*/{_RESULT}") if site.find_file(path)]
 
 
 def _find_time(folder: Path) -> float:
@@ -48,9 +48,9 @@ def _find_time(folder: Path) -> float:
     return 0.0
 
 
-def _summarise(folder: Path) -> ConsoleRow:
+def _summarise(site: ConsoleSite, folder: Path) -> ConsoleRow:
     path = f"{SECTION}/{encode(folder.name)}"
-    has_page = (folder / _PAGE).is_file()
+    has_page = site.find_file(folder / _PAGE) is not None
     end = (format_time(datetime.fromtimestamp(_find_time(folder), UTC)), ConsoleCell("open", path) if has_page else "not written")
     try:
         result = json.loads((folder / _RESULT).read_bytes())
@@ -63,7 +63,7 @@ def _summarise(folder: Path) -> ConsoleRow:
             f"{windows:,}",
             means or UNKNOWN,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = ConsoleCell(f"{_RESULT} cannot be read ({type(error).__name__})", kind="bad")
         return (folder.name, problem, UNKNOWN, UNKNOWN, UNKNOWN, *end)
     return (ConsoleCell(folder.name, path if has_page else ""), *facts, *end)
@@ -79,7 +79,7 @@ def _describe_policy(name: str, policy: Mapping[str, Any], metric: str) -> str:
 def show_replay(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
     """Return the stored page of a replay; raise MissingPageError for an unknown name."""
     name = request.path["replay"]
-    known = {folder.name: folder for folder in _list_folders(site) if (folder / _PAGE).is_file()}
+    known = {folder.name: page for folder in _list_folders(site) if (page := site.find_file(folder / _PAGE))}
     if name not in known:
         raise MissingPageError("replay", name, {each: f"{SECTION}/{encode(each)}" for each in known})
-    return StoredDocument((known[name] / _PAGE).read_bytes())
+    return StoredDocument(known[name].read_bytes())

@@ -1,9 +1,12 @@
 """What the pages of a console read: the declarations of a project, the stores of its platform, and its Dagster instance."""
 
+import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +23,7 @@ from mlops_assets.values.platform import Platform
 
 N = TypeVar("N")
 PAGE_ROWS = 50  # rows of a table; links lead to the others
+MAX_FILE_BYTES = 50_000_000  # of a stored page or result
 
 
 class MissingPageError(Exception):
@@ -70,7 +74,7 @@ class ConsoleRequest:
     def offset(self) -> int:
         """The number of rows before the page that the parameter ``page`` numbers from 1."""
         number = self.text("page")
-        return (int(number) - 1) * PAGE_ROWS if number.isascii() and number.isdecimal() and 0 < int(number[:9]) == int(number) else 0
+        return (int(number) - 1) * PAGE_ROWS if re.fullmatch(r"[1-9]\d{0,8}", number, re.ASCII) else 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,16 @@ class ConsoleSite:
     def tracker(self) -> SqlTracker:
         """The runs, without the mark that other readers set on killed ones."""
         return SqlTracker(sql.open_database(self.platform.registry), reaps=False)
+
+    def find_file(self, path: Path) -> Path | None:
+        """Return a regular file of the home with its links resolved; None for any other, and for one of more than 50 MB."""
+        try:
+            resolved = path.resolve(strict=True)
+            facts = resolved.stat()
+        except (OSError, ValueError, RuntimeError):
+            return None
+        inside = resolved.is_relative_to(Path(self.platform.home).resolve())
+        return resolved if inside and stat.S_ISREG(facts.st_mode) and facts.st_size <= MAX_FILE_BYTES else None
 
     def select(self, kind: type[N]) -> list[tuple[Project, N]]:
         """Return the declarations of a kind, each with its project part; one that several parts share is returned once."""

@@ -42,7 +42,7 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         )
         for r in reports
     )
-    has_page = page_path(site.platform.home, monitor.name, key).is_file()
+    has_page = site.find_file(page_path(site.platform.home, monitor.name, key)) is not None
     page = ConsoleCell("open", f"{monitor_path(monitor.name, key)}/report") if has_page else "not made yet"
     blocks: list[ConsoleBlock] = [
         ConsoleFacts(
@@ -142,8 +142,8 @@ def show_report(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
     _, monitor = find_monitor(site, request.path["monitor"])
     key = request.path["window"]
     _require_window(site, monitor, key)
-    path = page_path(site.platform.home, monitor.name, key)
-    if not path.is_file():
+    path = site.find_file(page_path(site.platform.home, monitor.name, key))
+    if path is None:
         raise MissingPageError(
             "stored report of", key, {key: monitor_path(monitor.name, key)}, site.command(f"monitor step {monitor.name}")
         )

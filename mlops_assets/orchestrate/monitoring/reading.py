@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
-from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, PerformanceEstimator
+from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, FORMAT, PERFORMANCE_ESTIMATOR, PerformanceEstimator
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.errors import ArtifactError
@@ -61,20 +61,20 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
             manifest.get("classes") or None,
             manifest.get(POSITIVE),
             "" if profile is None else _explain_other_length(project, monitor, profile),
-            _read_estimator(stores, manifest),
+            *_read_estimator(stores, manifest),
         )
     return references
 
 
-def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> PerformanceEstimator | None:
-    """Return the estimator of a version's performance, for a second fit that of the fit that its gates judged; None without one."""
+def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> tuple[PerformanceEstimator | None, str]:
+    """Return the estimator of a version's performance and why it has none; of a second fit, that of the fit that its gates judged."""
     judged = parse_judged_fit(manifest)
     try:
         source = manifest if judged is None else read_manifest(stores.artifacts, judged.artifact)
-        stored = source.get(PERFORMANCE_ESTIMATOR)
-        return PerformanceEstimator.from_json(json.loads(stores.artifacts.get(stored))) if stored else None
+        stored = json.loads(stores.artifacts.get(source[PERFORMANCE_ESTIMATOR])) if PERFORMANCE_ESTIMATOR in source else {}
     except ArtifactError:  # `mlops status` names the damage; drift and performance need no estimator
-        return None
+        return None, ""
+    return PerformanceEstimator.from_json(stored) if stored.get("format") == FORMAT else None, source.get(ESTIMATOR_PROBLEM, "")
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
-from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR, fit_estimator
+from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, fit_estimator
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -26,6 +27,8 @@ from mlops_assets.values.features import on_demand
 from mlops_assets.values.model import KIND, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
+
+_MAX_REASON = 300  # characters of an unexpected error
 
 
 def store_fit(  # noqa: PLR0913  (everything a manifest holds)
@@ -90,18 +93,21 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
 
 
 def _store_estimator(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
-    """Store what the holdout says about the errors of predictions, and return the manifest's entry; empty when it cannot be fitted.
+    """Store what the holdout says about the errors of predictions, and return the manifest's entry: the artifact, or why there is none.
 
-    An error is logged as a warning: the estimate serves monitors only, so it must not fail the training.
+    An unexpected error is logged as a warning: the estimate serves monitors only, so it must not fail the training.
     """
     declared = model.training_set
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp else None
     try:
         fitted = fit_estimator(predictor, holdout, model.positive, times, declared.block_length)
+        return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json(), allow_nan=False).encode())}
+    except DataError as error:
+        return {ESTIMATOR_PROBLEM: error.message}
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
-        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {type(error).__name__}: {error}")
-        return {}
-    return {} if fitted is None else {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json()).encode())}
+        reason = f"{type(error).__name__}: {error}"
+        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {reason}")
+        return {ESTIMATOR_PROBLEM: f"no estimator could be fitted on the holdout: {reason[:_MAX_REASON]}"}
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:

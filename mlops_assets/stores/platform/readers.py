@@ -69,7 +69,7 @@ def record_reader(home: str, tables: Iterable[str], call: str) -> None:
         if (last := _RECORDED.get((home, table, call))) is not None and time.monotonic() - last < _INTERVAL:
             continue
         _RECORDED[home, table, call] = time.monotonic()
-        with contextlib.suppress(Exception):  # whatever is wrong with a record or with this process: the read matters
+        with contextlib.suppress(Exception):  # a damaged record or an unknown user: the read matters
             _write(Path(home) / FOLDER, table, call)
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.isotonic import IsotonicRegression
@@ -22,9 +23,11 @@ from sklearn.metrics import (
 )
 from sklearn.svm import LinearSVC
 
-from mlops_assets.compute.estimation.calibration_map import calibrate_classes
+from mlops_assets.compute.estimation.calibration_map import calibrate_classes, fit_calibration
 from mlops_assets.compute.estimation.estimator import PerformanceEstimator, fit_estimator
+from mlops_assets.compute.estimation.loss_tree import fit_loss_tree
 from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.errors import DataError
 from mlops_assets.values.evaluation import Split
 
 ORACLES = {
@@ -62,9 +65,8 @@ def test_an_estimate_is_the_average_over_labels_drawn_many_times(metric: str) ->
     model, holdout, window = fitted(), split(3000, 1), split(700, 2, shift=0.5)
     estimator = stored(fit_estimator(CachedPredictor(model, holdout.X), holdout))
     found = estimator.estimate(metric, CachedPredictor(model, window.X), window.X, 0.95)
-    isotonic = IsotonicRegression(out_of_bounds="clip").fit(model.predict_proba(holdout.X)[:, 1], holdout.y)
     shares = model.predict_proba(window.X)[:, 1]
-    chances = isotonic.predict(shares)
+    chances = estimator.maps[0](shares)
     rng = np.random.default_rng(3)
     draws = [ORACLES[metric](rng.random(700) < chances, shares) for _ in range(1500)]
     sampling = np.std(draws) / math.sqrt(len(draws))
@@ -78,7 +80,7 @@ def test_expected_accuracy_is_that_of_calibrated_probabilities_to_four_digits() 
     estimator = fit_estimator(CachedPredictor(model, holdout.X), holdout)
     found = estimator.estimate("accuracy", CachedPredictor(model, window.X), window.X, 0.95)
     shares = model.predict_proba(window.X)[:, 1]
-    chances = IsotonicRegression(out_of_bounds="clip").fit(model.predict_proba(holdout.X)[:, 1], holdout.y).predict(shares)
+    chances = estimator.maps[0](shares)
     assert found.value == pytest.approx(np.where(shares > 0.5, chances, 1 - chances).mean(), abs=1e-6)
 
 
@@ -191,13 +193,77 @@ def test_times_widen_the_interval_when_neighbours_err_alike() -> None:
     assert (alone.dependence, together.dependence > 4) == (1.0, True)
 
 
+def test_a_map_is_isotonic_with_half_a_row_of_each_class_added_to_each_block() -> None:
+    found = fit_calibration(np.array([0.1, 0.1, 0.2, 0.3, 0.4, 0.9, 0.9, 0.9]), np.array([0, 0, 0, 1, 0, 1, 1, 1]))
+    assert found.predicted.tolist() == [0.1, 0.2, 0.3, 0.4, 0.9]
+    assert found.rows.tolist() == [4, 4, 3, 3, 4]
+    assert found.observed == pytest.approx([0.5 / 4, 0.5 / 4, 1.5 / 3, 1.5 / 3, 3.5 / 4])
+    rng = np.random.default_rng(0)
+    shares = rng.random(5000)
+    outcomes = (rng.random(5000) < shares**2).astype(float)
+    plain = IsotonicRegression().fit(shares, outcomes).predict(shares)
+    smooth = fit_calibration(shares, outcomes)
+    assert np.abs(smooth(shares) - plain).mean() < 0.01
+    assert (np.diff(smooth.observed) >= 0).all()
+    assert 0 < smooth.observed.min() < smooth.observed.max() < 1
+    drawn = np.stack([smooth.draw(rng)(shares) for _ in range(300)])
+    assert drawn.mean(axis=0) == pytest.approx(smooth(shares), abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["sure", "rare"])
+def test_intervals_hold_with_few_rows_of_the_holdout(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    draw = {"sure": lambda rows: rng.beta(0.1, 0.1, rows), "rare": lambda rows: rng.beta(0.5, 50, rows)}[kind]
+    inside = dict.fromkeys(("accuracy", "neg_log_loss"), 0)
+    for _ in range(100):
+        known, window = draw(200), draw(1000)
+        estimator = PerformanceEstimator(200, 1.0, (fit_calibration(known, (rng.random(200) < known).astype(float)),))
+        y = rng.random(1000) < window
+        X = pl.DataFrame({"share": window})
+        predictor = CachedPredictor(Honest().fit(X, y), X)
+        for metric in inside:
+            found = estimator.estimate(metric, predictor, X, 0.95)
+            inside[metric] += found.low <= ORACLES[metric](y, window) <= found.high
+    assert min(inside.values()) >= 88  # of 100; 95 are expected
+
+
+class Honest(ClassifierMixin, BaseEstimator):
+    """Predicts the share that it is given."""
+
+    def fit(self, _X: pl.DataFrame, _y: np.ndarray) -> "Honest":
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict(self, X: pl.DataFrame) -> np.ndarray:
+        return (X["share"].to_numpy() > 0.5).astype(int)
+
+    def predict_proba(self, X: pl.DataFrame) -> np.ndarray:
+        return np.column_stack([1 - X["share"].to_numpy(), X["share"].to_numpy()])
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, 5.0, 1e37, 1e200])
+def test_constant_and_large_errors_have_a_loss_tree(error: float) -> None:
+    X = pl.DataFrame({"x": np.r_[1e39, -1e300, np.arange(198.0)]})
+    tree = fit_loss_tree(X, np.zeros(200), np.full(200, error))
+    found = tree.predict(X, np.full(200, 1e300))
+    assert np.isfinite(found).all()
+    assert found[:, 0] == pytest.approx(min(error, float(np.finfo(np.float32).max)))
+    json.dumps(tree.as_json(), allow_nan=False)
+
+
 def test_what_cannot_be_estimated_has_no_estimator_or_says_why() -> None:
     train = split(2000, 0)
-    assert fit_estimator(CachedPredictor(fitted(), split(99, 1).X), split(99, 1)) is None
-    assert fit_estimator(CachedPredictor(LinearSVC().fit(train.X, train.y), train.X), train) is None
+    with pytest.raises(DataError, match="the holdout has 99 rows, 100 are needed"):
+        fit_estimator(CachedPredictor(fitted(), split(99, 1).X), split(99, 1))
+    with pytest.raises(DataError, match="no probabilities"):
+        fit_estimator(CachedPredictor(LinearSVC().fit(train.X, train.y), train.X), train)
+    single = Split(train.X, np.zeros(2000, dtype=int), train.X)
+    with pytest.raises(DataError, match="trained on one class only, 0"):
+        fit_estimator(CachedPredictor(DummyClassifier().fit(single.X, single.y), single.X), single)
     two = HistGradientBoostingRegressor().fit(train.X, train.y)
     two.predict = lambda X: np.zeros((len(X), 2))
-    assert fit_estimator(CachedPredictor(two, train.X), train) is None
+    with pytest.raises(DataError, match="several numbers"):
+        fit_estimator(CachedPredictor(two, train.X), train)
     holdout = split(3000, 1)
     estimator = fit_estimator(CachedPredictor(fitted(), holdout.X), holdout)
     hard = CachedPredictor(LinearSVC().fit(train.X, train.y), train.X)

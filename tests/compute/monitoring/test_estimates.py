@@ -54,6 +54,8 @@ def test_what_is_not_estimated_says_why() -> None:
     bound = EstimatedPerformance("roc_auc", at_least=0.6)
     none = report(predictions(600), bound, estimator=None)
     assert (none.state, "trained before estimates were stored" in none.summary) == (CANNOT, True)
+    small = report(predictions(600), bound, estimator=None, problem="the holdout has 40 rows, 100 are needed")
+    assert small.summary == "cannot be measured: cannot be estimated: the holdout has 40 rows, 100 are needed"
     assert report(predictions(600).clear(), bound).summary == "not enough data: nothing was predicted"
     assert report(predictions(99), bound).summary == "not enough data: 99 predictions, 100 are needed"
     assert report(predictions(600).clear(), bound, in_training=600).state == IN_TRAINING

@@ -111,3 +111,14 @@ def test_a_key_that_does_not_fit_the_labels_type_has_no_label(wide: type[pl.Data
     rows, counts = join_labels(predictions, labels, ["id"], "y")
     assert (rows.y.tolist(), counts.labelled, counts.keyless, counts.duplicated) == ([10.0, 20.0], 2, 0, 0)
     assert join_labels(predictions.with_columns(id=pl.Series([-1, 1, 2])), labels, ["id"], "y")[1].labelled == 2
+
+
+def test_a_bias_of_tied_scores_names_a_range() -> None:
+    tied = np.r_[np.full(400, 0.5), np.linspace(0, 0.4, 100)]
+    low = np.r_[np.arange(400) % 10 == 0, np.arange(100) < 70]
+    assert describe_label_bias(pl.Series(tied), low).startswith("predictions below 0.")
+    high = np.r_[np.arange(400) % 10 != 0, np.arange(100) < 20]
+    assert describe_label_bias(pl.Series(tied), high).startswith("predictions above 0.")
+    assert describe_label_bias(pl.Series(np.repeat([0.1, 0.9], [10, 490])), np.arange(500) >= 50) == ""
+    two = np.repeat([0.1, 0.9], [60, 440])
+    assert describe_label_bias(pl.Series(two), np.r_[np.ones(60, bool), np.arange(440) % 3 == 0]).startswith("predictions below 0.1 (100%")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.console import monitor_pages
 from mlops_assets.orchestrate.console.app import PAGES
 from mlops_assets.orchestrate.console.model_pages import find_version
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START
 from mlops_assets.serving.http.service_folder import write_json
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.readers import list_readers
@@ -148,6 +151,24 @@ def test_a_monitor_shows_its_timeline_alarms_and_decisions(filled) -> None:
     assert "retrains buyer, attempt 1" in text
     assert "open" in text
     assert "good: roc_auc" in text
+
+
+def test_drift_is_drawn_at_its_window_when_earlier_partitions_had_other_keys(monkeypatch) -> None:
+    monkeypatch.setattr(monitor_pages, "draw_history", lambda points, *_: [(point.label, point.value) for point in points])
+    days = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2)]
+    drift = pl.DataFrame({WINDOW_START: days, "severity": [0.5, 9.0], "drifted": [False, True]})
+    drawn = monitor_pages._draw_drift(["2023-W52", "2024-01-01", "2024-01-02"], {days[0]: 1, days[1]: 2}, drift)
+    assert drawn == [("2023-W52", None), ("2024-01-01", 0.5), ("2024-01-02", 9.0)]
+
+
+def test_a_comparison_of_versions_is_cut_and_looks_the_versions_up_once(filled, monkeypatch) -> None:
+    registry, asked = filled.site.stores.registry, []
+    (version,) = registry.versions("buyer")
+    many = [replace(version, version=number) for number in range(1, 61)]
+    monkeypatch.setattr(type(registry), "versions", lambda _self, *model: asked.append(model) or many)
+    page = filled.read("/models/buyer/compare?" + "&".join(f"version={number}" for number in range(1, 61)))
+    assert ("version 20" in page, "version 21" in page) == (True, False)
+    assert asked == [("buyer",)]
 
 
 def test_a_window_shows_metrics_drifted_columns_and_the_stored_report(filled) -> None:

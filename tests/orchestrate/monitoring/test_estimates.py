@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 
 import mlops_assets as ml
 from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR
@@ -160,6 +160,18 @@ def test_a_version_without_the_stored_data_cannot_be_estimated(platform, instanc
         "cannot be measured: cannot be estimated: the version was trained before estimates were stored"
     )
     assert at.lake.read("estimate_report/watch")["estimate"].to_list() == [None]
+
+
+def test_a_version_that_cannot_be_estimated_stores_the_reason(platform, instance, monkeypatch) -> None:
+    monkeypatch.setitem(METRICS, RidgeClassifier, "accuracy")
+    declared = nouns(RidgeClassifier, ml.monitoring.EstimatedPerformance("accuracy", at_least=0.5))
+    runner = Runner(ml.build_definitions(declared, platform=platform), instance)
+    runner("dataset/points", "dataset/outcomes", partitions=TRAINED)
+    runner(*TRAIN)
+    runner("dataset/points", "predictions/scores", partitions="2024-01-15")
+    result = runner("estimate_report/watch", partitions="2024-01-15")
+    summary = metadata(result, "estimate_report/watch")["summary"]
+    assert summary == "cannot be measured: cannot be estimated: the model predicts no probabilities"
 
 
 def _replace(version, artifact: str):

@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
 from mlops_assets.orchestrate.replay.windows import measure_windows
 from mlops_assets.serving.formats.prediction_columns import make_probability_structs
 from mlops_assets.values.decisions import CRASHED, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
-from mlops_assets.values.monitoring import BREACH
+from mlops_assets.values.monitoring import BREACH, INVERTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +119,7 @@ def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_win
     plan, policy
         What is replayed.
     fits
-        FitCache models; shared with other policies.
+        Fits models; shared with other policies.
     on_window
         Called with the name of each window before it is simulated.
     """
@@ -178,11 +178,10 @@ class _Simulation:
             return
         state, version = self.state, rows.version
         report = measure_predictions(self.plan, rows, known)
-        breach = report.state == BREACH
         state.reports.append(
             WindowReport(window, span.end, version.number, report.state, reason=report.summary, recorded=len(state.reports) + 1)
         )
-        if breach:
+        if report.state in (BREACH, INVERTED):
             state.alarms[window, version.number] = ReplayAlarm(window, version.number, report.summary)
         else:
             state.alarms.pop((window, version.number), None)

@@ -1,6 +1,7 @@
 """Policies are compared by an interval over windows that is right for correlated windows, and says nothing when it cannot."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_a_grid_advises_follow_where_it_keeps_the_gain_and_prove_where_none_is_s
 
 
 def test_a_replay_without_a_version_says_why():
-    failed = PolicyResult("never", policy("x", [math.nan] * 8).windows, (ReplayEvent(START, "first", None, "no row is known"),))
-    found = advise(result(failed, policy("other", [math.nan] * 8)))
+    empty = tuple(replace(window, rows=0) for window in policy("x", [math.nan] * 8).windows)
+    failed = PolicyResult("never", empty, (ReplayEvent(START, "first", None, "no row is known"),))
+    found = advise(result(failed, PolicyResult("other", empty)))
     assert (found.policy, found.text) == ("", "no version was trained: no row is known")
+
+
+def test_a_metric_that_no_window_defines_is_named():
+    found = advise(result(policy("never", [math.nan] * 8), policy("other", [math.nan] * 8)))
+    assert "roc_auc is undefined in every window" in found.text
+
+
+def test_policies_are_compared_in_the_windows_that_all_of_them_measure():
+    early = policy("never", [0.5] * 10 + [0.9] * 10)
+    late = policy("loop", [math.nan] * 10 + [0.89] * 10)
+    assert advise(result(early, late)).policy == "never"
+
+
+def test_few_windows_compare_nothing():
+    assert advise(result(policy("never", [0.5] * 4), policy("often", [0.8] * 4, 3))).headline == "Too few windows to compare policies"

@@ -77,7 +77,7 @@ def test_a_service_and_a_batch_answer_as_the_estimator_did(world, model) -> None
 def test_a_champion_is_measured_as_a_rival_by_what_serves(world, model) -> None:
     module, at, _, _ = world
     champion = at.registry.champion(model)
-    holdout = _read_splits(at, getattr(module, model), champion.snapshot)["holdout"]
+    holdout = _read_splits(at, getattr(module, model), champion.snapshot, {})["holdout"]
     measured, _ = evaluate_rival(at, getattr(module, model), holdout, champion)
     assert not measured.problems
     recorded = {name: at.tracker.get(champion.run_id).metrics[name] for name in ("roc_auc", "neg_log_loss")}

@@ -28,7 +28,9 @@ REGISTERED = ("model/buyer", "version/buyer", "champion/buyer")
 def judged(monkeypatch) -> list[str]:
     """The steps that trained or judged."""
     steps, train = [], training_run.train_model
-    monkeypatch.setattr(model_step, "train_model", lambda step, declared: steps.append(declared.name) or train(step, declared))
+    monkeypatch.setattr(
+        model_step, "train_model", lambda step, declared, *window: steps.append(declared.name) or train(step, declared, *window)
+    )
     return steps
 
 

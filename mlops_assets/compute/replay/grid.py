@@ -18,7 +18,7 @@ _MAX_PERIOD, _PERIODS, _SHORT = timedelta(days=30), 8, 3
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
-    """Return the time between two trainings: 30 days, or an eighth of a shorter replay, in whole hours.
+    """Return the time between two trainings: 30 days, or an eighth of a shorter replay, in whole days or hours.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
     shortest
         The length of the windows after which policies decide, which is the minimum.
     """
-    return max(min(_MAX_PERIOD, timedelta(hours=max(1, int(replayed / _PERIODS / timedelta(hours=1))))), shortest)
+    return max(min(_MAX_PERIOD, round_span(replayed / _PERIODS)), shortest)
 
 
 def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: bool, tunes: bool) -> Retrain:
@@ -53,7 +53,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
         max_every=2 * period,
         on=(),
         train_windows=(None, *spans) if by_time else (None,),
-        judge_on=period / 2 if by_time else None,
+        judge_on=max(timedelta(hours=1), period // 2 // timedelta(hours=1) * timedelta(hours=1)) if by_time else None,
         promote_if=NOT_WORSE if name == FOLLOW else BETTER,
         refit=not tunes,
     )

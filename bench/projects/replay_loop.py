@@ -54,7 +54,7 @@ def live(rows: pl.DataFrame, every: timedelta | None, window: timedelta | None) 
 
 
 def main() -> None:
-    rows = pl.read_ipc(sys.argv[1], memory_map=False)
+    rows = pl.read_ipc(sys.argv[1])
     period = rows.filter(pl.col("scheduled_at").is_between(START, END, closed="left"))
     months = period["scheduled_at"].dt.convert_time_zone(ZONE.key).dt.month().to_numpy()
     late = period["late"].to_numpy()

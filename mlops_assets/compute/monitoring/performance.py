@@ -143,7 +143,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     block_length: timedelta | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
     in_training: int = 0,
-    measure_intervals: Literal["always", "below bound", "never"] = "always",
+    measure_intervals: Literal["always", "below bound"] = "always",
     estimator: PerformanceEstimator | None = None,
 ) -> PerformanceReport:
     """Measure the performance of a window's predictions and judge the expectations.
@@ -178,7 +178,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     in_training
         The number of predictions left out because the version was fitted on their rows.
     measure_intervals
-        Whether intervals are measured: ``always``, only if a metric is ``below bound`` or a ROC AUC below 0.5 (no other state depends on them), or ``never``.
+        Whether intervals are measured: ``always``, or only if a metric is ``below bound``.
     estimator
         What the version's holdout says about its calibration; None when none is stored.
 
@@ -216,7 +216,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
         verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
         below = any(verdict.below for verdict in verdicts) or any(m.name == "roc_auc" and (m.value or 1.0) < 0.5 for m in found)
-        if measure_intervals == "never" or not below:
+        if not below:
             return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)

@@ -25,7 +25,7 @@ from mlops_assets.values.decisions import CRASHED, PROMOTED, REJECTED, Decision,
 from mlops_assets.values.monitoring import BREACH, INVERTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from mlops_assets.compute.monitoring.performance import PerformanceReport
@@ -298,8 +298,3 @@ def _describe_rows(request: FitRequest) -> str:
 def _describe_span(span: timedelta) -> str:
     days, seconds = span.days, span.seconds
     return f"{days} days" if not seconds else f"{span.total_seconds() / 3600:g} hours"
-
-
-def list_refusals(events: Sequence[ReplayEvent]) -> list[ReplayEvent]:
-    """Return the trainings whose candidate was not promoted."""
-    return [event for event in events if event.promoted is None]

@@ -57,6 +57,18 @@ def format_duration(duration: timedelta | None) -> str:
     return f"{format_number(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def describe_span(span: timedelta) -> str:
+    """Return a span of event time in days, or in hours if it is no whole number of days.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> describe_span(timedelta(days=14)), describe_span(timedelta(days=1, hours=12))
+    ('14 days', '36 hours')
+    """
+    return f"{span.days} days" if not span.seconds else f"{span.total_seconds() / 3600:g} hours"
+
+
 def truncate(text: str, max_length: int) -> str:
     """Return the text; one longer than ``max_length`` characters is cut to that length and ends with an ellipsis.
 

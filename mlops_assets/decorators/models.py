@@ -315,7 +315,7 @@ def _check_validation(user_function: UserFunction[P, R], training_set: TrainingS
     if not isinstance(training_set.split, TimeSplit) or training_set.split.validation is not None:
         return
     tunes = "searches hyperparameters" if search is not None else "takes `validation: ml.Split`"
-    if search is not None or "validation" in {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}:
+    if search is not None or user_function.takes_validation:
         raise DefinitionError(
             f"model '{user_function.name}' {tunes}, but '{training_set.key}' has no validation part",
             hint="give one: ml.TimeSplit(validation=timedelta(...), holdout=...)",
@@ -324,7 +324,7 @@ def _check_validation(user_function: UserFunction[P, R], training_set: TrainingS
 
 def _check_refit_without_tuning(user_function: UserFunction[P, R], refit: Refit | None) -> None:
     """Raise DefinitionError for a refit of a function that tunes, because the refit trains on the validation rows too."""
-    if refit is not None and "validation" in {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}:
+    if refit is not None and user_function.takes_validation:
         raise DefinitionError(
             f"model '{user_function.name}' takes `validation: ml.Split` and declares refit='{refit}', which trains on the validation rows too",
             hint="tune with search=ml.Search(...), whose best parameters the refit keeps, or omit refit=",

@@ -99,6 +99,11 @@ class UserFunction(Generic[P, R]):
         return tuple(p for p in self.parameters if p.injection is injection)
 
     @property
+    def takes_validation(self) -> bool:
+        """Whether a parameter receives the validation part of a training set."""
+        return any(parameter.name == "validation" for parameter in self.parameters_for(Injection.SPLIT))
+
+    @property
     def tables(self) -> tuple[Parameter, ...]:
         """The parameters that receive an upstream table."""
         return self.parameters_for(Injection.TABLE)

@@ -30,7 +30,6 @@ from mlops_assets.orchestrate.training.gates import gather_gates
 from mlops_assets.orchestrate.training.train_windows import check_policy
 from mlops_assets.orchestrate.training.training_record import find_data_start, list_source_tables
 from mlops_assets.values.decisions import ESTIMATED, Retrain
-from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TimeSplit
@@ -167,8 +166,7 @@ def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:
         raise DefinitionError(f"there are no data before {start}, on which the first version could train", hint="choose a later --from")
     shortest = min(span.end - span.start for _, span in plan.windows)
     by_time = isinstance(plan.model.training_set.split, TimeSplit)
-    tunes = "validation" in {parameter.name for parameter in plan.model.function.parameters_for(Injection.SPLIT)}
-    return build_grid(choose_period(end - start, shortest), start - began, by_time=by_time, tunes=tunes)
+    return build_grid(choose_period(end - start, shortest), start - began, by_time=by_time, tunes=plan.model.function.takes_validation)
 
 
 def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:

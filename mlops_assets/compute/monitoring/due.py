@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlops_assets.compute.text import describe_span
 from mlops_assets.values.decisions import PROMOTED, REJECTED
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def explain_due(facts: LoopFacts) -> str:
     # A decision that gave up after crashes counts as a training: the next one waits as long.
     newest = max([last.as_of, *(decision.opened for decision in facts.settled_decisions)])
     if policy.every is not None and facts.now >= newest + choose_gap(facts, policy.every, last):
-        return f"{_format_span(facts.now - last.as_of)} after the training on data until {last.as_of:%Y-%m-%d}"
+        return f"{describe_span(facts.now - last.as_of)} after the training on data until {last.as_of:%Y-%m-%d}"
     promoted = next((training for training in reversed(facts.runs) if training.state == PROMOTED), last)
     if policy.max_age is not None and facts.now >= max(promoted.as_of + policy.max_age, newest + policy.cooldown):
-        return f"the data of the serving version end on {promoted.as_of:%Y-%m-%d}, more than {_format_span(policy.max_age)} ago"
+        return f"the data of the serving version end on {promoted.as_of:%Y-%m-%d}, more than {describe_span(policy.max_age)} ago"
     return ""
 
 
@@ -52,7 +53,3 @@ def choose_gap(facts: LoopFacts, every: timedelta, last: Training) -> timedelta:
     if max_every is None or facts.began is None or facts.rolling or last.state == REJECTED:
         return every
     return max(every, min(max_every, (last.as_of - facts.began) / _SHARE))
-
-
-def _format_span(span: timedelta) -> str:
-    return f"{span.days} days" if not span.seconds else f"{span.total_seconds() / 3600:g} hours"

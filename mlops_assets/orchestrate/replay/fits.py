@@ -31,7 +31,7 @@ from mlops_assets.orchestrate.replay.history import FittedPart, History, store_h
 from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
 from mlops_assets.orchestrate.training.estimator_package import training_libraries
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
-from mlops_assets.orchestrate.training.train_windows import takes_validation
+from mlops_assets.orchestrate.training.train_windows import needs_validation
 from mlops_assets.orchestrate.training.trial import score_trial
 from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax, predict_labels
 from mlops_assets.stores.base.files import write_atomically
@@ -318,7 +318,7 @@ def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest
 
 def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, dict[str, Any]]:
     """Return the estimator that the model's function returns, the number of rows that it was fitted on, and its hyperparameters."""
-    validation, declared = takes_validation(model), model.training_set
+    validation, declared = needs_validation(model), model.training_set
     splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
     refuse_unclear_classes(f"'{model.key}'", declared.label, [part.y for part in splits.values()], model.metrics, model.positive)
     newest = splits.get("holdout", splits["train"])

@@ -9,7 +9,8 @@ from mlops_assets.compute.training.gates import judge
 from mlops_assets.compute.training.responses import find_unusable_predictions
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
-from mlops_assets.orchestrate.training.train_windows import choose_window, takes_validation
+from mlops_assets.orchestrate.training.gates import list_policy_gates
+from mlops_assets.orchestrate.training.train_windows import choose_window, needs_validation
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
@@ -114,13 +115,12 @@ def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion:
 
 def gather_replayed_gates(plan: ReplayPlan, policy: Retrain) -> tuple[GateLike, ...]:
     """Return the gates of the model that can be replayed, and the gate of the policy."""
-    own = (ChampionGate(plan.model.metrics[0], policy.promote_if),) if policy.promote_if else ()  # type: ignore[arg-type]
-    return (*plan.gates, *own)
+    return (*plan.gates, *list_policy_gates(plan.model, policy))
 
 
 def _split(plan: ReplayPlan, fit: Fit) -> Mapping[str, Split]:
     request = fit.request
-    validation = takes_validation(plan.model)
+    validation = needs_validation(plan.model)
     return plan.history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
 
 

@@ -16,6 +16,7 @@ from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closi
 from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES
+from mlops_assets.compute.text import describe_span
 from mlops_assets.compute.training.classes import class_names
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
 from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
@@ -26,7 +27,7 @@ from mlops_assets.values.monitoring import BREACH, INVERTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.replay.policies import ReplayPolicy
@@ -158,7 +159,7 @@ class _Simulation:
         if self.policy.retrain is not None:
             self._decide(span.end, self.policy.retrain)
         elif self.policy.every is not None and span.end >= state.events[-1].time + self.policy.every:
-            self._train(span.end, f"{_describe_span(self.policy.every)} after the last one")
+            self._train(span.end, f"{describe_span(self.policy.every)} after the last one")
 
     def _report(self, name: str, span: TimeWindow, segment: Segment) -> None:
         """Measure this window, and earlier ones for which labels have arrived since."""
@@ -291,10 +292,5 @@ def _build_predictions(plan: ReplayPlan, rows: Segment) -> pl.DataFrame:
 
 
 def _describe_rows(request: FitRequest) -> str:
-    span = "all rows" if request.window is None else f"the last {_describe_span(request.window)}"
+    span = "all rows" if request.window is None else f"the last {describe_span(request.window)}"
     return f"{span} before the holdout" if request.rows == "judged" else span
-
-
-def _describe_span(span: timedelta) -> str:
-    days, seconds = span.days, span.seconds
-    return f"{days} days" if not seconds else f"{span.total_seconds() / 3600:g} hours"

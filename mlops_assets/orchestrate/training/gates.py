@@ -36,8 +36,21 @@ def gather_gates(
     retraining
         The retraining of the model, which may declare a gate; None without one.
     """
-    own = (ChampionGate(model.metrics[0], retraining.promote_if),) if retraining and retraining.promote_if else ()  # type: ignore[arg-type]
-    return (*model.gates, *own, *(FunctionGate(function) for function in functions if function.model.key == model.key))
+    own = (FunctionGate(function) for function in functions if function.model.key == model.key)
+    return (*model.gates, *list_policy_gates(model, retraining), *own)
+
+
+def list_policy_gates(model: Model[..., Any], retraining: Retrain | None) -> tuple[ChampionGate, ...]:
+    """Return the gate that a retraining adds by ``promote_if``; empty without one.
+
+    Parameters
+    ----------
+    model
+        The model, by whose first metric the gate compares.
+    retraining
+        The retraining; None without one.
+    """
+    return (ChampionGate(model.metrics[0], retraining.promote_if),) if retraining and retraining.promote_if else ()  # type: ignore[arg-type]
 
 
 def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:

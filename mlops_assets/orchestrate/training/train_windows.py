@@ -17,7 +17,6 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.evaluation import Split
-from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TimeSplit
@@ -42,9 +41,9 @@ def is_refitted(project: Project, model: Model[..., Any]) -> bool:
     return model.refit is not None or (declared is not None and declared.refit)
 
 
-def takes_validation(model: Model[..., Any]) -> bool:
+def needs_validation(model: Model[..., Any]) -> bool:
     """Return whether a model needs a validation part: its function asks for one, or it declares a search."""
-    return model.search is not None or "validation" in {p.name for p in model.function.parameters_for(Injection.SPLIT)}
+    return model.search is not None or model.function.takes_validation
 
 
 def choose_candidate_rows(
@@ -53,7 +52,7 @@ def choose_candidate_rows(
     """Return the rows of a candidate with their parts, and facts for its record; see :func:`choose_rows`."""
     declared = find_retraining(project, model)
     judge_on = None if declared is None else declared.judge_on
-    return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, validation=takes_validation(model))
+    return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, validation=needs_validation(model))
 
 
 def find_serving_window(stores: Stores, rival: Version | None) -> timedelta | None:
@@ -119,7 +118,7 @@ def check_policy(policy: Retrain, model: Model[..., Any], where: str) -> None:
             f"{where} declares train_windows= or judge_on=, but '{model.training_set.key}' is not split by time",
             hint="declare split=ml.TimeSplit(…)",
         )
-    if policy.refit and "validation" in {parameter.name for parameter in model.function.parameters_for(Injection.SPLIT)}:
+    if policy.refit and model.function.takes_validation:
         raise DefinitionError(
             f"{where} declares refit=True, but '{model.key}' takes `validation: ml.Split`, which the refit would train on",
             hint="tune with search=ml.Search(...), or omit refit=",

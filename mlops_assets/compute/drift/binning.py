@@ -164,18 +164,6 @@ def find_kind(dtype: pl.DataType) -> str:
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
 
 
-def sort_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
-    """Return the finite values ascending, the number of null or NaN rows, and the number of infinite rows."""
-    # polars sorts on all cores; NaN comes last.
-    ordered = column.drop_nulls().sort().cast(pl.Float64).to_numpy()
-    first, last, end = (
-        np.searchsorted(ordered, -np.inf, "right"),
-        np.searchsorted(ordered, np.inf),
-        np.searchsorted(ordered, np.inf, "right"),
-    )
-    return ordered[first:last], len(column) - int(end), int(first + end - last)
-
-
 def bin_numbers(ordered: np.ndarray) -> Binning:
     """Return the binning of a numeric column.
 
@@ -221,7 +209,7 @@ def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: i
     binning
         The binning of the reference.
     ordered, nulls, infinite
-        From :func:`sort_numbers`.
+        The finite values ascending, the number of null or NaN rows, and the number of rows with an infinite value.
     """
     before, until = np.searchsorted(ordered, binning.points), np.searchsorted(ordered, binning.points, side="right")
     bounds = np.concatenate([[0], np.column_stack([before, until]).ravel(), [len(ordered)]])
@@ -236,26 +224,13 @@ def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: i
     return Counts(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
 
 
-def list_categories(column: pl.Series) -> tuple[dict[str, int], int]:
-    """Return the number of rows of each category, most frequent first, and the number of nulls."""
-    counted = (
-        column.alias("value")
-        .value_counts()
-        .with_columns(pl.col("value").cast(pl.String))
-        .sort(["count", "value"], descending=[True, False])
-    )
-    counts: dict[str | None, int] = dict(counted.iter_rows())
-    nulls = counts.pop(None, 0)
-    return {str(value): count for value, count in counts.items()}, nulls
-
-
 def bin_categories(counts: Mapping[str, int]) -> Binning:
     """Return the binning of a categorical column.
 
     Parameters
     ----------
     counts
-        From :func:`list_categories`.
+        The number of rows of each category, most frequent first.
     """
     ordered, none = list(counts), np.zeros(0)
     min_rows = RARE * sum(counts.values())
@@ -279,7 +254,7 @@ def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) ->
     binning
         The binning of the reference.
     counts, nulls
-        From :func:`list_categories`.
+        The number of rows of each category, and the number of null rows.
     """
     by_value = [counts.get(value, 0) for value in binning.values]
     uncelled_rows = sum(counts.values()) - sum(by_value)
@@ -290,10 +265,9 @@ def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) ->
     )
 
 
-def count_presence(column: pl.Series) -> Counts:
+def count_presence(rows: int, nulls: int) -> Counts:
     """Count the rows with a value and the null rows."""
-    nulls = column.null_count()
-    return Counts(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+    return Counts(np.array([[rows - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
 
 _NULL, _INFINITE = -1, -2

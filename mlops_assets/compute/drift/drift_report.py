@@ -12,6 +12,7 @@ from mlops_assets.compute.drift.association_drift import judge_associations
 from mlops_assets.compute.drift.associations import sample_rows
 from mlops_assets.compute.drift.binning import find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
+from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
 from mlops_assets.compute.drift.profile import ASSOCIATIONS, FEATURE, FORMAT, HISTORY, MIN_REFERENCE_ROWS, ColumnProfile
 from mlops_assets.compute.drift.statistic_drift import judge_statistics
@@ -162,7 +163,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
     judged = judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi)
     if profile.get(ASSOCIATIONS):
-        samples = {comparison.name: sample_rows(_read_column(current, comparison.name)) for comparison in calibrated}
+        associated = [comparison.name for comparison in calibrated if comparison.name in profile[ASSOCIATIONS]["codes"]]
+        samples = {name: sample_rows(_read_column(current, name)) for name in associated}
         judged = judge_associations(profile[ASSOCIATIONS], samples, judged, false_alarm_rate / views, min_psi)
     judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
@@ -232,12 +234,12 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
 
 def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
     reference = ColumnProfile.from_json(stored)
-    column = _read_column(current, name)
-    profile, calibration = ColumnProfile.from_series(column, reference), DriftCalibration.from_json(stored["calibration"])
+    values = ColumnValues.from_series(_read_column(current, name), reference.binning.kind)
+    profile, calibration = ColumnProfile.from_values(values, reference), DriftCalibration.from_json(stored["calibration"])
     if HISTORY not in stored:
         return ColumnComparison(name, stored["role"], reference, profile, calibration)
     history = StatisticHistory.from_json(stored[HISTORY])
-    return ColumnComparison(name, stored["role"], reference, profile, calibration, history, history.measure(column, reference.binning))
+    return ColumnComparison(name, stored["role"], reference, profile, calibration, history, history.measure(values))
 
 
 def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:

@@ -5,7 +5,6 @@ The profile is stored with the version, and monitors compare every later window 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -25,10 +24,8 @@ from mlops_assets.compute.drift.binning import (
     count_categories,
     count_numbers,
     count_presence,
-    find_kind,
-    list_categories,
-    sort_numbers,
 )
+from mlops_assets.compute.drift.column_values import FACTS, ColumnValues
 from mlops_assets.compute.drift.distances import correct_crossings
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
@@ -83,20 +80,23 @@ class ColumnProfile:
     @classmethod
     def from_series(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
         """Count a column in the cells and bins of a reference; without a reference, in cells and bins of its own."""
-        kind, dtype = reference.binning.kind if reference else find_kind(column.dtype), str(column.dtype)
-        if kind == NUMERIC:
-            ordered, nulls, infinite = sort_numbers(column)
-            binning = reference.binning if reference else bin_numbers(ordered)
-            counts = count_numbers(binning, ordered, nulls, infinite)
-            crossing = correct_crossings(binning, ordered, counts, reference.counts) if reference and reference.spread else 0.0
-            return cls(dtype, binning, counts, _describe_numbers(ordered), (), crossing)
-        if kind == CATEGORICAL:
-            rows, nulls = list_categories(column)
+        return cls.from_values(ColumnValues.from_series(column, reference.binning.kind if reference else ""), reference)
+
+    @classmethod
+    def from_values(cls, values: ColumnValues, reference: ColumnProfile | None = None) -> ColumnProfile:
+        """Count sorted or counted values in the cells and bins of a reference; without a reference, in cells and bins of their own."""
+        dtype, rows, nulls = values.dtype, values.categories, values.nulls
+        if values.kind == NUMERIC:
+            binning = reference.binning if reference else bin_numbers(values.ordered)
+            counts = count_numbers(binning, values.ordered, nulls, values.infinite)
+            crossing = correct_crossings(binning, values.ordered, counts, reference.counts) if reference and reference.spread else 0.0
+            return cls(dtype, binning, counts, values.facts, (), crossing)
+        if values.kind == CATEGORICAL:
             binning = reference.binning if reference else bin_categories(rows)
             only = next(iter(rows)) if len(rows) == 1 else None
             return cls(dtype, binning, count_categories(binning, rows, nulls), {}, _find_unseen(binning, rows), only_category=only)
-        binning = reference.binning if reference else Binning(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
-        return cls(dtype, binning, count_presence(column), {})
+        binning = reference.binning if reference else Binning(values.kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        return cls(dtype, binning, count_presence(values.rows, nulls), {})
 
     @property
     def spread(self) -> float:
@@ -120,11 +120,8 @@ class ColumnProfile:
         """Return the column's profile that :meth:`as_json` described."""
         sums = np.array([stored["sums"]], dtype=float).reshape(1, -1)
         counts = Counts(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
-        facts = {name: stored[name] for name in _FACTS if name in stored}
+        facts = {name: stored[name] for name in FACTS if name in stored}
         return cls(stored["dtype"], Binning.from_json(stored), counts, facts)
-
-
-_FACTS = ("mean", "std", "min", "median", "max")
 
 
 def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
@@ -133,17 +130,6 @@ def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
         return ()
     known = {*binning.values, *binning.known}
     return tuple(islice((value for value in rows if value not in known), 3))
-
-
-def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
-    """Return :data:`_FACTS` by name, None where not finite; of two middle values, the median is the larger."""
-    if not len(ordered):
-        return dict.fromkeys(_FACTS)
-    with np.errstate(over="ignore", invalid="ignore"):
-        # Rounding gives a constant column a tiny standard deviation; distances divided by it would be huge.
-        std = float(ordered.std()) if ordered[0] != ordered[-1] else 0.0
-        values = (float(ordered.mean()), std, float(ordered[0]), float(ordered[len(ordered) // 2]), float(ordered[-1]))
-    return {name: value if math.isfinite(value) else None for name, value in zip(_FACTS, values, strict=True)}
 
 
 def build_profile(

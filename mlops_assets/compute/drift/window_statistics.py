@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.compute.drift.binning import Binning
+    from mlops_assets.compute.drift.column_values import ColumnValues
 
 MEAN, SPREAD, ZEROS, NEW_VALUES = "mean", "spread", "zero rate", "rate of new values"
 QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
@@ -66,14 +67,24 @@ class StatisticHistory:
         measured = frame.group_by(_WINDOW).agg(pl.len().alias("rows"), *_number(statistics)).sort(_WINDOW)
         return cls(tuple(statistics), _to_array(measured.drop(_WINDOW, "rows")), measured["rows"].to_numpy(), spread, levels)
 
-    def measure(self, column: pl.Series, binning: Binning) -> np.ndarray:
-        """Return the statistics of a window, shape (statistics,), in the order of ``names``."""
-        frame, statistics = pl.DataFrame({_VALUE: _clean(column, binning.kind)}), _list_statistics(binning)
-        if self.levels is not None:
-            known = pl.Series(self.levels, dtype=frame.schema[_VALUE]).implode()
-            statistics |= {NEW_VALUES: (~pl.col(_VALUE).is_in(known) & _is_inside(self.levels)).fill_null(value=False).mean()}
-        measured: np.ndarray = _to_array(frame.select(_number(statistics)))[0]
-        return measured
+    def measure(self, values: ColumnValues) -> np.ndarray:
+        """Return the statistics of a window, shape (statistics,), in the order of ``names``; NaN where one is undefined."""
+        if not values.rows:
+            return np.full(len(self.names), math.nan)
+        zeros = values.count_equal(np.zeros(1)) / values.rows
+        measured = {MEAN: _or_nan(values.facts.get("mean")), SPREAD: _log_spread(values), ZEROS: zeros, NEW_VALUES: self._rate_new(values)}
+        measured |= {name: values.quantile(share) for name, share in QUANTILES.items()}
+        return np.array(
+            [values.categories.get(n.removeprefix(SHARE), 0) / values.rows if n.startswith(SHARE) else measured[n] for n in self.names]
+        )
+
+    def _rate_new(self, values: ColumnValues) -> float:
+        """Return the share of rows whose value counts as new, see :func:`_is_inside`."""
+        if not self.levels or isinstance(self.levels[0], str):
+            known = sum(values.categories.get(level, 0) for level in self.levels or ())
+            return (sum(values.categories.values()) + len(values.ordered) - known) / values.rows
+        inner = np.array(self.levels[1:-1], dtype=float)
+        return (values.count_between(self.levels[0], self.levels[-1]) - values.count_equal(inner)) / values.rows
 
     def min_effects(self, psi: float) -> np.ndarray:
         """Return the minimum change of each statistic that counts as drift, shape (statistics,).
@@ -141,6 +152,16 @@ class StatisticHistory:
 
 # p (1 - p) / φ² of a normal column with the standard deviation 1.
 _QUANTILE_VARIANCES = {"10 % quantile": 2.92, "median": 1.57, "90 % quantile": 2.92}
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _log_spread(values: ColumnValues) -> float:
+    """Return the logarithm of the sample's standard deviation; NaN for a constant column."""
+    spread, count = values.facts.get("std"), len(values.ordered)
+    return math.log(spread) + math.log(count / (count - 1)) / 2 if spread else math.nan
 
 
 def _short(value: float) -> float | None:

@@ -1,6 +1,7 @@
 """Statistics of windows and associations: what distances of rows cannot show is found, and clean windows stay quiet."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -10,9 +11,12 @@ import pytest
 from scipy import stats
 
 from mlops_assets.compute.drift.associations import MAX_WINDOW_ROWS
+from mlops_assets.compute.drift.binning import bin_numbers
+from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
-from mlops_assets.compute.drift.profile import build_profile
+from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
 from mlops_assets.compute.drift.statistic_changes import StatisticWindows, compare_with_past
+from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.values.drift import PSI
 from tests.compute.drift.test_drift_statistics import without_views
 
@@ -50,6 +54,55 @@ def day(seed: int, rows: int = ROWS) -> pl.DataFrame:
 
 def named_first(report: DriftReport) -> tuple[str, str]:
     return report.columns[0].name, report.columns[0].statistic
+
+
+def state_truth(name: str, column: pl.Series, past: pl.Series) -> float:
+    """Compute one statistic of a window with numpy, from its rows."""
+    rows = [None if isinstance(value, float) and not math.isfinite(value) else value for value in column.to_list()]
+    known = [value for value in rows if value is not None]
+    if name.startswith("share of "):
+        return sum(str(value).lower() == name.removeprefix("share of ").lower() for value in known) / len(rows)
+    if name in ("zero rate", "rate of new values"):
+        levels = [value for value in past.drop_nulls().unique().to_list() if not isinstance(value, float) or math.isfinite(value)]
+        inner = known if isinstance(known[0], (str, bool)) else [value for value in known if min(levels) < value < max(levels)]
+        return (
+            sum(value == 0 for value in known) / len(rows)
+            if name == "zero rate"
+            else sum(value not in levels for value in inner) / len(rows)
+        )
+    if name == "spread":
+        return math.log(np.std(known, ddof=1))
+    return float(np.mean(known)) if name == "mean" else float(np.quantile(known, {"10 % quantile": 0.1, "median": 0.5}.get(name, 0.9)))
+
+
+WINDOWS = {
+    "with nulls, NaN and infinite values": ([1.5, None, math.nan, math.inf, 0.0, 2.5, 2.5, 7.0], [0.0, 1.5, 9.0, 2.5]),
+    "whole numbers": ([3, 0, 0, 12, 5, None, 7], [0, 5, 12, 40]),
+    "text": (["a", "b", None, "z", "a"], ["a", "a", "b", "c"]),
+    "booleans": ([True, False, None, True], [True, False, True, True]),
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_statistics_of_a_window_are_those_of_numpy(window: str) -> None:
+    column, past = (pl.Series("x", values, strict=False) for values in WINDOWS[window])
+    binning = ColumnProfile.from_series(past).binning
+    history = StatisticHistory.from_series(past, np.array([0, 0, 1, 1]), binning, 1.0)
+    measured = dict(zip(history.names, history.measure(ColumnValues.from_series(column, binning.kind)), strict=True))
+    assert measured
+    for name, value in measured.items():
+        assert value == pytest.approx(state_truth(name, column, past), abs=1e-12), name
+
+
+@pytest.mark.parametrize("values", [[2.0, 2.0, 2.0], [None, None], [4.0]])
+def test_a_constant_or_empty_window_has_no_spread(values: list[float | None]) -> None:
+    history = StatisticHistory.from_series(
+        pl.Series("x", [1.0, 2.0, 3.0, 4.0]), np.array([0, 0, 1, 1]), bin_numbers(np.arange(1.0, 5)), 1.0
+    )
+    measured = dict(zip(history.names, history.measure(ColumnValues.from_series(pl.Series("x", values, dtype=pl.Float64))), strict=True))
+    assert math.isnan(measured["spread"])
+    assert measured["median"] == pytest.approx(values[0] if values[0] is not None else math.nan, nan_ok=True)
+    assert measured["zero rate"] == 0
 
 
 def test_clean_windows_alarm_as_often_as_stated() -> None:

@@ -79,8 +79,8 @@ def answers(train: ml.Split) -> ClassifierMixin:
 @ml.gate(answers)
 def no_worse(candidate: ml.Candidate) -> bool:
     """The candidate is no worse than the champion by more than 0.02."""
-    rival = candidate.champion
-    return rival is None or candidate.evaluation.metric("roc_auc") >= rival.metric("roc_auc") - 0.02
+    champion = candidate.champion
+    return champion is None or candidate.evaluation.metric("roc_auc") >= champion.metric("roc_auc") - 0.02
 
 
 tomorrow = ml.BatchPrediction("tomorrow", model=answers, dataset=events)

@@ -17,7 +17,7 @@ from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
-from mlops_assets.orchestrate.training.evaluation import find_rival
+from mlops_assets.orchestrate.training.evaluation import find_champion
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import list_x_columns
@@ -39,7 +39,7 @@ _SHOWN_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "
 class _Facts:
     """A candidate and the champion that it is compared with, both evaluated on the candidate's holdout.
 
-    ``splits`` are those of the candidate's training set, ``judged`` is the comparison, and ``rival`` is the champion or None.
+    ``splits`` are those of the candidate's training set, ``judged`` is the comparison, and ``champion`` is the champion or None.
     """
 
     stores: Stores
@@ -48,11 +48,11 @@ class _Facts:
     run: Run
     splits: Mapping[str, Split]
     judged: Candidate
-    rival: Version | None
+    champion: Version | None
 
     @property
-    def rival_run(self) -> Run | None:
-        return None if self.rival is None else self.stores.tracker.get(self.rival.run_id)
+    def champion_run(self) -> Run | None:
+        return None if self.champion is None else self.stores.tracker.get(self.champion.run_id)
 
 
 def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
@@ -82,14 +82,14 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # the fit that the gates judged, not its refit on all rows
     kind = find_kind(model.kind)
     fitted = kind.open(stores, model, fit.artifact)
-    run, rival = stores.tracker.get(record.run_id), find_rival(stores, model.name)
+    run, champion = stores.tracker.get(record.run_id), find_champion(stores, model.name)
     splits = _read_splits(stores, model, record.snapshot, run.record.get("facts", {}).get("reads", {}))
-    judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), rival)
-    facts = _Facts(stores, model, record, run, splits, judged, rival)
+    judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), champion)
+    facts = _Facts(stores, model, record, run, splits, judged, champion)
     return CiReport(
         model=model.name,
         candidate=record.digest,
-        compared=_describe_rival(stores, rival),
+        compared=_describe_champion(stores, champion),
         metrics=_compare_metrics(facts, evidence),
         gates={item.gate: (item.passed, item.reason) for item in evidence},
         slices=_compare_slices(facts),
@@ -114,12 +114,12 @@ def _read_splits(stores: Stores, model: Model[..., Any], snapshot: int, reads: M
     return split_rows(rows, list_x_columns(declared, rows), declared.label)
 
 
-def _describe_rival(stores: Stores, rival: Version | None) -> str:
-    if rival is None:
+def _describe_champion(stores: Stores, champion: Version | None) -> str:
+    if champion is None:
         return ""
-    own_champion = stores.registry.champion(rival.model)
-    name = f"version {rival.version}, champion of {stores.platform.environment if own_champion is not None else stores.platform.against}"
-    refitted = read_judged_fit(stores.artifacts, rival.artifact, rival.digest).refitted
+    own_champion = stores.registry.champion(champion.model)
+    name = f"version {champion.version}, champion of {stores.platform.environment if own_champion is not None else stores.platform.against}"
+    refitted = read_judged_fit(stores.artifacts, champion.artifact, champion.digest).refitted
     return name + (", by its judged fit" if refitted else "")
 
 
@@ -158,8 +158,8 @@ def _champion_metric(champion: Evaluation | None, column: str, value: str, metri
 
 def _compare_data(facts: _Facts) -> list[FieldChange]:
     """Return the row counts that differ from the champion's, and the columns that drifted; without a champion, all row counts."""
-    before = facts.rival_run
-    if facts.rival is None or before is None:
+    before = facts.champion_run
+    if facts.champion is None or before is None:
         return [FieldChange(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
     counted = {part: int(count) for part, count in before.record.get("rows", {}).items()}
     rows = [
@@ -167,13 +167,13 @@ def _compare_data(facts: _Facts) -> list[FieldChange]:
         for part, split in facts.splits.items()
         if counted.get(part) != len(split.y)
     ]
-    return [*rows, *_drifted_columns(facts, facts.rival)]
+    return [*rows, *_drifted_columns(facts, facts.champion)]
 
 
-def _drifted_columns(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
+def _drifted_columns(facts: _Facts, champion: Version) -> Iterator[FieldChange]:
     """Yield the new columns, and those that drifted from the champion's profile; nothing if the champion has no profile."""
     X = pl.concat([split.X for split in facts.splits.values()])
-    manifest = read_manifest(facts.stores.artifacts, rival.artifact)
+    manifest = read_manifest(facts.stores.artifacts, champion.artifact)
     if "profile" not in manifest:
         return
     profile = json.loads(facts.stores.artifacts.get(manifest["profile"]))
@@ -196,7 +196,7 @@ def _describe_drift(column: ColumnDrift) -> str:
 
 def _compare_records(facts: _Facts) -> list[FieldChange]:
     """Return the shown fields of the training record that differ from the champion's; none without a champion."""
-    before = facts.rival_run
+    before = facts.champion_run
     if before is None:
         return []
     champion_fields, candidate_fields = (_select_shown(run.record) for run in (before, facts.run))

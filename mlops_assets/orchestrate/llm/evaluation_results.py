@@ -167,12 +167,12 @@ class EvaluationResults:
         found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         return sum(None in (completion.prompt_tokens, completion.completion_tokens) for completion in found)
 
-    def describe(self, rival: EvaluationResults | None = None) -> dict[str, Any]:
+    def describe(self, production: EvaluationResults | None = None) -> dict[str, Any]:
         """Return the metadata of the materialisation.
 
         Parameters
         ----------
-        rival
+        production
             The evaluation of production, which this run has paid for too; None when there was none.
         """
         completions = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
@@ -190,7 +190,7 @@ class EvaluationResults:
             **means,
             "scores": to_table([self._describe_summary(name, summary) for name, summary in summaries.items()]),
             **self._describe_judges(),
-            **self._describe_costs(rival),
+            **self._describe_costs(production),
             **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
             "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
             "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
@@ -213,10 +213,10 @@ class EvaluationResults:
         ]
         return {**({"judges": to_table(rows)} if rows else {}), **({"position bias": to_table(biases)} if biases else {})}
 
-    def _describe_costs(self, rival: EvaluationResults | None) -> dict[str, Any]:
+    def _describe_costs(self, production: EvaluationResults | None) -> dict[str, Any]:
         if self.prices is None:
             return {}
-        others = [] if rival is None else [*rival.list_calls(), *rival.list_verdict_calls()]
+        others = [] if production is None else [*production.list_calls(), *production.list_verdict_calls()]
         return describe_costs(self.prices, self.list_calls(), [*self.list_verdict_calls(), *others])
 
     def list_calls(self) -> list[CallRecord]:

@@ -94,24 +94,24 @@ def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
     from mlops_assets.orchestrate.llm.operational_report import describe_operations
     from mlops_assets.orchestrate.llm.wins import compare_with_production
-    from mlops_assets.orchestrate.training.evaluation import find_rival
+    from mlops_assets.orchestrate.training.evaluation import find_champion
 
     prompt, rows = evaluation.prompt, step.read(step.project.by_key[evaluation.cases.key])
     cases = read_cases(evaluation, rows)
     artifact = store_verified(step, evaluation, [case.variables for case in cases])
     results = _ask_cases(step, evaluation, prompt, rows, cases)
-    rival = find_rival(step.stores, prompt.name)
-    needs_rival = bool(evaluation.pairwise_judges) or any(gate.relative for gate in evaluation.gates)
-    differs = rival is not None and rival.digest != results.version
-    rival_results = _evaluate_rival(step, evaluation, rows, rival) if needs_rival and differs else None
-    if rival_results is not None:
-        results = compare_with_production(step, results, rival_results)
-    judged = judge_prompt(results, rival_results, rival, refuse_judges(step, evaluation.judges if evaluation.gates else ()))
-    submit_prompt(step, results, judged, rival, artifact)
+    production = find_champion(step.stores, prompt.name)
+    needs_production = bool(evaluation.pairwise_judges) or any(gate.relative for gate in evaluation.gates)
+    differs = production is not None and production.digest != results.version
+    production_results = _evaluate_production(step, evaluation, rows, production) if needs_production and differs else None
+    if production_results is not None:
+        results = compare_with_production(step, results, production_results)
+    judged = judge_prompt(results, production_results, production, refuse_judges(step, evaluation.judges if evaluation.gates else ()))
+    submit_prompt(step, results, judged, production, artifact)
     frame = results.to_frame()
     outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
     return CheckedTable(
-        frame, outcomes, results.describe(rival_results) | {"cost and latency": describe_operations(results, rival_results)}
+        frame, outcomes, results.describe(production_results) | {"cost and latency": describe_operations(results, production_results)}
     )
 
 
@@ -145,18 +145,20 @@ def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Seque
     return artifact
 
 
-def _evaluate_rival(step: StepContext, evaluation: PromptEvaluation, rows: pl.DataFrame, rival: Version | None) -> EvaluationResults | None:
+def _evaluate_production(
+    step: StepContext, evaluation: PromptEvaluation, rows: pl.DataFrame, production: Version | None
+) -> EvaluationResults | None:
     """Return the evaluation of the version in production on the same cases; None, with a warning, when it cannot be made."""
     from mlops_assets.orchestrate.llm.cases import read_cases
     from mlops_assets.serving.formats.stored_prompts import connect_prompt, open_prompt
 
-    if rival is None:
+    if production is None:
         return None
     try:
-        prompt = connect_prompt(open_prompt(step.stores.artifacts, rival.artifact), evaluation.prompt.model)
+        prompt = connect_prompt(open_prompt(step.stores.artifacts, production.artifact), evaluation.prompt.model)
         return _ask_cases(step, evaluation, prompt, rows, read_cases(evaluation, rows, prompt))
     except MlopsError as error:
-        step.context.log.warning(f"'{evaluation.key}': production, version {rival.version}, cannot be evaluated: {error}")
+        step.context.log.warning(f"'{evaluation.key}': production, version {production.version}, cannot be evaluated: {error}")
         return None
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def judge_prompt(
-    results: EvaluationResults, rival_results: EvaluationResults | None, rival: Version | None, refused: Mapping[str, str]
+    results: EvaluationResults, production_results: EvaluationResults | None, production: Version | None, refused: Mapping[str, str]
 ) -> dict[str, GateResult]:
     """Return gate → result; relative gates pass without production, and for production itself.
 
@@ -43,15 +43,15 @@ def judge_prompt(
     ----------
     results
         The evaluation of the prompt.
-    rival_results
+    production_results
         The evaluation of production on the same cases; None when it could not be made, or is not needed.
-    rival
+    production
         The version in production; None when there is none.
     refused
         Judge → why its scores may not decide a gate.
     """
-    intervals = PromptIntervals(results, rival_results, tuple(refused))
-    compared = None if rival_results is None else withhold_metrics(measure_evaluation(rival_results), refused)
+    intervals = PromptIntervals(results, production_results, tuple(refused))
+    compared = None if production_results is None else withhold_metrics(measure_evaluation(production_results), refused)
     withheld = [
         column
         for scorer in results.evaluation.scorers
@@ -64,52 +64,52 @@ def judge_prompt(
     candidate = Candidate(
         prompt.name, results.version, prompt, holdout, withhold_metrics(measure_evaluation(results), refused), compared, intervals
     )
-    return {gate.name: _judge_gate(gate, candidate, intervals, rival, refused) for gate in results.evaluation.gates}
+    return {gate.name: _judge_gate(gate, candidate, intervals, production, refused) for gate in results.evaluation.gates}
 
 
 def _judge_gate(
     gate: Any,  # noqa: ANN401  (any gate)
     candidate: Candidate,
     intervals: PromptIntervals,
-    rival: Version | None,
+    production: Version | None,
     refused: Mapping[str, str],
 ) -> GateResult:
     if isinstance(gate, Gate) and gate.metric in refused:
         return GateResult(passed=False, reason=refused[gate.metric], threshold=gate.threshold)
     is_compared = intervals.own.evaluation.compares(gate)
-    if not is_compared or (rival is None and gate.relative):
+    if not is_compared or (production is None and gate.relative):
         return judge(gate, candidate)
-    if rival is None:
+    if production is None:
         return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is not measured")
-    if rival.digest == candidate.digest:
-        return GateResult(passed=True, reason=f"this is production, version {rival.version}")
-    rival_results = intervals.rival
-    if rival_results is None:
-        return GateResult(passed=False, reason=f"production, version {rival.version}, could not be evaluated on these cases")
-    return _judge_comparison(gate, candidate, intervals, rival_results, refused)
+    if production.digest == candidate.digest:
+        return GateResult(passed=True, reason=f"this is production, version {production.version}")
+    production_results = intervals.production
+    if production_results is None:
+        return GateResult(passed=False, reason=f"production, version {production.version}, could not be evaluated on these cases")
+    return _judge_comparison(gate, candidate, intervals, production_results, refused)
 
 
 def _judge_comparison(
     gate: Any,  # noqa: ANN401  (any gate)
     candidate: Candidate,
     intervals: PromptIntervals,
-    rival_results: EvaluationResults,
+    production_results: EvaluationResults,
     refused: Mapping[str, str],
 ) -> GateResult:
     if not isinstance(gate, Gate):
         return judge(gate, candidate)
     if not gate.relative:
         return judge_wins(gate, candidate, intervals.own)
-    return _judge_pairs(gate, candidate, intervals, rival_results, refused)
+    return _judge_pairs(gate, candidate, intervals, production_results, refused)
 
 
 def _judge_pairs(
-    gate: Gate, candidate: Candidate, intervals: PromptIntervals, rival_results: EvaluationResults, refused: Mapping[str, str]
+    gate: Gate, candidate: Candidate, intervals: PromptIntervals, production_results: EvaluationResults, refused: Mapping[str, str]
 ) -> GateResult:
     """Judge a relative gate on the cases that have a score on both sides."""
     if refusal := _explain_unpaired(gate, intervals):
         return GateResult(passed=False, reason=refusal, threshold=gate.threshold)
-    own, other = (withhold_metrics(measure_evaluation(each), refused) for each in pair_results(intervals.own, rival_results))
+    own, other = (withhold_metrics(measure_evaluation(each), refused) for each in pair_results(intervals.own, production_results))
     return judge(gate, replace(candidate, evaluation=own, champion=other))
 
 
@@ -149,7 +149,7 @@ def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluatio
 
 
 def submit_prompt(
-    step: StepContext, results: EvaluationResults, judged: Mapping[str, GateResult], rival: Version | None, artifact: str
+    step: StepContext, results: EvaluationResults, judged: Mapping[str, GateResult], production: Version | None, artifact: str
 ) -> None:
     """Record the evaluation as a run, and submit the prompt to the registry with the results of this evaluation's gates.
 
@@ -161,7 +161,7 @@ def submit_prompt(
         The scored cases.
     judged
         Gate → result.
-    rival
+    production
         The version in production that the prompt was compared with; None when there was none.
     artifact
         The stored prompt.
@@ -174,7 +174,7 @@ def submit_prompt(
     definitions = hash_evaluation_gates(step.project, evaluation, step.stores.lake, step.snapshot)
     relative = {gate.name: evaluation.compares(gate) for gate in evaluation.gates}
     evidence = [
-        _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, rival, relative=relative.get(name, False))
+        _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, production, relative=relative.get(name, False))
         for name, result in {COMPLETE: complete, **judged}.items()
     ]
     run = _build_run(step, results, definitions, artifact)
@@ -184,7 +184,7 @@ def submit_prompt(
 
 
 def _build_evidence(  # noqa: PLR0913  (one row)
-    name: str, definitions: Mapping[str, str], digest: str, result: GateResult, rival: Version | None, *, relative: bool
+    name: str, definitions: Mapping[str, str], digest: str, result: GateResult, production: Version | None, *, relative: bool
 ) -> Evidence:
     return Evidence(
         name,
@@ -192,7 +192,7 @@ def _build_evidence(  # noqa: PLR0913  (one row)
         digest,
         result.passed,
         relative,
-        rival.digest if relative and rival else "",
+        production.digest if relative and production else "",
         result.value,
         result.threshold,
         result.reason,

@@ -41,20 +41,20 @@ def measure_evaluation(results: EvaluationResults) -> Evaluation:
     return Evaluation(len(results.scored), tuple(metrics.items()), slices=tuple(slices), problems=problems)
 
 
-def pair_results(own: EvaluationResults, rival: EvaluationResults) -> tuple[EvaluationResults, EvaluationResults]:
+def pair_results(own: EvaluationResults, production: EvaluationResults) -> tuple[EvaluationResults, EvaluationResults]:
     """Return two evaluations without the scores that the other one lacks for the same case, so that their means compare equal cases.
 
     Parameters
     ----------
-    own, rival
+    own, production
         The evaluations of two prompts on the same cases, in the same order.
     """
     sides: tuple[list[ScoredCase], list[ScoredCase]] = ([], [])
-    for pair in zip(own.scored, rival.scored, strict=True):
+    for pair in zip(own.scored, production.scored, strict=True):
         both = {name for name in pair[0].scores if all(one.value(name) is not None for one in pair)}
         for side, one in zip(sides, pair, strict=True):
             side.append(replace(one, scores={name: score for name, score in one.scores.items() if name in both}))
-    return replace(own, scored=sides[0]), replace(rival, scored=sides[1])
+    return replace(own, scored=sides[0]), replace(production, scored=sides[1])
 
 
 def withhold_metrics(evaluation: Evaluation, reasons: Mapping[str, str]) -> Evaluation:
@@ -141,14 +141,14 @@ class PromptIntervals:
     ----------
     own
         The evaluation of the prompt.
-    rival
+    production
         The evaluation of production on the same cases; None when there is none.
     withheld
         Metrics that have no interval.
     """
 
     own: EvaluationResults
-    rival: EvaluationResults | None = None
+    production: EvaluationResults | None = None
     withheld: Collection[str] = ()
     method: str = field(default="independent cases", init=False)
 
@@ -184,12 +184,12 @@ class PromptIntervals:
         within
             The slice; None for all cases.
         """
-        if self.rival is None or metric in (*OPERATIONAL_METRICS, *self.withheld):
+        if self.production is None or metric in (*OPERATIONAL_METRICS, *self.withheld):
             return None
-        own, rival = (
-            {one.case.label: one.find_score(metric) for one in select_cases(results, within)} for results in (self.own, self.rival)
+        own, production = (
+            {one.case.label: one.find_score(metric) for one in select_cases(results, within)} for results in (self.own, self.production)
         )
-        return compare_scores(list(own), own, rival, seed=self._label(metric, within), confidence=confidence)
+        return compare_scores(list(own), own, production, seed=self._label(metric, within), confidence=confidence)
 
     def _label(self, metric: str, within: Slice | None) -> str:
         """Return the text that makes the seed: equal evaluations have equal intervals."""

@@ -49,8 +49,8 @@ def _compare_cases(
     """Return position of the case → verdicts, with the sides named."""
     pairs = {
         number: (own, other, one.case.row)
-        for number, (one, rival) in enumerate(zip(results.scored, production.scored, strict=True))
-        if (own := _read_answer(one)) is not None and (other := _read_answer(rival)) is not None
+        for number, (one, opponent) in enumerate(zip(results.scored, production.scored, strict=True))
+        if (own := _read_answer(one)) is not None and (other := _read_answer(opponent)) is not None
     }
     log = step.context.log
     progress = CallProgress(f"{results.evaluation.key}, judge '{judge.name}'", 0, log.info, "verdicts", results.prices)

@@ -129,14 +129,14 @@ def _build_candidate(
 ) -> Candidate:
     """Return a candidate with its evaluation, the champion's on the same rows, and intervals."""
     model, holdout = plan.model, splits["holdout"]
-    rival = None if champion is None else select_rival(plan, champion, holdout).predict_split(holdout)
+    champion_predictor = None if champion is None else select_champion_fit(plan, champion, holdout).predict_split(holdout)
     evaluation = evaluate_holdout(model, predictor, splits, model.positive)
-    compared = None if rival is None else evaluate_holdout(model, rival, splits, model.positive)
-    intervals = build_intervals(model.training_set, predictor, rival, holdout, fit.id, model.positive)
-    return Candidate(model.name, fit.id, fit.estimator, holdout, evaluation, compared, intervals)
+    champion_evaluation = None if champion_predictor is None else evaluate_holdout(model, champion_predictor, splits, model.positive)
+    intervals = build_intervals(model.training_set, predictor, champion_predictor, holdout, fit.id, model.positive)
+    return Candidate(model.name, fit.id, fit.estimator, holdout, evaluation, champion_evaluation, intervals)
 
 
-def select_rival(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:
+def select_champion_fit(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:
     """Return the champion's fit that serves if none of the holdout's rows trained it, else its judged fit."""
     first: Any = holdout.rows[plan.model.training_set.event_timestamp or ""].min()
     return champion.serving if first > champion.serving.facts["newest"] else champion.judged

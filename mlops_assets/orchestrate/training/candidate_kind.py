@@ -173,7 +173,7 @@ class CandidateKind(Protocol):
         """Return the stored fit, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
         ...
 
-    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
+    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, champion: Version | None) -> Candidate:
         """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge."""
         ...
 

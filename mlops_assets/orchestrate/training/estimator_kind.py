@@ -101,9 +101,9 @@ class EstimatorKind:
         """Return the stored estimator, verified; raise ArtifactError if it is damaged or predicts differently from when it was stored."""
         return unpack(stores.artifacts, artifact, model.trusted_types).estimator
 
-    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
+    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, champion: Version | None) -> Candidate:
         """Evaluate the estimator and the champion on the same holdout, with slices and paired intervals."""
-        return compare_with_champion(stores, model, trained, rival)
+        return compare_with_champion(stores, model, trained, champion)
 
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Repeat the fit, and the second fit on all rows if there was one; return the stored results, then the new results.

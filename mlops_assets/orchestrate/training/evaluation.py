@@ -26,7 +26,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.training import TrainingSet
 
 
-def compare_with_champion(stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
+def compare_with_champion(stores: Stores, model: Model[..., Any], trained: TrainedModel, champion: Version | None) -> Candidate:
     """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge.
 
     Parameters
@@ -35,7 +35,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
         The stores of the platform, and the model's declaration.
     trained
         The stored fit.
-    rival
+    champion
         The champion to compare with; None if there is none.
 
     Raises
@@ -51,15 +51,15 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
     evaluation = trained.evaluation or evaluate_holdout(model, predictor, trained.splits, model.positive)
-    champion, rival_predictor = None, None
-    if rival is not None and find_judged_fit(stores, rival).digest == trained.digest:
-        champion, rival_predictor = evaluation, predictor
-    elif rival is not None:
-        champion, rival_predictor = evaluate_rival(stores, model, holdout, rival)
-    intervals = trained.intervals if rival_predictor is None else None
-    intervals = intervals or build_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
+    champion_evaluation, champion_predictor = None, None
+    if champion is not None and find_judged_fit(stores, champion).digest == trained.digest:
+        champion_evaluation, champion_predictor = evaluation, predictor
+    elif champion is not None:
+        champion_evaluation, champion_predictor = evaluate_champion(stores, model, holdout, champion)
+    intervals = trained.intervals if champion_predictor is None else None
+    intervals = intervals or build_intervals(model.training_set, predictor, champion_predictor, holdout, trained.digest, model.positive)
     costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
-    return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion, intervals, costs)
+    return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion_evaluation, intervals, costs)
 
 
 def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
@@ -101,7 +101,7 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
 def build_intervals(  # noqa: PLR0913  (what is compared, and how)
     training_set: TrainingSet[..., Any],
     predictor: CachedPredictor,
-    rival_predictor: CachedPredictor | None,
+    champion_predictor: CachedPredictor | None,
     holdout: Split,
     seed: str,
     positive: Any = None,  # noqa: ANN401  (any label)
@@ -114,7 +114,7 @@ def build_intervals(  # noqa: PLR0913  (what is compared, and how)
     ----------
     training_set
         The training set, which declares the event time and the length of a block; a length of zero declares independent rows.
-    predictor, rival_predictor
+    predictor, champion_predictor
         Cached predictions of the candidate and of the champion for the holdout; without the champion's, there are no differences.
     holdout
         The rows to resample.
@@ -125,9 +125,14 @@ def build_intervals(  # noqa: PLR0913  (what is compared, and how)
     """
     times = holdout.rows[training_set.event_timestamp] if training_set.event_timestamp in holdout.rows.columns else None
     encoded = class_to_encode(getattr(predictor, "classes_", None), holdout.y, positive)
-    rival, y = None if rival_predictor is None else wrap_two_classes(rival_predictor, encoded), encode_labels(holdout.y, encoded)
     return PairedIntervals(
-        wrap_two_classes(predictor, encoded), rival, y, holdout.rows, seed, times=times, block_length=training_set.block_length
+        wrap_two_classes(predictor, encoded),
+        None if champion_predictor is None else wrap_two_classes(champion_predictor, encoded),
+        encode_labels(holdout.y, encoded),
+        holdout.rows,
+        seed,
+        times=times,
+        block_length=training_set.block_length,
     )
 
 
@@ -142,40 +147,42 @@ def _named_slices(model: Model[..., Any]) -> set[tuple[str, str]]:
     return {g.slice for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, tuple)}
 
 
-def find_rival(stores: Stores, model: str) -> Version | None:
+def find_champion(stores: Stores, model: str) -> Version | None:
     """Return the champion to compare with: this environment's, else that of the environment ``Platform.against``, else None."""
     own, against = stores.registry.champion(model), stores.platform.against
     return own if own is not None or not against else open_registry(stores.platform.registry, against).champion(model)
 
 
-def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
+def find_judged_fit(stores: Stores, champion: Version) -> JudgedFit:
     """Return the fit that the gates of the champion judged."""
-    return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
+    return read_judged_fit(stores.artifacts, champion.artifact, champion.digest)
 
 
-def find_compared_fit(stores: Stores, rival: Version, holdout: Split, event_timestamp: str | None) -> JudgedFit:
+def find_compared_fit(stores: Stores, champion: Version, holdout: Split, event_timestamp: str | None) -> JudgedFit:
     """Return the champion's fit to compare a candidate with: the one that serves if it was fitted on no row of the holdout.
 
-    Otherwise it is the judged fit; a second fit on rows of the holdout is no fair rival.
+    Otherwise it is the judged fit, because a refit on rows of the holdout would have an unfair advantage.
 
     Parameters
     ----------
-    stores, rival
+    stores, champion
         The stores of the platform, and the champion.
     holdout
         The holdout of the candidate.
     event_timestamp
         The column of the holdout with the event time; None without one, and then the judged fit is compared.
     """
-    judged = find_judged_fit(stores, rival)
+    judged = find_judged_fit(stores, champion)
     if not judged.refitted or event_timestamp not in holdout.rows.columns:
         return judged
-    fitted = FittedRows.from_manifest(read_manifest(stores.artifacts, rival.artifact))
+    fitted = FittedRows.from_manifest(read_manifest(stores.artifacts, champion.artifact))
     unseen = fitted is not None and fitted.by_time and not fitted.contain_times(holdout.rows[event_timestamp]).any()
-    return JudgedFit(rival.artifact, rival.digest) if unseen else judged
+    return JudgedFit(champion.artifact, champion.digest) if unseen else judged
 
 
-def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
+def evaluate_champion(
+    stores: Stores, model: Model[..., Any], holdout: Split, champion: Version
+) -> tuple[Evaluation, CachedPredictor | None]:
     """Return the champion's evaluation on the candidate's holdout, and its cached predictions.
 
     When the evaluation fails, every metric is NaN, so that no relative gate passes, and there are no predictions (None).
@@ -186,11 +193,11 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         The stores of the platform, and the model's declaration.
     holdout
         The holdout of the candidate.
-    rival
+    champion
         The champion.
     """
     try:
-        compared = find_compared_fit(stores, rival, holdout, model.training_set.event_timestamp)
+        compared = find_compared_fit(stores, champion, holdout, model.training_set.event_timestamp)
         bundle = unpack(stores.artifacts, compared.artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
@@ -209,7 +216,7 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
             positive=model.positive,
         )
     except MlopsError as error:
-        reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
+        reason = f"champion version {champion.version} cannot be evaluated: {error.message}"
         undefined = tuple((m, float("nan")) for m in model.metrics)
         return Evaluation(len(holdout.y), undefined, problems=tuple((m, reason) for m in model.metrics)), None
     return evaluation, predictor

@@ -59,7 +59,7 @@ def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:
 
 
 def judge_candidate(
-    step: StepContext, gates: Sequence[GateLike], candidate: Candidate, rival: Version | None, event_timestamp: str | None = None
+    step: StepContext, gates: Sequence[GateLike], candidate: Candidate, champion: Version | None, event_timestamp: str | None = None
 ) -> dict[str, GateResult]:
     """Return gate name → result for the candidate; every relative gate passes if the candidate is the champion itself.
 
@@ -71,18 +71,18 @@ def judge_candidate(
         The gates of the model.
     candidate
         The evaluated candidate.
-    rival
+    champion
         The champion to compare with; None if there is none.
     event_timestamp
         The column of the holdout with the event time; None without one.
     """
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
-    if rival is None:
+    if champion is None:
         return results
-    fit, relative = find_judged_fit(step.stores, rival), [g.name for g in gates if isinstance(g, (Gate, ChampionGate)) and g.relative]
+    fit, relative = find_judged_fit(step.stores, champion), [g.name for g in gates if isinstance(g, (Gate, ChampionGate)) and g.relative]
     if fit.digest == candidate.digest:
-        return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {rival.version}"))
-    if find_compared_fit(step.stores, rival, candidate.holdout, event_timestamp).refitted:
+        return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {champion.version}"))
+    if find_compared_fit(step.stores, champion, candidate.holdout, event_timestamp).refitted:
         return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in relative}
     return results
 
@@ -95,7 +95,7 @@ def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
     return replace(gate, resources={p.name: getattr(step.context.resources, p.name) for p in parameters})
 
 
-def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, rival: Version | None) -> list[Evidence]:
+def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, champion: Version | None) -> list[Evidence]:
     """Return the results as evidence for a candidate; evidence of a relative gate is valid only against the same champion.
 
     Parameters
@@ -106,10 +106,10 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
         The gates of the model.
     digest
         The digest of the candidate.
-    rival
+    champion
         The champion that the candidate was compared with; None if there was none.
     """
-    rival_digest = rival.digest if rival else ""
+    champion_digest = champion.digest if champion else ""
     return [
         Evidence(
             gate.name,
@@ -117,7 +117,7 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
             digest,
             result.passed,
             gate.relative,
-            rival_digest if gate.relative else "",
+            champion_digest if gate.relative else "",
             result.value,
             result.threshold,
             result.reason,

@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
-from mlops_assets.orchestrate.training.evaluation import find_rival
+from mlops_assets.orchestrate.training.evaluation import find_champion
 from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candidate, to_gate_check_result
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
@@ -51,17 +51,17 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     def body(step: StepContext) -> Iterator[object]:
         record = build_training_record(step, model, STARTED)
         step.stores.decisions.record_training(record)
-        rival = find_rival(step.stores, model.name)
-        if (last := find_last_result(step, model, gates, rival)) is not None:
+        champion = find_champion(step.stores, model.name)
+        if (last := find_last_result(step, model, gates, champion)) is not None:
             step.context.log.info("nothing that decides the result has changed: the last result stands, nothing is trained or judged again")
             step.stores.decisions.record_training(replace(record, outcome=PASSED if last.passed else REJECTED))
             mirror_to_mlflow(step)  # an earlier mirror may have failed
             yield last.repeat(model, gates)
             return
-        trained, candidate = _train_candidate(step, model, rival)
-        results = judge_candidate(step, gates, candidate, rival, model.training_set.event_timestamp)
+        trained, candidate = _train_candidate(step, model, champion)
+        results = judge_candidate(step, gates, candidate, champion, model.training_set.event_timestamp)
         submission = _choose_submission(step, model, trained, results)
-        evidence = bind_evidence(results, gates, submission.digest, rival)
+        evidence = bind_evidence(results, gates, submission.digest, champion)
         step.stores.registry.submit(_candidate_record(model, trained, submission), evidence)
         step.stores.decisions.record_training(replace(record, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_to_mlflow(step)
@@ -69,7 +69,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             asset_key(model.key),
             check_results=[to_gate_check_result(model, name, result) for name, result in results.items()],
             metadata=_training_metadata(trained, candidate)
-            | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), rival)}
+            | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), champion)}
             | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(submission, refitted=is_refitted(step.project, model))
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
@@ -80,7 +80,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     return body
 
 
-def _train_candidate(step: StepContext, model: Model[..., Any], rival: Version | None) -> tuple[TrainedModel, Candidate]:
+def _train_candidate(step: StepContext, model: Model[..., Any], champion: Version | None) -> tuple[TrainedModel, Candidate]:
     """Train one candidate for each training window, and return the best one with its evaluation."""
     windows = list_train_windows(step.project, model)
     with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
@@ -88,8 +88,8 @@ def _train_candidate(step: StepContext, model: Model[..., Any], rival: Version |
     chosen = windows[0]
     if len(windows) > 1:
         predictors = {window: fit.predictor for window, fit in fits.items()}
-        chosen = choose_window(model, predictors, fits[chosen].splits["holdout"], find_serving_window(step.stores, rival))
-    return fits[chosen], find_kind(model.kind).compare(step.stores, model, fits[chosen], rival)
+        chosen = choose_window(model, predictors, fits[chosen].splits["holdout"], find_serving_window(step.stores, champion))
+    return fits[chosen], find_kind(model.kind).compare(step.stores, model, fits[chosen], champion)
 
 
 def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:

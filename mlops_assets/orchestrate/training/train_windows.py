@@ -55,9 +55,9 @@ def choose_candidate_rows(
     return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, validation=needs_validation(model))
 
 
-def find_serving_window(stores: Stores, rival: Version | None) -> timedelta | None:
+def find_serving_window(stores: Stores, champion: Version | None) -> timedelta | None:
     """Return the span of the newest rows that the champion was trained on; None for every row or without a champion."""
-    run = None if rival is None else stores.tracker.get(rival.run_id)
+    run = None if champion is None else stores.tracker.get(champion.run_id)
     seconds = None if run is None else run.record.get("facts", {}).get("reads", {}).get(TRAIN_WINDOW)
     return None if seconds is None else timedelta(seconds=seconds)
 

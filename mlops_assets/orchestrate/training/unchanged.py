@@ -81,7 +81,7 @@ def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
     return dg.TableMetadataValue(records, value.schema)
 
 
-def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], rival: Version | None) -> LastResult | None:
+def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], champion: Version | None) -> LastResult | None:
     """Return the result of the model's last step if the current step would only repeat it, else None.
 
     Training set, code, configuration, libraries, champion, gates and metrics are then the same, and the stored candidate is undamaged.
@@ -92,7 +92,7 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     ----------
     step, model, gates
         The step of the model, its declaration and its gates.
-    rival
+    champion
         The champion to compare with; None if there is none.
     """
     declared = find_retraining(step.project, model)
@@ -109,7 +109,7 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     if JUDGED_FROM not in metadata or str(metadata["candidate"].value) != last.candidate.digest:
         return None
     fingerprint = _find_fingerprint(step, model)
-    if fingerprint is None or metadata[JUDGED_FROM].value != hash_judgement(step, model, gates, fingerprint, rival):
+    if fingerprint is None or metadata[JUDGED_FROM].value != hash_judgement(step, model, gates, fingerprint, champion):
         return None
     return last if _is_usable(step, last.candidate) else None
 
@@ -142,7 +142,7 @@ def _is_usable(step: StepContext, candidate: CandidateRecord) -> bool:
     return not changed_sources(manifest) and not find_other_libraries(manifest)
 
 
-def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, rival: Version | None) -> str:
+def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, champion: Version | None) -> str:
     """Return a hash of everything that determines the result of a model's step.
 
     Parameters
@@ -151,14 +151,14 @@ def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[Ga
         The step of the model, its declaration and its gates.
     fingerprint
         The fingerprint of the training.
-    rival
+    champion
         The champion to compare with; None if there is none.
     """
     training_set = model.training_set
     facts = [
         fingerprint,
         hash_gates(gates),
-        None if rival is None else [rival.version, rival.digest, rival.artifact],
+        None if champion is None else [champion.version, champion.digest, champion.artifact],
         list_metrics(step.project, model),
         [model.metrics, model.slices, repr(model.positive), model.approval, is_refitted(step.project, model)],
         [training_set.event_timestamp, training_set.label, str(training_set.block_length), repr(training_set.label_copies)],

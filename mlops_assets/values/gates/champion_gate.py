@@ -74,14 +74,16 @@ class ChampionGate:
         value = candidate.evaluation.metric(self.metric)
         if candidate.champion is None:
             return GateResult(math.isfinite(value), f"no champion yet to compare with; {self.metric} is {value:.5g}", value)
-        rival = candidate.champion.metric(self.metric)
-        if self.rule == NOT_WORSE and math.isfinite(value) and not math.isfinite(rival):
+        champion_value = candidate.champion.metric(self.metric)
+        if self.rule == NOT_WORSE and math.isfinite(value) and not math.isfinite(champion_value):
             return GateResult(passed=True, reason=f"{self.metric} {value:.5g}: the champion's is undefined on the same rows", value=value)
-        if not (math.isfinite(value) and math.isfinite(rival)):
-            return GateResult(passed=False, reason=f"{self.metric} is undefined: {value} of the candidate, {rival} of the champion")
+        if not (math.isfinite(value) and math.isfinite(champion_value)):
+            return GateResult(
+                passed=False, reason=f"{self.metric} is undefined: {value} of the candidate, {champion_value} of the champion"
+            )
         low, high = candidate.intervals.difference(self.metric, CONFIDENCE) if candidate.intervals else (math.nan, math.nan)
         if math.isnan(low):
-            low = high = value - rival
+            low = high = value - champion_value
         passed = high >= 0 if self.rule == NOT_WORSE else low > 0
-        reason = f"{self.metric} {value:.5g}: the champion has {rival:.5g} on the same rows, 0.9 interval {low:.4g} … {high:.4g} of the difference"
-        return GateResult(passed, reason, value, rival, low, high)
+        reason = f"{self.metric} {value:.5g}: the champion has {champion_value:.5g} on the same rows, 0.9 interval {low:.4g} … {high:.4g} of the difference"
+        return GateResult(passed, reason, value, champion_value, low, high)

@@ -256,10 +256,10 @@ def _judge_rows(gate: Gate, within: Slice | None, candidate: Candidate) -> GateR
         return GateResult(
             passed=True, reason=f"no champion yet to compare with; {gate.metric} is {value:.5g}{_describe_slice(within)}", value=value
         )
-    rival = candidate.champion.metric(gate.metric, within)
-    if not math.isfinite(rival):
+    champion_value = candidate.champion.metric(gate.metric, within)
+    if not math.isfinite(champion_value):
         return GateResult(passed=False, reason=_explain_undefined(gate, within, candidate.champion, "the champion's"), value=value)
-    return _judge_relative(gate, within, candidate, value, rival)
+    return _judge_relative(gate, within, candidate, value, champion_value)
 
 
 def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, value: float) -> GateResult:
@@ -278,24 +278,24 @@ def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, valu
     return GateResult(passed, f"{what} {end} {gate.threshold:.5g}", value, gate.threshold, low, high)
 
 
-def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, value: float, rival: float) -> GateResult:
+def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, value: float, champion_value: float) -> GateResult:
     """Judge a metric against the champion's on the same rows, or by the lower end of the interval of their difference."""
     min_difference = gate.threshold if gate.rule == "better_than_champion_by" else -gate.threshold
     confidence = gate.confidence or DEFAULT_CONFIDENCE
     low, high = candidate.intervals.difference(gate.metric, confidence, within) if candidate.intervals else _UNKNOWN
-    rivals = f"the champion has {rival:.5g} on the same rows{_describe_slice(within)}"
+    compared = f"the champion has {champion_value:.5g} on the same rows{_describe_slice(within)}"
     shown = (
         "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference{_method(candidate)}"
     )
     if gate.confidence is None:
-        passed = value >= rival + min_difference
-        text = f"{gate.metric} {value:.5g} {_sign(passed)} {rival + min_difference:.5g}: {rivals}{shown}"
+        passed = value >= champion_value + min_difference
+        text = f"{gate.metric} {value:.5g} {_sign(passed)} {champion_value + min_difference:.5g}: {compared}{shown}"
     else:
         passed = low >= min_difference
         text = (
-            f"{gate.metric} {value:.5g}: {rivals}{shown} {'begins at or above' if passed else _explain_low_end(low)} {min_difference:.5g}"
+            f"{gate.metric} {value:.5g}: {compared}{shown} {'begins at or above' if passed else _explain_low_end(low)} {min_difference:.5g}"
         )
-    return GateResult(passed, text, value, rival + min_difference, *((low, high) if math.isfinite(low) else (None, None)))
+    return GateResult(passed, text, value, champion_value + min_difference, *((low, high) if math.isfinite(low) else (None, None)))
 
 
 def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateResult:

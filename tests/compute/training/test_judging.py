@@ -84,8 +84,8 @@ def test_an_unknown_metric_is_named() -> None:
     ],
 )
 def test_gates_pass_on_evidence_only(gate, mine, champions, passed) -> None:
-    rival = None if champions is None else evaluation(m=champions)
-    found = judge(gate, candidate(evaluation(m=mine), rival))
+    champion = None if champions is None else evaluation(m=champions)
+    found = judge(gate, candidate(evaluation(m=mine), champion))
     assert found.passed is passed
     assert found.reason
 
@@ -322,9 +322,9 @@ def test_a_gate_on_every_slice_names_the_worst_with_its_rows() -> None:
 
 def test_every_slice_is_compared_with_the_champions() -> None:
     gate = ml.Gate("m", no_worse_than_champion_by=0.1, slice="g", min_rows=50)
-    rival = sliced(a=(60, 0.6), b=(80, 0.6))
-    assert judge(gate, candidate(sliced(a=(60, 0.55), b=(80, 0.5)), rival)).passed
-    found = judge(gate, candidate(sliced(a=(60, 0.3), b=(80, 0.2)), rival))
+    champion = sliced(a=(60, 0.6), b=(80, 0.6))
+    assert judge(gate, candidate(sliced(a=(60, 0.55), b=(80, 0.5)), champion)).passed
+    found = judge(gate, candidate(sliced(a=(60, 0.3), b=(80, 0.2)), champion))
     assert "worst in g b (80 rows)" in found.reason
 
 

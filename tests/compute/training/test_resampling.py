@@ -39,9 +39,9 @@ class Says:
         return LogisticRegression().__sklearn_tags__()
 
 
-def intervals(y: np.ndarray, mine: np.ndarray, rival: np.ndarray | None = None, seed: str = "digest", **columns) -> PairedIntervals:
+def intervals(y: np.ndarray, mine: np.ndarray, champion: np.ndarray | None = None, seed: str = "digest", **columns) -> PairedIntervals:
     rows = pl.DataFrame({"x": np.zeros(len(y)), **columns})
-    said = [CachedPredictor(Says(scores), rows) for scores in (mine, rival) if scores is not None]
+    said = [CachedPredictor(Says(scores), rows) for scores in (mine, champion) if scores is not None]
     return PairedIntervals(said[0], said[1] if len(said) == 2 else None, y, rows, seed)
 
 
@@ -89,8 +89,8 @@ def test_an_interval_of_95_percent_covers_the_true_difference_about_95_times_of_
     better, worse = (float(get_scorer(metric)(CachedPredictor(Says(scores), none), numbers, large[0])) for scores in large[1:])
     truth, covered, zero, rounds = better - worse, 0, 0, 300
     for round_ in range(rounds):
-        y, mine, rival = world(rng)
-        low, high = intervals(y, mine, rival, str(round_)).difference(metric)
+        y, mine, champion = world(rng)
+        low, high = intervals(y, mine, champion, str(round_)).difference(metric)
         covered += low <= truth <= high
         zero += low > truth
     print(f"{metric}: {covered} of {rounds} cover the truth, {zero} begin above it")
@@ -109,16 +109,16 @@ def test_pairing_counts_the_rows_that_both_got_wrong_once() -> None:
 
 
 def test_scipy_gives_nearly_the_same_interval() -> None:
-    y, mine, rival = world(RNG)
+    y, mine, champion = world(RNG)
 
     def statistic(rows):
         chosen = rows.astype(int)
-        return roc_auc_score(y[chosen], mine[chosen]) - roc_auc_score(y[chosen], rival[chosen])
+        return roc_auc_score(y[chosen], mine[chosen]) - roc_auc_score(y[chosen], champion[chosen])
 
     peer = stats.bootstrap(
         (np.arange(ROWS),), statistic, vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(1)
     )
-    low, high = intervals(y, mine, rival).difference("roc_auc")
+    low, high = intervals(y, mine, champion).difference("roc_auc")
     width = peer.confidence_interval.high - peer.confidence_interval.low
     assert abs(low - peer.confidence_interval.low) < 0.15 * width
     assert abs(high - peer.confidence_interval.high) < 0.15 * width
@@ -139,9 +139,9 @@ def compare_with_bootstrap(monkeypatch, metric, make) -> None:
 
 @pytest.mark.parametrize("metric", ["roc_auc", "f1", "jaccard", "precision", "recall", "balanced_accuracy"])
 def test_a_classifiers_metric_over_many_rows_has_the_bootstraps_interval_without_draws(monkeypatch, metric) -> None:
-    y, mine, rival = world(np.random.default_rng(3), MANY)
+    y, mine, champion = world(np.random.default_rng(3), MANY)
     mine = np.round(mine, 2)  # ties
-    compare_with_bootstrap(monkeypatch, metric, lambda seed: intervals(y, mine, rival, seed))
+    compare_with_bootstrap(monkeypatch, metric, lambda seed: intervals(y, mine, champion, seed))
 
 
 @pytest.mark.parametrize("metric", ["r2", "neg_root_mean_squared_error"])
@@ -150,10 +150,10 @@ def test_a_regressors_metric_over_many_rows_has_the_bootstraps_interval_without_
     rng = np.random.default_rng(4)
     X = pl.DataFrame({"x": rng.random(MANY), "z": rng.normal(size=MANY)})
     y = 5 + X["x"].to_numpy() + X["z"].to_numpy() / 4 + rng.gamma(2.0, 0.5, MANY)
-    mine, rival = (CachedPredictor(LinearRegression().fit(part, y), part) for part in (X, X.select("x")))
+    mine, champion = (CachedPredictor(LinearRegression().fit(part, y), part) for part in (X, X.select("x")))
     at = None if days is None else pl.Series(np.arange(MANY) * (days * 86_400_000_000 // MANY)).cast(pl.Datetime("us"))
     length = None if days is None else timedelta(days=1)
-    compare_with_bootstrap(monkeypatch, metric, lambda seed: PairedIntervals(mine, rival, y, X, seed, times=at, block_length=length))
+    compare_with_bootstrap(monkeypatch, metric, lambda seed: PairedIntervals(mine, champion, y, X, seed, times=at, block_length=length))
 
 
 @pytest.mark.parametrize("metric", ["f1", "balanced_accuracy", "r2", "neg_root_mean_squared_error"])
@@ -168,18 +168,18 @@ def test_a_ratio_or_a_root_that_is_perfect_or_rests_on_few_rows_is_resampled(met
 
 def test_an_area_of_few_rows_of_a_class_is_resampled() -> None:
     rows = resampling.MAX_RESAMPLED_ROWS + 1
-    _, mine, rival = world(np.random.default_rng(3), rows)
+    _, mine, champion = world(np.random.default_rng(3), rows)
     rare = (np.arange(rows) % 1000 == 0).astype(int)
     model = CachedPredictor(Says(mine), pl.DataFrame({"x": np.zeros(rows)}))
     form = find_form("roc_auc", model, np.arange(rows), rare)
     assert form is not None
     assert form.linearize() is None
-    assert intervals(rare, mine, rival, "a").difference("roc_auc") != intervals(rare, mine, rival, "b").difference("roc_auc")
+    assert intervals(rare, mine, champion, "a").difference("roc_auc") != intervals(rare, mine, champion, "b").difference("roc_auc")
 
 
 def test_the_seed_is_the_candidates_digest() -> None:
-    y, mine, rival = world(RNG)
-    one, again, other = (intervals(y, mine, rival, seed).difference("roc_auc") for seed in ("a", "a", "b"))
+    y, mine, champion = world(RNG)
+    one, again, other = (intervals(y, mine, champion, seed).difference("roc_auc") for seed in ("a", "a", "b"))
     assert one == again != other
 
 
@@ -194,13 +194,13 @@ def test_a_scorer_without_a_form_is_asked_again_and_three_classes_are_measured()
 
 
 def test_a_slice_has_an_interval_of_its_own_and_what_is_undefined_has_none() -> None:
-    y, mine, rival = world(RNG)
+    y, mine, champion = world(RNG)
     g = ["few"] * 30 + ["many"] * (ROWS - 30)
-    found = intervals(y, mine, rival, g=g)
+    found = intervals(y, mine, champion, g=g)
     widths = {name: np.subtract(*found.difference("neg_log_loss", within=("g", name))[::-1]) for name in ("few", "many")}
     assert widths["few"] > 1.5 * widths["many"] > 0
     assert all(math.isnan(bound) for bound in found.difference("roc_auc", within=("g", "nobody")))
-    assert all(math.isnan(bound) for bound in intervals(np.ones(ROWS, dtype=int), mine, rival).difference("roc_auc"))
+    assert all(math.isnan(bound) for bound in intervals(np.ones(ROWS, dtype=int), mine, champion).difference("roc_auc"))
     assert all(math.isnan(bound) for bound in intervals(y, mine).difference("roc_auc"))
 
 

@@ -46,10 +46,10 @@ def errors(rng, correlation: float, rows: int = HOURS) -> np.ndarray:
     return lfilter([1.0], [1.0, -correlation], noise)[200:]
 
 
-def intervals(found: np.ndarray, rival: np.ndarray | None = None, times: pl.Series | None = None, y: np.ndarray | None = None, **more):
+def intervals(found: np.ndarray, champion: np.ndarray | None = None, times: pl.Series | None = None, y: np.ndarray | None = None, **more):
     y = np.zeros(len(found)) if y is None else y
     X = pl.DataFrame({"x": y})
-    models = [CachedPredictor(Predicts(y - e), X) for e in (found, rival) if e is not None]
+    models = [CachedPredictor(Predicts(y - e), X) for e in (found, champion) if e is not None]
     return PairedIntervals(models[0], models[1] if len(models) == 2 else None, y, X, "d", times=times, **more)
 
 
@@ -89,9 +89,9 @@ def test_resampled_metrics_are_as_sure_as_means_are(metric, rounds) -> None:
 
 def test_the_difference_of_two_models_is_resampled_by_the_same_blocks() -> None:
     rng = np.random.default_rng(5)
-    shared, mine, rival = errors(rng, 0.8), errors(rng, 0.8), errors(rng, 0.8)
-    found = intervals(shared + mine / 2, shared + rival / 2, times=hours())
-    alone = intervals(shared + mine / 2, shared + rival / 2)
+    shared, mine, champion = errors(rng, 0.8), errors(rng, 0.8), errors(rng, 0.8)
+    found = intervals(shared + mine / 2, shared + champion / 2, times=hours())
+    alone = intervals(shared + mine / 2, shared + champion / 2)
     for metric in ("neg_mean_squared_error", "neg_root_mean_squared_error", "neg_median_absolute_error"):
         by_blocks, by_rows = (np.subtract(*each.difference(metric)[::-1]) for each in (found, alone))
         assert by_blocks > 1.2 * by_rows, metric

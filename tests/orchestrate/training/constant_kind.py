@@ -46,9 +46,9 @@ class ConstantKind:
             raise ArtifactError(f"{artifact[:12]} is no constant", hint="train it again")
         return manifest["constant"]
 
-    def compare(self, stores, model, trained, rival) -> ml.Candidate:
+    def compare(self, stores, model, trained, champion) -> ml.Candidate:
         mine = evaluate_constant(trained.fitted, trained.splits)
-        theirs = None if rival is None else evaluate_constant(self.open(stores, model, rival.artifact), trained.splits)
+        theirs = None if champion is None else evaluate_constant(self.open(stores, model, champion.artifact), trained.splits)
         return ml.Candidate(model.name, trained.digest, trained.fitted, trained.splits["holdout"], mine, theirs)
 
     def reproduce(self, stores, retraining: Retraining) -> tuple[dict, dict]:

@@ -11,7 +11,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import _read_splits
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
-from mlops_assets.orchestrate.training.evaluation import evaluate_rival
+from mlops_assets.orchestrate.training.evaluation import evaluate_champion
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.serving.http.control import status, stop
 from mlops_assets.stores.platform.stores import open_stores
@@ -74,11 +74,11 @@ def test_a_service_and_a_batch_answer_as_the_estimator_did(world, model) -> None
 
 
 @pytest.mark.parametrize("model", ["boosted", "linear", "trees"])
-def test_a_champion_is_measured_as_a_rival_by_what_serves(world, model) -> None:
+def test_a_champion_is_measured_for_comparison_by_what_serves(world, model) -> None:
     module, at, _, _ = world
     champion = at.registry.champion(model)
     holdout = _read_splits(at, getattr(module, model), champion.snapshot, {})["holdout"]
-    measured, _ = evaluate_rival(at, getattr(module, model), holdout, champion)
+    measured, _ = evaluate_champion(at, getattr(module, model), holdout, champion)
     assert not measured.problems
     recorded = {name: at.tracker.get(champion.run_id).metrics[name] for name in ("roc_auc", "neg_log_loss")}
     assert dict(measured.metrics) == pytest.approx(recorded, abs=1e-5)

@@ -173,7 +173,7 @@ class JensenShannon(DriftThreshold):
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
-    """The expectation that features are distributed as in training. Drift gives a warning and never starts a retraining.
+    """The expectation that features, or features and predictions, are distributed as in training. Drift gives a warning and never starts a retraining.
 
     Parameters
     ----------
@@ -185,6 +185,9 @@ class Drift:
     min_psi
         The minimum effect as a population stability index: a smaller change never counts as drift, however many rows show it. A normal column
         whose mean moves by a third of a standard deviation has 0.1; the other statistics have minima that correspond to the same shift.
+    predictions
+        Whether predictions are compared with those of the same version for its holdout: the predicted value or class, and probabilities.
+        They take a quarter of ``false_alarm_rate``.
 
     Raises
     ------
@@ -207,6 +210,7 @@ class Drift:
     fixed: tuple[tuple[str, DriftThreshold], ...]
     false_alarm_rate: float
     min_psi: float
+    predictions: bool
 
     def __init__(
         self,
@@ -214,6 +218,7 @@ class Drift:
         *,
         false_alarm_rate: float = 0.01,
         min_psi: float = 0.1,
+        predictions: bool = False,
     ) -> None:
         by_column = dict(columns) if isinstance(columns, Mapping) else {}
         if unexpected := [(name, value) for name, value in by_column.items() if not isinstance(value, (DriftThreshold, type(None)))]:
@@ -225,6 +230,7 @@ class Drift:
         object.__setattr__(self, "fixed", tuple((name, value) for name, value in sorted(by_column.items()) if value is not None))
         object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
         object.__setattr__(self, "min_psi", min_psi)
+        object.__setattr__(self, "predictions", predictions)
         if not 0 < false_alarm_rate < 1:
             raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
         if not 0 <= min_psi < math.inf:

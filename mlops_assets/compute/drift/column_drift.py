@@ -52,7 +52,7 @@ class ColumnDrift:
     Parameters
     ----------
     name, role, kind
-        ``role`` is ``feature`` or ``output``; ``kind`` is ``numeric``, ``categorical`` or ``presence`` (only whether there is a value).
+        ``role`` is ``feature`` or ``prediction``; ``kind`` is ``numeric``, ``categorical`` or ``presence`` (only whether there is a value).
     statistics
         Name → value of each reported statistic of :data:`mlops_assets.compute.drift.drift_statistics.STATISTICS`.
     null_rate, reference_null_rate

@@ -14,7 +14,7 @@ from mlops_assets.compute.drift.binning import find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
-from mlops_assets.compute.drift.profile import ASSOCIATIONS, FEATURE, FORMAT, HISTORY, MIN_REFERENCE_ROWS, ColumnProfile
+from mlops_assets.compute.drift.profile import ASSOCIATIONS, FEATURE, FORMAT, HISTORY, MIN_REFERENCE_ROWS, PREDICTION, ColumnProfile
 from mlops_assets.compute.drift.statistic_drift import judge_statistics
 from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
@@ -22,7 +22,7 @@ from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mlops_assets.values.drift import DriftThreshold
 
@@ -54,6 +54,8 @@ class DriftReport:
         for chance alone.
     in_training
         The number of the window's rows in training data: the version was fitted on them, so that they are not compared.
+    notes
+        Clauses on how the window was compared, e.g. what could not be compared. They follow the result in the summary.
     """
 
     rows: int
@@ -64,6 +66,7 @@ class DriftReport:
     windows: int
     needed: int = 0
     in_training: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -78,9 +81,20 @@ class DriftReport:
         return tuple(column.name for column in self.columns if column.capped)
 
     @property
+    def compared(self) -> str:
+        """The number of compared columns, and whether predictions are among them."""
+        predictions = ", predictions included" if any(column.role == PREDICTION for column in self.columns) else ""
+        return f"{len(self.columns)} columns{predictions}"
+
+    @property
     def drifted(self) -> tuple[str, ...]:
         """The columns that have drifted, worst first."""
         return tuple(column.name for column in self.columns if column.drifted)
+
+    def add_notes(self, notes: Iterable[str]) -> DriftReport:
+        """Return the report with further notes, which follow in the summary; empty ones are left out."""
+        added = tuple(note for note in notes if note)
+        return replace(self, notes=self.notes + added, summary="; ".join((self.summary, *added)))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as a dict of JSON values; an infinite severity is None."""
@@ -106,7 +120,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     current
         The window. A lazy frame is collected one column at a time, so that only one column is in memory.
     columns
-        The columns to compare; when None, all features of the profile, and its outputs as far as the window has them. A column that the
+        The columns to compare; when None, all features of the profile, and its predictions as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
     fixed
         Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones.
@@ -170,7 +184,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
-    return replace(report, summary=_summarize(report))
+    return replace(report, summary=summarize(report))
 
 
 def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
@@ -246,14 +260,14 @@ def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:
     return current.select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
 
 
-def _summarize(report: DriftReport) -> str:
+def summarize(report: DriftReport) -> str:
     """Return how many columns drifted, and what changed in the three most drifted ones."""
     worst = [column for column in report.columns if column.drifted]
     if not worst:
-        return f"no drift in {len(report.columns)} columns{_describe_capped(report)}"
+        return f"no drift in {report.compared}{_describe_capped(report)}"
     named = "; ".join(f"{column.name}: {column.why}" for column in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
-    return f"drift in {len(worst)} of {len(report.columns)} columns. {named}{more}{_describe_capped(report)}"
+    return f"drift in {len(worst)} of {report.compared}. {named}{more}{_describe_capped(report)}"
 
 
 def _describe_capped(report: DriftReport) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = 2  # 2 stores calibrations by the name of each statistic; 1 can still be read
-FEATURE, OUTPUT = "feature", "output"
+FEATURE, PREDICTION = "feature", "prediction"  # roles of columns: inputs of the model, and what it predicted
 BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
 ASSOCIATIONS = "associations"  # key of a profile: associations between columns; missing like histories
@@ -133,20 +133,21 @@ def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def build_profile(
-    X: pl.DataFrame, event_times: pl.Series | None = None, *, outputs: pl.DataFrame | None = None, window: timedelta = timedelta(days=1)
+    X: pl.DataFrame, event_times: pl.Series | None = None, *, role: str = FEATURE, window: timedelta = timedelta(days=1)
 ) -> dict[str, Any]:
-    """Return the profile of a version's training rows, with which later windows are compared.
+    """Return the profile of a version's training rows or predictions, with which later windows are compared.
 
     Parameters
     ----------
     X
-        The training rows. Strings, booleans, categoricals and enums are compared by value and numbers by size; of other types, only nulls are
+        The training rows, or predictions from :func:`mlops_assets.compute.drift.prediction_drift.select_predictions`. Strings, booleans, categoricals and enums are compared by value and numbers by size; of other types, only nulls are
         compared.
     event_times
         The time of each row, shape (rows,). Windows use the time zone of these times: pass New York's times for New York's days.
         Without times, thresholds allow for chance alone. This is right for independent rows and alarms too often for dependent rows.
-    outputs
-        Predictions or labels of the same rows, compared as well where a window has them.
+    role
+        ``feature`` or ``prediction``. A window may lack a prediction, e.g. a probability. Associations between predictions are not
+        compared: one follows from the other.
     window
         The length of the monitor's windows. It is shortened where the reference would have fewer than 20 of them.
 
@@ -162,40 +163,32 @@ def build_profile(
     Raises
     ------
     DataError
-        There is no row, a name is in ``X`` and in ``outputs``, or the lengths differ.
+        There is no row, or the lengths differ.
     """
-    frame = _join_columns(X, event_times, outputs)
-    windows = None if frame.height < MIN_REFERENCE_ROWS else _choose_windows(frame.height, event_times, window)
-    columns = {name: _describe_column(frame[name], windows, OUTPUT if name not in X.columns else FEATURE) for name in frame.columns}
+    _check_rows(X, event_times)
+    windows = None if X.height < MIN_REFERENCE_ROWS else _choose_windows(X.height, event_times, window)
+    columns = {name: _describe_column(X[name], windows, role) for name in X.columns}
     real = 0 if windows is None or windows.real is None else int(windows.real.max()) + 1
     profile = {
         "format": FORMAT,
-        "rows": frame.height,
+        "rows": X.height,
         "windows": real,
         "window_seconds": windows.seconds if windows else None,
         "columns": columns,
     }
-    if windows is None or windows.real is None:
+    if windows is None or windows.real is None or role == PREDICTION:
         return profile
     binnings = {name: Binning.from_json(stored) for name, stored in columns.items()}
-    return profile | {ASSOCIATIONS: find_associations(frame[windows.rows], binnings, windows.real)}
+    return profile | {ASSOCIATIONS: find_associations(X[windows.rows], binnings, windows.real)}
 
 
-def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
-    """Return ``X`` and ``outputs`` as one frame; only the number of ``event_times`` is checked."""
+def _check_rows(X: pl.DataFrame, event_times: pl.Series | None) -> None:
     if not X.height:
         raise DataError("the reference has no rows", hint="pass the rows that the model was trained on")
-    companions = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
-    if different := [part.height for part in companions if part.height != X.height]:
+    if event_times is not None and len(event_times) != X.height:
         raise DataError(
-            f"the reference has {X.height} rows of X, but {different[0]} of outputs or event times",
-            hint="give the same rows in the same order",
+            f"the reference has {X.height} rows of X, but {len(event_times)} event times", hint="give the same rows in the same order"
         )
-    if outputs is None:
-        return X
-    if clash := [name for name in outputs.columns if name in X.columns]:
-        raise DataError(f"'{clash[0]}' is a column of X and of outputs", hint="rename the output")
-    return pl.concat([X, outputs], how="horizontal")
 
 
 def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:

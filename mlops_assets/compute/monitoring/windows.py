@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
+from mlops_assets.compute.drift.prediction_drift import (
+    PREDICTION_SHARE,
+    add_prediction_drift,
+    explain_missing_reference,
+    select_predictions,
+)
 from mlops_assets.compute.monitoring.estimates import EstimateReport, estimate_performance
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION
@@ -78,11 +84,13 @@ class VersionReference:
     classes, positive
         Of a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
     note
-        A clause to append to the drift report's summary, e.g. that the profile is calibrated on windows of another length.
+        A note of drift reports, e.g. that the profile is calibrated on windows of another length.
     estimator
         What the holdout says about the errors of predictions; None when none is stored.
     estimator_problem
         The reason why none is stored; empty when it is not known.
+    predictions
+        The profile of predictions for rows that the version was not fitted on; None when none is stored.
     """
 
     profile: Mapping[str, Any] | None = None
@@ -92,6 +100,7 @@ class VersionReference:
     note: str = ""
     estimator: PerformanceEstimator | None = None
     estimator_problem: str = ""
+    predictions: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,17 +230,22 @@ def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: Versio
     if reference.profile is None or (in_training and rows.is_empty()):
         why = _explain_unmeasured(window, rows, in_training)
         return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003  (in order)
+    problem = explain_missing_reference(reference.predictions) if declared.predictions else ""
+    compares_predictions, rate = declared.predictions and not problem, declared.false_alarm_rate
     report = measure_drift(
         reference.profile,
         rows,
         columns=declared.columns,
         fixed=declared.thresholds,
-        false_alarm_rate=declared.false_alarm_rate,
+        false_alarm_rate=rate * (1 - PREDICTION_SHARE) if compares_predictions else rate,
         min_psi=declared.min_psi,
         min_rows=monitor.min_rows,
     )
-    left_out = f"; {in_training} rows in training data are left out" if in_training else ""
-    return replace(report, in_training=in_training, summary=report.summary + left_out + reference.note)
+    if compares_predictions and reference.predictions is not None:
+        predictions = select_predictions(rows, reference.classes, reference.positive)
+        report = add_prediction_drift(report, reference.predictions, predictions, declared, monitor.min_rows)
+    left_out = f"{in_training} rows in training data are left out" if in_training else ""
+    return replace(report, in_training=in_training).add_notes([left_out, problem, reference.note])
 
 
 def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, in_training: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.compute.drift.binning import CATEGORICAL
 from mlops_assets.compute.drift.drift_report import CAP_RULE
 from mlops_assets.compute.drift.drift_statistics import name_statistic, reported_statistics
+from mlops_assets.compute.drift.profile import PREDICTION
 from mlops_assets.compute.monitoring.window_slices import MIN_SLICE_ROWS
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
@@ -156,6 +157,7 @@ def render_monitor(page: MonitorPage) -> str:
         statistics=reported_statistics(),
         objective_state=_objective_state,
         system_cells=_system_cells,
+        PREDICTION=PREDICTION,
         deciding_statistic_text=_deciding_statistic_text,
         thresholds_text=_thresholds_text,
     )
@@ -208,9 +210,10 @@ def _drift_state(report: DriftReport | None) -> _State:
         return _State("", "…", "Not enough data to judge drift", report.summary)
     count = len(report.drifted)
     if not count:
-        return _State("good", "✓", "No drift", f"{len(report.columns)} columns look as they did in training, on {report.rows:,} rows.")
+        text = f"{report.compared} look as they did in training, on {report.rows:,} rows"
+        return _State("good", "✓", "No drift", "; ".join((text, *report.notes)))
     names = ", ".join(report.drifted[:8]) + ("…" if count > 8 else "")
-    return _State("warn", "!", f"{count} of {len(report.columns)} columns drifted", names)
+    return _State("warn", "!", f"{count} of {len(report.columns)} columns drifted", "; ".join((names, *report.notes)))
 
 
 def _objective_state(verdict: ObjectiveVerdict) -> _State:

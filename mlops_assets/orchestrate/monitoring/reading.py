@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE
 from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, FORMAT, PERFORMANCE_ESTIMATOR, PerformanceEstimator
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
@@ -24,6 +25,7 @@ from mlops_assets.serving.formats.prediction_columns import merge_typed_columns
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.monitoring import Monitor
 
+PROFILE = "profile"  # in the manifest of a version: the profile of its training rows
 MAX_NAMED = 5  # windows without predictions in a message
 
 
@@ -54,7 +56,7 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
     references = {}
     for version in registered:
         manifest = read_manifest(stores.artifacts, version.artifact)
-        run, profile = stores.tracker.get(version.run_id), _read_profile(stores, monitor, manifest)
+        run, profile = stores.tracker.get(version.run_id), _read_profile(stores, monitor, manifest, PROFILE)
         references[version.version] = VersionReference(
             profile,
             run.metrics if run else None,
@@ -62,6 +64,7 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
             manifest.get(POSITIVE),
             "" if profile is None else _explain_other_length(project, monitor, profile),
             *_read_estimator(stores, manifest),
+            _read_profile(stores, monitor, manifest, PREDICTION_PROFILE),
         )
     return references
 
@@ -77,12 +80,12 @@ def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> tuple[Perfor
     return PerformanceEstimator.from_json(stored) if stored.get("format") == FORMAT else None, source.get(ESTIMATOR_PROBLEM, "")
 
 
-def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return a version's reference profile, calibrated on windows of the monitor's length; None when the version stored none.
+def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return a version's profile by its name in the manifest, calibrated on windows of the monitor's length; None when the version stored none.
 
     A version that was trained before the monitor was declared has only its default profile, which is returned instead.
     """
-    if not (stored := manifest.get("profile")):
+    if not (stored := manifest.get(name)):
         return None
     profile: dict[str, Any] = json.loads(stores.artifacts.get(stored))
     calibrated: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(partition_length(monitor.partitions).total_seconds())), profile)
@@ -94,7 +97,7 @@ def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[s
     length, partitions = partition_length(monitor.partitions), predicted_partitions(project, monitor)
     if partitions is None or length == partition_length(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""
-    return f"; its limits are calibrated on windows of {partition_length(partitions)}, not of {length}: train again"
+    return f"its limits are calibrated on windows of {partition_length(partitions)}, not of {length}: train again"
 
 
 def list_missing_windows(stores: Stores, project: Project, monitor: Monitor) -> list[str]:

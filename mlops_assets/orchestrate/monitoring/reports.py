@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.drift.drift_report import DriftReport
 from mlops_assets.compute.drift.drift_statistics import reported_statistics
+from mlops_assets.compute.drift.profile import PREDICTION
 from mlops_assets.compute.explanation.performance_drop import DropExplanation
 from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore, score_estimates
 from mlops_assets.compute.monitoring.performance import PerformanceReport
@@ -175,7 +176,13 @@ def _drift_rows(window: PredictionWindow, report: DriftReport) -> pl.DataFrame:
     common = {WINDOW_START: window.span.start, "version": window.version, "rows": report.rows}
     rows = [
         common
-        | {"column": c.name, "kind": c.kind, "statistic": c.statistic, "drifted": c.drifted, "why": c.why}
+        | {
+            "column": c.name,
+            "kind": PREDICTION if c.role == PREDICTION else c.kind,
+            "statistic": c.statistic,
+            "drifted": c.drifted,
+            "why": c.why,
+        }
         | {name: c.statistics.get(name) for name in statistics}
         | {name: getattr(c, name) for name in numbers}
         for c in report.columns

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from mlops_assets.compute.drift.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
+from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE, select_predictions
+from mlops_assets.compute.drift.profile import BY_WINDOW, FEATURE, PREDICTION, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, fit_estimator
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
+from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.errors import DataError
@@ -22,6 +25,7 @@ from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.judged_fit import REFIT
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
+from mlops_assets.serving.formats.prediction_columns import PredictionKind, make_probability_structs
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.model import KIND, Model
@@ -79,8 +83,9 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "request": fields,
             "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(training_set),
-            "profile": artifacts.put(_reference_profile(step, splits, training_set)),
+            "profile": artifacts.put(_build_reference(step, training_set, list(splits.values()))),
             **({} if REFIT in facts else _store_estimator(step, model, predictor, splits["holdout"])),
+            **({} if REFIT in facts else _store_predictions(step, model, predictor, splits["holdout"])),
             **facts,
         },
     )
@@ -110,30 +115,53 @@ def _store_estimator(step: StepContext, model: Model[..., Any], predictor: Cache
         return {ESTIMATOR_PROBLEM: f"no estimator could be fitted on the holdout: {reason[:_MAX_REASON]}"}
 
 
+def _store_predictions(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
+    """Store the profile of the predictions for the holdout, and return the manifest's entry; empty when they cannot be compared.
+
+    An unexpected error is logged as a warning, as in :func:`_store_estimator`.
+    """
+    try:
+        predictions = pl.Series(predictor.predict_all("predict"))
+        if isinstance(predictions.dtype, pl.Array):  # several numbers for a row
+            return {}
+        classes = np.asarray(getattr(predictor.estimator, "classes_", [])).tolist()
+        names = class_names(classes) if hasattr(predictor, "predict_proba") else []
+        shares = make_probability_structs(names, predictor.predict_all("predict_proba")) if names else None
+        positive = positive_class(classes, model.positive)
+        kind = PredictionKind(str(predictions.dtype), tuple(names), "" if positive is None else str(positive))
+        logged = select_predictions(kind.to_frame(predictions, shares), classes, model.positive)
+        return {PREDICTION_PROFILE: step.stores.artifacts.put(_build_reference(step, model.training_set, [holdout], logged))}
+    except Exception as error:  # noqa: BLE001  (predictions may be anything)
+        step.context.log.warning(f"no profile of predictions is stored with '{model.key}': {type(error).__name__}: {error}")
+        return {}
+
+
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
     """Return the declared positive class as an entry of a record or manifest; an empty dict if none is declared."""
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
-def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_set: TrainingSet[..., Any]) -> bytes:
-    """Return, as JSON, the reference profile of the training set's rows, with which monitors compare their windows.
+def _build_reference(
+    step: StepContext, training_set: TrainingSet[..., Any], splits: Sequence[Split], predictions: pl.DataFrame | None = None
+) -> bytes:
+    """Return, as JSON, the profile of the rows of some splits or of their predictions, with which monitors compare their windows.
 
     It is calibrated on windows as long as the data's partitions (one day without partitions), and again for each other window length of a
     drift monitor. Without event times, it is calibrated on random groups of rows, so thresholds allow for chance alone. Fewer than 100
     rows are not calibrated.
     """
-    X = pl.concat([split.X for split in splits.values()])
+    rows, role = (pl.concat([split.X for split in splits]), FEATURE) if predictions is None else (predictions, PREDICTION)
     if training_set.event_timestamp is None:
-        return json.dumps(build_profile(X), sort_keys=True).encode()
+        return json.dumps(build_profile(rows, role=role), sort_keys=True).encode()
     partitions = next((ref.partitions for ref in list_source_tables(step.project, training_set) if ref.partitions is not None), None)
-    times = pl.concat([split.rows[training_set.event_timestamp] for split in splits.values()])
+    times = pl.concat([split.rows[training_set.event_timestamp] for split in splits])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    profile = build_profile(X, local, window=partition_length(partitions))
+    profile = build_profile(rows, local, role=role, window=partition_length(partitions))
     monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
     other_lengths = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
     if other_lengths:
         profile[BY_WINDOW] = {
-            str(int(length.total_seconds())): build_profile(X, local, window=length) | {WINDOW_LENGTH: length.total_seconds()}
+            str(int(length.total_seconds())): build_profile(rows, local, role=role, window=length) | {WINDOW_LENGTH: length.total_seconds()}
             for length in sorted(other_lengths)
         }
     return json.dumps(profile, sort_keys=True).encode()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.registry.registry import Registry
 
 JUDGED = "judged fit"  # part of a refitted version: the manifest of the fit that its gates judged
-_PARTS = ("estimator", "before", "probe", "profile", "estimates")
+_PARTS = ("estimator", "before", "probe", "profile", "prediction_profile", "estimates")
 
 
 def list_parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

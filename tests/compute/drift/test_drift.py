@@ -206,11 +206,12 @@ def test_too_little_is_an_answer() -> None:
     assert measure_drift(profile, frame.head(10), min_rows=1).enough
 
 
-def test_chosen_columns_and_outputs() -> None:
+def test_chosen_columns_and_predictions() -> None:
     frame, _ = reference()
-    profile = stored(build_profile(frame.select("normal"), outputs=frame.select("few")))
+    profile = stored(build_profile(frame.select("normal", "few")))
     assert list(columns(measure_drift(profile, frame))) in (["normal", "few"], ["few", "normal"])
-    assert list(columns(measure_drift(profile, frame.drop("few")))) == ["normal"]  # an output that a window lacks is not missed
+    predictions = stored(build_profile(frame.select("normal", "few"), role="prediction"))
+    assert list(columns(measure_drift(predictions, frame.drop("few")))) == ["normal"]  # a probability that a window lacks is not missed
     assert list(columns(measure_drift(profile, frame, columns=["few"]))) == ["few"]
     with pytest.raises(DataError, match=r"no column 'norma'\n.*did you mean 'normal'"):
         measure_drift(profile, frame, columns=["norma"])

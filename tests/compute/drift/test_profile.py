@@ -209,14 +209,12 @@ def test_the_same_rows_give_the_same_profile_and_it_is_json() -> None:
     assert json.loads(first)["columns"]["x"]["infinite"] == 100
 
 
-def test_outputs_are_kept_apart_and_wrong_rows_refused() -> None:
+def test_columns_have_a_role_and_wrong_rows_are_refused() -> None:
     X = pl.DataFrame({"x": [1.0, 2.0] * 60})
-    profile = build_profile(X, outputs=pl.DataFrame({"probability": [0.1, 0.9] * 60}))
-    assert {name: column["role"] for name, column in profile["columns"].items()} == {"x": "feature", "probability": "output"}
+    roles = [build_profile(X, **more)["columns"]["x"]["role"] for more in ({}, {"role": "prediction"})]
+    assert roles == ["feature", "prediction"]
     with pytest.raises(DataError, match="has no row"):
         build_profile(X.clear())
-    with pytest.raises(DataError, match="'x' is a column of X and of outputs"):
-        build_profile(X, outputs=X)
     with pytest.raises(DataError, match="120 rows of X, but 60"):
         build_profile(X, pl.Series([datetime(2024, 1, 1, tzinfo=UTC)] * 60))
 

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
-from mlops_assets.compute.drift.profile import build_profile
+from mlops_assets.compute.drift.prediction_drift import add_prediction_drift, select_predictions
+from mlops_assets.compute.drift.profile import PREDICTION, build_profile
 from mlops_assets.compute.explanation.performance_drop import ColumnEffect, DropExplanation
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
@@ -21,6 +22,7 @@ from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.compute.text import format_number
 from mlops_assets.errors import DataError, MissingExtraError
+from mlops_assets.values.drift import Drift
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
 
 NASTY = "<script>alert('x')</script>&\"quoted\""
@@ -70,7 +72,8 @@ def frame(rows: int, seed: int, **more: pl.Expr) -> pl.DataFrame:
 def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[DriftReport, PerformanceReport]:
     before = frame(6000, 1)
     at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=20 * i) for i in range(6000)])
-    profile = build_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("__probability"))
+    profile = build_profile(before.select(NASTY, "rain", "kind"), at)
+    outputs = build_profile(select_predictions(before, [False, True]), at, role=PREDICTION)
     expectations = [Performance("roc_auc", at_least=0.6, slices="kind"), Performance("neg_log_loss", no_worse_than_reference_by=0.1)]
     arrived = current if labels is None else labels
     found = measure_performance(
@@ -82,7 +85,8 @@ def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[
         expectations=expectations,
         reference={"neg_log_loss": -0.5},
     )
-    return measure_drift(profile, current), found
+    predicted = select_predictions(current, [False, True])
+    return add_prediction_drift(measure_drift(profile, current), outputs, predicted, Drift(predictions=True), 100), found
 
 
 def page(current: pl.DataFrame, labels: pl.DataFrame | None = None, **more) -> str:
@@ -148,7 +152,8 @@ def test_a_window_in_which_everything_is_wrong() -> None:
     parsed = checked(page(current))
     assert "The labels look inverted" in parsed.text
     assert "is below 0.5, which chance does not explain" in parsed.text
-    assert "3 of 4 columns drifted" in parsed.text
+    assert "3 of 5 columns drifted" in parsed.text
+    assert {"prediction (output)", "probability of True (output)"} <= set(re.findall(r"\w[\w ]+ \(output\)", parsed.text))
     assert "the column is missing" in parsed.text
     assert "no row has a value" in parsed.text
 

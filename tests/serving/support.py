@@ -97,7 +97,7 @@ class Stage:
         self.registry = open_registry(self.platform.registry)
 
     def register(self, fitted, X: pl.DataFrame, digest: str, *, form: str = "skops", **more) -> int:
-        artifact = pack(self.artifacts, fitted, X=X, modules=[OnDemandSource(CLOCK, "clock")], form=form, facts=facts(**more))
+        artifact = pack(self.artifacts, fitted, X=X, modules=[OnDemandSource(CLOCK, "clock")], requested_format=form, facts=facts(**more))
         record = CandidateRecord("lateness", digest, "run", artifact, 1, datetime.now(UTC))
         self.registry.submit(record, [])
         return self.registry.register("lateness", {}).version

@@ -12,7 +12,7 @@ from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.versions.card import ensure_card
 from mlops_assets.serving.formats.integrity import list_parts, mark_damage
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
-from mlops_assets.serving.formats.packaging import describe_format, find_other_libraries, read_manifest
+from mlops_assets.serving.formats.packaging import describe_format, find_changed_libraries, read_manifest
 from mlops_assets.stores.registry.history import model_history
 from mlops_assets.stores.registry.version_files import open_version_files
 from mlops_assets.values.llm.prompt import Prompt
@@ -184,7 +184,7 @@ def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
 def _list_libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return one row for each library of the training, with its version then and now."""
     manifest = _read_manifest(project, version)
-    changes = {change.name: change for change in find_other_libraries(manifest)}
+    changes = {change.name: change for change in find_changed_libraries(manifest)}
     words = {None: "same", False: "differs", True: "differs; predictions may differ"}
     return [
         {

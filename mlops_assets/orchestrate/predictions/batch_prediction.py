@@ -28,8 +28,8 @@ from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
-from mlops_assets.serving.formats.packaging import find_other_libraries, unpack
-from mlops_assets.serving.logs.prediction_rows import identify_batch_rows, read_key_types
+from mlops_assets.serving.formats.packaging import find_changed_libraries, unpack
+from mlops_assets.serving.logs.prediction_rows import build_batch_columns, read_key_types
 from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.asset_names import select_nodes
@@ -101,7 +101,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     training_set = batch.model.training_set
     refuse_damaged(step.stores.registry, step.stores.artifacts, version)
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
-    for other in find_other_libraries(bundle.manifest):
+    for other in find_changed_libraries(bundle.manifest):
         step.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
     steps: list[ViewRows | AsOfLayout | Callable[..., Any]] = [
         *(
@@ -118,7 +118,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
             X,
             score_rows(bundle, X),
             pl.DataFrame({MODEL_VERSION: pl.Series([version.version] * rows.height, dtype=pl.Int64)}),
-            identify_batch_rows(rows, batch.dataset.table.key),
+            build_batch_columns(rows, batch.dataset.table.key),
         ],
         how="horizontal",
     ).with_columns(pl.lit(step.context.run.run_id).alias(RUN_ID))

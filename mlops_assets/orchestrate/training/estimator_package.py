@@ -71,7 +71,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         holdout=predictor,
         modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(training_set.features)],
         trusted_types=model.trusted_types,
-        form=model.format,
+        requested_format=model.format,
         facts={
             KIND: model.kind,
             "model": model.name,

@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.training.train_windows import find_retraining, is_
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.integrity import find_damage
-from mlops_assets.serving.formats.packaging import find_other_libraries, read_manifest
+from mlops_assets.serving.formats.packaging import find_changed_libraries, read_manifest
 from mlops_assets.serving.formats.project_code import changed_sources
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.values.evaluation import GateResult
@@ -139,7 +139,7 @@ def _is_usable(step: StepContext, candidate: CandidateRecord) -> bool:
     if find_damage(artifacts, candidate.artifact):
         return False
     manifest = read_manifest(artifacts, candidate.artifact)
-    return not changed_sources(manifest) and not find_other_libraries(manifest)
+    return not changed_sources(manifest) and not find_changed_libraries(manifest)
 
 
 def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, champion: Version | None) -> str:

@@ -36,7 +36,7 @@ def argmax_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa
 
 
 def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
-    """Whether an estimator consists only of parts that predict the argmax of their probabilities.
+    """Whether every part of an estimator predicts the argmax of its probabilities by construction.
 
     A tuned decision threshold, a support vector machine or a class of the project may predict otherwise. Rows cannot distinguish a
     threshold of 0.499 from 0.5, so the predictions of such an estimator are always computed.

@@ -1,4 +1,4 @@
-"""A stored estimator as bytes, the names of the forms, and writing as skops."""
+"""A stored estimator as bytes, the names of the stored forms, and serialisation by skops."""
 
 from __future__ import annotations
 

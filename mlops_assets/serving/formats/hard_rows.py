@@ -1,4 +1,4 @@
-"""Rows on which two implementations of a model easily differ."""
+"""Rows on which two implementations of a model are likely to differ."""
 
 from __future__ import annotations
 

@@ -78,5 +78,5 @@ def refuse_damaged(registry: Registry, artifacts: Artifacts, version: Version) -
     if damage := mark_damage(registry, artifacts, version):
         raise ArtifactError(
             f"version {version.version} of '{version.model}' is damaged: {damage}",
-            hint="restore the artifact from a backup, or train the version again; the champion is as it was",
+            hint="restore the artifact from a backup, or train the version again; the champion has not changed",
         )

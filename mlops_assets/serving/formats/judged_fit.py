@@ -27,7 +27,7 @@ class JudgedFit:
     digest
         Identifies the fit's training data and predictions.
     refitted
-        Whether another fit serves, which was trained on the holdout too.
+        Whether a second fit, trained on the holdout as well, serves instead.
     """
 
     artifact: str

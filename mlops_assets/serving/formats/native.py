@@ -10,7 +10,7 @@ import numpy as np
 
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.estimator_bytes import LIGHTGBM, XGBOOST, EstimatorBytes, dump_skops
-from mlops_assets.serving.formats.stored_estimators import describe_classes, make_estimator, to_matrix
+from mlops_assets.serving.formats.stored_estimators import class_facts, make_estimator, to_matrix
 
 _LIGHTGBM = ("LGBMClassifier", "LGBMRegressor")
 _XGBOOST = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor")
@@ -41,7 +41,7 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
                 f"a {kind} with an objective of your own cannot be stored in LightGBM's file: its predictions would be raw scores",
                 hint='omit format=, or set format="pickle"',
             )
-        facts = {"class": kind, "n_features": estimator.n_features_in_, **describe_classes(estimator)}
+        facts = {"class": kind, "n_features": estimator.n_features_in_, **class_facts(estimator)}
         return EstimatorBytes(LIGHTGBM, estimator.booster_.model_to_string().encode(), facts=facts)
     if kind in _XGBOOST:
         with tempfile.TemporaryDirectory() as folder:
@@ -78,10 +78,10 @@ def _read_lightgbm(stored: EstimatorBytes) -> Any:  # noqa: ANN401
 
     booster = lightgbm.Booster(model_str=stored.data.decode())
 
-    def raw(X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
+    def compute(X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
         return booster.predict(to_matrix(X), num_threads=threads or 0)  # type: ignore[return-value]
 
-    return make_estimator(raw, stored.facts)
+    return make_estimator(compute, stored.facts)
 
 
 def _read_xgboost(stored: EstimatorBytes) -> Any:  # noqa: ANN401

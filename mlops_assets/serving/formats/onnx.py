@@ -21,7 +21,7 @@ from mlops_assets.serving.formats.argmax import may_predict_argmax, predict_labe
 from mlops_assets.serving.formats.estimator_bytes import ONNX, SKOPS, EstimatorBytes, dump_skops
 from mlops_assets.serving.formats.hard_rows import make_hard_rows
 from mlops_assets.serving.formats.native import to_native
-from mlops_assets.serving.formats.stored_estimators import StoredClassifier, StoredRegressor, describe_classes, make_estimator
+from mlops_assets.serving.formats.stored_estimators import StoredClassifier, StoredRegressor, class_facts, make_estimator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa:
     if hasattr(estimator, "predict_proba") and not may_predict_argmax(estimator):
         return replace(
             _keep_own_format(estimator),
-            refused="its prediction need not be the argmax of its probabilities, which is what the ONNX form predicts",
+            refused="its prediction may differ from the argmax of its probabilities, which the ONNX form predicts",
         )
     reasons = dict[str, str]()
     for kind in _KINDS:
@@ -107,7 +107,7 @@ def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Est
     columns = [[name, "number" if _is_number(dtype) else "text"] for name, dtype in X.schema.items()]  # a manifest sorts mappings by key
     facts = {"kind": kind, "single": single, "columns": columns, "n_features": X.width}
     return EstimatorBytes(
-        ONNX, model.SerializeToString(), facts=facts | (describe_classes(estimator) if hasattr(estimator, "predict_proba") else {})
+        ONNX, model.SerializeToString(), facts=facts | (class_facts(estimator) if hasattr(estimator, "predict_proba") else {})
     )
 
 
@@ -152,7 +152,7 @@ def load_onnx(data: bytes, facts: Mapping[str, Any]) -> StoredRegressor:
     facts
         The ``facts`` that :func:`convert_to_onnx` returned with it.
     """
-    return make_estimator(partial(_run, _InferenceSessions(data), facts), facts)
+    return make_estimator(partial(_run_session, _InferenceSessions(data), facts), facts)
 
 
 class _InferenceSessions:
@@ -172,7 +172,7 @@ class _InferenceSessions:
         return self._sessions[threads]
 
 
-def _run(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
+def _run_session(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
     """Return probabilities, shape (rows, classes), or predictions, shape (rows,); raise ValueError when one is not finite."""
     columns = [name for name, _ in facts["columns"]]
     frame = X if isinstance(X, pl.DataFrame) else pl.DataFrame(np.asarray(X), schema=columns, orient="row")
@@ -206,7 +206,7 @@ def _to_float_matrix(frame: pl.DataFrame) -> np.ndarray:
 
 
 def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> str:  # noqa: ANN401
-    """Describe the first rows on which a converted model and its estimator disagree; ``""`` when they agree on all that are tried.
+    """Describe the first rows on which a converted model and its estimator disagree; ``""`` when they agree on all compared rows.
 
     Parameters
     ----------
@@ -235,12 +235,12 @@ def _describe_difference(estimator: Any, model: StoredRegressor, rows: pl.DataFr
 
     The text is empty when both raise an error, or when labels are equal and probabilities or predictions agree within ``TOLERANCE``.
     """
-    expected, received = _respond(estimator, rows), _respond(model, rows)
+    expected, received = _predict_or_none(estimator, rows), _predict_or_none(model, rows)
     if expected is None or received is None:
         return (
             ""
             if expected is None and received is None
-            else f"it {'answers what' if expected is None else 'refuses what'} the estimator {'refuses' if expected is None else 'answers'}"
+            else f"it {'predicts' if expected is None else 'rejects'} rows that the estimator {'rejects' if expected is None else 'predicts'}"
         )
     deviations = np.abs(received - expected) / (1.0 if isinstance(model, StoredClassifier) else np.maximum(1.0, np.abs(expected)))
     if isinstance(model, StoredClassifier) and (flipped := _count_flipped_labels(estimator, model, rows)):
@@ -254,7 +254,7 @@ def _count_flipped_labels(estimator: Any, model: StoredRegressor, rows: pl.DataF
         return int((predict_labels(estimator, rows) != predict_labels(model, rows)).sum())
 
 
-def _respond(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401
+def _predict_or_none(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401
     """Return the probabilities of rows, else the predictions; None when the model raises."""
     try:
         with warnings.catch_warnings():

@@ -83,7 +83,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     modules: Sequence[OnDemandSource],
     holdout: CachedPredictor | None = None,
     trusted_types: Sequence[str] = (),
-    form: str = SKOPS,
+    requested_format: str = SKOPS,
     facts: Mapping[str, Any],
 ) -> str:
     """Store a model and return the sha256 of its manifest.
@@ -102,8 +102,8 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         Further rows and the estimator's predictions for them. When None, the manifest does not record that predictions are the argmax.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
-    form
-        The requested format: see :class:`mlops_assets.values.model.Model`.
+    requested_format
+        As in :class:`mlops_assets.values.model.Model`.
     facts
         Further entries of the manifest, JSON-like; entries of this function replace those of the same name.
 
@@ -112,7 +112,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     ArtifactError
         The estimator contains an untrusted type, cannot be stored in that format, or predicts differently when it is read back.
     """
-    written, probe = write_estimator(estimator, form, X, trusted_types), probe_rows(X)
+    written, probe = write_estimator(estimator, requested_format, X, trusted_types), probe_rows(X)
     predictions = compute_responses(estimator, probe)
     manifest = {
         **facts,
@@ -142,7 +142,7 @@ def _format_facts(
     holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the manifest's entries on the format; raise ArtifactError if a model outside skops predicts differently when read back."""
+    """Return the manifest's entries on the format; raise ArtifactError if the model is not stored as skops and changes when read back."""
     facts: dict[str, Any] = {"refused_format": written.refused} if written.refused else {}
     if written.form == SKOPS:
         return facts | _argmax_facts(estimator, probe, holdout)
@@ -220,27 +220,27 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     except ArtifactError as error:
         if error.__cause__ is None or not changed_sources(manifest):
             raise
-        raise _refusal(manifest, error.message) from error
+        raise _make_load_error(manifest, error.message) from error
     expected = manifest.get("served_predictions", manifest["probe_predictions"])
     try:
         close = np.allclose(compute_responses(estimator, probe), np.array(expected), equal_nan=True)
         same = close and _has_same_labels(estimator, probe, manifest)
     except Exception as error:
-        raise _refusal(manifest, f"the model {manifest_sha256[:12]} can no longer predict: {describe_error(error)}") from error
+        raise _make_load_error(manifest, f"the model {manifest_sha256[:12]} can no longer predict: {describe_error(error)}") from error
     if not same:
-        raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts differently from when it was stored")
+        raise _make_load_error(manifest, f"the model {manifest_sha256[:12]} predicts differently from when it was stored")
     return ModelBundle(estimator, functions, manifest)
 
 
-def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
-    """Return the error for a model that cannot be read or predicts differently: it names changed project code, else changed libraries."""
+def _make_load_error(manifest: Mapping[str, Any], what: str) -> ArtifactError:
+    """Return the error for a model that cannot be read or predicts differently; it names changed project code, else changed libraries."""
     if changed := changed_sources(manifest):
         return ArtifactError(
             f"{what}: {'; '.join(changed)}",
             hint="the project's own code has changed since the training: restore it, or train the model again",
         )
     return ArtifactError(
-        f"{what}{describe_other_libraries(manifest)}",
+        f"{what}{describe_changed_libraries(manifest)}",
         hint="install the library versions that the model was trained with, or train it again",
     )
 
@@ -258,15 +258,15 @@ def describe_format(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("form", SKOPS)) + (f" (not onnx: {refused})" if refused else "")
 
 
-def find_other_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
-    """Return libraries that are not installed in the version of the training, incompatible versions first."""
+def find_changed_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
+    """Return the libraries whose installed version differs from the version in training, incompatible versions first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
     return find_library_changes(trained, {name: installed_distributions().get(canonical_name(name), "") for name in trained})
 
 
-def describe_other_libraries(manifest: Mapping[str, Any]) -> str:
-    """Return the libraries with other versions as the end of a sentence; ``""`` when there are none."""
-    changes = find_other_libraries(manifest)
+def describe_changed_libraries(manifest: Mapping[str, Any]) -> str:
+    """Return the libraries whose version has changed as the end of a sentence; ``""`` when there are none."""
+    changes = find_changed_libraries(manifest)
     return f": it was trained with {', '.join(map(str, changes))}" if changes else ""
 
 

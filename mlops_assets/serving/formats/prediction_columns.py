@@ -185,7 +185,7 @@ def describe_changed_kind(before: PredictionKind, after: PredictionKind) -> str:
 
 
 def find_polars_type(dtype: str, column: str) -> pl.DataType:
-    """Return the polars type of a name in a manifest.
+    """Return the polars type that a manifest names.
 
     Parameters
     ----------

@@ -28,10 +28,11 @@ def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # n
     estimator
         Fitted.
     trusted
-        Qualified names of types that the project trusts; those that the project defines are included, even if the estimator has none.
+        Qualified names of types that the project trusts; those that the project defines are included, even if the estimator has no
+        instance of them.
     """
     kinds = {_qualified_name(kind): kind for kind in _find_project_code(estimator)}
-    kinds |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
+    kinds |= {name: kind for name in trusted if (kind := _resolve(name)) is not None and _is_project_code(kind)}
     return {name: source_hash(kind) for name, kind in sorted(kinds.items())}
 
 
@@ -50,7 +51,7 @@ def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
 
 def _describe_change(name: str, recorded: str) -> str:
     """Describe how a type or function differs from the recorded hash of its code; ``""`` when it does not, or is not loaded."""
-    kind = _find(name, loaded=True)
+    kind = _resolve(name, loaded=True)
     if kind is None:
         return f"{name} no longer exists" if _is_gone(name) else ""
     if source_hash(kind) == recorded:
@@ -94,7 +95,7 @@ def _is_project_code(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
         file = inspect.getsourcefile(kind)
     except TypeError:  # built in
         return False
-    return file is not None and Path(file).is_file() and not _is_installed(Path(file)) and _find(_qualified_name(kind)) is kind
+    return file is not None and Path(file).is_file() and not _is_installed(Path(file)) and _resolve(_qualified_name(kind)) is kind
 
 
 def _is_installed(file: Path) -> bool:
@@ -110,7 +111,7 @@ def _is_gone(name: str) -> bool:
     return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
 
 
-def _find(name: str, *, loaded: bool = False) -> Any:  # noqa: ANN401
+def _resolve(name: str, *, loaded: bool = False) -> Any:  # noqa: ANN401
     """Return the object of a qualified name; None where it does not exist.
 
     Parameters

@@ -157,13 +157,13 @@ def refuse_pickle() -> None:
     """Raise ArtifactError unless ``MLOPS_ALLOW_PICKLE`` is ``1``."""
     if os.environ.get(ALLOW_PICKLE) != "1":
         raise ArtifactError(
-            "a pickle runs code when it is opened, and none is allowed here",
+            "a pickle runs code when it is opened, and pickles are not allowed here",
             hint=f"store the model as skops, native or onnx; or set {ALLOW_PICKLE}=1 wherever it is trained and served",
         )
 
 
 def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
-    """Read skops bytes; raise ArtifactError with one untrusted type if there are any."""
+    """Return the estimator in skops bytes; raise ArtifactError that names an untrusted type if there is one."""
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 

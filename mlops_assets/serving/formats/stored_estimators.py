@@ -17,21 +17,21 @@ class StoredRegressor:
 
     Parameters
     ----------
-    raw
-        Function of rows and a number of threads (None for all). It returns predictions, shape (rows,); for a classifier probabilities,
-        shape (rows, classes), or those of the second of two classes, shape (rows,).
+    compute
+        Function of rows and a number of threads (None for all). For a regressor, it returns predictions, shape (rows,). For a classifier,
+        it returns probabilities, shape (rows, classes), or those of the second of two classes, shape (rows,).
     n_features
         Number of columns of ``X``.
     """
 
     kind = "regressor"
 
-    def __init__(self, raw: Callable[[Any, int | None], np.ndarray], n_features: int) -> None:
-        self._raw, self.n_features_in_, self.n_jobs = raw, n_features, None
+    def __init__(self, compute: Callable[[Any, int | None], np.ndarray], n_features: int) -> None:
+        self._compute, self.n_features_in_, self.n_jobs = compute, n_features, None
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
         """Return the predictions of rows, shape (rows,)."""
-        return self._raw(X, self.n_jobs)
+        return self._compute(X, self.n_jobs)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: ANN401
         """Return R², or the accuracy of a classifier."""
@@ -74,7 +74,7 @@ class StoredClassifier(StoredRegressor):
 
     Parameters
     ----------
-    raw, n_features
+    compute, n_features
         As in :class:`StoredRegressor`.
     facts
         ``classes`` and their ``dtype``.
@@ -82,21 +82,21 @@ class StoredClassifier(StoredRegressor):
 
     kind = "classifier"
 
-    def __init__(self, raw: Callable[[Any, int | None], np.ndarray], n_features: int, facts: Mapping[str, Any]) -> None:
-        super().__init__(raw, n_features)
+    def __init__(self, compute: Callable[[Any, int | None], np.ndarray], n_features: int, facts: Mapping[str, Any]) -> None:
+        super().__init__(compute, n_features)
         self.classes_ = np.asarray(facts["classes"], dtype=facts["dtype"])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: ANN401
         """Return the probability of each class, shape (rows, classes)."""
-        shares = self._raw(X, self.n_jobs)
+        shares = self._compute(X, self.n_jobs)
         return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Return the likeliest class of each row, shape (rows,); it was verified to be the estimator's prediction when it was stored."""
+        """Return the most probable class of each row, shape (rows,), which was verified to be the fitted estimator's prediction."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]  # type: ignore[no-any-return]
 
 
-def describe_classes(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
+def class_facts(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return ``classes`` and their ``dtype``, JSON-like; an empty dict for an estimator without classes."""
     if not hasattr(estimator, "classes_"):
         return {}
@@ -104,17 +104,17 @@ def describe_classes(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"classes": classes.tolist(), "dtype": "object" if classes.dtype.kind in "UO" else str(classes.dtype)}
 
 
-def make_estimator(raw: Callable[[Any, int | None], np.ndarray], facts: Mapping[str, Any]) -> StoredRegressor:
-    """Return a classifier when there are classes, else a regressor.
+def make_estimator(compute: Callable[[Any, int | None], np.ndarray], facts: Mapping[str, Any]) -> StoredRegressor:
+    """Return a classifier if ``facts`` have classes, else a regressor.
 
     Parameters
     ----------
-    raw
+    compute
         As in :class:`StoredRegressor`.
     facts
         ``n_features``, and ``classes`` with their ``dtype``.
     """
-    return StoredClassifier(raw, facts["n_features"], facts) if "classes" in facts else StoredRegressor(raw, facts["n_features"])
+    return StoredClassifier(compute, facts["n_features"], facts) if "classes" in facts else StoredRegressor(compute, facts["n_features"])
 
 
 def to_matrix(X: Any) -> Any:  # noqa: ANN401

@@ -38,7 +38,7 @@ def store_prompt(artifacts: Artifacts, prompt: Prompt[..., Any]) -> str:
     Raises
     ------
     DefinitionError
-        A variable or the response has a type that cannot be stored, or the source of the function cannot be.
+        The type of a variable or of the response, or the source of the function, cannot be stored.
     """
     manifest = {"format": _FORMAT, KIND: PROMPT, **describe_prompt(prompt)}
     if prompt.has_body:
@@ -85,9 +85,9 @@ def _describe_model(model: LLM) -> dict[str, Any]:
 
 
 def open_prompt(artifacts: Artifacts, artifact: str) -> Prompt[..., Any]:
-    """Return a stored prompt. Its version is that of the prompt that was stored; its model is the one that was declared then.
+    """Return a stored prompt, with the version and the model that it had when it was stored.
 
-    The code of a prompt whose function has a body runs in this process, apart from the project.
+    If the prompt's function has a body, its stored code runs in this process, isolated from the project's modules.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def open_prompt(artifacts: Artifacts, artifact: str) -> Prompt[..., Any]:
     Raises
     ------
     ArtifactError
-        The artifact is missing, damaged, no prompt, or stored by a newer version of this package; or its version is another one now.
+        The artifact is missing, damaged, not a prompt, or stored by a newer release; or this release computes another version for it.
     """
     manifest = json.loads(artifacts.get(artifact))
     if manifest.get(KIND) != PROMPT:
@@ -112,7 +112,7 @@ def open_prompt(artifacts: Artifacts, artifact: str) -> Prompt[..., Any]:
     prompt = _build_prompt(manifest)
     if hash_prompt(prompt) != manifest["digest"]:
         raise ArtifactError(
-            f"the stored prompt '{manifest['name']}' has another version than when it was stored, because this program makes other messages",
+            f"the version of the stored prompt '{manifest['name']}' has changed, because this program builds other messages from it",
             hint="evaluate and promote it with this version of mlops_assets",
         )
     return prompt
@@ -147,7 +147,7 @@ def _make_function(name: str) -> Callable[..., Any]:
 
 
 def _build_variable(stored: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> Variable:
-    """Return a variable with the type of the stored function's parameter, or, without a stored function, a type made from its schema."""
+    """Return a variable; its type is that of the stored function's parameter, or is built from its schema if no function is stored."""
     import pydantic
 
     name, schema = stored["name"], stored["schema"]
@@ -165,9 +165,9 @@ def _build_model(stored: Mapping[str, Any]) -> LLM:
 
 
 def connect_prompt(prompt: Prompt[..., Any], declared: LLM) -> Prompt[..., Any]:
-    """Return a stored prompt with the address, key variable and limits of the model as it is declared now.
+    """Return a stored prompt with the address, key variable and limits that its model is declared with now.
 
-    They are not part of a version. A model with another definition keeps what was stored with it.
+    These settings are not part of a version. If the declared model has another definition, the stored settings stay.
 
     Parameters
     ----------

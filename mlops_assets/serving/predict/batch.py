@@ -32,8 +32,8 @@ def select_input(bundle: ModelBundle, rows: pl.DataFrame, where: str) -> pl.Data
     Raises
     ------
     DataError
-        A column is missing, or has another type than in training. Any number type is accepted for another one, and a column of the type
-        ``Null`` for every type.
+        A column is missing, or its type differs from training. All number types are accepted for each other, and the type ``Null`` is
+        accepted for every type.
     """
     if missing := [name for name in bundle.columns if name not in rows.columns]:
         raise DataError(f"{where} lacks the column '{missing[0]}' that the model was trained on", hint=f"it has {', '.join(rows.columns)}")

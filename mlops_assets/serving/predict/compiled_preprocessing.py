@@ -1,8 +1,8 @@
 """Preprocessing without data frames: from columns of plain values to one matrix of numbers.
 
-Encoders, and imputers before them, treat every category by itself. They are not implemented again here. When the model is loaded, each
-encodes every known category, null and an unknown value once, and the results are stored in a table. Transformers of numbers are called on
-the matrix. :mod:`mlops_assets.serving.predict.predictor` then verifies on rows that the result agrees with the estimator.
+An encoder, with the imputers before it, encodes each category independently of other columns. So it is not implemented again here. When the
+model is loaded, the fitted encoder encodes every known category, null and an unknown value once, into a table. Transformers of numbers are
+called on the matrix. :mod:`mlops_assets.serving.predict.predictor` then verifies on rows that the result agrees with the estimator.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class EncodingTable:
 
     def to_numbers(self, columns: Sequence[Sequence[Any]]) -> list[float]:
         """Return the encodings of all rows; only for a table of width 1."""
-        return [self.numbers[code] for code in self.find_rows(columns)]
+        return [self.numbers[code] for code in self.find_codes(columns)]
 
-    def find_rows(self, columns: Sequence[Sequence[Any]]) -> list[int]:
-        """Return for each row of ``X`` the row of ``encoded``.
+    def find_codes(self, columns: Sequence[Sequence[Any]]) -> list[int]:
+        """Return for each row of ``X`` the index of its encoding in ``encoded``.
 
         Raises
         ------
@@ -129,7 +129,9 @@ class MatrixBuilder:
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:
         """Return the matrix of the rows, shape (rows, width), float64."""
-        blocks = [_make_block(are_numbers, list(group), columns, count) for are_numbers, group in groupby(self.parts, _is_one_number)]
+        blocks = [
+            _make_block(single_columns, list(group), columns, count) for single_columns, group in groupby(self.parts, _fills_one_column)
+        ]
         matrix = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
         if self.order is not None:
             ordered = np.empty_like(matrix)
@@ -144,18 +146,18 @@ class MatrixBuilder:
         return MatrixBuilder(self.parts, self.order, (*self.operations, *operations))
 
 
-def _is_one_number(part: Any) -> bool:  # noqa: ANN401
+def _fills_one_column(part: Any) -> bool:  # noqa: ANN401
     return isinstance(part, NumericColumn) or (isinstance(part, EncodingTable) and part.width == 1)
 
 
-def _make_block(are_numbers: bool, parts: list[Any], columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:  # noqa: FBT001
-    """Return the columns of the matrix that adjacent parts fill; ``are_numbers``: each part fills one column."""
-    if are_numbers:
+def _make_block(single_columns: bool, parts: list[Any], columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:  # noqa: FBT001
+    """Return the columns of the matrix that adjacent parts fill; ``single_columns``: each part fills one column."""
+    if single_columns:
         return np.array([part.to_numbers(columns) for part in parts], dtype=np.float64).reshape(len(parts), count).T
     blocks = []
     for part in parts:
         if isinstance(part, EncodingTable):
-            blocks.append(part.encoded[part.find_rows(columns)])
+            blocks.append(part.encoded[part.find_codes(columns)])
         else:
             blocks.append(np.tile(part.values, (count, 1)) if isinstance(part, ConstantColumns) else part(columns, count))
     return blocks[0] if len(blocks) == 1 else np.hstack(blocks)
@@ -163,13 +165,13 @@ def _make_block(are_numbers: bool, parts: list[Any], columns: Sequence[Sequence[
 
 @dataclass(frozen=True)
 class TransformerCompiler:
-    """Compiles transformers that were fitted on frames of a schema: (column, type) pairs of ``X``, in order."""
+    """Compiles transformers that were fitted on ``X``; ``schema`` lists the (column, type) pairs of ``X`` in order."""
 
     schema: tuple[tuple[str, pl.DataType], ...]
 
     def compile_columns(self) -> MatrixBuilder:
         """Return a builder for all columns unchanged; raise NotCompilable unless all are numbers or booleans."""
-        return MatrixBuilder(self._pick_numbers(range(len(self.schema)), "the estimator"))
+        return MatrixBuilder(self._to_numeric_columns(range(len(self.schema)), "the estimator"))
 
     def compile_transformer(self, fitted: Any, columns: Sequence[int]) -> MatrixBuilder:  # noqa: ANN401
         """Compile a fitted transformer of some columns of ``X``.
@@ -179,7 +181,7 @@ class TransformerCompiler:
         fitted
             The fitted transformer.
         columns
-            Indices of its input columns in ``X``.
+            Indices of the transformer's input columns in ``X``.
 
         Raises
         ------
@@ -188,16 +190,16 @@ class TransformerCompiler:
         """
         kind = type(fitted).__name__
         if _is_passthrough(fitted):
-            return MatrixBuilder(self._pick_numbers(columns, "passthrough"))
+            return MatrixBuilder(self._to_numeric_columns(columns, "passthrough"))
         if kind == "ColumnTransformer":
             return self._compile_column_transformer(fitted, columns)
         if kind == "Pipeline":
             return self._compile_pipeline(fitted, columns)
         if kind in _ENCODERS:
             return self._tabulate(fitted, fitted, columns)
-        return MatrixBuilder(self._pick_numbers(columns, kind)).add_operations([compile_operation(fitted)])
+        return MatrixBuilder(self._to_numeric_columns(columns, kind)).add_operations([compile_operation(fitted)])
 
-    def _pick_numbers(self, columns: Iterable[int], what: str) -> tuple[NumericColumn, ...]:
+    def _to_numeric_columns(self, columns: Iterable[int], what: str) -> tuple[NumericColumn, ...]:
         columns = list(columns)
         for column in columns:
             name, dtype = self.schema[column]
@@ -225,7 +227,7 @@ class TransformerCompiler:
         """Compile a pipeline: imputers before an encoder are tabulated together with it, other steps become operations."""
         steps = [step for _, step in fitted.steps if not _is_passthrough(step)]
         if not steps:
-            return MatrixBuilder(self._pick_numbers(columns, "passthrough"))
+            return MatrixBuilder(self._to_numeric_columns(columns, "passthrough"))
         imputers = list(takewhile(lambda step: type(step).__name__ == "SimpleImputer", steps))
         after = steps[len(imputers) :]
         if after and type(after[0]).__name__ in _ENCODERS:
@@ -240,11 +242,11 @@ class TransformerCompiler:
         Parameters
         ----------
         fitted
-            The encoder, or a pipeline that contains it.
+            The encoder, or the pipeline of imputers and the encoder.
         encoder
             The fitted encoder, which knows the categories.
         columns
-            Indices of its input columns in ``X``.
+            Indices of the encoder's input columns in ``X``.
         """
         if len(encoder.categories_) != len(columns):
             raise NotCompilable("an imputer that drops columns")
@@ -278,7 +280,7 @@ class TransformerCompiler:
         position, column
             Index of the column among the transformer's inputs, and in ``X``.
         known
-            Its known categories.
+            The column's known categories.
         base
             The encoding of a row with the first known category in every column.
         """
@@ -330,7 +332,7 @@ def _list_categories(categories: np.ndarray, dtype: pl.DataType) -> list[Any]:
 
 
 def _find_unknown_value(known: list[Any], dtype: pl.DataType) -> Any:  # noqa: ANN401
-    """Return a value of the type that is not among the known categories; None when there is none. Raise NotCompilable for other types."""
+    """Return a value of the type outside the known categories; None when all are known. Raise NotCompilable for an unsupported type."""
     if dtype == pl.Boolean:
         return next((value for value in (False, True) if value not in known), None)
     if dtype.is_integer():
@@ -373,7 +375,7 @@ def compile_operation(fitted: Any) -> Callable[[np.ndarray], np.ndarray]:  # noq
 
 
 def drop_feature_names(fitted: Any) -> Any:  # noqa: ANN401
-    """Return a shallow copy, also of nested estimators, that accepts a matrix without a warning about feature names."""
+    """Return a shallow copy of an estimator and its nested estimators that accepts a matrix without a warning about feature names."""
     unnamed = copy.copy(fitted)
     vars(unnamed).pop("feature_names_in_", None)
     for name, value in list(vars(unnamed).items()):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.predict.predictor import Predictor, ScoringPath
 
 MAX_EXPLAINED_ROWS = 20  # of one request: each is some 5,000 predictions
-_MAX_PREDICTIONS = 20_000  # for one explained row, where the model has few columns enough
+_MAX_PREDICTIONS = 20_000  # for one explained row, unless the model has too many columns
 _HINT = "send values like those that the model was trained on"
 _MAX_PERMUTATIONS, _MIN_BACKGROUND = 3, 8
 
@@ -33,9 +33,9 @@ class ShapValues:
     outputs
         The explained number of each row, shape (rows,): a probability, or a regressor's prediction.
     classes
-        The class whose probability it is, for each row; None for a regressor.
+        For each row, the class whose probability is explained; None for a regressor.
     bases
-        The mean of this number over the reference rows, shape (rows,).
+        The mean output over the reference rows, shape (rows,).
     values
         Shape (rows, columns). Each row sums to its output minus its base.
     """
@@ -52,11 +52,11 @@ class ShapExplainer:
     Parameters
     ----------
     predictor
-        Of the version.
+        The version's predictor.
     probe
-        Its stored probe rows: the reference rows that columns are replaced from.
+        The version's stored probe rows, used as reference rows: SHAP replaces columns of an explained row by their values.
     classifier
-        Whether the estimator is a classifier; one without probabilities cannot be explained.
+        Whether the estimator is a classifier; a classifier without probabilities cannot be explained.
 
     Notes
     -----
@@ -86,7 +86,7 @@ class ShapExplainer:
         MissingExtraError
             The library ``shap`` is not installed.
         RequestError
-            The model refuses a row, also when columns of other rows are put into it.
+            The model refuses a row, or a row whose columns are partly replaced by those of reference rows.
         """
         shap, rows = _import_shap(), np.arange(count)
         if not count:
@@ -155,7 +155,7 @@ class ShapExplainer:
 
 
 def _encode_columns(background: Sequence[Sequence[Any]], columns: Sequence[Sequence[Any]]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the distinct values of each column, and the number of each value, shape (background and rows, columns)."""
+    """Return the distinct values of each column, and each cell's index among them, shape (background rows + rows, columns)."""
     vocabularies, codes = [], []
     for before, now in zip(background, columns, strict=True):
         numbers: dict[Any, int] = {}

@@ -119,9 +119,10 @@ def compile_boosting_encoder(fitted: Any) -> Scorer:  # noqa: ANN401
 class BoostedTrees:
     """All trees of a histogram gradient boosting model.
 
-    A few rows descend all trees at once, one level at a time, in arrays. Children are adjacent, so going right adds one, and leaves lead
-    to themselves. Missing numbers are -∞ for nodes that send them left and +∞ for the others. A split by category has a row in a table
-    that marks the categories it sends right. Many rows, and infinite numbers, take scikit-learn's own loop over one tree at a time.
+    Up to 32 rows descend all trees at once, one level at a time, in flat arrays. The index of a right child is that of the left child plus
+    one, and a leaf is its own child. A missing number is replaced by -∞ for nodes where missing values go left, and by +∞ for the others.
+    For each split by category, a table marks the categories that go to the right child. More rows, and infinite numbers, are predicted by
+    scikit-learn's own loop, one tree at a time.
     """
 
     def __init__(self, fitted: Any) -> None:  # noqa: ANN401
@@ -158,20 +159,20 @@ class BoostedTrees:
                 value.append(float(node["value"]) if leaf else 0.0)
                 split.append(len(right) if categorical and not leaf else 0)
                 if split[-1]:
-                    right.append(self._mark_sent_right(node, tree.raw_left_cat_bitsets[node["bitset_idx"]]))
+                    right.append(self._mark_right_categories(node, tree.raw_left_cat_bitsets[node["bitset_idx"]]))
         self._feature, self._child, self._roots, self._split = (np.array(x, dtype=np.intp) for x in (feature, child, roots, split))
         self._threshold, self._value, self._right = np.array(threshold), np.array(value), np.array(right)
         self._depth = max(int(tree.nodes["depth"].max()) for tree in trees)
         self._categories = np.unique(self._feature[self._split > 0] % self._features)
 
-    def _mark_sent_right(self, node: np.void, left: np.ndarray) -> np.ndarray:
-        """Return for each category code whether the node sends it right, with the missing category last."""
+    def _mark_right_categories(self, node: np.void, left: np.ndarray) -> np.ndarray:
+        """Return for each category code whether the node sends it to its right child; the last entry is for missing values."""
         known = _unpack_bits(self._known[0][self._known[1][node["feature_idx"]]])
         missing_right = not node["missing_go_to_left"]
         return np.append(np.where(known, ~_unpack_bits(left), missing_right), missing_right)
 
     def _walk_all_trees(self, matrix: np.ndarray) -> np.ndarray:
-        """Walk all trees at once; ``node`` is the current node of each row and tree, as an index into the flat arrays."""
+        """Return the predictions, from one walk through all trees; ``node`` is the index of each row's current node in each tree."""
         rows, absent = len(matrix), np.isnan(matrix)
         sides = np.concatenate([np.where(absent, -np.inf, matrix), np.where(absent, np.inf, matrix)], axis=1)
         codes = self._encode_categories(matrix, absent) if len(self._categories) else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A version of a model that predicts as it did when it was stored. Made by :func:`load_model`.
+    """A registered version, verified to predict as it did when it was stored. Made by :func:`load_model`.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class LoadedModel:
 
 @check_arguments
 def load_model(model: str, *, trusted_types: Sequence[str] = (), platform: Platform | None = None) -> LoadedModel:
-    """Load a registered model; every byte is verified, and it must predict its stored rows as it did in training.
+    """Load a registered model; every byte is verified, and the model must predict its stored rows as it did in training.
 
     Parameters
     ----------

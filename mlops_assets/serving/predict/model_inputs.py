@@ -31,7 +31,7 @@ class ModelInputs:
     columns
         The columns of ``X``, in order, each a list of one value for each row; times are microseconds since 1970 in UTC.
     missing
-        For each row the looked-up features that were not found, or past their ttl, or null.
+        For each row, the looked-up features that were not found, older than their ttl, or null.
     lookups
         The results of each view, for the metrics.
     """
@@ -182,20 +182,20 @@ class _OnlineLookups:
     def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[ViewLookup]:
         """Add features to ``values`` and missing ones to ``missing``; yield the results of each view."""
         if len(at) == 1:
-            for step, row in zip(self._steps, self._find_row(values, at[0]), strict=True):
+            for step, row in zip(self._steps, self._lookup_row(values, at[0]), strict=True):
                 step.fill_row(row, values, missing[0])
                 yield ViewLookup(step.view, (row.status,), (-1 if row.age is None else row.age,))
         else:
-            for step, columns in zip(self._steps, self._find_rows(values, at), strict=True):
+            for step, columns in zip(self._steps, self._lookup_rows(values, at), strict=True):
                 step.fill_rows(columns, values, missing)
                 yield ViewLookup(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
 
-    def _find_row(self, values: Mapping[str, Any], at: int) -> Sequence[FeatureRow]:
+    def _lookup_row(self, values: Mapping[str, Any], at: int) -> Sequence[FeatureRow]:
         if self._reader is None:
             return [FeatureRow((None,) * len(step.features), MISSING, None) for step in self._steps]
         return self._reader.lookup_one([next(_iterate_keys(step, values)) for step in self._steps], at)
 
-    def _find_rows(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[FeatureColumns]:
+    def _lookup_rows(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[FeatureColumns]:
         if self._reader is None:
             return [
                 to_columns([FeatureRow((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
@@ -234,7 +234,7 @@ class _OnDemandStep:
 
 
 def _json_type(dtype: str) -> str:
-    """Return the type of a request's field for a polars type; ``str`` for types without another one."""
+    """Return the type of a request's field for a polars type; ``str`` where no other type fits."""
     if dtype.startswith("Datetime"):
         return "datetime"
     if dtype.startswith(("Int", "UInt")):

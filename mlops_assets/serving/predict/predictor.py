@@ -54,7 +54,7 @@ class ScoringPath:
     scores
         Function from the frame or matrix to class probabilities, shape (rows, classes), or predictions, shape (rows,).
     labels
-        Function from the frame or matrix to predictions; None where these are the argmax of the probabilities, or the scores themselves.
+        Function from the frame or matrix to predictions; None where predictions are the argmax of ``scores``, or ``scores`` itself.
     """
 
     prepare: Callable[[Sequence[Sequence[Any]], int], Any]
@@ -63,12 +63,12 @@ class ScoringPath:
 
 
 class NotFiniteError(RequestError):
-    """The refusal of a request in which some rows have no finite prediction.
+    """A request in which some rows have no finite prediction.
 
     Parameters
     ----------
     row
-        The first such row, from 0.
+        Index of the first such row.
     count
         Number of such rows.
     """
@@ -90,7 +90,7 @@ class Predictor:
     description
         ``compiled``, or ``native`` and why.
     positive
-        The positive class of two classes; the second when None. The attribute is its name, or None unless there are two classes.
+        The positive class of two classes; the second when None. The attribute of this name is None unless there are two classes.
     """
 
     def __init__(self, estimator: Any, path: ScoringPath, description: str, positive: Any = None) -> None:  # noqa: ANN401
@@ -107,7 +107,7 @@ class Predictor:
         return self._names
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Scores:
-        """Return prediction and probabilities of every row.
+        """Return the prediction and the probabilities of every row.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
         The positive class of two classes; the second when None.
     """
     limit_threads(estimator)
-    native_path = _native_path(estimator, probe)
+    native_path = _make_native_path(estimator, probe)
     is_argmax = predicts_argmax and may_predict_argmax(estimator)
     why = ""
     for shortcut, labels in dict.fromkeys([(True, not is_argmax), (False, not is_argmax), (True, True), (False, True)]):
@@ -194,7 +194,7 @@ def limit_threads(estimator: Any) -> None:  # noqa: ANN401
             estimator.set_params(**pools)
 
 
-def _native_path(estimator: Any, probe: pl.DataFrame) -> ScoringPath:  # noqa: ANN401
+def _make_native_path(estimator: Any, probe: pl.DataFrame) -> ScoringPath:  # noqa: ANN401
     """Return the path through the estimator itself: one data frame per request, in the types of training."""
 
     def prepare(columns: Sequence[Sequence[Any]], count: int) -> pl.DataFrame:
@@ -271,7 +271,7 @@ def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
 
 
 def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
-    """Describe the first rows on which two paths differ, or the lack of probe rows; ``""`` when the paths agree.
+    """Describe the first rows on which two paths differ, or that there are no probe rows; ``""`` when the paths agree.
 
     The paths are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
     and predictions must agree, and both paths must refuse the same rows.
@@ -286,7 +286,7 @@ def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.Data
         Classes of an estimator with probabilities, else None.
     """
     if not probe.height:
-        return "there are no probe rows to verify it on"
+        return "there are no probe rows to verify the compiled form on"
     usual, hard = list_columns(probe), list_columns(make_hard_rows(probe))
     for columns in (usual, hard):
         batch = _run_path(native, columns, classes)
@@ -313,7 +313,7 @@ class _ScoredRows:
 
 
 def _run_path(path: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _ScoredRows | None:  # noqa: ANN401
-    """Return the predictions of a path; None when it raises any error, which counts as a refusal of the rows."""
+    """Return the predictions of a path. None if the path raises: both paths must then reject these rows."""
     try:
         rows = path.prepare(columns, len(columns[0]))
         scores = np.asarray(path.scores(rows))

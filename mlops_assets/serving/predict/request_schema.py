@@ -118,12 +118,12 @@ class RequestSchema:
         Column of ``X`` → polars type, which numbers must fit.
     max_rows
         Maximum number of rows of one request.
-    taker
-        The receiver of the rows, as messages name it.
+    receiver
+        Name of the receiver of the rows, for messages.
     """
 
-    def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, taker: str = "the model") -> None:
-        self._taker = taker
+    def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, receiver: str = "the model") -> None:
+        self._receiver = receiver
         self.fields = tuple(RequestField(**field) for field in fields)
         self.max_rows = max_rows
         self.names = tuple(field.name for field in self.fields)
@@ -182,7 +182,7 @@ class RequestSchema:
                     )
 
     def _to_microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
-        """Return a time in microseconds since 1970; for None the current time if the field is the event time, else None.
+        """Return a time in microseconds since 1970; None becomes the current time if the field is the event time, else it stays None.
 
         Raise RequestError for a time that a data frame cannot hold in every unit.
         """
@@ -200,7 +200,7 @@ class RequestSchema:
         return at
 
     def _translate_error(self, text: str, body: bytes) -> RequestError:
-        """Return the refusal for msgspec's error text, which names types and fields only; names of unknown fields are not repeated."""
+        """Return the error for msgspec's error text, which quotes no values; names of unknown fields are not repeated."""
         if text.startswith("Expected `array` of length"):
             return RequestError(f"a request may have at most {self.max_rows} rows", hint="send them in several requests", status=413)
         path, single = _PATH.search(text), body.lstrip()[:1] == b"{"
@@ -208,7 +208,7 @@ class RequestSchema:
         if text.startswith("Object contains unknown field"):
             match = _NAMED.search(text[: path.start()] if path and not single else text)
             hint = nearest(match[1] if match else "", self.names) + f"a row has {', '.join(self.names)}"
-            return RequestError(f"row {row} has a field that {self._taker} does not take", hint=hint, row=row)
+            return RequestError(f"row {row} has a field that {self._receiver} does not take", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
             return self._field_error(row, field, f"row {row} lacks the field '{field.name}'")

@@ -29,7 +29,7 @@ from mlops_assets.serving.formats.integrity import find_damage, list_parts
 from mlops_assets.serving.formats.packaging import (
     compute_responses,
     describe_format,
-    find_other_libraries,
+    find_changed_libraries,
     pack,
     probe_rows,
     read_manifest,
@@ -68,7 +68,7 @@ def encoded(*steps):
 
 def kept(artifacts, fitted, rows: pl.DataFrame, form: str):
     """Return what is read back of an estimator, and its manifest."""
-    manifest = pack(artifacts, fitted, X=rows, modules=[], form=form, facts={})
+    manifest = pack(artifacts, fitted, X=rows, modules=[], requested_format=form, facts={})
     return unpack(artifacts, manifest).estimator, read_manifest(artifacts, manifest)
 
 
@@ -152,7 +152,7 @@ def test_the_number_that_stands_for_a_missing_one_is_kept_though_no_probe_row_ha
 )
 def test_what_has_no_native_file_is_refused_and_nothing_is_stored(artifacts, fitted, why) -> None:
     with pytest.raises(ArtifactError, match=why):
-        pack(artifacts, fitted.fit(NUMBERS.to_numpy(), Y), X=NUMBERS, modules=[], form="native", facts={})
+        pack(artifacts, fitted.fit(NUMBERS.to_numpy(), Y), X=NUMBERS, modules=[], requested_format="native", facts={})
     assert list(artifacts.files()) == []
 
 
@@ -224,13 +224,13 @@ def test_a_conversion_that_would_predict_otherwise_is_refused_with_its_place(art
 
 def test_a_pickle_is_stored_and_read_only_where_it_is_allowed(artifacts, monkeypatch, tmp_path) -> None:
     model = LogisticRegression().fit(NUMBERS, Y)
-    with pytest.raises(ArtifactError, match=f"none is allowed here\nHint: .*{ALLOW_PICKLE}=1"):
-        pack(artifacts, model, X=NUMBERS, modules=[], form="pickle", facts={})
+    with pytest.raises(ArtifactError, match=f"pickles are not allowed here\nHint: .*{ALLOW_PICKLE}=1"):
+        pack(artifacts, model, X=NUMBERS, modules=[], requested_format="pickle", facts={})
     monkeypatch.setenv(ALLOW_PICKLE, "1")
-    manifest = pack(artifacts, model, X=NUMBERS, modules=[], form="pickle", facts={})
+    manifest = pack(artifacts, model, X=NUMBERS, modules=[], requested_format="pickle", facts={})
     np.testing.assert_array_equal(compute_responses(unpack(artifacts, manifest).estimator, NUMBERS), compute_responses(model, NUMBERS))
     monkeypatch.delenv(ALLOW_PICKLE)
-    with pytest.raises(ArtifactError, match="none is allowed here"):
+    with pytest.raises(ArtifactError, match="pickles are not allowed here"):
         unpack(artifacts, manifest)
 
 
@@ -247,7 +247,7 @@ def test_a_pickle_in_the_place_of_any_format_never_runs(artifacts, tmp_path, for
 
 
 def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
-    manifest = pack(artifacts, encoded(lightgbm.LGBMClassifier(**LGBM)).fit(X, Y), X=X, modules=[], form="native", facts={})
+    manifest = pack(artifacts, encoded(lightgbm.LGBMClassifier(**LGBM)).fit(X, Y), X=X, modules=[], requested_format="native", facts={})
     for part in ("estimator", "before"):
         file = Path(artifacts.url(json.loads(artifacts.get(manifest))[part]).removeprefix("file://"))
         whole = file.read_bytes()
@@ -262,7 +262,7 @@ def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
 
 def test_other_library_versions_are_named_when_a_model_predicts_otherwise(artifacts) -> None:
     manifest = pack(artifacts, LogisticRegression().fit(NUMBERS, Y), X=NUMBERS, modules=[], facts={"libraries": {"scikit-learn": "0.1"}})
-    assert [(o.name, o.trained, o.serious) for o in find_other_libraries(read_manifest(artifacts, manifest))] == [
+    assert [(o.name, o.trained, o.serious) for o in find_changed_libraries(read_manifest(artifacts, manifest))] == [
         ("scikit-learn", "0.1", True)
     ]
     unpack(artifacts, manifest)  # it predicts as it did: whoever loads it warns
@@ -334,7 +334,7 @@ def test_a_service_answers_from_each_format_as_the_estimator_and_names_other_lib
 
 
 def test_bytes_that_are_no_model_are_refused_as_such(artifacts) -> None:
-    manifest = pack(artifacts, LogisticRegression().fit(NUMBERS, Y), X=NUMBERS, modules=[], form="onnx", facts={})
+    manifest = pack(artifacts, LogisticRegression().fit(NUMBERS, Y), X=NUMBERS, modules=[], requested_format="onnx", facts={})
     buffer = io.BytesIO(b"no model")
     with pytest.raises(ArtifactError, match="the model cannot be read as onnx: "):
         unpack(artifacts, replaced(artifacts, manifest, estimator=artifacts.put(buffer.getvalue())))

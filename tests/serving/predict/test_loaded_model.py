@@ -58,5 +58,5 @@ def test_a_pickle_is_refused_unless_pickles_are_allowed(stage, monkeypatch) -> N
     version = stage.register(fitted, X, "digest-pickle", form="pickle")
     assert isinstance(ml.load_model(f"lateness@{version}", platform=stage.platform).estimator, type(fitted))
     monkeypatch.delenv("MLOPS_ALLOW_PICKLE")
-    with pytest.raises(ml.errors.ArtifactError, match="none is allowed here"):
+    with pytest.raises(ml.errors.ArtifactError, match="pickles are not allowed here"):
         ml.load_model(f"lateness@{version}", platform=stage.platform)

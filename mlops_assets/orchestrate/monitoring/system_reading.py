@@ -16,9 +16,9 @@ _HOUR = timedelta(hours=1)
 
 def hash_request_windows(monitor: Monitor, platform: Platform, keys: Sequence[str]) -> Mapping[str, str]:
     """Return partition → hash of the requests that were counted in it, for the partitions with requests."""
-    from mlops_assets.serving.logs.request_log import list_hours
+    from mlops_assets.serving.logs.request_log import list_hour_files
 
-    hours = list_hours(_find_folder(monitor, platform))
+    hours = list_hour_files(_find_folder(monitor, platform))
     hashes = {}
     for key in keys if hours else ():
         window = window_of(monitor.partitions, key)
@@ -36,7 +36,7 @@ def _iterate_hours(window: TimeWindow) -> Iterator[datetime]:
 
 
 def _read_file(path: Path) -> list[tuple[datetime, int, SystemCounts]]:
-    from mlops_assets.serving.logs.request_log import read_file, seconds_of
+    from mlops_assets.serving.logs.request_log import find_bucket_seconds, read_file
 
     return [
         (
@@ -44,7 +44,7 @@ def _read_file(path: Path) -> list[tuple[datetime, int, SystemCounts]]:
             line.version,
             SystemCounts(
                 {int(code): number for code, number in line.codes.items()},
-                {seconds_of(int(bucket)): number for bucket, number in line.seconds.items()},
+                {find_bucket_seconds(int(bucket)): number for bucket, number in line.seconds.items()},
                 line.rows,
                 line.looked_up,
                 line.missing,
@@ -79,9 +79,9 @@ def read_system_report(monitor: Monitor, platform: Platform, window: TimeWindow)
 
 def _read_counts(folder: Path, start: datetime, end: datetime) -> Iterator[tuple[int, SystemCounts]]:
     """Yield the version and the counts of each file in a span; of a file that only overlaps it, those of each line in it."""
-    from mlops_assets.serving.logs.request_log import list_hours
+    from mlops_assets.serving.logs.request_log import list_hour_files
 
-    for hour, files in list_hours(folder).items():
+    for hour, files in list_hour_files(folder).items():
         for path, size in files if start - _HOUR < hour < end else ():
             if start <= hour and hour + _HOUR <= end:
                 yield from _read_whole(path, size)

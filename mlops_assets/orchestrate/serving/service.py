@@ -223,7 +223,7 @@ def publish_served(step: StepContext, service: Service) -> Iterator[object]:
 def _import_predictions(step: StepContext, service: Service, rules: Table) -> CheckedTable:
     """Return the logged and the stored predictions of the step's partitions, the outcomes of their checks, and facts for the UI."""
     from mlops_assets.serving.logs.day_log import list_log_days
-    from mlops_assets.serving.logs.inference_log import PredictionRecord, frame_records, read_records
+    from mlops_assets.serving.logs.inference_log import PredictionRecord, build_records_frame, read_records
 
     folder, corrupt = log_folder(service, step.stores.platform), list[str]()
     windows = [window for _, window in step.windows]
@@ -235,7 +235,7 @@ def _import_predictions(step: StepContext, service: Service, rules: Table) -> Ch
     for dtype, group in groupby(sorted(records, key=partial(_prediction_dtype, kinds)), key=partial(_prediction_dtype, kinds)):
         accepted, rejected = split_storable(list(group), types=types, keys=keys, prediction_type=dtype)
         storable, unfit = [*storable, *accepted], [*unfit, *rejected]
-    log = frame_records(storable)
+    log = build_records_frame(storable)
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))

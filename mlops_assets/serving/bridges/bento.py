@@ -117,7 +117,7 @@ def _bento_environment(store: Path) -> dict[str, str]:
 
 
 def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
-    """Write the files that BentoML packages: the module, the configurations, the manifest and every stored artifact that it names."""
+    """Write the files that BentoML packages: the module, the configurations, and the manifest with every artifact that it names."""
     source, model = open_artifacts(spec.artifacts), open_artifacts(str(context / "model"))
     manifest = source.get(champion.artifact)
     model.put(manifest)

@@ -41,7 +41,7 @@ class MirrorSummary:
 
 
 def mirror(stores: Stores, uri: str) -> MirrorSummary:
-    """Send finished runs and undamaged versions to an MLflow server, and make this environment's aliases there the same as here.
+    """Send finished runs and undamaged versions to an MLflow server, and copy this environment's aliases to it.
 
     What is complete on the server is not sent again; a partly sent run is completed. A run waits while it or its parent is active. Runs
     imported from MLflow are not sent. One process mirrors at a time; another waits.
@@ -58,19 +58,19 @@ def mirror(stores: Stores, uri: str) -> MirrorSummary:
     MissingExtraError
         MLflow is not installed.
     PlatformError
-        The address is not valid, or the server is down or refuses; the next mirroring continues.
+        The address is not valid, or the server is down or rejects a request; the next mirroring continues.
     """
     locks = Path(stores.platform.home) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with hold_lock(locks / "mlflow"), connect(uri) as server:
         runs = RunMirror(server, stores)
         runs()
-        versions = _MirroredVersions(server, stores, runs)
+        versions = _VersionMirror(server, stores, runs)
         versions()
         return MirrorSummary(runs.sent, versions.sent, versions.moved, runs.waiting)
 
 
-class _MirroredVersions:
+class _VersionMirror:
     """Sends the versions and aliases of a platform to a server, and counts them in ``sent`` and ``moved``."""
 
     def __init__(self, server: Any, stores: Stores, runs: RunMirror) -> None:  # noqa: ANN401  (MLflow has no types)
@@ -99,7 +99,7 @@ class _MirroredVersions:
     def _find_or_create_model(self, model: str) -> str:
         """Return the name of the registered model that mirrors a model; create it if missing.
 
-        If a registered model that is not ours has the name, ``-mlops_assets-2`` or a higher number is appended.
+        If a registered model that this platform did not create has the name, ``-mlops_assets-2`` or a higher number is appended.
         """
         for number in range(1, 1000):
             name = model if number == 1 else f"{model}-mlops_assets-{number}"
@@ -135,7 +135,7 @@ class _MirroredVersions:
         name
             Name of the registered model.
         numbers
-            Alias → MLflow version number; the server's alias is deleted when it is missing here.
+            Alias → MLflow version number; the server's aliases that are missing here are deleted.
         """
         existing = self._server.get_registered_model(name).aliases
         for alias in (CHAMPION, CHALLENGER):

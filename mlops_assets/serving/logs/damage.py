@@ -38,25 +38,25 @@ class LogDamage:
 
 def find_changed_predictions(folder: Path) -> Iterator[LogDamage]:
     """Yield the files of a prediction log that are empty or have changed lines; a blank line was erased and counts as intact."""
-    return _find_damage(folder, msgspec.json.Decoder(PredictionRecord), erased=True)
+    return _find_damage(folder, msgspec.json.Decoder(PredictionRecord), allow_blank=True)
 
 
 def find_changed_pushes(folder: Path) -> Iterator[LogDamage]:
     """Yield the files of a push log that are empty or have changed lines."""
-    return _find_damage(folder, msgspec.json.Decoder(PushRecord), erased=False)
+    return _find_damage(folder, msgspec.json.Decoder(PushRecord), allow_blank=False)
 
 
 def find_changed_traces(folder: Path) -> Iterator[LogDamage]:
     """Yield the files of a trace log that are empty or have changed lines; a blank line was erased and counts as intact."""
-    return _find_damage(folder, msgspec.json.Decoder(TraceLine), erased=True)
+    return _find_damage(folder, msgspec.json.Decoder(TraceLine), allow_blank=True)
 
 
-def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bool) -> Iterator[LogDamage]:
-    """Yield the damaged files of a log; blank lines count as intact if ``erased`` is True, and a torn last line is ignored."""
+def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, allow_blank: bool) -> Iterator[LogDamage]:
+    """Yield the damaged files of a log; blank lines count as intact if ``allow_blank``, and a torn last line is ignored."""
     for path in list_files(folder, date.min, date.max):
         with path.open("rb") as file:
             complete = ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))  # a kill tore the last line
-            lines = tuple(number for number, line in complete if not (erased and line[:-1].isspace()) and _is_changed(line, decoder))
+            lines = tuple(number for number, line in complete if not (allow_blank and line[:-1].isspace()) and _is_changed(line, decoder))
         if lines or not path.stat().st_size:
             yield LogDamage(path, lines)
 

@@ -1,6 +1,6 @@
-"""Logs of lines with a folder for each UTC day: appended by one system call for each write, synced to the disk, listed by day.
+"""Logs of lines with a folder for each UTC day. Each write is one appending system call, and lines are synced to the disk.
 
-Only their owner can read them, because they hold what clients sent.
+Only their owner can read the files, because they contain what clients sent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DayLog:
         the file is created.
     suffix
         Suffix of the file names.
-    descriptors
+    max_open
         Maximum number of files to keep open.
 
     Raises
@@ -58,13 +58,13 @@ class DayLog:
     """
 
     def __init__(
-        self, folder: Path, *, what: str = PREDICTION_LOG, interval: float | None = 0.1, descriptors: int = 32, suffix: str = ""
+        self, folder: Path, *, what: str = PREDICTION_LOG, interval: float | None = 0.1, max_open: int = 32, suffix: str = ""
     ) -> None:
         self.what = what
         self.problem = find_write_problem(folder, what=what)
         if self.problem:
             raise ServiceError(self.problem, hint="free disk space, or make the folder writable")
-        self._folder, self._interval, self._max_open = folder, interval or 0.0, descriptors
+        self._folder, self._interval, self._max_open = folder, interval or 0.0, max_open
         self._suffix, self._durable = suffix, interval is None
         self._name = self._new_name()
         self._open: OrderedDict[int, _OpenFile] = OrderedDict()
@@ -105,7 +105,7 @@ class DayLog:
         self._sync_once()
 
     def write(self, day: int, data: bytes) -> None:
-        """Write whole lines of one day, a number of days since 1970: all of them, or raise OSError."""
+        """Write whole lines to the file of a day, given as days since 1970; raise OSError unless all are written."""
         file = self._find_or_open_file(day)
         written = 0
         try:
@@ -114,14 +114,14 @@ class DayLog:
                 written += os.write(file.descriptor, data[written:])
         except OSError:
             if written:
-                self._undo(day, file)
+                self._undo_write(day, file)
             raise
         file.size += written
         with self._lock:
             self._dirty.add(file.descriptor)
 
-    def _undo(self, day: int, file: _OpenFile) -> None:
-        """Truncate a half-written line; where that fails too, start a new file, because readers ignore a torn last line."""
+    def _undo_write(self, day: int, file: _OpenFile) -> None:
+        """Truncate a half-written line; if that fails as well, start a new file, because readers ignore a torn last line."""
         try:
             os.ftruncate(file.descriptor, file.size)
         except OSError:
@@ -188,7 +188,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def find_write_problem(folder: Path, *, sync: bool = True, what: str = PREDICTION_LOG) -> str:
-    """Return why a folder cannot be written, or ``""``, by writing and deleting a file of 4096 bytes.
+    """Write and delete a file of 4096 bytes in a folder, and return why that fails; ``""`` when it does not.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def find_write_problem(folder: Path, *, sync: bool = True, what: str = PREDICTIO
 
 
 def hash_log_files(folder: Path, first: date, last: date) -> str:
-    """Return a hash that changes when lines of these days are logged: of the names and sizes of their files.
+    """Return a hash of the names and sizes of the files of some days; it changes when lines of these days are logged.
 
     Parameters
     ----------
@@ -256,6 +256,6 @@ def list_files(folder: Path, first: date, last: date) -> Iterator[Path]:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a log file, without holding the file in memory; text after the last newline is torn, and left out."""
+    """Yield the lines of a log file, without holding the file in memory; a torn last line, without a newline, is omitted."""
     with path.open("rb") as file:
         yield from (line[:-1] for line in file if line.endswith(b"\n"))

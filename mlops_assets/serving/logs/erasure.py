@@ -47,7 +47,7 @@ def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = Fa
 
 
 def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
-    """Remove the rows of an entity from their calls and return their number. A call stays, with its other rows or with none.
+    """Remove the rows of an entity from logged calls and return their number. A call stays in the log, even without rows.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) 
 
 
 def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushRecord, Callable[[bytes], bytes]]:
-    """Return a call and the function that signs its line: a line without a checksum gets none, a wrong checksum stays wrong."""
+    """Return a call and the function that signs its new line: a line without a checksum gets none, and a wrong checksum stays wrong."""
     try:
         body = strip_checksum(line)
     except ChangedLineError:
@@ -83,7 +83,7 @@ def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[
 
 
 def _rewrite_lines(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:
-    """Replace changed lines of a log in place, padded with blanks, and return the total count; unreadable lines stay.
+    """Replace changed lines of a log in place, padded with blanks, and return the number of erased items; unreadable lines stay.
 
     Parameters
     ----------

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class PredictionRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """One prediction for an event at the time ``at``; ``worker`` is a process id.
+    """One prediction; ``at`` is the event time, and ``worker`` is a process id.
 
-    Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too.
+    All times, including those in ``key`` and ``x``, are microseconds since 1970 in UTC.
     """
 
     id: str
@@ -44,12 +44,12 @@ class InferenceLog(DayLog):
 
     Parameters
     ----------
-    folder, interval, descriptors
+    folder, interval, max_open
         As in :class:`DayLog`.
     """
 
-    def __init__(self, folder: Path, *, interval: float = 0.1, descriptors: int = 32) -> None:
-        super().__init__(folder, interval=interval, descriptors=descriptors)
+    def __init__(self, folder: Path, *, interval: float = 0.1, max_open: int = 32) -> None:
+        super().__init__(folder, interval=interval, max_open=max_open)
         self._encode = msgspec.json.Encoder().encode
 
     def append(self, records: list[PredictionRecord]) -> None:
@@ -86,14 +86,14 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
     Returns
     -------
     polars.DataFrame
-        See :func:`frame_records`.
+        See :func:`build_records_frame`.
 
     Raises
     ------
     DataError
         As in :func:`read_records`.
     """
-    return frame_records(read_records(folder, first, last, corrupt))
+    return build_records_frame(read_records(folder, first, last, corrupt))
 
 
 def read_records(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> list[PredictionRecord]:
@@ -135,11 +135,12 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
     return list(by_id.values())
 
 
-def frame_records(records: list[PredictionRecord]) -> pl.DataFrame:
+def build_records_frame(records: list[PredictionRecord]) -> pl.DataFrame:
     """Return predictions as a frame with the columns of :class:`PredictionRecord`.
 
-    ``at`` and ``logged_at`` are times in UTC; ``key``, ``x`` and ``probabilities`` are structs of all names. ``prediction`` has the type
-    ``Object`` when predictions are of several kinds, e.g. numbers and text. Rows are sorted by event time, time of logging and id.
+    ``at`` and ``logged_at`` are times in UTC. ``key``, ``x`` and ``probabilities`` are structs with a field for each name that occurs.
+    ``prediction`` has the type ``Object`` when predictions are of several kinds, e.g. numbers and text. Rows are sorted by event time, time
+    of logging and id.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ def build_prediction_rows(
     -------
     list of polars.DataFrame
         Key, event time, ``X``, prediction, probabilities, hash of the input, version, id, names of missing features, time of logging,
-        run (empty). A version without a kind is read as the newest one. When nothing was logged, the list has one frame without rows, in
+        run (empty). A version without a kind is read like the newest version. When nothing was logged, the list has one frame without rows, in
         the types of the newest version. Without any version, that frame lacks predictions and probabilities.
     """
     ordered_kinds = [kinds[version] for version in sorted(kinds)]
@@ -129,14 +129,14 @@ def cast_logged(values: pl.Series, dtype: str, *, strict: bool = True) -> pl.Ser
 
 
 def read_key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return name → polars type of the fields that identify a row, or by which its features are looked up or computed."""
+    """Return name → polars type of the fields that identify a row, and of those from which its features are looked up or computed."""
     fields = [field for field in manifest["request"] if field["role"] in ("key", "join_key", "input")]
     # Keys of other types are sent and logged as text.
     return {field["name"]: _JSON_TYPES.get(field["type"], "String" if field["role"] == "key" else field["type"]) for field in fields}
 
 
-def identify_batch_rows(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return the columns that a batch shares with logged predictions: id, missing features, and a null time of logging.
+def build_batch_columns(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return the id, missing features and null time of logging of the rows of a batch: columns that logged predictions have as well.
 
     The id is a hash of the key, or null without a key.
     """
@@ -171,7 +171,7 @@ def split_storable(
     ]
     for name, dtype, read in readers:
         for row in _find_unstorable(name, [read(record) for record in records], dtype):
-            problems.setdefault(row, f"prediction '{records[row].id}': '{name}' is no value that a column of {dtype} can store")
+            problems.setdefault(row, f"prediction '{records[row].id}': '{name}' has a value that a column of type {dtype} cannot store")
     return [record for row, record in enumerate(records) if row not in problems], [problems[row] for row in sorted(problems)]
 
 

@@ -1,7 +1,7 @@
 """The push log: one JSON line for each call and UTC day of its rows, on the disk before the call returns.
 
-A call over several days has a line in each day's folder. Each line names all days, and the call counts when all lines exist. Such lines
-have files of their own, so that finding incomplete calls reads little.
+A call over several days has a line in each day's folder. Each line names all days of the call, and the call is complete when all its lines
+exist. These lines are in separate files, so that finding incomplete calls does not read the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PushRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _CallHead(msgspec.Struct, gc=False):
-    """The part of a record that decides whether its call is complete."""
+    """The fields of a record that decide whether its call is complete."""
 
     id: str
     days: list[int]
@@ -112,7 +112,7 @@ def open_push_log(folder: Path) -> PushLog:
 def read_pushed_rows(
     folder: Path, first: date, last: date, types: Mapping[str, pl.DataType], corrupt: list[str] | None = None
 ) -> pl.DataFrame:
-    """Return the rows of complete calls, in the order in which they were pushed; repeated calls once.
+    """Return the rows of complete calls, in the order in which they were pushed; a repeated call counts once.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def read_pushed_rows(
                 continue
             if (before := by_call.get((record.id, day))) is None or record.logged_at < before[0].logged_at:
                 by_call[record.id, day] = record, f"{path.relative_to(folder)}:{number}"
-    frames = [_frame_or_report(record, place, types, unread) for record, place in _sort_complete_calls(folder, by_call.values())]
+    frames = [_make_frame_or_report(record, place, types, unread) for record, place in _sort_complete_calls(folder, by_call.values())]
     if unread and corrupt is None:
         raise DataError(
             f"{len(unread)} lines of the push log cannot be read, the first is {unread[0]}",
@@ -165,8 +165,8 @@ def _sort_complete_calls(folder: Path, calls: Iterable[tuple[PushRecord, str]]) 
     return sorted(complete, key=lambda call: (call[0].logged_at, call[0].id))
 
 
-def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.DataType], unread: list[str]) -> pl.DataFrame:
-    """Return the rows of a call that the lake can store; if there are others, add the location of the line to ``unread``."""
+def _make_frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.DataType], unread: list[str]) -> pl.DataFrame:
+    """Return the rows of a call that the lake can store; if it cannot store all, add the location of the line to ``unread``."""
     import polars as pl
 
     try:

@@ -31,8 +31,8 @@ _LOG_GROWTH = math.log(1.05)  # of durations: a quantile is known to 2.5 %
 class RequestLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """The requests that a process answered with one version since ``at``, in microseconds since 1970.
 
-    ``version`` is 0 when no model was loaded. ``codes`` is status → requests, ``seconds`` is bucket → answered requests. Values of features
-    are counted over all rows: those that were looked up, and those that were missing.
+    ``version`` is 0 when no model was loaded. ``codes`` is status → requests, ``seconds`` is bucket → answered requests. ``looked_up`` and
+    ``missing`` count the feature values of all rows that were looked up, and those among them that were missing.
     """
 
     at: int
@@ -68,7 +68,7 @@ class RequestLog(DayLog):
         self._since = _now()
         self._hour = self._since // _HOUR
         self._writing = threading.Lock()
-        self._kept: dict[tuple[int, int], RequestLine] = {}  # hour and version → counts
+        self._unwritten: dict[tuple[int, int], RequestLine] = {}  # hour and version → counts
         self._encode = msgspec.json.Encoder().encode
         super().__init__(folder, what=REQUEST_LOG, interval=interval)
 
@@ -91,22 +91,22 @@ class RequestLog(DayLog):
         self._rows.append((version, rows, looked_up, missing))
 
     def write_counts(self) -> None:
-        """Append the counts since the last call; if they cannot be written, keep them and set ``problem``."""
+        """Append the counts since the last call; counts that cannot be written wait for the next call, and ``problem`` is set."""
         with self._writing:
             self._add_up()
             problem = ""
-            for (hour, version), counts in sorted(self._kept.items()):
+            for (hour, version), counts in sorted(self._unwritten.items()):
                 self._rotate(hour)
                 try:
                     self.write(counts.at // DAY, sign_line(self._encode(counts)) + b"\n")
                 except OSError as error:
                     problem = f"the {self.what} in '{self._folder}' cannot be written: {error.strerror}"
                 else:
-                    del self._kept[hour, version]
+                    del self._unwritten[hour, version]
             self.problem = problem
 
     def _rotate(self, hour: int) -> None:
-        """Continue in a new file when the hour changes, so that what was counted in a window is known from sizes of files."""
+        """Continue in a new file when the hour changes, so that unchanged file sizes prove that the counts of a window are unchanged."""
         if hour != self._hour:
             self._hour = hour
             self._name = self._new_name()
@@ -119,7 +119,7 @@ class RequestLog(DayLog):
         since, self._since, pid = self._since, _now(), os.getpid()
 
         def find(version: int) -> RequestLine:
-            return self._kept.setdefault((since // _HOUR, version), RequestLine(since, version, pid, {}, {}))
+            return self._unwritten.setdefault((since // _HOUR, version), RequestLine(since, version, pid, {}, {}))
 
         for _ in range(len(self._rows)):
             version, rows, looked_up, missing = self._rows.popleft()
@@ -132,7 +132,7 @@ class RequestLog(DayLog):
             counts = find(version)
             counts.codes[str(code)] = counts.codes.get(str(code), 0) + 1
             if code == _ANSWERED:
-                bucket = str(bucket_of(seconds))
+                bucket = str(find_bucket(seconds))
                 counts.seconds[bucket] = counts.seconds.get(bucket, 0) + 1
 
     def close(self) -> None:
@@ -150,17 +150,17 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
-def bucket_of(seconds: float) -> int:
+def find_bucket(seconds: float) -> int:
     """Return the bucket of a duration: its logarithm in steps of 5 %."""
     return round(math.log(max(seconds, 1e-9)) / _LOG_GROWTH)
 
 
-def seconds_of(bucket: int) -> float:
+def find_bucket_seconds(bucket: int) -> float:
     """Return the duration in the middle of a bucket, in seconds."""
     return math.exp(bucket * _LOG_GROWTH)
 
 
-def list_hours(folder: Path) -> dict[datetime, list[tuple[Path, int]]]:
+def list_hour_files(folder: Path) -> dict[datetime, list[tuple[Path, int]]]:
     """Return hour → the files with its counts and their sizes; the folder may be missing."""
     found: dict[datetime, list[tuple[Path, int]]] = {}
     for day in list_log_days(folder):
@@ -171,7 +171,7 @@ def list_hours(folder: Path) -> dict[datetime, list[tuple[Path, int]]]:
 
 
 def read_file(path: Path, corrupt: list[int] | None = None) -> list[RequestLine]:
-    """Return the counts of one file; lines that cannot be read are left out.
+    """Return the counts in one file, without lines that cannot be read.
 
     Parameters
     ----------

@@ -66,8 +66,8 @@ class TraceDays:
         for trace_id, later in newer.items():
             self._remember(trace_id, later)
 
-    def choose(self, spans: Sequence[Span]) -> Mapping[str, int]:
-        """Return trace id → the day on which spans are filed: that of the spans of the trace that came first.
+    def choose_days(self, spans: Sequence[Span]) -> Mapping[str, int]:
+        """Return trace id → the day on which spans are filed: the day of the first spans of the trace that were received.
 
         Parameters
         ----------

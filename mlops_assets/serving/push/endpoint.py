@@ -26,7 +26,7 @@ class PushEndpoint:
     Parameters
     ----------
     specs
-        The push sources as text: see :class:`PushSpec`. They are parsed with the first request, because that imports a data-frame library.
+        The push sources as text: see :class:`PushSpec`. The first request parses them, because parsing imports a data-frame library.
     home, online
         Home and online store of the platform.
     limits
@@ -40,7 +40,7 @@ class PushEndpoint:
         self.names = frozenset(name for text in specs for name, *_ in json.loads(text)["views"])
 
     def answer(self, view: str, body: bytes, call: str | None) -> tuple[int, bytes]:
-        """Return status and reply of one request. It may wait for the disk, so do not call it in an event loop.
+        """Return the status and reply of one request. This may wait for the disk, so do not call it in an event loop.
 
         Parameters
         ----------

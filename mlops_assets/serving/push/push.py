@@ -89,9 +89,9 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
         A frame of polars or pandas, or mappings of column to value. Rows without a created time get the current time.
     id
         Identifies the call, so that a repeated call with the same id changes nothing. Without an id, a repeated call writes its rows
-        again; that changes nothing either when the rows have a created time.
+        again, which changes nothing if the rows have a created time.
     platform
-        Where everything lives; ``Platform.from_env()`` when None.
+        The platform that logs the rows and serves them online; ``Platform.from_env()`` when None.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
     Raises
     ------
     DataError
-        A row breaks a rule of the source; the message names it. Nothing was pushed.
+        A row breaks a rule of the source; the message names row and rule. Nothing was pushed.
     DefinitionError
         The target is neither a push source nor a view over one, or a column of the source is declared unique.
     PlatformError
@@ -135,11 +135,11 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
         raise DefinitionError(f"'{getattr(target, 'key', target)}' does not accept pushed rows", hint="use an ml.PushSource as its source")
     views = dict.fromkeys((*views_of(source), *([target] if isinstance(target, FeatureView) else [])))
     at = platform or Platform.from_env()
-    return Pusher(_find_spec(source, tuple(views)), at.home, at.online).push(rows, id)
+    return Pusher(_build_spec(source, tuple(views)), at.home, at.online).push(rows, id)
 
 
 @cache
-def _find_spec(source: PushSource, views: tuple[FeatureView, ...]) -> PushSpec:
+def _build_spec(source: PushSource, views: tuple[FeatureView, ...]) -> PushSpec:
     return PushSpec.from_source(source, views)
 
 
@@ -202,7 +202,7 @@ class Pusher:
         moment = pl.lit(now).cast(pl.Datetime("us", "UTC"))
         frame = frame.with_columns(pl.col(created).fill_null(moment)).select(name for name, _ in spec.types)
         _refuse_nul(frame)
-        window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._horizon())
+        window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._find_horizon())
         for finding in find_violations(frame, table, [("", window)]):
             raise self._make_error(finding, frame)
         for view in spec.views:
@@ -212,7 +212,7 @@ class Pusher:
                 raise PushError(error.message, hint=error.hint, public_message=f"the rows do not fit the view '{view.name}'") from error
         return frame
 
-    def _horizon(self) -> datetime:
+    def _find_horizon(self) -> datetime:
         """Return the end of the allowed event times of a source without a last time: ``max_future`` from now, or never."""
         future = self.spec.table.max_future
         return _FOREVER if future is None else datetime.now(UTC) + future
@@ -280,7 +280,7 @@ class Pusher:
 
 
 def make_view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return pushed rows in the layout that the online store takes for a view: cast to its types and sorted by join keys and time."""
+    """Return pushed rows as the online store reads them for a view: cast to the view's types and sorted by join keys and time."""
     from mlops_assets.compute.features.feature_schema import cast_features
     from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 

@@ -1,4 +1,4 @@
-"""Specification of a push source: its rules and its views, also as text for processes without the project file."""
+"""Specification of a push source: its rules and its views; as text, it serves processes without the project file."""
 
 from __future__ import annotations
 
@@ -120,20 +120,20 @@ class PushSpec:
 
         schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one
         if schema.checks:
-            raise self._not_portable("a check on the whole table")
+            raise self._make_portability_error("a check on the whole table")
         columns = []
         for name, column in schema.columns.items():
             checks = [[check.name, check.statistics] for check in column.checks]
             if functions := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
-                raise self._not_portable(f"the check {functions[0]} of column '{name}', which is a function")
+                raise self._make_portability_error(f"the check {functions[0]} of column '{name}', which is a function")
             if foreign := [check for check, argument in checks if not _is_json(argument)]:
-                raise self._not_portable(f"the check {foreign[0]} of column '{name}', whose bounds JSON does not have")
+                raise self._make_portability_error(f"the check {foreign[0]} of column '{name}', whose bounds JSON cannot express")
             if not json_type(column.dtype.type):
-                raise self._not_portable(f"the type {column.dtype.type} of column '{name}', which JSON rows do not have")
+                raise self._make_portability_error(f"the type {column.dtype.type} of column '{name}', which JSON rows cannot contain")
             columns.append([name, column.nullable, checks])
         return columns
 
-    def _not_portable(self, what: str) -> DefinitionError:
+    def _make_portability_error(self, what: str) -> DefinitionError:
         return DefinitionError(
             f"push source '{self.name}' has {what}: a service, which does not import the project, cannot verify it",
             hint="use pandera's own checks, or push from Python only",

@@ -156,7 +156,7 @@ def test_a_received_trace_is_whole_on_the_day_of_the_spans_that_came_first(platf
     root = make_span(midnight - 1000, child.trace_id, name="question")
     for spans in ([child], [root], [root, child]):  # the sender repeats what it got no reply for
         days, log = TraceDays(folder(platform), date(2024, 5, 2)), TraceLog(folder(platform))
-        log.write(spans, days.choose(spans))
+        log.write(spans, days.choose_days(spans))
         log.close()
     assert list_stale(platform) == ["2024-05-02"]
     result = materialise(partitions="2024-05-01...2024-05-02")

@@ -109,7 +109,7 @@ def test_the_fingerprint_changes_with_what_is_logged_and_parses_nothing(folder) 
 
 
 def test_few_files_stay_open_for_events_of_many_days(folder) -> None:
-    log = InferenceLog(folder, descriptors=4, interval=0.001)
+    log = InferenceLog(folder, max_open=4, interval=0.001)
     before = psutil.Process().num_fds()
     for i in range(300):
         log.append([record(f"{i}", at=AT + i % 30 * DAY)])

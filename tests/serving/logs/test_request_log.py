@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.serving.logs import request_log
-from mlops_assets.serving.logs.request_log import RequestLine, RequestLog, bucket_of, list_hours, read_file, seconds_of
+from mlops_assets.serving.logs.request_log import RequestLine, RequestLog, find_bucket, find_bucket_seconds, list_hour_files, read_file
 
 DAY_5 = 5 * 86_400_000_000 + 7
 
@@ -36,7 +36,7 @@ def test_requests_of_a_version_are_one_line(log, tmp_path) -> None:
     log.write_counts()
     log.write_counts()
     found = {counts.version: counts for counts in read(tmp_path / "requests")}
-    assert found[1] == RequestLine(DAY_5, 1, os.getpid(), {"200": 3, "422": 1}, {str(bucket_of(0.01)): 3}, 6, 24, 3)
+    assert found[1] == RequestLine(DAY_5, 1, os.getpid(), {"200": 3, "422": 1}, {str(find_bucket(0.01)): 3}, 6, 24, 3)
     assert (found[0].codes, found[0].seconds) == ({"503": 1}, {})
     assert [path.parent.name for path in tmp_path.rglob("*.jsonl")] == ["1970-01-06"]
 
@@ -70,7 +70,7 @@ def test_counts_that_a_full_disk_refuses_keep_their_hours(log, tmp_path, monkeyp
             log.count_reply(1, 200 + hour, 0.01)
             log.write_counts()
     log.write_counts()
-    hours = list_hours(tmp_path / "requests")
+    hours = list_hour_files(tmp_path / "requests")
     assert {hour.hour: [line.codes for path, _ in files for line in read_file(path)] for hour, files in hours.items()} == {
         hour: [{str(200 + hour): 1}] for hour in range(4)
     }
@@ -89,8 +89,8 @@ def test_each_hour_has_files_of_its_own(log, tmp_path, monkeypatch) -> None:
         log.count_reply(1, 200, 0.01)
         log.write_counts()
     folder = tmp_path / "requests"
-    assert {hour.hour: [len(read_file(path)) for path, _ in files] for hour, files in list_hours(folder).items()} == {0: [2], 3: [1]}
-    assert list_hours(tmp_path / "none") == {}
+    assert {hour.hour: [len(read_file(path)) for path, _ in files] for hour, files in list_hour_files(folder).items()} == {0: [2], 3: [1]}
+    assert list_hour_files(tmp_path / "none") == {}
 
 
 def test_a_changed_line_is_left_out_and_named(log, tmp_path) -> None:
@@ -120,4 +120,4 @@ def test_no_request_is_lost_between_threads(log, tmp_path) -> None:
 
 @given(st.floats(1e-6, 1e3))
 def test_a_duration_is_known_to_two_and_a_half_percent(seconds) -> None:
-    assert seconds_of(bucket_of(seconds)) == pytest.approx(seconds, rel=0.026)
+    assert find_bucket_seconds(find_bucket(seconds)) == pytest.approx(seconds, rel=0.026)

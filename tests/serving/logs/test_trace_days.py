@@ -29,7 +29,7 @@ def store(folder, *batches: list[Span], restart: bool = False) -> dict[date, lis
     days = TraceDays(folder, AFTER)
     for spans in batches:
         log = TraceLog(folder)
-        log.write(spans, days.choose(spans))
+        log.write(spans, days.choose_days(spans))
         log.close()
         if restart:
             days = TraceDays(folder, AFTER)
@@ -61,7 +61,7 @@ def test_a_span_that_is_sent_twice_is_read_once(folder) -> None:
 def test_a_damaged_line_of_the_log_does_not_stop_the_receiver(folder) -> None:
     (folder / AFTER.isoformat()).mkdir(parents=True)
     (folder / AFTER.isoformat() / "1.jsonl").write_bytes(b"{damaged\n\xff\n")
-    assert TraceDays(folder, AFTER).choose([make_span(MIDNIGHT)]) == {TRACE: MIDNIGHT // SECOND // 86_400}
+    assert TraceDays(folder, AFTER).choose_days([make_span(MIDNIGHT)]) == {TRACE: MIDNIGHT // SECOND // 86_400}
 
 
 def test_a_restart_remembers_the_newest_traces_of_a_large_log_in_little_memory(folder, monkeypatch) -> None:
@@ -80,13 +80,13 @@ def test_a_restart_remembers_the_newest_traces_of_a_large_log_in_little_memory(f
     assert peak < 3_000_000 < sum(path.stat().st_size for path in folder.glob("*/*.jsonl"))
     assert len(spans) == 3
     later = 3 * 86_400 * SECOND
-    chosen = [days.choose([make_span(MIDNIGHT + later, f"{number:032x}")])[f"{number:032x}"] for number in (1, 2, 0)]
+    chosen = [days.choose_days([make_span(MIDNIGHT + later, f"{number:032x}")])[f"{number:032x}"] for number in (1, 2, 0)]
     assert chosen == [MIDNIGHT // SECOND // 86_400] * 2 + [(MIDNIGHT + later) // SECOND // 86_400]
 
 
 def test_the_oldest_traces_are_forgotten(folder, monkeypatch) -> None:
     monkeypatch.setattr(trace_days, "MAX_TRACES", 1)
     days = TraceDays(folder, AFTER)
-    first = days.choose([make_span(MIDNIGHT - 1)])[TRACE]
-    days.choose([make_span(MIDNIGHT, "1" * 32)])
-    assert days.choose([make_span(MIDNIGHT)])[TRACE] == first + 1
+    first = days.choose_days([make_span(MIDNIGHT - 1)])[TRACE]
+    days.choose_days([make_span(MIDNIGHT, "1" * 32)])
+    assert days.choose_days([make_span(MIDNIGHT)])[TRACE] == first + 1

@@ -198,7 +198,7 @@ class App:
         return 200, self._encode(ExplainReply(model.name, model.version, [Explanation(*row) for row in cells]))
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
-        """Return status and reply of one request for predictions; predictions that cannot be logged are not returned, but refused with 503.
+        """Return status and reply of one request for predictions; if the predictions cannot be logged, the request is refused with 503.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ class App:
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 
     def _make_records(self, model: ServedModel, answer: ModelAnswer) -> list[PredictionRecord]:
-        """Return a record for each predicted row, with a new id; the log and the reply are made of them."""
+        """Return a record for each predicted row, with a new id; the log lines and the reply are built from the records."""
         rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count

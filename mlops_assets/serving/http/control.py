@@ -44,9 +44,9 @@ _MAX_OUTPUT_BYTES = 10 * 2**20  # of the processes' output, before the file is r
 
 
 def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
-    """Start a service, or let it change to its champion, and wait until every worker answers with the champion.
+    """Start a service, or switch it to its champion, and wait until every worker answers with the champion.
 
-    A service that already runs from this spec is not restarted. A service that runs from another spec is.
+    A running service is restarted only if it runs from another spec.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def stop(home: str, name: str, *, timeout: float | None = None) -> ServiceStatus
     name
         Name of the service.
     timeout
-        Seconds after which its processes are killed; None gives requests in flight the time that the service declares.
+        Seconds after which the service's processes are killed; None gives requests in flight the time that the service declares.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def status(home: str, name: str, declared: ServiceSpec | None = None, *, probe: 
     name
         Name of the service.
     declared
-        The spec that the project declares, so that the champion of a service that was never started is known. When None, the spec with
-        which the service was started.
+        The spec that the project declares, which names the champion even of a service that was never started. When None, the spec that the
+        service was started with is used.
     probe
         Whether to test that the log can be written, by a file that is written and deleted. False changes no file.
     """
@@ -185,7 +185,7 @@ def _find_online_problem(folder: ServiceFolder) -> str:
 
 
 def _explain_absence(folder: ServiceFolder) -> str:
-    """Return why a service that should run has no supervisor: its folder is a copy of one whose service runs, or the supervisor is gone."""
+    """Return why a service that should run has no supervisor: its folder is a copy of a running service's, or the supervisor is gone."""
     facts = folder.read_or_none(folder.supervisor) or {}
     label = facts.get("folder", "")
     if _is_running(facts) and not is_label_of(label, folder.path):
@@ -210,7 +210,7 @@ def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, flo
 
 
 def _refuse_unready_prompt(spec: ServiceSpec) -> None:
-    """Raise MissingExtraError without a package, and ServiceError without the API keys or headers that the service declares."""
+    """Raise MissingExtraError if a package is missing, and ServiceError if declared API keys or headers are not set."""
     from mlops_assets.compute.llm_traces.otlp_protobuf import require_protobuf
     from mlops_assets.serving.llm.span_exporter import read_headers
     from mlops_assets.serving.prompts.api_keys import ApiKeys
@@ -228,7 +228,7 @@ def _refuse_unready_prompt(spec: ServiceSpec) -> None:
 
 
 def _refuse_unready(spec: ServiceSpec) -> None:
-    """Raise ServiceError, before any process is started, without a champion, a readable registry or a writable log."""
+    """Raise ServiceError, before any process is started, if there is no champion, no readable registry or no writable log."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
     champion, unreadable = _read_champion(spec)
@@ -245,7 +245,7 @@ def _refuse_unready(spec: ServiceSpec) -> None:
 
 
 def _read_champion(spec: ServiceSpec) -> tuple[Version | None, str]:
-    """Return the champion, or None, and why the registry cannot be read, or ``""``."""
+    """Return the champion, None if there is none, and the reason why the registry cannot be read, ``""`` if it can."""
     from mlops_assets.stores.registry.registry import open_registry
 
     try:

@@ -108,7 +108,7 @@ class Metrics:
         """Share the number of connections of this worker with the other workers."""
         self._values[_PLACE["connections"]] = connections
 
-    def fewest_connections(self) -> float:
+    def find_min_connections(self) -> float:
         """Return the lowest number of connections of any worker, this one included."""
         place = _PLACE["connections"]
         return min(self._values[place], *(counters[place] for counters in self._others)) if self._others else self._values[place]
@@ -176,7 +176,7 @@ def counter_file(folder: Path, index: int) -> Path:
 def allocate_counters(folder: Path, index: int) -> Path:
     """Allocate both files of a worker's counters and return the one of :func:`counter_file`.
 
-    They get their full size at once, because a mapped page that a full disk refuses would kill the process.
+    The files get their full size at once, because a mapped page that does not fit on a full disk would kill the process.
 
     Raises
     ------

@@ -28,11 +28,11 @@ class LoadedVersion(Protocol):
 
     @property
     def description(self) -> str:
-        """What predicts, for the service's status."""
+        """How the version computes its answers, for the service's status."""
 
     @property
     def libraries(self) -> str:
-        """Libraries that are installed in another version than in training, as text."""
+        """Libraries whose installed version differs from the version in training, as text."""
 
 
 V = TypeVar("V", bound=LoadedVersion)
@@ -91,9 +91,9 @@ class ModelLoader(threading.Thread, Generic[V]):
             write_json(self._file, asdict(self._status))
 
     def _switch_to(self, target: TargetVersion) -> bool:
-        """Switch to a version and return True; after an error keep the current one, report why and return False.
+        """Switch to a version and return True; after an error keep the current version, report the error and return False.
 
-        The loaded version is dropped if another one was requested meanwhile.
+        The loaded version is dropped if another version was requested meanwhile.
         """
         current = self._app.model
         if current is not None and current.target == target:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a service, from the types that its requests and replies are decoded and encoded by."""
+"""The OpenAPI 3.1 document of a service, from the types that decode its requests and encode its replies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EXPLAIN_REFUSALS = {
 }
 
 
-def openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
+def build_openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
     """Return the OpenAPI document of a service, JSON-like; ``/smoke`` and pushes are not in it.
 
     Parameters
@@ -43,7 +43,7 @@ def openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
     name, version
         Name and version of the model.
     schema
-        Schema of its requests.
+        Schema of the requests.
     """
     _, schemas = msgspec.json.schema_components((schema.row, Reply, ExplainReply, Error), ref_template=_SCHEMA)
     for field in schemas["Row"]["properties"].values():

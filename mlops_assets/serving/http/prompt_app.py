@@ -37,9 +37,9 @@ class PromptApp:
     Parameters
     ----------
     endpoints
-        They answer, in a thread for each call.
+        The endpoints that answer requests, each in a thread.
     ledger, log
-        Their problems make the process not ready.
+        The ledger and the log of calls; while either has a problem, ``/readyz`` answers 503.
     metrics
         The counters of this process.
     max_bytes
@@ -108,7 +108,7 @@ class PromptApp:
         return reply
 
     def _read_request(self, scope: Scope, body: bytes) -> EndpointRequest:
-        """Return a request with its decompressed body; raise RequestError when that is too large, or no JSON by its headers."""
+        """Return a request with its decompressed body; raise RequestError when the body is too large, or not JSON by its headers."""
         headers = scope["headers"]
         if len(body) > self._max_bytes:
             raise RequestError(f"the body is larger than {self._max_bytes} bytes", hint="send less", status=413)
@@ -125,7 +125,7 @@ class PromptApp:
         )
 
     async def _run(self, served: ServedPrompt, request: EndpointRequest, receive: Receive, send: Send) -> EndpointReply:
-        """Run a call in a thread, and pass its events and its reply on as they come."""
+        """Run a call in a thread, and send its events and its reply as they come."""
         loop, gone = asyncio.get_running_loop(), threading.Event()
         queue = asyncio.Queue[bytes | EndpointReply]()
 
@@ -165,7 +165,7 @@ class PromptApp:
         await send({"type": "http.response.start", "status": 200, "headers": self._encode_headers(headers)})
 
     async def _answer_other(self, path: str, method: str) -> tuple[EndpointReply, str]:
-        """Return reply and content type for a request that is no call."""
+        """Return the reply and its content type for a request that is not a call."""
         if path == "/metrics" and method in ("GET", "HEAD"):
             return EndpointReply(200, self._metrics.render(self._versions()).encode()), _TEXT
         if path not in (*_GET, *METHODS):

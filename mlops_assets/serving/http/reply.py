@@ -13,9 +13,11 @@ class Prediction(msgspec.Struct, gc=False):
 
     id: Annotated[str, Meta(description="The id of the prediction in the prediction log.")]
     prediction: Annotated[Any, Meta(description="A class, or a number.")]
-    probability: Annotated[float | None, Meta(description="Of the class that `probability_of` names; null unless there are two classes.")]
+    probability: Annotated[
+        float | None, Meta(description="The probability of the class in `probability_of`; null unless there are two classes.")
+    ]
     probabilities: Annotated[
-        dict[str, float] | None, Meta(description="Of each class, by name; null when the model gives no probabilities.")
+        dict[str, float] | None, Meta(description="The probability of each class, by name; null when the model gives no probabilities.")
     ]
     missing: Annotated[list[str], Meta(description="Looked-up features that were not found, past their ttl, or null.")]
 
@@ -35,9 +37,9 @@ class Explanation(msgspec.Struct, gc=False):
     output: Annotated[float, Meta(description="The explained number: a probability between 0 and 1, or the predicted number.")]
     probability_of: Annotated[
         str | None,
-        Meta(description="The class whose probability it is: the positive of two classes, the likeliest of several; null for a number."),
+        Meta(description="The class whose probability is explained: the positive of two, the most probable of several; null for a number."),
     ]
-    base: Annotated[float, Meta(description="The mean of this number over the reference rows of the version.")]
+    base: Annotated[float, Meta(description="The mean output over the reference rows of the version.")]
     values: Annotated[dict[str, float], Meta(description="The SHAP value of each column of the model, by name.")]
     missing: Annotated[list[str], Meta(description="Looked-up features that were not found, past their ttl, or null.")]
 
@@ -51,7 +53,7 @@ class ExplainReply(msgspec.Struct, gc=False):
 
 
 class Error(msgspec.Struct):
-    """The reason for which a request was refused; it repeats no value of the request."""
+    """The reason why a request was refused, without values of the request."""
 
     error: str
     hint: Annotated[str, Meta(description="What to do about it.")]

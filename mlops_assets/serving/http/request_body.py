@@ -49,7 +49,7 @@ def read_body(headers: Iterable[tuple[bytes, bytes]], body: bytes, max_bytes: in
 
 
 def explain_not_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> RequestError | None:
-    """Return the refusal, status 415, of a body whose content type or encoding explains why it is not JSON; None where neither does.
+    """Return an error with status 415 if the content type or encoding explains why a body is not JSON, else None.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def _read_content_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, 
             encoding = value
         elif name == b"content-type":
             kind = value
-    return _printable(encoding), _printable(kind)
+    return _keep_printable(encoding), _keep_printable(kind)
 
 
-def _printable(value: bytes) -> str:
+def _keep_printable(value: bytes) -> str:
     return "".join(letter for letter in value.decode("latin-1").strip().lower()[:100] if letter.isprintable())
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.packaging import POSITIVE, find_other_libraries, unpack
-from mlops_assets.serving.http.openapi import openapi
+from mlops_assets.serving.formats.packaging import POSITIVE, find_changed_libraries, unpack
+from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.predict.explainer import ShapExplainer
 from mlops_assets.serving.predict.model_inputs import InputBuilder, ViewLookup
@@ -36,7 +36,7 @@ class ModelAnswer:
     columns
         The columns of ``X``, in order, as the model received them.
     missing
-        For each row the looked-up features that were not found, or past their ttl, or null.
+        For each row, the looked-up features that were not found, older than their ttl, or null.
     scores
         The predictions.
     lookups
@@ -79,7 +79,7 @@ class ServedModel:
     target
         The version.
     schema, inputs, predictor, explainer
-        They decode a request, build ``X`` from its rows, predict, and explain predictions.
+        Decode a request, build ``X`` from its rows, predict, and explain predictions.
     columns
         The columns of ``X``, in order.
     openapi
@@ -87,7 +87,7 @@ class ServedModel:
     example
         A request with one real row, JSON; empty when none is stored.
     libraries
-        Libraries that are installed in another version than in training, as text; empty when there are none.
+        Libraries whose installed version differs from the version in training, as text; empty when there are none.
     """
 
     def __init__(  # noqa: PLR0913  (all that answers)
@@ -113,7 +113,7 @@ class ServedModel:
 
     @property
     def description(self) -> str:
-        """What predicts: ``compiled``, or ``native`` and why."""
+        """The path of predictions: ``compiled``, or ``native`` and why."""
         return self.predictor.description
 
     def answer(self, body: bytes) -> ModelAnswer:
@@ -199,16 +199,16 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
         predictor=predictor,
         explainer=ShapExplainer(predictor, probe, classifier=bool(manifest["classes"])),
         columns=bundle.columns,
-        openapi=json.dumps(openapi(name, target.version, schema)).encode(),
+        openapi=json.dumps(build_openapi(name, target.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),
-        libraries=", ".join(map(str, find_other_libraries(manifest))),
+        libraries=", ".join(map(str, find_changed_libraries(manifest))),
     )
 
 
 def _check_manifest(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Return the manifest; keys whose type JSON cannot carry are declared as dates or text, as they are logged.
 
-    Raise ArtifactError if an entry that serving needs is missing, or if JSON cannot carry the type of a field that is no key.
+    Raise ArtifactError if an entry that serving needs is missing, or if JSON cannot carry the type of a field that is not a key.
     """
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")

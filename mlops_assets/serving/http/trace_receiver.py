@@ -158,7 +158,7 @@ class TraceReceiver:
                 hint = "the start of the source is the first day, and tomorrow the last"
                 refused.add(DataError(f"{where} starts at {span.start}, outside of the days of the source", hint=hint))
         try:
-            self._log.write(spans, self._days.choose(spans))
+            self._log.write(spans, self._days.choose_days(spans))
         except OSError:
             _print(self._log.problem)
             return _refuse(kind, 503, "the spans cannot be stored now", retry=True)

@@ -83,7 +83,7 @@ async def serve(
         if app.model is None:
             return _WAIT_WITHOUT_MODEL
         metrics.set_connections(server.connections)
-        return _WAIT_WITH_MORE_CONNECTIONS if server.connections > metrics.fewest_connections() else 0.0
+        return _WAIT_WITH_MORE_CONNECTIONS if server.connections > metrics.find_min_connections() else 0.0
 
     start(end)
     answering = asyncio.create_task(server.serve(sockets=[]))

@@ -90,8 +90,8 @@ def request_completion(
     return complete(prompt.model, messages, response_schema=schema, cache=scope, streams=streams)
 
 
-def find_stored(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion | None:
-    """Return the reply to a prompt that is in the cache, of the model or the first fallback that has one; None without one.
+def find_cached_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: CacheScope | None) -> Completion | None:
+    """Return the cached reply to a prompt, of the model or else of the first fallback with a cached reply; None when there is none.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def find_stored(prompt: Prompt[..., Any], values: Mapping[str, Any], scope: Cach
 
 
 def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # noqa: ANN401  (of the declared type)
-    """Parse the JSON text of a completion into the response type that the prompt declares; return the text if it declares none.
+    """Parse the JSON text of a completion into the prompt's response type; return the text if the prompt declares no response type.
 
     If the text does not fit, raise ProviderError that names the first mismatch.
 
@@ -116,7 +116,7 @@ def parse_answer(prompt: Prompt[..., Any], completion: Completion) -> Any:  # no
     prompt
         The prompt.
     completion
-        The reply to it.
+        The reply to the prompt.
     """
     if prompt.response is None:
         return completion.text

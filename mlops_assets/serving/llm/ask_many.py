@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.errors import ProviderError
-from mlops_assets.serving.llm.ask import find_stored, parse_answer, request_completion
+from mlops_assets.serving.llm.ask import find_cached_completion, parse_answer, request_completion
 from mlops_assets.serving.llm.circuit_breaker import MAX_FAILURES, CircuitBreaker
 from mlops_assets.serving.llm.failures import HOPELESS
 from mlops_assets.stores.llm.response_cache import FIRST_TOKEN
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """What became of one call of a prompt.
+    """The outcome of one call of a prompt.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class CallRecord:
     kind
         The kind of the failure, as in :class:`ProviderError`, or ``skipped`` for a call that was not made; empty for a valid answer.
     may_be_billed
-        How many failed requests the provider may have billed; the reply that came last is not one of them.
+        Number of failed requests that the provider may have billed; the last reply is not counted.
     """
 
     completion: Completion | None
@@ -63,7 +63,8 @@ def ask_many(  # noqa: PLR0913  (how to ask)
     """Yield the position and the record of each call, in the order in which the calls end.
 
     As many calls run at once as the prompt's model has slots. After eight calls in a row that no model answered, because of lost connections
-    or status 5xx, the remaining calls are looked up in the cache only, and fail at once when they are not there. When the caller stops early, calls that have not begun are dropped.
+    or status 5xx, the remaining calls are looked up in the cache only, and fail at once when they are not there. When the caller stops early,
+    calls that have not begun are dropped.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def ask_many(  # noqa: PLR0913  (how to ask)
     cache
         Where answers are looked up, and stored as soon as they arrive; None asks the model in each call.
     repeats
-        How often each call is made. Each repeat has answers of its own in the cache. The position of a call's first repeat is that of the
-        call; those of all second repeats follow those of all first repeats, and so on.
+        How often each call is made. The answers of each repeat are cached separately. Positions count the calls of the first repeat, then
+        those of the second repeat, and so on.
     streams
         Whether to ask for streams, so that the time to the first token is measured.
     durations
@@ -86,7 +87,7 @@ def ask_many(  # noqa: PLR0913  (how to ask)
     ProviderError
         The model and each fallback lack the environment variable with their key, or are embedded and do not start: no call can succeed.
     DefinitionError, DataError
-        A call lacks a variable, or has one of another type.
+        A call lacks a variable, or has a value of another type.
     MissingExtraError
         httpx is not installed.
     """
@@ -112,7 +113,9 @@ def _record_call(
 ) -> CallRecord:
     began, completion = time.monotonic(), None
     try:
-        completion = find_stored(prompt, values, scope) if breaker.is_open else request_completion(prompt, values, scope, streams=streams)
+        completion = (
+            find_cached_completion(prompt, values, scope) if breaker.is_open else request_completion(prompt, values, scope, streams=streams)
+        )
         if completion is None:
             return CallRecord(None, f"not asked, because the endpoint failed {MAX_FAILURES} times in a row", 0, 0.0, "skipped")
         if not completion.cached:

@@ -24,7 +24,7 @@ class CircuitBreaker:
         return self._failures >= MAX_FAILURES
 
     def count_failure(self, error: ProviderError) -> None:
-        """Count a failed call; a failure of another kind says that the endpoint works.
+        """Count a failed call; a failure other than a lost connection or a status 5xx proves that the endpoint works.
 
         Parameters
         ----------

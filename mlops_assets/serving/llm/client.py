@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.llm.connections import CONNECTIONS
-from mlops_assets.serving.llm.failures import HOPELESS, AttemptError, combine_failures, count_billed, describe_failure
+from mlops_assets.serving.llm.failures import HOPELESS, AttemptError, combine_failures, count_billable, report_attempt
 from mlops_assets.serving.llm.replies import ReplyParts, parse_document, read_events
 from mlops_assets.serving.llm.request import CompletionRequest, drain, encode_body, open_reply
 from mlops_assets.values.llm.provider import Completion
@@ -45,7 +45,7 @@ def complete(  # noqa: PLR0913  (options of one call)
 ) -> Completion:
     """Return a model's answer to a list of messages.
 
-    Failures that may pass (status 429 and 5xx, lost connections, timeouts) are tried again; then the fallbacks are asked, in order.
+    After a transient failure (status 429 or 5xx, lost connection, timeout), the request is retried; then the fallbacks are asked, in order.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def complete(  # noqa: PLR0913  (options of one call)
     response_schema
         The JSON schema that the endpoint is asked to follow. The answer is not checked against it.
     time_limit
-        The maximum duration of the call; that of the model when None. A reply that falls silent at the end may exceed it by ``timeout``.
+        The maximum duration of the call; that of the model when None. A reply that stalls before its end may exceed it by ``timeout``.
     cache
         Where to look for the answer, and to store it; None bypasses the cache.
     streams
@@ -106,7 +106,7 @@ def stream(
 ) -> CompletionStream:
     """Return a model's answer piece by piece, after the first piece has arrived.
 
-    Until the first piece, failures are tried again and fallbacks are asked as in :func:`complete`; later ones are raised to the reader.
+    Until the first piece, requests are retried and fallbacks are asked as in :func:`complete`; later failures are raised while reading.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ def stream(
     response_schema
         The JSON schema that the endpoint is asked to follow. The answer is not checked against it.
     time_limit
-        The maximum duration of the call; that of the model when None. The reader's own time counts. A silence may exceed it by
-        ``stall_timeout``.
+        The maximum duration of the call, including the time that the reader takes; that of the model when None. A silent endpoint may
+        exceed the limit by ``stall_timeout``.
     observer
         Follows the attempts; what it raises ends the call.
 
@@ -157,7 +157,7 @@ class CompletionStream:
     llm
         The model that answers.
     number
-        Number of the attempt that it answers in, from 1.
+        Number of the attempt that the model answers, from 1.
     first
         The first piece.
     pieces
@@ -165,7 +165,7 @@ class CompletionStream:
     request
         The messages, and the time at which the call began.
     failures
-        What went wrong in earlier attempts.
+        The failures of earlier attempts.
     """
 
     def __init__(  # noqa: PLR0913  (built here only)
@@ -201,7 +201,7 @@ class CompletionStream:
             raise StopIteration from None
         except AttemptError as error:
             failure = error
-        final = describe_failure(self._llm, failure, self._number)
+        final = report_attempt(self._llm, failure, self._number)
         if self._request.observer is not None:
             self._request.observer.fail(final)
         raise combine_failures(self._llm, failure, [final], [*self._failures, final])
@@ -245,7 +245,7 @@ def _try_models(
     """Try a model and its fallbacks until one answers, and return ``finish(answer, failures)``; raise ProviderError when none does."""
     failures: list[FailedAttempt] = []
     final_failures: list[FailedAttempt] = []
-    reported: tuple[LLM, AttemptError] | None = None  # the last failure that another call may not have
+    reported: tuple[LLM, AttemptError] | None = None  # the last failure that another call may avoid, else the first failure
     for target in (llm, *llm.fallbacks):
         for number in range(1, target.retries + 2):
             if request.observer is not None:
@@ -256,7 +256,7 @@ def _try_models(
                 failure = error
             else:
                 return finish(answer, tuple(failures))
-            failures.append(describe_failure(target, failure, number))
+            failures.append(report_attempt(target, failure, number))
             if request.observer is not None:
                 request.observer.fail(failures[-1])
             pause = _plan_pause(failure, number)
@@ -272,7 +272,7 @@ def _try_models(
 
 
 def _plan_pause(failure: AttemptError, number: int) -> float:
-    """Return the seconds before the next attempt: what the endpoint asks for, or twice as long each time, with jitter."""
+    """Return the seconds before the next attempt: those that the endpoint asks for, else an exponential backoff with jitter."""
     if failure.pause is not None:
         return failure.pause
     return min(MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1)) * _RANDOM.uniform(0.5, 1)
@@ -325,11 +325,11 @@ def _build_completion(llm: LLM, parts: ReplyParts, seconds_to_first_token: float
 
 
 def _add_failures(completion: Completion, request: CompletionRequest, failures: tuple[FailedAttempt, ...]) -> Completion:
-    """Return the completion with the failures, the number of attempts, and its duration; a cached one keeps its own."""
+    """Return the completion with the failures, the number of attempts and the duration; a cached completion keeps its duration."""
     return replace(
         completion,
         seconds=request.seconds() if completion.seconds is None and not completion.cached else completion.seconds,
         failures=tuple(failure.text for failure in failures),
         attempts=len(failures) + (0 if completion.cached else 1),
-        may_be_billed=count_billed(failures),
+        may_be_billed=count_billable(failures),
     )

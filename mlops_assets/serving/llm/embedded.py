@@ -37,11 +37,11 @@ class EmbeddedServer:
     Parameters
     ----------
     base_url
-        Its address on the loopback interface, up to ``/v1``.
+        The server's address on the loopback interface, up to ``/v1``.
     api_key
         The key of this server, which only its user can read.
     process
-        The identity of its process, from :func:`~mlops_assets.stores.base.process.identify_process`.
+        The identity of the server's process, from :func:`~mlops_assets.stores.base.process.identify_process`.
     """
 
     base_url: str
@@ -50,7 +50,7 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The server's process id."""
         return int(self.process["pid"])
 
 
@@ -170,16 +170,16 @@ def _start(folder: Path, seconds: float) -> EmbeddedServer:
     ends = time.monotonic() + seconds  # the server publishes its address once it answers
     while (server := _read_state(folder)) is None:
         if process.poll() is not None:
-            raise _report_failure(folder, f"ended with exit code {process.returncode} while it started")
+            raise _make_start_error(folder, f"ended with exit code {process.returncode} while it started")
         if time.monotonic() > ends:
             process.kill()
             process.wait()
-            raise _report_failure(folder, f"was not ready within {seconds:.2g} s")
+            raise _make_start_error(folder, f"was not ready within {seconds:.2g} s")
         time.sleep(0.02)
     return server
 
 
-def _report_failure(folder: Path, problem: str) -> AttemptError:
+def _make_start_error(folder: Path, problem: str) -> AttemptError:
     text = (folder / _LOG).read_text(encoding="utf-8", errors="replace").strip()
     shown = f": {text[-_MAX_LOG_CHARACTERS:]}" if text else ""
     return AttemptError("embedded", f"cannot run: its server {problem}{shown}", f"see {folder / _LOG}")

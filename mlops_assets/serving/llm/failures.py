@@ -36,7 +36,7 @@ _HINTS_BY_CLASS = {
     4: "the endpoint refuses the request: check model, parameters and the roles of the messages",
     5: "the endpoint is overloaded or broken: try later, or declare a fallback",
 }
-HOPELESS = ("configuration", "embedded")  # kinds of failures of a model that every call has
+HOPELESS = ("configuration", "embedded")  # kinds of failures that occur in every call of the model
 _RETRYABLE_STATUS = {429, *range(500, 600)}
 _BILLABLE_STATUS = {408, 502, 504, *range(520, 525)}  # of a gateway that gave up, while the model behind it may have answered
 
@@ -93,7 +93,7 @@ class AttemptError(Exception):
 
     @classmethod
     def from_reply(cls, problem: str, *, hint: str = "check that base_url is an OpenAI-compatible endpoint") -> AttemptError:
-        """Return the failure for a reply that cannot be used; it is final, because the request was answered and may have cost money."""
+        """Return the failure for an unusable reply; no retry follows, because the request was answered and may have cost money."""
         return cls("reply", problem, hint, may_be_billed=True)
 
     @classmethod
@@ -158,7 +158,7 @@ class AttemptError(Exception):
 
 @dataclass(frozen=True)
 class FailedAttempt:
-    """A failed attempt as it is reported.
+    """The report of a failed attempt.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class FailedAttempt:
     was_sent
         Whether the request reached the endpoint.
     may_be_billed
-        Whether the provider may bill it.
+        Whether the provider may bill the attempt.
     """
 
     text: str
@@ -179,13 +179,13 @@ class AttemptObserver(Protocol):
     """Follows the attempts of a call, one after another."""
 
     def begin(self) -> None:
-        """An attempt begins. What this raises ends the call before the attempt is sent."""
+        """Handle the start of an attempt; an exception ends the call before the attempt is sent."""
 
     def fail(self, failure: FailedAttempt) -> None:
-        """The attempt failed."""
+        """Handle the failure of the attempt."""
 
 
-def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> FailedAttempt:
+def report_attempt(llm: LLM, failure: AttemptError, attempt: int) -> FailedAttempt:
     """Return the report of a failed attempt.
 
     Parameters
@@ -197,7 +197,7 @@ def describe_failure(llm: LLM, failure: AttemptError, attempt: int) -> FailedAtt
     return FailedAttempt(text, failure.was_sent, failure.may_be_billed)
 
 
-def count_billed(failures: Sequence[FailedAttempt]) -> int:
+def count_billable(failures: Sequence[FailedAttempt]) -> int:
     """Return how many failed attempts the provider may bill."""
     return sum(failure.may_be_billed for failure in failures)
 
@@ -210,9 +210,9 @@ def combine_failures(
     Parameters
     ----------
     llm
-        The last model whose failure another call may not have, else the first one.
+        The last model whose failure another call may avoid, else the first model.
     failure
-        Its last failure.
+        The last failure of ``llm``.
     final_failures
         The last failure of each model that was asked.
     attempts
@@ -227,12 +227,12 @@ def combine_failures(
         status=failure.status,
         code=failure.code,
         attempts=len(attempts),
-        may_be_billed=count_billed(attempts),
+        may_be_billed=count_billable(attempts),
     )
 
 
 def _read_code(body: bytes) -> str:
-    """Return the code of an error reply when it is a known one; otherwise an empty text."""
+    """Return the code of an error reply if the code is known, else an empty text."""
     try:
         error = json.loads(body)["error"]
         codes = [error.get("code"), error.get("type")]
@@ -242,7 +242,7 @@ def _read_code(body: bytes) -> str:
 
 
 def read_pause(text: str) -> float | None:
-    """Return the seconds to wait by a Retry-After header, a number or a date; None for any other text."""
+    """Return the seconds to wait that a Retry-After header gives as a number or a date; None for any other text."""
     try:
         seconds = float(text)
         return None if math.isnan(seconds) else max(0.0, seconds)

@@ -1,4 +1,4 @@
-"""Parse replies of OpenAI-compatible endpoints; a reply that is not whole raises an error and never becomes an empty text."""
+"""Parse replies of OpenAI-compatible endpoints; an incomplete reply raises an error and never becomes an empty text."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ReplyParts:
     completion_tokens: int | None = None
     cached_prompt_tokens: int | None = None
 
-    def add(self, document: dict[str, Any], message: str) -> str:
-        """Add a document, or an event of a stream, and return its text; ``""`` when it has none.
+    def add(self, document: dict[str, Any], text_key: str) -> str:
+        """Add a document, or an event of a stream, and return its text, ``""`` if there is no text.
 
         Parameters
         ----------
         document
             The parsed JSON object.
-        message
+        text_key
             The key of the text: ``"message"``, or ``"delta"`` in a stream.
 
         Raises
@@ -40,13 +40,13 @@ class ReplyParts:
         """
         self._add_facts(document)
         choices = document.get("choices")
-        if message == "delta" and choices == []:
+        if text_key == "delta" and choices == []:
             return ""  # an event without text, such as the usage
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
             problem = "reported an error within a reply of status 200" if "error" in document else "sent a reply without choices"
             raise AttemptError.from_reply(problem, hint="check the endpoint's log")
-        reason, content = choice.get("finish_reason"), choice.get(message)
+        reason, content = choice.get("finish_reason"), choice.get(text_key)
         self.finish_reason = reason if isinstance(reason, str) and reason else self.finish_reason
         text = content.get("content") if isinstance(content, dict) else None
         if not isinstance(text, str):
@@ -79,7 +79,7 @@ def parse_document(body: bytes) -> dict[str, Any]:
     Raises
     ------
     AttemptError
-        The bytes are not UTF-8, not whole JSON, or not an object.
+        The bytes are not UTF-8, not complete JSON, or not an object.
     """
     try:
         document = json.loads(body.decode())
@@ -122,5 +122,5 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_count(value: object) -> int | None:
-    """Return a number of tokens; None for a value that is not one."""
+    """Return a number of tokens; None for any other value."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None

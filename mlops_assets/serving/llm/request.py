@@ -30,7 +30,7 @@ _EVENTS, _JSON = "text/event-stream", "application/json"
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Messages to complete, for any of several models, and when the call must end.
+    """Messages for a model or its fallbacks to complete, with the deadline of the call.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class CompletionRequest:
     began, ends
         Start of the call and its deadline, in seconds of the monotonic clock.
     observer
-        Follows the attempts; None for no one.
+        Follows the attempts; None when they are not observed.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -81,7 +81,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     Raises
     ------
     DefinitionError
-        A message holds something that JSON cannot hold.
+        A message or the response schema contains a value that JSON cannot express.
     """
     try:
         return json.dumps(body, allow_nan=False).encode()
@@ -97,9 +97,9 @@ class OpenReply:
     Parameters
     ----------
     chunks
-        Its bytes as they arrive.
+        The bytes of the reply as they arrive.
     streams
-        Whether they are server-sent events; otherwise they are one JSON document.
+        Whether the bytes are server-sent events; otherwise they are one JSON document.
     """
 
     chunks: Iterator[bytes]
@@ -119,7 +119,7 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: boo
     streams
         Whether to ask for a stream. An endpoint may reply in one piece all the same.
     live
-        Whether someone reads along: the reply must be a stream, and must not be silent for longer than ``stall_timeout``.
+        Whether the caller passes on each piece at once: the reply must be a stream, and must not stall for longer than ``stall_timeout``.
 
     Raises
     ------
@@ -131,13 +131,13 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: boo
     content = encode_body(request.to_body(llm, streams=streams))
     url, key = _find_endpoint(llm, request)
     accepted = (_EVENTS,) if live else (_EVENTS, _JSON) if streams else (_JSON,)
-    headers, slots = _write_headers(key, accepted), llm.slots
+    headers, slots = _make_headers(key, accepted), llm.slots
     with CONNECTIONS.slots.hold(llm.endpoint, slots, request.ends - time.monotonic()):
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
             raise AttemptError.from_timeout(request.seconds(), retryable=True, sent=False)
-        waits = _limit_waits(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
+        waits = _make_timeouts(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
         # Built here, because Client.stream parses the URL and merges headers and cookies in each call.
         sent = httpx.Request("POST", _parse_url(url), headers=headers, content=content, extensions={"timeout": waits})
         try:
@@ -173,8 +173,8 @@ def _parse_url(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _limit_waits(seconds: float, silence: float) -> dict[str, float]:
-    """Return the limits of a request in seconds, as httpx's extension ``timeout`` takes them."""
+def _make_timeouts(seconds: float, silence: float) -> dict[str, float]:
+    """Return the timeouts of a request in seconds, as httpx's extension ``timeout`` takes them."""
     return {"connect": min(_MAX_CONNECT_SECONDS, seconds), "read": min(silence, seconds), "write": seconds, "pool": seconds}
 
 
@@ -202,7 +202,7 @@ def _read_key(variable: str) -> str:
     return key
 
 
-def _write_headers(key: str | None, accepted: Sequence[str]) -> dict[str, str]:
+def _make_headers(key: str | None, accepted: Sequence[str]) -> dict[str, str]:
     headers = {
         "user-agent": CONNECTIONS.client().headers["user-agent"],
         "content-type": "application/json",

@@ -48,13 +48,13 @@ class ExportFailure:
     Parameters
     ----------
     reason
-        For people; without values of the request or of the reply.
+        The reason as text, without values of the request or of the reply.
     retryable
         Whether another attempt may succeed.
     pause
-        Seconds to wait, as the collector asks; None if it does not.
+        Seconds that the collector asks to wait; None if it does not ask.
     too_large
-        Whether fewer spans may be accepted.
+        Whether the collector may accept fewer spans.
     """
 
     reason: str
@@ -100,7 +100,7 @@ class SpanExporter:
         self._thread.start()
 
     def add(self, spans: Sequence[Span]) -> None:
-        """Send spans later; those that the queue has no room for are dropped.
+        """Queue spans to be sent; spans that do not fit into the queue are dropped.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class SpanExporter:
             self._drop(len(spans) - added, "the queue is full")
 
     def close(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Send what waits, for at most some seconds, and drop the rest."""
+        """Send queued spans for at most ``seconds``, and drop the rest."""
         with self._changed:
             if self._deadline is not None:
                 return
@@ -140,10 +140,10 @@ class SpanExporter:
         self._client.close()
 
     def _take_batch(self) -> list[Span]:
-        """Wait for spans and return some; return none when the process ends and the queue is empty."""
+        """Wait for spans and return a batch; return an empty one when the process ends and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._deadline is not None)
-            self._changed.wait_for(self._fills_batch, _INTERVAL)
+            self._changed.wait_for(self._is_batch_due, _INTERVAL)
             batch, left = list[Span](), _BATCH_BYTES
             while self._queue and len(batch) < _BATCH and (not batch or self._queue[0][1] <= left):
                 span, size = self._queue.popleft()
@@ -152,14 +152,14 @@ class SpanExporter:
             self._sending = len(batch)
             return batch
 
-    def _fills_batch(self) -> bool:
+    def _is_batch_due(self) -> bool:
         return len(self._queue) >= _BATCH or self._queue_bytes >= _BATCH_BYTES or self._deadline is not None
 
     def _send(self, batch: list[Span]) -> None:
-        """Send a batch, several times or in parts if it has to be, and count its spans."""
+        """Send a batch, with retries or in halves if needed, and count its spans."""
         rejected, reason = 0, ""
         try:
-            rejected, reason = self._try_often(batch)
+            rejected, reason = self._send_with_retries(batch)
         except Exception as error:  # noqa: BLE001  (one batch must not end the thread)
             rejected, reason = len(batch), f"it failed ({type(error).__name__})"
         with self._changed:
@@ -172,8 +172,8 @@ class SpanExporter:
         if rejected:
             self._drop(rejected, reason)
 
-    def _try_often(self, batch: list[Span]) -> tuple[int, str]:
-        """Return the number of spans that the collector has not taken, and the reason."""
+    def _send_with_retries(self, batch: list[Span]) -> tuple[int, str]:
+        """Send a batch with retries; return the number of spans that were not accepted, and the reason."""
         body = gzip.compress(write_protobuf_spans(batch, {"service.name": self._service}), compresslevel=1)
         pause, reason = _FIRST_PAUSE, "the collector asks to wait"
         for attempt in range(_MAX_ATTEMPTS):
@@ -184,7 +184,7 @@ class SpanExporter:
                 return min(outcome, len(batch)), "the collector rejected them"
             reason = outcome.reason
             if outcome.too_large and len(batch) > 1:
-                return self._try_halves(batch)
+                return self._send_halves(batch)
             wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  (jitter)
             pause *= 2
             if outcome.pause is not None:
@@ -193,13 +193,13 @@ class SpanExporter:
                 break
         return len(batch), reason
 
-    def _try_halves(self, batch: list[Span]) -> tuple[int, str]:
+    def _send_halves(self, batch: list[Span]) -> tuple[int, str]:
         middle = len(batch) // 2
-        (left, reason), (right, other) = self._try_often(batch[:middle]), self._try_often(batch[middle:])
+        (left, reason), (right, other) = self._send_with_retries(batch[:middle]), self._send_with_retries(batch[middle:])
         return left + right, reason if left else other
 
     def _wait_while_paused(self) -> bool:
-        """Wait as long as the collector asks, and return whether the process ends later than that."""
+        """Wait as long as the collector asks and return True; return False if the process must end before."""
         with self._changed:
             self._changed.wait_for(lambda: self._deadline is not None, self._paused_until - time.monotonic())
             if self._deadline is None:
@@ -210,7 +210,7 @@ class SpanExporter:
             return True
 
     def _wait(self, seconds: float) -> bool:
-        """Wait, and return whether there is time for another attempt; the end of the process shortens the wait."""
+        """Wait for some seconds, less if the process ends, and return whether there is time for another attempt."""
         with self._changed:
             if self._deadline is None:
                 self._changed.wait_for(lambda: self._deadline is not None, seconds)
@@ -272,7 +272,7 @@ def read_headers(variable: str) -> dict[str, str]:
     Raises
     ------
     ServiceError
-        The variable is not set, or holds something else. The message quotes no part of it.
+        The variable is not set or has another format. The message quotes no part of its value.
     """
     pairs = [pair.strip().partition("=") for pair in os.environ.get(variable, "").split(",") if pair.strip()]
     headers = {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}

@@ -54,12 +54,12 @@ _CURRENT: ContextVar[RecordedSpan | None] = ContextVar("current_span", default=N
 def start_trace(source: TraceSource, name: str = "request") -> Iterator[RecordedSpan]:
     """Record a trace until the ``with`` block ends, and write its spans to the log of a source.
 
-    The trace is written when the block raises an exception too; its root then has the status ``error``.
+    If the block raises an exception, the trace is written as well, and its root has the status ``error``.
 
     Parameters
     ----------
     source
-        Where the trace is written.
+        The source whose log the trace is written to.
     name
         The name of the root span.
 
@@ -108,7 +108,7 @@ def start_trace(source: TraceSource, name: str = "request") -> Iterator[Recorded
 
 @functools.cache
 def _open_log(folder: str, name: str, otlp_endpoint: str | None, otlp_headers_env: str | None, _process: int) -> TraceLog:
-    """Return the log of a process: a forked one needs files and a sender of its own."""
+    """Return the log of this process: a forked process needs its own files and exporter."""
     from mlops_assets.serving.logs.trace_log import TraceLog
 
     if otlp_endpoint is None:
@@ -118,7 +118,7 @@ def _open_log(folder: str, name: str, otlp_endpoint: str | None, otlp_headers_en
     from mlops_assets.serving.llm.span_exporter import SpanExporter
 
     exporter = SpanExporter(otlp_endpoint, name, headers_env=otlp_headers_env)
-    Finalize(None, exporter.close, exitpriority=0)  # at the end of this process only, also of one of multiprocessing
+    Finalize(None, exporter.close, exitpriority=0)  # at the end of this process only, which multiprocessing may have started
     return TraceLog(Path(folder), export=exporter.add)
 
 
@@ -141,7 +141,7 @@ def _record(span: RecordedSpan, parent_id: str | None, name: str, start: int) ->
 def trace(function: Callable[P, R]) -> Callable[P, R]:
     """Record each call of a function as a span of the current trace; a call outside of a trace is not recorded.
 
-    The span is a child of the span in which the function is called. An exception gives it the status ``error`` with the name of the
+    The span is a child of the span in which the function is called. An exception gives the span the status ``error`` with the name of the
     exception's class, and is raised. Arguments and results are not recorded.
 
     Parameters

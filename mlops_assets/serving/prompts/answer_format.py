@@ -30,18 +30,18 @@ class AnswerFormat:
         self._streams = streams
 
     def parse(self, served: ServedPrompt, body: bytes, *, redact: bool) -> ParsedBody:
-        """Return the messages for the variables in a body; they are redacted before and after the prompt's function sees them."""
+        """Return the messages for the variables in a body; with ``redact``, both the variables and the messages are redacted."""
         variables, sent = served.read_variables(body), parse_object(body)
         data = _redact_variables(served, sent) if redact else sent
         messages = served.build_messages(variables if data == sent else _read_redacted(served, data), redact=redact)
         return ParsedBody(messages, data, sent, self._streams)
 
     def write_answer(self, result: CallResult) -> bytes:
-        """Return the reply."""
+        """Return the reply: the answer, its usage and its trace id."""
         return json.dumps({"answer": result.value, **result.describe_usage()}).encode()
 
     def write_refusal(self, refusal: RefusalError) -> bytes:
-        """Return the refusal: error, hint and what is known of it."""
+        """Return the refusal: error, hint and further fields."""
         return refusal.body
 
     def write_text(self, text: str) -> bytes:
@@ -58,7 +58,7 @@ class AnswerFormat:
 
 
 def _redact_variables(served: ServedPrompt, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the redacted variables; those with a fixed list of values hold no text of the client."""
+    """Return the redacted variables; variables with a fixed list of values contain no free text and stay."""
     closed = {variable.name for variable in served.prompt.variables if variable.is_closed}
     return {name: value if name in closed else redact_json(value) for name, value in sent.items()}
 

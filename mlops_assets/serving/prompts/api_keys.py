@@ -16,7 +16,7 @@ _BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
 
 
 class ApiKeys:
-    """Finds the name of a client's key. Only hashes of keys are kept.
+    """Finds the name of a client's key. Only hashes of keys are stored.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ApiKeys:
     Raises
     ------
     ServiceError
-        The variable is not set, or holds something else. The message quotes no part of it.
+        The variable is not set or has another format. The message quotes no part of its value.
     """
 
     def __init__(self, variable: str) -> None:
@@ -37,14 +37,14 @@ class ApiKeys:
         for number, (name, _, key) in enumerate(pairs, 1):
             if not NAME.fullmatch(name) or not key or _hash(key) in self._names or name in self._names.values():
                 raise ServiceError(
-                    f"pair {number} of the environment variable {variable} is no name with a key of its own",
+                    f"pair {number} of the environment variable {variable} is not a valid name with a unique key",
                     hint="write name:key, with a name of lower-case letters, digits and underscores; use each name and key once",
                 )
             self._names[_hash(key)] = name
         self._hashes = {name: digest for digest, name in self._names.items()}
 
     def sign(self, trace_id: str, name: str) -> str:
-        """Return a trace id whose last digits prove that the client with a key got the trace; no list of traces is needed.
+        """Return a trace id whose last digits prove that the client with a key received the trace, without a list of traces.
 
         Parameters
         ----------
@@ -56,7 +56,7 @@ class ApiKeys:
         return trace_id[:-_CODE] + self._compute_code(trace_id, name)
 
     def owns(self, trace_id: str, name: str) -> bool:
-        """Return whether the client with a key got a trace.
+        """Return whether the client with a key received a trace: whether :meth:`sign` signed the id with this key.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class ApiKeys:
         Raises
         ------
         RefusalError
-            401: there is no key, or it is not one of the service.
+            401: the key is missing or unknown.
         """
         match = _BEARER.fullmatch(authorization)
         name = None if match is None else self._names.get(_hash(match[1]))

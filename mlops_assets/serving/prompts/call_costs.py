@@ -1,4 +1,4 @@
-"""What calls of a prompt use: the maximum of a request before it is sent, its spending after the reply, and its cost."""
+"""Compute the tokens and costs of a prompt's calls: the maximum before a request is sent, and the spending after its reply."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.provider import LLM, Completion
 
 _MESSAGE_TOKENS = 16  # the maximum that a chat template adds to a message
-_TEMPLATE_TOKENS = 128  # the maximum that it adds to a request: date, default instructions, start of the answer
-_TOOL_TOKENS = 512  # the maximum that it adds to a request with tools, apart from their text
+_TEMPLATE_TOKENS = 128  # the maximum that a chat template adds to a request: date, default instructions, start of the answer
+_TOOL_TOKENS = 512  # the maximum that a chat template adds to a request with tools, apart from their text
 
 
 class CallCosts:
@@ -36,15 +36,15 @@ class CallCosts:
         self._settings = settings
 
     def find_maximum(self, served: ServedPrompt, messages: Sequence[Message]) -> Spending:
-        """Return the maximum that a request may use: a token for each byte that is sent, what a template adds, and ``max_tokens``.
+        """Return the maximum that a request may use: a token for each sent byte, those that the chat template adds, and ``max_tokens``.
 
         The bytes are those of the messages, the response schema and the model's parameters. The cost is that of the most expensive model
-        that may answer; it is unknown if one of them has no price.
+        that may answer; the cost is unknown if any of these models has no price.
 
         Parameters
         ----------
         served, messages
-            The version that answers, and what is sent.
+            The version that answers, and the messages of the request.
 
         Raises
         ------
@@ -54,14 +54,14 @@ class CallCosts:
         text = served.schema_bytes + sum(len(message.content.encode(errors="replace")) + _MESSAGE_TOKENS for message in messages)
         models = (served.prompt.model, *served.prompt.model.fallbacks)
         self._refuse_unlimited(models)
-        sizes = [(text + _count_parameters(model), _find_max_tokens(model)) for model in models]
-        costs = [self._find_pico(model.model, *size) for model, size in zip(models, sizes, strict=True)]
+        sizes = [(text + _count_parameter_tokens(model), _find_max_tokens(model)) for model in models]
+        costs = [self._find_pico_cost(model.model, *size) for model, size in zip(models, sizes, strict=True)]
         self._refuse_unpriced(models, costs)
         known = [cost for cost in costs if cost is not None]
         return Spending(max(sent + (received or 0) for sent, received in sizes), max(known) if len(known) == len(costs) else None)
 
     def find_spending(self, maximum: Spending, completion: Completion) -> Spending:
-        """Return what an attempt used that was answered: the tokens of its reply, or the maximum when they are unknown.
+        """Return the spending of an answered attempt: the tokens that its reply reports, or the maximum when they are unknown.
 
         Parameters
         ----------
@@ -73,10 +73,10 @@ class CallCosts:
         sent, received = completion.prompt_tokens, completion.completion_tokens
         if sent is None or received is None:
             return maximum
-        return Spending(sent + received, self._find_pico(completion.model, sent, received))
+        return Spending(sent + received, self._find_pico_cost(completion.model, sent, received))
 
     def find_cost(self, completions: Sequence[Completion]) -> Decimal | None:
-        """Return the cost of requests, in the currency of the prices; None when that of one, or of a failed one, is unknown.
+        """Return the cost of requests, in the currency of the prices; None when the cost of a request or of a failed attempt is unknown.
 
         Parameters
         ----------
@@ -90,8 +90,8 @@ class CallCosts:
         known = [cost for cost in costs if cost is not None]
         return sum(known[1:], known[0]) if len(known) == len(costs) else None
 
-    def describe(self, completions: Sequence[Completion]) -> dict[str, Any]:
-        """Return the cost of requests and the version of the prices as attributes of a span; none when the cost is unknown.
+    def make_attributes(self, completions: Sequence[Completion]) -> dict[str, Any]:
+        """Return the cost of requests and the version of the prices as attributes of a span; no attributes when the cost is unknown.
 
         Parameters
         ----------
@@ -124,27 +124,27 @@ class CallCosts:
                 code="price",
             )
 
-    def _find_pico(self, model: str, sent: int, received: int | None) -> int | None:
-        """Return the cost of a request if none of its tokens is discounted; None when it is unknown."""
+    def _find_pico_cost(self, model: str, sent: int, received: int | None) -> int | None:
+        """Return the cost of a request at undiscounted prices, in picounits of the currency; None when it is unknown."""
         prices = self._settings.prices
         return None if prices is None else prices.price_call(model, datetime.now(UTC), sent, received, 0).pico
 
 
-def _count_parameters(model: LLM) -> int:
-    """Return the maximum of tokens that a model's parameters, e.g. tools, and its chat template add to a request."""
+def _count_parameter_tokens(model: LLM) -> int:
+    """Return the maximum number of tokens that a model's parameters, e.g. tools, and its chat template add to a request."""
     parameters = dict(model.parameters)
     tools = _TOOL_TOKENS if parameters.keys() & {"tools", "functions"} else 0
     return _TEMPLATE_TOKENS + tools + (len(json.dumps(parameters)) if parameters else 0)
 
 
 def _find_max_tokens(model: LLM) -> int | None:
-    """Return the maximum of tokens of an answer, with those that a model uses to reason; None without one."""
+    """Return the maximum number of tokens of an answer, including those for reasoning; None when it is unlimited."""
     limits = [limit for limit in (model.max_tokens, dict(model.parameters).get("max_completion_tokens")) if isinstance(limit, int)]
     return max(limits) if limits else None
 
 
 def sum_tokens(counts: Iterable[int | None]) -> int | None:
-    """Return the sum of counts of tokens; None when one is unknown.
+    """Return the sum of token counts; None when a count is unknown.
 
     Parameters
     ----------

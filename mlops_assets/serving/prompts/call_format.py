@@ -41,7 +41,7 @@ class CallFormat(Protocol):
     """Reads the bodies of calls and writes their replies."""
 
     def parse(self, served: ServedPrompt, body: bytes, *, redact: bool) -> ParsedBody:
-        """Return the parsed body; raise RefusalError when it is no call."""
+        """Return the parsed body; raise RefusalError when the body is not a valid call."""
 
     def write_answer(self, result: CallResult) -> bytes:
         """Return the body of a reply."""
@@ -56,7 +56,7 @@ class CallFormat(Protocol):
         """Return the events that end a stream."""
 
     def write_break(self, refusal: RefusalError) -> bytes:
-        """Return the events that end a stream whose answer is not whole."""
+        """Return the events that end a stream whose answer is incomplete."""
 
 
 def write_event(data: object, name: str = "") -> bytes:
@@ -79,7 +79,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises
     ------
     RefusalError
-        400: the body is not JSON; 422: it is no object.
+        400: the body is not JSON; 422: it is not a JSON object.
     """
     from mlops_assets.compute.llm_evaluation.json_schema import parse_json
     from mlops_assets.serving.prompts.refusal import RefusalError

@@ -1,4 +1,4 @@
-"""Run one call of a prompt: refuse denied topics, reserve its spending, ask the model, repair its answer, and trace all of it."""
+"""Run one call of a prompt: refuse denied topics, reserve its spending, ask the model, repair its answer, and trace the call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PromptCall:
     messages
         What is sent to the model.
     data
-        What the client sent, JSON-like and redacted if the service redacts: stored in the trace if it captures.
+        What the client sent, JSON-like and redacted if the service redacts: stored in the trace if the service captures.
     sent
         What the client sent, JSON-like and not redacted: searched for denied topics.
     api_key
@@ -49,7 +49,7 @@ class PromptCall:
     send_text
         Receives each piece of the answer; None for an answer in one piece.
     is_gone
-        Whether the client has left, so that the rest of a stream is of no use.
+        Whether the client has disconnected, so that a stream can stop.
     """
 
     served: ServedPrompt
@@ -72,11 +72,11 @@ class CallResult:
     value
         Text, or the answer in its response type as JSON values.
     completion
-        The reply that was valid.
+        The model's reply that fits the response type.
     version, trace_id
         The version that answered, and the trace of the call.
     input_tokens, output_tokens, cost
-        The sums over the requests of the call; None when one is unknown.
+        The sums over the requests of the call; a sum is None when an addend is unknown.
     completions
         All replies of the model: more than one after repairs.
     """
@@ -109,7 +109,7 @@ class CallRunner:
     settings
         The settings of the service.
     ledger
-        Where spending is reserved and settled.
+        The ledger that reserves and settles spending.
     log
         Where traces are written before a call returns.
     """
@@ -136,14 +136,14 @@ class CallRunner:
         try:
             result = self._ask(call, trace, completions)
         except RefusalError as error:
-            self._write(trace, completions, error.message, error.refusal)
+            self._write_trace(trace, completions, error.message, error.refusal)
             error.where["trace_id"] = trace.trace_id
             error.completions = completions
             raise
         except Exception as error:
-            self._write(trace, completions, f"it failed ({type(error).__name__})")
+            self._write_trace(trace, completions, f"it failed ({type(error).__name__})")
             raise
-        self._write(trace, completions)
+        self._write_trace(trace, completions)
         return result
 
     def _ask(self, call: PromptCall, trace: CallTrace, completions: list[Completion]) -> CallResult:
@@ -178,19 +178,19 @@ class CallRunner:
             completion = self._complete(call, messages, spending, ends)
             spending.settle(self._costs.find_spending(maximum, completion))
         except ProviderError as error:
-            trace.add_request(llm, start, None, describe_failure(error), {**spending.describe(), "mlops.hint": error.hint})
+            trace.add_request(llm, start, None, describe_failure(error), {**spending.make_attributes(), "mlops.hint": error.hint})
             raise explain_failure(error) from None
         except _ClientLeftError:
-            trace.add_request(llm, start, None, "the client left", spending.describe())
+            trace.add_request(llm, start, None, "the client left", spending.make_attributes())
             raise RefusalError("the client left", hint="call again", status=499, code="client_left") from None
         except RefusalError as error:
-            if spending.attempts:  # a further one is refused
+            if spending.attempts:  # a further attempt is refused
                 error.follows_failure = True
-                trace.add_request(llm, start, None, error.code, spending.describe())
+                trace.add_request(llm, start, None, error.code, spending.make_attributes())
             raise
         finally:
             spending.settle(None)
-        trace.add_request(llm, start, completion, facts=self._costs.describe([completion]))
+        trace.add_request(llm, start, completion, facts=self._costs.make_attributes([completion]))
         return completion
 
     def _complete(self, call: PromptCall, messages: Sequence[Message], spending: CallSpending, ends: float) -> Completion:
@@ -219,7 +219,7 @@ class CallRunner:
             tuple(completions),
         )
 
-    def _write(self, trace: CallTrace, completions: Sequence[Completion], error: str = "", refusal: str = "") -> None:
+    def _write_trace(self, trace: CallTrace, completions: Sequence[Completion], error: str = "", refusal: str = "") -> None:
         """Write the trace of a call; raise RefusalError when it cannot be written, so that no answer is sent without a trace."""
         try:
             self._log.write(trace.finish(error, output=completions[-1].text if completions else None, refusal=refusal))

@@ -1,4 +1,4 @@
-"""What one request of a call spends: each attempt is reserved before it is sent, and settled when it has ended."""
+"""The spending of one request of a call: each attempt is reserved before it is sent, and settled when it has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CallSpending:
     Parameters
     ----------
     ledger
-        Where they are counted.
+        The ledger that counts the attempts.
     api_key
         The name of the client's key; empty without one.
     maximum
@@ -40,7 +40,7 @@ class CallSpending:
         Raises
         ------
         RefusalError
-            413 or 429: it does not fit; 503: it cannot be counted.
+            413 or 429: the attempt exceeds a budget or a rate limit; 503: it cannot be counted.
         """
         attempt = secrets.token_hex(8)
         try:
@@ -76,13 +76,13 @@ class CallSpending:
         Parameters
         ----------
         used
-            What it used; None for the maximum.
+            The spending of the attempt; None for the maximum.
         """
         if self._open:
-            with suppress(PlatformError):  # the reservation stays, which is at most too much
+            with suppress(PlatformError):  # the reservation stays, which counts too much rather than too little
                 self._ledger.settle(self._open, used)
             self._open = ""
 
-    def describe(self) -> dict[str, int]:
+    def make_attributes(self) -> dict[str, int]:
         """Return the attempts, and how many of them may be billed without a reply, as attributes of a span."""
         return {"mlops.attempts": self.attempts, "mlops.may_be_billed": self._may_be_billed + bool(self._open)}

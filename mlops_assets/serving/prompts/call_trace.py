@@ -62,9 +62,9 @@ class CallTrace:
         start
             The time at which the request began.
         completion
-            Its reply; None when there was none.
+            The reply; None when the request failed.
         error
-            Why there was none.
+            Why the request failed; empty when it did not.
         facts
             Further attributes.
         """

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: the prompt as a model of OpenAI's API, for clients that exist already."""
+"""``POST /v1/chat/completions``: the prompt as a model of OpenAI's API, for existing clients."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_
 
 
 class ChatFormat:
-    """The format of chat completions. An instance is for one call.
+    """The format of chat completions. Each call needs a new instance.
 
     Parameters
     ----------
     trace_id
-        The trace of the call; empty for a request that is no call.
+        The trace id of the call; empty for a request that is not a call.
     """
 
     def __init__(self, trace_id: str = "") -> None:
@@ -40,7 +40,7 @@ class ChatFormat:
     def parse(self, served: ServedPrompt, body: bytes, *, redact: bool) -> ParsedBody:
         """Return the prompt's instructions and examples, and the client's messages as data of the user.
 
-        Parameters of the model, such as ``temperature``, are ignored: those of the prompt's version hold.
+        Parameters of the model in the body, such as ``temperature``, are ignored: the prompt's version defines them.
         """
         document = parse_object(body)
         _check_supported(document)
@@ -68,13 +68,13 @@ class ChatFormat:
         return json.dumps(_describe_error(refusal)).encode()
 
     def write_text(self, text: str) -> bytes:
-        """Return a chunk with a piece of the answer; the first one has the role too."""
+        """Return a chunk with a piece of the answer; the first chunk includes the role."""
         delta = {"content": text} if self._began else {"role": "assistant", "content": text}
         self._began = True
         return self._write_chunk([{"index": 0, "delta": delta, "finish_reason": None}])
 
     def write_end(self, result: CallResult) -> bytes:
-        """Return the chunk with the finish reason, that with the usage if the client asked for it, and ``[DONE]``."""
+        """Return a chunk with the finish reason, a chunk with the usage if the client asked for it, and ``[DONE]``."""
         last = self._write_chunk([{"index": 0, "delta": {}, "finish_reason": result.completion.finish_reason}])
         usage = self._write_chunk([], usage=_describe_usage(result)) if self._includes_usage else b""
         return last + usage + b"data: [DONE]\n\n"
@@ -120,7 +120,7 @@ def _check_supported(document: Mapping[str, Any]) -> None:
 def _read_messages(value: object) -> list[dict[str, str]]:
     """Return role and text of each message; raise RefusalError for anything else."""
     if not isinstance(value, list) or not value:
-        raise RefusalError("'messages' is no list of messages", hint='send [{"role": "user", "content": "…"}]')
+        raise RefusalError("'messages' is not a list of messages", hint='send [{"role": "user", "content": "…"}]')
     return [_read_message(number, item) for number, item in enumerate(value)]
 
 

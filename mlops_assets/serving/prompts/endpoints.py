@@ -1,4 +1,4 @@
-"""The endpoints of a prompt's service that take bodies: answers, chats and feedback. They run in threads and know no transport."""
+"""The endpoints of a prompt's service for answers, chats and feedback. They run in threads and do not depend on the transport."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OPENAI = "/v1/"  # the paths whose errors have the form of OpenAI's API
 ANSWER, CHAT, MODELS, FEEDBACK_PATH = "/answer", f"{OPENAI}chat/completions", f"{OPENAI}models", "/feedback"
-CALLS = (ANSWER, CHAT)  # they ask the model
+CALLS = (ANSWER, CHAT)  # the paths that call the model
 METHODS = {ANSWER: "POST", CHAT: "POST", FEEDBACK_PATH: "POST", MODELS: "GET"}
 
 
@@ -60,14 +60,14 @@ class EndpointRequest:
 
 @dataclass(frozen=True)
 class EndpointReply:
-    """What is sent back; ``body`` is empty at the end of a stream, whose events are sent already.
+    """The reply to one request; ``body`` is empty at the end of a stream, whose events are already sent.
 
     Parameters
     ----------
     status, body, headers
         As in HTTP.
     completions
-        The replies of the model that the call got, also when it is refused.
+        The model's replies within the call; a refused call may have replies.
     """
 
     status: int
@@ -117,7 +117,7 @@ class PromptEndpoints:
         start = time.time_ns()
         trace_id = make_trace_id(start) if self._keys is None else self._keys.sign(make_trace_id(start), api_key)
         form: CallFormat = ChatFormat(trace_id) if request.path.startswith(OPENAI) else AnswerFormat(streams=request.asks_for_events)
-        events = _Events(form, send_events)
+        events = _ReplyWriter(form, send_events)
         try:
             if request.path == MODELS:
                 return EndpointReply(200, describe_models(served))
@@ -135,8 +135,8 @@ class PromptEndpoints:
         return events.refuse(refusal)
 
 
-class _Events:
-    """Writes the reply of one call in its format, as events after the first piece of a stream.
+class _ReplyWriter:
+    """Writes the reply of one call in its format: in one piece, or as events once a stream has begun.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def as_refusal(error: RequestError) -> RefusalError:
 
 
 def write_refusal(refusal: RefusalError, path: str) -> EndpointReply:
-    """Return the reply to a request that reached no endpoint, in the form of errors of its path.
+    """Return the reply to a request that is refused before it reaches an endpoint, in the error format of its path.
 
     Parameters
     ----------

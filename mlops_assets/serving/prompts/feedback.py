@@ -31,11 +31,11 @@ class FeedbackStore:
     Parameters
     ----------
     log
-        Where feedback is written.
+        The log that feedback is written to.
     ledger
         Counts the feedback of each key within a minute.
     keys
-        The API keys: only the client that got a trace may rate it. None lets every client rate every trace.
+        The API keys: only the client that received a trace may rate it. With None, every client may rate every trace.
     """
 
     def __init__(self, log: TraceLog, ledger: BudgetLedger, keys: ApiKeys | None) -> None:
@@ -47,25 +47,26 @@ class FeedbackStore:
         Parameters
         ----------
         body
-            A JSON object with ``trace_id``, ``score`` and perhaps ``comment``.
+            A JSON object with ``trace_id``, ``score`` and, optionally, ``comment``.
         api_key
             The name of the client's key; empty without one.
 
         Raises
         ------
         RefusalError
-            400, 422: the body is no feedback; 404: the client got no such trace; 429: it sends too much; 503: it cannot be stored.
+            400, 422: the body is not valid feedback; 404: the client received no such trace; 429: the client sends too much feedback; 503:
+            the feedback cannot be stored.
         """
         facts = parse_object(body)
         trace_id, score, comment = facts.pop("trace_id", None), facts.pop("score", None), facts.pop("comment", "")
         if facts:
             raise RefusalError(f"there is no field '{next(iter(facts))[:100]}'", hint="send trace_id, score and comment")
         if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
-            raise RefusalError("the field 'trace_id' is no id of a trace", hint="send the trace_id of an answer")
+            raise RefusalError("the field 'trace_id' is not a trace id", hint="send the trace_id of an answer")
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
-            raise RefusalError("the field 'score' is no number from 0 to 1", hint="send 1 for a good answer, 0 for a bad one")
+            raise RefusalError("the field 'score' is not a number from 0 to 1", hint="send 1 for a good answer, 0 for a bad one")
         if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
-            raise RefusalError("the field 'comment' is no text, or too long", hint=f"send at most {_MAX_COMMENT} characters")
+            raise RefusalError("the field 'comment' is not text, or is too long", hint=f"send at most {_MAX_COMMENT} characters")
         now = time.time_ns()
         second, owned = read_start_second(trace_id), self._keys is None or self._keys.owns(trace_id, api_key)
         if second is None or second * SECOND > now or not owned:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MODEL_FAILURE, INVALID_ANSWER = "model_failure", "invalid_answer"
 CONTEXT_LENGTH = "context_length"
-# Codes of calls that the model failed to answer. A version with longer instructions or a smaller model has no room for usual calls.
+# Codes of calls that the model failed to answer. Too long a context is among them, because a version may have too long instructions.
 _FAILURES = (MODEL_FAILURE, INVALID_ANSWER, CONTEXT_LENGTH)
 
 
@@ -41,12 +41,12 @@ class RefusalError(RequestError):
         super().__init__(message, hint=hint, status=status, **({"code": code} if code else {}), **where)
         self.code = code
         self.seconds = seconds
-        self.completions: Sequence[Completion] = ()  # replies of the model that the call got, and that cost
-        self.follows_failure = False  # whether the model failed before, so that the refusal is not the whole reason
+        self.completions: Sequence[Completion] = ()  # the model's replies within the refused call, which are billed
+        self.follows_failure = False  # whether an earlier attempt failed, so that the refusal is not the only reason
 
     @property
     def refusal(self) -> str:
-        """The code of the refusal as traces show it; empty for a failure of the model."""
+        """The code of the refusal for traces; empty for a failure of the model."""
         return "" if self.code in _FAILURES or self.follows_failure else self.code
 
     @property

@@ -1,4 +1,4 @@
-"""A loaded version of a prompt: it reads the variables of calls and the answers of the model."""
+"""A loaded version of a prompt: it parses the variables of calls and the answers of the model."""
 
 from __future__ import annotations
 
@@ -98,18 +98,18 @@ class ServedPrompt:
             500: the function of the prompt failed.
         """
         try:
-            defaults = copy.deepcopy(self._defaults)  # the prompt's function may change them, and they are those of all calls
+            defaults = copy.deepcopy(self._defaults)  # the prompt's function may change them, and all calls share them
             bound = {**defaults, **variables}
             fixed, data = build_fixed_messages(self.prompt, bound), build_data_messages(self.prompt, bound)
         except MlopsError as error:
             cause = type(error.__cause__ or error).__name__  # its message may repeat a variable
-            problem = f"the prompt '{self.name}' makes no messages of these variables ({cause})"
+            problem = f"the prompt '{self.name}' cannot build messages from these variables ({cause})"
             raise RefusalError(problem, hint="call the prompt's function with them to see why", status=500) from None
         redacts = redact and self.prompt.has_body  # without a body, the messages hold only variables
         return [*fixed, *([_redact_message(message) for message in data] if redacts else data)]
 
     def parse_answer(self, completion: Completion) -> tuple[Any, str]:
-        """Return the answer of a reply as JSON values, and ``""``; or None and the reason when it does not fit the response type.
+        """Return the answer in a reply as JSON values, and ``""``; None and the reason if the answer does not fit the response type.
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ class ServedPrompt:
         try:
             parse_json(completion.text)
         except ValueError:  # pydantic accepts it
-            return None, "the whole text: NaN, an infinite number or a name that occurs twice is no JSON"
+            return None, "the whole text: NaN, an infinite number or a name that occurs twice is not JSON"
         return self._response.dump_python(value, mode="json"), ""
 
     def _explain(self, error: pydantic.ValidationError) -> RefusalError:
@@ -154,7 +154,7 @@ def _redact_message(message: Message) -> Message:
 
 
 def _build_adapter(prompt: Prompt[..., Any]) -> pydantic.TypeAdapter[dict[str, Any]]:
-    """Return what decodes the body of a call; it refuses unknown fields and numbers that JSON does not have."""
+    """Return the decoder of a call's body, which rejects unknown fields, NaN and infinite numbers."""
     import pydantic
     import typing_extensions
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What a worker needs to know of a :class:`~mlops_assets.values.llm.prompt_service.PromptService`.
+    """The settings of a :class:`~mlops_assets.values.llm.prompt_service.PromptService` that its workers need.
 
     Parameters
     ----------
     model
         The model as the project declares it, with its address; None to use the one that is stored with a version.
     prices
-        The prices that the service knows.
+        The prices of models, to compute costs; None when the service declares none.
     keys_env, budget, rate_limits, denied_topics, redact, capture, repairs, otlp_endpoint, otlp_headers_env
         As in :class:`~mlops_assets.values.llm.prompt_service.PromptService`.
     """
@@ -53,7 +53,7 @@ def encode_settings(service: PromptService, prices: PriceTable | None = None) ->
     service
         The declared service.
     prices
-        The prices of its dataset.
+        The prices in the dataset that the service declares.
     """
     plain = ("keys_env", "denied_topics", "redact", "capture", "repairs", "otlp_endpoint", "otlp_headers_env")
     return json.dumps(

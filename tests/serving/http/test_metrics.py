@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file, read_request_counts
-from mlops_assets.serving.http.openapi import openapi
+from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.predict.model_inputs import ViewLookup
 from mlops_assets.serving.predict.request_schema import RequestSchema
 
@@ -39,7 +39,7 @@ def test_any_worker_answers_for_all(tmp_path) -> None:
 
 
 def test_every_documented_status_is_counted(tmp_path) -> None:
-    metrics, document = Metrics(tmp_path, 0), openapi("churn", 1, RequestSchema([], {}, 10))
+    metrics, document = Metrics(tmp_path, 0), build_openapi("churn", 1, RequestSchema([], {}, 10))
     statuses = document["paths"]["/predict"]["post"]["responses"]
     for status in statuses:
         metrics.count_reply(int(status), 0.1)

@@ -93,7 +93,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_not_with_done(stand, server
     ("body", "status", "text"),
     [
         ({"model": "gpt-4o"}, 404, "there is no such model"),
-        ({"messages": []}, 422, "'messages' is no list of messages"),
+        ({"messages": []}, 422, "'messages' is not a list of messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 422, "messages[0] has no known role or no text"),
         ({"messages": [{"role": "root", "content": "a"}]}, 422, "messages[0] has no known role or no text"),
         ({"n": 2}, 422, "'n' is not supported"),

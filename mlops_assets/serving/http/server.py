@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
         return len(self.server_state.connections)
 
     async def add_connection(self, connection: socket.socket) -> None:
-        """Serve an accepted connection; one that the client has closed already is ignored."""
+        """Serve an accepted connection; a connection that the client has already closed is ignored."""
         protocol: Any = self.config.http_protocol_class
         connection.setblocking(False)  # noqa: FBT003
         with contextlib.suppress(OSError):  # it may be gone already
@@ -85,12 +85,12 @@ class Acceptor:
         Serves the connections.
     listener
         A bound, listening, non-blocking socket.
-    patience
+    accept_delay
         Returns the seconds to wait before accepting.
     """
 
-    def __init__(self, server: Server, listener: socket.socket, patience: Callable[[], float]) -> None:
-        self._server, self._listener, self._patience = server, listener, patience
+    def __init__(self, server: Server, listener: socket.socket, accept_delay: Callable[[], float]) -> None:
+        self._server, self._listener, self._accept_delay = server, listener, accept_delay
         self._loop = asyncio.get_running_loop()
         self._tasks = set[asyncio.Task[None]]()
         self._timer: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class Acceptor:
             await asyncio.wait(self._tasks)
 
     def _on_connection(self) -> None:
-        if seconds := self._patience():
+        if seconds := self._accept_delay():
             self._wait(seconds, then=self._accept)
         else:
             self._accept()
@@ -126,7 +126,7 @@ class Acceptor:
         self._timer = self._loop.call_later(seconds, resume)
 
     def _accept(self) -> bool:
-        """Accept one connection and return True; return False when there is none, or when the system refuses it, then after a pause."""
+        """Accept one connection and return True; return False when there is none, or when the system refuses, which starts a pause."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):

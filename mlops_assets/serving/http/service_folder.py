@@ -45,7 +45,7 @@ class ServiceSpec:
     trusted_types
         Types beyond scikit-learn's own that the model may hold.
     push
-        The push sources of its views, as text: see :class:`mlops_assets.serving.push.spec.PushSpec`.
+        The push sources of the service's views, as text: see :class:`mlops_assets.serving.push.spec.PushSpec`.
     kind
         What ``model`` names: a model, or a prompt.
     settings
@@ -117,23 +117,23 @@ class WorkerStatus:
     index
         Index of the worker.
     pid, started
-        Id and start time of its process.
+        Id and start time of the worker's process.
     version, digest
         The version that the worker answers with; None before the first one is loaded.
     error, failed
         Why the target version could not be loaded, and the number of that version; ``""`` and None when it could.
     loading
-        The version that it is loading; None when it loads none.
+        The version that the worker is loading; None when it is not loading.
     loaded_at
         The time at which ``version`` began to answer, in seconds since 1970.
     predictor
         ``compiled``, or ``native`` and why.
     libraries
-        Libraries that are installed in another version than in training, as text.
+        Libraries whose installed version differs from the version in training, as text.
     folder
         The label of the service's folder: see :func:`mlops_assets.serving.http.service_processes.make_label`.
     running
-        Whether its process exists; only :meth:`ServiceFolder.read_workers` checks it.
+        Whether the worker's process exists; only :meth:`ServiceFolder.read_workers` checks this.
     """
 
     index: int
@@ -336,7 +336,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """Return the content of a state file as an instance of a class, with tuples for lists; None when the file does not exist.
+    """Return the content of a state file as an instance of a class, with lists as tuples; None when the file does not exist.
 
     Raise ServiceError when it is damaged or has other fields.
     """

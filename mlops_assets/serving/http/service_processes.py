@@ -21,14 +21,14 @@ def make_label(folder: Path) -> str:
 
 
 def is_label_of(label: str, folder: Path) -> bool:
-    """Whether a label belongs to this folder: the inode is equal, which a move keeps, or the path is. False without such a folder.
+    """Whether a label belongs to this folder: its device and inode are equal, as after a move, or its path is equal.
 
     Parameters
     ----------
     label
         Returned by :func:`make_label`.
     folder
-        Folder of a service.
+        Folder of a service; the result is False if it does not exist.
     """
     if not folder.is_dir():
         return False

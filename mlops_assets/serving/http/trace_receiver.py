@@ -64,11 +64,11 @@ class TraceReceiver:
     Parameters
     ----------
     log
-        Where spans are written before the reply is sent.
+        The log that spans are written to before the reply is sent.
     days
         The days of recent traces.
     first_start
-        Spans that start before are refused: in nanoseconds since 1970.
+        The earliest accepted start of a span, in nanoseconds since 1970.
     redact
         Whether e-mail addresses, IBANs and phone numbers are replaced in all texts, except in technical attributes.
     max_bytes
@@ -114,7 +114,7 @@ class TraceReceiver:
             return _refuse(kind, 408, f"the body has not arrived within {_BODY_SECONDS:.0f} seconds")
 
     async def _receive(self, receive: Receive, kind: str, chunks: list[bytes]) -> ReceiverReply | None:
-        """Receive a body into chunks, which count as buffered, or return the refusal; no chunks are left of a client that has left."""
+        """Receive a body into chunks, which count as buffered, or return the refusal; if the client disconnects, the chunks are dropped."""
         size, more = 0, True
         while more:
             message = await receive()
@@ -189,7 +189,7 @@ def run_receiver(receiver: TraceReceiver, host: str, port: int, announce: Callab
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        reason = getattr(error, "strerror", None) or "it is not a host name"
         raise ServiceError(f"port {port} of the host '{host}' cannot be used: {reason}", hint="give another --host or --port") from None
     with listener:
         asyncio.run(_serve(receiver, listener, announce))

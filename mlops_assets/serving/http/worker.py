@@ -1,7 +1,7 @@
 """A worker of a service: it answers requests on the shared socket and switches to the version that its supervisor sends.
 
-Started by the supervisor as ``python -m mlops_assets.entry_points worker FOLDER INDEX SOCKET CONTROL``; the last two are descriptors that it
-inherits. ``CONTROL`` is a pipe with one JSON line for each target version; its end means that the supervisor is gone.
+Started by the supervisor as ``python -m mlops_assets.entry_points worker FOLDER INDEX SOCKET CONTROL``; the last two are inherited
+descriptors. ``CONTROL`` is a pipe with one JSON line for each target version; its end means that the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ async def serve(
     def end() -> None:
         loop.call_soon_threadsafe(ending.set)
 
-    def patience() -> float:
-        """Seconds to wait before accepting, so that workers with a model and with fewer connections accept first."""
+    def choose_delay() -> float:
+        """Return the seconds to wait before accepting, so that workers with a model and with fewer connections accept first."""
         if app.model is None:
             return _WAIT_WITHOUT_MODEL
         metrics.set_connections(server.connections)
@@ -87,7 +87,7 @@ async def serve(
 
     start(end)
     answering = asyncio.create_task(server.serve(sockets=[]))
-    acceptor = Acceptor(server, listener, patience)
+    acceptor = Acceptor(server, listener, choose_delay)
     await asyncio.wait([asyncio.create_task(ending.wait()), answering], return_when=asyncio.FIRST_COMPLETED)
     # First no connection is accepted any more, then every reply closes its connection, so that no request is cut off at the end.
     app.draining = True

@@ -69,9 +69,9 @@ class WorkerPool:
     size
         Number of workers.
     listener
-        The service's socket, which they inherit.
+        The service's socket, which the workers inherit.
     drain_seconds
-        Seconds that their requests in flight may take when they end.
+        Seconds that requests in flight may take when a worker ends.
     """
 
     def __init__(self, folder: ServiceFolder, size: int, listener: socket.socket, drain_seconds: float) -> None:
@@ -106,7 +106,7 @@ class WorkerPool:
         return self._target.version if self._target is not None and self._crashes.is_refused(self._target) else None
 
     def set_target(self, target: TargetVersion) -> None:
-        """Set the version that should answer; a new one gives workers that were not restarted any more another chance."""
+        """Set the version that should answer; for a new version, workers that were no longer restarted are started again."""
         if target == self._target:
             return
         self._target = target
@@ -127,7 +127,7 @@ class WorkerPool:
         }
         if self._target is not None and any(_answers_with(status, self._target) for status in current.values()):
             self._proven = self._target
-        if self._leader.is_exhausted:  # only then another one leads: a worker that dies of a version must not pass it on
+        if self._leader.is_exhausted:  # only then another worker leads: a version that kills its worker must not reach the others
             self._leader = next((w for w in self._workers if not w.is_exhausted), self._leader)
         for worker in self._workers:
             if worker.process is not None:
@@ -152,8 +152,8 @@ class WorkerPool:
     def _choose_target(self, *, leads: bool, empty: bool) -> TargetVersion | None:
         """Return the version that a worker should load, or None.
 
-        The leader gets the target, the others once a worker has answered with it. Until then, and when the target is refused, they get the
-        last version that a worker answered with; so does a worker without a version.
+        The leader gets the target. The others get it once a worker has answered with it; until then, and when the target is refused, they
+        get the last version that a worker answered with. A worker without a version gets that version as well.
         """
         if empty and self._proven is not None:
             return self._proven
@@ -195,7 +195,7 @@ class WorkerPool:
             worker.sent, worker.next_request = None, time.monotonic() + _REPORT_SECONDS
 
     def _send_target(self, worker: _Worker, target: TargetVersion | None) -> None:
-        """Send a worker its target version, unless it has it already."""
+        """Send a worker its target version, unless it was sent before."""
         if target is None or target == worker.sent:
             return
         with contextlib.suppress(BrokenPipeError):  # it is dying, and is reaped next time

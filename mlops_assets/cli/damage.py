@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain_damage(error: BaseException) -> MlopsError | None:
-    """Return the package's error among an exception's causes, or one about the database or lake that failed; else None.
+    """Return the MlopsError among an exception's causes, or an error about the database or lake that failed; else None.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def explain_damage(error: BaseException) -> MlopsError | None:
 
     from mlops_assets.stores.lake.connection import damaged_lake_error
 
-    for cause in _causes(error):
+    for cause in _iterate_causes(error):
         if isinstance(cause, MlopsError):
             return cause
         if isinstance(cause, duckdb.Error):
@@ -37,7 +37,7 @@ def explain_damage(error: BaseException) -> MlopsError | None:
 
 
 def _explain_database_error(error: Exception) -> MlopsError:
-    """Return an error that names the first damaged database of the environment's platform; if all are sound, it quotes ``error``."""
+    """Return an error that names the first damaged database of the environment's platform, or quotes ``error`` if none is damaged."""
     from mlops_assets.orchestrate.core.dagster_files import find_damaged_databases, prepare_dagster_home
     from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 
@@ -49,7 +49,7 @@ def _explain_database_error(error: Exception) -> MlopsError:
     return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -59,7 +59,7 @@ def show_dataset(name: str, file: str, json_file: str | None) -> None:
 def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     """Drop the table and the records of a dataset, which can then be materialised with other types.
 
-    Earlier states of the lake stay: versions that were trained on them can still be reproduced. `mlops gc` frees what none needs.
+    Earlier states of the lake stay: versions that were trained on them can still be reproduced. `mlops gc` deletes unneeded states.
 
     Example: mlops datasets drop flights --yes
     """
@@ -94,7 +94,7 @@ def _declared_datasets(project: LoadedProject) -> Mapping[str, Dataset[..., Any]
 
 
 def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
-    """Return partition → record of a dataset; refuse an unknown dataset, and one that was never written."""
+    """Return partition → record of a dataset; refuse a dataset that is unknown or was never written."""
     if name not in (known := _list_names(project)):
         raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
     records = project.stores.lake.records(_PREFIX + name)

@@ -58,7 +58,7 @@ def doctor(file: str, json_file: str | None, model: str, *, fix: bool, score: bo
 
 
 def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
-    """Return the findings as rows; with ``fix``, apply each fix first, and a fix that several findings share only once."""
+    """Return the findings as rows; with ``fix``, first apply each fix once, even if several findings share it."""
     from mlops_assets.orchestrate.upkeep.doctor import run_checks
 
     installation, load_findings = _load_installation(file)
@@ -92,7 +92,7 @@ def _apply_fix(fix: Callable[[], str]) -> str:
 
 
 def _load_installation(file: str) -> tuple[Installation, list[Finding]]:
-    """Return the installation to examine, and findings: whether the project can be imported, and an instance that cannot be opened.
+    """Return the installation to examine, and findings on the import of the project and the opening of the Dagster instance.
 
     Without a project, the platform is that of the environment.
     """

@@ -74,7 +74,7 @@ def online(name: str, entities: tuple[str, ...], at: str | None, file: str, json
 @file_option
 @json_option
 def skew(service: str, partitions: str | None, file: str, json_file: str | None) -> None:
-    """Compare the features that a service used with the offline store; exit code 1 when one was served wrong.
+    """Compare the features that a service used with the offline store; exit code 1 when a served value was wrong.
 
     Only predictions that were imported into the lake are compared.
 
@@ -100,7 +100,7 @@ def remove(version: str, file: str) -> None:
     """
     name, _, number = version.partition("@")
     load(file).stores.view_versions.remove(name, number)
-    click.echo(f"version {number} of features/{name} is removed; `mlops gc` deletes what only it needed")
+    click.echo(f"version {number} of features/{name} is removed; `mlops gc` deletes the rows that no other version needs")
 
 
 def _list_views(project: Project) -> Sequence[FeatureView]:
@@ -218,7 +218,7 @@ def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], rows: Seque
 
 
 def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
-    """Parse ``KEY=VALUE[,KEY=VALUE]`` to the values of the join keys, in their order and in the types of the view's rows."""
+    """Return the values of the join keys in ``KEY=VALUE[,KEY=VALUE]``, in the view's order and in the types of its rows."""
     values = dict(part.partition("=")[::2] for part in text.split(","))
     if set(values) != set(view.entity.join_keys):
         raise DataError(
@@ -230,7 +230,10 @@ def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any
     try:
         return frame.cast({key: rows.schema[key] for key in view.entity.join_keys}).row(0)
     except pl.exceptions.InvalidOperationError as error:
-        raise DataError(f"'{text}' does not have the types of the join keys of '{view.key}'", hint=str(error).splitlines()[0]) from error
+        expected = ", ".join(f"{key} ({rows.schema[key]})" for key in view.entity.join_keys)
+        raise DataError(
+            f"'{text}' does not have the types of the join keys of '{view.key}'", hint=f"the join keys are {expected}"
+        ) from error
 
 
 def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)

@@ -21,7 +21,7 @@ def write_project(name: str) -> list[Path]:
     Parameters
     ----------
     name
-        A folder, created if it is missing, or ``.`` for this one.
+        A folder, created if it is missing, or ``.`` for the current folder.
 
     Returns
     -------

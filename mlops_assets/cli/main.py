@@ -129,7 +129,7 @@ def validate(file: str) -> None:
 
 @mlops.command()
 @click.option(
-    "--older-than", "hours", type=float, default=24.0, show_default=True, help="Minimum age in hours; longer than the longest transaction."
+    "--older-than", "hours", type=float, default=24.0, show_default=True, help="Minimum age in hours; must exceed the longest transaction."
 )
 @click.option("--dry-run", is_flag=True, help="Only list the artifacts that would be removed.")
 @click.option(
@@ -143,7 +143,7 @@ def validate(file: str) -> None:
 def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared: bool) -> None:
     """Merge files of the lake, expire old snapshots, and remove artifacts, layouts and online views that are not needed.
 
-    What a version, a run or a service needs stays.
+    Everything that a version, a run or a service needs stays.
 
     Example: mlops gc --older-than 48 --json -
     """
@@ -162,7 +162,7 @@ def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared:
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console  [default: the port after that of the Dagster UI]")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; others than this machine's can be reached by anyone."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other machines can reach any address except loopback."
 )
 @click.option("--console-only", is_flag=True, help="Serve only the console.")
 @click.option("--dagster-url", default="", metavar="URL", help="With --console-only: the Dagster UI that its pages link to.")
@@ -205,7 +205,7 @@ def start_service(service: str, file: str) -> None:
 @click.argument("service")
 @file_option
 def stop_service(service: str, file: str) -> None:
-    """Stop a service after the requests in flight; automation does not restart it.
+    """Stop a service after it has answered the requests in flight; automation does not restart it.
 
     Example: mlops serve stop lateness_api
     """

@@ -66,7 +66,7 @@ def write_json(value: Any, target: str) -> None:  # noqa: ANN401
 
 
 def write_text(text: str, target: str | Path) -> None:
-    """Write a text to a file that the command line names: whole, or raise FileError and leave an earlier file as it was."""
+    """Write a text to a file that the command line names; if that fails, raise FileError and leave an existing file unchanged."""
     path = Path(target).resolve()
     try:
         if path.exists() and not path.is_file():  # such as a pipe, which a rename would replace

@@ -83,7 +83,7 @@ class SendReport:
 
 
 def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> SendReport:
-    """Send rows to a running service, one request per row, and report the answers; an error response does not stop it.
+    """Send rows to a running service, one request per row, and report the answers; an error response does not stop the rest.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ def load(location: str = "", folder: Path | None = None) -> LoadedProject:
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:
-    """Return a value that is definitions, or the definitions of a function under ``@dg.definitions``; None for any other value."""
+    """Return a ``Definitions`` unchanged, and the definitions of a function under ``@dg.definitions``; None for any other value."""
     if isinstance(value, LazyDefinitions) and not value.has_context_arg:
         value = value()
     return value if isinstance(value, dg.Definitions) else None
@@ -145,7 +145,7 @@ def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
 
 
 def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent instance, mark dead runs as failed, and report to it what the latest failed runs had committed.
+    """Open the persistent instance, mark dead runs as failed, and report the tables that the latest failed runs had committed.
 
     This opens the lake if there are failed runs.
     """

@@ -29,9 +29,9 @@ class ProjectTarget:
     module
         The dotted name of the module.
     root
-        The folder that holds the file, or the file's whole package.
+        The folder that contains the file, or the top-level package of the file.
     in_package
-        Whether Python and Dagster import it by its dotted name; else they run the file.
+        Whether Python and Dagster import the file by its dotted name; otherwise they run it as a script.
     """
 
     file: Path
@@ -82,7 +82,7 @@ def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
 
 
 def has_project(folder: Path) -> bool:
-    """Whether a folder holds a project that a command finds without a name."""
+    """Whether a folder contains a project that commands find without -f or -m."""
     return (folder / DEFAULT_FILE).exists() or bool(_configured_module(folder))
 
 

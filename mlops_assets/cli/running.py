@@ -88,7 +88,7 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
 
 
 def _refuse_missing_packages(project: LoadedProject, assets: Sequence[dg.AssetKey]) -> None:
-    """Refuse a run that would fail at an import, perhaps after hours; a missing MLflow mirror never stops a run."""
+    """Refuse a run that would fail at an import, perhaps after hours; a missing package of the MLflow mirror never stops a run."""
     keys = {"", *(key.to_user_string() for key in assets)}
     missing = [need for part in project.parts for need in find_missing_packages(part.project, part.platform)]
     refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
@@ -122,10 +122,10 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
 
 def models_with_approval(definitions: dg.Definitions) -> set[str]:
     """Return the names of the models whose versions a person approves."""
-    return _names_of("approval", definitions.resolve_asset_graph().materializable_asset_keys)
+    return _find_names("approval", definitions.resolve_asset_graph().materializable_asset_keys)
 
 
-def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
+def _find_names(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
     return {find_declared_name(key.to_user_string()) for key in keys if key.path[0] == kind}
 
 
@@ -144,14 +144,14 @@ def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     DefinitionError
         No asset is left.
     """
-    unapproved = needs_approval & _names_of("version", assets)  # versions that this run makes, which no one can have approved yet
+    unapproved = needs_approval & _find_names("version", assets)  # versions that this run makes, which no one can have approved yet
     remaining = [
         key
         for key in assets
         if key.path[0] != "approval" and not (key.path[0] == "champion" and find_declared_name(key.to_user_string()) in unapproved)
     ]
     if not remaining:
-        name = min(_names_of("approval", assets))
+        name = min(_find_names("approval", assets))
         raise DefinitionError(
             f"'{graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
             hint=f"run `mlops models approve {name} VERSION --approver NAME --reason WHY`, or materialise it in the UI's launchpad",
@@ -160,7 +160,7 @@ def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
 
 
 def _partition_tags(definitions: dg.Definitions, assets: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
-    """Return the tags of a run over a range of partitions; none when no chosen asset has partitions.
+    """Return the tags of a run over a range of partitions; empty when no chosen asset has partitions.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, A
 
 @contextmanager
 def lock_home(home: Path) -> Iterator[None]:
-    """Lock a home for one run of the command line; refuse a second run at once."""
+    """Lock a home for one run of the command line; raise PlatformError immediately if another run holds the lock."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / "run.lock").open("a+", encoding="ascii")
@@ -245,7 +245,7 @@ def _follow_events(instance: dg.DagsterInstance, run_id: str, steps: dict[str, S
     """Follow the event log in a thread, so that an interrupt reaches the run."""
     ended = threading.Event()
     with console.status("starting") as status:
-        thread = threading.Thread(target=_follow, args=(instance, run_id, steps, console, status.update, ended), daemon=True)
+        thread = threading.Thread(target=_poll_events, args=(instance, run_id, steps, console, status.update, ended), daemon=True)
         thread.start()
         try:
             yield
@@ -254,7 +254,7 @@ def _follow_events(instance: dg.DagsterInstance, run_id: str, steps: dict[str, S
             thread.join(timeout=10)
 
 
-def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
+def _poll_events(  # noqa: PLR0913  (everything the thread shares with the run)
     instance: dg.DagsterInstance,
     run_id: str,
     steps: dict[str, StepProgress],

@@ -61,7 +61,7 @@ def _count_quarantined(finished: FinishedRun, key: dg.AssetKey) -> int:
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
         if materialization.asset_key == key:
-            counts[materialization.partition] = int(_value(materialization.metadata, "dagster/row_count") or 0)
+            counts[materialization.partition] = int(_read_value(materialization.metadata, "dagster/row_count") or 0)
     return sum(counts.values())
 
 
@@ -69,7 +69,7 @@ def list_notes(finished: FinishedRun) -> list[str]:
     """Return the notices of a run as console markup, each once: changed columns, cut times, duplicates, unrecorded inputs."""
     materializations = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
     lines = (
-        f"[yellow]{escape(materialization.asset_key.to_user_string())}[/]: {name}: {escape(str(_value(materialization.metadata, name)))}"
+        f"[yellow]{escape(materialization.asset_key.to_user_string())}[/]: {name}: {escape(str(_read_value(materialization.metadata, name)))}"
         for materialization in materializations
         for name in NOTES
         if name in materialization.metadata
@@ -77,7 +77,7 @@ def list_notes(finished: FinishedRun) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
+def _read_value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     return metadata[name].value if name in metadata else ""
 
 
@@ -87,8 +87,8 @@ def _asset_table(finished: FinishedRun) -> Table:
         table.add_column(column, justify="left" if column == "asset" else "right")
     steps = _find_steps(finished)
     for key, metadata in _last_metadata(finished).items():
-        rows = _count_quarantined(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
-        changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
+        rows = _count_quarantined(finished, key) if key.path[0] == "quarantine" else _read_value(metadata, "dagster/row_count")
+        changed = _read_value(metadata, "changed partitions") or _read_value(metadata, "changed") or _read_value(metadata, "trained")
         seconds = f"{steps[key].seconds:.1f}" if key in steps else ""
         table.add_row(escape(key.to_user_string()), f"{rows:,}" if isinstance(rows, int) else "", escape(_shorten(changed)), seconds)
     return table
@@ -99,7 +99,7 @@ def _shorten(changed: Any) -> str:  # noqa: ANN401
 
 
 def _find_steps(finished: FinishedRun) -> dict[dg.AssetKey, StepProgress]:
-    """Return asset → its step: its own or, of a dbt model, the shared one; tables that the step of another asset writes have none."""
+    """Return asset → its step; dbt models share a step, and tables that the step of another asset writes are omitted."""
     steps = {}
     for event in finished.result.get_asset_materialization_events():
         key, name = event.asset_key, event.step_key or ""
@@ -109,7 +109,7 @@ def _find_steps(finished: FinishedRun) -> dict[dg.AssetKey, StepProgress]:
 
 
 def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(f"{model} on {_value(metadata, 'holdout rows'):,} holdout rows"), title_justify="left")
+    table = Table(title=escape(f"{model} on {_read_value(metadata, 'holdout rows'):,} holdout rows"), title_justify="left")
     records = [record.data for record in metadata["metrics"].records]
     for column in records[0]:
         table.add_column(escape(column))
@@ -138,41 +138,41 @@ def _check_table(finished: FinishedRun) -> Table:
 
 
 def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
-    """Yield what the run changed in use: champions, approvals, predictions, services, reports and decisions."""
+    """Yield a line for each outcome of the run: champions, approvals, predictions, services, reports and decisions."""
     tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
             role = "production" if "production before" in metadata else "champion"
-            yield f"{role} of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, f'{role} before')})"
-            if change := _value(metadata, PREDICTION_CHANGE):
+            yield f"{role} of {find_declared_name(key.to_user_string())}: version {_read_value(metadata, 'version')} (before: {_read_value(metadata, f'{role} before')})"
+            if change := _read_value(metadata, PREDICTION_CHANGE):
                 yield f"note: {change}"
         if key.path[0] == "version":
-            yield from _pending_approval(project, find_declared_name(key.to_user_string()))
+            yield from _list_pending_approvals(project, find_declared_name(key.to_user_string()))
         if key.path[0] == "predictions":
-            yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
+            yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_read_value(metadata, 'model version') or _read_value(metadata, 'versions')}"
         if key.path[0] == "service":
             yield _describe_service(key.path[-1], metadata)
         if key.path[0] in _REPORTS:
-            yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
-        if _value(metadata, "the loop"):
-            yield f"the loop: {_value(metadata, 'the loop')}"
+            yield f"{key.to_user_string()}: {_read_value(metadata, 'summary')}"
+        if _read_value(metadata, "the loop"):
+            yield f"the loop: {_read_value(metadata, 'the loop')}"
 
 
 def _describe_service(name: str, metadata: Mapping[str, Any]) -> str:
-    """Return a line about a service; a stopped one has no address, and that of a prompt no smoke latency."""
-    url, latency = _value(metadata, "url"), _value(metadata, "smoke latency ms")
-    place = f" at {url}, version {_value(metadata, 'version')}" if url else ""
-    return f"service {name}: {_value(metadata, 'state')}{place}" + (f", smoke latency {latency} ms" if latency else "")
+    """Return a line about a service, with its address while it runs, and with its smoke latency if it serves a model."""
+    url, latency = _read_value(metadata, "url"), _read_value(metadata, "smoke latency ms")
+    place = f" at {url}, version {_read_value(metadata, 'version')}" if url else ""
+    return f"service {name}: {_read_value(metadata, 'state')}{place}" + (f", smoke latency {latency} ms" if latency else "")
 
 
 def _list_kept_champions(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
-    """Yield which champion stays after a training that failed, as console markup."""
+    """Yield a line on the champion that stays for each failed training, as console markup."""
     for step in {k for k in _failed_steps(finished) if k.startswith("model__")}:
         serving = project.stores.registry.champion(find_declared_name(step.replace("__", "/", 1)))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
 
 
-def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
+def _list_pending_approvals(project: LoadedProject, model: str) -> Iterator[str]:
     """Yield a line when the newest version of a model or prompt with ``approval=True`` is neither approved nor rejected."""
     newest = project.stores.registry.versions(model)[-1]
     for group, kind in (("models", Model), ("prompts", Prompt)):
@@ -183,11 +183,13 @@ def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
 
 
 def _failed_steps(finished: FinishedRun) -> dict[str, str]:
-    return {e.step_key: _reason(e) for e in finished.result.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE and e.step_key}
+    return {
+        e.step_key: _find_reason(e) for e in finished.result.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE and e.step_key
+    }
 
 
-def _reason(event: dg.DagsterEvent) -> str:
-    """Return the message of the outermost error of this package, else of the root cause; an interrupt has a text of its own."""
+def _find_reason(event: dg.DagsterEvent) -> str:
+    """Return the message of the outermost error of this package, else of the root cause; for an interrupt, return a fixed text."""
     chain = [event.step_failure_data.error]
     while chain[-1] is not None and chain[-1].cause is not None:
         chain.append(chain[-1].cause)

@@ -32,7 +32,7 @@ _SECONDS = 0.5  # between two looks at the process that the console belongs to
 def open_ui(file: str, host: str, port: int, console_port: int | None) -> None:
     """Start the console as a process of its own, then replace this process by ``dagster dev``.
 
-    Both are on the instance of the environment's platform. The console ends with ``dagster dev``.
+    Both use the instance of the environment's platform. The console ends with ``dagster dev``.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def serve_console(file: str, host: str, port: int, dagster_url: str, parent: int
     dagster_url
         The address of the Dagster UI; empty when there is none.
     parent
-        The id of the process that the console belongs to; None when it stands alone.
+        The id of the process with which the console ends; None if there is none.
 
     Raises
     ------
@@ -122,13 +122,13 @@ def serve_console(file: str, host: str, port: int, dagster_url: str, parent: int
         )
         server = uvicorn.Server(config)
         if parent is not None:
-            threading.Thread(target=_end_with, args=(server, parent), daemon=True).start()
+            threading.Thread(target=_stop_with_parent, args=(server, parent), daemon=True).start()
         click.echo(f"Console: http://{_name_host(host)}:{port}", err=True)
         server.run()
 
 
-def _end_with(server: uvicorn.Server, parent: int) -> None:
-    """Stop a server when this process has lost its parent."""
+def _stop_with_parent(server: uvicorn.Server, parent: int) -> None:
+    """Wait until the parent process ends, then stop a server."""
     while os.getppid() == parent:
         time.sleep(_SECONDS)
     server.should_exit = True

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command("erase")
-@click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Rows with all of these values are the entity's.")
+@click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Keys of the entity: its rows have all of these values.")
 @click.option(
-    "--view", "views", multiple=True, metavar="NAME", help="Only this feature view and its sources, and no prediction log; may be repeated."
+    "--view",
+    "views",
+    multiple=True,
+    metavar="NAME",
+    help="Erase only from this feature view and its sources; leave prediction logs untouched. Repeatable.",
 )
 @click.option("--reason", required=True, help="The reason, which the log of erasures records.")
 @click.option("--yes", is_flag=True, help="Erase; without this option the command only shows what it would erase.")

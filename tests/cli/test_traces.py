@@ -256,7 +256,7 @@ def test_what_does_not_exist_is_named_with_what_does(folder) -> None:
     assert first in refuse("show", "bot", first[:3])
     assert second in refuse("show", "bot", first[:3])
     assert "no trace of 'bot' starts with 'ffff'" in refuse("show", "bot", "ffff")
-    assert "'x y' is no id of a trace" in refuse("show", "bot", "x y")
+    assert "'x y' is not a trace id" in refuse("show", "bot", "x y")
     assert read_list("reply_api") == []
 
 

@@ -1,4 +1,4 @@
-"""Ask a running service of a prompt for each case of a dataset, one request for each."""
+"""Send each case of a dataset to the running service of a prompt, one request per case."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class AskReport:
 
 
 def ask_service(project: LoadedProject, name: str, dataset: str, key_env: str | None = None) -> AskReport:
-    """Send each row of a dataset to a running service, and return what became of the requests.
+    """Send each row of a dataset to a running service, and return a report of the replies.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def ask_service(project: LoadedProject, name: str, dataset: str, key_env: str | 
     ServiceError
         There is no such service, it does not run, or the connection to it is lost.
     DefinitionError
-        The service is that of a model, there is no such dataset, or the API key is missing.
+        The service serves a model, there is no such dataset, or the API key is missing.
     DataError
         The dataset has no row, or lacks a variable of the prompt.
     """
@@ -127,7 +127,7 @@ def ask_service(project: LoadedProject, name: str, dataset: str, key_env: str | 
 
 
 def _read_key(service: PromptService, variable: str | None) -> Mapping[str, str]:
-    """Return the header with the API key; raise DefinitionError, which quotes no part of it, when it is missing."""
+    """Return the header with the API key; raise DefinitionError, which quotes no part of the key, when it is missing or malformed."""
     if variable is None:
         if service.keys_env is not None:
             raise DefinitionError(f"'{service.key}' needs an API key", hint="name the variable with your key as --key-env")
@@ -139,7 +139,7 @@ def _read_key(service: PromptService, variable: str | None) -> Mapping[str, str]
 
 
 def _read_calls(project: LoadedProject, service: PromptService, dataset: str) -> Iterator[Mapping[str, Any]]:
-    """Yield variable → value of each row of a dataset, without columns that are no variable."""
+    """Yield variable → value of each row of a dataset; columns that are not variables are dropped."""
     key = f"dataset/{dataset}"
     known = {each.name for part in project.parts for each in part.project.datasets}
     if dataset not in known:

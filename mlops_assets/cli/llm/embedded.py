@@ -9,9 +9,9 @@ from mlops_assets.cli.options import file_option, load
 
 @click.group()
 def llm() -> None:
-    """Start, show and stop the language model that runs on this machine, and ask services.
+    """Start, show and stop the language model that runs on this machine, and send requests to services.
 
-    The model starts by itself at the first call of a model without a base_url, and stops when it has had no call for ten minutes.
+    The server starts automatically at the first call of a model without a base_url, and stops after ten minutes without a call.
     """
 
 

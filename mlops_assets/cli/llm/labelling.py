@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MISFITS = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
 _SIMPLE = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
 _EMPTY = (pl.Null(), pl.List(pl.Null()))
-_INPUT = "input"  # the column of an input that is no JSON object
+_INPUT = "input"  # the column of an input that is not a JSON object
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class LabelTarget:
         """The variables of the evaluated prompts."""
         return frozenset(variable.name for evaluation in self.evaluations for variable in evaluation.prompt.variables)
 
-    def find_types(self) -> Mapping[str, pl.DataType | None]:
-        """Return column → type of the dataset, by its rows or else its schema, and of the variables of its prompts.
+    def find_column_types(self) -> Mapping[str, pl.DataType | None]:
+        """Return column → type for the columns of the dataset, from its rows or its schema, and for the variables of its prompts.
 
-        The type is None where it is not known yet.
+        A type that is not known yet is None.
 
         Raises
         ------
         DataError
-            The dataset has neither.
+            The dataset has neither rows nor a schema.
         """
         lake, table = self.project.stores.lake, self.dataset.table
         simple = {name: pl.Datetime("us", "UTC") if kind is datetime else kind for name, kind in table.schema_types.items()}
@@ -111,11 +111,11 @@ def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *,
     target, trace
         The dataset and the trace.
     labels
-        Column → value as text. A value replaces that of a variable.
+        Column → value as text. A value replaces the trace's value of the same column.
     case
         The name of the case; None for the id of the trace.
     labelled_by
-        The person.
+        Name of the labeller.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def label_trace(target: LabelTarget, trace: Trace, labels: Mapping[str, str], *,
         The trace has no content, a variable of the prompt has no value, there is no such column, or a value does not fit its column. Or
         the columns of the dataset are not known yet.
     """
-    types = target.find_types()
+    types = target.find_column_types()
     _check_columns(target, labels, types)
     inputs = _choose_inputs(target, trace, types)
     values = {name: _cast_input(target, name, value, types.get(name)) for name, value in inputs.items() if name not in labels}
@@ -166,13 +166,13 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
 def _choose_inputs(target: LabelTarget, trace: Trace, types: Mapping[str, pl.DataType | None]) -> dict[str, Any]:
     """Return the values of the input that are columns of the dataset or variables of a prompt."""
     if taken := target.variables & set(LABEL_COLUMNS):
-        raise DataError(f"the variable '{min(taken)}' of a prompt has the name of a column that each label has", hint="rename the variable")
+        raise DataError(f"the variable '{min(taken)}' of a prompt has the name of a column of every label", hint="rename the variable")
     inputs, known = _read_input(trace), {*types, *target.variables}
     return {name: value for name, value in inputs.items() if name in known - set(LABEL_COLUMNS)}
 
 
 def _choose_type(annotation: Any) -> pl.DataType | None:  # noqa: ANN401  (any annotation)
-    """Return the type of a column for the values of a variable; None where the values decide."""
+    """Return the type of a column for the values of a variable; None where it depends on the values."""
     arguments = get_args(annotation)
     if get_origin(annotation) is Annotated:
         return _choose_type(arguments[0])
@@ -208,7 +208,7 @@ def _check_columns(target: LabelTarget, labels: Mapping[str, str], types: Mappin
     known = {*types, *target.variables}
     for name in labels:
         if name in LABEL_COLUMNS:
-            raise DataError(f"column '{name}' of a label cannot be set", hint="--case names the case, --by the person")
+            raise DataError(f"column '{name}' of a label cannot be set", hint="--case names the case, --by the labeller")
         if name not in known:
             offered = sorted(known - set(LABEL_COLUMNS))
             raise DataError(f"'{target.dataset.key}' has no column '{name}'", hint=nearest(name, offered) + f"it has {', '.join(offered)}")

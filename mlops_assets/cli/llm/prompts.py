@@ -82,9 +82,9 @@ def history(prompt: str, file: str, json_file: str | None) -> None:
 
 @prompts.command("promote")
 @click.argument("prompt")
-@click.option("--version", type=int, help="The version; with --force, without it the current candidate.")
+@click.option("--version", type=int, help="The version  [default with --force: the current candidate]")
 @click.option("--from", "source", default="", metavar="ENV", help="The environment whose evidence counts when this one has none.")
-@click.option("--force", is_flag=True, help="Promote past the gates; the history records that, and which of them had not passed.")
+@click.option("--force", is_flag=True, help="Promote past the gates; the history records this, and the gates that had not passed.")
 @_reason
 @file_option
 def promote(prompt: str, version: int | None, source: str, force: bool, reason: str, file: str) -> None:  # noqa: FBT001, PLR0913  (options)
@@ -96,12 +96,12 @@ def promote(prompt: str, version: int | None, source: str, force: bool, reason: 
     from mlops_assets.values.llm.prompt import Prompt
 
     if version is None and not force:
-        raise click.UsageError("give --version; only with --force, the current candidate is promoted without it")
+        raise click.UsageError("give --version, or --force to promote the current candidate")
     if source and force:
         raise click.UsageError("--from names evidence, which --force does not read: give one of them")
     project = load(file)
     if force:
-        done = aliases.force(project, prompt, version, reason)
+        done = aliases.force_promotion(project, prompt, version, reason)
     else:
         done = aliases.promote(project, prompt, version or 0, reason, source=source, kind=Prompt)
     click.echo(f"production of {prompt}: version {done.version}")
@@ -129,7 +129,7 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
     @click.argument("prompt")
     @click.argument("version", type=int)
     @click.option("--approver", required=True, help="The name of the person who decides.")
-    @click.option("--reason", required=True, help="The reason of the decision.")
+    @click.option("--reason", required=True, help="The reason for the decision.")
     @file_option
     def command(prompt: str, version: int, approver: str, reason: str, file: str) -> None:
         from mlops_assets.cli.registry import aliases

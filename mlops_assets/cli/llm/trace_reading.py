@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from mlops_assets.values.platform import Platform
 
 _DIGITS = 32  # of a whole id
-_MARKED_DIGITS = 12  # of an id, which say when its trace starts
+_MARKED_DIGITS = 12  # at the beginning of an id: the start of its trace
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
 _BATCH = 500  # traces whose rows are made at once
-_OUTLINE = ("trace_id", "span_id", "parent_id", TRACE_TIME, "started_at", "seconds", "status", "prompt_version")  # what a filter needs
+_OUTLINE = ("trace_id", "span_id", "parent_id", TRACE_TIME, "started_at", "seconds", "status", "prompt_version")  # for filters
 _ROUNDING = 1e-3  # seconds by which a duration of an outline may differ
 _MAX_IDS = 3  # ids that a message lists
 
@@ -87,7 +87,7 @@ class TraceFilter:
 
 @dataclass(frozen=True)
 class TraceDay:
-    """The spans of a day; rows are made for the wanted traces only, because that takes longer than to read the log.
+    """The spans of a day; rows are built for the wanted traces only, because building rows takes longer than reading the log.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class TraceDay:
     logged
         Spans of the log that may not be in the lake.
     outline
-        What a filter needs of the rows of the lake.
+        The rows of the lake, with the columns that a filter needs.
     read
         Returns the rows of the lake of some traces.
     """
@@ -111,7 +111,7 @@ class TraceDay:
         return {trace[0].trace_id: trace for trace in group_by_trace(self.logged)}
 
     def list_ids(self, chosen: TraceFilter) -> list[str]:
-        """Return the ids of the traces, newest first; of the lake only those that a filter may accept, if the log has nothing new."""
+        """Return the ids of the traces, newest first; if the log has no new spans, only ids that the filter may accept."""
         starts: dict[str, int] = {}
         outline = self.outline if self.logged else chosen.select(self.outline)
         stored = outline.select("trace_id", pl.col("started_at").dt.epoch("us")).iter_rows()
@@ -136,7 +136,7 @@ class TraceReader:
     project
         The project that has the source.
     source, platform
-        The source, and where its log and its table are.
+        The source, and the platform of its log and its table.
     corrupt
         Receives the ``file:line`` of unreadable lines of the log.
     """
@@ -170,7 +170,7 @@ class TraceReader:
         """
         prefix = prefix.lower()
         if not _PREFIX.fullmatch(prefix):
-            raise DataError(f"{prefix[:40]!r} is no id of a trace", hint="give the first of its 32 hexadecimal digits")
+            raise DataError(f"{prefix[:40]!r} is not a trace id", hint="give the first of its 32 hexadecimal digits")
         second = read_start_second(prefix) if len(prefix) >= _MARKED_DIGITS else None
         named = [] if second is None else [datetime.fromtimestamp(second, UTC).date()]
         for days in (named, self._days):
@@ -222,7 +222,7 @@ class TraceReader:
         is_whole, found = len(prefix) == _DIGITS, dict[str, date]()
         stored = [day for day in days if day.isoformat() in self._records]
         if stored:
-            window = TimeWindow(_start(min(stored)), _start(max(stored)) + timedelta(days=1))
+            window = TimeWindow(_midnight(min(stored)), _midnight(max(stored)) + timedelta(days=1))
             rows = self._read_rows(window, ["trace_id", TRACE_TIME], [prefix] if is_whole else None)
             rows = rows.filter(pl.col("trace_id").str.starts_with(prefix))
             found |= {trace_id: moment.date() for trace_id, moment in rows.iter_rows()}
@@ -232,7 +232,7 @@ class TraceReader:
         return found
 
     def _list_accepted(self, day: date, chosen: TraceFilter, size: int) -> Iterator[Trace]:
-        """Yield the accepted traces of a day, newest first; the rows of ``size`` traces are made first, then of more at once."""
+        """Yield the accepted traces of a day, newest first; rows are built for ``size`` traces first, then for larger batches."""
         spans = self._read_day(day)
         ids = spans.list_ids(chosen)
         while ids:
@@ -246,7 +246,7 @@ class TraceReader:
         return logged.get(day, [])
 
     def _read_day(self, day: date) -> TraceDay:
-        window = TimeWindow(_start(day), _start(day) + timedelta(days=1))
+        window = TimeWindow(_midnight(day), _midnight(day) + timedelta(days=1))
         return TraceDay(day, self._read_log(day), self._read_rows(window, _OUTLINE), lambda ids: self._read_rows(window, ids=ids))
 
     def _read_rows(self, window: TimeWindow, columns: Sequence[str] = (), ids: Collection[str] | None = None) -> pl.DataFrame:
@@ -257,7 +257,7 @@ class TraceReader:
         return self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME, columns=columns, values=values)
 
 
-def _start(day: date) -> datetime:
+def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
@@ -268,7 +268,7 @@ def open_reader(project: LoadedProject, name: str) -> TraceReader:
 
 
 def find_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platform]:
-    """Return a source of traces, that of a service or a declared one, and its platform.
+    """Return a source of traces, declared or of a service, and its platform.
 
     Raises
     ------

@@ -50,7 +50,7 @@ def list_traces(  # noqa: PLR0913  (options)
     file: str,
     json_file: str | None,
 ) -> None:
-    """List the traces of a service or of another source, newest first, also those that are not imported yet.
+    """List the traces of a service or of another source, newest first, including traces that are not imported yet.
 
     Example: mlops traces list delay_answer_api --status error --since 2026-05-01
     """
@@ -96,12 +96,12 @@ def show(source: str, trace_id: str, page: str | None, file: str, json_file: str
 @click.option("--to", "dataset", required=True, help="The dataset of cases; its function calls ml.llm.read_labels.")
 @click.option("--set", "pairs", multiple=True, required=True, metavar="COLUMN=VALUE", help="A label; repeat it for further columns.")
 @click.option("--case", help="The name of the case  [default: the id of the trace]")
-@click.option("--by", help="Who labels  [default: the user of this process]")
+@click.option("--by", help="Name recorded as the labeller  [default: the current user]")
 @file_option
 def label(  # noqa: PLR0913  (options)
     source: str, trace_id: str, dataset: str, pairs: tuple[str, ...], case: str | None, by: str | None, file: str
 ) -> None:
-    """Add a trace to an evaluation set, with the values that you expect. A later label of the same case replaces the earlier.
+    """Add a trace to an evaluation set, with the values that you expect. A later label of the same case replaces the earlier one.
 
     Example: mlops traces label delay_answer_api 6a1f3c22b94e --to delay_questions --set expected=EWR
     """
@@ -133,7 +133,7 @@ def _print_trace(trace: Trace) -> None:
 
 @contextmanager
 def _open_reader(file: str, source: str) -> Iterator[TraceReader]:
-    """Open the reader of a source, and report the unreadable lines of its log to standard error in the end."""
+    """Open the reader of a source; at the end, report the unreadable lines of its log to standard error."""
     from mlops_assets.cli.llm.trace_reading import open_reader
 
     reader = open_reader(load(file), source)

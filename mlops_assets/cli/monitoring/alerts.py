@@ -89,10 +89,10 @@ def _describe_failures(stores: AlertStore) -> Iterator[dict[str, Any]]:
 @alerts.command("silence")
 @click.argument("check")
 @click.option("--until", required=True, metavar="TIME", help="End of the silence (ISO 8601); local time without an offset.")
-@click.option("--reason", required=True, help="Why nothing is to be sent.")
+@click.option("--reason", required=True, help="Why no message is to be sent.")
 @file_option
 def silence_check(check: str, until: str, reason: str, file: str) -> None:
-    """Send nothing about CHECK until a time; alerts that are open then are sent then.
+    """Send nothing about CHECK until a time; alerts that are still open at that time are then sent.
 
     CHECK is '<asset>:<check>', 'run of <asset>' or 'job <name>', with * for any text.
 
@@ -125,7 +125,7 @@ def _read_time(text: str) -> datetime:
 @click.argument("check")
 @file_option
 def unsilence_check(check: str, file: str) -> None:
-    """End the silences of CHECK, written as it was silenced.
+    """End the silences of CHECK, written as in `mlops alerts silence`.
 
     Example: mlops alerts unsilence 'dataset/flights:key'
     """
@@ -178,7 +178,7 @@ def test_channels(file: str, json_file: str | None) -> None:
 @alerts.command("send")
 @file_option
 def send_due(file: str) -> None:
-    """Do once what the sensor mlops_alerts does: find what failed, and send the messages that are due.
+    """Run the sensor mlops_alerts once in this process: find failures, and send the messages that are due.
 
     Example: mlops alerts send
     """

@@ -56,7 +56,7 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
     _check_window(monitor, partition)
     with open_clean_instance(project.platform) as instance:
         facts = collect_facts(project.stores, declared, monitor, instance)
-        upcoming = next_step(project, declared, monitor, instance, facts)
+        upcoming = describe_next_step(project, declared, monitor, instance, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
         "windows": [
@@ -80,8 +80,8 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
     }
 
 
-def next_step(project: LoadedProject, declared: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts) -> str:
-    """Return the next step of a monitor in words, reports that are behind first; name the sensor and the command if a sensor is off."""
+def describe_next_step(project: LoadedProject, declared: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts) -> str:
+    """Describe the next step of a monitor: outdated reports first, and the sensor and the command if a sensor is off."""
     command = f"mlops monitor step {monitor.name}"
     upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], instance, command))
     if missing := describe_missing_windows(list_missing_windows(project.stores, declared, monitor)):
@@ -108,7 +108,7 @@ def summarise_monitors(project: LoadedProject, instance: dg.DagsterInstance) -> 
                     "monitor": monitor.name,
                     "newest window": newest.partition if newest else "none",
                     "state": newest.state if newest else "not reported",
-                    "next": next_step(project, part.project, monitor, instance, facts),
+                    "next": describe_next_step(project, part.project, monitor, instance, facts),
                 }
             )
     return rows
@@ -124,7 +124,7 @@ def _check_window(monitor: Monitor, partition: str | None) -> None:
 def write_evidently_report(project: LoadedProject, name: str, partition: str) -> Path:
     """Write Evidently's report of a window next to the monitor page, and return its path.
 
-    It compares the version with the most predictions in the window with the training set of that version.
+    The report compares the rows of the version with the most predictions in the window with that version's training set.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Turn:
 
     @property
     def lines(self) -> Iterator[str]:
-        """The summary for people as console markup, failures last."""
+        """The summary as lines of console markup, failures last."""
         for name, value in self.facts.items():
             for line in value if isinstance(value, list) else [value]:
                 yield escape(f"{name}: {line}")
@@ -70,7 +70,7 @@ class _Loop:
 
 
 def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
-    """Materialise the reports that are behind, promote an approved version, then decide and run the training that is due.
+    """Materialise outdated reports, promote an approved version, then decide and run the training that is due.
 
     After a run that failed, the rest of the turn is skipped.
 
@@ -107,7 +107,7 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
 def _materialise_reports(loop: _Loop, turn: Turn) -> list[str]:
     """Materialise the reports whose inputs changed, and add the runs to the turn.
 
-    Return a line for each run, and for each range of predictions that is itself behind its inputs.
+    Return a line for each run, and for each range of predictions that is outdated.
     """
     from mlops_assets.orchestrate.core.steps import asset_key
 
@@ -124,7 +124,7 @@ def _materialise_reports(loop: _Loop, turn: Turn) -> list[str]:
 
 
 def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
-    """Yield a line with the command to run for each range of predictions that are behind their inputs."""
+    """Yield a line with the command to run for each range of outdated predictions."""
     table = loop.monitor.predictions_key
     command = f"mlops run --select '{select_nodes(table)}'"
     for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.stores):

@@ -68,7 +68,7 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
 
     The version is that of a model, or of a prompt if ``kind`` is :class:`~mlops_assets.values.llm.prompt.Prompt`.
     """
-    model, gates = _gates(project, name, kind)
+    model, gates = _find_gates(project, name, kind)
     if kind is Prompt and not gates:
         raise GateError(
             f"prompt '{name}' has no evaluation, so that nothing proves version {version}",
@@ -102,7 +102,7 @@ def champion(project: LoadedProject, name: str) -> Version | None:
 
 
 def describe_change(project: LoadedProject, before: Version | None, after: Version) -> str:
-    """Return in words how the predictions of two champions differ in type or classes; empty when they do not, and for prompts."""
+    """Describe how the predictions of two champions differ in type or classes; empty when they do not differ, and for prompts."""
     if any(after.model == prompt.name for part in project.parts for prompt in part.project.select(Prompt)):
         return ""
     return describe_prediction_change(project.stores.artifacts, before, after)
@@ -110,7 +110,7 @@ def describe_change(project: LoadedProject, before: Version | None, after: Versi
 
 def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
     """Make a version the challenger after verifying its evidence and every stored byte; the champion stays."""
-    _, gates = _gates(project, name)
+    _, gates = _find_gates(project, name)
     _refuse_damaged(project, name, version)
     return project.stores.registry.challenge(name, gates, version=version, actor=getpass.getuser(), reason=reason, expected=expected)
 
@@ -127,19 +127,19 @@ def find_released(project: LoadedProject, name: str, kind: type[Any]) -> tuple[P
     Raises
     ------
     RegistryError
-        There is none of that name.
+        There is no model or prompt of that name.
     """
     return find_prompt(project, name) if kind is Prompt else find_model(project, name)
 
 
 def _open_registry(project: LoadedProject, name: str, kind: type[Any]) -> Registry:
-    """Return the registry with errors that name what to materialise and to run for a model or prompt."""
+    """Return the registry; for a prompt, its errors name the assets to materialise and the commands to run."""
     declared, released = find_released(project, name, kind)
     registry = project.stores.registry
     return open_prompt_registry(declared, released, registry) if isinstance(released, Prompt) else registry
 
 
-def _gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[Released, dict[str, str]]:
+def _find_gates(project: LoadedProject, name: str, kind: type[Any] = Model) -> tuple[Released, dict[str, str]]:
     """Return the declared model or prompt, and gate → hash of its definition."""
     declared, released = find_released(project, name, kind)
     if isinstance(released, Prompt):
@@ -156,7 +156,7 @@ def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
 
 
 def _previous_champion(project: LoadedProject, name: str) -> int | None:
-    """Return the version that the current champion replaced at its latest promotion; None without one."""
+    """Return the version that the current champion replaced at its latest promotion; None if there was none."""
     champion, environment = project.stores.registry.champion(name), project.platform.environment
     moves = [e for e in project.stores.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
     return next((e.previous for e in reversed(moves) if champion is not None and e.version == champion.version), None)
@@ -165,9 +165,9 @@ def _previous_champion(project: LoadedProject, name: str) -> int | None:
 def approve(  # noqa: PLR0913  (who decided what, and why)
     project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str, kind: type[Any] = Model
 ) -> ApprovalDecision:
-    """Record that a person approved or rejected a version; ``kind`` is as in :func:`promote`.
+    """Record a person's approval or rejection of a version; ``kind`` is as in :func:`promote`.
 
-    For a model or prompt with ``approval=True``, also report that to Dagster as an asset check and a materialisation.
+    For a model or prompt with ``approval=True``, report the decision to Dagster as an asset check and a materialisation.
     """
     _, model = find_released(project, name, kind)
     approval = _open_registry(project, name, kind).approve(name, version, approved=approved, approver=approver, reason=reason)
@@ -178,10 +178,10 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
     return approval
 
 
-def force(project: LoadedProject, name: str, version: int | None, reason: str) -> Version:
-    """Promote a version of a prompt past its gates, or without a number its current candidate; report it to Dagster.
+def force_promotion(project: LoadedProject, name: str, version: int | None, reason: str) -> Version:
+    """Promote a version of a prompt past its gates, or its current candidate when ``version`` is None; report it to Dagster.
 
-    The log records that it was forced, and the gates that had not passed. Approval is still required where it is declared.
+    The log records that the promotion was forced, and the gates that had not passed. A declared approval is still required.
 
     Raises
     ------
@@ -190,11 +190,11 @@ def force(project: LoadedProject, name: str, version: int | None, reason: str) -
     GateError
         The approval is missing.
     """
-    prompt, gates = _gates(project, name, Prompt)
+    prompt, gates = _find_gates(project, name, Prompt)
     registry, before = _open_registry(project, name, Prompt), champion(project, name)
     if prompt.approval and version is None:
         raise GateError(
-            f"prompt '{name}' needs an approval, which is of a version", hint="give --version: the gates must pass once, or drop approval="
+            f"prompt '{name}' needs the approval of a version", hint="give --version: the gates must pass once, or drop approval="
         )
     number = version if version is not None else registry.register(name, {}).version
     _refuse_damaged(project, name, number)

@@ -83,7 +83,9 @@ def card(version: str, page: str | None, file: str) -> None:
 
 _reason = click.option("--reason", required=True, help="The reason, which the history shows.")
 _expected = click.option(
-    "--expected", metavar="VERSION", help="The version that you expect to replace, or 'none'; it is an error if another one is there."
+    "--expected",
+    metavar="VERSION",
+    help="The version that you expect to replace, or 'none'; the command fails if the alias has another version.",
 )
 
 
@@ -181,7 +183,7 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
     @click.argument("model")
     @click.argument("version", type=int)
     @click.option("--approver", required=True, help="The name of the person who decides.")
-    @click.option("--reason", required=True, help="The reason of the decision.")
+    @click.option("--reason", required=True, help="The reason for the decision.")
     @file_option
     def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
         from mlops_assets.cli.registry import aliases

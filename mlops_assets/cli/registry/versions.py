@@ -161,7 +161,7 @@ def _list_files(project: LoadedProject, version: Version) -> list[dict[str, Any]
 
 
 def _describe_refit(project: LoadedProject, version: Version) -> dict[str, Any]:
-    """Return the serving fit and the fit that the gates judged, for a version refitted after its gates; empty when they are one."""
+    """Return the serving fit and the fit that the gates judged, for a version refitted after its gates; empty for other versions."""
     judged = read_judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
@@ -182,7 +182,7 @@ def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
 
 
 def _list_libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    """Return one row for each library of the training, with its version then and now."""
+    """Return one row for each library of the training, with its version in training and its installed version."""
     manifest = _read_manifest(project, version)
     changes = {change.name: change for change in find_changed_libraries(manifest)}
     words = {None: "same", False: "differs", True: "differs; predictions may differ"}
@@ -229,14 +229,14 @@ def _format_time(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
 def list_versions(project: LoadedProject, model: str | None, *, kind: type[Any] = Model) -> list[dict[str, Any]]:
     """Return the versions of one model or prompt, or of all of them, newest first.
 
-    The files of versions with an alias or recorded damage are verified, and a change is recorded.
+    The files of versions with an alias or recorded damage are verified, and changes of their damage are recorded.
 
     Parameters
     ----------
     project
         The project.
     model
-        The name; None for all models, also those that the project no longer declares, or for all declared prompts.
+        The name; None for all models, including those that the project no longer declares, or for all declared prompts.
     kind
         ``Model`` or ``Prompt``.
 

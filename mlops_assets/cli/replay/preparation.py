@@ -88,7 +88,7 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     DefinitionError
         The model, a policy, a metric or the period cannot be used.
     """
-    project, model = find_model(loaded, request.model)
+    project, model = choose_model(loaded, request.model)
     monitors = [m for m in project.select(Monitor) if m.model.key == model.key]
     monitor = next((m for m in monitors if m.on_failure is not None), monitors[0] if monitors else None)
     policies = read_policies(request, monitor) if request.policies or not request.suggest else []
@@ -119,8 +119,8 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     return FinishedReplay(result, summarise(result), [*describe_advice(result), f"page: {page}"])
 
 
-def find_model(loaded: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
-    """Return the project part and the model of a name; without a name, the only model."""
+def choose_model(loaded: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
+    """Return the project part and the model with a name; without a name, the only model."""
     models = {m.name: (part.project, m) for part in loaded.parts for m in part.project.select(Model) if m.kind == ESTIMATOR}
     if not name and len(models) == 1:
         return next(iter(models.values()))
@@ -215,7 +215,7 @@ def find_partitions(project: Project, model: Model[..., Any], monitor: Monitor |
 
 
 def parse_time(text: str, partitions: dg.PartitionsDefinition) -> datetime:
-    """Return a time of the command line; one without a zone is in the time zone of the partitions."""
+    """Parse a time of the command line; a time without a zone is in the time zone of the partitions."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
@@ -225,11 +225,11 @@ def parse_time(text: str, partitions: dg.PartitionsDefinition) -> datetime:
 
 def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
     """Import the project in a worker process, and return a model."""
-    return find_model(projects.load(location, Path(folder)), name)[1]
+    return choose_model(projects.load(location, Path(folder)), name)[1]
 
 
 def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
-    """Return what a replay of a model does differently from production, in sentences."""
+    """Return sentences on the differences between a replay of a model and production."""
     notes = [
         "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit."
     ]

@@ -25,11 +25,11 @@ from mlops_assets.cli.options import build_table, console, file_option, json_opt
 @click.option(
     "--by",
     type=click.Choice(["hour", "day", "week", "month", "quarter", "year"]),
-    help="The windows of the result.  [default: at least 20]",
+    help="Length of the windows in the result.  [default: the longest unit that gives 20 windows or more]",
 )
 @click.option("--metric", default="", help="A scikit-learn scorer to compare policies by.  [default: the model's first metric]")
-@click.option("--processes", type=click.IntRange(1), default=None, help="Processes that train side by side.  [default: one for each core]")
-@click.option("--refresh", is_flag=True, help="Load the replay's own tables again.")
+@click.option("--processes", type=click.IntRange(1), default=None, help="Processes that train in parallel.  [default: one for each core]")
+@click.option("--refresh", is_flag=True, help="Reload the replay's cached copies of the tables.")
 @file_option
 @json_option
 def replay(  # noqa: PLR0913  (options of the command)

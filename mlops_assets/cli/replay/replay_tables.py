@@ -1,4 +1,4 @@
-"""The tables of a replay: those of the project if they hold the whole period, else tables of its own, loaded into the replay's platform."""
+"""The tables of a replay: the project's tables if they cover the whole period, else cached copies in a platform of the replay."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
     loaded, project, model
         The project, the part that declares the model, and the model.
     folder
-        The folder of replays, in which a platform for the tables is made if the project's own tables are not complete.
+        The folder of replays, which contains the platform of the cached copies if the project's own tables are incomplete.
     end
         The end of the replayed period.
     out
         The console that shows progress.
     refresh
-        Whether to load the tables of the replay's platform again.
+        Whether to reload the cached copies of the tables.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
 
 
 def _is_current(done: Path, root: Path) -> bool:
-    """Return whether tables were loaded after the last change of a file of the project that may hold data or code."""
+    """Return whether the tables were loaded after the last change of the project's data files."""
     if not done.exists():
         return False
     files = (
@@ -93,7 +93,7 @@ def list_missing(stores: Stores, project: Project, model: Model[..., Any], end: 
 
 
 def _list_upstream(project: Project, declaration: Any) -> Iterator[str]:  # noqa: ANN401  (any declared table)
-    """Yield the keys of the declared tables from which a table is made, directly or through others."""
+    """Yield the keys of the tables from which a table is built, directly or indirectly."""
     by_key = {d.key: d for d in project.declarations if isinstance(d, (Dataset, FeatureView))}
     for edge in project.node(declaration).edges:
         yield edge.parent
@@ -117,7 +117,7 @@ def _list_keys(partitions: dg.PartitionsDefinition, end: datetime) -> list[str]:
 
 
 def _hash_sources(project: Project, model: Model[..., Any], end: datetime) -> str:
-    """Return a hash of the code that makes tables, of the training set that needs them, and of the end of the period."""
+    """Return a hash of the code that builds tables, the key of the training set, and the end of the period."""
     sources = [source_hash(dataset.function.function) for dataset in project.select(Dataset)]
     views = [view.definition(view_source_text(view)) for view in project.select(FeatureView)]
     return hashlib.sha256("\n".join([*sources, *views, model.training_set.key, end.isoformat()]).encode()).hexdigest()[:12]
@@ -150,7 +150,7 @@ def _load_tables(  # noqa: PLR0913  (what is loaded, and where)
 def _group_by_partitions(
     definitions: dg.Definitions, model: Model[..., Any]
 ) -> Iterator[tuple[dg.PartitionsDefinition | None, Sequence[dg.AssetKey]]]:
-    """Yield the assets upstream of a training set in topological order, consecutive ones of equal partitions together."""
+    """Yield partitions and assets upstream of a training set, in topological order; consecutive assets with equal partitions are grouped."""
     graph = definitions.resolve_asset_graph()
     key = asset_key(model.training_set.key)
     upstream = dg.AssetSelection.assets(key).upstream(include_self=False).resolve(graph)

@@ -242,24 +242,12 @@ class Monitor:
             raise DefinitionError(
                 f"monitor '{self.name}' expects '{duplicated[0]}' twice", hint="give each metric and rule once, and Drift once"
             )
-        self._check_triggers(() if self.on_failure is None else self.on_failure.on)
+        if self.on_failure is not None:
+            check_triggers(self.on_failure, self, f"monitor '{self.name}'")
         if self.min_rows < 1:
             raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
         if self.labels_within < timedelta(0):
             raise DefinitionError(f"monitor '{self.name}' has labels_within={self.labels_within}", hint="give a time of 0 or more")
-
-    def _check_triggers(self, kinds: tuple[str, ...]) -> None:
-        """Refuse a retraining on reports that the monitor does not make."""
-        if PERFORMANCE in kinds and not self.performance:
-            raise DefinitionError(
-                f"monitor '{self.name}' retrains on failure but has no expectation of performance: drift alone never retrains",
-                hint="add ml.Performance(metric, at_least=…), or retrain by time alone: ml.Retrain(every=…, on=())",
-            )
-        if ESTIMATED in kinds and not self.estimates:
-            raise DefinitionError(
-                f"monitor '{self.name}' retrains on estimated performance but estimates none",
-                hint="add ml.monitoring.EstimatedPerformance(metric, at_least=…)",
-            )
 
     @property
     def drift_key(self) -> str:
@@ -310,6 +298,30 @@ class Monitor:
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives of the service, in the declared order."""
         return tuple(e for e in self.expectations if isinstance(e, Objective))
+
+
+def check_triggers(policy: Retrain, monitor: Monitor | None, where: str) -> None:
+    """Raise DefinitionError for a retraining on reports that a monitor does not make.
+
+    Parameters
+    ----------
+    policy
+        The retraining.
+    monitor
+        The monitor whose reports start it; None when the model has none.
+    where
+        The place of the retraining, for messages.
+    """
+    if PERFORMANCE in policy.on and not (monitor and monitor.performance):
+        raise DefinitionError(
+            f"{where} retrains on failure but has no expectation of performance: drift alone never retrains",
+            hint="add ml.Performance(metric, at_least=…), or retrain by time alone: ml.Retrain(every=…, on=())",
+        )
+    if ESTIMATED in policy.on and not (monitor and monitor.estimates):
+        raise DefinitionError(
+            f"{where} retrains on estimated performance but estimates none",
+            hint="add ml.monitoring.EstimatedPerformance(metric, at_least=…) to the monitor",
+        )
 
 
 def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:

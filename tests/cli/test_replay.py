@@ -24,7 +24,8 @@ def project(tmp_path) -> Path:
     (tmp_path / "definitions.py").write_text(PROJECT)
     (tmp_path / "policies.py").write_text(
         "from datetime import timedelta\nimport mlops_assets as ml\n"
-        "often = ml.Retrain(every=timedelta(days=3), cooldown=timedelta(days=3), on=(), refit=True, train_windows=(None, timedelta(days=3)))\nnumber = 3\n"
+        "often = ml.Retrain(every=timedelta(days=3), cooldown=timedelta(days=3), on=(), refit=True, train_windows=(None, timedelta(days=3)))\n"
+        "early = ml.Retrain(on=('estimated',))\nnumber = 3\n"
     )
     return tmp_path
 
@@ -120,6 +121,7 @@ def test_no_training_is_promoted_without_drift(project):
         (("--policy", "every:0d"), "the policy 'every:0d' has a span of zero"),
         (("--policy", "never", "--policy", "never"), "the policy 'never' is given twice"),
         (("--policy", "policies.py:number"), "'policies.py' has no ml.Retrain(…) named 'number'"),
+        (("--policy", "policies.py:early"), "the policy 'policies.py:early' retrains on estimated performance but estimates none"),
         (("--policy", "absent.py:number"), "there is no file 'absent.py' with a policy"),
         (("--metric", "roc_auk"), "names the metric 'roc_auk'"),
         (("--model", "answer"), "there is no model 'answer'"),

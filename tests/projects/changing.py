@@ -29,11 +29,18 @@ def label_lag() -> int:
     return int(os.environ.get("CHANGING_LAG", "3"))
 
 
+def spread_after() -> float:
+    """Return the spread of the column that no longer matters, from the changing day on."""
+    return float(os.environ.get("CHANGING_SPREAD", "1"))
+
+
 def rows_of(day: int) -> pl.DataFrame:
     """Return the rows of a day, equal for equal days."""
     rng = np.random.default_rng(day)
     X = rng.normal(size=(ROWS, 2))
-    signal = X[:, 0] if day < change_day() else X[:, 1]
+    signal = X[:, 0] if day < change_day() else X[:, 1].copy()
+    if day >= change_day():
+        X[:, 0] *= spread_after()
     times = [FIRST + timedelta(days=day, minutes=4 * i) for i in range(ROWS)]
     return pl.DataFrame(
         {
@@ -96,12 +103,15 @@ FOLLOW = ml.Retrain(
     promote_if="not_worse",
     refit=True,
 )
-POLICIES = {"breaches": POLICY, "follow": FOLLOW}
+ESTIMATES = ml.Retrain(cooldown=timedelta(days=2), on=("estimated",))
+POLICIES = {"breaches": POLICY, "estimates": ESTIMATES, "follow": FOLLOW}
 
 
 def list_items(policy: ml.Retrain) -> list[object]:
     """Return the declarations of the project with a monitor that retrains by a policy."""
-    watch = ml.Monitor("watch", of=tomorrow, expectations=ml.Performance("roc_auc", at_least=0.7), on_failure=policy)
+    estimates = [ml.monitoring.EstimatedPerformance("roc_auc", no_worse_than_reference_by=0.1)] if "estimated" in policy.on else []
+    expectations = [ml.Performance("roc_auc", at_least=0.7), *estimates]
+    watch = ml.Monitor("watch", of=tomorrow, expectations=expectations, on_failure=policy)
     return [events, examples, answers, no_worse, tomorrow, watch]
 
 

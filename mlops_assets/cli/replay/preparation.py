@@ -29,9 +29,9 @@ from mlops_assets.orchestrate.replay.windows import group_windows, list_windows
 from mlops_assets.orchestrate.training.gates import gather_gates
 from mlops_assets.orchestrate.training.train_windows import check_policy
 from mlops_assets.orchestrate.training.training_record import find_data_start, list_source_tables
-from mlops_assets.values.decisions import ESTIMATED, Retrain
+from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.model import ESTIMATOR, GateFunction, Model
-from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.monitoring import Monitor, check_triggers
 from mlops_assets.values.training import TimeSplit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     monitors = [m for m in project.select(Monitor) if m.model.key == model.key]
     monitor = next((m for m in monitors if m.on_failure is not None), monitors[0] if monitors else None)
     policies = read_policies(request, monitor) if request.policies or not request.suggest else []
-    check_policies(policies, model)  # before tables are loaded
+    check_policies(policies, model, monitor)  # before tables are loaded
     partitions = find_partitions(project, model, monitor)
     start, end = (parse_time(text, partitions) for text in (request.start, request.end))
     windows = list_windows(partitions, start, end)
@@ -104,11 +104,10 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     stores = provide_stores(loaded, project, model, folder, windows[-1][1].end, out, refresh=request.refresh)
     with out.status("reading the history"):
         history = read_history(stores, project, model)
-    expectations = monitor.performance if monitor else ()
-    plan = ReplayPlan(model, gates, expectations, history, windows, units, metrics, find_data_start(stores, project, model))
+    plan = ReplayPlan(model, gates, monitor, history, windows, units, metrics, find_data_start(stores, project, model))
     if request.suggest:
         policies = [*suggest_policies(plan), *policies]
-    check_policies(policies, model)
+    check_policies(policies, model, monitor)
     fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
@@ -144,19 +143,15 @@ def read_policies(request: ReplayRequest, monitor: Monitor | None) -> list[Repla
     return [policy for text in texts for policy in _read_policy(text, monitor)]
 
 
-def check_policies(policies: Sequence[ReplayPolicy], model: Model[..., Any]) -> None:
-    """Raise DefinitionError for a policy that is given twice, or that the model or its training set does not allow."""
+def check_policies(policies: Sequence[ReplayPolicy], model: Model[..., Any], monitor: Monitor | None) -> None:
+    """Raise DefinitionError for a policy that is given twice, or that the model, its training set or its monitor does not allow."""
     names = [policy.name for policy in policies]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once; --suggest has its own")
     for policy in policies:
         if policy.retrain is not None:
             check_policy(policy.retrain, model, f"the policy '{policy.name}'")
-            if ESTIMATED in policy.retrain.on:
-                raise DefinitionError(
-                    f"the policy '{policy.name}' retrains on estimated performance, which a replay does not estimate",
-                    hint="replay it without 'estimated' in on=",
-                )
+            check_triggers(policy.retrain, monitor, f"the policy '{policy.name}'")
 
 
 def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:

@@ -41,11 +41,22 @@ class ReplayEvent:
 
 @dataclass(frozen=True)
 class ReplayAlarm:
-    """A window in which the policy's version breached an expectation, as reported when its labels arrived."""
+    """A window in which the policy's version breached an expectation, by the latest report.
+
+    Parameters
+    ----------
+    window, version
+        The partition key of the window, and the version that predicted.
+    reason
+        The summary of the report.
+    kind
+        ``performance`` or ``estimated``, as of a :class:`~mlops_assets.values.decisions.WindowReport`.
+    """
 
     window: str
     version: int
     reason: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,9 @@ class PolicyResult:
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values; undefined metrics are None, and no value depends on the machine's speed."""
         return {"windows": [self._window_json(window) for window in self.windows], "trainings": [_event_json(e) for e in self.events]} | {
-            "alarms": [{"window": alarm.window, "version": alarm.version, "reason": alarm.reason} for alarm in self.alarms]
+            "alarms": [
+                {"window": alarm.window, "version": alarm.version, "kind": alarm.kind, "reason": alarm.reason} for alarm in self.alarms
+            ]
         }
 
     def _window_json(self, window: WindowResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.compute.training.responses import find_unusable_predictions
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.training.estimator_package import fit_version_estimator
 from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
 from mlops_assets.orchestrate.training.gates import list_policy_gates
 from mlops_assets.orchestrate.training.train_windows import choose_window, needs_validation
@@ -19,6 +20,7 @@ from mlops_assets.values.gates.gate import Gate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlops_assets.compute.estimation.estimator import PerformanceEstimator
     from mlops_assets.compute.training.responses import CachedPredictor
     from mlops_assets.orchestrate.replay.fits import Fit
     from mlops_assets.orchestrate.replay.simulation import ReplayedVersion, ReplayPlan
@@ -45,6 +47,8 @@ class Judged:
         Metric → value on the holdout.
     crashed
         Whether the run would have failed before its gates: by an error of the training, or by predictions that cannot be used.
+    estimator, estimator_problem
+        What the holdout says about the errors of predictions, or why nothing is known; None and empty for a candidate that was not promoted.
     """
 
     fit: Fit
@@ -53,6 +57,8 @@ class Judged:
     outcome: str
     metrics: dict[str, float] = field(default_factory=dict)
     crashed: bool = False
+    estimator: PerformanceEstimator | None = None
+    estimator_problem: str = ""
 
 
 def select_gates(gates: Sequence[GateLike]) -> tuple[tuple[GateLike, ...], list[str]]:
@@ -110,7 +116,8 @@ def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion:
         }
     failed = [f"{name}: {result.reason}" for name, result in results.items() if not result.passed]
     outcome = "; ".join(failed or [f"{name}: {result.reason}" for name, result in results.items()]) or "the model has no gates"
-    return Judged(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics))
+    estimated = (None, "") if failed else fit_version_estimator(model, predictor, splits["holdout"])
+    return Judged(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics), False, *estimated)  # noqa: FBT003  (in order)
 
 
 def gather_replayed_gates(plan: ReplayPlan, policy: Retrain) -> tuple[GateLike, ...]:

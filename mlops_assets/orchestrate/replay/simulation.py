@@ -10,35 +10,31 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
-from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
-from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES
 from mlops_assets.compute.text import describe_span
-from mlops_assets.compute.training.classes import class_names
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
 from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
+from mlops_assets.orchestrate.replay.window_reports import estimate_predictions, measure_predictions
 from mlops_assets.orchestrate.replay.windows import measure_windows
-from mlops_assets.serving.formats.prediction_columns import make_probability_structs
-from mlops_assets.values.decisions import CRASHED, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
+from mlops_assets.values.decisions import CRASHED, ESTIMATED, PERFORMANCE, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
 from mlops_assets.values.monitoring import BREACH, INVERTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from mlops_assets.compute.monitoring.estimates import EstimateReport
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.replay.policies import ReplayPolicy
     from mlops_assets.orchestrate.replay.history import History
     from mlops_assets.values.decisions import Retrain
     from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.model import Model
-    from mlops_assets.values.monitoring import Performance
+    from mlops_assets.values.monitoring import Monitor
     from mlops_assets.values.window import TimeWindow
 
-_ROW = "row"
 FIRST = "the first training"
 
 
@@ -50,8 +46,8 @@ class ReplayPlan:
     ----------
     model, gates
         The model, and the gates that are replayed.
-    expectations
-        The expectations of performance of its monitor.
+    monitor
+        The monitor of the model, with its expectations; None without one.
     history
         The rows of its training set.
     windows
@@ -66,7 +62,7 @@ class ReplayPlan:
 
     model: Model[..., Any]
     gates: tuple[GateLike, ...]
-    expectations: tuple[Performance, ...]
+    monitor: Monitor | None
     history: History
     windows: tuple[tuple[str, TimeWindow], ...]
     units: tuple[tuple[str, TimeWindow], ...]
@@ -76,12 +72,28 @@ class ReplayPlan:
 
 @dataclass(frozen=True, eq=False)
 class ReplayedVersion:
-    """A version of a replay: the fit that serves, and the fit that gates judged, which may be the same."""
+    """A version of a replay: the fit that serves, and what the gates judged.
+
+    Parameters
+    ----------
+    number
+        The number of the version, from 1.
+    candidate
+        The fit that gates judged, the fit that serves, which may be the same, and what the holdout showed.
+    """
 
     number: int
-    serving: Fit
-    judged: Fit
-    metrics: dict[str, float]
+    candidate: Judged
+
+    @property
+    def serving(self) -> Fit:
+        """The fit that serves."""
+        return self.candidate.serving
+
+    @property
+    def judged(self) -> Fit:
+        """The fit that gates judged."""
+        return self.candidate.fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +116,7 @@ class _PolicyState:
     decisions: list[Decision] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
     events: list[ReplayEvent] = field(default_factory=list)
-    alarms: dict[tuple[str, int], ReplayAlarm] = field(default_factory=dict)
+    alarms: dict[tuple[str, int, str], ReplayAlarm] = field(default_factory=dict)
     fits: dict[str, Fit] = field(default_factory=dict)
 
     @property
@@ -163,7 +175,9 @@ class _Simulation:
 
     def _report(self, name: str, span: TimeWindow, segment: Segment) -> None:
         """Measure this window, and earlier ones for which labels have arrived since."""
-        state = self.state
+        state, retrain, monitor = self.state, self.policy.retrain, self.plan.monitor
+        if monitor is not None and retrain is not None and ESTIMATED in retrain.on:
+            self._record(ESTIMATED, name, span, segment.version, estimate_predictions(self.plan, monitor, segment))
         state.pending.append((name, span, segment, 0))
         waiting = []
         for window, earlier, rows, labelled in state.pending:
@@ -175,17 +189,21 @@ class _Simulation:
         state.pending = waiting
 
     def _measure(self, window: str, span: TimeWindow, rows: Segment, known: np.ndarray) -> None:
-        if not self.plan.expectations:
-            return
-        state, version = self.state, rows.version
-        report = measure_predictions(self.plan, rows, known)
-        state.reports.append(
-            WindowReport(window, span.end, version.number, report.state, reason=report.summary, recorded=len(state.reports) + 1)
-        )
+        monitor = self.plan.monitor
+        if monitor is not None and monitor.performance:
+            self._record(PERFORMANCE, window, span, rows.version, measure_predictions(self.plan, monitor, rows, known))
+
+    def _record(
+        self, kind: str, window: str, span: TimeWindow, version: ReplayedVersion, report: PerformanceReport | EstimateReport
+    ) -> None:
+        """Record a report for decisions, and its alarm; a report without a breach removes the alarm of an earlier one."""
+        state = self.state
+        number = len(state.reports) + 1
+        state.reports.append(WindowReport(window, span.end, version.number, report.state, kind, report.summary, number))
         if report.state in (BREACH, INVERTED):
-            state.alarms[window, version.number] = ReplayAlarm(window, version.number, report.summary)
+            state.alarms[window, version.number, kind] = ReplayAlarm(window, version.number, report.summary, kind)
         else:
-            state.alarms.pop((window, version.number), None)
+            state.alarms.pop((window, version.number, kind), None)
 
     def _decide(self, now: datetime, policy: Retrain) -> None:
         """Decide as the sensor of a monitor decides, and train if it would start a run."""
@@ -223,7 +241,7 @@ class _Simulation:
         number = None
         if judged.passed:
             number = len(state.versions) + 1
-            state.versions.append(ReplayedVersion(number, judged.serving, judged.fit, judged.metrics))
+            state.versions.append(ReplayedVersion(number, judged))
         if number is None and state.serving is None and state.events and state.events[-1].outcome == judged.outcome:
             return  # still no version, for the same reason
         fitted = judged.serving.facts["rows"]
@@ -253,42 +271,6 @@ class _Simulation:
             return judged
         second = self._fit(replace(judged.fit.request, rows="refitted", params=judged.fit.facts["params"]))
         return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome, crashed=bool(second.error))
-
-
-def measure_predictions(plan: ReplayPlan, rows: Segment, known: np.ndarray) -> PerformanceReport:
-    """Return the performance report of a version's predictions, by the labels of the rows ``known``.
-
-    Intervals are measured only where a metric is below its bound, because nothing else depends on them.
-    """
-    history, version, training_set = plan.history, rows.version, plan.model.training_set
-    predictions = _build_predictions(plan, rows)
-    labels = pl.DataFrame({_ROW: known, training_set.label: history.rows[training_set.label].gather(known)})
-    classes = getattr(version.serving.estimator, "classes_", None)
-    return measure_performance(
-        predictions,
-        labels,
-        key=(_ROW,),
-        label=training_set.label,
-        metrics=(),
-        expectations=plan.expectations,
-        reference=version.metrics,
-        classes=None if classes is None else list(classes),
-        event_timestamp=training_set.event_timestamp,
-        block_length=training_set.block_length,
-        positive=plan.model.positive,
-        measure_intervals="below bound",
-    )
-
-
-def _build_predictions(plan: ReplayPlan, rows: Segment) -> pl.DataFrame:
-    history, serving = plan.history, rows.version.serving
-    predicted, shares = serving.predict_rows(rows.start, rows.stop)
-    columns: dict[str, Any] = {_ROW: np.arange(rows.start, rows.stop), PREDICTION: predicted}
-    if shares is not None:
-        columns[PROBABILITIES] = make_probability_structs(class_names(serving.estimator.classes_), shares)
-    time = plan.model.training_set.event_timestamp or ""
-    slices = {column for expectation in plan.expectations for column in expectation.slices}
-    return pl.DataFrame(columns).with_columns(history.rows[rows.start : rows.stop].select(time, *(slices - {time})))
 
 
 def _describe_rows(request: FitRequest) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE, select_predictions
 from mlops_assets.compute.drift.profile import BY_WINDOW, FEATURE, PREDICTION, WINDOW_LENGTH, build_profile
-from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, fit_estimator
+from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, PerformanceEstimator, fit_estimator
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.environment import installed_distributions
@@ -33,6 +33,7 @@ from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
 
 _MAX_REASON = 300  # characters of an unexpected error
+_UNEXPECTED = "no estimator could be fitted on the holdout"
 
 
 def store_fit(  # noqa: PLR0913  (everything a manifest holds)
@@ -102,17 +103,35 @@ def _store_estimator(step: StepContext, model: Model[..., Any], predictor: Cache
 
     An unexpected error is logged as a warning: the estimate serves monitors only, so it must not fail the training.
     """
+    fitted, problem = fit_version_estimator(model, predictor, holdout)
+    if fitted is not None:
+        return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json(), allow_nan=False).encode())}
+    if problem.startswith(_UNEXPECTED):
+        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {problem}")
+    return {ESTIMATOR_PROBLEM: problem}
+
+
+def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> tuple[PerformanceEstimator | None, str]:
+    """Return the estimator of a version's performance, or None and why there is none.
+
+    Parameters
+    ----------
+    model
+        The model's declaration.
+    predictor
+        The cached predictions of the judged fit for the holdout.
+    holdout
+        The holdout.
+    """
     declared = model.training_set
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp else None
     try:
-        fitted = fit_estimator(predictor, holdout, model.positive, times, declared.block_length)
-        return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json(), allow_nan=False).encode())}
+        return fit_estimator(predictor, holdout, model.positive, times, declared.block_length), ""
     except DataError as error:
-        return {ESTIMATOR_PROBLEM: error.message}
+        return None, error.message
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
         reason = f"{type(error).__name__}: {error}"
-        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {reason}")
-        return {ESTIMATOR_PROBLEM: f"no estimator could be fitted on the holdout: {reason[:_MAX_REASON]}"}
+        return None, f"{_UNEXPECTED}: {reason[:_MAX_REASON]}"
 
 
 def _store_predictions(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:

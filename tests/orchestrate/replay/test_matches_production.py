@@ -12,6 +12,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.cli.replay import preparation
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.decisions import ESTIMATED
 from tests.conftest import Runner
 from tests.memory_instance import open_memory_instance
 from tests.projects import changing
@@ -25,7 +26,8 @@ class Production:
 
     def __init__(self, home: Path, policy: str, instance: dg.DagsterInstance) -> None:
         self.platform, self.instance, self.policy = ml.Platform.at(home), instance, policy
-        self.definitions = ml.build_definitions(changing.list_items(changing.POLICIES[policy]), platform=self.platform)
+        declared = changing.list_items(changing.POLICIES[policy])
+        self.definitions, self.estimates = ml.build_definitions(declared, platform=self.platform), bool(declared[-1].estimates)
         self.run = Runner(self.definitions, instance)
 
     def begin(self) -> None:
@@ -36,6 +38,8 @@ class Production:
         """Predict a day, then learn its labels, look at them and do what the sensor asks for."""
         self.run("dataset/events", partitions=DAYS[day])
         self.run("predictions/tomorrow", partitions=DAYS[day])
+        if self.estimates:
+            self.run("estimate_report/watch", partitions=DAYS[day])
         self.run("performance_report/watch", partitions=DAYS[day])
         asked = self.tick()
         if isinstance(asked, dg.RunRequest):
@@ -52,6 +56,7 @@ class Production:
 def production(request, tmp_path, monkeypatch):
     monkeypatch.setenv("CHANGING_DAY", "14")
     monkeypatch.setenv("CHANGING_LAG", "0")  # production learns a label with the row
+    monkeypatch.setenv("CHANGING_SPREAD", "0.2" if request.param == "estimates" else "1")  # the first version becomes unsure
     with open_memory_instance() as instance:
         lived = Production(tmp_path / "home", request.param, instance)
         lived.begin()
@@ -81,10 +86,13 @@ def test_a_replay_makes_the_decisions_that_production_made(production, tmp_path,
     assert [event.time for event in replayed.retrainings] == [decision.opened for decision in decisions]
     in_time = [t for t in stores.decisions.trainings("answers") if t.decision and t.as_of < end and t.version]
     assert replayed.promotions == len({t.version for t in in_time}) > 0
-    assert {alarm.window for alarm in replayed.alarms} == {r.partition for r in stores.decisions.reports("watch") if r.state == "breach"}
+    alarms = {(alarm.window, alarm.version, alarm.kind) for alarm in replayed.alarms}
+    assert alarms == {(r.partition, r.version, r.kind) for r in stores.decisions.reports("watch") if r.state == "breach"}
+    assert [event.reason for event in replayed.retrainings] == [decision.reason for decision in decisions]
     served = {report.partition: (report.version,) for report in stores.decisions.reports("watch")}
     assert {window.window: window.versions for window in replayed.windows} == served
     spans = {run.record["facts"]["reads"].get("train_window") for run in stores.tracker.search("kind = 'training'", limit=100)}
     champion = stores.registry.champion("answers")
     assert reproduce(stores, champion, changing.answers.function.function).verdict == "IDENTICAL"
-    assert (spans == {None}) == (production.policy == "breaches")
+    assert (spans == {None}) == (production.policy != "follow")
+    assert any(kind == ESTIMATED for *_, kind in alarms) == production.estimates

@@ -1,4 +1,4 @@
-"""A calibration map fitted on a holdout by isotonic regression: from predicted probabilities to observed shares."""
+"""Calibrate predicted probabilities by isotonic regression on a holdout."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationMap:
-    """For one class, a non-decreasing function from the predicted probability to the share of rows of the class in the holdout.
+    """A non-decreasing function from the predicted probability of a class to the observed share of the class in the holdout.
 
     Parameters
     ----------
     predicted, observed
-        The corners of the function, ascending; it is linear between them and constant outside.
+        The points of the function, ascending; the function is linear between points and constant outside.
     rows
-        The number of rows of the holdout from which the corner's share is known. Neighbouring corners of one share have the same rows.
+        The number of holdout rows that determine the share at each point. Neighbouring points with one share come from the same rows.
     """
 
     predicted: np.ndarray
@@ -32,8 +32,8 @@ class CalibrationMap:
         """Return the calibrated probabilities."""
         return np.interp(predicted, self.predicted, self.observed)  # type: ignore[no-any-return]
 
-    def draw(self, random: np.random.Generator) -> CalibrationMap:
-        """Return the map with shares drawn from what the holdout leaves uncertain: a beta distribution for each share."""
+    def sample(self, random: np.random.Generator) -> CalibrationMap:
+        """Return a map sampled from the uncertainty of the holdout: each share is drawn from a beta distribution."""
         starts = np.concatenate([[True], np.diff(self.observed) > 0])
         shares = random.beta(self.observed * self.rows, (1 - self.observed) * self.rows)[starts]
         return CalibrationMap(self.predicted, shares[np.cumsum(starts) - 1], self.rows)
@@ -44,7 +44,7 @@ class CalibrationMap:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> CalibrationMap:
-        """Return the map that :meth:`as_json` returned."""
+        """Rebuild the map from the result of :meth:`as_json`."""
         return cls(*(np.asarray(stored[name], dtype=float) for name in ("predicted", "observed", "rows")))
 
 
@@ -60,7 +60,7 @@ def fit_calibration(predicted: np.ndarray, observed: np.ndarray) -> CalibrationM
 
     Notes
     -----
-    Half a row of each class is added to each block of rows with one share. So no share is exactly 0 or 1, which a few rows cannot show.
+    Half a row of each class is added to each block of rows with equal shares. So no share is exactly 0 or 1: a few rows cannot prove that.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -87,7 +87,7 @@ def calibrate_classes(maps: tuple[CalibrationMap, ...], probabilities: np.ndarra
     Parameters
     ----------
     maps
-        The map of each class; for two classes, that of the second only.
+        The map of each class; for two classes, only the map of the second class.
     probabilities
         Predicted probabilities, shape (rows, classes).
     """

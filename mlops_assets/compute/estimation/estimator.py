@@ -1,4 +1,4 @@
-"""Estimate the metrics of predictions without labels from what a version's holdout showed."""
+"""Estimate the metrics of unlabelled predictions from a version's errors on its holdout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EstimatedMetric:
     value
         The estimate; None where it is undefined.
     low, high
-        Ends of the interval in which the metric of the labels lies with the given confidence, if the estimate holds.
+        Ends of the confidence interval of the metric that labels would give, without concept drift.
     problem
         The reason why the metric cannot be estimated; empty when it can.
     """
@@ -58,16 +58,16 @@ class EstimatedMetric:
 
 @dataclass(frozen=True, eq=False)
 class PerformanceEstimator:
-    """What a version's holdout says about the errors of its predictions.
+    """An estimator of a version's metrics without labels, fitted on the version's holdout.
 
     Parameters
     ----------
     rows
         The number of rows of the holdout.
     dependence
-        By how much the dependence of neighbouring rows multiplies the variance of a mean; 1 for independent rows.
+        The factor by which dependence between neighbouring rows increases the variance of a mean; 1 for independent rows.
     maps
-        The calibration map of each class of a classifier; for two classes, that of the positive one only.
+        The calibration map of each class of a classifier; for two classes, only the map of the positive class.
     tree
         The loss tree of a regressor; None for a classifier.
     """
@@ -85,7 +85,7 @@ class PerformanceEstimator:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PerformanceEstimator:
-        """Return the estimator that :meth:`as_json` returned."""
+        """Rebuild the estimator from the result of :meth:`as_json`."""
         maps = tuple(CalibrationMap.from_json(one) for one in stored["maps"])
         tree = None if stored["tree"] is None else LossTree.from_json(stored["tree"])
         return cls(stored["rows"], stored["dependence"], maps, tree)
@@ -107,22 +107,22 @@ class PerformanceEstimator:
         predictor
             The cached predictions.
         rows
-            Every column of the same rows.
+            The rows of the predictions, with every column.
         confidence
             The confidence level of the interval.
         positive
-            The positive class of two; the second when None.
+            The positive class of a binary classifier; the second class when None.
 
         Returns
         -------
         EstimatedMetric
-            Its interval covers the chance of the labels, and that of the holdout.
+            Its interval includes the sampling error of the unknown labels and of the holdout.
         """
         from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 
         if self.tree is not None:
             value, error = _expect_loss(metric, self.tree.predict(rows, predictor.predict_all("predict").astype(float)))
-            # The holdout is a sample too: its chance is that of a window with as many rows.
+            # The holdout is a sample too: it has the sampling error of a window with as many rows.
             error *= math.sqrt(1 + len(rows) / self.rows)
             problem = "" if metric in LOSSES else f"of a regressor, only {', '.join(LOSSES)} can be estimated"
         elif not hasattr(predictor, "predict_proba"):
@@ -156,11 +156,11 @@ def fit_estimator(
     holdout
         The holdout, which the version was not fitted on.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
     times
-        The event time of each row; rows are independent when None.
+        The event time of each row; rows count as independent when None.
     block_length
-        As the training set declares it; estimated from the errors when None.
+        The block length that the training set declares; estimated from the errors when None.
 
     Returns
     -------
@@ -195,13 +195,13 @@ def fit_estimator(
 
 
 def _encode_classes(predictor: CachedPredictor, classes: np.ndarray, positive: Any) -> tuple[Any, np.ndarray]:  # noqa: ANN401
-    """Return the predictor as metrics need it, and its classes in the order of its probabilities."""
+    """Return the predictor with labels encoded as True/False for binary metrics, and the classes in probability order."""
     encoded = class_to_encode(classes, classes, positive)
     return wrap_two_classes(predictor, encoded), classes if encoded is None else np.array([False, True])
 
 
 def _expect_loss(metric: str, losses: np.ndarray) -> tuple[float, float]:
-    """Return the estimate and its standard deviation, from means and variances of absolute and squared errors by row."""
+    """Return a metric and its standard error from the expected losses of each row, as :meth:`LossTree.predict` returns them."""
     if metric not in LOSSES:
         return math.nan, math.nan
     absolute, squared, absolute_variance, squared_variance = losses.mean(axis=0)
@@ -216,7 +216,7 @@ def _expect_loss(metric: str, losses: np.ndarray) -> tuple[float, float]:
 
 
 def _measure_dependence(losses: np.ndarray, blocks: np.ndarray) -> float:
-    """Return the ratio of the variance of the mean over blocks to that over independent rows; 1 at the minimum."""
+    """Return the variance of the mean loss of dependent blocks, divided by that of independent rows; at least 1."""
     deviations = losses - losses.mean()
     independent = float((deviations**2).sum())
     count = int(blocks.max()) + 1

@@ -1,4 +1,4 @@
-"""A regression tree that predicts the loss of a regressor's predictions, stored as numbers: direct loss estimation."""
+"""A regression tree that predicts the loss of a regressor's predictions (direct loss estimation), stored as JSON."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class LossTree:
     Parameters
     ----------
     columns
-        Column → its codes by value for a column of categories, None for a column of numbers.
+        Column → code of each category; None for a numeric column.
     missing
-        For each column and then the prediction, the number that stands for a missing or unknown value.
+        The number that replaces a missing or unknown value, for each column and last for the prediction.
     nodes
         ``left``, ``right`` (−1 at a leaf), ``feature`` and ``threshold`` of each node.
     losses
@@ -40,7 +40,7 @@ class LossTree:
     losses: np.ndarray
 
     def predict(self, rows: pl.DataFrame, predicted: np.ndarray) -> np.ndarray:
-        """Return means and variances of absolute and squared errors, shape (rows, 4); a missing column counts as missing values."""
+        """Return means and variances of absolute and squared errors, shape (rows, 4); a column that ``rows`` lacks counts as nulls."""
         matrix = _encode(rows, predicted, self.columns, self.missing)
         node, numbers = np.zeros(len(predicted), dtype=int), np.arange(len(predicted))
         left, right, feature = self.nodes["left"], self.nodes["right"], self.nodes["feature"]
@@ -56,7 +56,7 @@ class LossTree:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> LossTree:
-        """Return the tree that :meth:`as_json` returned."""
+        """Rebuild the tree from the result of :meth:`as_json`."""
         nodes = {name: np.asarray(values) for name, values in stored["nodes"].items()}
         return cls(stored["columns"], tuple(stored["missing"]), nodes, np.asarray(stored["losses"], dtype=float))
 
@@ -75,7 +75,7 @@ def fit_loss_tree(rows: pl.DataFrame, predicted: np.ndarray, y: np.ndarray) -> L
 
     errors = np.minimum(np.abs(y - predicted), _MAX_NUMBER)
     columns = {name: codes for name in rows.columns if (codes := _choose_codes(rows[name], errors)) is not _LEFT_OUT}
-    missing = (*(_find_missing(rows[name], codes, errors) for name, codes in columns.items()), float(predicted.min()) - 1.0)
+    missing = (*(_choose_replacement(rows[name], codes, errors) for name, codes in columns.items()), float(predicted.min()) - 1.0)
     matrix = _encode(rows, predicted, columns, missing)
     losses = np.column_stack([errors, errors**2])
     spread = losses.std(axis=0)
@@ -95,7 +95,7 @@ _LEFT_OUT: dict[str, float] = {}
 
 
 def _choose_codes(column: pl.Series, errors: np.ndarray) -> dict[str, float] | None:
-    """Return the mean error of each category, None for a column of numbers, or the marker of a column to leave out."""
+    """Return the mean error of each category as its code, None for a numeric column, ``_LEFT_OUT`` for an unusable column."""
     if column.dtype.is_numeric() or column.dtype.is_temporal():
         return None
     if column.dtype not in _WORDS or column.n_unique() > MAX_CATEGORIES:
@@ -104,8 +104,8 @@ def _choose_codes(column: pl.Series, errors: np.ndarray) -> dict[str, float] | N
     return dict(means.sort("value").iter_rows()) or _LEFT_OUT
 
 
-def _find_missing(column: pl.Series, codes: Mapping[str, float] | None, errors: np.ndarray) -> float:
-    """Return the mean error for categories, and a number below all others for numbers."""
+def _choose_replacement(column: pl.Series, codes: Mapping[str, float] | None, errors: np.ndarray) -> float:
+    """Return the number that replaces nulls: the mean error for categories, a number below all others for numbers."""
     if codes is not None:
         return float(errors.mean())
     smallest = _to_numbers(column).min()
@@ -120,10 +120,10 @@ def _to_numbers(column: pl.Series) -> pl.Series:
 def _encode(
     rows: pl.DataFrame, predicted: np.ndarray, columns: Mapping[str, Mapping[str, float] | None], missing: tuple[float, ...]
 ) -> np.ndarray:
-    """Return the columns and the prediction as numbers of the precision that the tree compares, shape (rows, columns + 1)."""
+    """Return columns and prediction as numbers, rounded to the float32 that the tree compares, shape (rows, columns + 1)."""
     encoded = [
-        _encode_column(rows[name] if name in rows.columns else None, codes, lacking, len(predicted))
-        for (name, codes), lacking in zip(columns.items(), missing, strict=False)
+        _encode_column(rows[name] if name in rows.columns else None, codes, replacement, len(predicted))
+        for (name, codes), replacement in zip(columns.items(), missing, strict=False)
     ]
     matrix: np.ndarray = np.clip(np.column_stack([*encoded, predicted]), -_MAX_NUMBER, _MAX_NUMBER)
     return matrix.astype(np.float32).astype(float)

@@ -206,7 +206,7 @@ def test_a_map_is_isotonic_with_half_a_row_of_each_class_added_to_each_block() -
     assert np.abs(smooth(shares) - plain).mean() < 0.01
     assert (np.diff(smooth.observed) >= 0).all()
     assert 0 < smooth.observed.min() < smooth.observed.max() < 1
-    drawn = np.stack([smooth.draw(rng)(shares) for _ in range(300)])
+    drawn = np.stack([smooth.sample(rng)(shares) for _ in range(300)])
     assert drawn.mean(axis=0) == pytest.approx(smooth(shares), abs=0.06)
 
 

@@ -55,7 +55,7 @@ def by_ours(folder: Path, known: bool) -> Callable[[], Found]:
 
     import mlops_assets as ml
     from bench.projects.history_ours import declared, platform_of
-    from mlops_assets.compute.features.skew import find_skewed
+    from mlops_assets.compute.features.skew import find_skewed_values
     from mlops_assets.stores.platform.stores import open_stores
 
     served, platform, views = pl.read_parquet(log_file(folder, known)), platform_of(folder), [declared(view) for view in range(VIEWS)]
@@ -63,7 +63,7 @@ def by_ours(folder: Path, known: bool) -> Callable[[], Found]:
     def check() -> Found:
         open_stores(platform).__dict__.pop("layouts", None)
         offline = ml.training_frame(served.select(ROW, KEY, TIME), views, event_timestamp=TIME, as_known=known, platform=platform)
-        found = find_skewed(served, offline, ALL)
+        found = find_skewed_values(served, offline, ALL)
         return set(zip(served[ROW].gather(found["row"]), found["feature"], strict=True))
 
     return check

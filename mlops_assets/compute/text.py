@@ -70,7 +70,7 @@ def describe_span(span: timedelta) -> str:
 
 
 def truncate(text: str, max_length: int) -> str:
-    """Return the text; one longer than ``max_length`` characters is cut to that length and ends with an ellipsis.
+    """Return the text, cut to ``max_length`` characters with an ellipsis at the end if it is longer.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def replace_controls(text: str) -> str:
 
 
 def indent_json(text: str) -> str:
-    """Return a JSON object or list with a line for each value; any other text unchanged.
+    """Return the text of a JSON object or list with a line for each value; any other text unchanged.
 
     A text of more than 20 levels, or one that would become 10 times as long, is unchanged too.
 
@@ -114,7 +114,7 @@ def indent_json(text: str) -> str:
 
 
 def _measure_indentation(value: object, depth: int = 0) -> int | None:
-    """Return the number of characters of new lines and indentations in a JSON value with indentation; None if it is too deep."""
+    """Return the number of characters that indentation adds to a JSON value; None if the value is nested too deeply."""
     if not isinstance(value, (dict, list)) or not value:
         return 0
     if depth >= _MAX_LEVELS:

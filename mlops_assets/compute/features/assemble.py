@@ -1,4 +1,4 @@
-"""Add looked-up and on-demand features to a spine, by the same code for training and prediction."""
+"""Add looked-up and on-demand features to a spine, with the same code for training and prediction."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
 
 
 def rename_view_rows(feature_view: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
-    """Return rows of a feature view under the names of ``renamed(...)``, as a layout; unchanged rows if it is not renamed."""
+    """Return rows of a feature view: as a layout with the names of ``renamed(...)`` if the view is renamed, else as :class:`ViewRows`."""
     view = bind_rows(feature_view, rows)
     return rename_layout(feature_view, build_layout(view, as_known=as_known)) if feature_view.is_renamed else view
 
 
 def rename_layout(feature_view: FeatureView, layout: AsOfLayout) -> AsOfLayout:
-    """Return the layout of a feature view under the names of ``renamed(...)``; unchanged if the view is not renamed."""
-    return layout.renamed(feature_view.renamed_keys, feature_view.renamed_features) if feature_view.is_renamed else layout
+    """Return the layout of a feature view with the names of ``renamed(...)``; unchanged if the view is not renamed."""
+    return layout.rename(feature_view.renamed_keys, feature_view.renamed_features) if feature_view.is_renamed else layout
 
 
 def assemble(  # noqa: PLR0913  (what a training set declares)

@@ -22,7 +22,7 @@ def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Seque
     columns
         The columns of the query to trace.
     tables
-        The tables that it may read: name → columns.
+        The tables that the query may read: name → columns.
 
     Returns
     -------

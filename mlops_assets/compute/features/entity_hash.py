@@ -1,6 +1,6 @@
-"""Hash entities, the same on every machine and with every library version.
+"""Hash entities to values that are the same on every machine and with every library version.
 
-This module defines the hashed bytes: whole numbers and times as 64-bit integers, numbers as IEEE doubles with one zero and one NaN,
+This module defines the hashed bytes: integers and times as 64-bit integers, floats as IEEE doubles with one zero and one NaN,
 text as UTF-8 with its length. The finaliser of SplitMix64 mixes these bytes (Steele, Lea and Flood, OOPSLA 2014).
 """
 
@@ -25,7 +25,7 @@ def hash_entities(keys: pl.DataFrame) -> np.ndarray:
     Parameters
     ----------
     keys
-        Join keys of whole numbers, times, booleans, numbers or text, without nulls.
+        Join keys of integers, floats, booleans, times or text, without nulls.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def hash_entities(keys: pl.DataFrame) -> np.ndarray:
     """
     result: np.ndarray = np.full(keys.height, _SEED, dtype=np.uint64)
     for series in keys:
-        result = _mix(result ^ _to_words(series)) + _SEED
+        result = _mix(result ^ _encode_words(series)) + _SEED
     return result
 
 
@@ -45,10 +45,10 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _to_words(series: pl.Series) -> np.ndarray:
+def _encode_words(series: pl.Series) -> np.ndarray:
     """Return one 64-bit word for each value."""
     if series.dtype == pl.String:
-        return _text_words(series.to_list())
+        return _hash_texts(series.to_list())
     physical = series.to_physical()
     if physical.dtype.is_float():
         values: np.ndarray = physical.cast(pl.Float64).to_numpy() + 0.0
@@ -59,7 +59,7 @@ def _to_words(series: pl.Series) -> np.ndarray:
     return physical.cast(pl.Int64).to_numpy().view(np.uint64)
 
 
-def _text_words(values: Sequence[str]) -> np.ndarray:
+def _hash_texts(values: Sequence[str]) -> np.ndarray:
     """Return one 64-bit word for each text: a hash of its length and UTF-8 bytes."""
     encoded = [value.encode() for value in values]
     sizes = np.array([len(value) for value in encoded], dtype=np.uint64)

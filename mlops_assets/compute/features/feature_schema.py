@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
     """Return a frame with features in their declared types.
 
-    Numbers are widened to 64 bits, integers also to a declared float. Categories become text, arrays become lists, and a null column gets
+    Numbers are widened to 64 bits; integers become floats where a float is declared. Categories become text, arrays become lists, and a null column gets
     the declared type. Nothing else is converted.
 
     Parameters
@@ -44,7 +44,7 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
             row = misfits["__row"][0]
             raise DataError(
                 f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, but an embedding of {size} is declared",
-                hint="correct the source, or declare its real length",
+                hint="correct the source, or declare the actual length",
             )
     return frame
 
@@ -61,12 +61,12 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
         return series if target == dtype else _cast_strictly(series, target, name, view)
     raise DataError(
         f"'{view}', column '{name}' has type {dtype}, but the feature is declared as {type_label(kind)}",
-        hint="cast it in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
+        hint="cast the column in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
     )
 
 
 def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
-    """Return the stored type of a declared kind; None when a column of type ``dtype`` does not fit the kind."""
+    """Return the type in which a declared type is stored; None when a column of type ``dtype`` does not fit."""
     stored = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
     text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
     fits = {

@@ -60,7 +60,7 @@ class AsOfLayout:
     schema
         The type of each join key and feature.
     ttl
-        Microseconds, inclusive; None when values hold for ever.
+        Microseconds, inclusive; None when values never expire.
     entities
         One row for each entity: its join keys, ``__bucket``, and the start and end of its rows in the bucket.
     buckets
@@ -78,8 +78,8 @@ class AsOfLayout:
     buckets: tuple[Bucket, ...]
     defaults: tuple[tuple[str, Any], ...] = ()
 
-    def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> AsOfLayout:
-        """Return the layout with other names, in the order of the current ones; no value is copied."""
+    def rename(self, join_keys: Sequence[str], features: Sequence[str]) -> AsOfLayout:
+        """Return the layout with new names, given in the order of the current names; no value is copied."""
         keys, names = dict(zip(self.join_keys, join_keys, strict=True)), dict(zip(self.features, features, strict=True))
         buckets = tuple(replace(bucket, features=bucket.features.rename_columns(list(features))) for bucket in self.buckets)
         return replace(
@@ -129,7 +129,7 @@ class SpineGroups:
     entities
         One row for each distinct entity, without nulls in its keys.
     codes
-        Of shape (rows,): the entity of each row of the spine. A row with a null key has the number of entities as its code.
+        The position in ``entities`` of the entity of each spine row, shape (rows,). A row with a null key has the code ``len(entities)``.
     """
 
     entities: pl.DataFrame
@@ -158,8 +158,8 @@ def look_up(
     times
         The event time of each spine row, int64 microseconds since 1970, shape (rows,); the minimum of int64 for a null time.
     known_by
-        Microseconds since 1970. A lookup ignores feature rows that became valid after this time, also for later rows of the spine. None
-        ignores none.
+        Microseconds since 1970. A lookup ignores feature rows that became valid after this time, even for spine rows with a later event
+        time. None sets no limit.
 
     Returns
     -------
@@ -185,9 +185,9 @@ class _ViewMatches:
     buckets
         The matches of each bucket.
     positions
-        For each row of the spine, its position among all matches; one after the last for a row without a match.
+        The position of each spine row among all matches; the number of matches for a row without a match.
     is_matched
-        Whether each row has a match; None when all have one.
+        Whether each spine row has a match; None when all rows have a match.
     """
 
     layout: AsOfLayout
@@ -208,9 +208,9 @@ class _ViewMatches:
         """Return one feature in spine order; gathering buckets first is faster than scattering values."""
         kind = self.layout.schema[name]
         dtype = _plain_dtype(kind)
-        return self._pick(name, kind) if dtype is None else self._gather(name, kind, dtype)
+        return self._gather_polars(name, kind) if dtype is None else self._gather_numpy(name, kind, dtype)
 
-    def _gather(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
+    def _gather_numpy(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
         columns = [_column_buffers(matches.bucket.features[name], dtype) for matches in self.buckets]
         values = [data[matches.bucket_rows] for (data, _), matches in zip(columns, self.buckets, strict=True)]
         series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.positions])
@@ -224,7 +224,7 @@ class _ViewMatches:
             is_valid = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.positions])
         return series if is_valid is None else pl.select(pl.when(pl.lit(is_valid)).then(pl.lit(series)).alias(name)).to_series()
 
-    def _pick(self, name: str, kind: pl.DataType) -> pl.Series:
+    def _gather_polars(self, name: str, kind: pl.DataType) -> pl.Series:
         """Return a feature of text, lists or another type without a fixed-width numpy type, in spine order."""
         columns = [pl.Series(name, matches.bucket.features[name]).gather(matches.bucket_rows).cast(kind) for matches in self.buckets]
         values = pl.concat([pl.Series(name, [], dtype=kind), *columns])
@@ -270,8 +270,8 @@ def _match_buckets(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, k
 def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return the number of ascending ``values[start : start + length]`` not after ``at``, by one binary search per row.
 
-    Each step halves the remaining range without a branch and without a new array, four times as fast as masks. A value may be compared
-    twice; values outside the range never are.
+    Each step halves the remaining range without a branch and without a new array, four times as fast as masks. Values outside the range are
+    never compared.
     """
     position, left = start - 1, length.copy()
     half, probe = np.empty_like(left), np.empty_like(left)
@@ -286,7 +286,7 @@ def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, 
 
 
 def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
-    """Return the numpy type that holds a column's values: int64 for a Datetime; None for types that are not copied as plain numbers."""
+    """Return the numpy type of a column's values, int64 for a Datetime; None for a type without a fixed-width numpy type."""
     if isinstance(dtype, pl.Datetime):
         return np.dtype(np.int64)
     if dtype == pl.Boolean:

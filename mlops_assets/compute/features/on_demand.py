@@ -1,4 +1,4 @@
-"""On-demand features: functions of columns as numpy arrays, the same in batch and in requests."""
+"""On-demand features: functions of columns as numpy arrays, run by the same code in batch and in requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[st
     Raises
     ------
     DataError
-        A column is missing, a function fails or does not return named arrays of the right length, or two functions return one name.
+        A column is missing, a function fails or does not return named arrays of the right length, or two functions return the same name.
     """
     features: dict[str, np.ndarray] = {}
     rows = len(next(iter(columns.values()))) if columns else 0
@@ -60,7 +60,8 @@ def _call_function(function: Callable[..., Any], columns: Mapping[str, np.ndarra
     parameters = parameter_names(function)
     if missing := [name for name in parameters if name not in columns]:
         raise DataError(
-            f"on-demand features '{_function_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}"
+            f"on-demand features '{_function_name(function)}' need the column '{missing[0]}'",
+            hint=f"the available columns are {', '.join(columns)}",
         )
     try:
         result = function(**{name: columns[name] for name in parameters})

@@ -18,7 +18,7 @@ _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
 def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
-    """Return the first difference between a function's results for one row alone and in a batch, as text; empty without one.
+    """Return the first difference between a function's results for one row alone and in a batch, as text; empty if all results agree.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
         try:
             alone = _compute(function, rows[index : index + 1])
         except Exception as error:  # noqa: BLE001  (a user's function may raise anything)
-            return f"it computes {rows.height} rows together, and fails for one alone ({type(error).__name__}: {error})"
+            return f"it computes {rows.height} rows together, but fails for one row alone ({type(error).__name__}: {error})"
         if set(alone) != set(together):
-            return f"it returns {', '.join(sorted(together))} for {rows.height} rows, and {', '.join(sorted(alone))} for one"
+            return f"it returns {', '.join(sorted(together))} for {rows.height} rows, but {', '.join(sorted(alone))} for one row"
         for name, values in together.items():
             if not _are_equal(values[index], alone[name][0]):
                 return f"'{name}' of row {index} is {_display_value(values[index])} among {rows.height} rows, and {_display_value(alone[name][0])} alone"
@@ -56,7 +56,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
     function, rows
         As in :func:`find_disparity`.
     owner
-        The definition that uses the function, for the message.
+        The definition that uses the function, named in the message.
     """
     if disparity := find_disparity(function, rows):
         raise DataError(
@@ -90,12 +90,12 @@ def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.n
 
 def _are_equal(first: Any, second: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
     """Return True if two values are equal or both are missing (None, NaN or NaT)."""
-    if _is_absent(first) or _is_absent(second):
-        return _is_absent(first) and _is_absent(second)
+    if _is_missing(first) or _is_missing(second):
+        return _is_missing(first) and _is_missing(second)
     return bool(first == second)
 
 
-def _is_absent(value: Any) -> bool:  # noqa: ANN401
+def _is_missing(value: Any) -> bool:  # noqa: ANN401
     return value is None or bool(value != value)  # noqa: PLR0124  (NaN, NaT)
 
 
@@ -104,6 +104,6 @@ def _display_value(value: Any) -> str:  # noqa: ANN401
 
 
 def resolve_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
-    """Return the types of all parameters; None when a type is unknown, or without parameters."""
+    """Return the types of all parameters; None when a type is unknown or there are no parameters."""
     types = {name: known[name] for name in parameters if name in known}
     return types if len(types) == len(parameters) and parameters else None

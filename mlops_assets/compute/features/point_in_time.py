@@ -4,8 +4,8 @@ For a spine row with entity keys k and event time t, a view gives the row with t
 with keys k, ties broken by the latest created time; null when there is none or when t − event timestamp > ttl. With
 ``as_known`` only rows with created ≤ t count, so that late data does not leak.
 
-The join looks up a prepared layout: rows sorted by (keys, valid_from) with valid_from = max(event, created), from which rows
-are dropped that can never win because a row with a later (event, created) was known no later.
+The join looks up a prepared layout: rows sorted by (keys, valid_from) with valid_from = max(event, created). Rows that can never match
+are dropped: another row of the same keys has a later (event, created) and an equal or earlier valid_from.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def point_in_time_join(
     as_known
         Whether a lookup ignores feature rows created after the event time. A layout is built for one of the two settings.
     known_by
-        A lookup ignores feature rows that became valid after this aware time, also for later rows of the spine. None ignores none.
+        A lookup ignores feature rows that became valid after this time (with a time zone), even for spine rows with a later event time. None
+        sets no limit.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def point_in_time_join(
     Raises
     ------
     DataError
-        A time is not in UTC, key types differ, a feature's name is taken, or a view has two different rows for one key and time.
+        A time is not in UTC, key types differ, a feature has the name of a column, or a view has two different rows for one key and time.
     """
     layouts = [view if isinstance(view, AsOfLayout) else build_layout(view, as_known=as_known) for view in views]
     names = list(spine.columns)
@@ -113,7 +114,7 @@ def build_layout(view: ViewRows, *, as_known: bool = True, buckets: int | None =
     as_known
         As in :func:`point_in_time_join`.
     buckets
-        The number of buckets; None chooses it by the number of rows.
+        The number of buckets; None derives it from the number of rows.
     """
     rows = sort_as_of(view, as_known=as_known)
     count = buckets or choose_bucket_count(rows.height)
@@ -248,7 +249,7 @@ def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: AsOfLayout, 
         if spine[key].dtype != layout.schema[key]:
             raise DataError(
                 f"join key '{key}' is {spine[key].dtype} in the spine and {layout.schema[key]} in feature view '{layout.name}'",
-                hint="cast one of them: keys are never compared through another type",
+                hint="cast one of them: keys are only compared with keys of the same type",
             )
     if clash := [name for name in layout.features if name in taken]:
         raise DataError(
@@ -268,5 +269,5 @@ def _check_utc(frame: pl.DataFrame, column: str, where: str) -> None:
     if not (isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"):
         raise DataError(
             f"{where} time '{column}' is {dtype}, not a time in UTC",
-            hint="convert every time to UTC before it is joined: zones are never mixed",
+            hint="convert every time to UTC before the join",
         )

@@ -29,7 +29,7 @@ def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key:
     rows
         The rows of the training set. A field has the type of its column, and is nullable when the column has nulls.
     key
-        Columns that identify a row; those that ``rows`` lacks are not among the fields.
+        Columns that identify a row; a column that ``rows`` lacks is no field.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key:
 
 
 def _iterate_roles(training_set: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the names and roles of a request's fields; the first role of a name counts."""
+    """Yield name and role of each field of a request; a name with several roles has the first."""
     feature_names = {name for f in training_set.features if isinstance(f, FeatureView) for name in f.renamed_features}
     if training_set.event_timestamp:
         yield training_set.event_timestamp, "time"

@@ -24,7 +24,7 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601),
+        ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers, and of times as ISO 8601),
         ``categories`` (of text and booleans: at most twelve of the most frequent values that occur in at least five rows) and ``others``
         (the number of other values).
     """
@@ -32,7 +32,7 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_values(row: Mapping[str, Any]) -> str:
-    """Return the training values of a column as text, its range or its categories; empty for lists and structs.
+    """Return the training range or the categories of a column as text; empty for lists and structs.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def describe_values(row: Mapping[str, Any]) -> str:
         From :func:`describe_signature`.
     """
     if row["nulls"] == 1:
-        return "nothing but nulls"
+        return "only nulls"
     if row["minimum"] is not None:
         return f"{_format_bound(row['minimum'])} … {_format_bound(row['maximum'])}"
     categories, others = ", ".join(map(str, row["categories"])), row["others"]

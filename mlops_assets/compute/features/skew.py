@@ -41,7 +41,7 @@ class SkewedValue:
     entity
         The values of the feature's keys in this row.
     at
-        The event time of the row; None if the row has none.
+        The event time of the row; None for a row without time.
     served, offline
         Both values, as Python writes them.
     """
@@ -59,7 +59,7 @@ class SkewedValue:
         return f"feature '{self.feature}' of '{self.view}' for {keys} at {self.at}: served {self.served}, offline it is {self.offline}"
 
 
-def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def find_skewed_values(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     """Return served values that differ from the offline store, ordered by row, then by feature.
 
     Parameters
@@ -67,8 +67,8 @@ def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[
     served, offline
         The same rows in the same order, with the features among the columns.
     features
-        The features to compare, without a tolerance. Null and NaN are equal to each other, because a model treats them alike. If the types
-        differ, offline values are cast to the served type.
+        The features to compare, without a tolerance. Null equals NaN, because a model treats them alike. If the types differ, offline
+        values are cast to the served type.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def find_first_skew(skewed: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[s
     Parameters
     ----------
     skewed
-        From :func:`find_skewed`, not empty.
+        From :func:`find_skewed_values`, not empty.
     rows
         The served rows.
     sources

@@ -28,14 +28,14 @@ def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dic
     -------
     list of dict
         ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``. The last
-        has twelve bars of equal width from minimum to maximum; for text, the three most frequent values. Figures of numbers are those of
-        finite values; for lists, ``min`` and ``max`` are lengths. A figure that a type does not have is None.
+        has twelve bars of equal width from minimum to maximum; for text, the three most frequent values. Statistics of numbers
+        ignore non-finite values; for lists, ``min`` and ``max`` are lengths. A statistic that a type does not have is None.
     """
     return [_measure_safely(frame[name]) for name in features]
 
 
 def _measure_safely(series: pl.Series) -> dict[str, Any]:
-    """Return the statistics of a column; if they cannot be computed, figures of None and the error as the histogram."""
+    """Return the statistics of a column; if an error occurs, None for each statistic and the error as the histogram."""
     try:
         return _measure_column(series)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
@@ -69,7 +69,7 @@ def _measure_column(series: pl.Series) -> dict[str, Any]:
         lengths = series.list.len()
         return row | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
     counts = series.drop_nulls().value_counts(name="__count")
-    top_values = counts.sort("__count", series.name, descending=[True, False]).head(3)  # equally frequent values by value
+    top_values = counts.sort("__count", series.name, descending=[True, False]).head(3)  # equally frequent values are sorted by value
     return row | {
         "min": series.min(),
         "mean": None,

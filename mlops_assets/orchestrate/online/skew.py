@@ -16,7 +16,7 @@ import polars as pl
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.layout import AsOfLayout
 from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
-from mlops_assets.compute.features.skew import FEATURE, ROW, FeatureSource, SkewedValue, find_first_skew, find_skewed
+from mlops_assets.compute.features.skew import FEATURE, ROW, FeatureSource, SkewedValue, find_first_skew, find_skewed_values
 from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
@@ -104,7 +104,7 @@ def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Out
             continue
         sources = _feature_sources(version)
         features = [name for name in version.manifest["columns"] if name in sources]
-        differing = find_skewed(part, _compute_offline(step, version, part, {}), features)
+        differing = find_skewed_values(part, _compute_offline(step, version, part, {}), features)
         served_wrong = _select_served_wrong(step, version, part, differing, features)
         compared += part.height * len(features)
         late += differing.height - served_wrong.height
@@ -191,7 +191,7 @@ def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFr
 
 
 def _rename_columns(layout: AsOfLayout, step: Mapping[str, Any]) -> AsOfLayout:
-    return layout.renamed(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
+    return layout.rename(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
 
 
 def _request_fields(version: _ServedVersion) -> list[str]:
@@ -238,7 +238,7 @@ def _compare_again(  # noqa: PLR0913  (one look at one state of the lake)
         offline = _compute_offline(step, version, rows[row_numbers], states)
     except LakeError:  # a snapshot has expired, so every difference remains
         return pl.DataFrame({ROW: row_numbers.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
-    again = find_skewed(rows[row_numbers], offline, features)
+    again = find_skewed_values(rows[row_numbers], offline, features)
     return again.with_columns(row_numbers.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.features.skew import FeatureSource, find_first_skew, find_skewed
+from mlops_assets.compute.features.skew import FeatureSource, find_first_skew, find_skewed_values
 
 
 def frame(n: int) -> pl.DataFrame:
@@ -27,7 +27,7 @@ def test_one_wrong_value_in_a_hundred_thousand(column, wrong) -> None:
     served = offline.to_dict(as_series=False)
     right = served[column][row]
     served[column][row] = right + wrong if column == "a" else wrong
-    found = find_skewed(pl.DataFrame(served, schema=offline.schema), offline, ["a", "b", "c"])
+    found = find_skewed_values(pl.DataFrame(served, schema=offline.schema), offline, ["a", "b", "c"])
     assert found.select("row", "feature").rows() == [(row, column)]
     skew = find_first_skew(found, offline, dict.fromkeys("abc", FeatureSource("view", ("k",))), "at")
     assert str(skew) == (
@@ -38,11 +38,11 @@ def test_one_wrong_value_in_a_hundred_thousand(column, wrong) -> None:
 def test_equal_is_what_is_equal_to_a_model() -> None:
     served = pl.DataFrame({"a": [float("nan"), None, 0.0, 1.0], "n": [1, 2, None, 4]})
     offline = pl.DataFrame({"a": [None, float("nan"), -0.0, 1.0], "n": [1.0, 2.0, None, 4.0]})
-    assert find_skewed(served, offline, ["a", "n"]).is_empty()
-    missing = find_skewed(pl.DataFrame({"a": [None, 1.0]}), pl.DataFrame({"a": [2.0, None]}), ["a"])
+    assert find_skewed_values(served, offline, ["a", "n"]).is_empty()
+    missing = find_skewed_values(pl.DataFrame({"a": [None, 1.0]}), pl.DataFrame({"a": [2.0, None]}), ["a"])
     assert missing.rows() == [(0, "a", "None", "2.0"), (1, "a", "1.0", "None")]
 
 
 def test_in_the_order_of_rows_then_features() -> None:
-    found = find_skewed(pl.DataFrame({"b": [1, 1], "a": [1, 1]}), pl.DataFrame({"b": [1, 2], "a": [2, 2]}), ["b", "a"])
+    found = find_skewed_values(pl.DataFrame({"b": [1, 1], "a": [1, 1]}), pl.DataFrame({"b": [1, 2], "a": [2, 2]}), ["b", "a"])
     assert found.select("row", "feature").rows() == [(0, "a"), (1, "b"), (1, "a")]

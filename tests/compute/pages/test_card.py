@@ -210,7 +210,7 @@ def test_a_column_is_described_without_rare_values() -> None:
     assert seen["rare"][0] == f"often and {MIN_ROWS - 1} more"
     assert seen["many"][0].endswith(" and 3 more")
     assert seen["flag"] == ("True", 0.25)
-    assert seen["empty"][0] == "nothing but nulls"
+    assert seen["empty"][0] == "only nulls"
     assert seen["mails"][0] == "200 different values"
     assert "@home" not in json.dumps(signature), "what is kept with a model holds nobody's own value"
 

@@ -48,7 +48,7 @@ UNFAIR = {
     "centred": r"'centred' of row 0 is .* among 32 rows, and 0.0 alone",
     "ranked": r"'rank' of row \d+ is \d+ among 32 rows, and 0 alone",
     "drawn": r"'drawn' of row 0 is .* among 32 rows, and .* alone",
-    "lonely": r"computes 32 rows together, and fails for one alone \(IndexError",
+    "lonely": r"computes 32 rows together, but fails for one row alone \(IndexError",
 }
 
 

@@ -27,7 +27,7 @@ CACHES = (
     words.split_sentences,
     words.split_clauses,
     quantities.find_quantities,
-    overlap.list_items,
+    overlap.list_terms,
     entities.list_names,
     polarity._read_clause,  # noqa: SLF001
     embeddings.embed_sentence,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mlops_assets.compute.groundedness.words import read_set, stem_word
+from mlops_assets.compute.groundedness.words import split_to_set, stem_word
 
-NEGATORS = read_set(
+NEGATORS = split_to_set(
     "no not never none unless except neither nor cannot without nothing unable impossible n't hardly forbid forbids forbidden "
     "prohibit prohibited ban banned exclude excluded excludes exempt disallow disallowed lack lacks lacking absent absence "
     "unavailable"
@@ -73,21 +73,23 @@ separate / together
 visible / hidden
 alive / dead
 """
-AS_WRITTEN = read_set(  # words whose key is not a stem
+AS_WRITTEN = split_to_set(  # words that are keys themselves, not their stems
     "before after above over below under may most more few up down on off with without all every"
 )
 
 
-def _key(word: str) -> str:
+def _antonym_key(word: str) -> str:
     return word if word in AS_WRITTEN or word in NEGATORS else stem_word(word)
 
 
 def _read_groups() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[int]]]:
-    """Return word → its opposites, and word → the numbers of the sides of ``_GROUPS`` that it stands on."""
+    """Return word → its opposites, and word → the numbers of the sides of ``_GROUPS`` that contain it."""
     opposites: dict[str, set[str]] = {}
     meanings: dict[str, set[int]] = {}
     sides = [
-        {_key(word) for word in side.split()} for line in _GROUPS.replace("\n /", " /").strip().splitlines() for side in line.split("/")
+        {_antonym_key(word) for word in side.split()}
+        for line in _GROUPS.replace("\n /", " /").strip().splitlines()
+        for side in line.split("/")
     ]
     for number, side in enumerate(sides):
         for word in side:
@@ -100,10 +102,10 @@ OPPOSITES, _MEANINGS = _read_groups()
 
 
 def share_meaning(first: str, second: str) -> bool:
-    """Return True if two keys stand on one side of a pair of opposites, such as ``rise`` and ``grow``."""
+    """Return True if two keys are on the same side of a pair of opposites, such as ``rise`` and ``grow``."""
     return not _MEANINGS.get(first, frozenset()).isdisjoint(_MEANINGS.get(second, frozenset()))
 
 
-def list_keys(words: list[str]) -> list[str]:
-    """Return words as the keys of ``OPPOSITES``: their stems, except for negators and a few short words."""
-    return [_key(word) for word in words]
+def list_antonym_keys(words: list[str]) -> list[str]:
+    """Return the key of each word in ``OPPOSITES``: its stem, or the word itself for negators and a few short words."""
+    return [_antonym_key(word) for word in words]

@@ -1,4 +1,4 @@
-"""Sentence vectors of all-MiniLM-L6-v2 in int8, from the packages that carry its weights and its tokenizer."""
+"""Sentence vectors of all-MiniLM-L6-v2 in int8, loaded from the packages with its weights and its tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EmbeddedSentence:
     Parameters
     ----------
     vector
-        The mean of its tokens, of length 1.
+        The mean of its token vectors, scaled to length 1.
     tokens
         A vector of length 1 for each token that is a content word or a part of one.
     """
@@ -47,7 +47,7 @@ def list_missing_packages() -> list[str]:
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
-def _locate(package: str, *parts: str) -> str:
+def _locate_file(package: str, *parts: str) -> str:
     """Return the path of a file of a package without importing the package, which may need others that are not installed."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -56,16 +56,16 @@ def _locate(package: str, *parts: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load() -> tuple[Any, Any]:
+def _load_model() -> tuple[Any, Any]:
     """Return the tokenizer and the model, loaded once."""
     from onnxruntime import InferenceSession, SessionOptions
 
-    tokenizer = import_module("tokenizers").Tokenizer.from_file(_locate(TOKENIZER, "model", "tokenizer.json"))
+    tokenizer = import_module("tokenizers").Tokenizer.from_file(_locate_file(TOKENIZER, "model", "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     options = SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return tokenizer, InferenceSession(_locate(WEIGHTS, "model.onnx"), options, providers=["CPUExecutionProvider"])
+    return tokenizer, InferenceSession(_locate_file(WEIGHTS, "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 @lru_cache(maxsize=MAX_CACHED)
@@ -84,20 +84,20 @@ def embed_sentence(sentence: str) -> EmbeddedSentence:
     """
     import numpy as np
 
-    tokenizer, session = _load()
+    tokenizer, session = _load_model()
     encoding = tokenizer.encode(sentence)
     ids = np.array([encoding.ids], dtype=np.int64)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     hidden = session.run(None, inputs)[0][0]
-    content = [i for i, token in enumerate(encoding.tokens) if _is_content(token)]
-    return EmbeddedSentence(_normalize(hidden.mean(axis=0)), _normalize(hidden[content]))
+    content = [i for i, token in enumerate(encoding.tokens) if _is_content_token(token)]
+    return EmbeddedSentence(_normalise(hidden.mean(axis=0)), _normalise(hidden[content]))
 
 
-def _is_content(token: str) -> bool:
+def _is_content_token(token: str) -> bool:
     return re.fullmatch(r"\[\w+\]|\W+", token) is None and token not in STOP_WORDS
 
 
-def _normalize(vectors: np.ndarray) -> np.ndarray:
+def _normalise(vectors: np.ndarray) -> np.ndarray:
     import numpy as np
 
     result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
@@ -105,7 +105,7 @@ def _normalize(vectors: np.ndarray) -> np.ndarray:
 
 
 def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]) -> tuple[float, float]:
-    """Return the cosine of a sentence with the nearest sentence of the context, and the mean cosine of its tokens.
+    """Return the cosine of a sentence with the nearest sentence of the context, and the mean cosine of its tokens with their nearest tokens.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]
     Returns
     -------
     tuple[float, float]
-        Both from 0 to 1; each content token is compared with its nearest token of the context. The mean is 1 when either side has no
-        content token. Both are 0 without a sentence in the context.
+        Both from 0 to 1; only content tokens count. The mean is 1 when either side has no content token. Both are 0 when the context
+        has no sentence.
     """
     import numpy as np
 

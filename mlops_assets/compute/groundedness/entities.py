@@ -1,4 +1,4 @@
-"""Names and codes of an answer that its context has to mention."""
+"""Names and codes of an answer, and whether its context mentions them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _is_code(word: str) -> bool:
 
 @lru_cache(maxsize=MAX_CACHED)
 def list_names(answer: str, context: str = "") -> tuple[str, ...]:
-    """Return the names and codes of an answer: words that begin with a capital letter, or have one or a digit within.
+    """Return the names and codes of an answer: words that begin with a capital letter, or contain a capital letter or a digit.
 
     Parameters
     ----------
     answer
-        The text; the first word of a sentence is a name where it is a code, precedes a name, or is a name in the context.
+        The text. The first word of a sentence counts as a name only if it is a code, precedes a name, or is a name in the context.
     context
         A text whose names are also recognised at the beginning of a sentence of the answer.
 
     Returns
     -------
     tuple[str, ...]
-        The names in their order, one entry for each word, without a possessive ending. Stop words and months of dates are no names.
+        The names in their order, one entry for each word, without possessive endings. Stop words and months of dates are not names.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def list_names(answer: str, context: str = "") -> tuple[str, ...]:
 
 
 def _list_initials(text: str) -> set[str]:
-    """Return the initials of names of several words, and of parts of them, such as ``jfk`` of John F Kennedy."""
+    """Return the initials of names of several words and of parts of such names, such as ``jfk`` for John F Kennedy."""
     runs = [[word for word in re.findall(r"\w+", match[0]) if word[0].isupper()] for match in _INITIALS_OF.finditer(text)]
     return {"".join(word[0] for word in run[i:j]).lower() for run in runs for i in range(len(run)) for j in range(i + 2, len(run) + 1)}
 
@@ -70,7 +70,7 @@ def find_unknown_names(answer: str, context: str) -> list[str]:
     Parameters
     ----------
     answer, context
-        The texts; initials match the names that they stand for.
+        The texts; initials match the names that they abbreviate.
 
     Examples
     --------
@@ -89,14 +89,14 @@ def find_unknown_names(answer: str, context: str) -> list[str]:
 
 
 def _is_mentioned(name: str, written: str, stems: set[str], initials: set[str]) -> bool:
-    """Return True if the context has a code or short name as it is written or as initials, or any other name in some form."""
+    """Return True if the context contains a name: a code or short name literally or as initials, any other name in any word form."""
     if _is_code(name) or len(name) < 3:
         return re.search(rf"\b{re.escape(name.lower())}\b", written) is not None or name.lower() in initials
     return any(match_stems(stem_word(name), stem) for stem in stems)
 
 
 def score_entities(answer: str, context: str) -> float:
-    """Return 1 where the context mentions every name and code of an answer, and 0 otherwise.
+    """Return 1 if the context mentions every name and code of an answer, and 0 otherwise.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether a context supports the numbers of an answer: stated, or derived from two of its numbers."""
+"""Whether a context supports the numbers of an answer: it states them, or they follow from two of its numbers."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ EXACT, DERIVED, UNSUPPORTED = 1.0, 0.7, 0.0
 
 
 def match_dates(answer: float, context: float) -> bool:
-    """Return True if a date of the answer agrees with one of the context in each part that it names: year, month and day."""
+    """Return True if a date of the context has every part (year, month, day) that a date of the answer states."""
     parts = [(int(value // 1e4), int(value // 100 % 100), int(value % 100)) for value in (answer, context)]
     return all(part in (0, expected) for part, expected in zip(*parts, strict=True))
 
 
 def match_quantities(answer: Quantity, context: Quantity) -> bool:
-    """Return True if two quantities are of one dimension and equal within their tolerance.
+    """Return True if two quantities have one dimension and are equal within their tolerance.
 
     A bare number of either text may have any dimension; a bare number of the answer may be the year of a date.
     """
     if context.dimension == DATE and answer.dimension in {DATE, ""}:
         return match_dates(answer.value if answer.dimension else answer.value * 1e4, context.value)
-    if answer.dimension != context.dimension and not _share_dimension(answer.dimension, context.dimension):
+    if answer.dimension != context.dimension and not _are_compatible(answer.dimension, context.dimension):
         return False
     tolerance = max(answer.tolerance, context.tolerance)
     scale = max(abs(answer.value), abs(context.value), 1e-12)
     return abs(answer.value - context.value) <= tolerance * scale
 
 
-def _share_dimension(first: str, second: str) -> bool:
-    """Return True if two dimensions may be one: a bare number has any unit, and cents are of any currency."""
+def _are_compatible(first: str, second: str) -> bool:
+    """Return True if two dimensions are compatible: a bare number fits any unit, and cents fit any currency."""
     return "" in {first, second} or (first.startswith(MONEY) and second.startswith(MONEY) and MONEY in {first, second})
 
 
 def derive_quantities(quantities: Sequence[Quantity]) -> list[Quantity]:
-    """Return what follows from any two quantities: sums, differences, durations, other years, shares and multiples."""
+    """Return the quantities that follow from any two given ones: sums, differences, durations, years, percentages and multiples."""
     derived = []
     for i, first in enumerate(quantities):
         for second in quantities[i + 1 :]:
@@ -86,7 +86,7 @@ def score_numbers(answer: str, context: str) -> float:
     Parameters
     ----------
     answer, context
-        The texts; the number with the lowest support decides. A number is not stated if the context counts its noun with other numbers.
+        The texts; the number with the lowest support decides. A number is not stated if the context counts the same noun with other numbers.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def score_numbers(answer: str, context: str) -> float:
     supports = [
         EXACT
         if any(match_quantities(claim, candidate) for candidate in context_quantities)
-        and not _counts_otherwise(claim, answer, context_quantities, context)
+        and not _contradicts_count(claim, answer, context_quantities, context)
         else UNSUPPORTED
         for claim in claims
     ]
@@ -123,12 +123,12 @@ def score_numbers(answer: str, context: str) -> float:
 
 
 def _read_noun(quantity: Quantity, text: str) -> str:
-    """Return the stem of the word right after a bare number, which is what the number counts; empty without one."""
+    """Return the stem of the noun that a bare number counts, the word right after it; empty if there is none."""
     after = re.match(r"\s+([^\W\d_]+)", text[quantity.start + len(quantity.text) :])
     return stem_word(after[1]) if after and not quantity.dimension and after[1].lower() not in STOP_WORDS else ""
 
 
-def _counts_otherwise(claim: Quantity, answer: str, context_quantities: Sequence[Quantity], context: str) -> bool:
+def _contradicts_count(claim: Quantity, answer: str, context_quantities: Sequence[Quantity], context: str) -> bool:
     """Return True if the context counts the noun of a claim, but never with the number of the claim."""
     noun = _read_noun(claim, answer)
     counts = [candidate for candidate in context_quantities if noun and match_stems(_read_noun(candidate, context), noun)]

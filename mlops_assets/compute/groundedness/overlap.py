@@ -1,4 +1,4 @@
-"""Lexical overlap of an answer with its context, and whether words that stand together in the answer do so in the context."""
+"""Lexical overlap of an answer with its context, and binding: whether neighbouring words of the answer share a clause of the context."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _CONTINUES = re.compile(
     r"|(?:has|have|had|is|are|was|were|does|do|did|can|cannot|must|will|may|should)\b",
     re.IGNORECASE,
 )
-# Scores of two words of one clause of the answer, by where the context has them.
+# Scores of two words of one clause of the answer, by their places in the context.
 SAME_CLAUSE, SAME_SENTENCE, APART, OTHER_SUBJECT, REVERSED = 1.0, 0.5, 0.0, 0.25, 0.15
 
 
 @dataclass(frozen=True)
-class Item:
-    """A content word or a number of a text, and its place.
+class Term:
+    """A content word or a quantity of a text, and its place.
 
     Parameters
     ----------
     value
-        The word or the number.
+        The word or the quantity.
     sentence, clause, segment
-        The numbers of its sentence, clause and segment, counted through the text. A segment is a clause's number plus a hundredth for
-        each comma before the item.
+        The numbers of its sentence, clause and segment, counted through the text. The segment is the number of the clause plus 0.01 for
+        each comma before the term.
     """
 
     value: Word | Quantity
@@ -59,15 +59,15 @@ class Item:
     clause: int
     segment: float
 
-    def matches(self, other: Item) -> bool:
-        """Return True if an item of the context is the same number, or a word of the same family or meaning."""
+    def matches(self, other: Term) -> bool:
+        """Return True if a term of the context is an equal quantity, or a word of the same word family or meaning."""
         if isinstance(self.value, Quantity) or isinstance(other.value, Quantity):
             return isinstance(self.value, Quantity) and isinstance(other.value, Quantity) and match_quantities(self.value, other.value)
         return match_stems(self.value.stem, other.value.stem) or share_meaning(self.value.stem, other.value.stem)
 
 
-def _list_clause(clause: str) -> list[Word | Quantity]:
-    """Return the content words and numbers of a clause, without negators; a unit belongs to its number."""
+def _extract_clause_terms(clause: str) -> list[Word | Quantity]:
+    """Return the content words and quantities of a clause; a unit is part of its quantity; negators are dropped."""
     quantities = find_quantities(clause)
     spans = [(quantity.start, quantity.start + len(quantity.text)) for quantity in quantities]
     words = [word for word in list_content_words(clause) if word.text not in NEGATORS and not any(a <= word.start < b for a, b in spans)]
@@ -75,32 +75,32 @@ def _list_clause(clause: str) -> list[Word | Quantity]:
 
 
 @lru_cache(maxsize=MAX_CACHED)
-def list_items(text: str) -> tuple[Item, ...]:
-    """Return the content words and numbers of a text in their order, without negators.
+def list_terms(text: str) -> tuple[Term, ...]:
+    """Return the content words and quantities of a text in their order, without negators.
 
-    A sentence that starts with a pronoun or without a subject also holds the first item of the sentence before. A later clause that does so
-    holds the first item of the clause before.
+    The first term of a sentence counts as its subject. A sentence that starts with a pronoun or without a subject gets the subject of the
+    previous sentence as an additional term. Likewise, a later clause gets the first term of the previous clause.
     """
-    items: list[Item] = []
+    terms: list[Term] = []
     subject: Word | Quantity | None = None
     clause = 0
     for number, sentence in enumerate(split_sentences(text)):
-        parts = [(part, _list_clause(part)) for part in split_clauses(sentence)]
+        parts = [(part, _extract_clause_terms(part)) for part in split_clauses(sentence)]
         topic = subject
         for part, values in parts:
             if _CONTINUES.match(part) is not None and topic is not None:
-                items.append(Item(topic, number, clause, clause))
+                terms.append(Term(topic, number, clause, clause))
             elif values:
                 topic = values[0]
-            items += [Item(value, number, clause, clause + part.count(", ", 0, value.start) / 100) for value in values]
+            terms += [Term(value, number, clause, clause + part.count(", ", 0, value.start) / 100) for value in values]
             clause += 1
         if parts[0][1] and _CONTINUES.match(parts[0][0]) is None:
             subject = parts[0][1][0]
-    return tuple(items)
+    return tuple(terms)
 
 
 def score_overlap(answer: str, context: str) -> float:
-    """Return how many of the content words of an answer the context has, in any form of the word, as a share.
+    """Return the share of the content words of an answer that the context has in any word form.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def score_overlap(answer: str, context: str) -> float:
     Returns
     -------
     float
-        The mean of the share over the answer and of the lowest share over its parts around ``and`` and commas;
+        The mean of two shares: that of the whole answer, and the lowest of its parts between ``and``, ``but``, commas and semicolons.
         1.0 for an answer without content words.
 
     Examples
@@ -120,27 +120,27 @@ def score_overlap(answer: str, context: str) -> float:
     >>> score_overlap("The flight departed and passengers received vouchers.", "The flight departed.")
     0.2
     """
-    context_items = list_items(context)
-    shares = [_share_words(part, context_items) for part in (answer, *_CONJUNCTION.split(answer))]
+    context_terms = list_terms(context)
+    shares = [_measure_word_share(part, context_terms) for part in (answer, *_CONJUNCTION.split(answer))]
     whole, *parts = [share for share in shares if share is not None] or [1.0]
     return (whole + min(parts, default=whole)) / 2
 
 
-def _share_words(text: str, others: Sequence[Item]) -> float | None:
-    """Return the share of the content words of a text that are among other items; None without content words."""
-    words = [item for item in list_items(text) if isinstance(item.value, Word)]
+def _measure_word_share(text: str, others: Sequence[Term]) -> float | None:
+    """Return the share of the content words of a text that match terms of another text; None without content words."""
+    words = [term for term in list_terms(text) if isinstance(term.value, Word)]
     return sum(any(word.matches(other) for other in others) for word in words) / len(words) if words else None
 
 
 def score_binding(answer: str, context: str) -> float:
-    """Return how far words that stand together in an answer stand together in its context.
+    """Return how far neighbouring words of an answer share clauses in its context.
 
     Parameters
     ----------
     answer, context
-        The texts. Neighbours within a clause are compared: 1 where a clause of the context has both, 0.5 where only a sentence has
-        both, else 0. An exchange of ``from`` and ``to`` is 0 for the whole. Numbers and names that the context has with another
-        subject, and two names in the other order, lower the score.
+        The texts. Two neighbours within a clause score 1 if a clause of the context has both, 0.5 if only a sentence has both, else 0.
+        Exchanged ``from`` and ``to`` make the whole score 0. Numbers and names with another subject in the context, and two names in
+        reverse order, lower the score.
 
     Returns
     -------
@@ -154,26 +154,26 @@ def score_binding(answer: str, context: str) -> float:
     >>> score_binding("Parking is free.", "The sauna is free, whereas parking costs $18.")
     0.5
     """
-    if _swap_directions(answer, context):
+    if _has_swapped_directions(answer, context):
         return APART
-    context_items = list_items(context)
+    context_terms = list_terms(context)
     matched = [
-        (item, matches) for item in list_items(answer) if (matches := [candidate for candidate in context_items if item.matches(candidate)])
+        (term, matches) for term in list_terms(answer) if (matches := [candidate for candidate in context_terms if term.matches(candidate)])
     ]
     neighbours = [
-        _compare(matches, next_matches)
-        for (item, matches), (following, next_matches) in pairwise(matched)
-        if item.clause == following.clause
+        _score_pair(matches, next_matches)
+        for (term, matches), (following, next_matches) in pairwise(matched)
+        if term.clause == following.clause
     ]
     subjects = [
-        _compare_subject(matches, next_matches) for (_, matches), (_, next_matches) in _pair_subjects(matched, _list_stems(answer, context))
+        _score_subject(matches, next_matches) for (_, matches), (_, next_matches) in _pair_subjects(matched, _stem_names(answer, context))
     ]
     score = sum(neighbours) / len(neighbours) if neighbours else SAME_CLAUSE
-    return score * min(subjects, default=SAME_CLAUSE) * (REVERSED if _reverse_roles(answer, context) else SAME_CLAUSE)
+    return score * min(subjects, default=SAME_CLAUSE) * (REVERSED if _has_reversed_roles(answer, context) else SAME_CLAUSE)
 
 
-def _reverse_roles(answer: str, context: str) -> bool:
-    """Return True if a clause of the context orders the names of a clause of the answer differently, in the same voice.
+def _has_reversed_roles(answer: str, context: str) -> bool:
+    """Return True if a clause of the context in the same voice has the names of a clause of the answer in another order.
 
     Comparisons with ``than`` do not count.
     """
@@ -189,7 +189,7 @@ def _reverse_roles(answer: str, context: str) -> bool:
 
 
 def _find_actors(clause: str, names: Sequence[str]) -> list[str]:
-    """Return the names that a clause has, in the order of their first use, except those after a preposition of place."""
+    """Return the given names that a clause contains, in the order of their first use, without names after a preposition of place."""
     names_by_word = {name.lower(): name for name in names}
     starts: dict[str, int] = {}
     for word in _NAME.finditer(clause):
@@ -198,35 +198,35 @@ def _find_actors(clause: str, names: Sequence[str]) -> list[str]:
     return [name for name, start in starts.items() if _PLACE.search(clause[max(0, start - MAX_PLACE) : start]) is None]
 
 
-def _list_stems(answer: str, context: str) -> set[str]:
+def _stem_names(answer: str, context: str) -> set[str]:
     return {stem_word(name) for name in list_names(answer, context)}
 
 
 def _pair_subjects(
-    matched: list[tuple[Item, list[Item]]], names: set[str]
-) -> Iterator[tuple[tuple[Item, list[Item]], tuple[Item, list[Item]]]]:
-    """Yield the first matched item of each clause with each other number or name of the clause, and where the context has them."""
+    matched: list[tuple[Term, list[Term]]], names: set[str]
+) -> Iterator[tuple[tuple[Term, list[Term]], tuple[Term, list[Term]]]]:
+    """Yield the subject (first matched term) of each clause with each other quantity or name of the clause; both with their matches."""
     for _, group in groupby(matched, key=lambda pair: pair[0].clause):
         first, *rest = group
         yield from ((first, pair) for pair in rest if isinstance(pair[0].value, Quantity) or pair[0].value.stem in names)
 
 
-def _compare_subject(subjects: list[Item], numbers: list[Item]) -> float:
-    """Return the score of a subject and a number or name: in one clause with the subject not later, in one sentence, or apart."""
+def _score_subject(subjects: list[Term], numbers: list[Term]) -> float:
+    """Return the score of a subject and a quantity or name: in one clause and the subject not later, in one sentence, or apart."""
     if any(a.clause == b.clause and a.segment <= b.segment for a in subjects for b in numbers):
         return SAME_CLAUSE
-    return SAME_SENTENCE if {item.sentence for item in subjects} & {item.sentence for item in numbers} else OTHER_SUBJECT
+    return SAME_SENTENCE if {term.sentence for term in subjects} & {term.sentence for term in numbers} else OTHER_SUBJECT
 
 
-def _compare(first: list[Item], second: list[Item]) -> float:
+def _score_pair(first: list[Term], second: list[Term]) -> float:
     """Return the score of two words: in one clause of the context, in one sentence, or apart."""
-    if {item.clause for item in first} & {item.clause for item in second}:
+    if {term.clause for term in first} & {term.clause for term in second}:
         return SAME_CLAUSE
-    return SAME_SENTENCE if {item.sentence for item in first} & {item.sentence for item in second} else APART
+    return SAME_SENTENCE if {term.sentence for term in first} & {term.sentence for term in second} else APART
 
 
-def _swap_directions(answer: str, context: str) -> bool:
-    """Return True if an answer has ``from`` before a word that follows only ``to`` in the context, or the reverse."""
+def _has_swapped_directions(answer: str, context: str) -> bool:
+    """Return True if a word follows ``from`` in the answer but only ``to`` in the context, or the reverse."""
     words_by_target: dict[str, set[str]] = {}
     for word, target in _DIRECTIONS.findall(context.lower()):
         words_by_target.setdefault(target.rstrip("."), set()).add(word)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from mlops_assets.compute.groundedness.antonyms import NEGATORS, OPPOSITES, list_keys, share_meaning
+from mlops_assets.compute.groundedness.antonyms import NEGATORS, OPPOSITES, list_antonym_keys, share_meaning
 from mlops_assets.compute.groundedness.words import MAX_CACHED, STOP_WORDS, list_words, match_stems, split_clauses, split_sentences
 
 # "no more than" sets a limit: it is no negation.
@@ -15,10 +15,10 @@ MIN_OVERLAP = 0.5  # the share of common words from which two clauses have one t
 
 @lru_cache(maxsize=MAX_CACHED)
 def _read_clause(clause: str) -> tuple[bool, tuple[str, ...]]:
-    """Return True if a clause is negated, by an odd number of negators, and its words as keys of ``OPPOSITES``."""
+    """Return whether a clause is negated (has an odd number of negators), and its words as keys of ``OPPOSITES``."""
     words = list_words(_BOUNDS.sub(" ", clause))
     negations = sum(word in NEGATORS or word.endswith("n't") for word in words)
-    return negations % 2 == 1, tuple(list_keys(words))
+    return negations % 2 == 1, tuple(list_antonym_keys(words))
 
 
 def _list_content_keys(keys: tuple[str, ...]) -> list[str]:
@@ -26,7 +26,7 @@ def _list_content_keys(keys: tuple[str, ...]) -> list[str]:
 
 
 def compare_clauses(answer: str, context: str) -> tuple[float, bool]:
-    """Return the share of the content words of one clause that another has, and True if their polarity is opposite.
+    """Return the share of the answer's content words that the context has, and whether the polarity is opposite.
 
     The result is ``(0.0, False)`` when fewer than half of the words without an opposite in the other clause are common.
 
@@ -56,7 +56,7 @@ def compare_clauses(answer: str, context: str) -> tuple[float, bool]:
 
 
 def score_polarity(answer: str, context: str) -> float:
-    """Return 1 if no clause of an answer contradicts the clause of the context with the same topic, less otherwise.
+    """Return 1 if no clause of an answer contradicts a clause of the context on the same topic, less otherwise.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def score_polarity(answer: str, context: str) -> float:
     Returns
     -------
     float
-        One minus the share of the words that the contradicting clauses have in common; the minimum over the clauses of the answer.
+        For a clause with a contradiction, 1 − the share of its content words that the contradicting clause has. The minimum over all clauses.
 
     Examples
     --------

@@ -81,11 +81,11 @@ def _is_number_with_unit(text: str) -> bool:
     return (match := re.fullmatch(r"\d+-?([A-Za-z]+)", text)) is not None and match[1].lower() in {*UNITS, *_MAGNITUDES, "am", "pm", "bn"}
 
 
-class _Reader:
+class _QuantityReader:
     """Reads quantities from the tokens of a text, from left to right.
 
-    A ``_read_…`` method reads from the token ``at`` on, and moves ``at`` behind what it has read. If it finds nothing of its kind, it does
-    not move and returns None. Those that read a quantity return its value, dimension and tolerance.
+    Each ``_read_…`` method starts at the token ``at`` and moves ``at`` past the tokens that it reads. If the tokens do not match, it leaves
+    ``at`` unchanged and returns None. Methods that read a quantity return its value, dimension and tolerance.
     """
 
     def __init__(self, text: str) -> None:
@@ -179,13 +179,13 @@ class _Reader:
             dimension, factor = UNITS[self.peek(ahead)]
             self.at += ahead + 1
             return value * factor, dimension, 0.02
-        if not self._ends_a_fraction(word):
+        if not self._is_fraction(word):
             self.at = start
             return None
         return 100 * value, PERCENT, 0.02
 
-    def _ends_a_fraction(self, word: str) -> bool:
-        """Return True if a fraction ends here; ``a fourth runway`` is an ordinal."""
+    def _is_fraction(self, word: str) -> bool:
+        """Return True if the word before ``at`` is a fraction, not an ordinal as in ``a fourth runway``."""
         if word == "half" or word.endswith("s") or self.at >= len(self.tokens):
             return True
         last = self.tokens[self.at - 1]
@@ -208,7 +208,7 @@ class _Reader:
         self.at += currency is not None
         if currency is None and self.peek() in {"a", "an", "one"} and self.peek(-1) in _BEFORE_A_UNIT and self.peek(1) in UNITS:
             self.at += 1
-            return self._with_unit(1.0)
+            return self._read_unit(1.0)
         value = None if self.peek() == "one" and self.peek(1) in {"in", "out"} else self._read_number()
         if value is None:
             self.at = start
@@ -217,10 +217,10 @@ class _Reader:
             factor = _MAGNITUDES.get(self.peek(), 0)
             self.at += bool(factor)
             return value * (factor or 1), currency, EXACTLY
-        return self._with_unit(value)
+        return self._read_unit(value)
 
-    def _with_unit(self, value: float) -> tuple[float, str, float] | None:
-        """Return value, dimension and tolerance of a number with the unit that follows, which may be squared."""
+    def _read_unit(self, value: float) -> tuple[float, str, float] | None:
+        """Read the unit after a number, which may be squared, and return value, dimension and tolerance."""
         unit, token_count = self.peek(), 1
         if unit == "square" and (base := UNITS.get(self.peek(1))) is not None and base[0] == "length":
             self.at += 2
@@ -263,7 +263,7 @@ class _Reader:
             value *= MULTIPLIERS[self.peek()]
             self.at += 1
             if value % 100 == 0 and value < 1e6 and not self.text[self.tokens[start].start].isdigit():
-                value += self._read_rest()
+                value += self._read_remainder()
         if word == "one" and self.at == start + 1 and self.peek() not in UNITS and self.peek() not in {"in", "out"}:
             self.at = start  # "the one in Ghent"
             return None
@@ -279,7 +279,7 @@ class _Reader:
             self.at += ahead + 1
         return value
 
-    def _read_rest(self) -> float:
+    def _read_remainder(self) -> float:
         """Read ``and five`` after ``two hundred``; 0 if no such number follows."""
         ahead = 1 if self.peek() == "and" else 0
         if self.peek(ahead) not in SMALL_NUMBERS:
@@ -295,7 +295,7 @@ def find_quantities(text: str) -> tuple[Quantity, ...]:
     Parameters
     ----------
     text
-        The text; codes such as ``B6`` and ``32-bit`` are no numbers.
+        The text; codes such as ``B6`` and ``32-bit`` are not numbers.
 
     Returns
     -------
@@ -307,4 +307,4 @@ def find_quantities(text: str) -> tuple[Quantity, ...]:
     >>> [(q.value, q.dimension) for q in find_quantities("One fifth of 1,200 flights took half an hour.")]
     [(20.0, 'percent'), (1200.0, ''), (30.0, 'time')]
     """
-    return tuple(_Reader(text).read())
+    return tuple(_QuantityReader(text).read())

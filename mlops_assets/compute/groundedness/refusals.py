@@ -1,4 +1,4 @@
-"""Refusals: statements of an answer that the context does not contain the requested fact. They claim nothing."""
+"""Refusals: statements of an answer that its context does not contain the requested fact. A refusal makes no claim."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_refusal(clause: str) -> bool:
     Returns
     -------
     bool
-        False for a claim about the world that is merely negated.
+        False for a negated claim about the world.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def is_refusal(clause: str) -> bool:
 
 
 def drop_refusals(sentence: str) -> str:
-    """Return a sentence without its refusals and the clauses that complete them; empty if nothing is claimed.
+    """Return a sentence without its refusals and the clauses that complete them; empty if no claim is left.
 
     Parameters
     ----------

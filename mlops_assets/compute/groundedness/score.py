@@ -23,18 +23,18 @@ RULES, EMBEDDINGS = "rules only", "rules and embeddings"
 
 @dataclass(frozen=True)
 class GroundednessComponents:
-    """What supports a sentence, each from 0 to 1.
+    """The component scores of a sentence, each from 0 to 1.
 
     Parameters
     ----------
     numbers
-        Support of its numbers: 1 if the context states all, 0.7 if one is derived from two others, 0 if one is neither.
+        Support of its numbers: 1 if the context states all, 0.7 if one follows from two numbers of the context, 0 if one does neither.
     entities
-        1 if the context has all its names and codes, otherwise 0.
+        1 if the context mentions all its names and codes, otherwise 0.
     polarity
-        Low where a clause of the context says the opposite, by a negation or an antonym.
+        Low if a clause of the context says the opposite, by a negation or an antonym.
     binding
-        How far words that stand together in the sentence stand together in the context.
+        How far neighbouring words of the sentence share clauses in the context.
     overlap
         The share of its content words that the context has.
     similarity
@@ -53,9 +53,10 @@ class GroundednessComponents:
 
     @property
     def score(self) -> float:
-        """The product of numbers, entities and polarity, times the root of binding times wording.
+        """The product of numbers, entities, polarity and √(binding · wording).
 
-        Wording is the overlap; with embeddings its mean with the similarity, reduced for a distant topic. No factor is below ``FLOOR``.
+        Wording is the overlap. With embeddings, it is the mean of overlap and similarity, reduced for a distant topic. No factor is below
+        ``FLOOR``.
         """
         wording = self.overlap
         if self.similarity is not None and self.topic is not None:
@@ -71,11 +72,11 @@ class GroundednessResult:
     Parameters
     ----------
     score
-        From 0 to 1: the score of the weakest sentence; 1.0 for an answer that claims nothing.
+        From 0 to 1: the score of the weakest sentence; 1.0 for an answer without claims.
     components
         The components of the weakest sentence.
     weakest_sentence
-        The sentence of the lowest score; empty for an answer that claims nothing.
+        The sentence with the lowest score; empty for an answer without claims.
     method
         ``rules and embeddings``, or ``rules only`` where the weights are not installed.
     """
@@ -91,7 +92,7 @@ class GroundednessResult:
         return self.score >= MIN_SUPPORTED
 
 
-CLAIMS_NOTHING = GroundednessComponents(1.0, 1.0, 1.0, 1.0, 1.0)
+NO_CLAIM = GroundednessComponents(1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 def score_groundedness(context: str, answer: str, *, embeddings: bool | None = None) -> GroundednessResult:
@@ -102,7 +103,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     context
         The text that the answer has to follow from.
     answer
-        Its statements are scored one by one; a refusal such as "The text does not say" claims nothing.
+        Its statements are scored one by one; a refusal such as "The text does not say" makes no claim.
         Names are recognised by their capital letters.
     embeddings
         Whether to use sentence vectors; the default uses them where their packages are installed.
@@ -115,7 +116,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     Raises
     ------
     PlatformError
-        Embeddings are demanded and their packages are not installed.
+        ``embeddings`` is True and their packages are not installed.
 
     Examples
     --------
@@ -136,7 +137,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     method = EMBEDDINGS if uses_vectors else RULES
     claims = [(sentence, claim) for sentence in split_sentences(answer) if (claim := drop_refusals(sentence))]
     if not claims:
-        return GroundednessResult(1.0, CLAIMS_NOTHING, "", method)
+        return GroundednessResult(1.0, NO_CLAIM, "", method)
     scored = [(_score_claim(context, claim), sentence) for sentence, claim in claims]
     if uses_vectors:
         vectors = _compare_vectors(split_sentences(context), [claim for _, claim in claims])
@@ -160,6 +161,6 @@ def _add_vectors(rules: GroundednessComponents, topic: float, similarity: float)
 
 
 def _compare_vectors(sentences: tuple[str, ...], claims: list[str]) -> list[tuple[float, float]]:
-    """Return topic and similarity of each claim, compared with the sentence of the context that has the highest overlap."""
+    """Return topic and similarity of each claim with the sentence of the context that has the highest overlap."""
     nearest = {claim: sorted(sentences, key=lambda sentence: -score_overlap(claim, sentence))[:MAX_COMPARED] for claim in claims}
     return [compare_embeddings(embed_sentence(claim), list(map(embed_sentence, nearest[claim]))) for claim in claims]

@@ -36,13 +36,13 @@ _SUFFIXES = (
 )
 
 
-def read_set(words: str) -> frozenset[str]:
-    """Return the words of a line as a set."""
+def split_to_set(words: str) -> frozenset[str]:
+    """Return the words of a text, separated by white space, as a set."""
     return frozenset(words.split())
 
 
 MAX_CACHED = 512  # texts whose parts are cached, so that a context is parsed once for all components
-STOP_WORDS = read_set(
+STOP_WORDS = split_to_set(
     "a about after again all also am an and any are as at be because been before being both but by can could did do does doing down "
     "during each either etc for from further get gets got had has have having he her here hers him his how i if in into is it its "
     "itself just may me might more must my of off on once one only or other our out over own per quite rather s same shall she should "
@@ -76,7 +76,7 @@ class Word:
 
 @lru_cache(maxsize=MAX_CACHED)
 def split_sentences(text: str) -> tuple[str, ...]:
-    """Return the sentences of a text, with single spaces as white space."""
+    """Return the sentences of a text, with white space collapsed to single spaces."""
     sentences: list[str] = []
     for part in (part for line in re.split(r"\n\s*\n|\n(?=[-*•])", text) for part in _SENTENCE_END.split(line)):
         cleaned = " ".join(part.split())
@@ -113,7 +113,7 @@ def stem_word(word: str) -> str:
 
 @lru_cache(maxsize=50_000)
 def match_stems(first: str, second: str) -> bool:
-    """Return True if two stems are of one family: equal, or with a long common beginning."""
+    """Return True if two stems belong to one word family: they are equal or have a long common prefix."""
     if first == second:
         return True
     if first[:1].isdigit() or second[:1].isdigit():

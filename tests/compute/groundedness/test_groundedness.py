@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_assets.compute.groundedness import score
 from mlops_assets.compute.groundedness.embeddings import embed_sentence
-from mlops_assets.compute.groundedness.score import CLAIMS_NOTHING, EMBEDDINGS, RULES, score_groundedness
+from mlops_assets.compute.groundedness.score import EMBEDDINGS, NO_CLAIM, RULES, score_groundedness
 from mlops_assets.compute.groundedness.words import split_sentences
 from mlops_assets.errors import PlatformError
 from tests.compute.groundedness.conftest import Pair, read_pairs
@@ -82,7 +82,7 @@ def test_the_component_that_fails_is_named_by_its_score(answer: str, component: 
 def test_an_answer_that_claims_nothing_is_supported() -> None:
     for answer in ("", "  ", "The context does not say who owns the lounge."):
         result = score_groundedness(CONTEXT, answer, embeddings=False)
-        assert (result.score, result.components, result.weakest_sentence) == (1.0, CLAIMS_NOTHING, "")
+        assert (result.score, result.components, result.weakest_sentence) == (1.0, NO_CLAIM, "")
 
 
 def test_an_empty_context_supports_no_claim() -> None:

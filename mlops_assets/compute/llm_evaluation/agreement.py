@@ -54,7 +54,7 @@ class Rate:
     confidence: float = CONFIDENCE
 
     def __post_init__(self) -> None:
-        """Refuse counts that are no share, and a confidence outside 0 to 1."""
+        """Check that ``count`` is at most ``trials``, and that the confidence is between 0 and 1."""
         if not 0 <= self.count <= self.trials:
             raise ValueError(f"{self.count} of {self.trials} trials is no rate")
         if not 0 < self.confidence < 1:
@@ -101,7 +101,7 @@ def measure_kappa(table: np.ndarray, confidence: float = CONFIDENCE) -> tuple[fl
     -------
     tuple of (float or None)
         Kappa, and the lower and upper end of its interval: at each end, the wider of Fleiss, Cohen and Everitt's asymptotic interval
-        and Wilson's interval of the agreement. All are None where agreement by chance is certain or there are no cases.
+        and Wilson's interval of the agreement. All are None if there are no cases, or if all labels and verdicts are equal.
 
     Examples
     --------

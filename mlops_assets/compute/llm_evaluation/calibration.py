@@ -1,7 +1,7 @@
-"""Calibrate an LLM judge: compare its verdicts with human labels, with itself, and with a constant predictor.
+"""Calibrate an LLM judge: compare its verdicts with human labels, with repeated verdicts, and with a constant predictor.
 
-A failed verdict (an error, a timeout, an unparsable reply) agrees with no label. It stays in every count as a disagreement, and the
-error rate reports it as well.
+A failed verdict (an error, a timeout, an unparsable reply) agrees with no label. It counts as a disagreement everywhere, and the
+error rate includes it.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class JudgeCalibration:
     Parameters
     ----------
     labels : tuple of (str, int)
-        Each verdict that the judge may give, with the number of cases that have it as their label, which may be 0.
+        Each verdict that the judge may give, with the number of cases that have this label, which may be 0.
     positive : str
-        The verdict that the true-positive rate is about; each other verdict is negative.
+        The verdict that counts as positive; every other verdict counts as negative.
     kappa : float or None
         Cohen's kappa; None where it is undefined, because only one verdict occurs.
     low, high : float or None
@@ -117,8 +117,8 @@ class JudgeCalibration:
         """Return whether the judge may decide a gate; otherwise it may only report.
 
         The lower end of kappa's interval decides, not kappa itself. With 30 labels, the interval is about ±0.3, so a judge near
-        chance can show a kappa of 0.3 by luck. A gate with such a judge would pass candidates at random. The lower end makes few labels
-        count against a judge, and each further label count for a good one.
+        chance can show a kappa of 0.3 by luck. A gate with such a judge would pass candidates at random. With the lower end, a judge
+        with few labels does not pass, and a good judge passes with more labels.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class JudgeCalibration:
             raise DefinitionError(
                 f"a judge has min_kappa {min_kappa}", hint="give a number above 0, the kappa of a constant judge, up to 1"
             )
-        if refusal := self._refuse(min_cases, min_cases_per_label, max_error_rate):
+        if refusal := self._explain_refusal(min_cases, min_cases_per_label, max_error_rate):
             return GateResult(passed=False, reason=refusal, value=self.kappa, threshold=min_kappa, low=self.low, high=self.high)
         if self.kappa is None or self.low is None or self.high is None:
             return GateResult(passed=False, reason="kappa is undefined", threshold=min_kappa)
@@ -161,8 +161,8 @@ class JudgeCalibration:
         reason = f"{kappa}: its lower end {'reaches' if passed else 'is below'} {min_kappa:g}{self._compare_with_baseline()}"
         return GateResult(passed=passed, reason=reason, value=self.kappa, threshold=min_kappa, low=self.low, high=self.high)
 
-    def _refuse(self, min_cases: int, min_cases_per_label: int, max_error_rate: float) -> str:
-        """Return why there is too little evidence for any kappa, or an empty text."""
+    def _explain_refusal(self, min_cases: int, min_cases_per_label: int, max_error_rate: float) -> str:
+        """Return why there is too little evidence for any kappa; empty if there is enough."""
         if self.cases < max(min_cases, 1):
             return f"{self.cases} labelled cases are too few: {min_cases} are needed"
         scarce = [f"{count} of '{label}'" for label, count in self.labels if count < max(min_cases_per_label, 1)]
@@ -196,9 +196,9 @@ def calibrate_judge(
     allowed : Sequence[str]
         The verdicts that the judge may give.
     positive : str
-        The verdict that the true-positive rate is about.
+        The verdict that counts as positive for the true-positive rate.
     unlabelled : Sequence[str]
-        Verdicts that no label has, such as ``inconsistent``. Like a failure, each agrees with no label; unlike one, it is no error.
+        Verdicts that no label has, such as ``inconsistent``. They agree with no label, as failures do, but do not count as errors.
     confidence : float
         The confidence of all intervals.
 
@@ -271,7 +271,7 @@ def _measure(
 
 
 def _count_pairs(cases: Sequence[JudgedCase], allowed: tuple[str, ...]) -> np.ndarray:
-    """Return the square table of labels × verdicts; its last row is empty: its column counts verdicts that no label has."""
+    """Return the square table of labels × verdicts; its last column counts verdicts that no label has, and its last row is zero."""
     position = {verdict: number for number, verdict in enumerate(allowed)}
     table = np.zeros((len(allowed) + 1, len(allowed) + 1), dtype=np.int64)
     for case in cases:

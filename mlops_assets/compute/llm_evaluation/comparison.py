@@ -2,8 +2,8 @@
 
 The interval is that of a paired bootstrap: cases are drawn with replacement, and percentiles of the mean difference give the interval.
 Percentiles of n cases are too narrow if n is small. They are widened by the ratio of Student's quantile to the normal one and by
-√(n / (n − 1)) (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). Models of rows have
-``compute/training/resampling.py``, which uses Student's interval for a mean; the scores of LLM answers are few and skewed.
+√(n / (n − 1)) (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). For models of rows,
+``compute/training/resampling.py`` uses Student's interval for a mean; the scores of LLM answers are too few and too skewed for it.
 
 A bootstrap of equal differences has width zero, however few the cases are. Only the minimum number of cases protects from that.
 """
@@ -42,7 +42,7 @@ class PairedComparison:
     cases : int
         The number of cases of the evaluation set.
     pairs : int
-        The cases with a valid score on both sides; means and difference are computed on these.
+        The number of cases with a valid score on both sides; means and difference are computed on these cases.
     candidate, production : float or None
         The mean scores; None without pairs.
     difference : float or None
@@ -77,16 +77,16 @@ class PairedComparison:
     confidence: float = CONFIDENCE
 
     def may_replace(self, *, no_worse_by: float, max_error_rate: float = 0.0, min_pairs: int = MIN_PAIRS) -> GateResult:
-        """Return whether the candidate is worse than production by a margin at most.
+        """Return whether the candidate is at most ``no_worse_by`` worse than production.
 
         The lower end of the interval decides. A candidate does not pass if the score of any case is missing or invalid, however good the
-        others are: the cases without a score are often the hard ones. Errors up to ``max_error_rate`` pass, and their cases are left out
-        of the pairs.
+        other scores are: the cases without a score are often the hard ones. Errors up to ``max_error_rate`` are allowed; their cases are
+        not among the pairs.
 
         Parameters
         ----------
         no_worse_by : float
-            How far below production the lower end may be.
+            The non-inferiority margin: how far the lower end may be below 0.
         max_error_rate : float
             The maximum share of cases with an error, on each side.
         min_pairs : int
@@ -125,7 +125,7 @@ class PairedComparison:
         return GateResult(passed=passed, reason=reason, value=self.difference, threshold=-no_worse_by, low=self.low, high=self.high)
 
     def explain_refusal(self, max_error_rate: float, min_pairs: int = 2) -> str:
-        """Return why the evidence does not suffice to compare; empty when it does.
+        """Return why the evidence is not sufficient for a comparison; empty if it is.
 
         Parameters
         ----------
@@ -133,9 +133,9 @@ class PairedComparison:
             As in :meth:`may_replace`.
         """
         if self.missing:
-            return f"{len(self.missing)} of {self.cases} cases have no score: {_name_some(self.missing)}"
+            return f"{len(self.missing)} of {self.cases} cases have no score: {_join_first(self.missing)}"
         if self.invalid:
-            return f"{len(self.invalid)} of {self.cases} cases have an invalid score: {_name_some(self.invalid)}"
+            return f"{len(self.invalid)} of {self.cases} cases have an invalid score: {_join_first(self.invalid)}"
         for side, errors in (("candidate", self.candidate_errors), ("production", self.production_errors)):
             if errors.value is not None and not errors.value <= max_error_rate:
                 return f"{errors.count} of {self.cases} cases of the {side} have an error; at most {100 * max_error_rate:g} % may"
@@ -169,7 +169,7 @@ def compare_scores(
     Returns
     -------
     PairedComparison
-        The difference with its interval, and what is missing.
+        The difference with its interval, and the missing and invalid cases.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def compare_scores(
     states = {case: (_read_score(candidate.get(case)), _read_score(production.get(case))) for case in cases}
     pairs = [(one, other) for one, other in states.values() if isinstance(one, float) and isinstance(other, float)]
     scores = np.array(pairs, dtype=float).reshape(-1, 2)
-    low, high = resample_mean(scores[:, 0] - scores[:, 1], seed, confidence) if len(pairs) > 1 else (None, None)
+    low, high = bootstrap_mean_interval(scores[:, 0] - scores[:, 1], seed, confidence) if len(pairs) > 1 else (None, None)
     errors = [Rate(sum(state[side] == _ERROR for state in states.values()), len(cases), confidence) for side in (0, 1)]
     return PairedComparison(
         cases=len(cases),
@@ -221,8 +221,8 @@ def _read_score(score: object) -> float | str:
     return float(score) if number and 0 <= score <= 1 else _INVALID  # type: ignore[arg-type,operator]  # a number
 
 
-def resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
-    """Return the lower and upper end of the mean's widened percentile interval, see the module's docstring.
+def bootstrap_mean_interval(differences: np.ndarray, seed: str, confidence: float) -> tuple[float, float]:
+    """Return the widened percentile interval of the mean; see the docstring of the module.
 
     Parameters
     ----------
@@ -241,8 +241,8 @@ def resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tupl
     Examples
     --------
     >>> import numpy as np
-    >>> from mlops_assets.compute.llm_evaluation.comparison import resample_mean
-    >>> low, high = resample_mean(np.array([0.0, 1.0, 1.0, 1.0]), "answers", 0.95)
+    >>> from mlops_assets.compute.llm_evaluation.comparison import bootstrap_mean_interval
+    >>> low, high = bootstrap_mean_interval(np.array([0.0, 1.0, 1.0, 1.0]), "answers", 0.95)
     >>> low < 0.75 < high
     True
     """
@@ -258,5 +258,5 @@ def resample_mean(differences: np.ndarray, seed: str, confidence: float) -> tupl
     return mean + float(low) * widening, mean + float(high) * widening
 
 
-def _name_some(cases: Sequence[str]) -> str:
+def _join_first(cases: Sequence[str]) -> str:
     return ", ".join(cases[:_MAX_NAMED]) + (", …" if len(cases) > _MAX_NAMED else "")

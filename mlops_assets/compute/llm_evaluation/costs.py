@@ -73,8 +73,8 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        The same rows in the same order, with ``cost_pico`` (in picounits, 10⁻¹² of the currency), ``price_from`` (since when the price is
-        valid) and ``cost_missing`` (why the cost is null).
+        The same rows in the same order, with ``cost_pico`` (in picounits, 10⁻¹² of the currency), ``price_from`` (the time from which the price
+        is valid) and ``cost_missing`` (why the cost is null).
 
     Raises
     ------
@@ -107,7 +107,7 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     timed = (
         needed.filter(pl.col("at").is_not_null())
         .sort("at")
-        .join_asof(_frame_prices(table), left_on="at", right_on="price_from", by="model", coalesce=False, check_sortedness=False)
+        .join_asof(_build_price_frame(table), left_on="at", right_on="price_from", by="model", coalesce=False, check_sortedness=False)
     )
     prices = ["price_from", "input_pico", "output_pico", "cached_pico"]
     joined = needed.join(timed.select("_row", *prices), on="_row", how="left", maintain_order="left")
@@ -170,13 +170,13 @@ def sum_costs(costs: pl.Series) -> CostTotal:
 
 
 def _limit_count(name: str) -> pl.Expr:
-    """Return a column of counts as integers of 64 bits; one below 0 or above ``MAX_TOKENS`` becomes the nearest impossible count."""
+    """Return a column of counts as 64-bit integers; a count out of range becomes −1 or ``MAX_TOKENS + 1``."""
     import polars as pl
 
     return pl.col(name).cast(pl.Int128).clip(-1, MAX_TOKENS + 1).cast(pl.Int64)
 
 
-def _frame_prices(table: PriceTable) -> pl.DataFrame:
+def _build_price_frame(table: PriceTable) -> pl.DataFrame:
     import polars as pl
 
     rows = [(p.model, p.valid_from.astimezone(UTC), p.input_pico, p.output_pico, p.cached_pico) for p in table.prices]
@@ -186,9 +186,9 @@ def _frame_prices(table: PriceTable) -> pl.DataFrame:
 
 
 def _check_calls(calls: pl.DataFrame) -> None:
-    """Refuse calls whose columns cannot be priced, or that have costs already.
+    """Raise DataError for calls with missing or mistyped columns, or with columns of costs.
 
-    A column of nulls needs no type, except ``at``: its values are unknown.
+    A column of type Null is valid, except ``at``: its values are unknown.
     """
     import polars as pl
 

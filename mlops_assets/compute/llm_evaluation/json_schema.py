@@ -1,6 +1,6 @@
 """Validate JSON values against a JSON Schema (draft 2020-12), with ``jsonschema``.
 
-An unknown keyword is an error here: it is usually misspelt, and a validator that skips it accepts what the schema should refuse.
+An unknown keyword is an error here: it is usually misspelt, and a validator that ignores it accepts values that the schema should reject.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlops_assets.errors import DefinitionError, MissingExtraError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_NOTES = (  # keywords that check nothing
+_ANNOTATIONS = (  # keywords that check nothing
     "$schema",
     "$id",
     "$comment",
@@ -95,7 +95,7 @@ def find_fault(value: object, schema: Mapping[str, Any]) -> str:
     >>> find_fault({"minutes": 15}, schema), find_fault({"minutes": -1}, schema)
     ('', '$.minutes: -1 is less than the minimum of 0')
     """
-    validator = _open_validator(schema)
+    validator = _build_validator(schema)
     import referencing.exceptions
 
     try:
@@ -107,7 +107,7 @@ def find_fault(value: object, schema: Mapping[str, Any]) -> str:
     return f"{errors[0].json_path}: {_shorten(errors[0].message)}" if errors else ""
 
 
-def _open_validator(schema: Mapping[str, Any]) -> Any:
+def _build_validator(schema: Mapping[str, Any]) -> Any:
     try:
         import jsonschema
         import referencing
@@ -122,7 +122,7 @@ def _open_validator(schema: Mapping[str, Any]) -> Any:
             f"the JSON schema is invalid at {where}: {_shorten(getattr(error, 'message', 'it is nested too deeply'))}",
             hint="see json-schema.org",
         ) from None
-    known = {*validator.VALIDATORS, *_NOTES, *_BRANCHES}
+    known = {*validator.VALIDATORS, *_ANNOTATIONS, *_BRANCHES}
     for where, keyword in _list_keywords(schema, "$"):
         if keyword not in known:
             raise DefinitionError(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def measure_percentile(seconds: Sequence[float], share: float) -> float:
-    """Return a nearest-rank percentile of durations; NaN without any, and when one is NaN.
+    """Return a nearest-rank percentile of durations; NaN if there are no durations or one is NaN.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def measure_percentile(seconds: Sequence[float], share: float) -> float:
 
 
 def find_percentile_interval(seconds: Sequence[float], share: float, confidence: float) -> tuple[float, float]:
-    """Return the interval of a percentile by order statistics, which holds for any distribution.
+    """Return the confidence interval of a percentile by order statistics, which is valid for any distribution.
 
-    With few durations an end is infinite: the slowest of 20 calls does not bound the percentile.
+    With few durations, an end is infinite: the slowest of 20 calls does not bound the percentile.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def find_percentile_interval(seconds: Sequence[float], share: float, confidence:
     Returns
     -------
     tuple[float, float]
-        The lower and the upper end, in seconds; NaN without durations, and when one is NaN.
+        The lower and the upper end, in seconds; NaN if there are no durations or one is NaN.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from mlops_assets.values.llm.pairwise_judge import FIRST, SECOND, TIE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_CONSISTENCY = 0.5  # with less, the position decides more often than the answer
+MIN_CONSISTENCY = 0.5  # below this share, the position decides more often than the answer
 MAX_PREFERENCE = 0.2
 
 
@@ -68,23 +68,23 @@ class PositionBias:
     errors: Rate
 
     def explain_refusal(self) -> str:
-        """Return why the position matters too much for a gate; empty when it does not.
+        """Return why the judge is too position-biased for a gate; empty if it is not.
 
         The lower end of the interval of the consistency must reach 0.5, and the preference must not exceed 0.2 on either side.
         """
         if self.preference is None:
-            return "its position bias is unknown: no pair was asked about in both orders"
+            return "its position bias is unknown: no pair was judged in both orders"
         rate = self.consistency
         shown = f"{rate.count} of {rate.trials} pairs have one verdict in both orders"
         if rate.low < MIN_CONSISTENCY:
             return f"its verdicts depend on the position: {shown} (95 % CI {rate.low:.2f} to {rate.high:.2f}), the lower end is below 0.5"
         if abs(self.preference) > MAX_PREFERENCE:
             side = FIRST if self.preference > 0 else SECOND
-            return f"it prefers the {side} answer by {abs(self.preference):.2f}, at most {MAX_PREFERENCE} may be; {shown}"
+            return f"it prefers the {side} answer by {abs(self.preference):.2f}, above the maximum of {MAX_PREFERENCE}; {shown}"
         return ""
 
     def describe(self) -> dict[str, str]:
-        """Return consistency and preference as text."""
+        """Return consistency and preference as texts, by their labels on a page."""
         rate = self.consistency
         share = "no pair" if rate.value is None else f"{rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, {rate.count} of {rate.trials})"
         return {

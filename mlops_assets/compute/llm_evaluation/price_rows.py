@@ -22,7 +22,7 @@ def read_prices(rows: pl.DataFrame, source: str) -> PriceTable:
     ----------
     rows : polars.DataFrame
         One row per price, with ``model``, ``valid_from`` (a date, or a time with a zone), ``input_price``, ``output_price`` and perhaps
-        ``cached_price``, in USD per million tokens. A float counts as the decimal number that it is written as.
+        ``cached_price``, in USD per million tokens. A float counts as its decimal notation: 0.15 is exactly 0.15.
     source : str
         The dataset, for messages.
 

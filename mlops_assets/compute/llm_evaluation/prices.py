@@ -1,8 +1,8 @@
-"""The cost of LLM calls, from token counts and a table of prices: computed again at any time, with the same result.
+"""Compute the cost of LLM calls from token counts and a table of prices, exactly and reproducibly.
 
 A cost is a whole number of picounits, 10⁻¹² of the currency. A price per million tokens with up to six decimals is a whole number of
-picounits per token, so products and sums are exact. An unknown model, time, price or token count makes a cost null, with its reason: a
-cost of zero would say that the call was free.
+picounits per token, so products and sums are exact. An unknown model, time, price or token count makes a cost null, with a reason: a
+cost of zero would mean that the call was free.
 """
 
 from __future__ import annotations
@@ -225,8 +225,8 @@ class PriceTable:
         input_tokens, output_tokens : int or None
             The tokens that the provider counted.
         cached_tokens : int or None
-            How many of the input tokens the provider read from its cache. None makes the cost unknown if these tokens have a price of
-            their own.
+            How many of the input tokens the provider read from its cache. With None, the cost is unknown if cached
+            tokens have another price.
 
         Returns
         -------

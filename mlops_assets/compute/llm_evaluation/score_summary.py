@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
-from mlops_assets.compute.llm_evaluation.comparison import resample_mean
+from mlops_assets.compute.llm_evaluation.comparison import bootstrap_mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ class ScoreSummary:
     Parameters
     ----------
     n : int
-        The cases with a score; mean and interval are computed on these.
+        The number of cases with a score; mean and interval are computed on these cases.
     missing : int
-        The cases without one.
+        The number of cases without a score.
     mean : float or None
         The mean; None without scores.
     low, high : float or None
@@ -50,8 +50,8 @@ class ScoreSummary:
 def summarise_scores(scores: Sequence[float | None], *, seed: str) -> ScoreSummary:
     """Return the mean of scores with its 95 % interval.
 
-    The interval of scores that are all 0 or 1 is Wilson's, which has a width even if all are equal. That of other scores is the
-    percentile bootstrap of :mod:`mlops_assets.compute.llm_evaluation.comparison`; it needs two scores.
+    Scores that are all 0 or 1 have Wilson's interval, whose width is above 0 even if all scores are equal. Other scores have the
+    percentile bootstrap of :mod:`mlops_assets.compute.llm_evaluation.comparison`, which needs two scores.
 
     Parameters
     ----------
@@ -82,5 +82,5 @@ def summarise_scores(scores: Sequence[float | None], *, seed: str) -> ScoreSumma
         return ScoreSummary(n, missing, mean, rate.low, rate.high, WILSON)
     if n == 1:
         return ScoreSummary(n, missing, mean)
-    low, high = resample_mean(values, seed, CONFIDENCE)
+    low, high = bootstrap_mean_interval(values, seed, CONFIDENCE)
     return ScoreSummary(n, missing, mean, max(0.0, low), min(1.0, high), BOOTSTRAP)

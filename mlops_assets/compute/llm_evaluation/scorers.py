@@ -37,12 +37,12 @@ class Score:
     error : str
         Why there is no score; empty when there is one.
     reason : str
-        What explains the score, such as the first fault of a JSON value.
+        An explanation of the score, such as the first fault of a JSON value.
 
     Raises
     ------
     ValueError
-        There are both or neither of value and error, or the value is not from 0 to 1.
+        Value and error are both set or both unset, or the value is not from 0 to 1.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def score_verdict(verdict: JudgeVerdict, points: Mapping[str, float]) -> Score:
     Returns
     -------
     Score
-        The points; an error for a failed verdict, and for one without points or with points outside 0 to 1.
+        The points; an error for a failed verdict, a verdict without points, or points outside 0 to 1.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def score_regex(answer: str | None, pattern: str) -> Score:
     answer : str or None
         The answer.
     pattern : str
-        A regular expression of Python, from the project: an untrusted pattern could search for hours.
+        A regular expression of Python, from the project's code: an untrusted pattern could search for hours.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def score_retrieval_hit(retrieved: Sequence[Hashable] | None, relevant: Sequence
     relevant : Sequence or None
         The identifiers of the documents that answer the question.
     top : int or None
-        Regard only so many retrieved documents; all when None.
+        The number of retrieved documents to consider; all when None.
 
     Returns
     -------
@@ -302,7 +302,7 @@ def score_reciprocal_rank(retrieved: Sequence[Hashable] | None, relevant: Sequen
     relevant : Sequence or None
         The identifiers of the documents that answer the question.
     top : int or None
-        Regard only so many retrieved documents; all when None.
+        The number of retrieved documents to consider; all when None.
 
     Returns
     -------
@@ -321,7 +321,7 @@ def score_reciprocal_rank(retrieved: Sequence[Hashable] | None, relevant: Sequen
     0.5
     """
     if top is not None and top < 1:
-        raise DefinitionError(f"a retrieval score regards the top {top} documents", hint="give at least 1, or None for all")
+        raise DefinitionError(f"a retrieval score considers the top {top} documents", hint="give at least 1, or None for all")
     if retrieved is None:
         return Score(error="there are no retrieved documents: the retrieval failed")
     if not relevant:

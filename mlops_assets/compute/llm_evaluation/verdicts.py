@@ -1,7 +1,7 @@
 """Read the verdict of an LLM judge from its reply: one verdict of an enumerated list, or a failure.
 
 A reply that names no verdict, or names several, has failed. A failure is a verdict of its own: it has no score and no default, and
-everything that counts verdicts counts it as well. The parser never searches free text for a verdict, because a judge that reasons
+every count of verdicts includes it. The parser never searches free text for a verdict, because a judge that reasons
 aloud mentions verdicts that it rejects.
 """
 
@@ -37,7 +37,7 @@ class JudgeVerdict:
     See Also
     --------
     parse_verdict : Reads a verdict from a reply.
-    fail_verdict : Makes a failure from an exception.
+    classify_error : Converts an exception to a failure.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class JudgeVerdict:
 
 
 def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "verdict") -> JudgeVerdict:
-    r"""Return the one verdict of a reply.
+    r"""Return the only verdict of a reply, or a failure.
 
     A reply is a JSON object with the field, alone or in one Markdown fence, or text with one line ``verdict: X``. The name of the field
     and of the verdict may differ in case. A reply that mentions the field twice is ambiguous, even with equal values: a judge that
@@ -83,7 +83,7 @@ def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "ve
 
     See Also
     --------
-    fail_verdict : For a call without a reply.
+    classify_error : For a call without a reply.
 
     Examples
     --------
@@ -110,8 +110,8 @@ def parse_verdict(reply: str | None, allowed: Sequence[str], *, field: str = "ve
     return JudgeVerdict(known)
 
 
-def fail_verdict(error: BaseException) -> JudgeVerdict:
-    """Return the verdict of a call that raised.
+def classify_error(error: BaseException) -> JudgeVerdict:
+    """Return the failure verdict of a call that raised an exception.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def fail_verdict(error: BaseException) -> JudgeVerdict:
 
     Examples
     --------
-    >>> from mlops_assets.compute.llm_evaluation.verdicts import fail_verdict
-    >>> fail_verdict(TimeoutError("no byte in 5 s"))
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import classify_error
+    >>> classify_error(TimeoutError("no byte in 5 s"))
     JudgeVerdict(value='timeout', reason='TimeoutError: no byte in 5 s')
     """
     timed_out = getattr(error, "kind", "") == "timeout" or any("timeout" in cls.__name__.lower() for cls in type(error).__mro__)
@@ -184,7 +184,7 @@ def combine_orders(original: JudgeVerdict, swapped: JudgeVerdict) -> JudgeVerdic
 
 
 def match_orders(original: str, swapped: str) -> bool:
-    """Return whether the same answer wins in both orders, or neither does; False with a failure.
+    """Return whether the same answer wins in both orders, or both are ties; False for a failure.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def match_orders(original: str, swapped: str) -> bool:
 
 
 def check_cases(names: Sequence[str]) -> None:
-    """Refuse a case that occurs twice.
+    """Raise DataError for a case that occurs twice.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def check_cases(names: Sequence[str]) -> None:
 
 
 def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
-    """Refuse a verdict that is not possible.
+    """Raise DataError for a verdict that is not among the known ones.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
 
 
 def _read_json(text: str, field: str) -> str | JudgeVerdict:
-    """Return the text of a JSON object's field, or the failure when there is none or the field occurs twice at any depth."""
+    """Return the text of a JSON object's field; a failure if the field is missing or occurs twice at any depth."""
     mentions: list[object] = []
 
     def collect(pairs: list[tuple[str, object]]) -> list[object]:
@@ -277,7 +277,7 @@ def _read_json(text: str, field: str) -> str | JudgeVerdict:
 
 
 def _read_line(text: str, field: str) -> str | JudgeVerdict:
-    """Return the text after ``field:`` of the only line that starts so, or the failure when there is none or another mention."""
+    """Return the text after ``field:`` in the only line that starts with it; a failure if there is no such line or another mention."""
     lines = re.findall(rf"^[ \t]*{re.escape(field)}[ \t]*:(.*)$", text, re.IGNORECASE | re.MULTILINE)
     if not lines:
         return JudgeVerdict(UNPARSABLE, f"the reply has no line '{field}: …'")

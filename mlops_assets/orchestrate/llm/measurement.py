@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import Rate
-from mlops_assets.compute.llm_evaluation.comparison import PairedComparison, compare_scores, resample_mean
+from mlops_assets.compute.llm_evaluation.comparison import PairedComparison, bootstrap_mean_interval, compare_scores
 from mlops_assets.compute.llm_evaluation.operational import find_percentile_interval, measure_percentile
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 from mlops_assets.values.llm.prompt_evaluation import LATENCY_METRICS, OPERATIONAL_METRICS
@@ -229,4 +229,4 @@ def _resample(values: Sequence[float], seed: str, confidence: float) -> tuple[fl
     if all(value in (0.0, 1.0) for value in values):
         rate = Rate(int(sum(values)), len(values), confidence)
         return rate.low, rate.high
-    return resample_mean(np.array(values), seed, confidence)
+    return bootstrap_mean_interval(np.array(values), seed, confidence)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from mlops_assets.compute.llm_evaluation.comparison import compare_scores
 from mlops_assets.compute.llm_evaluation.scorers import Score, score_json_schema, score_retrieval_hit, score_verdict
-from mlops_assets.compute.llm_evaluation.verdicts import fail_verdict, parse_verdict
+from mlops_assets.compute.llm_evaluation.verdicts import classify_error, parse_verdict
 from mlops_assets.errors import DataError, DefinitionError
 
 CASES = [f"case {number}" for number in range(40)]
@@ -56,11 +56,11 @@ FAULTS: dict[str, tuple[Callable[[Scores, Scores], object], str]] = {
     "a score is text": (lambda mine, _: mine.update({BAD: "0.9"}), "invalid score: case 7"),
     "a score is a bool": (lambda mine, _: mine.update({BAD: True}), "invalid score: case 7"),
     "the judge timed out": (
-        lambda mine, _: mine.update({BAD: score_verdict(fail_verdict(TimeoutError()), POINTS)}),
+        lambda mine, _: mine.update({BAD: score_verdict(classify_error(TimeoutError()), POINTS)}),
         "1 of 40 cases of the candidate have an error",
     ),
     "the judge's call was refused": (
-        lambda mine, _: mine.update({BAD: score_verdict(fail_verdict(OSError("429")), POINTS)}),
+        lambda mine, _: mine.update({BAD: score_verdict(classify_error(OSError("429")), POINTS)}),
         "candidate have an error",
     ),
     "the judge gave no verdict": (lambda mine, _: mine.update({BAD: judge("I cannot say.")}), "candidate have an error"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.llm_evaluation.verdicts import fail_verdict, parse_verdict
+from mlops_assets.compute.llm_evaluation.verdicts import classify_error, parse_verdict
 from mlops_assets.errors import DefinitionError, ProviderError
 from mlops_assets.values.llm.judge import ERROR, FAILURES, TIMEOUT, UNPARSABLE, check_verdicts
 
@@ -127,7 +127,7 @@ class ReadTimeout(Exception):  # noqa: N818  (as in httpx)
     ],
 )
 def test_a_call_that_raises_is_a_failure_of_its_own(error: Exception, value: str) -> None:
-    found = fail_verdict(error)
+    found = classify_error(error)
     assert (found.value, found.failed) == (value, True)
     assert str(error) in found.reason
 

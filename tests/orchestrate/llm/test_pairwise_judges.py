@@ -239,7 +239,9 @@ def test_a_judge_that_agrees_in_one_order_only_is_refused_for_its_position_bias(
         result = run(ml.build_definitions([items[0], low], platform=platform))()
     check = next(found for found in result.get_asset_check_evaluations() if found.check_name == "may_gate")
     assert not check.passed
-    assert "it prefers the first answer by 0.28, at most 0.2 may be; 29 of 40 pairs have one verdict in both orders" in check.description
+    assert (
+        "it prefers the first answer by 0.28, above the maximum of 0.2; 29 of 40 pairs have one verdict in both orders" in check.description
+    )
 
 
 @pytest.mark.parametrize(("faults", "trials"), [(["silence"], 3), ([fault for fault in JUDGE_FAULTS if fault != "silence"], TRIALS - 3)])

@@ -104,7 +104,7 @@ def test_a_wrong_scorer_function_is_refused(function, problem) -> None:
     [
         (lambda: ml.llm.RegexMatch("("), "is no regular expression"),
         (lambda: ml.llm.JsonSchemaMatch({"const": {1}}), "the schema of the scorer 'json_schema_match' is not JSON"),
-        (lambda: ml.llm.RetrievalHit("a", "b", top=0), "regards the top 0 documents"),
+        (lambda: ml.llm.RetrievalHit("a", "b", top=0), "considers the top 0 documents"),
     ],
 )
 def test_a_wrong_built_in_scorer_is_refused(make, problem) -> None:

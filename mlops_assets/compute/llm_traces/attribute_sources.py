@@ -1,4 +1,4 @@
-"""Where the columns of a trace table come from: attribute names of this product, of OpenTelemetry, OpenLLMetry and OpenInference."""
+"""The span attributes that fill the columns of a trace table: names of this package, OpenTelemetry, OpenLLMetry and OpenInference."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ _ITEM = re.compile(r"(\d{1,6})\.(.+)")
 
 
 def is_technical(name: str) -> bool:
-    """Return whether an attribute holds ids or names that programs make; any other may hold texts of users or answers.
+    """Return whether an attribute holds ids or names that programs generate; other attributes may hold texts of users or answers.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def is_technical(name: str) -> bool:
 def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None, list[str]]:
     """Return the text of the column ``input`` or ``output``, and the names of the attributes that hold it.
 
-    Messages are JSON. The output is the text of the answer if there is exactly one.
+    Messages are returned as JSON; an output of exactly one message is returned as its text.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None
     empty: tuple[str | None, list[str]] = None, []
     for source in _CONTENT[column]:
         if source.endswith("."):
-            names = [name for name in attributes if _find_item(name, (source,)) is not None]
+            names = [name for name in attributes if _match_item(name, (source,)) is not None]
             value: Any = json.dumps(_build_messages(source, names, attributes), ensure_ascii=False) if names else None
         else:
             value, names = attributes.get(source), [source]
@@ -137,23 +137,23 @@ def find_content(column: str, attributes: Mapping[str, Any]) -> tuple[str | None
     return empty
 
 
-def _find_item(name: str, prefixes: Iterable[str]) -> re.Match[str] | None:
-    """Return the match of number and field of a name such as ``gen_ai.prompt.0.content``; None for another name."""
+def _match_item(name: str, prefixes: Iterable[str]) -> re.Match[str] | None:
+    """Match number and field in a name such as ``gen_ai.prompt.0.content``; return None for other names."""
     prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
     return None if prefix is None else _ITEM.fullmatch(name.removeprefix(prefix))
 
 
 def _build_messages(prefix: str, names: Iterable[str], attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages whose fields are one attribute each."""
+    """Return the messages of attributes that hold one field each, such as ``gen_ai.prompt.0.content``."""
     messages: dict[int, dict[str, Any]] = {}
     for name in names:
-        if (item := _find_item(name, (prefix,))) is not None:
+        if (item := _match_item(name, (prefix,))) is not None:
             messages.setdefault(int(item[1]), {})[item[2].removeprefix("message.")] = attributes[name]
     return [messages[number] for number in sorted(messages)]
 
 
 def _read_answer(text: str) -> str:
-    """Return the text of the only message in a JSON list of messages; another text is returned as it is."""
+    """Return the text of the only message in a JSON list of messages; any other text unchanged."""
     if not text.startswith(("[", "{")):
         return text
     try:
@@ -166,7 +166,7 @@ def _read_answer(text: str) -> str:
 
 
 def _read_message(message: object) -> str | None:
-    """Return the text of a message; None if it has another form, or parts that are no text."""
+    """Return the text of a message; None if it has another form, or parts that are not text."""
     if not isinstance(message, dict):
         return None
     if isinstance(message.get("message"), dict):

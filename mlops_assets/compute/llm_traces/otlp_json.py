@@ -17,7 +17,7 @@ from mlops_assets.compute.llm_traces.received_spans import (
     RefusedSpans,
     TooManySpansError,
     decode_spans,
-    describe_span,
+    identify_span,
 )
 from mlops_assets.errors import DataError
 
@@ -55,9 +55,9 @@ def read_json_spans(body: bytes, *, redact: bool = False) -> DecodedSpans:
     Raises
     ------
     DataError
-        The body is no such request.
+        The body is not such a request.
     TooManySpansError
-        It has too many spans.
+        The request has too many spans.
     """
     try:
         request = json.loads(body)
@@ -93,7 +93,7 @@ def _list_spans(request: Mapping[str, Any]) -> list[tuple[object, Mapping[str, A
 
 
 def _read_resource(group: Mapping[str, Any]) -> Mapping[str, Any] | DataError:
-    """Return the attributes of a sender, or why they cannot be read."""
+    """Return the attributes of a sender, or the error if they cannot be read."""
     try:
         return _read_attributes(_read_field(group, "resource", dict) or {})
     except UNREADABLE:
@@ -120,7 +120,7 @@ def _read_field(value: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa
 def _read_span(item: Any) -> ReceivedSpan:  # noqa: ANN401  (a value of JSON)
     if not isinstance(item, dict):
         raise DataError("a span is not an object", hint=_HINT)
-    where = describe_span(item.get("name", ""), item.get("spanId", ""))
+    where = identify_span(item.get("name", ""), item.get("spanId", ""))
     try:
         status = _read_field(item, "status", dict) or {}
         return ReceivedSpan(
@@ -146,7 +146,7 @@ def _read_text(value: Mapping[str, Any], name: str) -> str:
 
 
 def _read_integer(value: object) -> int:
-    """Return a 64-bit integer, which JSON holds as text or as a number, also one such as 1e3."""
+    """Return a 64-bit integer of JSON: text, an integer, or a whole number such as ``1e3``."""
     number = _read_number(value)
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         value = int(value)
@@ -192,6 +192,6 @@ def _read_item(value: Mapping[str, Any], name: str, depth: int) -> Any:  # noqa:
 
 
 def _read_bytes(text: str) -> bytes:
-    """Return the bytes of base64 in either alphabet, with padding or without."""
+    """Decode base64 in the standard or the URL-safe alphabet, with or without padding."""
     plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

@@ -14,8 +14,8 @@ from mlops_assets.compute.llm_traces.received_spans import (
     RefusedSpans,
     TooManySpansError,
     decode_spans,
-    describe_span,
     flatten_value,
+    identify_span,
 )
 from mlops_assets.errors import DataError, MissingExtraError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_PARTS = 50 * MAX_SPANS  # messages within a request: spans, attributes, values, events and links
 _MAX_NESTED = 100  # messages within each other that the decoder accepts
 _VARINT, _LENGTH = 0, 2  # wire types
-_FIXED_SIZES = {1: 8, 3: 0, 4: 0, 5: 4}  # wire type → bytes; what is within a group counts as if it were outside
+_FIXED_SIZES = {1: 8, 3: 0, 4: 0, 5: 4}  # wire type → bytes; the fields of a group are read like those outside
 _MAX_SHIFT = 63  # bits of a number
 _MAX_MESSAGE = 2**14 - 1  # bytes whose number fits two bytes of seven bits
 
@@ -53,9 +53,9 @@ def read_protobuf_spans(body: bytes, *, redact: bool = False) -> DecodedSpans:
     Raises
     ------
     DataError
-        The body is no such request.
+        The body is not such a request.
     TooManySpansError
-        It has too many spans, or too many attributes in all.
+        The request has too many spans, or too many attributes in total.
     """
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -119,7 +119,7 @@ def write_protobuf_reply(refused: RefusedSpans) -> bytes:
 
 
 def count_rejected(reply: bytes) -> int:
-    """Return the number of spans that a collector rejected by its ``ExportTraceServiceResponse``; 0 for a reply of another form.
+    """Return the number of rejected spans in a collector's ``ExportTraceServiceResponse``; 0 for any other reply.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def count_rejected(reply: bytes) -> int:
 
 
 def write_protobuf_error(message: str) -> bytes:
-    """Return a ``google.rpc.Status`` with a message, whose package is not needed for it: field 2 is the message.
+    """Return a ``google.rpc.Status`` with a message, encoded without its package: the message is field 2.
 
     Parameters
     ----------
@@ -148,29 +148,29 @@ def write_protobuf_error(message: str) -> bytes:
 
 
 def _check_size(body: bytes, kind: Any) -> None:  # noqa: ANN401  (a descriptor)
-    """Raise TooManySpansError for a body that has too many parts; each costs 200 bytes when it is decoded, and may be sent as two.
+    """Raise TooManySpansError for a body with too many parts: a part of two bytes takes 200 bytes of memory when it is decoded.
 
-    A body that is no message is left to the decoder.
+    The decoder refuses a body that is not a message.
     """
     parts, spans, outer = 0, 0, list[tuple[Any, int, int]]()
-    place, end = 0, len(body)
-    while place < end or outer:
-        if place >= end:
-            kind, place, end = outer.pop()
+    position, end = 0, len(body)
+    while position < end or outer:
+        if position >= end:
+            kind, position, end = outer.pop()
             continue
         try:
-            key, place = _read_varint(body, place)
+            key, position = _read_varint(body, position)
             wire = key & 7
-            size, place = (_FIXED_SIZES[wire], place) if wire in _FIXED_SIZES else _read_varint(body, place)
+            size, position = (_FIXED_SIZES[wire], position) if wire in _FIXED_SIZES else _read_varint(body, position)
         except IndexError:
             return
         child = _list_children(kind).get(key >> 3) if wire == _LENGTH else None
         if child is not None:
             parts, spans = parts + 1, spans + (child.name == "Span")
-            outer.append((kind, place + size, end))
-            kind, end = child, min(place + size, end)
+            outer.append((kind, position + size, end))
+            kind, end = child, min(position + size, end)
         elif wire != _VARINT:
-            place += size
+            position += size
         if spans > MAX_SPANS or parts > MAX_PARTS:
             raise TooManySpansError
         if len(outer) > _MAX_NESTED:
@@ -179,21 +179,21 @@ def _check_size(body: bytes, kind: Any) -> None:  # noqa: ANN401  (a descriptor)
 
 @functools.cache
 def _list_children(kind: Any) -> Mapping[int, Any]:  # noqa: ANN401  (a descriptor)
-    """Return number of field → descriptor of the messages in that field."""
+    """Return field number → descriptor of the messages in that field."""
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 
-def _read_varint(body: bytes, place: int) -> tuple[int, int]:
-    """Return a number in groups of seven bits, and the place after it."""
-    value, shift = body[place], 7
+def _read_varint(body: bytes, position: int) -> tuple[int, int]:
+    """Return a varint (a number in groups of seven bits) and the position after it."""
+    value, shift = body[position], 7
     if value < 128:
-        return value, place + 1
+        return value, position + 1
     value &= 127
     while shift <= _MAX_SHIFT:
-        place += 1
-        value |= (body[place] & 127) << shift
-        if body[place] < 128:
-            return value, place + 1
+        position += 1
+        value |= (body[position] & 127) << shift
+        if body[position] < 128:
+            return value, position + 1
         shift += 7
     raise IndexError
 
@@ -215,7 +215,7 @@ def _read_span(span: Any) -> ReceivedSpan:  # noqa: ANN401  (a message)
         attributes = _read_attributes(span.attributes)
         events = [(event.name, _read_attributes(event.attributes)) for event in span.events]
     except DataError as error:
-        raise DataError(f"{describe_span(span.name, span.span_id.hex())}: {error.message}", hint=error.hint) from None
+        raise DataError(f"{identify_span(span.name, span.span_id.hex())}: {error.message}", hint=error.hint) from None
     return ReceivedSpan(
         span.trace_id.hex(),
         span.span_id.hex(),

@@ -1,4 +1,4 @@
-"""Spans as OTLP sends them, in either encoding, and their conversion to spans of a trace log."""
+"""Spans as received over OTLP, in either encoding, and their conversion to spans of a trace log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlops_assets.values.llm.span import AttributeValue, Span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-Item = TypeVar("Item")
+Encoded = TypeVar("Encoded")
 
 MAX_TEXT = 1_000_000  # characters of a text attribute; the rest is cut off
 MAX_SPANS = 20_000  # of a request; batches of a collector have 8192
@@ -28,7 +28,7 @@ ERROR_CODE = 2  # STATUS_CODE_ERROR
 OWN_PROMPT = "mlops.prompt."  # begins the names of attributes that only our own services and applications write
 UNREADABLE = (AttributeError, OverflowError, RecursionError, TypeError, ValueError)  # raised by a field of another type, or one too deep
 _MAX_INTEGER = 2**63
-_MAX_REASONS = 3  # of refused spans that are kept
+_MAX_REASONS = 3  # of refused spans that are reported
 _MAX_REASON = 400  # characters
 _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}  # names of events
 _CHOICE, _EVENT_CONTENT = "gen_ai.choice", "gen_ai.event.content"
@@ -37,7 +37,7 @@ _DETAILS = ("gen_ai.content.prompt", "gen_ai.content.completion", "gen_ai.client
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """A span as OTLP sends it.
+    """A span as received over OTLP.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class ReceivedSpan:
 
 
 class TooManySpansError(Exception):
-    """A request has more spans, or more parts of spans, than are read at a time."""
+    """A request has more spans, or more parts of spans, than the limit for one request."""
 
 
 @dataclass
@@ -78,19 +78,19 @@ class RefusedSpans:
     Parameters
     ----------
     count, reasons
-        The number, and at most three reasons; each names its span.
+        The number of refused spans, and at most three reasons; each reason names its span.
     """
 
     count: int = 0
     reasons: list[str] = field(default_factory=list)
 
     def add(self, error: DataError) -> None:
-        """Count a span that is refused.
+        """Count a refused span, and store the reason of each of the first three.
 
         Parameters
         ----------
         error
-            Why; the message names the span.
+            The reason; the message names the span.
         """
         self.count += 1
         if len(self.reasons) < _MAX_REASONS:
@@ -109,9 +109,9 @@ class DecodedSpans:
     Parameters
     ----------
     spans
-        The valid ones.
+        The valid spans.
     refused
-        The spans that are not among them.
+        The number of invalid spans, with reasons.
     """
 
     spans: list[Span]
@@ -119,16 +119,16 @@ class DecodedSpans:
 
 
 def decode_spans(
-    items: Iterable[tuple[Item, Mapping[str, Any] | DataError]], read: Callable[[Item], ReceivedSpan], *, redact: bool = False
+    items: Iterable[tuple[Encoded, Mapping[str, Any] | DataError]], read: Callable[[Encoded], ReceivedSpan], *, redact: bool = False
 ) -> DecodedSpans:
-    """Return the spans of a request; a span that is invalid is refused, and the others are kept.
+    """Return the valid spans of a request, and the refused spans with their reasons.
 
     Parameters
     ----------
     items
-        Each span in its encoding, with the attributes of its sender, or why these cannot be read.
+        Each span in its encoding, with the attributes of its sender, or the error if these cannot be read.
     read
-        Reads one span; raises DataError for values that no span can have.
+        A function that decodes one span; it raises DataError for an invalid span.
     redact
         Whether personal data in texts is replaced.
     """
@@ -141,30 +141,30 @@ def decode_spans(
     return decoded
 
 
-def describe_span(name: object, span_id: object) -> str:
-    """Return the words by which messages name a received span, on one line.
+def identify_span(name: object, span_id: object) -> str:
+    """Return name and id of a received span on one line, for error messages.
 
     Parameters
     ----------
     name, span_id
-        As they were received.
+        The received values, valid or not.
     """
     shown, digits = (value[:100] if isinstance(value, str) else "" for value in (name, span_id))
     return f"the span {' '.join(shown.split())!r} ({replace_controls(digits[:16])})"
 
 
 def build_span(received: ReceivedSpan, resource: Mapping[str, Any] | DataError, *, redact: bool = False) -> Span:
-    """Return a received span as a span of a trace log.
+    """Convert a received span to a span of a trace log.
 
     Lists, objects and bytes become text, and so do numbers that JSON cannot hold. Events that hold messages become attributes. Attributes
-    that only our own services write, of prompts and their versions, are dropped.
+    of prompts and their versions are dropped, because only our own services may write them.
 
     Parameters
     ----------
     received
         The span.
     resource
-        Attributes of the sender; they get names that start with ``resource.``. A DataError says why they cannot be read.
+        Attributes of the sender; they get names that start with ``resource.``. A DataError if they cannot be read.
     redact
         Whether personal data is replaced in texts, except in attributes with technical names.
 
@@ -173,7 +173,7 @@ def build_span(received: ReceivedSpan, resource: Mapping[str, Any] | DataError, 
     DataError
         The span has an invalid id, time or sender, or too many attributes, or it holds feedback.
     """
-    where = describe_span(received.name, received.span_id)
+    where = identify_span(received.name, received.span_id)
     if isinstance(resource, DataError):
         raise DataError(f"{where}: {resource.message}", hint=resource.hint)
     if not received.trace_id.strip("0") or not received.span_id.strip("0"):
@@ -193,11 +193,11 @@ def build_span(received: ReceivedSpan, resource: Mapping[str, Any] | DataError, 
             _build_attributes(received, resource, redact=redact),
         )
     except UNREADABLE as error:
-        raise DataError(f"{where} cannot be read ({type(error).__name__})", hint="send it as OTLP describes") from None
+        raise DataError(f"{where} cannot be read ({type(error).__name__})", hint="send it as the OTLP specification describes") from None
     except DataError as error:
         raise DataError(f"{where}: {error.message}", hint=error.hint) from None
     if span.is_feedback:
-        raise DataError(f"{where} holds feedback, which is not received", hint="send it to the /feedback of the service")
+        raise DataError(f"{where} holds feedback, which this endpoint does not accept", hint="send it to the service's endpoint /feedback")
     return span
 
 
@@ -217,7 +217,7 @@ def _build_attributes(received: ReceivedSpan, resource: Mapping[str, Any], *, re
 
 
 def flatten_value(value: Any, *, redact: bool = False) -> AttributeValue:  # noqa: ANN401  (any value of OTLP)
-    """Return a value as an attribute of a span.
+    """Convert a value of OTLP to an attribute value of a span.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def _clean_text(text: str) -> str:
 
 
 def _read_events(events: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the events that hold no messages, and the attributes that the others stand for."""
+    """Return the events without messages, and the attributes that the other events contain."""
     rest, attributes, sent, received = list[dict[str, Any]](), dict[str, Any](), list[Any](), list[Any]()
     for name, facts in events:
         if name in _DETAILS:
@@ -281,7 +281,7 @@ def _read_events(events: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[
 
 
 def _read_event_message(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message of an event, whose fields are its attributes or one attribute with JSON."""
+    """Return the message of an event, from its attributes or from the JSON object in one attribute."""
     content = _parse_object(facts.get(_EVENT_CONTENT))
     message = content or {name: value for name, value in facts.items() if not name.startswith("gen_ai.")}
     if content is None and _EVENT_CONTENT in facts:
@@ -292,7 +292,7 @@ def _read_event_message(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_object(value: object) -> dict[str, Any] | None:
-    """Return the object that a value is, or is as JSON; None for another one, and for JSON that is too deep to be more than text."""
+    """Return a dict, or the object in a JSON text; None for other values and for JSON that is nested too deeply."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -304,7 +304,7 @@ def _parse_object(value: object) -> dict[str, Any] | None:
 
 
 def _is_deep(value: object) -> bool:
-    """Return whether a value of JSON is nested deeper than an attribute may be."""
+    """Return whether a JSON value is nested deeper than an attribute may be."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [
@@ -314,6 +314,6 @@ def _is_deep(value: object) -> bool:
 
 
 def _find_exception(events: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return the class of the last exception among events; its message may hold content."""
+    """Return the class name of the last exception among events; its message is dropped, because it may hold content."""
     names = [str(facts["exception.type"]) for name, facts in events if name == "exception" and facts.get("exception.type")]
     return names[-1] if names else ""

@@ -23,14 +23,14 @@ TRACE_COLUMNS = {
     "span_id": "Identifies the step of the request.",
     "parent_id": "The step that called this one; null for the root.",
     "name": "What the step does.",
-    "trace_started_at": "Start of the trace's first span, in UTC, within the trace's day: it decides the partition.",
+    "trace_started_at": "Start of the trace's first span, in UTC, limited to the day of the trace; it determines the partition.",
     "started_at": "Start of the step, in UTC.",
     "seconds": "Duration of the step.",
     "status": "ok or error.",
     "error": "Why the step failed; null when it did not.",
-    "refusal": "Why a service refused the call, e.g. budget; on its root only, and null for a failure of the model.",
+    "refusal": "Why a service refused the call, e.g. budget; on the root only, and null if the model failed.",
     "operation": "The operation by OpenTelemetry's conventions, e.g. chat.",
-    "model": "The model that answered, as the endpoint names it; else the requested one.",
+    "model": "The model that answered, as the endpoint names it; else the requested model.",
     "prompt_name": "The prompt.",
     "prompt_version": "The version of the prompt.",
     "prompt_digest": "The hash of the prompt.",
@@ -45,7 +45,7 @@ TRACE_COLUMNS = {
     "input": "The variables or messages as JSON, redacted; null unless content is captured.",
     "output": "The answer, redacted; null unless content is captured.",
     "feedback": "The last score that a user gave to the trace, from 0 to 1; on the root only.",
-    "feedback_comment": "The comment of that feedback.",
+    "feedback_comment": "The comment of the last feedback.",
     "attributes": "The other attributes as JSON.",
 }
 TRACE_KEY, TRACE_TIME = ("trace_id", "span_id"), "trace_started_at"
@@ -75,8 +75,8 @@ class TraceRows:
 def build_trace_rows(by_day: Mapping[date, Sequence[Span]]) -> TraceRows:
     """Return the rows of traces, with feedback in the columns of the root.
 
-    A value that does not fit its column is null there and stays among the attributes. So does a value that no column takes. A trace whose
-    first span starts on another day than the one it was logged for counts from the beginning, or to the end, of that day.
+    A value that does not fit its column is null there and stays among the attributes, as do values without a column. A trace belongs to the
+    day for which it was logged: ``trace_started_at`` is limited to that day.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     rest = dict(span.attributes)
     for name, sources in SOURCES.items():
-        found = ((source, _convert(name, span.attributes.get(source))) for source in sources)
+        found = ((source, _convert_value(name, span.attributes.get(source))) for source in sources)
         source, columns[name] = next(((source, value) for source, value in found if value not in (None, "")), ("", None))
         rest.pop(source, None)
     for name in ("input", "output"):
@@ -161,7 +161,7 @@ def _build_row(span: Span, trace_start: int) -> dict[str, Any]:
     }
 
 
-def _convert(name: str, value: object) -> str | float | bool | None:
+def _convert_value(name: str, value: object) -> str | float | bool | None:
     if name == "operation":
         text = _to_text(value)
         return None if text is None else OPERATIONS.get(text, text)
@@ -183,7 +183,7 @@ def _to_number(value: object) -> float | None:
 
 
 def _to_count(value: object) -> int | None:
-    """Return a number of tokens, which some applications send as a float or as text."""
+    """Return a count as an integer, also from a float or a text; None for other values."""
     value = _parse_number(value)
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         return None
@@ -191,7 +191,7 @@ def _to_count(value: object) -> int | None:
 
 
 def _parse_number(value: object) -> object:
-    """Return the number that a text writes in digits; another value is returned as it is."""
+    """Return the number of a text of digits; any other value unchanged."""
     if not isinstance(value, str) or not _DIGITS.fullmatch(value):
         return value
     return float(value) if "." in value else int(value)

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 _EMBEDDINGS = "embeddings"
-_MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", _EMBEDDINGS)  # of OpenTelemetry; agents repeat what their calls use
-_AGENT_OPERATIONS = ("execute_tool", "invoke_agent", "retrieval")  # what runs below them is no part of the call above them
+_MODEL_OPERATIONS = (
+    "chat",
+    "text_completion",
+    "generate_content",
+    _EMBEDDINGS,
+)  # of OpenTelemetry; the tokens of an agent are those of its calls
+_AGENT_OPERATIONS = ("execute_tool", "invoke_agent", "retrieval")  # a model call below them is not part of a model call above them
 _TREE_COLUMNS = ("trace_id", "span_id", "parent_id", "started_at", "seconds", "operation", "model")
 
 
@@ -28,9 +33,9 @@ class TraceStep:
     row
         The row of the span, with the columns of a trace table.
     depth
-        The number of spans above it.
+        The number of ancestors of the span.
     offset
-        Its start, in seconds after the start of the trace.
+        The start of the span, in seconds after the start of the trace.
     """
 
     row: Row
@@ -67,35 +72,35 @@ class Trace:
 
     @property
     def calls(self) -> list[Row]:
-        """The rows of the calls of models, each once.
+        """The rows of the model calls, each counted once.
 
-        A call directly within another call is a part of it, e.g. of a framework and of its client. A call of a tool or an agent that a call
-        runs is a call of its own.
+        A call directly within another call is part of that call, e.g. the call of a client within the call of a framework. A call below a
+        tool or an agent counts separately.
         """
         calls: list[Row] = []
-        around: list[tuple[int, bool]] = []  # depth of the calls, tools and agents around the step; whether it is a call
+        ancestors: list[tuple[int, bool]] = []  # depth of the calls, tools and agents above the step; whether each is a call
         for step in self.steps:
-            while around and around[-1][0] >= step.depth:
-                around.pop()
+            while ancestors and ancestors[-1][0] >= step.depth:
+                ancestors.pop()
             is_call = _is_call(step.row)
-            if is_call and not (around and around[-1][1]):
+            if is_call and not (ancestors and ancestors[-1][1]):
                 calls.append(step.row)
             if is_call or step.row["operation"] in _AGENT_OPERATIONS:
-                around.append((step.depth, is_call))
+                ancestors.append((step.depth, is_call))
         return calls
 
     @property
     def models(self) -> list[str]:
-        """The models that were called, each once."""
+        """The distinct models that were called."""
         return list(dict.fromkeys(row["model"] for row in self.calls if row["model"] is not None))
 
     @property
     def input(self) -> str | None:
-        """The input of the first span that has one; None if content is not captured."""
+        """The input of the first span with an input; None if content is not captured."""
         return next((step.row["input"] for step in self.steps if step.row["input"] is not None), None)
 
     def sum_calls(self, column: str) -> float | None:
-        """Return the sum of a column over the calls of models; None without calls, and when one of its values is unknown.
+        """Return the sum of a column over the model calls; None if there are no calls or a value is unknown.
 
         Parameters
         ----------
@@ -107,9 +112,9 @@ class Trace:
         return sum(known) if values and len(known) == len(values) else None
 
     def split_answers(self, prompt: str) -> list[Trace]:
-        """Return the part of the trace below each answer of a prompt; the whole trace without a prompt.
+        """Return the subtree of each answer of a prompt; the whole trace if ``prompt`` is empty.
 
-        A span of the prompt within another one, such as the request to the model within a call of a service, is a part of that answer.
+        A span of the prompt within another one, such as the request to the model within a call of a service, is part of the same answer.
 
         Parameters
         ----------
@@ -170,7 +175,7 @@ def select_roots(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def select_calls(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the calls of models, as :attr:`Trace.calls` chooses them, in the order of the table.
+    """Return the rows of the model calls, chosen as by :attr:`Trace.calls`, in the order of the table.
 
     Parameters
     ----------
@@ -185,7 +190,7 @@ def select_calls(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def select_answers(frame: pl.DataFrame, prompt: str) -> pl.DataFrame:
-    """Return a row for each answer of a prompt; for each trace without a prompt. Its cost is that of all calls of models within it.
+    """Return the row of each answer of a prompt, or of each trace if ``prompt`` is empty, with the total cost of its model calls.
 
     Parameters
     ----------
@@ -209,13 +214,13 @@ def _build_trace(trace_id: str, rows: Sequence[Row]) -> Trace:
     children: dict[str | None, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["parent_id"] is not None, row["started_at"], -row["seconds"], row["span_id"])):
         children.setdefault(row["parent_id"] if row["parent_id"] in ids else None, []).append(row)
-    ordered = list(_walk(children, rows))
+    ordered = list(_walk_tree(children, rows))
     start = min(row["started_at"] for row in rows)
     steps = tuple(TraceStep(row, depth, (row["started_at"] - start).total_seconds()) for row, depth in ordered)
     return Trace(trace_id, ordered[0][0], steps, start)
 
 
-def _walk(children: Mapping[str | None, Sequence[Row]], rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:
+def _walk_tree(children: Mapping[str | None, Sequence[Row]], rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:
     """Yield each row once with its depth; spans that call each other in a circle come last, as roots."""
     seen: set[str] = set()
     stack = [(row, 0) for row in reversed(children.get(None, ()))]

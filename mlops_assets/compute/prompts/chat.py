@@ -1,4 +1,4 @@
-"""The messages of a chat with a prompt: its instructions and examples, then what the client sent, as data."""
+"""The messages of a chat with a prompt: instructions and examples of the prompt, then the client's messages as data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def build_chat(prompt: Prompt[..., Any], chat: Sequence[tuple[str, str]]) -> tuple[Message, ...]:
     r"""Return the messages for a chat of a client with a prompt.
 
-    The client's messages become one message of the user, each in a section that is named after its role. So no message of a client, also
-    none of the role ``system``, counts as an instruction.
+    The client's messages become one user message, each labelled with its role. Not even a client's ``system`` message can act as an
+    instruction.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def build_chat(prompt: Prompt[..., Any], chat: Sequence[tuple[str, str]]) -> tup
     missing = next((name for name in list_placeholders(prompt.instructions) if name not in defaults), None)
     if missing is not None or not prompt.instructions:
         reason = "has no instructions" if missing is None else f"needs the variable '{missing}' in its instructions"
-        raise DefinitionError(f"'{prompt.key}' {reason}, so it answers no chat", hint="call it with its variables")
+        raise DefinitionError(f"'{prompt.key}' {reason}, so it cannot answer a chat", hint="call it with its variables")
     (system,) = build_instructions(prompt, defaults)
     rule = "" if system.content.endswith(DATA_RULE) else f"\n\n{DATA_RULE}"
     sections = "\n".join(write_section(role, text) for role, text in chat)

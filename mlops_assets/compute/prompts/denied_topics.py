@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DeniedTopics:
-    """Finds the denied topics of texts.
+    """The denied topics of a service, which are found in texts by regular expressions.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class DeniedTopics:
         self._patterns = [(topic, re.compile(pattern, re.IGNORECASE)) for topic, pattern in patterns]
 
     def find(self, texts: Iterable[str]) -> str:
-        """Return the first topic that one of the texts has; ``""`` for none.
+        """Return the first denied topic that occurs in the texts; empty if none occurs.
 
-        Wide letters and invisible characters hide no word: the texts are normalised (NFKC), and format characters are removed.
+        The texts are normalised (NFKC) and format characters are removed, so that wide or invisible characters cannot hide a word.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class DeniedTopics:
 
 
 def list_texts(value: Any) -> Iterator[str]:  # noqa: ANN401  (JSON)
-    """Yield every text of a JSON value, with the names of fields.
+    """Yield every text of a JSON value, including the names of fields.
 
     Parameters
     ----------

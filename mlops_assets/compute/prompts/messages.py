@@ -74,11 +74,11 @@ def convert_value(prompt: Prompt[..., Any], variable: Variable, value: Any) -> A
         place = "".join(f"[{part!r}]" for part in first["loc"])
         raise DataError(
             f"'{prompt.key}', variable '{variable.name}'{place}: {first['msg']}; a {type(value).__name__} was given",
-            hint=f"'{variable.name}' is declared as {_describe(variable.annotation)}",
+            hint=f"'{variable.name}' is declared as {_format_annotation(variable.annotation)}",
         ) from None
 
 
-def _describe(annotation: Any) -> str:  # noqa: ANN401  (any annotation)
+def _format_annotation(annotation: Any) -> str:  # noqa: ANN401  (any annotation)
     return annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
 
 
@@ -86,8 +86,8 @@ def _describe(annotation: Any) -> str:  # noqa: ANN401  (any annotation)
 def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple[Message, ...]:
     r"""Return the messages of a call.
 
-    The first message is the docstring, if there is one: instructions, which contain no variable but numbers and members of fixed lists.
-    Then come the examples. Last come the messages that the function returns, or, if it has no body, one message with each variable in a
+    The first message is the docstring, if there is one. It holds the instructions, whose variables are only numbers and members of fixed
+    lists. Then come the examples. Last come the messages that the function returns, or, if it has no body, one message with each variable in a
     section of its own. A function may return system messages only if all its variables are numbers and members of fixed lists.
 
     Parameters
@@ -128,7 +128,7 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
 
 
 def build_fixed_messages(prompt: Prompt[..., Any], bound: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Return instructions and examples of a call: texts of the author, apart from numbers and members of fixed lists.
+    """Return instructions and examples of a call; their only variables are numbers and members of fixed lists.
 
     Parameters
     ----------
@@ -192,14 +192,14 @@ def build_data_messages(prompt: Prompt[..., Any], bound: Mapping[str, Any]) -> t
 
 
 def write_section(name: str, value: object) -> str:
-    """Return a variable as a section between tags; its value cannot close the section, because ``<``, ``>`` and ``&`` are escaped.
+    """Return a variable as a section between tags; the value cannot close its section, because ``<``, ``>`` and ``&`` are escaped.
 
     Parameters
     ----------
     name
         The variable.
     value
-        Text, or a value that is written as JSON. What JSON writes as a text, such as a date, is written without quotes.
+        Text, or a value that is written as JSON. A value that is text in JSON, such as a date, is written without quotes.
     """
     text = json.dumps(value, ensure_ascii=False, default=dump_json)
     if text.startswith('"'):  # a text, a date or a member of an Enum: without quotes
@@ -208,7 +208,7 @@ def write_section(name: str, value: object) -> str:
 
 
 def dump_json(value: Any) -> Any:  # noqa: ANN401  (anything that a variable may be)
-    """Return a value of a variable as JSON values.
+    """Convert the value of a variable to JSON values.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _read_messages(prompt: Prompt[..., Any], answer: object) -> tuple[Message, .
 
 
 def _refuse_instructions(prompt: Prompt[..., Any], messages: tuple[Message, ...]) -> None:
-    """Raise DataError for a system message of a function whose variables may hold text of a client: that text would count as instructions."""
+    """Raise DataError for a system message of a function whose variables may hold text of a client: the text could act as instructions."""
     variable = next((variable.name for variable in prompt.variables if not variable.is_closed), None)
     if variable is not None and any(message.role == "system" for message in messages):
         raise DataError(

@@ -60,7 +60,7 @@ _THOUSANDS = re.compile(rf"\+?\d{{1,3}}([.'{_SPACES}])\d{{3}}(?:\1\d{{3}})*")
 _UNIT = re.compile(rf"[{_SPACES}]?(?:[A-Z]{{3}}\b|[€$£¥%])")  # after an amount
 _UNIT_LENGTH = 5
 _GROUP = re.compile(r"\d(?!\d)")  # the last digit of a group
-_MIN_DIGITS, _MAX_DIGITS, _MIN_SURE_DIGITS = 8, 15, 10  # with the calling code; the last one where the form alone is no sign
+_MIN_DIGITS, _MAX_DIGITS, _MIN_UNSURE_DIGITS = 8, 15, 10  # with the calling code; the last one if the form alone is not conclusive
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|[bfnrt])")  # of JSON; backslashes are doubled in JSON within JSON
 _LITERAL = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*:)?')  # a text in JSON; with a colon it is the name of a field
 
@@ -89,7 +89,7 @@ def redact_text(text: str) -> str:
 
 
 def _replace(text: str, token: str, find: Callable[[str], Iterable[tuple[int, int]]]) -> str:
-    """Replace what is found, by start and end, in a text whose escapes of JSON are read as the characters that they stand for."""
+    """Replace each span that ``find`` yields; JSON escapes in the text are first decoded to their characters."""
     plain, offsets = _read_escapes(text) if "\\" in text else (text, range(len(text) + 1))
     parts, begin = [], 0
     for start, end in find(plain):
@@ -99,7 +99,7 @@ def _replace(text: str, token: str, find: Callable[[str], Iterable[tuple[int, in
 
 
 def _read_escapes(text: str) -> tuple[str, Sequence[int]]:
-    """Return a text without escapes, and the place of each of its characters, and of its end, in the original."""
+    """Return a text with its escapes decoded, and the position in the original text of each character and of the end."""
     parts, offsets, begin = list[str](), list[int](), 0
     for match in _ESCAPE.finditer(text):
         parts += [text[begin : match.start()], chr(int(match[1], 16)) if match[1] else "\n"]
@@ -109,7 +109,7 @@ def _read_escapes(text: str) -> tuple[str, Sequence[int]]:
 
 
 def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
-    """Return a JSON value in which every text, also the name of a field in an object, is redacted; no field is lost.
+    """Return a JSON value in which every text and every field name is redacted; no field is lost.
 
     Parameters
     ----------
@@ -127,14 +127,14 @@ def redact_json(value: Any) -> Any:  # noqa: ANN401  (JSON)
 
 
 def redact_json_text(text: str) -> str:
-    r"""Return a text in which each text of its JSON is redacted, also in JSON within JSON; another text is redacted as a whole.
+    r"""Return a JSON text with each of its strings redacted, also in JSON within JSON; any other text is redacted as a whole.
 
-    A number may be written with escapes within JSON, e.g. of its slashes.
+    Strings are decoded first, because a phone number in JSON may contain escapes, e.g. of slashes.
 
     Parameters
     ----------
     text
-        Any text. What needs no redaction stays as it is, byte for byte.
+        Any text. Parts without personal data stay unchanged, byte for byte.
 
     Examples
     --------
@@ -168,13 +168,13 @@ def redact_json_text(text: str) -> str:
 
 
 class FieldNames:
-    """The names of the fields of one JSON object; each is given once."""
+    """The redacted field names of a JSON value, made unique by numbers."""
 
     def __init__(self) -> None:
         self._taken, self._numbers = set[str](), dict[str, int]()
 
     def claim(self, name: str) -> str:
-        """Return the name, with a number if another field has it already.
+        """Return the name, with a number appended if another field already has this name.
 
         Parameters
         ----------
@@ -195,10 +195,10 @@ def _find_emails(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _find_ibans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each IBAN, and look for another one in the words that follow it."""
+    """Yield start and end of each IBAN; the search continues directly after each IBAN."""
     begin = 0
     while match := _IBAN.search(text, begin):
-        length = _find_iban(match[0])
+        length = _measure_iban(match[0])
         begin = match.start() + (length or 4)
         if length:
             yield match.start(), begin
@@ -209,7 +209,7 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
     while match := _PHONE.search(text, begin):
         start, begin = match.span()
         if match["international"]:
-            length = _find_international(match[0], text[begin : begin + _UNIT_LENGTH])
+            length = _measure_international(match[0], text[begin : begin + _UNIT_LENGTH])
             begin = start + (length or 1)
             if not length:
                 continue
@@ -217,8 +217,8 @@ def _find_phones(text: str) -> Iterator[tuple[int, int]]:
             yield start, begin
 
 
-def _find_international(candidate: str, following: str) -> int:
-    """Return the length of the longest beginning that is an international phone number and ends with a group of digits; 0 without one."""
+def _measure_international(candidate: str, following: str) -> int:
+    """Return the length of the longest prefix that is an international phone number and ends with a group of digits, or 0."""
     ends = [match.end() for match in _GROUP.finditer(candidate)]
     return next((end for end in reversed(ends) if _is_international(candidate[:end], candidate[end:] + following)), 0)
 
@@ -230,13 +230,13 @@ def _is_international(text: str, following: str) -> bool:
     thousands = _THOUSANDS.fullmatch(text)
     is_amount = thousands is not None and (not has_plus or thousands[1] in ".'" or _UNIT.match(following) is not None)
     is_sure = not is_amount and (has_plus or not text.isdigit())
-    return (_MIN_DIGITS if is_sure else _MIN_SURE_DIGITS) <= len(digits) <= _MAX_DIGITS and _CODE.match(digits) is not None
+    return (_MIN_DIGITS if is_sure else _MIN_UNSURE_DIGITS) <= len(digits) <= _MAX_DIGITS and _CODE.match(digits) is not None
 
 
-def _find_iban(candidate: str) -> int:
-    """Return the length of the beginning that is an IBAN of its country and ends with a word; 0 without one.
+def _measure_iban(candidate: str) -> int:
+    """Return the length of the prefix that is an IBAN and ends at a word boundary, or 0.
 
-    The check digits are right if the number is 1 modulo 97 after its first four characters are moved to its end (ISO 13616).
+    An IBAN has the length of its country, and is 1 modulo 97 after its first four characters are moved to its end (ISO 13616).
     """
     wanted = _IBAN_LENGTHS.get(candidate[:2].upper())
     if wanted is None:
@@ -256,5 +256,5 @@ def _find_iban(candidate: str) -> int:
 
 
 def _is_prose(text: str) -> bool:
-    """Return whether a text in words has more letters than an IBAN in groups has: one check of 97 fits by chance."""
+    """Return whether a text in groups has more letters than an IBAN can have: one text in 97 has right check digits by chance."""
     return any(letter in _SEPARATORS for letter in text) and sum(letter.isalpha() for letter in text) > _MAX_LETTERS

@@ -1,4 +1,4 @@
-"""Types of stored prompts: made from JSON schemas, so that a prompt is served without the project that declares it."""
+"""Build the types of stored prompts from JSON schemas, so that a prompt is served without the project that declares it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CONSTRAINTS = {
     "exclusiveMaximum": "lt",
     "multipleOf": "multiple_of",
 }
-_NOTES = {"title", "description", "default", "examples", "$defs", "deprecated"}
+_ANNOTATIONS = {"title", "description", "default", "examples", "$defs", "deprecated"}
 _SCALARS: Mapping[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
 _SHAPES = {"type", "items", "prefixItems", "properties", "required", "additionalProperties", "anyOf", "enum", "const", "$ref", "format"}
 
 
 @dataclass(frozen=True, eq=False)
 class StoredSchema:
-    """The JSON schema of a stored type, kept as the type's annotation.
+    """The JSON schema of a stored type, attached to the type as an annotation.
 
     Parameters
     ----------
@@ -45,15 +45,15 @@ class StoredSchema:
 def build_type(schema: Mapping[str, Any], what: str) -> Any:  # noqa: ANN401  (a type)
     """Return a type that accepts and writes the same JSON as the type from which pydantic made a schema.
 
-    Validators, serialisers and default factories of the original type are functions, which its schema does not have, so they are lost: a
-    field with a default factory is missing from the value if it is missing from the JSON.
+    Validators, serialisers and default factories of the original type are lost, because a schema holds no functions. So a field with a
+    default factory is missing from the value if it is missing from the JSON.
 
     Parameters
     ----------
     schema
-        The JSON schema, as :func:`~mlops_assets.compute.prompts.version.describe_type` returns it.
+        The JSON schema, as :func:`~mlops_assets.compute.prompts.version.build_json_schema` returns it.
     what
-        What has the type, for the error.
+        The variable or response with this type, named in the error.
 
     Returns
     -------
@@ -65,11 +65,11 @@ def build_type(schema: Mapping[str, Any], what: str) -> Any:  # noqa: ANN401  (a
     DefinitionError
         The schema has a keyword that this function does not know.
     """
-    return annotate_type(_Builder(schema.get("$defs", {}), what).build(schema), schema)
+    return annotate_type(_TypeBuilder(schema.get("$defs", {}), what).build(schema), schema)
 
 
 def annotate_type(kind: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (types)
-    """Return a type annotated with the JSON schema with which it was stored: values of it are read from JSON.
+    """Return a type annotated with its stored JSON schema, so that its values are read from JSON.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ def annotate_type(kind: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 
 
 
 def find_stored_schema(annotation: Any) -> Mapping[str, Any] | None:  # noqa: ANN401  (any annotation)
-    """Return the schema of a type that :func:`build_type` made; None for any other type."""
+    """Return the schema of a type from :func:`build_type` or :func:`annotate_type`; None for any other type."""
     metadata = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is Annotated else ()
     return next((item.schema for item in metadata if isinstance(item, StoredSchema)), None)
 
 
-class _Builder:
+class _TypeBuilder:
     """Builds the types of one schema.
 
     Parameters
@@ -95,7 +95,7 @@ class _Builder:
     definitions
         The schemas that ``$ref`` names.
     what
-        What has the type, for the error.
+        The variable or response with this type, named in the error.
     """
 
     def __init__(self, definitions: Mapping[str, Any], what: str) -> None:
@@ -113,7 +113,7 @@ class _Builder:
 
     def _refuse_unknown(self, schema: Mapping[str, Any]) -> None:
         for keyword in schema:
-            if keyword not in _NOTES | _SHAPES | _CONSTRAINTS.keys():
+            if keyword not in _ANNOTATIONS | _SHAPES | _CONSTRAINTS.keys():
                 raise DefinitionError(
                     f"{self._what} has a type that cannot be stored: its JSON schema has '{keyword}'",
                     hint="use texts, numbers, booleans, dates, Literal, Enum, lists, dicts, dataclasses or pydantic models",
@@ -169,7 +169,7 @@ class _Builder:
         return list[self.build(schema.get("items", {}))]  # type: ignore[misc]  # of a computed type
 
     def _build_object(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
-        """Return a dict for an object without names, a typed dict if an optional property has no default, else a pydantic model."""
+        """Return a dict type for an object without named properties, a typed dict if an optional one has no default, else a pydantic model."""
         properties: Mapping[str, Any] = schema.get("properties", {})
         additional = schema.get("additionalProperties")
         if not properties and additional not in (None, False):
@@ -185,14 +185,14 @@ class _Builder:
 
 @dataclass(frozen=True)
 class _Extra:
-    """What an object does with properties that have no name in its schema.
+    """How an object treats properties that its schema does not name.
 
     Parameters
     ----------
     additional
         ``additionalProperties`` of the schema: None ignores them, False forbids them, anything else keeps them.
     kind
-        Their type; None for any.
+        The type of these properties; None for any type.
     """
 
     additional: Any
@@ -200,7 +200,7 @@ class _Extra:
 
     @property
     def mode(self) -> Literal["ignore", "forbid", "allow"]:
-        """The setting ``extra`` of pydantic."""
+        """The value of pydantic's setting ``extra``."""
         return "ignore" if self.additional is None else "forbid" if self.additional is False else "allow"
 
 

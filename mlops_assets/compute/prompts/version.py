@@ -51,18 +51,18 @@ def hash_prompt(prompt: Prompt[..., Any]) -> str:
         "instructions": prompt.instructions,
         "data": hash_body(prompt) if prompt.has_body else DATA_RULE,
         "variables": [
-            [variable.name, describe_type(variable.annotation), *([] if variable.is_required else [describe_default(prompt, variable)])]
+            [variable.name, build_json_schema(variable.annotation), *([] if variable.is_required else [dump_default(prompt, variable)])]
             for variable in prompt.variables
         ],
-        "examples": [[example.answer, describe_values(prompt, example)] for example in prompt.examples],
-        "response": describe_type(prompt.response),
+        "examples": [[example.answer, dump_example_values(prompt, example)] for example in prompt.examples],
+        "response": build_json_schema(prompt.response),
         "model": prompt.model.definition,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def hash_judge(judge: Judge | PairwiseJudge) -> str:
-    """Return the version of a judge: the sha256 of its prompt's version, its verdicts, with scores if it has any, and the number of repeats.
+    """Return the version of a judge: the sha256 of its prompt's version, its verdicts (with scores, if declared) and its repeats.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def hash_judge(judge: Judge | PairwiseJudge) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def describe_type(annotation: Any) -> Any:  # noqa: ANN401  (any annotation, JSON)
+def build_json_schema(annotation: Any) -> Any:  # noqa: ANN401  (any annotation, JSON)
     """Return the JSON schema of a type; None for None.
 
     Parameters
@@ -88,18 +88,18 @@ def describe_type(annotation: Any) -> Any:  # noqa: ANN401  (any annotation, JSO
     return None if annotation is None else pydantic.TypeAdapter(annotation).json_schema()
 
 
-def describe_default(prompt: Prompt[..., Any], variable: Variable) -> Any:  # noqa: ANN401  (JSON)
+def dump_default(prompt: Prompt[..., Any], variable: Variable) -> Any:  # noqa: ANN401  (JSON)
     """Return the default of a variable as JSON values.
 
     Parameters
     ----------
     prompt, variable
-        The prompt and the variable, which has a default.
+        The prompt, and a variable with a default.
     """
     return _dump(variable, convert_value(prompt, variable, variable.default))
 
 
-def describe_values(prompt: Prompt[..., Any], example: Example) -> dict[str, Any]:
+def dump_example_values(prompt: Prompt[..., Any], example: Example) -> dict[str, Any]:
     """Return variable → value of an example, as JSON values.
 
     Parameters

@@ -6,7 +6,7 @@ import difflib
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.prompts.version import describe_type, hash_prompt
+from mlops_assets.compute.prompts.version import build_json_schema, hash_prompt
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def describe_call(prompt: Prompt[..., Any]) -> Mapping[str, Any]:
     """
     model = prompt.model
     variables = {
-        variable.name: json.dumps(describe_type(variable.annotation)) + ("" if variable.is_required else ", optional")
+        variable.name: json.dumps(build_json_schema(variable.annotation)) + ("" if variable.is_required else ", optional")
         for variable in prompt.variables
     }
     return {
@@ -82,7 +82,7 @@ def describe_call(prompt: Prompt[..., Any]) -> Mapping[str, Any]:
         "parameters": json.dumps({name: value for name, value in model.request_parameters.items() if name != "model"}),
         "instructions": prompt.instructions or "none: the function writes every message",
         "variables": dict(variables),
-        "response": "text" if prompt.response is None else json.dumps(describe_type(prompt.response)),
+        "response": "text" if prompt.response is None else json.dumps(build_json_schema(prompt.response)),
         "examples": len(prompt.examples),
     }
 

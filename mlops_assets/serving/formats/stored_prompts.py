@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mlops_assets.compute.prompts.schema_types import annotate_type, build_type
-from mlops_assets.compute.prompts.version import describe_default, describe_type, describe_values, hash_body, hash_prompt
+from mlops_assets.compute.prompts.version import build_json_schema, dump_default, dump_example_values, hash_body, hash_prompt
 from mlops_assets.compute.user_code.isolated_source import load_isolated
 from mlops_assets.compute.user_code.source_slice import extract_source
 from mlops_assets.errors import ArtifactError
@@ -61,16 +61,16 @@ def describe_prompt(prompt: Prompt[..., Any]) -> dict[str, Any]:
         "digest": hash_prompt(prompt),
         "instructions": prompt.instructions,
         "variables": [_describe_variable(prompt, variable) for variable in prompt.variables],
-        "examples": [{"answer": example.answer, "variables": describe_values(prompt, example)} for example in prompt.examples],
-        "response": describe_type(prompt.response),
+        "examples": [{"answer": example.answer, "variables": dump_example_values(prompt, example)} for example in prompt.examples],
+        "response": build_json_schema(prompt.response),
         "model": _describe_model(prompt.model),
         **({"code": hash_body(prompt)} if prompt.has_body else {}),
     }
 
 
 def _describe_variable(prompt: Prompt[..., Any], variable: Variable) -> dict[str, Any]:
-    described = {"name": variable.name, "schema": describe_type(variable.annotation)}
-    return described if variable.is_required else {**described, "default": describe_default(prompt, variable)}
+    described = {"name": variable.name, "schema": build_json_schema(variable.annotation)}
+    return described if variable.is_required else {**described, "default": dump_default(prompt, variable)}
 
 
 def _describe_model(model: LLM) -> dict[str, Any]:

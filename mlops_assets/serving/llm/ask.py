@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.messages import build_messages
-from mlops_assets.compute.prompts.version import describe_type, hash_prompt
+from mlops_assets.compute.prompts.version import build_json_schema, hash_prompt
 from mlops_assets.errors import ProviderError
 from mlops_assets.serving.llm.client import complete
 from mlops_assets.serving.llm.request import CompletionRequest
@@ -86,7 +86,7 @@ def request_completion(
         As in :func:`complete`.
     """
     messages = [message.as_json() for message in build_messages(prompt, values)]
-    schema = describe_type(prompt.response)
+    schema = build_json_schema(prompt.response)
     return complete(prompt.model, messages, response_schema=schema, cache=scope, streams=streams)
 
 
@@ -100,7 +100,9 @@ def find_cached_completion(prompt: Prompt[..., Any], values: Mapping[str, Any], 
     """
     if scope is None:
         return None
-    request = CompletionRequest([message.as_json() for message in build_messages(prompt, values)], describe_type(prompt.response), 0.0, 0.0)
+    request = CompletionRequest(
+        [message.as_json() for message in build_messages(prompt, values)], build_json_schema(prompt.response), 0.0, 0.0
+    )
     stored = (scope.read(request.to_body(model), model.pin, model.endpoint) for model in (prompt.model, *prompt.model.fallbacks))
     found = next((completion for completion in stored if completion is not None), None)
     return None if found is None else replace(found, attempts=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.prompts.version import describe_type
+from mlops_assets.compute.prompts.version import build_json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,8 @@ def build_document(prompt: Prompt[..., Any], version: int, *, needs_key: bool = 
         Whether the endpoints that take calls and feedback, and the list of models, need an API key.
     """
     schemas: dict[str, Any] = {}
-    variables = {v.name: _hoist(describe_type(v.annotation), f"{v.name}.", schemas) for v in prompt.variables}
-    response = _TEXT if prompt.response is None else _hoist(describe_type(prompt.response), "answer.", schemas)
+    variables = {v.name: _hoist(build_json_schema(v.annotation), f"{v.name}.", schemas) for v in prompt.variables}
+    response = _TEXT if prompt.response is None else _hoist(build_json_schema(prompt.response), "answer.", schemas)
     schemas["Variables"] = {
         "type": "object",
         "properties": variables,

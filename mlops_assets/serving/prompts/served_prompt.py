@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 from mlops_assets.compute.llm_evaluation.json_schema import parse_json
 from mlops_assets.compute.prompts.messages import build_data_messages, build_fixed_messages, convert_value
 from mlops_assets.compute.prompts.redaction import redact_text
-from mlops_assets.compute.prompts.version import describe_type
+from mlops_assets.compute.prompts.version import build_json_schema
 from mlops_assets.errors import MlopsError, nearest
 from mlops_assets.serving.prompts.openapi_document import build_document
 from mlops_assets.serving.prompts.refusal import RefusalError
@@ -44,7 +44,7 @@ class ServedPrompt:
         import pydantic
 
         self.prompt, self.target = prompt, target
-        self.response_schema = describe_type(prompt.response)
+        self.response_schema = build_json_schema(prompt.response)
         self.schema_bytes = 0 if prompt.response is None else len(json.dumps(self.response_schema))
         self._variables = _build_adapter(prompt)
         self._defaults = {v.name: None if v.is_required else convert_value(prompt, v, v.default) for v in prompt.variables}

@@ -9,7 +9,7 @@ import pytest
 import typing_extensions
 
 from mlops_assets.compute.prompts.schema_types import build_type
-from mlops_assets.compute.prompts.version import describe_type
+from mlops_assets.compute.prompts.version import build_json_schema
 
 
 class Forbidding(pydantic.BaseModel, extra="forbid"):
@@ -85,7 +85,7 @@ def _read(kind: Any, document: str) -> Any:
     ],
 )  # fmt: skip
 def test_a_stored_type_reads_what_the_original_type_reads(kind, document) -> None:
-    schema = describe_type(kind)
+    schema = build_json_schema(kind)
     expected, stored = _read(kind, document), _read(build_type(json.loads(json.dumps(schema)), "the response"), document)
     assert _drop_made_values(stored) == _drop_made_values(expected)
 

@@ -6,9 +6,10 @@ import polars as pl
 
 
 def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows of the new state that the old one lacks, and those of the old state that the new one lacks.
+    """Return the rows that only the new state has, and the rows that only the old state has.
 
-    A corrected row is in both results, as it is now and as it was. A row that one state has more often is in the result of that state, once.
+    A corrected row is in both results, with its new and its old values. A row that is more frequent in one state is in the result of that
+    state, once.
 
     Parameters
     ----------

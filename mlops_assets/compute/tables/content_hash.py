@@ -81,7 +81,7 @@ def hash_slices(
     Parameters
     ----------
     frame
-        Normalised rows, which the slices cover one after the other.
+        Normalised rows; the slices are consecutive and cover all of them.
     bounds
         Start and end row of each slice.
     key
@@ -93,7 +93,7 @@ def hash_slices(
 
 
 def _hash_columns(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], types: Mapping[str, str]) -> list[str]:
-    """Return the hash of each slice of rows that are already in the order to hash."""
+    """Return the hash of each slice, with the rows in their current order."""
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
     for name in sorted(frame.columns):
         series, logical = _restore_type(frame[name], types.get(name))
@@ -144,9 +144,9 @@ def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
 def _find_order(rows: pl.DataFrame, by: Sequence[str], leading: Sequence[str]) -> pl.Series:
     """Return the row numbers sorted by every column of ``by``.
 
-    The first columns of ``by``, ``leading``, are tried alone: they give the same order unless two rows are equal in them.
+    A sort by ``leading``, the first columns of ``by``, is tried first: it gives the same order unless two rows are equal in these columns.
     """
-    if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in leading])) is not None:
+    if rows.height >= _MIN_PACKED_ROWS and (packed := _pack_columns([rows[name] for name in leading])) is not None:
         order = packed.arg_sort()
         in_order = packed.gather(order)
         if (in_order[1:] != in_order[:-1]).all():
@@ -165,18 +165,18 @@ def _arg_sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
     return pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True)).to_series()
 
 
-def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
-    """Return one integer for each row that sorts like the columns, or like the leading columns that fit into it; None when none fits."""
+def _pack_columns(columns: Sequence[pl.Series]) -> pl.Series | None:
+    """Return one integer for each row that sorts like the columns, or like the leading columns that fit into it; None when no column fits."""
     packed, span = None, 1
     for series in columns:
-        ranks = _rank(series)
+        ranks = _rank_values(series)
         if ranks is None or span * (size := int(ranks.max() or 0) + 1) > _MAX_PACKED:  # type: ignore[arg-type]  # whole numbers
             break
         packed, span = (ranks if packed is None else packed * size + ranks), span * size
     return packed
 
 
-def _rank(series: pl.Series) -> pl.Series | None:
+def _rank_values(series: pl.Series) -> pl.Series | None:
     """Return whole numbers from 0 that sort like the values, nulls last; None for other types and for text with many values."""
     if series.dtype == pl.String:
         if series.head(_SAMPLE).n_unique() > _SAMPLE // 2:
@@ -215,7 +215,7 @@ def _logical_type(dtype: pl.DataType) -> str:
 
 
 def _byte_slices(series: pl.Series) -> SliceReader:
-    """Return a function that gives the hashed bytes of a column between two rows: validity bits, then values."""
+    """Return a function that returns the bytes to hash of a column between two rows: validity bits, then values."""
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
         series = pl.Series(series.name, _to_text(series), dtype=pl.String)

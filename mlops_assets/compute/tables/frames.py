@@ -37,14 +37,14 @@ _CONVERTERS: dict[str, Callable[[pl.DataFrame], object]] = {
 
 
 def sample_evenly(frame: pl.DataFrame, max_rows: int) -> pl.DataFrame:
-    """Return at most ``max_rows`` rows, the first included, at equal distances over the whole frame; all rows if there are no more."""
+    """Return ``max_rows`` evenly spaced rows, including the first; all rows of a smaller frame."""
     if frame.height <= max_rows:
         return frame
     return frame[pl.int_range(max_rows, eager=True) * frame.height // max_rows]
 
 
 def list_columns(values: Iterable[object]) -> list[str]:
-    """Return the distinct column names of all frames and training-set parts among some values, in order of appearance."""
+    """Return the distinct column names of the frames and training-set parts among ``values``, in order of appearance."""
     frames = [getattr(value, "rows", value) for value in values]
     names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
     return list(dict.fromkeys(str(name) for columns in names for name in columns))

@@ -40,7 +40,7 @@ def is_prediction_column(name: str) -> bool:
     return name in ("prediction", "probabilities") or _NUMBERED_NAME.fullmatch(name) is not None
 
 
-def table_name(name: str, own: Sequence[str]) -> str:
+def lake_column(name: str, own: Sequence[str]) -> str:
     """Return the name of a column in the lake.
 
     Parameters
@@ -56,12 +56,12 @@ def table_name(name: str, own: Sequence[str]) -> str:
 
 
 def rename_to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
-    """Return rows under their column names in the lake; parameters as in :func:`table_name`."""
-    return frame.rename({name: table_name(name, own) for name in frame.columns})
+    """Return rows with their column names in the lake; parameters as in :func:`lake_column`."""
+    return frame.rename({name: lake_column(name, own) for name in frame.columns})
 
 
 def rename_from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
-    """Return rows of the lake under their column names in memory; the inverse of :func:`rename_to_table`."""
+    """Return rows of the lake with their column names in memory; the inverse of :func:`rename_to_table`."""
     reserved = {name: f"{OWN}{name}" for name in frame.columns if _is_reserved(f"{OWN}{name}", own)}
     return frame.rename(reserved | {name: name.removeprefix(_INPUT) for name in frame.columns if name.startswith(_INPUT)})
 

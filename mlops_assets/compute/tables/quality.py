@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.quality import Quality
     from mlops_assets.values.window import TimeWindow
 
-MAX_CATEGORIES = 50  # no categories are learnt for a text column with more distinct values
+MAX_CATEGORIES = 50  # no categories are learned for a text column with more distinct values
 MIN_NULL_MARGIN = 0.01  # added at minimum to the share of nulls in the reference period
 SCHEMA = pl.Schema(
     {
@@ -71,13 +71,13 @@ def learn_limits(
         Columns without learned limits, such as keys. Columns of dates and times have none either.
     """
     first, last = windows[0][0], windows[-1][0]
-    origin = f"learnt from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
-    learnt = list(_iterate_learnt_limits(quality.margin, frame, time, windows, set(ignoring), origin))
+    origin = f"learned from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
+    learned = list(_iterate_learned_limits(quality.margin, frame, time, windows, set(ignoring), origin))
     declared = {(x.rule, x.column) for x in quality.declared}
-    return (*quality.declared, *(x for x in learnt if (x.rule, x.column) not in declared))
+    return (*quality.declared, *(x for x in learned if (x.rule, x.column) not in declared))
 
 
-def _iterate_learnt_limits(  # noqa: PLR0913  (what it learns from)
+def _iterate_learned_limits(  # noqa: PLR0913  (what it learns from)
     margin: float, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], ignoring: set[str], origin: str
 ) -> Iterator[Limit]:
     """Yield the limits of partition rows, then of each column: its share of nulls, and its range or categories."""
@@ -102,7 +102,7 @@ def _iterate_learnt_limits(  # noqa: PLR0913  (what it learns from)
 
 
 def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.DataFrame:
-    """Return the number of rows, and of nulls of each column, for every partition in order, also for empty partitions."""
+    """Return the number of rows, and of nulls of each column, for every partition in order, including empty partitions."""
     numbers = assign_partitions(frame, time, windows).alias("__partition")
     counted = (
         frame.with_columns(numbers)
@@ -149,7 +149,7 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
 
 
 def find_outside(values: pl.Series, limit: Limit) -> pl.Series:
-    """Return a Boolean series: True for values that break a limit. Null breaks none; NaN breaks every limit but categories."""
+    """Return a Boolean series: True for values that break a limit. Null breaks no limit; NaN breaks every limit except categories."""
     if limit.rule == CATEGORIES:
         return (~values.cast(pl.String).is_in(list(limit.values))).fill_null(value=False)
     bad = values.is_nan() if values.dtype.is_float() else values.is_null() & values.is_not_null()
@@ -181,5 +181,5 @@ def _hint(limit: Limit) -> str:
 
 
 def describe_limits(limits: Sequence[Limit]) -> Mapping[str, Any]:
-    """Return metadata of the check: ``limits`` → a JSON object with the text of each limit."""
+    """Return the metadata of the quality check: ``limits`` → a JSON object with the text of each limit."""
     return {"limits": json.dumps({f"{x.rule} of {x.column}" if x.column else x.rule: x.text for x in limits}, indent=2)}

@@ -52,7 +52,7 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into valid rows and quarantined rows.
 
-    All rows with a duplicate key are quarantined, because none is known to be right. Quality limits that only warn quarantine no row. The
+    All rows with a duplicate key are quarantined, because the right one is unknown. Quality limits that only warn quarantine no row. The
     partition of a row is that of :func:`mlops_assets.compute.tables.row_rules.assign_partitions`.
 
     Parameters
@@ -78,12 +78,12 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
         return frame, SCHEMA.to_frame()
     bad = frame.select(pl.any_horizontal(*(f.rows for f in violations if f.rows is not None))).to_series()
     numbers = assign_partitions(frame, table.event_timestamp, windows)
-    rows = [_describe_refused(frame, int(i), violations, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
+    rows = [_build_quarantine_row(frame, int(i), violations, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
     refused = pl.DataFrame([{**row, "run_id": run_id, "quarantined_at": now} for row in rows], schema=SCHEMA)
     return frame.filter(~bad), refused
 
 
-def _describe_refused(
+def _build_quarantine_row(
     frame: pl.DataFrame, number: int, violations: Sequence[RuleViolation], partition: tuple[str, TimeWindow | None]
 ) -> dict[str, Any]:
     """Return the partition of an invalid row, the row as JSON, its first broken rule, and all reasons."""
@@ -108,7 +108,7 @@ def _display_value(row: dict[str, Any], column: str) -> str:
 def quarantine_outcome(
     refused: pl.DataFrame, counts: Sequence[int], windows: Sequence[tuple[str, TimeWindow | None]], *, share: float, name: str
 ) -> Outcome:
-    """Return the outcome of the quarantine check; more than ``share`` of a partition refuses the write, fewer rows only warn.
+    """Return the outcome of the quarantine check, which refuses the write if more than ``share`` of a partition is bad, and else warns.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def quarantine_outcome(
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
 
 
-def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
-    """Reword a failed quarantine check for a write that another check refuses; nothing is quarantined then.
+def reword_for_refused_write(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
+    """Reword a failed quarantine check for a write that another check refuses: no row is quarantined then.
 
     Parameters
     ----------
@@ -160,12 +160,14 @@ def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
     if outcome.passed:
         return outcome
     top_reasons = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
-    message = f"{refused.height} row(s) break a rule on rows: {top_reasons}. The write is refused by another check: nothing was written or set aside"
-    return replace(outcome, message=message, hint="correct what the other check names; these rows are quarantined when the write succeeds")
+    message = f"{refused.height} row(s) break a rule on rows: {top_reasons}. The write is refused by another check: nothing was written or quarantined"
+    return replace(
+        outcome, message=message, hint="correct the problem of the other check; these rows are quarantined when the write succeeds"
+    )
 
 
 def count_reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
-    """Return pairs of ``column: rule`` and the number of quarantined rows whose first broken rule it is, most frequent first."""
+    """Return pairs of a first broken rule, as ``column: rule``, and its number of quarantined rows, most frequent first."""
     counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
     return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
 

@@ -37,10 +37,10 @@ class RuleViolation:
     message
         The message: column, first bad value, number of bad rows, and the rule.
     hint
-        What to do about it.
+        How to correct the data or the rule.
     rows
-        A Boolean for each row, True if it breaks the rule. None when only the table as a whole breaks it, so that no row can be
-        quarantined.
+        A Boolean for each row, True if the row breaks the rule. None when only the table as a whole breaks the rule, so that no row can
+        be quarantined.
     """
 
     check: str
@@ -147,9 +147,9 @@ def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | N
 
 
 def _describe_duplicates(repeated: pl.DataFrame) -> str:
-    """Return the number of other duplicate keys and of the rows of all duplicate keys; empty for a single key."""
+    """Return a clause with the number of other duplicate keys and of all their rows; empty for a single duplicate key."""
     others = repeated.n_unique() - 1
-    return f", and {others} other key(s) are on several: {repeated.height} rows in all" if others else ""
+    return f", and {others} other key(s) are duplicate too: {repeated.height} rows in total" if others else ""
 
 
 def format_value(value: object) -> object:
@@ -191,7 +191,7 @@ def find_time_violations(
         yield from _implausible_violation(times, column, max_future)
 
 
-def find_clock_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
+def find_zone_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
     """Yield a violation for each given time column that is not in UTC; missing and all-null columns are skipped."""
     for column in columns:
         if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
@@ -253,8 +253,8 @@ def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> Ru
 def assign_partitions(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:
     """Return the index of the window of each row.
 
-    A row outside of all windows gets the last window that starts before it, or the first window. A row without a time gets the first. Every
-    row gets the first if there is only one window, or no column with times in UTC.
+    A row outside of all windows gets the last window that starts before it, or the first window. A row without a time gets the first
+    window. Every row gets the first window if there is only one window, or no column with times in UTC.
 
     Parameters
     ----------

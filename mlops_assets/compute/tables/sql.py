@@ -48,7 +48,7 @@ def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow
     tables
         Name → frame of each table that the query reads.
     window
-        Its start and end are the query's variables ``window_start`` and ``window_end``, which are unset when None.
+        The window of the query variables ``window_start`` and ``window_end``; both are unset when None.
     what
         The asset with the query, for messages.
 

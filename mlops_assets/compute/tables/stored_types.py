@@ -12,7 +12,7 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_KEPT_TYPES = (
+_UNCHANGED_TYPES = (
     *(pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Float32, pl.Float64),
     *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
 )
@@ -61,7 +61,7 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(casts) if casts else frame
 
 
-def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
+def count_truncated_times(frame: pl.DataFrame) -> dict[str, int]:
     """Return column → the number of times that lose nanoseconds in the lake; columns without such times have no entry."""
     counts = {
         name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _iterate_nanosecond_times(frame[name]))
@@ -72,7 +72,7 @@ def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
 
 def stored_type(dtype: pl.DataType) -> pl.DataType:
     """Return the type in which the lake stores ``dtype``; raise TypeError with the unsupported inner type when there is none."""
-    if isinstance(dtype, _KEPT_TYPES) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
+    if isinstance(dtype, _UNCHANGED_TYPES) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
         return dtype
     if isinstance(dtype, pl.Datetime):
         return pl.Datetime("us", "UTC" if dtype.time_zone else None)

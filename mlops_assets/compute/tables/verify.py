@@ -10,10 +10,10 @@ import polars as pl
 from mlops_assets.compute.tables.quality import describe_limits, find_limit_violations
 from mlops_assets.compute.tables.row_rules import (
     RuleViolation,
-    find_clock_violations,
     find_key_violations,
     find_schema_violations,
     find_time_violations,
+    find_zone_violations,
     is_utc,
     locate_first,
 )
@@ -40,11 +40,11 @@ class Outcome:
     message
         The message of a failed check: partition, column, first bad value and the rule.
     hint
-        What to do about it.
+        How to correct the data or the rule.
     blocking
-        Whether a failure keeps the data from being committed.
+        Whether a failure prevents the commit of the data.
     serious
-        Whether a failure that does not block has the severity of an error rather than of a warning.
+        Whether a failure that does not block has the severity of an error instead of a warning.
     facts
         Figures for the asset check's metadata.
     reason
@@ -124,7 +124,7 @@ def find_violations(
     if time:
         yield from find_time_violations(frame, time, windows, table.max_future)
         clocks = (table.created_timestamp, *(known for _, known in table.known_at))
-        yield from find_clock_violations(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
+        yield from find_zone_violations(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
     if table.partitions is not None and not table.allow_empty:
         yield from _find_emptiness_violations(frame, time or "", windows)
     if table.quality is not None:
@@ -139,7 +139,7 @@ def _make_outcome(  # noqa: PLR0913  (what a check is about)
     windows: Sequence[tuple[str, TimeWindow | None]],
     limits: Sequence[Limit] | None,
 ) -> Outcome:
-    """Return the outcome of one check; its message is that of the first violation."""
+    """Return the outcome of one check, with the message of its first violation."""
     blocking = check != "quality" or table.quality is None or table.quality.blocks
     facts = _measure_safely(check, frame, table, windows, limits)
     if not violations:

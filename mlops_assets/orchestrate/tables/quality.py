@@ -18,8 +18,8 @@ from mlops_assets.compute.tables.quarantine import (
     count_partitions,
     count_reasons,
     quarantine_outcome,
+    reword_for_refused_write,
     split_quarantine,
-    unwritten_outcome,
 )
 from mlops_assets.compute.tables.row_rules import merge_windows
 from mlops_assets.compute.tables.stored_types import cast_to_stored
@@ -204,7 +204,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     outcomes = [*verified, *_check_other_partitions(step, good_rows, table), quarantined]
     outcomes = _add_call_outcomes(step, replace(produced, strays={}), good_rows, table, outcomes)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in outcomes):
-        outcomes = [unwritten_outcome(o, bad_rows) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
+        outcomes = [reword_for_refused_write(o, bad_rows) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
     # The quarantine comes first: too many bad rows can cause violations among the good ones.
     outcomes = sorted(outcomes, key=lambda o: o.check != NO_QUARANTINED_ROWS)
     return CheckedTable(good_rows, outcomes, companions=[*companions, _build_quarantine_write(step, quarantine_key, bad_rows)])

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.tables.duplicates import drop_duplicates
-from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times
+from mlops_assets.compute.tables.stored_types import cast_to_stored, count_truncated_times
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.column_descriptions import describe_columns
@@ -157,7 +157,7 @@ def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
 
 def describe_cut_times(frame: pl.DataFrame) -> dict[str, str]:
     """Return as metadata the number of timestamps that were truncated to the lake's microseconds; empty when none was."""
-    counts = count_cut_times(frame)
+    counts = count_truncated_times(frame)
     text = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
     return {CUT_TIMES: f"{text} (of {frame.height} rows)"} if counts else {}
 

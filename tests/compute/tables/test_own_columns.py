@@ -8,9 +8,9 @@ from mlops_assets.compute.tables.own_columns import (
     PREDICTION_COLUMNS,
     SPLIT,
     TRAINING_SET_COLUMNS,
+    lake_column,
     rename_from_table,
     rename_to_table,
-    table_name,
 )
 from mlops_assets.compute.training.split import sort_canonically, split_rows
 
@@ -38,7 +38,7 @@ def test_names_that_differ_in_case_or_have_a_number_come_back_too():
 def test_a_table_without_a_clash_keeps_plain_names():
     stored = rename_to_table(pl.DataFrame({"x": [1], PREDICTION: [2]}), PREDICTION_COLUMNS)
     assert stored.columns == ["x", "prediction"]
-    assert table_name("x", PREDICTION_COLUMNS) == "x"
+    assert lake_column("x", PREDICTION_COLUMNS) == "x"
 
 
 def test_parts_are_found_where_a_feature_is_named_split():

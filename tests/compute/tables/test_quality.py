@@ -100,14 +100,14 @@ def test_limits_are_learnt_from_the_reference_period_with_the_margin_and_say_so(
         }
     )
     limits = learn_limits(ml.Quality(learn_from=2, margin=0.5, ranges={"y": (0, 1)}), rows, "at", windows(2), ignoring=["id"])
-    learnt = "learnt from 2 partition(s) '2024-01-01' to '2024-01-02', margin 50%"
+    learned = "learned from 2 partition(s) '2024-01-01' to '2024-01-02', margin 50%"
     assert {(x.rule, x.column): x.text for x in limits} == {
         ("range", "y"): "0 to 1 (declared)",
-        ("rows", ""): f"1 to 6 ({learnt})",
-        ("null share", "x"): f"at most 37.50% ({learnt})",
-        ("range", "x"): f"-5 to 15 ({learnt})",
-        ("null share", "kind"): f"at most 1.00% ({learnt})",
-        ("categories", "kind"): f"one of a ({learnt})",
+        ("rows", ""): f"1 to 6 ({learned})",
+        ("null share", "x"): f"at most 37.50% ({learned})",
+        ("range", "x"): f"-5 to 15 ({learned})",
+        ("null share", "kind"): f"at most 1.00% ({learned})",
+        ("categories", "kind"): f"one of a ({learned})",
     }
     assert limits_from_table(limits_to_table(limits, ml.Quality(learn_from=2))) == limits
 

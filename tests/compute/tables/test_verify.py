@@ -101,7 +101,7 @@ def test_repeated_keys_are_listed_with_iso_times() -> None:
         "the first bad row is number 1 (at='2024-01-01T00:00:00+00:00'), partition '2024-01-01'"
     )
     rows = pl.concat([GOOD] * 3)
-    assert "is on 3 rows, and 1 other key(s) are on several: 6 rows in all" in outcomes(rows, table)["key"].message
+    assert "is on 3 rows, and 1 other key(s) are duplicate too: 6 rows in total" in outcomes(rows, table)["key"].message
 
 
 def test_the_number_of_a_bad_row_counts_within_its_partition() -> None:

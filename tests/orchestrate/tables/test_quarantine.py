@@ -224,7 +224,7 @@ def test_a_refused_write_says_that_nothing_was_set_aside(run, platform) -> None:
     result = run(ml.build_definitions([numbers], platform=platform))("dataset/numbers", partitions="2024-01-01...2024-01-02", ok=False)
     (said,) = [e.description for e in result.get_asset_check_evaluations() if e.check_name == "no_quarantined_rows"]
     assert said.startswith("1 row(s) break a rule on rows: ")
-    assert "nothing was written or set aside" in said
+    assert "nothing was written or quarantined" in said
     assert "were quarantined" not in said
     assert records(platform, "quarantine/numbers") == {}
 

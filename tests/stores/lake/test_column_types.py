@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import dataframes
 
-from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times, normalize
+from mlops_assets.compute.tables.stored_types import cast_to_stored, count_truncated_times, normalize
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
@@ -170,8 +170,8 @@ def test_times_that_lose_digits_are_counted_at_any_depth() -> None:
             "lists": pl.Series([[cut, cut], []]).cast(pl.List(ns)),
         }
     )
-    assert count_cut_times(frame) == {"cut": 1, "lists": 2}
-    assert count_cut_times(cast_to_stored(frame)) == {}
+    assert count_truncated_times(frame) == {"cut": 1, "lists": 2}
+    assert count_truncated_times(cast_to_stored(frame)) == {}
 
 
 # What becomes of a table's columns when rows of some partitions have others.

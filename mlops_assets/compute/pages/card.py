@@ -1,6 +1,6 @@
 """A model card as values: sections of plain text and tables, which are rendered as Markdown or HTML.
 
-No text in a card is markup: both forms show names of a project literally. The sections follow
+No text in a card is markup: names of the project are shown literally. The sections follow
 M. Mitchell et al., *Model Cards for Model Reporting*, 2019.
 """
 
@@ -69,7 +69,7 @@ class Section:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Section:
-        """Return the section that :meth:`as_json` described."""
+        """Rebuild the section from the result of :meth:`as_json`."""
         tables = tuple(
             CardTable(tuple(table["headings"]), tuple(map(tuple, table["rows"])), frozenset(table["numeric"])) for table in stored["tables"]
         )

@@ -40,7 +40,7 @@ def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | 
     event_timestamp, label
         Column names; without ``event_timestamp``, the time span is not shown.
     kind
-        From :func:`mlops_assets.compute.training.probabilities.task_of`.
+        From :func:`mlops_assets.compute.training.probabilities.detect_task`.
     """
     parts = {name: part for name, part in parts.items() if len(part.y)}
     headings = ("part", "rows", *(("first, UTC", "last, UTC") if event_timestamp else ()))
@@ -53,9 +53,9 @@ def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | 
     )
 
 
-def mention_second_fit(data: Section) -> Section:
-    """Return the data section with a sentence added: the served model was fitted again, on all parts."""
-    words = "The served model was fitted again on all parts after the gates passed."
+def mention_refit(data: Section) -> Section:
+    """Return the data section with an additional sentence: the served model was refit on all parts."""
+    words = "The served model was refit on all parts after the gates passed."
     return replace(data, paragraphs=tuple(f"{paragraph} {words}" for paragraph in data.paragraphs))
 
 
@@ -130,7 +130,7 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     intervals
         Metric → bounds of its 95 % confidence interval.
     method
-        The unit that the bootstrap resamples, such as independent rows.
+        The unit of the intervals, such as independent rows.
     """
     baseline, headings = dict(evaluation.baseline), ("metric", "holdout", "95 % CI", "baseline (Dummy)")
     rows = tuple(
@@ -144,8 +144,8 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     )
     words = (
         f"scikit-learn scorers on {evaluation.rows:,} holdout rows; greater is better. "
-        f"The intervals are over {method}: Student's t for means and, of more than {MAX_RESAMPLED_ROWS:,} rows, for the linear form of metrics that have one "
-        "(ROC AUC, R², RMSE, F1, Jaccard, precision, recall, balanced accuracy); else the bootstrap. They do not include the variance of training."
+        f"Unit of the intervals: {method}. Means have Student's t interval; with more than {MAX_RESAMPLED_ROWS:,} rows, so have metrics with a linear form "
+        "(ROC AUC, R², RMSE, F1, Jaccard, precision, recall, balanced accuracy). All other intervals are bootstrap intervals. They do not include the variance of training."
     )
     return Section(
         "Metrics",
@@ -180,7 +180,9 @@ def calibration_section(quality: PredictionQuality | None) -> Section:
     if quality is None:
         return Section("Calibration", ("The model predicts no probabilities.",))
     headings, percent = ("predicted", "observed", "rows"), quality.kind != REGRESSION
-    rows = tuple((_format_level(b.predicted, percent), _format_level(b.observed, percent), f"{b.rows:,}") for b in quality.calibration.bins)
+    rows = tuple(
+        (_format_bin_mean(b.predicted, percent), _format_bin_mean(b.observed, percent), f"{b.rows:,}") for b in quality.calibration.bins
+    )
     return Section(
         "Calibration",
         (_calibration_summary(quality), "Ten quantile bins of holdout predictions: mean prediction and observed mean."),
@@ -194,11 +196,11 @@ def _calibration_summary(quality: PredictionQuality) -> str:
     error = quality.calibration.error
     if quality.kind == REGRESSION:
         return f"Mean distance of predictions from the observed mean of their bin: {format_number(error)}, in units of the label."
-    scope = {BINARY: f"for class {quality.about}", MULTICLASS: "for the predicted class"}[quality.kind]
+    scope = {BINARY: f"for class {quality.positive}", MULTICLASS: "for the predicted class"}[quality.kind]
     return f"Brier score {format_number(quality.brier, _DIGITS)}; expected calibration error {format_number(error, _DIGITS)} {scope}. 0 is best for both."
 
 
-def _format_level(value: float, percent: bool) -> str:  # noqa: FBT001
+def _format_bin_mean(value: float, percent: bool) -> str:  # noqa: FBT001
     return f"{value:.1%}" if percent else format_number(value, _DIGITS)
 
 
@@ -228,7 +230,7 @@ def importance_section(importance: PermutationImportance) -> Section:
     )
 
 
-def limits_section(limits: Sequence[str], warnings: Sequence[str], looked_for: Sequence[str]) -> Section:
+def limits_section(limits: Sequence[str], warnings: Sequence[str], checked_for: Sequence[str]) -> Section:
     """Return the section on declared limits and on warnings of the checks.
 
     Parameters
@@ -237,12 +239,12 @@ def limits_section(limits: Sequence[str], warnings: Sequence[str], looked_for: S
         The limits that the model declares.
     warnings
         Findings of the leakage checks.
-    looked_for
-        The problems that these checks looked for; empty when nothing was checked.
+    checked_for
+        The kinds of problems that were checked; empty when nothing was checked.
     """
     nothing = () if limits else ("No limits are declared. Declare what the model must not be used for with limits=.",)
-    unknown = () if looked_for else ("Leakage was not checked.",)
-    clean = (f"Checked for {', '.join(looked_for)}: nothing found.",) if looked_for and not warnings else ()
+    unknown = () if checked_for else ("Leakage was not checked.",)
+    clean = (f"Checked for {', '.join(checked_for)}: nothing found.",) if checked_for and not warnings else ()
     return Section("Limits and warnings", (*limits, *nothing, *unknown, *clean), problems=tuple(warnings))
 
 
@@ -252,7 +254,7 @@ def gates_section(rows: Iterable[tuple[str, bool, float | None, float | None, st
     Parameters
     ----------
     rows
-        Of each gate: name, True if it passed, value, threshold, interval as text, reason.
+        Name, whether it passed, value, threshold, interval as text, and reason of each gate.
     """
     headings = ("gate", "", "value", "threshold", "interval", "reason")
     cells = tuple(
@@ -263,7 +265,7 @@ def gates_section(rows: Iterable[tuple[str, bool, float | None, float | None, st
 
 
 def plain_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ...], Sequence[tuple[str, ...]]], code: str = "") -> Section:
-    """Return a section of given paragraphs, tables and commands; tables without rows are left out.
+    """Return a section from paragraphs, tables and commands; tables without rows are left out.
 
     Parameters
     ----------
@@ -281,7 +283,7 @@ def plain_section(title: str, words: Sequence[str], *tables: tuple[tuple[str, ..
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """Return an interval as text; a dash when it is unknown."""
+    """Return an interval as text; a dash for an unknown interval."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return UNKNOWN
     return f"{format_number(low, _DIGITS)} … {format_number(high, _DIGITS)}"

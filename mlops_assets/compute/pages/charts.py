@@ -29,7 +29,7 @@ class Point:
     value
         The metric in the window; None where it is not known.
     low, high
-        Ends of the metric's interval.
+        Ends of the metric's confidence interval.
     state
         ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     """
@@ -71,7 +71,7 @@ class Line:
     x, y
         The line's points in the order of x; a value that is not finite makes a gap.
     kind
-        The line's class in the style sheet.
+        The CSS class of the line.
     """
 
     label: str
@@ -135,9 +135,9 @@ def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
 
 
 def draw_threshold(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
-    """Return one axis as SVG with a drift statistic of this window, of the reference windows, and its threshold.
+    """Return one axis as SVG with the threshold of a drift statistic, and its values in this window and in the reference windows.
 
-    The axis ends at the largest of these, but at no more than :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
+    The axis ends at the largest of these values, at most at :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
 
     Parameters
     ----------
@@ -240,12 +240,12 @@ def _draw_mark(mark: TimelineMark, x: float, height: float) -> str:
 
 
 def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends: tuple[str, str] | None = None) -> str:
-    """Return a chart of lines over common axes as SVG; a chart that says so when no value is finite.
+    """Return a chart of lines over common axes as SVG; only the text "no finite value" when no value is finite.
 
     Parameters
     ----------
     lines
-        The lines. A stretch of more than a few hundred points is thinned: the minimum and maximum of each few neighbours stay.
+        The lines. A line of more than 400 points is thinned to the minimum and the maximum of each group of neighbouring points.
     label
         The text alternative: what the chart shows.
     width
@@ -276,30 +276,32 @@ def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends:
         ),
     ]
     for line in lines:
-        path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _pieces(line) if len(piece) > 1)
+        path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _split_line(line) if len(piece) > 1)
         dots = "".join(
-            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0])) for piece in _pieces(line) if len(piece) == 1
+            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0]))
+            for piece in _split_line(line)
+            if len(piece) == 1
         )
         shapes.append(f'<g><title>{escape(line.label)}</title><path class="series {line.kind}" d="{path}"/>{dots}</g>')
     return _svg(width, height + 14, label, shapes)
 
 
-def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
-    """Return the stretches of a line between its gaps; one of more than ``max_points`` points is thinned to about so many."""
+def _split_line(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
+    """Return the pieces of a line between its gaps; a piece of more than ``max_points`` points is thinned to about that many."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
             pieces[-1].append((float(x), float(y)))
         elif pieces[-1]:
             pieces.append([])
-    stretch = max(1, 2 * len(line.x) // max_points)
-    return [piece if len(piece) <= max_points else _thin(piece, stretch) for piece in pieces if piece]
+    size = max(1, 2 * len(line.x) // max_points)
+    return [piece if len(piece) <= max_points else _thin_points(piece, size) for piece in pieces if piece]
 
 
-def _thin(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
-    """Return the minimum and the maximum of each ``stretch`` neighbouring points, in the order of x."""
-    stretches = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
-    ends = [{min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])} for points in stretches]
+def _thin_points(piece: list[tuple[float, float]], size: int) -> list[tuple[float, float]]:
+    """Return the minimum and the maximum of each group of ``size`` neighbouring points, in the order of x."""
+    groups = [piece[i : i + size] for i in range(0, len(piece), size)]
+    ends = [{min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])} for points in groups]
     return [point for extremes in ends for point in sorted(extremes)]
 
 

@@ -22,7 +22,7 @@ class ConsoleCell:
     text
         The text.
     href
-        The address that it links to; empty without a link.
+        The address of the link; empty without a link.
     kind
         ``good``, ``bad``, ``warn`` or empty.
     """
@@ -75,7 +75,7 @@ class ConsoleTable:
 
 @dataclass(frozen=True)
 class ConsoleFacts:
-    """Names and values."""
+    """A block of names with their values."""
 
     block: ClassVar = "facts"
     title: str
@@ -95,7 +95,7 @@ class ConsoleNotice:
     href
         The page with more; empty without one.
     command
-        The command that acts on it; empty without one.
+        A command line that acts on the statement; empty without one.
     """
 
     kind: str
@@ -218,7 +218,7 @@ class ConsoleFrame:
 
 def render_console(page: ConsolePage, frame: ConsoleFrame) -> str:
     """Return a page of the console as an HTML document."""
-    return render("console.html.jinja", page=page, frame=frame, as_cell=_as_cell, describe_comparison=_describe_comparison)
+    return render("console.html.jinja", page=page, frame=frame, as_cell=_as_cell, comparison_values=_build_comparison_values)
 
 
 def render_console_style() -> str:
@@ -230,7 +230,7 @@ def _as_cell(cell: ConsoleCell | str) -> ConsoleCell:
     return ConsoleCell(cell) if isinstance(cell, str) else cell
 
 
-def _describe_comparison(block: ConsoleComparison) -> dict[str, Any]:
-    from mlops_assets.compute.pages.run_page import describe_runs
+def _build_comparison_values(block: ConsoleComparison) -> dict[str, Any]:
+    from mlops_assets.compute.pages.run_page import build_comparison_values
 
-    return describe_runs(block.runs)
+    return build_comparison_values(block.runs)

@@ -43,15 +43,15 @@ class VersionReports:
     version
         The version that predicted; None when nothing was predicted.
     drift, performance
-        The reports; None for one that does not exist (yet).
+        The reports; None for a report that does not exist (yet).
     history
         The first metric in this and earlier windows, oldest first; the last point is this window.
     estimate
         The estimates that need no labels; None when the monitor expects none.
     scores
-        How good the estimates were, by the labels that have arrived.
+        The accuracy of the estimates, measured with the labels that have arrived.
     explanation
-        What the drift of each column cost; None when no metric fell, or the drop was not explained.
+        The loss of a metric due to the drift of each column; None when no metric fell, or the drop was not explained.
     """
 
     version: int | None
@@ -76,7 +76,7 @@ class MonitorPage:
     versions
         A section for each version that predicted.
     notes
-        Further sentences, e.g. what was decided.
+        Additional sentences, e.g. on decisions.
     system
         The requests of the service; None for a monitor without objectives.
     """
@@ -149,7 +149,7 @@ def render_monitor(page: MonitorPage) -> str:
         slices_caption=_slices_caption,
         slice_cell=_slice_cell,
         shown_columns=_shown_columns,
-        times_threshold=_times_threshold,
+        format_severity=_format_severity,
         column_chart=_column_chart,
         threshold_chart=_threshold_chart,
         columns_caption=_columns_caption,
@@ -264,7 +264,7 @@ def _mark_safe(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704  (our own charts, their texts escaped)
 
 
-def _times_threshold(column: ColumnDrift) -> str:
+def _format_severity(column: ColumnDrift) -> str:
     """Return the severity as text, e.g. "1.2 ×"; "beyond" when it is infinite."""
     return f"{format_number(column.severity, 2)} ×" if math.isfinite(column.severity) else "beyond"
 
@@ -302,7 +302,7 @@ def _percent(share: float) -> str:
 
 
 def _capped_text(report: DriftReport) -> str:
-    """Return how columns with a capped threshold are judged, and how often this alarms without drift; empty without such columns."""
+    """Return the rule for columns with a capped threshold and its rate of false alarms; empty without such columns."""
     if not report.capped:
         return ""
     return (
@@ -328,7 +328,7 @@ def _coverage_text(report: PerformanceReport) -> str:
 
 def _explanation_caption(found: DropExplanation) -> str:
     return (
-        f"What {found.metric} gains when columns are put back to their reference; 95 % CI. Labels and all other columns stay. "
+        f"Increase of {found.metric} when columns are restored to the reference distribution; 95 % CI. Labels and all other columns stay unchanged. "
         f"Measured on {found.rows:,} rows in {format_number(found.seconds, 2)} s."
     )
 
@@ -344,7 +344,7 @@ def _slices_caption(report: PerformanceReport, shown: Sequence[WindowSlice]) -> 
     hidden = len(report.slices) - small - len(shown)
     left_out = f", {small} with fewer than {MIN_SLICE_ROWS} rows left out" if small else ""
     worst = (
-        f"; ▼ certainly below the whole window, with {_percent(report.confidence)} confidence for all slices together"
+        f"; ▼ significantly below the whole window, with {_percent(report.confidence)} confidence for all slices together"
         if report.worst_slices
         else ""
     )
@@ -352,7 +352,7 @@ def _slices_caption(report: PerformanceReport, shown: Sequence[WindowSlice]) -> 
 
 
 def _slice_cell(found: WindowSlice, metric: str, value: float) -> str:
-    """Return a metric of a slice with its interval; a mark precedes a metric that is certainly below that of the whole window."""
+    """Return a metric of a slice with its interval; a mark precedes a metric that is significantly below that of the whole window."""
     low, high = found.interval(metric)
     between = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"
     return f"{'▼ ' if metric in found.below else ''}{format_number(value)}{between}"
@@ -375,7 +375,7 @@ def _calibration_drift(curve: WindowCalibration) -> str:
     if curve.drift is None:
         return ""
     found = "differs from" if curve.drifted else "is as on"
-    return f"; calibration {found} the holdout: mean difference {format_number(curve.drift)}, limit of chance {format_number(curve.drift_limit)}"
+    return f"; calibration {found} the holdout: mean difference {format_number(curve.drift)}, significance limit {format_number(curve.drift_limit)}"
 
 
 def _calibration_figure(report: PerformanceReport) -> _Figure | None:

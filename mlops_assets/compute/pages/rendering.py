@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401  (any value)
     template
         The file name of the template in ``templates/``.
     values
-        Escaped wherever the template shows them; ``markupsafe.Markup`` is trusted.
+        The values that the template shows. All are escaped, except ``markupsafe.Markup``.
     """
     return _environment().get_template(template).render(values)
 

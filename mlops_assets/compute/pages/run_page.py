@@ -30,10 +30,10 @@ def render_runs(runs: Sequence[ComparedRun]) -> str:
         The runs, in the order of the page's columns.
     """
     title = f"{len(runs)} runs of {', '.join(dict.fromkeys(run.experiment for run in runs))}"
-    return render("runs.html.jinja", title=title, **describe_runs(runs))
+    return render("runs.html.jinja", title=title, **build_comparison_values(runs))
 
 
-def describe_runs(runs: Sequence[ComparedRun]) -> dict[str, Any]:
+def build_comparison_values(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     """Return the values that the template of a comparison shows: runs, metrics, params, curves and their number."""
     names = sorted({name for run in runs for name, (steps, _) in run.curves.items() if len(steps) > 1})
     return {

@@ -1,4 +1,4 @@
-"""A trace as one HTML page: figures, a waterfall of its spans, and what they captured. Self-contained, without scripts."""
+"""A trace as one HTML page: facts, a waterfall of its spans, and captured inputs and outputs. Self-contained, without scripts."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from mlops_assets.compute.pages.card_sections import (
     gates_section,
     importance_section,
     limits_section,
-    mention_second_fit,
+    mention_refit,
     plain_section,
 )
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance, permutation_importance
-from mlops_assets.compute.training.probabilities import task_of
+from mlops_assets.compute.training.probabilities import detect_task
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.errors import ArtifactError, LakeError
@@ -166,7 +166,7 @@ def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str,
 
 def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, str]]:
     estimator = fits.served.estimator
-    yield "kind", task_of(estimator)
+    yield "kind", detect_task(estimator)
     positive = positive_class(getattr(estimator, "classes_", ()), subject.positive)
     if positive is not None:
         yield "positive class", str(positive)
@@ -245,7 +245,7 @@ def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
     yield Section("Data", (f"It was trained on {subject.reads['table']}; the label is {subject.reads['label']}.",), problems=(problem,))
     yield features_section(subject.manifest.get("signature", ()), {})
     yield _recorded_metrics(subject)
-    yield limits_section(subject.model.limits, find_nondeterminism(dict(subject.facts)), looked_for=())
+    yield limits_section(subject.model.limits, find_nondeterminism(dict(subject.facts)), checked_for=())
 
 
 def _recorded_metrics(subject: _Subject) -> Section:
@@ -277,12 +277,12 @@ def _measured_sections(
     subject: _Subject, fits: _Fits, measured: CardMeasurements, signature: Sequence[Mapping[str, Any]]
 ) -> Iterator[Section]:
     """Yield the sections that show measurements on the training rows of the version."""
-    yield mention_second_fit(measured.data) if fits.refitted else measured.data
+    yield mention_refit(measured.data) if fits.refitted else measured.data
     yield features_section(signature, measured.sources)
     yield from measured.quality
     yield importance_section(measured.importance)
     checked = ("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
-    yield limits_section(subject.model.limits, [*measured.leaks, *find_nondeterminism(dict(subject.facts))], looked_for=checked)
+    yield limits_section(subject.model.limits, [*measured.leaks, *find_nondeterminism(dict(subject.facts))], checked_for=checked)
 
 
 def _registry_sections(subject: _Subject) -> Iterator[Section]:

@@ -1,4 +1,4 @@
-"""Find out from its compiled code whether a user's function calls another one by name."""
+"""Search the compiled code of a user's function for a name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def mentions_name(function: Callable[..., Any], name: str) -> bool:
-    """Return whether a function, or a function that it calls by a global name, uses a name, also an imported one under an alias.
+    """Return whether a function, or a function that it calls by a global name, uses a name; import aliases are resolved.
 
     Functions that are reached as attributes of modules or objects are not searched.
 
     Parameters
     ----------
     function
-        The function; decorators that set ``__wrapped__`` are looked through.
+        The function; decorators that set ``__wrapped__`` are unwrapped.
     name
         The name of a function or attribute.
     """
@@ -37,7 +37,7 @@ def mentions_name(function: Callable[..., Any], name: str) -> bool:
 
 
 def _list_names(code: CodeType) -> Iterator[str]:
-    """Yield the global names and attributes that code uses, also in the functions and comprehensions within it."""
+    """Yield the global names and attributes that code uses, including the functions and comprehensions within the code."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

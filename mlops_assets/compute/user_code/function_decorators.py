@@ -1,4 +1,4 @@
-"""Find the decorators that change what a function computes: all except those of ``mlops_assets``, which declare it."""
+"""Find the decorators that change what a function computes: all except the declarations of ``mlops_assets``."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def _is_declaration(decorator: ast.expr, imported: set[str], tree: ast.Module, v
             attributes.insert(0, expression.attr)
             expression = expression.value
         else:
-            attributes.clear()  # those of the result: its callee decides
+            attributes.clear()  # attributes of the result of a call: the called function decides
             expression = expression.func
     if not isinstance(expression, ast.Name):
         return False
     name = expression.id
     if name in imported or name in values:
-        return name in imported or _belongs_to_package(_resolve(values[name], attributes))
+        return name in imported or _belongs_to_package(_resolve_attributes(values[name], attributes))
     assigned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)]
     return any(_is_declaration(value, imported, tree, values) for value in assigned if name not in ast.unparse(value))
 
 
-def _resolve(value: Any, attributes: list[str]) -> Any:  # noqa: ANN401  (what a name is bound to)
-    """Follow attributes through modules, without imports of lazy modules; return the last module's attribute, or another value at once."""
+def _resolve_attributes(value: Any, attributes: list[str]) -> Any:  # noqa: ANN401  (what a name is bound to)
+    """Return the value of an attribute path through modules, up to the first value that is not a module; lazy modules stay unimported."""
     for name in attributes:
         if not isinstance(value, ModuleType) or _belongs_to_package(value):
             break

@@ -35,9 +35,9 @@ def is_computed(node: ast.stmt) -> bool:
 
 
 def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
-    """Yield values that a class or function holds and its code does not show, by name, with a flag whether all of them count as used.
+    """Yield name → value for values that a class or function holds and its code does not show, and whether all of them count as used.
 
-    The values are computed attributes of a class, and computed defaults and attributes of a function. With a flag of False, only the
+    The values are computed attributes of a class, and computed defaults and attributes of a function. If the flag is False, only
     attributes that the project's code names count as used. Other statements yield nothing.
 
     Parameters
@@ -64,7 +64,7 @@ def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[st
 
 
 def is_cached_reader(node: ast.stmt, value: Any) -> bool:  # noqa: ANN401  (what a name is bound to)
-    """Return True if a function is cached by :mod:`functools` and its code names a reader such as ``open``: a second call reads nothing."""
+    """Return True if :mod:`functools` caches a function that names a reader such as ``open``: only its first call reads the file."""
     if not hasattr(value, "cache_info"):
         return False
     return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READING_NAMES for inner in ast.walk(node))

@@ -1,4 +1,4 @@
-"""Load a stored source in this process, apart from the project: two versions of one module can be loaded at once."""
+"""Load a stored source in this process, isolated from the project: two versions of one module can be loaded at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOADING = threading.Lock()
 
 
 def load_isolated(stored: Mapping[str, Any], name: str) -> Callable[..., Any]:
-    """Import the function of a stored source under a package of its own, so that it shares no module with the project.
+    """Import the function of a stored source in a separate package, so that it shares no module with the project.
 
     The code of the source runs with the rights of this process. Loading a source again under the same name returns the same function.
 
@@ -43,7 +43,7 @@ class _StoredModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     Parameters
     ----------
     root
-        The package that contains them.
+        The package that contains the modules.
     texts
         Module → text.
     """
@@ -63,7 +63,7 @@ class _StoredModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_loader(fullname, self, is_package=fullname in self._packages)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the text of a module, in which imports of the project's modules mean those of this source."""
+        """Run the text of a module; its imports of project modules load the modules of this source."""
         tree = _ImportRewriter(self._root, self._tops).visit(ast.parse(self._texts.get(module.__name__, "")))
         exec(compile(ast.fix_missing_locations(tree), f"<stored {module.__name__}>", "exec", dont_inherit=True), module.__dict__)  # noqa: S102  (a stored source)
 
@@ -89,7 +89,7 @@ class _ImportRewriter(ast.NodeTransformer):
         return node
 
     def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
-        """Return ``import a.b`` as ``import root.a.b as a.b`` would be, if Python had it: ``a`` is bound."""
+        """Return statements that import ``root.a.b`` in place of ``a.b`` and bind the name ``a``."""
         statements: list[ast.stmt] = []
         for alias in node.names:
             top = alias.name.split(".")[0]

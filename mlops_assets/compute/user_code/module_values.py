@@ -1,4 +1,4 @@
-"""Text of module-level values, equal in every process and project folder."""
+"""Canonical text of module-level values for fingerprints: equal in every process and project folder."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ _MAX_DEPTH = 20
 
 
 class UnrecordableError(TypeError):
-    """A value has no text that is equal in every process."""
+    """Raised for a value whose representation differs between processes, so that it cannot be fingerprinted."""
 
 
-def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noqa: PLR0911  (one for each kind of value)
-    """Return a value as text; empty for a value that does not change a result, such as a logger.
+def canonicalise_value(value: object, folder: str, *, depth: int = 0) -> str:  # noqa: PLR0911  (one for each kind of value)
+    """Return the canonical text of a value for a fingerprint; empty for a value that does not affect results, such as a logger.
 
     Parameters
     ----------
     value
         The value of a module-level name.
     folder
-        The folder of the project: paths within the folder are described relative to it.
+        The folder of the project; paths within the folder become relative to it.
     depth
         The nesting depth of the value within other values.
 
     Raises
     ------
     UnrecordableError
-        The value, or a value within it, has a type without a stable text, or is nested too deeply.
+        The value, or a value within it, has a type without a canonical text, or is nested too deeply.
     """
     if depth > _MAX_DEPTH:
         raise UnrecordableError
 
     def inner(each: object) -> str:
-        return describe_value(each, folder, depth=depth + 1)
+        return canonicalise_value(each, folder, depth=depth + 1)
 
     kind = type(value)
     if _is_ignored(value, kind):
@@ -72,7 +72,7 @@ def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noq
         return "{" + ",".join(sorted(map(inner, value))) + "}"
     if isinstance(value, (list, tuple)) or (isinstance(value, Sequence) and kind.__module__ == "collections"):
         return f"{kind.__name__}[{','.join(map(inner, value))}]"
-    return _describe_object(value, kind, inner)
+    return _canonicalise_object(value, kind, inner)
 
 
 def _is_ignored(value: object, kind: type) -> bool:
@@ -80,15 +80,15 @@ def _is_ignored(value: object, kind: type) -> bool:
 
 
 def _make_relative(value: str | PurePath, folder: str) -> str:
-    """Return a text or path with ``<project>`` for the project's folder; the path of a parent folder becomes relative."""
+    """Return a text or path with the project's folder replaced by ``<project>``; the path of a parent folder becomes relative."""
     text = str(value)
     if isinstance(value, PurePath) and len(text) > 1 and folder.startswith(f"{text}{os.sep}"):
         return os.path.relpath(text, folder)
     return text.replace(folder, "<project>")
 
 
-def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
-    """Return a function by its name, and a pattern, array, frame or other object by its content."""
+def _canonicalise_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
+    """Return the canonical text of an object: the name of a function, the content of a pattern, array, frame or other object."""
     if isinstance(value, re.Pattern):
         return f"re:{value.pattern!r}:{value.flags}"
     if isinstance(value, functools.partial):
@@ -112,7 +112,7 @@ def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> 
 
 
 def _object_state(value: object, kind: type) -> dict[str, object] | None:
-    """Return an object's attributes, including those in ``__slots__``; None for an object that has no place for them."""
+    """Return an object's attributes, including those in ``__slots__``; None for an object that cannot have attributes."""
     slots = [
         name for base in kind.__mro__ for name in _list_items(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")
     ]
@@ -128,7 +128,7 @@ def _list_items(slots: object) -> Sequence[str]:
 def _class_file(kind: type) -> str:
     """Return the file of a class's module; ``site-packages`` for the standard library and for modules without a file.
 
-    Namespaces of ``types`` and ``argparse`` hold only attributes, so that they count as classes of the project.
+    ``types.SimpleNamespace`` and ``argparse.Namespace`` hold only attributes, so they count as classes of the project.
     """
     import sys
 
@@ -138,7 +138,7 @@ def _class_file(kind: type) -> str:
     return "site-packages" if is_standard else str(getattr(module, "__file__", None) or "site-packages")
 
 
-def _describe_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
     if not hasattr(value, "tobytes"):
         if hasattr(value, "num") and hasattr(value, "itemsize"):  # a dtype
             return f"numpy:{value}"
@@ -148,7 +148,7 @@ def _describe_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa:
     return f"array{value.shape}{value.dtype}{hashlib.sha256(value.tobytes()).hexdigest()}"
 
 
-def _describe_polars(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_polars(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
     import polars as pl
 
     if isinstance(value, pl.Series):
@@ -160,7 +160,7 @@ def _describe_polars(value: Any, inner: Callable[[object], str]) -> str:  # noqa
     raise UnrecordableError
 
 
-def _describe_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
     import pandas as pd
 
     if isinstance(value, (pd.DataFrame, pd.Series, pd.Index)):
@@ -172,16 +172,16 @@ def _describe_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa
     raise UnrecordableError
 
 
-def _describe_estimator(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
-    """Return an unfitted estimator by its parameters; raise for a fitted one."""
+def _canonicalise_estimator(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    """Return class and parameters of an unfitted estimator; raise UnrecordableError for a fitted one."""
     if not hasattr(value, "get_params") or any(name.endswith("_") and not name.startswith("_") for name in vars(value)):
         raise UnrecordableError
     return f"{type(value).__qualname__}{inner(value.get_params(deep=False))}"
 
 
 _LIBRARIES: dict[str, Callable[[Any, Callable[[object], str]], str]] = {
-    "numpy": _describe_numpy,
-    "polars": _describe_polars,
-    "pandas": _describe_pandas,
-    "sklearn": _describe_estimator,
+    "numpy": _canonicalise_numpy,
+    "polars": _canonicalise_polars,
+    "pandas": _canonicalise_pandas,
+    "sklearn": _canonicalise_estimator,
 }

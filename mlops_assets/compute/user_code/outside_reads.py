@@ -40,7 +40,7 @@ class OutsideReads:
     Parameters
     ----------
     ignored
-        Folders whose files are not recorded, because they do not change a result: those of the platform.
+        Folders whose files are not recorded, because they do not affect results, such as the folders of the platform.
     files, variables
         Absolute paths and names, in the order of the first read.
     written
@@ -85,19 +85,19 @@ class OutsideReads:
     def hashes(self) -> dict[str, str]:
         """Return ``file:PATH`` or ``variable:NAME`` → current content hash of each read.
 
-        Left out are files that were also written, because they are results, files that no longer exist, and a whole environment.
+        Excluded are files that were also written (they are results), files that no longer exist, and a copied environment.
         """
         files = [name for name in self.files if name not in self.written and Path(name).is_file()]
         variables = () if self.whole_environment else self.variables
         return hash_outside([*(f"file:{_shorten_path(name)}" for name in files), *(f"variable:{name}" for name in variables)])
 
     def names(self) -> list[str]:
-        """Return the reads that :meth:`hashes` returns as text."""
+        """Return a text for each read of :meth:`hashes`."""
         return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (read.split(":", 1) for read in self.hashes())]
 
 
 def hash_outside(names: list[str]) -> dict[str, str]:
-    """Return the current content hash of files and environment variables by name, sorted; ``absent`` where one cannot be read.
+    """Return the current content hash of files and environment variables by name, sorted; ``absent`` for a read that fails.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def _hash_content(kind: str, name: str) -> str:
 
 
 def _shorten_path(name: str) -> str:
-    """Return a path relative to the working folder if it is inside, so that a project may move."""
+    """Return a path inside the working folder relative to this folder, so that a project may move."""
     here = str(Path.cwd()) + os.sep
     return name.removeprefix(here)
 
@@ -166,7 +166,7 @@ def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of its kind
-    """The environment, which notes variables when project code reads them."""
+    """The environment variables, which record each read by project code."""
 
     def __getitem__(self, key: str) -> str:
         if _recorders and _is_read_by_project():
@@ -177,7 +177,7 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of
 
 def _is_read_by_project() -> bool:
     """Return whether the current read of an environment variable comes from project code, not from a library."""
-    frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
+    frame: Any = sys._getframe(2)  # noqa: SLF001  (no public function returns the caller)
     while frame is not None and frame.f_code.co_filename in _TRANSPARENT_FILES:
         frame = frame.f_back
     name = "" if frame is None else frame.f_code.co_filename
@@ -186,7 +186,7 @@ def _is_read_by_project() -> bool:
 
 @cache
 def _install_hook() -> None:
-    """Install the audit hook at the first recording, so that programs without one pay nothing."""
+    """Install the audit hook at the first recording, so that programs without recordings have no overhead."""
     _library_folders()  # before the hook: finding them opens files
     sys.addaudithook(_audit_hook)
     os.environ.__class__ = _Environment

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.user_code.function_decorators import select_code_decorators
 from mlops_assets.compute.user_code.held_values import is_cached_reader, is_computed, iterate_held_values, queries_file
-from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
+from mlops_assets.compute.user_code.module_values import UnrecordableError, canonicalise_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_READERS = ("polars", "duckdb", "pyarrow")  # they open files in native code, where no audit hook sees it
+_READERS = ("polars", "duckdb", "pyarrow")  # they open files in native code, which triggers no audit hook
 _EVERYTHING = "*"
 _INSTALLED = {"site-packages", "dist-packages"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
@@ -29,7 +29,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
 
 @dataclass(frozen=True)
 class _Value:
-    """A value that code does not show: of a module-level name, or held by a class or function."""
+    """A value that the code does not show: the value of a module-level name, or a value that a class or function holds."""
 
     module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)  # holds the value under ``name``
     folder: str  # of the file
@@ -63,7 +63,7 @@ class _Closure:
                 continue
             is_bound = True
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                self._follow(path, module, node, name)
+                self._follow_import(path, module, node, name)
                 continue
             definition = self._strip_declaration(path, node, values)
             self.parts.append(f"{name}={ast.dump(definition)}")
@@ -72,7 +72,7 @@ class _Closure:
             for held, is_used in iterate_held_values(node, values.get(name)):
                 self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{held_name}", held_name, is_used) for held_name in held]
             if is_cached_reader(node, values.get(name)):
-                self.reads.add(f"{name}, which keeps its first result,")
+                self.reads.add(f"{name}, which caches its first result,")
             self.add_statement(path, module, definition, values, without=name)
         return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
@@ -86,12 +86,12 @@ class _Closure:
                 self.reads.add(f"{ast.unparse(inner.func.value)}.{inner.func.attr}")
             elif isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
-                    self._follow(path, module, inner, _local_name(inner, alias))
+                    self._follow_import(path, module, inner, _local_name(inner, alias))
         for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {without}):
             self.add_name(path, module, used, values)
 
     def add_function(self, function: Callable[..., Any]) -> None:
-        """Add a function with its dependencies, and the project functions that wrap it; of a function without a file, its bytecode."""
+        """Add a function with its dependencies, and the project functions that wrap it; for a function without a file, only its bytecode."""
         *wrappers, function = list_layers(function)
         if (file := _find_file(function)) is None:
             self.parts.append(repr(function.__code__.co_code))
@@ -107,7 +107,7 @@ class _Closure:
                 self.add_name(source, wrapper.__globals__["__name__"], name, wrapper.__globals__)
 
     def _add_nested_function(self, path: Path, function: Callable[..., Any], values: Mapping[str, Any]) -> None:
-        """Add a function that is defined inside another one, with decorators that are defined there, and the function that it wraps."""
+        """Add a function that is defined inside another function, with decorators that are defined there and the function that it wraps."""
         node = self._strip_declaration(path, _read_definition(function), values)
         self.parts.append(f"{function.__name__}={ast.dump(node)}")
         self.add_statement(path, function.__module__, node, values, without=function.__name__)
@@ -133,7 +133,7 @@ class _Closure:
         return self.trees[path]
 
     def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
-        """Note an attribute such as ``pl.read_csv``, which opens files in native code, where no audit hook sees it."""
+        """Note an attribute such as ``pl.read_csv``, which opens files in native code and so triggers no audit hook."""
         library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
         if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
             self.reads.add(f"{library}.{node.attr}")
@@ -145,7 +145,7 @@ class _Closure:
         file, (absolute, values) = project_file(path, node.module or "", node.level), _imported_module(path, module, node)
         return file is not None and self.add_name(file, absolute, name, values)
 
-    def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
+    def _follow_import(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
         """Add what an import binds to a name: a name of a project file, or a whole module; skip installed packages."""
         alias = next(alias for alias in node.names if _local_name(node, alias) == name)
         if isinstance(node, ast.Import):
@@ -170,7 +170,7 @@ class _Closure:
 def source_hash(function: Callable[..., Any]) -> str:
     """Return a hash of a function or class with all project code and values that it uses, directly or indirectly.
 
-    Names are followed through the function's module and through the project's other modules, those of decorators included. Comments,
+    Names are followed through the function's module and the other modules of the project, including modules of decorators. Comments,
     docstrings of functions, decorators of ``mlops_assets``, and code that the function does not use, do not change the hash. When a
     name's value is computed at import (from a file or an environment variable), the hash also covers the value. It does not cover
     installed packages, whose versions are recorded separately.
@@ -181,7 +181,7 @@ def source_hash(function: Callable[..., Any]) -> str:
         A function that is defined in a file.
     """
     closure = _find_closure(function)
-    values = [f"{value.label}:={text}" for value in closure.values if (text := _describe_held_value(value))]
+    values = [f"{value.label}:={text}" for value in closure.values if (text := _canonicalise_held_value(value))]
     digest = hashlib.sha256()
     for part in sorted({*closure.parts, *values}):
         digest.update(part.encode())
@@ -189,7 +189,7 @@ def source_hash(function: Callable[..., Any]) -> str:
 
 
 def find_unrecorded(function: Callable[..., Any]) -> list[str]:
-    """Return what no record can hold, sorted: used values without stable text, then files that libraries or cached functions read.
+    """Return the inputs of a function that no fingerprint covers: used values without canonical text, then files that are read unseen.
 
     Parameters
     ----------
@@ -198,21 +198,21 @@ def find_unrecorded(function: Callable[..., Any]) -> list[str]:
     """
     closure = _find_closure(function)
     used = [value for value in closure.values if value.used or value.name in closure.attributes]
-    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _describe_held_value(value) is None}
+    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _canonicalise_held_value(value) is None}
     return sorted(values) + [f"the files that {name} reads" for name in sorted(closure.reads)]
 
 
-def _describe_held_value(value: _Value) -> str | None:
-    """Return a value as text; None when it has no stable text."""
+def _canonicalise_held_value(value: _Value) -> str | None:
+    """Return the canonical text of a value; None if the value has none."""
     try:
-        return describe_value(value.module[value.name], value.folder)
+        return canonicalise_value(value.module[value.name], value.folder)
     except UnrecordableError:
         return None
 
 
 @lru_cache(maxsize=1024)
 def _find_closure(function: Callable[..., Any]) -> _Closure:
-    """Return all project code that a function uses: of a function without a file, its bytecode alone.
+    """Return all project code that a function uses; for a function without a file, only its bytecode.
 
     The result is cached, because loaded code does not change when its files do.
     """
@@ -222,13 +222,13 @@ def _find_closure(function: Callable[..., Any]) -> _Closure:
 
 
 def _find_file(function: Callable[..., Any]) -> Path | None:
-    """Return the file that defines a function or class; None without one, as in an interactive session."""
+    """Return the file that defines a function or class; None if there is no file, as in an interactive session."""
     file = inspect.getsourcefile(function)
     return Path(file) if file is not None and Path(file).is_file() else None
 
 
 def _list_decorated(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Yield the functions with decorators that a function closes over: what it wraps without :func:`functools.wraps`."""
+    """Yield the decorated functions that a function closes over: functions that it wraps without :func:`functools.wraps`."""
     for cell in getattr(function, "__closure__", None) or ():
         held = getattr(cell, "cell_contents", None)  # an empty cell has none
         if inspect.isfunction(held) and _find_file(held) is not None:

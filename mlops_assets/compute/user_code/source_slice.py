@@ -1,4 +1,4 @@
-"""Extract a function with all project code it needs, a slice of the project, as text that runs elsewhere.
+"""Extract a slice of the project: the text of a function with all project code that it needs, which runs without the project.
 
 The slice has the code that :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the
 project's files. A top-level statement that binds no name, such as ``sklearn.set_config(...)``, is not part of the slice.
@@ -30,14 +30,14 @@ _EVERYTHING = "*"
 
 @dataclass
 class _Module:
-    """One project file, with the statements that are needed."""
+    """One project file, with the statements that the function needs."""
 
     path: Path
     lines: list[str]
     tree: ast.Module
     needed: set[int] = field(default_factory=set)  # indices in the body of ``tree``
     seen: set[str] = field(default_factory=set)  # names that were looked up
-    kept: dict[int, list[ast.expr]] = field(default_factory=dict)  # index of the entry function → its decorators that are kept
+    kept: dict[int, list[ast.expr]] = field(default_factory=dict)  # index of the entry function → the decorators that are kept
 
 
 class _Slicer:
@@ -47,18 +47,18 @@ class _Slicer:
         self.function = function
         self.modules: dict[str, _Module] = {}
 
-    def module(self, name: str, path: Path) -> _Module:
+    def load_module(self, name: str, path: Path) -> _Module:
         if name not in self.modules:
             text = path.read_text(encoding="utf-8")
             self.modules[name] = _Module(path, text.split("\n"), ast.parse(text))
         return self.modules[name]
 
-    def need(self, module: str, path: Path, name: str, *, entry: bool = False) -> bool:
+    def keep_name(self, module: str, path: Path, name: str, *, entry: bool = False) -> bool:
         """Keep the statements that bind a name, with their dependencies; with ``entry``, without decorators of ``mlops_assets``.
 
         Return whether any statement binds the name; True for a name that was looked up before.
         """
-        held = self.module(module, path)
+        held = self.load_module(module, path)
         if name in held.seen:
             return True
         held.seen.add(name)
@@ -66,24 +66,24 @@ class _Slicer:
         for index, node in binding:
             held.needed.add(index)
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                self.follow(module, path, node, name)
+                self.follow_import(module, path, node, name)
             else:
                 decorators = getattr(node, "decorator_list", [])
                 if entry:
                     held.kept[index] = select_code_decorators(node, held.tree, self.function.__globals__)
                 for used in _used_names(node, without=[each for each in decorators if each not in held.kept.get(index, decorators)]):
-                    self.need(module, path, used)
-                self.follow_inner(module, path, node)
+                    self.keep_name(module, path, used)
+                self.follow_inner_imports(module, path, node)
         return bool(binding)
 
-    def follow_inner(self, module: str, path: Path, node: ast.stmt) -> None:
+    def follow_inner_imports(self, module: str, path: Path, node: ast.stmt) -> None:
         """Follow the imports inside a statement, such as those of a function's body."""
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
-                    self.follow(module, path, inner, alias.asname or alias.name.split(".")[0])
+                    self.follow_import(module, path, inner, alias.asname or alias.name.split(".")[0])
 
-    def follow(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
+    def follow_import(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
         """Follow what an import binds to a name into project files; skip installed packages."""
         for alias in node.names:
             if name not in (_EVERYTHING, alias.asname or alias.name.split(".")[0]):
@@ -94,13 +94,13 @@ class _Slicer:
             target, level = node.module or "", node.level
             absolute = resolve_name("." * level + target, _parent_package(module, path)) if level else target
             beneath = f"{target}.{alias.name}" if target else alias.name
-            if (file := project_file(path, target, level)) is not None and self.need(absolute, file, alias.name):
+            if (file := project_file(path, target, level)) is not None and self.keep_name(absolute, file, alias.name):
                 continue
             self._add_module(path, beneath, level, f"{absolute}.{alias.name}")
 
     def _add_module(self, path: Path, target: str, level: int, absolute: str) -> None:
         if (file := project_file(path, target, level)) is not None:
-            self.need(absolute, file, _EVERYTHING)
+            self.keep_name(absolute, file, _EVERYTHING)
 
 
 def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
@@ -134,13 +134,13 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     path, entry = Path(file), function.__module__ if function.__module__ != "__main__" else Path(file).stem
     slicer, nested = _Slicer(function), ""
     if "<locals>" in function.__qualname__:
-        node = _read_nested_function(function, slicer.module(entry, path).tree)
+        node = _read_nested_function(function, slicer.load_module(entry, path).tree)
         nested, kept = ast.unparse(node), node.decorator_list
         for used in _used_names(node):
-            slicer.need(entry, path, used)
-        slicer.follow_inner(entry, path, node)
+            slicer.keep_name(entry, path, used)
+        slicer.follow_inner_imports(entry, path, node)
     else:
-        slicer.need(entry, path, function.__name__, entry=True)
+        slicer.keep_name(entry, path, function.__name__, entry=True)
         kept = [each for decorators in slicer.modules[entry].kept.values() for each in decorators]
     if len(wrappers) > len(kept):
         raise DefinitionError(
@@ -155,7 +155,7 @@ def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
 def _read_nested_function(function: Callable[..., Any], tree: ast.Module) -> ast.FunctionDef:
     """Return the definition of a function inside another one, without decorators of ``mlops_assets``.
 
-    Raise DefinitionError for a lambda, and for a decorator that is defined inside another function too.
+    Raise DefinitionError for a lambda, and for a decorator that is itself defined inside a function.
     """
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(node, ast.FunctionDef):
@@ -200,7 +200,7 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
 
 
 def imported_packages(stored: Mapping[str, Any]) -> set[str]:
-    """Return the top-level packages that a stored source imports by absolute name, the project's and Python's own included."""
+    """Return the top-level packages that a stored source imports by absolute name, including the project and the standard library."""
     nodes = [node for text in stored["modules"].values() for node in ast.walk(ast.parse(text))]
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.split(".")[0] for name in plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}}
@@ -212,7 +212,7 @@ def _parent_package(module: str, path: Path) -> str:
 
 
 def _used_names(node: ast.stmt, without: Sequence[ast.expr] = ()) -> set[str]:
-    """Return the names that a statement uses, except those of some of its decorators."""
+    """Return the names that a statement uses, except the names in the decorators ``without``."""
     skipped = {id(n) for decorator in without for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
 
@@ -239,7 +239,7 @@ def _render_module(held: _Module) -> str:
 
 
 def _list_unneeded(held: _Module, node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
-    """Return the names that an import binds from project files and no needed statement uses: the slice may lack them."""
+    """Return the project names that an import binds and no needed statement uses; the slice may lack their definitions."""
     if _EVERYTHING in held.seen:
         return []
     unused = [alias for alias in node.names if (alias.asname or alias.name.split(".")[0]) not in held.seen | {_EVERYTHING}]
@@ -256,7 +256,7 @@ def _is_of_project(path: Path, node: ast.Import | ast.ImportFrom, alias: ast.ali
 
 
 def _read_source(held: _Module, index: int) -> str:
-    """Return the text of a statement with its decorators; of those of the entry function, only the kept ones."""
+    """Return the text of a statement with its decorators; for the entry function, only with the kept decorators."""
     node = held.tree.body[index]
     if isinstance(node, (ast.Import, ast.ImportFrom)) and (unneeded := _list_unneeded(held, node)):
         node.names = [alias for alias in node.names if alias not in unneeded]

@@ -1,6 +1,6 @@
 """Translate errors of polars, pandas, DuckDB and other libraries in user functions: add the place in the code and a hint.
 
-The original error stays as the cause. Exceptions that the user's own code raises keep their type and get a note.
+The original error becomes the cause. Exceptions that the user's own code raises keep their type and get a note.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
     Raises
     ------
     DataError
-        A library has raised. An error of this package passes unchanged; any other passes with a note that says where it was raised.
+        A library raised an error. Errors of this package are raised unchanged; all others are raised with a note on their place.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
 def translate_error(
     error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple
 ) -> DataError | None:
-    """Return the DataError to raise instead of a library error; None for another error, which gets a note with its place.
+    """Return the DataError to raise in place of a library error; None for any other error, which gets a note on its place.
 
     Parameters
     ----------
@@ -98,13 +98,13 @@ def describe_error(error: BaseException, function: Callable[..., Any] | None = N
     error
         The raised error.
     function
-        The user's function, which is named when the error has no line of the user's code.
+        The user's function. It is named if the traceback has no line of the user's code.
     """
     return f"{type(error).__name__}: {shorten(str(error))} ({find_user_line(error, function)})"
 
 
 def shorten(text: str) -> str:
-    """Return the text of an error in one line of at most 400 characters, without query plans and candidate functions."""
+    """Return the text of an error in one line of at most 400 characters, without query plans and lists of candidate functions."""
     head, *rest = text.strip().split("\n\n")
     expression = next((part for part in rest if part.startswith("This error occurred in the following expression:")), "")
     in_expression = f" in {expression.partition(':')[2].strip()}" if expression else ""
@@ -119,8 +119,8 @@ def find_user_line(error: BaseException, function: Callable[..., Any] | None = N
     Parameters
     ----------
     error, function
-        As in :func:`describe_error`. A query that the function built and that ran later has no line of user code; then the function's
-        first line is returned. Without a function, the text says that the error is outside of the project's code.
+        As in :func:`describe_error`. A query that runs after its function has returned has no line of user code: then the first line of
+        the function is returned. Without a function, the text says that the error is outside of the project's code.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_file(frame.filename)]
     if frames:

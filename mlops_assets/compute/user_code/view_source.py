@@ -1,4 +1,4 @@
-"""The code that the rows of a computed feature view depend on, from which the version of the view follows."""
+"""The code that the rows of a computed feature view depend on; it determines the version of the view."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
+from mlops_assets.compute.user_code.module_values import UnrecordableError, canonicalise_value
 from mlops_assets.compute.user_code.source_code import find_unrecorded, source_hash
 from mlops_assets.compute.user_code.source_slice import extract_source, load_source
 from mlops_assets.errors import DefinitionError
@@ -127,7 +127,7 @@ def test_values_are_described_by_what_they_are() -> None:
     from sklearn.linear_model import Ridge
 
     def text(value: object) -> str:
-        return describe_value(value, "/somewhere/project")
+        return canonicalise_value(value, "/somewhere/project")
 
     pairs = [
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
@@ -175,7 +175,7 @@ def test_what_classes_functions_and_objects_keep_counts(load, kept) -> None:
     [
         (
             "@functools.cache\ndef params():\n    return json.loads(Path('a.json').read_text())\n\ndef train():\n    return params()\n",
-            "params, which keeps its first result,",
+            "params, which caches its first result,",
         ),
         ("def train():\n    return duckdb.sql(\"select a from 'a.csv'\")\n", "duckdb.sql"),
         ("def train(cursor):\n    return cursor.execute('select * from read_parquet(?)')\n", "cursor.execute"),

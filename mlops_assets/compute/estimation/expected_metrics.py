@@ -15,7 +15,7 @@ import numpy as np
 
 from mlops_assets.compute.estimation.calibration_map import calibrate_classes
 from mlops_assets.compute.training.evaluate import make_scorer
-from mlops_assets.compute.training.resampling import prove_form
+from mlops_assets.compute.training.resampling import find_verified_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ def _simulate_spread(
             except (ValueError, TypeError, AttributeError):
                 return math.nan
 
-        if (form := prove_form(metric, model, numbers, labels, score(numbers, labels))) is None:
+        if (form := find_verified_form(metric, model, numbers, labels, score(numbers, labels))) is None:
             values = np.array([score(rows, classes[draw_labels()]) for _ in range(SCORED_DRAWS)])
         else:
             step = max(1, (1 << 20) // max(len(numbers), 1))

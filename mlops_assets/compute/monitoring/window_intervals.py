@@ -10,7 +10,7 @@ import numpy as np
 
 from mlops_assets.compute.training.evaluate import make_scorer
 from mlops_assets.compute.training.metric_range import clip_interval
-from mlops_assets.compute.training.resampling import prove_form
+from mlops_assets.compute.training.resampling import find_verified_form
 
 if TYPE_CHECKING:
     from mlops_assets.compute.training.responses import CachedPredictor
@@ -94,7 +94,7 @@ class WindowJackknife:
                 except (ValueError, TypeError, AttributeError):
                     return math.nan
 
-            if (form := prove_form(metric, self._model, chosen, y, score(np.arange(len(y))))) is not None:
+            if (form := find_verified_form(metric, self._model, chosen, y, score(np.arange(len(y))))) is not None:
                 return form(keep)
             self._scored[metric] = self._scored.get(metric, 0) + 1
             return None if self._scored[metric] > MAX_SCORED_SETS else np.array([score(np.flatnonzero(kept)) for kept in keep])

@@ -47,7 +47,7 @@ def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any esti
     """Return parameters, metrics and curves of a fitted estimator of scikit-learn, LightGBM or XGBoost.
 
     Metrics and curves come from the last step of a pipeline and the best estimator of a search. The first 500 parameters by name are
-    returned, without those that are None or an estimator; a value of more than 500 characters is cut.
+    returned, except parameters that are None or an estimator; a value of more than 500 characters is cut.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _to_floats(values: Any) -> list[float]:  # noqa: ANN401
 
 
 def _is_plain(value: object) -> bool:
-    """Return False for None, an estimator, and a list that holds either; ``get_params`` lists the parameters of an inner estimator."""
+    """Return False for None, an estimator, and a list with either; ``get_params`` returns the parameters of an inner estimator."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(inner) for inner in value)
     return value is not None and not hasattr(value, "get_params")

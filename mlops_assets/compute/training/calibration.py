@@ -62,7 +62,7 @@ def calibrate(predicted: np.ndarray, observed: np.ndarray) -> CalibrationCurve:
     rather than having equal width, as in Nguyen and O'Connor (2015), so that no bin is empty.
     """
     place = bin_predictions(predicted)
-    bins = tuple(_summarize_bin(predicted[place == b], observed[place == b]) for b in np.unique(place))
+    bins = tuple(_summarise_bin(predicted[place == b], observed[place == b]) for b in np.unique(place))
     total = sum(bin_.rows for bin_ in bins)
     return CalibrationCurve(sum(bin_.rows * abs(bin_.predicted - bin_.observed) for bin_ in bins) / max(total, 1), bins)
 
@@ -73,6 +73,6 @@ def bin_predictions(predicted: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, predicted, side="left")
 
 
-def _summarize_bin(predicted: np.ndarray, observed: np.ndarray) -> CalibrationBin:
+def _summarise_bin(predicted: np.ndarray, observed: np.ndarray) -> CalibrationBin:
     rows = len(predicted)
     return CalibrationBin(rows, float(predicted.mean()), float(observed.mean()), float(observed.std() / np.sqrt(rows)))

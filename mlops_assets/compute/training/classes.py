@@ -1,4 +1,4 @@
-"""Classes of a label: the positive one of two, and the encoding that metrics need."""
+"""Classes of a label: the positive class of a binary label, and the encoding that metrics need."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
     classes
         The classes in the estimator's order.
     declared
-        ``@ml.model(positive=...)``, which is returned even if it is neither class; the second class when None.
+        ``@ml.model(positive=...)``, which is returned even if it is not among ``classes``; the second class when None.
     """
     values = np.asarray(classes).tolist()
     if len(values) != 2:
@@ -43,8 +43,8 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
 def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
     """Return the class to encode as True for metrics; None when metrics get the labels unchanged.
 
-    Labels stay unchanged when there are not two classes, when ``declared`` or some label is neither class, and when the classes are 0 and
-    1 (or False and True) with 1 as the positive one.
+    Labels stay unchanged unless there are two classes, when ``declared`` or a label is not among them, and when the classes are 0 and 1
+    (or False and True) with 1 as the positive class.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class TwoClasses:
         self.classes_ = np.array([False, True])
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
-        """Return a prediction method with output for the encoded labels; any other attribute of the model is returned unchanged."""
+        """Return a prediction method that predicts encoded labels; any other attribute of the model is returned unchanged."""
         attribute = getattr(self._model, name)
         encode = {
             "predict": self._encode_predictions,
@@ -112,18 +112,18 @@ class TwoClasses:
         return int(indices[0])
 
 
-def wrap_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
-    """Return a model that predicts True for the class ``encoded``; the model itself when ``encoded`` is None."""
-    return model if encoded is None else TwoClasses(model, encoded)
+def wrap_two_classes(model: Any, positive: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
+    """Return a binary model that predicts True for class ``positive``; the model itself when ``positive`` is None."""
+    return model if positive is None else TwoClasses(model, positive)
 
 
-def encode_labels(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (any label)
-    """Return labels as True for the class ``encoded`` and False for the other; unchanged when ``encoded`` is None."""
-    return y if encoded is None else np.asarray(y == encoded)
+def encode_labels(y: np.ndarray, positive: Any) -> np.ndarray:  # noqa: ANN401  (any label)
+    """Return True for labels of class ``positive`` and False for others; the labels unchanged when ``positive`` is None."""
+    return y if positive is None else np.asarray(y == positive)
 
 
 def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], metrics: Sequence[str], positive: Any) -> None:  # noqa: ANN401
-    """Refuse, before training, metrics that cannot be measured on these labels.
+    """Raise DataError before training for metrics that cannot be measured on these labels.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class RecordChange:
     was, now
         The recorded value, and the value in the reproduced training.
     cause
-        Whether the field is one of ``CAUSES``, which decide the trained model. Threads, hardware and results are no causes.
+        Whether the field is one of ``CAUSES``, which determine the trained model. Threads, hardware and results are not causes.
     """
 
     field: str
@@ -49,7 +49,7 @@ class TrainingComparison:
         something differs, but predicted labels are equal, and predictions and metrics agree within ``TOLERANCE``. ``DIFFERENT``: labels
         differ, or predictions or metrics differ by more.
     differences
-        In causal order: causes, circumstances, then results. Other packages are compared only when results differ without another reason.
+        In causal order: causes, circumstances, then results. Other packages are compared only when results differ and nothing else does.
     largest
         Maximum absolute difference of a probe prediction; infinite when the shapes differ.
     """
@@ -72,8 +72,8 @@ def compare_trainings(was: Mapping[str, Any], now: Mapping[str, Any]) -> Trainin
     was, now
         The record and the reproduced training, each with a mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, and with ``metrics``.
         ``predictions`` holds probabilities of the probe rows, or else predicted values. ``labels`` holds the output of ``predict`` for
-        these rows, and is not compared when the record has none. A refitted version also has ``refit``, with predictions and labels of
-        the second fit.
+        these rows, and is not compared when the record has none. A version with a refit also has ``refit``, with predictions and labels of
+        the refit model.
     """
     differences = [*_compare_fields(was, now, CAUSES, cause=True), *_compare_fields(was, now, CIRCUMSTANCES, cause=False)]
     fits = [("", was, now), *([("refit.", was["refit"], now["refit"])] if "refit" in was else [])]

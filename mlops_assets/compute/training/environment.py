@@ -34,7 +34,7 @@ def canonical_name(name: str) -> str:
 
 @cache
 def installed_distributions() -> dict[str, str]:
-    """Return normalized name → version of all installed distributions, by name; of duplicates, the first on ``sys.path``."""
+    """Return normalized name → version of all installed distributions, sorted by name; the first one on ``sys.path`` of duplicates."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         fields = _read_fields(distribution)
@@ -44,7 +44,7 @@ def installed_distributions() -> dict[str, str]:
 
 
 def _read_fields(distribution: metadata.Distribution) -> dict[str, str]:
-    """Return ``Name`` and ``Version`` of a distribution, as far as its metadata has them.
+    """Return ``Name`` and ``Version`` of a distribution, without fields that its metadata lacks.
 
     The parser of ``importlib`` also reads the description, which takes about a second for all distributions.
     """
@@ -71,7 +71,7 @@ def parse_lock(text: str) -> dict[str, str]:
 
 
 def deciding_packages(roots: Iterable[str]) -> dict[str, str]:
-    """Return name → version of Python and of the packages that decide a result: numeric libraries, and the owners of ``roots``.
+    """Return name → version of Python and of the packages that affect results: numeric libraries, and the owners of ``roots``.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _count_cpus() -> int:
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
-def describe_hardware() -> dict[str, Any]:
+def read_hardware() -> dict[str, Any]:
     """Return the machine architecture, the name of the processor, and the memory in GiB."""
     import psutil
 

@@ -55,11 +55,11 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     train
         Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
     min_rows
-        Column of ``slices`` → a number of rows; values with at least that many rows are measured beyond the limit of 50 as well.
+        Column of ``slices`` → a number of rows; a value with at least that many rows is measured even if it is not among the 50.
     named
-        ``(column, value)`` of slices that are measured however few rows they have; a value is compared as text.
+        Slices ``(column, value)`` that are measured regardless of their number of rows; a value is compared as text.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
     part
         Name of the rows in the texts of ``problems``.
 
@@ -99,7 +99,7 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
 
 
 def _score(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
-    """Return the metrics, NaN where one raises an error or is not finite, and the reason for each NaN."""
+    """Return the metrics and the reason for each NaN; a metric that raises an error or is not finite is NaN."""
     values: dict[str, float] = {}
     problems: dict[str, str] = {}
     for name in metrics:
@@ -140,7 +140,7 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
-    """Return a note on an absent class (of more than two) and on a label that the model does not know; empty without either."""
+    """Return a note on a class without rows (of more than two classes) and on a label that is no class; empty without such labels."""
     model_classes, present = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if model_classes is None else np.asarray(model_classes).tolist()
     absent, unknown = [c for c in classes if c not in present], [label for label in present if classes and label not in classes]
@@ -165,7 +165,7 @@ def select_slices(
 ) -> Iterator[tuple[object, np.ndarray]]:
     """Yield the values of a column to measure and the numbers of their rows, most frequent first.
 
-    They are the 50 most frequent values, and rarer ones that have ``min_rows`` rows or that ``named`` contains.
+    The values are the 50 most frequent ones, and rarer ones with at least ``min_rows`` rows or in ``named``.
 
     Parameters
     ----------

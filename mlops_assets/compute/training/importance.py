@@ -34,7 +34,7 @@ class ColumnImportance:
     column
         The column of ``X``.
     drop
-        By how much the metric falls, on average, when the column is shuffled; NaN where the metric is undefined.
+        The mean decrease of the metric when the column is shuffled; NaN where the metric is undefined.
     error
         Standard deviation over the shuffles.
     """
@@ -55,9 +55,9 @@ class PermutationImportance:
     rows
         The number of rows on which the decrease was measured.
     columns
-        The most important first, undefined ones last.
+        The most important column first, columns with undefined importance last.
     left_out
-        The number of columns that were not measured, because only the first 100 are.
+        The number of columns that were not measured, because only the first 100 columns are.
     """
 
     metric: str
@@ -72,7 +72,7 @@ class PermutationImportance:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PermutationImportance:
-        """Return the importance that :meth:`as_json` stored; None becomes NaN."""
+        """Rebuild the importance from the result of :meth:`as_json`; None becomes NaN."""
         columns = [(name, *(math.nan if value is None else value for value in figures)) for name, *figures in stored["columns"]]
         return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*fields) for fields in columns), stored["left_out"])
 
@@ -106,7 +106,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
         The maximum number of rows; of more rows, a random sample is used. With many columns or repeats, the sample is smaller, down to 200
         rows.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
 
     References
     ----------

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIN_ROWS = 20
-_MIN_LEVELS = 5  # fewer levels may have the label's order by chance, or in an honest feature
+_MIN_LEVELS = 5  # fewer levels may have the order of the label by chance, or in a legitimate feature
 _MAX_TURNS = 0.001  # maximum share of steps between neighbouring feature values against the trend; recomputed floats have a few
 
 
@@ -28,9 +28,9 @@ class LabelCopy:
     how
         ``the label``, ``a monotone function of the label`` or ``a one-to-one function of the label``.
     rows
-        The number of rows on which the two were compared.
+        The number of rows on which feature and label were compared.
     example
-        The values of the first row with a label: of the feature, then of the label.
+        The values of feature and label in the first row with a label.
     """
 
     column: str
@@ -55,13 +55,13 @@ def find_label_copies(X: pl.DataFrame, label: pl.Series) -> list[LabelCopy]:
     compared on rows with a feature value; these must be at least half of the rows.
 
     A one-to-one function needs 20 rows that repeat an earlier value, so that identifiers are not reported. A monotone function needs five
-    distinct values on both sides: with fewer, an honest feature may separate the classes.
+    distinct values on both sides: with fewer, a legitimate feature may separate the classes.
     """
-    return [copy for column in X.columns if (copy := _compare(column, X[column], label)) is not None]
+    return [copy for column in X.columns if (copy := _compare_with_label(column, X[column], label)) is not None]
 
 
 def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[str], what: str) -> None:
-    """Refuse features that reproduce the label, unless the project allows them by name.
+    """Raise DataError for features that reproduce the label, unless the project allows them by name.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     allowed
         The features that may reproduce the label.
     what
-        The name of the rows, for the message.
+        The name of the rows in the message.
 
     Raises
     ------
@@ -93,12 +93,12 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     raise DataError(
         f"the column '{first.column}' of X is {first.how} '{label.name}' on all {first.rows} rows of {what} "
         f"(the first row has {first.example[0]!r} for the label {first.example[1]!r}){also}",
-        hint=f"drop '{first.column}' from columns= or features=; if it is known when a prediction is made, say so by name: "
+        hint=f"drop '{first.column}' from columns= or features=; if it is known at prediction time, allow it by name: "
         f"@ml.training_set(label_copies=[{named}])",
     )
 
 
-def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | None:
+def _compare_with_label(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | None:
     """Return how a feature reproduces the label; None when it does not, or when the rows are too few to judge."""
     if feature.dtype.is_nested() or label.dtype.is_nested():
         return None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _MIN_AGREEMENT = 0.99  # share of equal rows, or absolute rank correlation, from which a column repeats another
 _SAMPLE_ROWS = 20_000  # minimum number of rows of a sample
-_MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is suspiciously good
+_MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column predicts suspiciously well
 _MIN_ROWS = 25  # rows of each class
 _EARLIEST_ZONE, _LATEST_ZONE = timedelta(hours=14), timedelta(hours=12)  # how far the clocks of the earth are before and behind UTC
 
@@ -151,7 +151,7 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
         positive = sample[label] == classes[1]
         if min(int(positive.sum()), sample.height - int(positive.sum())) < _MIN_ROWS:
             return []
-        strengths = {c: _measure_order(sample[c], positive) for c in columns}
+        strengths = {c: _measure_auc(sample[c], positive) for c in columns}
         return _rank_strength({c: s for c, s in strengths.items() if s >= _MIN_AUC}, of_classes=True)
     if not sample[label].dtype.is_numeric() or sample.height < 2 * _MIN_ROWS:
         return []
@@ -191,7 +191,7 @@ def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp
 
 
 def _compare_times(rows: pl.DataFrame, column: str, event_timestamp: str) -> pl.Expr:
-    """Return an expression that is true where the time in a column is certainly later than the event."""
+    """Return an expression that is true where the time in a column is later than the event in every possible time zone."""
     time, event = (pl.col(name).cast(pl.Datetime("us")) for name in (column, event_timestamp))
     zoned, event_zoned = (isinstance(d, pl.Datetime) and d.time_zone is not None for d in (rows[column].dtype, rows[event_timestamp].dtype))
     if event_zoned and not zoned:
@@ -205,7 +205,7 @@ def _rank_strength(strengths: dict[str, float], *, of_classes: bool) -> list[Str
     return [StrongColumn(c, s, of_classes) for c, s in sorted(strengths.items(), key=lambda item: -item[1])]
 
 
-def _measure_order(column: pl.Series, positive: pl.Series) -> float:
+def _measure_auc(column: pl.Series, positive: pl.Series) -> float:
     """Return the area under the ROC curve of a column as a score, in the better direction; 0 for a type without an order.
 
     Text is scored by the rate of the second class among equal values, see :func:`_class_rates`. Nulls and NaN rank lowest.
@@ -226,7 +226,7 @@ def _measure_order(column: pl.Series, positive: pl.Series) -> float:
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
     """Return, for each row, the rate of the second class among rows with the same value in the other half.
 
-    Halves are the odd and the even rows, so that a row's rate does not include its own label. A value that is absent there gets the rate of
+    Halves are the odd and the even rows, so that a row's rate does not include its own label. A value that the other half lacks gets the rate of
     all rows.
     """
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)

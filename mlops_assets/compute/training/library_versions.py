@@ -20,9 +20,9 @@ class LibraryChange:
     name
         The library.
     trained, installed
-        Its version in training, and the installed one; ``installed`` is empty when the library is missing.
+        The version in training, and the installed version; the latter is empty when the library is not installed.
     serious
-        Whether the major version differs, or scikit-learn's minor version, because a stored model may then predict differently.
+        Whether the major version (for scikit-learn, also the minor version) differs: a stored model may then predict differently.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""States of a version and the moves they allow: pure functions of recorded facts.
+"""States of a version and the moves that each state allows: pure functions of recorded facts.
 
 ::
 
@@ -50,8 +50,8 @@ class VersionFacts:
     approval
         ``approved``, ``rejected``, or empty.
     last_move
-        The last move of the champion's alias to or from the version: a pair of its kind and True if the alias moved to
-        the version. None when the version never was champion.
+        The last move of the alias ``champion`` to or from the version: its kind, and True if the alias moved to the version.
+        None if the version never was champion.
     mark
         The last mark of the version, ``damaged`` or ``restored``; empty without a mark.
     """
@@ -63,7 +63,7 @@ class VersionFacts:
     mark: str = ""
 
 
-def state_of(facts: VersionFacts) -> str:
+def find_state(facts: VersionFacts) -> str:
     """Return the state of a version: damaged first, then its alias, a rejection, past moves, and last its approval or gates.
 
     Parameters
@@ -82,6 +82,6 @@ def state_of(facts: VersionFacts) -> str:
     return facts.approval or (GATES_PASSED if facts.gates_passed else REGISTERED)
 
 
-def refusal(kind: str, state: str) -> str:
+def explain_refusal(kind: str, state: str) -> str:
     """Return a clause that refuses a kind of move, such as "it cannot be promoted"; empty when the state allows the move."""
     return "" if state in ALLOWED[kind] else f"it cannot {_VERB_PHRASES[kind]}"

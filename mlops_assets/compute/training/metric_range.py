@@ -27,7 +27,7 @@ _AVERAGES = ("_ovo_weighted", "_ovr_weighted", "_ovo", "_ovr", "_macro", "_micro
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """Return minimum and maximum of a scikit-learn scorer; an end is infinite when it is unbounded or unknown.
+    """Return minimum and maximum of a scikit-learn scorer; infinite where the scorer is unbounded or the limit is unknown.
 
     Parameters
     ----------

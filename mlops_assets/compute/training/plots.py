@@ -45,7 +45,7 @@ def plot_model(  # noqa: PLR0913  (what is drawn)
     metric, seed
         Metric and seed of the importance, as in :func:`mlops_assets.compute.training.importance.permutation_importance`.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
     importance
         The importance on the holdout; computed when None.
     """

@@ -25,22 +25,22 @@ class PredictionQuality:
     kind
         Binary or multiclass classification, or regression.
     calibration
-        The calibration of the positive class's probability. With several classes, that of the predicted class (Guo et al. 2017, On
-        calibration of modern neural networks); for numbers, predicted against observed values.
+        The calibration of the positive class's probability. With several classes, the calibration of the predicted class (Guo et al. 2017, On
+        calibration of modern neural networks). For a regression, predicted against observed values.
     brier
-        Mean squared distance of the positive class's probability from the outcome. With several classes, the mean over rows of the sum
-        over all classes (Brier 1950). None for numbers.
-    about
-        The class whose probability is assessed; empty for several classes and for numbers.
+        Mean squared difference of the positive class's probability and the outcome. With several classes, the mean over rows of the
+        sum over all classes (Brier 1950). None for a regression.
+    positive
+        The positive class as text; empty for several classes and for a regression.
     """
 
     kind: str
     calibration: CalibrationCurve
     brier: float | None = None
-    about: str = ""
+    positive: str = ""
 
 
-def task_of(estimator: object) -> str:
+def detect_task(estimator: object) -> str:
     """Return the task of an estimator: binary or multiclass classification, or regression."""
     from sklearn.base import is_classifier
 
@@ -57,11 +57,11 @@ def assess_predictions(predictor: CachedPredictor, kind: str, y: np.ndarray, pos
     predictor
         The cached predictions of the estimator.
     kind
-        From :func:`task_of`.
+        From :func:`detect_task`.
     y
         The labels.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
     """
     if kind == REGRESSION:
         predicted = predictor.predict_all("predict")
@@ -71,10 +71,10 @@ def assess_predictions(predictor: CachedPredictor, kind: str, y: np.ndarray, pos
     probabilities, classes = predictor.predict_all("predict_proba"), np.asarray(predictor.classes_)
     outcomes = y[:, None] == classes[None, :]
     if kind == BINARY:
-        about = str(positive_class(classes, positive))
-        at = class_names(classes).index(about)
+        name = str(positive_class(classes, positive))
+        at = class_names(classes).index(name)
         brier = float(np.square(probabilities[:, at] - outcomes[:, at]).mean())
-        return PredictionQuality(kind, calibrate(probabilities[:, at], outcomes[:, at].astype(float)), brier, about)
+        return PredictionQuality(kind, calibrate(probabilities[:, at], outcomes[:, at].astype(float)), brier, name)
     predicted = (predictor.predict_all("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
     confidence, correct = np.take_along_axis(probabilities, predicted, 1)[:, 0], np.take_along_axis(outcomes, predicted, 1)[:, 0]
     return PredictionQuality(

@@ -24,7 +24,7 @@ import numpy as np
 
 from mlops_assets.compute.training.evaluate import make_scorer
 from mlops_assets.compute.training.metric_range import clip_interval
-from mlops_assets.compute.training.score_forms import CountedMetric, find_form
+from mlops_assets.compute.training.score_forms import CountedMetric, find_vectorised_form
 from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ class PairedIntervals:
     seed
         Text, such as the candidate's digest: equal texts give equal draws, and so equal intervals.
     times
-        The event time of each row. Blocks of time are resampled when the errors of neighbours are correlated. Rows are independent when
-        None.
+        The event time of each row. Blocks of time are resampled when the errors of neighbours are correlated. Rows count as
+        independent when None.
     block_length
-        As the project declares it; zero declares independent rows. Estimated from the errors when None.
+        The block length that the project declares; zero declares independent rows. Estimated from the errors when None.
     """
 
     def __init__(  # noqa: PLR0913  (models, rows and their time)
@@ -178,10 +178,10 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
         freedom = 0 if blocks is None else int(blocks.max(initial=0))
         if not all(math.isfinite(value) for value in scores) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
-        forms = [prove_form(metric, model, chosen, y, value) for model, value in zip(models, scores, strict=True)]
-        by_row = [values for form in forms if form is not None and (values := _values_by_row(form, len(y))) is not None]
+        forms = [find_verified_form(metric, model, chosen, y, value) for model, value in zip(models, scores, strict=True)]
+        by_row = [values for form in forms if form is not None and (values := _find_row_values(form, len(y))) is not None]
         if len(by_row) == len(models):
-            return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
+            return [_measure_mean_spread(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
         vectorised = [form for form in forms if form is not None]
         drawn = (
             _evaluate_draws(vectorised, len(y), seed, blocks)
@@ -205,17 +205,17 @@ def _make_draw_scorer(metric: str, model: CachedPredictor, chosen: np.ndarray, y
     return score
 
 
-def prove_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
+def find_verified_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
     """Return the vectorised metric if it agrees with the scorer on these rows, otherwise None."""
     try:
-        form = find_form(metric, model, chosen, y)
+        form = find_vectorised_form(metric, model, chosen, y)
         vectorised = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
     except (ValueError, TypeError, AttributeError, IndexError):
         return None
     return form if math.isclose(vectorised, value, rel_tol=1e-9, abs_tol=1e-12) else None
 
 
-def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
+def _find_row_values(form: CountedMetric, rows: int) -> np.ndarray | None:
     """Return row values whose mean is the metric; None when the metric must be resampled.
 
     With many rows, the values may be a linear approximation of the metric.
@@ -223,7 +223,7 @@ def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
     return form.linearize() if form.by_row is None and rows > MAX_RESAMPLED_ROWS else form.by_row
 
 
-def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
+def _measure_mean_spread(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
     """Return the spread of a mean over independent rows, or over blocks of unequal size."""
     rows, mean = len(values), float(values.mean())
     if blocks is None:

@@ -38,7 +38,7 @@ class CachedPredictor:
         return self._X
 
     def predict_all(self, method: str) -> np.ndarray:
-        """Return the output of ``predict``, ``predict_proba`` or ``decision_function`` for all rows; each is called once."""
+        """Return the cached output of ``predict``, ``predict_proba`` or ``decision_function`` for all rows."""
         if method not in self._outputs:
             self._outputs[method] = np.asarray(getattr(self._estimator, method)(self._X))
         return self._outputs[method]
@@ -57,7 +57,7 @@ class CachedPredictor:
 
     @property
     def scores(self) -> np.ndarray:
-        """Probabilities of all rows; without them decision values, otherwise predictions."""
+        """The probabilities of all rows; if the estimator has none, decision values, else predictions."""
         return self.predict_all(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
 
 

@@ -41,8 +41,8 @@ class CountedMetric:
         return self.measure(counts)
 
 
-def find_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the vectorised form of a metric; None when it has none for this model.
+def find_vectorised_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
+    """Return the vectorised form of a metric; None if the metric has no such form for this model.
 
     Parameters
     ----------
@@ -154,9 +154,9 @@ def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> n
     order
         The row numbers, sorted by score.
     first
-        The positions in that order where a new score begins.
+        The positions in this order where a new score begins.
     positive
-        1 for a row of the positive class, in that order.
+        1 for a row of the positive class, in this order.
 
     References
     ----------
@@ -178,9 +178,9 @@ def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> n
 def _confusion_form(
     numerator: Callable[..., np.ndarray], denominator: Callable[..., np.ndarray]
 ) -> Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]:
-    """Return a maker of forms: a ratio of true positives, false positives and false negatives of class 1, arguments of both functions.
+    """Return a function that builds the form of a ratio.
 
-    The ratio is 0 where the denominator is 0, as in scikit-learn.
+    Both arguments are functions of the true positives, false positives and false negatives of class 1. The ratio is 0 where the denominator is 0, as in scikit-learn.
     """
 
     def make(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:

@@ -54,8 +54,8 @@ def run_trials(search: Search, run_round: Callable[[Sequence[Trial], Sequence[Tr
     search
         The declared search.
     run_round
-        Takes the proposed trials of a round and all earlier results; runs the trials, or reads their recorded results, and returns the
-        results. A round has ``search.processes`` trials, the last one perhaps fewer.
+        A function of the proposed trials of a round and all earlier results. It runs the trials, or reads their recorded results, and
+        returns the results. A round has ``search.processes`` trials, the last one perhaps fewer.
     """
     results: list[Trial] = []
     for proposed in _propose_rounds(search, results):
@@ -64,7 +64,7 @@ def run_trials(search: Search, run_round: Callable[[Sequence[Trial], Sequence[Tr
 
 
 def best_trial(trials: Sequence[Trial], where: str) -> Trial:
-    """Return the trial with the maximum value; of equal ones, the first. ``where`` names the search in the message.
+    """Return the first trial with the maximum value. ``where`` names the search in the message.
 
     Raises
     ------
@@ -80,12 +80,12 @@ def best_trial(trials: Sequence[Trial], where: str) -> Trial:
 
 
 def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
-    """Return True if a value is NaN, or below the median of completed trials at that step; False while fewer than five have one.
+    """Return True if a value is NaN or below the median of the completed trials at this step; False if fewer than five have a value.
 
     Parameters
     ----------
     step, value
-        The current step of the running trial, and its value there.
+        The current step of the running trial, and the value at this step.
     before
         The earlier trials; those that failed or were pruned do not count.
     """
@@ -98,7 +98,7 @@ def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
 
 
 def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Yield the proposed trials of each round; the caller appends their results to ``done`` before it asks for the next round."""
+    """Yield the proposed trials of each round; the caller appends their results to ``done`` before it requests the next round."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
         combinations = itertools.product(*(_list_grid_values(values) for _, values in search.space))
@@ -135,7 +135,7 @@ def _split_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _list_grid_values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
-    """Return the listed values, or those of a range in steps of ``step``, by default 1."""
+    """Return the declared values, or the values of a range in steps of ``step`` (default 1)."""
     if not isinstance(values, Range):
         return values
     step = values.step or 1

@@ -16,7 +16,7 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    """Return parameter name → seed of an estimator and its parts, by name; a seed that is no plain value is shown as its type.
+    """Return parameter name → seed of an estimator and its parts, sorted by name; a generator object is returned as the name of its type.
 
     Parameters
     ----------

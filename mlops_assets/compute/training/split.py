@@ -1,4 +1,4 @@
-"""Three-way splits: train, validation, holdout; and the rows of a candidate whose retraining declares other parts."""
+"""Three-way splits (train, validation, holdout), and the rows of a candidate whose retraining policy declares another split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_from_table, table_name
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, lake_column, rename_from_table
 from mlops_assets.errors import DataError
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.names import OWN
@@ -37,7 +37,7 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
     event_timestamp
         The column with the time of a row, if there is one.
     """
-    time = table_name(event_timestamp, TRAINING_SET_COLUMNS) if event_timestamp else None
+    time = lake_column(event_timestamp, TRAINING_SET_COLUMNS) if event_timestamp else None
     ordered = None if time is None else _sort_by_unique_time(rows, time)
     if ordered is None:
         leading = [] if time is None else [time]
@@ -85,14 +85,14 @@ def merge_parts(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split
 
 
 def is_known(training_set: TrainingSet[..., Any], as_of: datetime) -> pl.Expr:
-    """Return an expression that is True for the rows of a training set that were known by a time; always True without event times.
+    """Return an expression that is True for the rows of a training set that were known at a time; always True without event times.
 
     Parameters
     ----------
     training_set
         The training set, which names the columns of the event time and of the time when a label became known.
     as_of
-        A row counts whose event time is before this time, and whose label became known by then.
+        A row was known if its event time is before this time, and its label became known by this time.
     """
     event, known = training_set.event_timestamp, training_set.label_known_at
     conditions = [*([pl.col(event) < as_of] if event else []), *([pl.col(known) <= as_of] if known else [])]
@@ -127,19 +127,19 @@ def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl
     return split_by_group(frame[declared.column], validation=declared.validation, holdout=declared.holdout, seed=declared.seed)
 
 
-def judge_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], span: timedelta, *, validation: bool) -> TrainingSet[..., Any]:
-    """Return the training set with a holdout of the newest rows of a span, or of the newest 30 rows if these reach further back.
+def hold_out_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], span: timedelta, *, validation: bool) -> TrainingSet[..., Any]:
+    """Return the training set with a holdout of the newest rows: those within a span, but at least the newest 30.
 
     Parameters
     ----------
     rows
         The rows of the training set, which is split by time.
     training_set
-        Its declaration.
+        The declaration of the training set.
     span
         The span of event time up to the newest row.
     validation
-        Whether the declared validation part is kept; without it, its rows train.
+        Whether the declared validation part is kept; otherwise, its rows are training rows.
     """
     times = rows[training_set.event_timestamp or ""]
     newest: Any = times.max()
@@ -164,8 +164,8 @@ def split_by_time(
     event_times, label_known_at
         UTC times, shape (rows,); the second is when each label became known.
     validation, holdout, train
-        Lengths of the parts, counted back from the last event time. Without ``validation`` there is no such part; without ``train``
-        the training part begins at the oldest row.
+        Lengths of the parts, counted back from the last event time. Without ``validation``, there is no validation part; without
+        ``train``, the training part begins at the oldest row.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def split_by_time(
 
 
 def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
-    """Split so that each group is in one part, which a hash of the group decides: the same on every machine.
+    """Split so that all rows of a group are in one part; a hash of the group chooses the part, the same on every machine.
 
     Parameters
     ----------
@@ -260,11 +260,11 @@ def choose_rows(
     rows
         The stored rows of the training set, each with its part.
     training_set
-        Its declaration; without a split by time, all rows are returned as they are.
+        The declaration of the training set; without a split by time, all rows are returned unchanged.
     window
         The span of the training rows; None for every row.
     judge_on
-        The span of the newest rows that judge; None for the declared holdout.
+        The span of the newest rows, which become the holdout; None for the declared holdout.
     validation
         Whether the model needs a validation part.
     """
@@ -272,11 +272,11 @@ def choose_rows(
     if not isinstance(declared.split, TimeSplit):
         return rows, facts
     if judge_on is not None:
-        declared = judge_newest(rows, training_set, judge_on, validation=validation)
+        declared = hold_out_newest(rows, training_set, judge_on, validation=validation)
         split: Any = declared.split
         lengths = {"holdout": split.holdout.total_seconds(), "validation": split.validation and split.validation.total_seconds()}
         facts[JUDGED_SPLIT] = lengths | {"label_known_at": training_set.label_known_at}
-    if first := find_first_row(rows, declared, window):
+    if first := find_train_start(rows, declared, window):
         facts |= {TRAIN_FROM: first, TRAIN_WINDOW: window.total_seconds() if window else None}
     return apply_choice(rows, training_set.event_timestamp, facts), facts
 
@@ -289,9 +289,9 @@ def apply_choice(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping
     rows
         The stored rows of the training set, each with its part.
     event_timestamp
-        The column of their event time; None without one.
+        The column of the event time; None without event times.
     facts
-        A record that may hold the facts of a choice; without them, all rows are returned as they are.
+        A record that may contain the facts of a choice; without such facts, all rows are returned unchanged.
     """
     if event_timestamp is None:
         return rows
@@ -304,15 +304,15 @@ def apply_choice(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping
     return _keep_rows_from(rows, event_timestamp, facts.get(TRAIN_FROM, ""))
 
 
-def find_first_row(rows: pl.DataFrame, training_set: TrainingSet[..., Any], window: timedelta | None) -> str:
-    """Return the time from which a training of a window uses rows, as ISO text; empty when it uses every row.
+def find_train_start(rows: pl.DataFrame, training_set: TrainingSet[..., Any], window: timedelta | None) -> str:
+    """Return the event time of the first row to train on, as ISO text; empty when all rows are training rows.
 
     Parameters
     ----------
     rows
         The rows of the training set.
     training_set
-        Its declaration, with a split by time.
+        The declaration of the training set, with a split by time.
     window
         The span of the training rows before the validation part or the holdout; None for every row.
     """

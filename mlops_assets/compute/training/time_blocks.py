@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.training.responses import CachedPredictor
 
-MIN_BLOCKS = 8  # fewer do not show how much blocks differ
+MIN_BLOCKS = 8  # with fewer, the variance between blocks cannot be estimated
 MIN_ROWS = 4 * MIN_BLOCKS
-_SIGNIFICANCE = 0.01  # probability of taking independent errors for dependent ones
-_MARGIN = 4  # a block's length, in shortest blocks that look independent; chosen by simulation of AR(1) errors
+_SIGNIFICANCE = 0.01  # probability that independent errors are found dependent
+_MARGIN = 4  # the length of a block, as a multiple of the shortest blocks that look independent; chosen by simulation of AR(1) errors
 _MIN_TESTED = 8  # averages that a test of dependence needs
 INDEPENDENT = "independent rows"
 
@@ -64,7 +64,7 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     errors
         Series of prediction errors, each of shape (rows,), as from :func:`prediction_errors`. A series with NaN or infinity is ignored.
     block_length
-        As the project declares it; a length of zero declares independent rows. None: estimated from the errors.
+        The block length that the project declares; zero declares independent rows. Estimated from the errors when None.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
         return None
     # Rows with equal times are shuffled: their stored order follows their values, which would look like dependence.
     order = np.lexsort((np.random.default_rng(0).random(rows), stamps))
-    shortest = max((block_rows(series[order]) for series in errors if np.isfinite(series).all()), default=1)
+    shortest = max((measure_block_rows(series[order]) for series in errors if np.isfinite(series).all()), default=1)
     if shortest == 1:
         return None
     count = max(MIN_BLOCKS, rows // (_MARGIN * shortest))
@@ -91,8 +91,8 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     return TimeBlocks(ids, timedelta(microseconds=int(stamps.max() - stamps.min()) // count))
 
 
-def block_rows(series: np.ndarray) -> int:
-    """Return the number of rows, a power of 2, of the shortest blocks whose means look independent; 1 when single rows do.
+def measure_block_rows(series: np.ndarray) -> int:
+    """Return the number of rows (a power of 2) of the shortest blocks whose means look independent; 1 if single rows do.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def prediction_errors(models: Sequence[CachedPredictor], y: np.ndarray) -> list[
 
 
 def _errors_and_losses(model: CachedPredictor, y: np.ndarray) -> list[np.ndarray]:
-    """Return signed errors and losses; for predictions without probabilities or numbers, only 1 for each wrong row."""
+    """Return signed errors and losses; for class labels without probabilities, only the 0/1 loss."""
     classes, rows = getattr(model, "classes_", None), np.arange(len(y))
     if classes is None and np.issubdtype(np.asarray(y).dtype, np.number):
         signed = np.asarray(y, dtype=float) - np.asarray(model.predict(rows), dtype=float).reshape(len(y), -1).mean(axis=1)

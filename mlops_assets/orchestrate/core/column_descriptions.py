@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_COLUMNS
-from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, table_name
+from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, lake_column
 from mlops_assets.orchestrate.core.project import Declaration, Project
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
@@ -129,4 +129,4 @@ def _describe_training_set(project: Project, training_set: TrainingSet[..., Any]
 
 def _rename_stored(descriptions: Mapping[str, str], reserved: tuple[str, ...]) -> dict[str, str]:
     """Return the descriptions by the names that the columns have in a table of the lake with reserved names."""
-    return {table_name(name, reserved): text for name, text in descriptions.items()}
+    return {lake_column(name, reserved): text for name, text in descriptions.items()}

@@ -10,7 +10,7 @@ import dagster as dg
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_TIME
 from mlops_assets.compute.prompts.version import hash_judge
-from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, table_name
+from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, lake_column
 from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.called_names import mentions_name
 from mlops_assets.compute.user_code.view_source import view_source_text
@@ -149,10 +149,10 @@ class Project:
             yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
         for batch in self.select(BatchPrediction):
             time = batch.dataset.table.event_timestamp
-            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, PREDICTION_COLUMNS))
+            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and lake_column(time, PREDICTION_COLUMNS))
         for service in self.select(Service):
             partitions = served_partitions(self, service)
-            yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), PREDICTION_COLUMNS))
+            yield service.name, TableRef(service.predictions_key, partitions, lake_column(served_time(service), PREDICTION_COLUMNS))
         for training_set in self.select(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
         yield from self._llm_refs()
@@ -280,5 +280,5 @@ def served_partitions(project: Project, service: Service) -> dg.PartitionsDefini
 
 
 def served_time(service: Service) -> str:
-    """Return the name of a prediction's event time column in memory; :func:`table_name` returns its name in the lake."""
+    """Return the name of a prediction's event time column in memory; :func:`lake_column` returns its name in the lake."""
     return service.model.training_set.event_timestamp or PREDICTED_AT

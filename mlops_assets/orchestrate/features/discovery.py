@@ -9,7 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.features.column_lineage import trace_columns
 from mlops_assets.compute.features.statistics import compute_statistics
-from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, table_name
+from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, lake_column
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.project import Project, input_table_names
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -92,7 +92,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
 def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
     """Return as metadata the lineage of a training set's looked-up columns; empty when it looks up no feature view."""
     deps = {
-        table_name(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
+        lake_column(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
         for view in feature_views(training_set.features)
         for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
     }

@@ -16,8 +16,8 @@ from mlops_assets.compute.tables.own_columns import (
     PROBABILITY_OF,
     PROBLEM,
     RUN_ID,
+    lake_column,
     rename_to_table,
-    table_name,
 )
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
@@ -41,8 +41,8 @@ from mlops_assets.values.serving import BatchPrediction
 def prediction_rules(batch: BatchPrediction) -> Table:
     """Return the rules for rows of predictions: key, event time and partitions of the dataset. A partition may be empty."""
     table = batch.dataset.table
-    key = tuple(table_name(column, PREDICTION_COLUMNS) for column in table.key)
-    time = table.event_timestamp and table_name(table.event_timestamp, PREDICTION_COLUMNS)
+    key = tuple(lake_column(column, PREDICTION_COLUMNS) for column in table.key)
+    time = table.event_timestamp and lake_column(table.event_timestamp, PREDICTION_COLUMNS)
     return Table(partitions=table.partitions, key=key, event_timestamp=time, allow_empty=True)
 
 
@@ -65,7 +65,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
             step,
             prediction_rules(batch),
             lambda: _predict_partitions(step, batch, champion),
-            unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),),
+            unhashed_columns=(lake_column(RUN_ID, PREDICTION_COLUMNS),),
         )
 
     return body

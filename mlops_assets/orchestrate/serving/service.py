@@ -19,9 +19,9 @@ from mlops_assets.compute.tables.own_columns import (
     PREDICTION_COLUMNS,
     PREDICTION_ID,
     RUN_ID,
+    lake_column,
     rename_from_table,
     rename_to_table,
-    table_name,
 )
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import ServiceError
@@ -200,8 +200,8 @@ def served_rules(project: Project, service: Service) -> Table:
     """Return the rules for imported predictions: each occurs once, in the partition of its event time. A partition may be empty."""
     return Table(
         partitions=served_partitions(project, service),
-        key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),
-        event_timestamp=table_name(served_time(service), PREDICTION_COLUMNS),
+        key=(lake_column(PREDICTION_ID, PREDICTION_COLUMNS),),
+        event_timestamp=lake_column(served_time(service), PREDICTION_COLUMNS),
         allow_empty=True,
     )
 
@@ -216,7 +216,7 @@ def publish_served(step: StepContext, service: Service) -> Iterator[object]:
     """Import the logged predictions of a service into the lake, and yield the results for Dagster."""
     rules = served_rules(step.project, service)
     yield from publish_table(
-        step, rules, partial(_import_predictions, step, service, rules), unhashed_columns=(table_name(RUN_ID, PREDICTION_COLUMNS),)
+        step, rules, partial(_import_predictions, step, service, rules), unhashed_columns=(lake_column(RUN_ID, PREDICTION_COLUMNS),)
     )
 
 

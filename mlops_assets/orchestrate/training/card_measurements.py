@@ -12,7 +12,7 @@ from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_
 from mlops_assets.compute.pages.card import Section
 from mlops_assets.compute.pages.card_sections import calibration_section, data_section, metrics_section, slices_section
 from mlops_assets.compute.training.importance import PermutationImportance
-from mlops_assets.compute.training.probabilities import assess_predictions, task_of
+from mlops_assets.compute.training.probabilities import assess_predictions, detect_task
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.training_set import check_leakage
@@ -91,7 +91,7 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
     positive
         The positive class of a binary classifier; None for its second class.
     """
-    task = task_of(predictor.estimator)
+    task = detect_task(predictor.estimator)
     bounds = {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}
     quality = (
         metrics_section(evaluation, bounds, intervals.method),

@@ -17,10 +17,10 @@ from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS,
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.compute.training.environment import (
     deciding_packages,
-    describe_hardware,
     find_root_modules,
     format_lock,
     installed_distributions,
+    read_hardware,
     thread_settings,
 )
 from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
@@ -132,7 +132,7 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
         "seeds": find_seeds(estimator),
         "packages": deciding,
         "threads": thread_settings(),
-        "hardware": describe_hardware(),
+        "hardware": read_hardware(),
     }
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
 from mlops_assets.compute.tables.frames import sample_evenly
-from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table, table_name
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, lake_column, rename_to_table
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
 from mlops_assets.compute.training.leakage import (
     LaterTime,
@@ -44,7 +44,7 @@ ReadColumns = Callable[[TableRef, Sequence[str]], pl.DataFrame]
 def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
     """Return the rules for the stored rows of a training set: only the event time is checked."""
     time = training_set.event_timestamp
-    return Table(event_timestamp=time and table_name(time, TRAINING_SET_COLUMNS))
+    return Table(event_timestamp=time and lake_column(time, TRAINING_SET_COLUMNS))
 
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:

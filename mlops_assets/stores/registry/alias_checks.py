@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED, PROMOTION, REJECTED, refusal
+from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED, PROMOTION, REJECTED, explain_refusal
 from mlops_assets.errors import RegistryError
 from mlops_assets.stores.database import schema
 
@@ -35,7 +35,7 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 
 def refuse_state(kind: str, chosen: Version, command: str) -> None:
     """Raise RegistryError when the state of a version does not allow the alias to move to it; ``command`` is that of its hint."""
-    if clause := refusal(kind, chosen.state):
+    if clause := explain_refusal(kind, chosen.state):
         damage = f" ({chosen.damage})" if chosen.state == DAMAGED else ""
         cures = {
             DAMAGED: "restore its artifacts and run this command again, or ",

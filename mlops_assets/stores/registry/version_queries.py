@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
+from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, find_state
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores.database import schema
 from mlops_assets.stores.database.cached_statements import select_rows
@@ -77,7 +77,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         approval = _approval_text(row["approved"])
         facts = VersionFacts(aliases, bool(row["passed"]), approval, move, row["mark"] or "")
         was = CHAMPION in aliases or move is not None
-        return _build_version(row, state_of(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
+        return _build_version(row, find_state(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
     numbers = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
     raise RegistryError(
         f"{noun} '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
@@ -181,7 +181,7 @@ def _last_moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
 
 
 def _derive_state(aliases: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
-    return state_of(VersionFacts(aliases, passed, approval, move, mark))
+    return find_state(VersionFacts(aliases, passed, approval, move, mark))
 
 
 @cache

@@ -26,7 +26,7 @@ from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import importance_section
 from mlops_assets.compute.training.importance import MAX_COLUMNS, ColumnImportance, PermutationImportance, permutation_importance
-from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, assess_predictions, task_of
+from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, assess_predictions, detect_task
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor
 from tests.browser import browser_page
@@ -46,9 +46,9 @@ def binary():
 
 def test_the_brier_score_and_the_curve_are_those_of_scikit_learn(binary) -> None:
     estimator, X, y = binary
-    found = assess_predictions(CachedPredictor(estimator, X), task_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, X), detect_task(estimator), y)
     predicted = estimator.predict_proba(X)[:, 1]
-    assert (found.kind, found.about) == (BINARY, "1")
+    assert (found.kind, found.positive) == (BINARY, "1")
     assert found.brier == pytest.approx(brier_score_loss(y, predicted), rel=1e-12)
     observed, mean = calibration_curve(y, predicted, n_bins=10, strategy="quantile")
     assert [b.predicted for b in found.calibration.bins] == pytest.approx(mean)
@@ -61,15 +61,15 @@ def test_labels_that_are_words_have_the_second_class_looked_at(binary) -> None:
     _, X, y = binary
     words = np.array(["no", "yes"], dtype=object)[y]
     estimator = LogisticRegression().fit(X, words)
-    found = assess_predictions(CachedPredictor(estimator, X), task_of(estimator), words)
-    assert found.about == "yes"
+    found = assess_predictions(CachedPredictor(estimator, X), detect_task(estimator), words)
+    assert found.positive == "yes"
     assert found.brier == pytest.approx(brier_score_loss(words, estimator.predict_proba(X)[:, 1], pos_label="yes"))
 
 
 def test_of_several_classes_the_predicted_one_is_held_against_what_came() -> None:
     X, y = load_iris(return_X_y=True)
     estimator = GaussianNB().fit(frame(X[::2]), y[::2])
-    found = assess_predictions(CachedPredictor(estimator, frame(X)), task_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, frame(X)), detect_task(estimator), y)
     shares = estimator.predict_proba(frame(X))
     assert found.kind == MULTICLASS
     assert found.brier == pytest.approx(np.mean(np.sum((shares - np.eye(3)[y]) ** 2, axis=1)))
@@ -82,14 +82,14 @@ def test_of_several_classes_the_predicted_one_is_held_against_what_came() -> Non
 def test_numbers_are_compared_in_units_of_the_label_and_margins_are_no_probabilities(binary) -> None:
     X, y = load_diabetes(return_X_y=True)
     estimator = LinearRegression().fit(frame(X), y)
-    found = assess_predictions(CachedPredictor(estimator, frame(X)), task_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, frame(X)), detect_task(estimator), y)
     assert (found.kind, found.brier) == (REGRESSION, None)
     assert np.average([b.predicted for b in found.calibration.bins], weights=[b.rows for b in found.calibration.bins]) == pytest.approx(
         y.mean()
     )
     _, X2, y2 = binary
     margins = LinearSVC().fit(X2, y2)
-    assert assess_predictions(CachedPredictor(margins, X2), task_of(margins), y2) is None
+    assert assess_predictions(CachedPredictor(margins, X2), detect_task(margins), y2) is None
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "neg_log_loss", "accuracy"])

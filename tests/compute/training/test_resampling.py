@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 from mlops_assets.compute.training import resampling
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
-from mlops_assets.compute.training.score_forms import find_form
+from mlops_assets.compute.training.score_forms import find_vectorised_form
 
 RNG = np.random.default_rng(5)
 ROWS, MANY = 300, resampling.MAX_RESAMPLED_ROWS + 1
@@ -60,7 +60,7 @@ def test_a_form_is_the_scorer_of_the_rows_as_often_as_they_are_counted(metric) -
     y, mine, _ = world(RNG)
     mine = np.round(mine, 1)  # ties
     model = CachedPredictor(Says(mine), pl.DataFrame({"x": np.zeros(ROWS)}))
-    form = find_form(metric, model, np.arange(ROWS), y)
+    form = find_vectorised_form(metric, model, np.arange(ROWS), y)
     for _ in range(5):
         drawn = RNG.integers(0, ROWS, ROWS)
         counts = np.bincount(drawn, minlength=ROWS)[None, :].astype(float)
@@ -75,7 +75,7 @@ def test_the_same_for_regression(metric) -> None:
     X = pl.DataFrame({"x": RNG.random(ROWS)})
     y = 5 + X["x"].to_numpy() + RNG.normal(size=ROWS) / 2
     model = CachedPredictor(LinearRegression().fit(X, y), X)
-    form = find_form(metric, model, np.arange(ROWS), y)
+    form = find_vectorised_form(metric, model, np.arange(ROWS), y)
     drawn = RNG.integers(0, ROWS, ROWS)
     counts = np.bincount(drawn, minlength=ROWS)[None, :].astype(float)
     assert form(counts)[0] == pytest.approx(get_scorer(metric)(model, drawn, y[drawn]), rel=1e-9)
@@ -161,7 +161,7 @@ def test_a_ratio_or_a_root_that_is_perfect_or_rests_on_few_rows_is_resampled(met
     y = np.zeros(MANY)
     y[:40] = 1
     model = CachedPredictor(Says(y), pl.DataFrame({"x": y}))
-    form = find_form(metric, model, np.arange(MANY), y)
+    form = find_vectorised_form(metric, model, np.arange(MANY), y)
     assert form is not None
     assert (form.linearize() is None) is (metric != "r2")
 
@@ -171,7 +171,7 @@ def test_an_area_of_few_rows_of_a_class_is_resampled() -> None:
     _, mine, champion = world(np.random.default_rng(3), rows)
     rare = (np.arange(rows) % 1000 == 0).astype(int)
     model = CachedPredictor(Says(mine), pl.DataFrame({"x": np.zeros(rows)}))
-    form = find_form("roc_auc", model, np.arange(rows), rare)
+    form = find_vectorised_form("roc_auc", model, np.arange(rows), rare)
     assert form is not None
     assert form.linearize() is None
     assert intervals(rare, mine, champion, "a").difference("roc_auc") != intervals(rare, mine, champion, "b").difference("roc_auc")

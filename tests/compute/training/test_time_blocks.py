@@ -15,7 +15,7 @@ from mlops_assets.compute.training.classes import class_to_encode, encode_labels
 from mlops_assets.compute.training.metric_range import clip_interval, metric_range
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.compute.training.time_blocks import block_rows, find_blocks, prediction_errors
+from mlops_assets.compute.training.time_blocks import find_blocks, measure_block_rows, prediction_errors
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS = 720
@@ -125,7 +125,7 @@ def test_rows_of_one_moment_have_no_order_that_could_look_like_dependence() -> N
     rng = np.random.default_rng(2)
     sorted_by_value = np.concatenate([np.sort(rng.normal(size=50)) for _ in range(40)])
     times = pl.Series([BASE + timedelta(days=day) for day in range(40) for _ in range(50)])
-    assert block_rows(sorted_by_value) > 1
+    assert measure_block_rows(sorted_by_value) > 1
     assert find_blocks(times, [sorted_by_value]) is None
     shocks = np.repeat(rng.normal(size=40), 50)  # a day that is bad is bad in all its rows
     found = find_blocks(times, [rng.normal(size=2000) * 2 + shocks])

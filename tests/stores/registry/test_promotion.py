@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.training import lifecycle
-from mlops_assets.compute.training.lifecycle import ALLOWED, STATES, VersionFacts, refusal, state_of
+from mlops_assets.compute.training.lifecycle import ALLOWED, STATES, VersionFacts, explain_refusal, find_state
 from mlops_assets.errors import GateError, MlopsError, RegistryError
 from mlops_assets.stores.database.sql import Database, open_database
 from mlops_assets.stores.registry.records import LiveEvidence
@@ -71,7 +71,7 @@ def test_a_version_goes_through_its_states(registry, url) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_a_table_says_what_may_be_done_to_each_state(state) -> None:
     for kind, allowed in ALLOWED.items():
-        assert bool(refusal(kind, state)) is (state not in allowed)
+        assert bool(explain_refusal(kind, state)) is (state not in allowed)
     assert ("damaged" in ALLOWED["promotion"], "rejected" in ALLOWED["promotion"]) == (False, False)
 
 
@@ -84,7 +84,7 @@ def test_a_table_says_what_may_be_done_to_each_state(state) -> None:
 )
 def test_a_version_has_one_of_the_named_states(aliases, gates, approval, move, mark) -> None:
     facts = VersionFacts(tuple(sorted(aliases)), gates, approval, move, mark)
-    state = state_of(facts)
+    state = find_state(facts)
     assert state in STATES
     assert (state == "damaged") is (mark == "damaged")
     if "champion" in aliases and mark != "damaged":

@@ -58,7 +58,7 @@ def format_duration(duration: timedelta | None) -> str:
 
 
 def describe_span(span: timedelta) -> str:
-    """Return a span of event time in days, or in hours if it is no whole number of days.
+    """Return a span of event time in days, or in hours if it is not a whole number of days.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def replace_controls(text: str) -> str:
 def indent_json(text: str) -> str:
     """Return the text of a JSON object or list with a line for each value; any other text unchanged.
 
-    A text of more than 20 levels, or one that would become 10 times as long, is unchanged too.
+    A text of more than 20 levels, or a text that would become 10 times as long, is also unchanged.
 
     Examples
     --------

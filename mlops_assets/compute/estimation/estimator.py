@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.compute.estimation.calibration_map import CalibrationMap, fit_calibration
-from mlops_assets.compute.estimation.expected_metrics import expect_metric
+from mlops_assets.compute.estimation.expected_metrics import compute_expected_metric
 from mlops_assets.compute.estimation.loss_tree import LossTree, fit_loss_tree
 from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.metric_range import clip_interval
@@ -44,7 +44,7 @@ class EstimatedMetric:
     value
         The estimate; None where it is undefined.
     low, high
-        Ends of the confidence interval of the metric that labels would give, without concept drift.
+        Ends of the confidence interval of the true metric, assuming no concept drift.
     problem
         The reason why the metric cannot be estimated; empty when it can.
     """
@@ -121,7 +121,7 @@ class PerformanceEstimator:
         from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 
         if self.tree is not None:
-            value, error = _expect_loss(metric, self.tree.predict(rows, predictor.predict_all("predict").astype(float)))
+            value, error = _compute_expected_loss(metric, self.tree.predict(rows, predictor.predict_all("predict").astype(float)))
             # The holdout is a sample too: it has the sampling error of a window with as many rows.
             error *= math.sqrt(1 + len(rows) / self.rows)
             problem = "" if metric in LOSSES else f"of a regressor, only {', '.join(LOSSES)} can be estimated"
@@ -131,7 +131,7 @@ class PerformanceEstimator:
             classes = np.asarray(predictor.classes_)
             model, known = _encode_classes(predictor, classes, positive)
             shares = np.asarray(model.predict_proba(np.arange(len(rows))), dtype=float)
-            value, error = expect_metric(metric, model, known, self.maps, shares)
+            value, error = compute_expected_metric(metric, model, known, self.maps, shares)
             problem = "" if math.isfinite(value) else f"{metric} cannot be computed from probabilities"
         if not math.isfinite(value):
             return EstimatedMetric(metric, None, problem=problem)
@@ -200,7 +200,7 @@ def _encode_classes(predictor: CachedPredictor, classes: np.ndarray, positive: A
     return wrap_two_classes(predictor, encoded), classes if encoded is None else np.array([False, True])
 
 
-def _expect_loss(metric: str, losses: np.ndarray) -> tuple[float, float]:
+def _compute_expected_loss(metric: str, losses: np.ndarray) -> tuple[float, float]:
     """Return a metric and its standard error from the expected losses of each row, as :meth:`LossTree.predict` returns them."""
     if metric not in LOSSES:
         return math.nan, math.nan

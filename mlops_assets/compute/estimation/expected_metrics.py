@@ -28,7 +28,7 @@ SCORED_DRAWS = 40  # of a metric that calls its scorer for each draw
 MAX_DRAWN_ROWS = 20_000  # the maximum number of rows whose labels are drawn; the standard deviation of more rows is extrapolated
 
 
-def expect_metric(
+def compute_expected_metric(
     metric: str,
     model: Any,  # noqa: ANN401  (a wrapper)
     classes: np.ndarray,

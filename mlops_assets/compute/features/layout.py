@@ -164,7 +164,7 @@ def look_up(
     Returns
     -------
     list of polars.Series
-        The features of the first view, then of the next, with values in the spine's order; null where nothing is found.
+        The features of all views in order, with values in the spine's order; null where no row matches.
     """
     # Search all views in parallel, then gather all features in parallel: three views keep two cores busy.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

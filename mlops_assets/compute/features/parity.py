@@ -34,10 +34,10 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     """
     if rows.is_empty():
         return ""
-    together = _compute(function, rows)
+    together = _compute_features(function, rows)
     for index in range(rows.height):
         try:
-            alone = _compute(function, rows[index : index + 1])
+            alone = _compute_features(function, rows[index : index + 1])
         except Exception as error:  # noqa: BLE001  (a user's function may raise anything)
             return f"it computes {rows.height} rows together, but fails for one row alone ({type(error).__name__}: {error})"
         if set(alone) != set(together):
@@ -66,7 +66,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
 
 
 def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
-    """Return 32 synthetic rows with typed columns, to check functions before data exists; equal types give equal rows.
+    """Return 32 synthetic rows with typed columns, to check functions before data exists; the same for the same types.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
     return pl.DataFrame([makers[kind.__name__]().alias(name) for name, kind in types.items()])
 
 
-def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:
+def _compute_features(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:
     return apply_on_demand([function], columns_as_arrays(rows, rows.columns))
 
 

@@ -1,7 +1,7 @@
 """Point-in-time join: the feature values that were known at each row's time.
 
-For a spine row with entity keys k and event time t, a view gives the row with the maximum event timestamp ≤ t among rows
-with keys k, ties broken by the latest created time; null when there is none or when t − event timestamp > ttl. With
+For a spine row with entity keys k and event time t, the join takes the view's row with the maximum event timestamp ≤ t among rows
+with keys k, ties broken by the latest created time; null when there is no such row or when t − event timestamp > ttl. With
 ``as_known`` only rows with created ≤ t count, so that late data does not leak.
 
 The join looks up a prepared layout: rows sorted by (keys, valid_from) with valid_from = max(event, created). Rows that can never match
@@ -181,7 +181,7 @@ def sort_as_of(view: ViewRows, *, as_known: bool = True) -> pl.DataFrame:
 
 
 def drop_dominated(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
-    """Return rows sorted by (keys, valid_from), one per pair, without those that can never match.
+    """Return rows sorted by (keys, valid_from), one per pair, without rows that can never match.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def drop_unreachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timede
     join_keys, ttl
         The join keys and the ttl of the view.
     history
-        How far back from the newest row lookups reach.
+        The maximum distance of a lookup from the time of the newest row.
     """
     if layout.is_empty():
         return layout

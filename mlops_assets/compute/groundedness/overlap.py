@@ -110,7 +110,7 @@ def score_overlap(answer: str, context: str) -> float:
     Returns
     -------
     float
-        The mean of two shares: that of the whole answer, and the lowest of its parts between ``and``, ``but``, commas and semicolons.
+        The mean of the share of the whole answer and the lowest share of a part between ``and``, ``but``, commas and semicolons.
         1.0 for an answer without content words.
 
     Examples

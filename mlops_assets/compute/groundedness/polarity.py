@@ -66,7 +66,8 @@ def score_polarity(answer: str, context: str) -> float:
     Returns
     -------
     float
-        For a clause with a contradiction, 1 − the share of its content words that the contradicting clause has. The minimum over all clauses.
+        1 for a clause without a contradiction, else 1 − the share of its content words that the contradicting clause has. The minimum
+        over the clauses of the answer.
 
     Examples
     --------

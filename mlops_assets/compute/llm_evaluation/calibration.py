@@ -192,7 +192,7 @@ def calibrate_judge(
     Parameters
     ----------
     cases : Sequence[JudgedCase]
-        Every labelled case, also those on which the judge failed.
+        All labelled cases, including cases on which the judge failed.
     allowed : Sequence[str]
         The verdicts that the judge may give.
     positive : str
@@ -212,7 +212,7 @@ def calibrate_judge(
     DefinitionError
         The allowed verdicts are ambiguous, or ``positive`` is none of them.
     DataError
-        A label or verdict is none of those allowed, or a case occurs twice.
+        A label or verdict is not allowed, or a case occurs twice.
 
     See Also
     --------

@@ -1,6 +1,6 @@
 """Compare a candidate with production on the same cases, so that a gate passes only on complete evidence.
 
-The interval is that of a paired bootstrap: cases are drawn with replacement, and percentiles of the mean difference give the interval.
+The interval comes from a paired bootstrap: cases are drawn with replacement, and percentiles of the mean difference give the interval.
 Percentiles of n cases are too narrow if n is small. They are widened by the ratio of Student's quantile to the normal one and by
 √(n / (n − 1)) (T. Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). For models of rows,
 ``compute/training/resampling.py`` uses Student's interval for a mean; the scores of LLM answers are too few and too skewed for it.

@@ -188,7 +188,7 @@ def _build_price_frame(table: PriceTable) -> pl.DataFrame:
 def _check_calls(calls: pl.DataFrame) -> None:
     """Raise DataError for calls with missing or mistyped columns, or with columns of costs.
 
-    A column of type Null is valid, except ``at``: its values are unknown.
+    A column of type Null holds unknown values and is valid, except for ``at``.
     """
     import polars as pl
 

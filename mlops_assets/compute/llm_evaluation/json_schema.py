@@ -42,7 +42,7 @@ def parse_json(text: str) -> Any:
     Parameters
     ----------
     text : str
-        The text. ``NaN``, ``Infinity``, numbers beyond a double and a name that occurs twice in an object are no JSON.
+        The text. ``NaN``, ``Infinity``, numbers beyond a double and a name that occurs twice in an object are not valid JSON.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        The text is no JSON, or is nested too deeply.
+        The text is not valid JSON, or is nested too deeply.
 
     Examples
     --------

@@ -111,7 +111,7 @@ def measure_position_bias(pairs: Sequence[SwappedPair], *, confidence: float = C
     Raises
     ------
     DataError
-        A verdict is no position, tie or failure, or a case occurs twice.
+        A verdict is not a position, tie or failure, or a case occurs twice.
 
     Examples
     --------

@@ -49,7 +49,7 @@ class Price:
     Raises
     ------
     DefinitionError
-        A price is no Decimal, negative, above ``MAX_PRICE`` or has more than six decimals, or the time has no zone.
+        A price is not a Decimal, is negative or above ``MAX_PRICE``, or has more than six decimals; or the time has no zone.
 
     Examples
     --------

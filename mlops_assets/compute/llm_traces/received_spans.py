@@ -85,7 +85,7 @@ class RefusedSpans:
     reasons: list[str] = field(default_factory=list)
 
     def add(self, error: DataError) -> None:
-        """Count a refused span, and store the reason of each of the first three.
+        """Count a refused span; the first three reasons are stored.
 
         Parameters
         ----------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.training.calibration import CalibrationCurve, bin_predictions, calibrate
+from mlops_assets.compute.training.calibration import CalibrationCurve, bin_predictions, compute_calibration_curve
 
 if TYPE_CHECKING:
     from mlops_assets.compute.estimation.estimator import PerformanceEstimator
@@ -65,7 +65,7 @@ def measure_calibration(
     holdout
         The stored calibration of the version, for probabilities of two classes; None without one.
     """
-    curve = calibrate(predicted, observed)
+    curve = compute_calibration_curve(predicted, observed)
     if jackknife.groups < 2:
         return WindowCalibration(curve.error, curve.bins)
     bins = np.unique(bin_predictions(predicted), return_inverse=True)[1]

@@ -1,1 +1,1 @@
-"""Pages and charts for people: model cards, monitor reports, run comparisons and pull-request reports."""
+"""Pages and charts: model cards, monitor reports, run comparisons and pull-request reports."""

@@ -97,7 +97,7 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
     def path(shares: Iterable[float], part: float) -> str:
         gap = slot * (1 - part) / 2
         placed = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
-        return "".join(f"M{_n(x)} {_n(height)}v{_n(-tall)}h{_n(slot * part)}v{_n(tall)}z" for x, tall in placed)
+        return "".join(f"M{_coord(x)} {_coord(height)}v{_coord(-tall)}h{_coord(slot * part)}v{_coord(tall)}z" for x, tall in placed)
 
     shapes = [
         f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
@@ -124,13 +124,15 @@ def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
     shapes = []
     for i, bar in enumerate(bars):
         y = i * line
-        shapes.append(f'<text x="{left - 6}" y="{_n(y + 12)}" text-anchor="end">{escape(truncate(bar.label, 14))}</text>')
+        shapes.append(f'<text x="{left - 6}" y="{_coord(y + 12)}" text-anchor="end">{escape(truncate(bar.label, 14))}</text>')
         shapes.append(
-            f'<path class="reference" d="M{left} {_n(y + 2)}h{_n(max(bar.reference * scale, 0.5))}v13h{_n(-max(bar.reference * scale, 0.5))}z"/>'
+            f'<path class="reference" d="M{left} {_coord(y + 2)}h{_coord(max(bar.reference * scale, 0.5))}v13h{_coord(-max(bar.reference * scale, 0.5))}z"/>'
         )
-        shapes.append(f'<path class="current" d="M{left} {_n(y + 5.5)}h{_n(bar.current * scale)}v6h{_n(-bar.current * scale)}z"/>')
+        shapes.append(
+            f'<path class="current" d="M{left} {_coord(y + 5.5)}h{_coord(bar.current * scale)}v6h{_coord(-bar.current * scale)}z"/>'
+        )
         end = left + max(bar.reference, bar.current) * scale + 5
-        shapes.append(f'<text class="faint" x="{_n(end)}" y="{_n(y + 12)}">{bar.current:.1%}</text>')
+        shapes.append(f'<text class="faint" x="{_coord(end)}" y="{_coord(y + 12)}">{bar.current:.1%}</text>')
     return _svg(width, line * max(len(bars), 1), label, shapes)
 
 
@@ -155,10 +157,10 @@ def draw_threshold(usual: Sequence[float], threshold: float, value: float, label
     def at(amount: float) -> float:
         return 6 + min(amount, limit) * scale
 
-    dots = "".join(f"M{_n(at(amount))} {middle}h0" for amount in usual)
+    dots = "".join(f"M{_coord(at(amount))} {middle}h0" for amount in usual)
     bad = value > threshold
-    mark = _n(at(value))
-    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_n(width - 12)} {middle - 6}l10 6l-10 6z"
+    mark = _coord(at(value))
+    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_coord(width - 12)} {middle - 6}l10 6l-10 6z"
     return _svg(
         width,
         22.0,
@@ -166,7 +168,7 @@ def draw_threshold(usual: Sequence[float], threshold: float, value: float, label
         [
             f'<path class="axis" d="M6 {middle}H{width - 2}"/>',
             f'<path class="usual" d="{dots}"/>',
-            f'<path class="limit" d="M{_n(at(threshold))} 1v20"/>',
+            f'<path class="limit" d="M{_coord(at(threshold))} 1v20"/>',
             f'<path class="{"bad" if bad else "now"}" d="{shape}"/>',
         ],
     )
@@ -196,7 +198,7 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str, marks
     step = (width - left - 14) / max(len(points) - 1, 1)
 
     def place(i: int, value: float) -> tuple[str, str]:
-        return _n(left + i * step), _n(8 + (high - value) / (high - low) * (height - 16))
+        return _coord(left + i * step), _coord(8 + (high - value) / (high - low) * (height - 16))
 
     known_points = [(i, p) for i, p in enumerate(points) if p.value is not None]
     axis_values = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
@@ -232,11 +234,11 @@ def _draw_mark(mark: TimelineMark, x: float, height: float) -> str:
     """Return a vertical line at ``x`` in a chart of this height, or a sign below the chart."""
     title = f"<title>{escape(mark.text)}</title>"
     if mark.kind == "version":
-        text = f'<text x="{_n(x + 4)}" y="12">{escape(truncate(mark.text, 16))}</text>'
-        return f'<g>{title}<path class="version" d="M{_n(x)} 4V{_n(height - 4)}"/>{text}</g>'
+        text = f'<text x="{_coord(x + 4)}" y="12">{escape(truncate(mark.text, 16))}</text>'
+        return f'<g>{title}<path class="version" d="M{_coord(x)} 4V{_coord(height - 4)}"/>{text}</g>'
     if mark.kind == "drift":
-        return f'<path class="drift-mark" d="M{_n(x)} {_n(height + 19)}l5 9h-10z">{title}</path>'
-    return f'<path class="bad" d="M{_n(x)} {_n(height + 35)}l5 5-5 5-5-5z">{title}</path>'
+        return f'<path class="drift-mark" d="M{_coord(x)} {_coord(height + 19)}l5 9h-10z">{title}</path>'
+    return f'<path class="bad" d="M{_coord(x)} {_coord(height + 35)}l5 5-5 5-5-5z">{title}</path>'
 
 
 def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends: tuple[str, str] | None = None) -> str:
@@ -262,7 +264,7 @@ def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends:
     across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
 
     def at(x: float, y: float) -> tuple[str, str]:
-        return _n(left + (x - first) * across), _n(6 + (high + pad - y) * up)
+        return _coord(left + (x - first) * across), _coord(6 + (high + pad - y) * up)
 
     shapes = [
         f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
@@ -313,7 +315,7 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
     Parameters
     ----------
     curve
-        From :func:`mlops_assets.compute.training.calibration.calibrate`.
+        From :func:`mlops_assets.compute.training.calibration.compute_calibration_curve`.
     label
         The text alternative: what the chart shows.
     """
@@ -325,10 +327,10 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
         low, high = low - 1, high + 1
 
     def x(value: float) -> str:
-        return _n(left + (min(max(value, low), high) - low) / (high - low) * (side - 8))
+        return _coord(left + (min(max(value, low), high) - low) / (high - low) * (side - 8))
 
     def y(value: float) -> str:
-        return _n(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
+        return _coord(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
 
     errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in curve.bins)
     dots = [
@@ -359,14 +361,14 @@ def _select_named(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]
 def _draw_name(name: str, x: float, y: float, width: float) -> str:
     """Return a name below the chart, centred at ``x`` unless it would leave the chart."""
     anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
-    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(truncate(name, 18))}</text>'
+    return f'<text class="faint" x="{_coord(x)}" y="{_coord(y)}" text-anchor="{anchor}">{escape(truncate(name, 18))}</text>'
 
 
-def _n(value: float) -> str:
+def _coord(value: float) -> str:
     """Return a coordinate with at most one decimal."""
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
 def _svg(width: float, height: float, label: str, shapes: Iterable[str]) -> str:
     title = escape(label)
-    return f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{title}">{"".join(shapes)}</svg>'
+    return f'<svg viewBox="0 0 {_coord(width)} {_coord(height)}" role="img" aria-label="{title}">{"".join(shapes)}</svg>'

@@ -93,7 +93,7 @@ class ConsoleNotice:
     headline, text
         The statement, and its details.
     href
-        The page with more; empty without one.
+        The page with details; empty without such a page.
     command
         A command line that acts on the statement; empty without one.
     """

@@ -32,7 +32,7 @@ def render_replay(result: ReplayResult) -> str:
     Parameters
     ----------
     result
-        The result; the first policy is the one with which the table compares.
+        The result; the table compares each policy with the first one.
     """
     baseline = result.policies[0].policy
     return render(

@@ -69,8 +69,8 @@ def redact_text(text: str) -> str:
     """Return a text in which e-mail addresses, IBANs and phone numbers are replaced.
 
     An IBAN is replaced only if its check digits are right. A phone number begins with ``+`` or ``00`` and a calling code, or with ``0`` and
-    has separators, or has the form of North America, or that of mobile numbers in Germany, Britain or France. So most dates, times, amounts
-    and identifiers stay. An escape of JSON, e.g. that of a newline, is read as its character, so that texts within JSON are found too.
+    has separators, or has the form of numbers in North America, or of mobile numbers in Germany, Britain or France. So most dates, times,
+    amounts and identifiers stay. JSON escapes, e.g. of a newline, are decoded first, so that texts within JSON are also redacted.
 
     Parameters
     ----------

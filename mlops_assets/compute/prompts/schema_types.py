@@ -176,7 +176,7 @@ class _TypeBuilder:
             return dict[str, self.build(additional) if isinstance(additional, dict) else Any]  # type: ignore[misc]  # of a computed type
         title, required = str(schema.get("title", "Object")), set(schema.get("required", ()))
         kinds = {name: self.build(each) for name, each in properties.items()}
-        extra = _Extra(additional, self.build(additional) if isinstance(additional, dict) else None)
+        extra = _ExtraProperties(additional, self.build(additional) if isinstance(additional, dict) else None)
         if any("default" not in properties[name] for name in properties if name not in required):
             return _build_typed_dict(title, kinds, required, extra)
         fields = {name: (kind, ... if name in required else properties[name]["default"]) for name, kind in kinds.items()}
@@ -184,7 +184,7 @@ class _TypeBuilder:
 
 
 @dataclass(frozen=True)
-class _Extra:
+class _ExtraProperties:
     """How an object treats properties that its schema does not name.
 
     Parameters
@@ -204,7 +204,7 @@ class _Extra:
         return "ignore" if self.additional is None else "forbid" if self.additional is False else "allow"
 
 
-def _build_model(title: str, fields: dict[str, Any], extra: _Extra) -> Any:  # noqa: ANN401  (a type)
+def _build_model(title: str, fields: dict[str, Any], extra: _ExtraProperties) -> Any:  # noqa: ANN401  (a type)
     import pydantic
 
     config = pydantic.ConfigDict(extra=extra.mode, validate_default=True, protected_namespaces=())
@@ -215,7 +215,7 @@ def _build_model(title: str, fields: dict[str, Any], extra: _Extra) -> Any:  # n
     return pydantic.create_model(title, __base__=base, **fields)
 
 
-def _build_typed_dict(title: str, kinds: Mapping[str, Any], required: set[str], extra: _Extra) -> Any:  # noqa: ANN401  (a type)
+def _build_typed_dict(title: str, kinds: Mapping[str, Any], required: set[str], extra: _ExtraProperties) -> Any:  # noqa: ANN401  (a type)
     import pydantic
     import typing_extensions
 

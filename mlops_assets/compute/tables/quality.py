@@ -68,7 +68,7 @@ def learn_limits(
     windows
         Partition key and window of the reference period, oldest first; the window is None when unpartitioned.
     ignoring
-        Columns without learned limits, such as keys. Columns of dates and times have none either.
+        Columns without learned limits, such as keys; columns of dates and times never have learned limits.
     """
     first, last = windows[0][0], windows[-1][0]
     origin = f"learned from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"

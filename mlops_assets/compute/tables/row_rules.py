@@ -82,7 +82,7 @@ def _schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa
 
 def _schema_hint(error: Any) -> str:  # noqa: ANN401
     """Return a hint for a value that breaks a rule, or for a check that raised an exception."""
-    if _check_raised(error):
+    if _is_check_error(error):
         text = re.sub(r'^[A-Za-z]+\("?', "", error.failure_cases)
         return f"correct the check: {find_hint(text)}"
     return "correct the source or the function; if the data is right, change the schema"
@@ -102,12 +102,12 @@ def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
     if isinstance(cases, pl.DataFrame) and cases.height:
         column = "failure_case" if "failure_case" in cases.columns else cases.columns[0]
         return f": first bad value {cases[column][0]!r} ({cases.height} of {frame.height} rows)"
-    if _check_raised(error):
+    if _is_check_error(error):
         return f": the check raised {shorten(str(cases))}"
     return f": {cases}" if isinstance(cases, str) else ""
 
 
-def _check_raised(error: Any) -> bool:  # noqa: ANN401
+def _is_check_error(error: Any) -> bool:  # noqa: ANN401
     """Return True if a check raised an exception rather than finding a bad value."""
     reason = getattr(getattr(error, "reason_code", None), "name", "")
     return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)

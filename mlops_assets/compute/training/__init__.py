@@ -1,1 +1,1 @@
-"""Training and evaluation: splits, metrics, intervals, gates, leakage, importance, search, and what a result depends on."""
+"""Training and evaluation: splits, metrics, intervals, gates, leakage, importance, search and environments."""

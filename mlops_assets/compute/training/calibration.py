@@ -46,7 +46,7 @@ class CalibrationCurve:
     bins: tuple[CalibrationBin, ...]
 
 
-def calibrate(predicted: np.ndarray, observed: np.ndarray) -> CalibrationCurve:
+def compute_calibration_curve(predicted: np.ndarray, observed: np.ndarray) -> CalibrationCurve:
     """Return the calibration curve of predictions, in at most ten quantile bins; without rows, no bin and an error of 0.
 
     Parameters

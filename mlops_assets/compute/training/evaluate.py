@@ -140,7 +140,7 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
-    """Return a note on a class without rows (of more than two classes) and on a label that is no class; empty without such labels."""
+    """Return a note on a class without rows (if there are more than two classes) and on an unknown label; empty without both."""
     model_classes, present = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if model_classes is None else np.asarray(model_classes).tolist()
     absent, unknown = [c for c in classes if c not in present], [label for label in present if classes and label not in classes]

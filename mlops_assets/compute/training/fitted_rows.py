@@ -76,8 +76,8 @@ class FittedRows:
         first, last = (None if stored[name] is None else datetime.fromisoformat(stored[name]) for name in ("first", "last"))
         return cls(tuple(stored["parts"]), stored["rows"], first, last, stored["by_time"])
 
-    def contain_times(self, times: pl.Series) -> pl.Series:
-        """Return for each time True if it lies between the first and the last fitted row, both included; False for null.
+    def mask_fitted_times(self, times: pl.Series) -> pl.Series:
+        """Return True for each time from the first to the last fitted row, both included; False for other times and nulls.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Compare installed library versions with those of a training."""
+"""Compare installed library versions with the versions of a training."""
 
 from __future__ import annotations
 

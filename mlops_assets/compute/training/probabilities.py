@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.training.calibration import CalibrationCurve, calibrate
+from mlops_assets.compute.training.calibration import CalibrationCurve, compute_calibration_curve
 from mlops_assets.compute.training.classes import class_names, positive_class
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def assess_predictions(predictor: CachedPredictor, kind: str, y: np.ndarray, pos
     """
     if kind == REGRESSION:
         predicted = predictor.predict_all("predict")
-        return PredictionQuality(kind, calibrate(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
+        return PredictionQuality(kind, compute_calibration_curve(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
     if not hasattr(predictor, "predict_proba"):
         return None
     probabilities, classes = predictor.predict_all("predict_proba"), np.asarray(predictor.classes_)
@@ -74,9 +74,9 @@ def assess_predictions(predictor: CachedPredictor, kind: str, y: np.ndarray, pos
         name = str(positive_class(classes, positive))
         at = class_names(classes).index(name)
         brier = float(np.square(probabilities[:, at] - outcomes[:, at]).mean())
-        return PredictionQuality(kind, calibrate(probabilities[:, at], outcomes[:, at].astype(float)), brier, name)
+        return PredictionQuality(kind, compute_calibration_curve(probabilities[:, at], outcomes[:, at].astype(float)), brier, name)
     predicted = (predictor.predict_all("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
     confidence, correct = np.take_along_axis(probabilities, predicted, 1)[:, 0], np.take_along_axis(outcomes, predicted, 1)[:, 0]
     return PredictionQuality(
-        kind, calibrate(confidence, correct.astype(float)), float(np.square(probabilities - outcomes).sum(axis=1).mean())
+        kind, compute_calibration_curve(confidence, correct.astype(float)), float(np.square(probabilities - outcomes).sum(axis=1).mean())
     )

@@ -7,7 +7,7 @@ metric evaluates many draws at once. A vectorised metric is used only if it agre
 metric, the scorer is called for each of fewer draws. Ratios and roots of means and the area under the ROC curve of many rows are not
 resampled: they are linearized to a mean over rows.
 
-Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows. The interval is
+Errors of rows that follow each other in time are often correlated. Whole blocks of time are then drawn in place of rows. The interval is
 widened for the number of blocks: Student's quantile replaces the normal one. :mod:`mlops_assets.compute.training.time_blocks` chooses the
 length of a block.
 """

@@ -162,7 +162,7 @@ def split_by_time(
     Parameters
     ----------
     event_times, label_known_at
-        UTC times, shape (rows,); the second is when each label became known.
+        The event time of each row and the time when its label became known, in UTC, shape (rows,).
     validation, holdout, train
         Lengths of the parts, counted back from the last event time. Without ``validation``, there is no validation part; without
         ``train``, the training part begins at the oldest row.

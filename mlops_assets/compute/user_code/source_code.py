@@ -1,4 +1,4 @@
-"""Hash what a function depends on in the code and configuration of the project, without running it."""
+"""Hash the code and configuration of the project that a function depends on, without running the function."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def source_hash(function: Callable[..., Any]) -> str:
 
 
 def find_unrecorded(function: Callable[..., Any]) -> list[str]:
-    """Return the inputs of a function that no fingerprint covers: used values without canonical text, then files that are read unseen.
+    """Return the inputs that no fingerprint covers: used values without canonical text, then files read by libraries or cached functions.
 
     Parameters
     ----------

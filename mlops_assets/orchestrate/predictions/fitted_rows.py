@@ -58,7 +58,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
     ):
         return _match_keys(rows.select(key), fitted_keys)
     time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
-    return unmarked if time is None else fitted.contain_times(rows[time])
+    return unmarked if time is None else fitted.mask_fitted_times(rows[time])
 
 
 def _read_fitted_keys(

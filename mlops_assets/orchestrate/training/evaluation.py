@@ -176,7 +176,7 @@ def find_compared_fit(stores: Stores, champion: Version, holdout: Split, event_t
     if not judged.refitted or event_timestamp not in holdout.rows.columns:
         return judged
     fitted = FittedRows.from_manifest(read_manifest(stores.artifacts, champion.artifact))
-    unseen = fitted is not None and fitted.by_time and not fitted.contain_times(holdout.rows[event_timestamp]).any()
+    unseen = fitted is not None and fitted.by_time and not fitted.mask_fitted_times(holdout.rows[event_timestamp]).any()
     return JudgedFit(champion.artifact, champion.digest) if unseen else judged
 
 

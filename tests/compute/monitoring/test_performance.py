@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, log_loss, mean_absolute_error, roc_auc_sco
 
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
-from mlops_assets.compute.training.calibration import calibrate
+from mlops_assets.compute.training.calibration import compute_calibration_curve
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH, Performance
 
@@ -274,13 +274,13 @@ def test_several_classes_and_classes_of_several_types() -> None:
 def test_calibration_is_the_distance_of_prediction_and_truth() -> None:
     rng = np.random.default_rng(0)
     shares = rng.random(20_000)
-    honest = calibrate(shares, (rng.random(20_000) < shares).astype(float))
+    honest = compute_calibration_curve(shares, (rng.random(20_000) < shares).astype(float))
     assert honest.error < 0.01
     assert [one.rows for one in honest.bins] == [2000] * 10
-    boasting = calibrate(np.clip(shares + 0.2, 0, 1), (rng.random(20_000) < shares).astype(float))
+    boasting = compute_calibration_curve(np.clip(shares + 0.2, 0, 1), (rng.random(20_000) < shares).astype(float))
     assert boasting.error == pytest.approx(0.18, abs=0.02)
-    assert calibrate(np.full(50, 0.3), np.ones(50)).error == pytest.approx(0.7)
-    assert calibrate(np.zeros(0), np.zeros(0)).bins == ()
+    assert compute_calibration_curve(np.full(50, 0.3), np.ones(50)).error == pytest.approx(0.7)
+    assert compute_calibration_curve(np.zeros(0), np.zeros(0)).bins == ()
 
 
 @pytest.mark.parametrize(

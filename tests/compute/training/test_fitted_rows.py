@@ -37,4 +37,4 @@ def test_fitted_rows_survive_a_manifest_round_trip() -> None:
 def test_times_up_to_the_last_fitted_row_are_in_training() -> None:
     fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
     times = pl.Series([BASE - timedelta(days=1), BASE, BASE + timedelta(days=19), BASE + timedelta(days=20), None])
-    assert fitted.contain_times(times).to_list() == [False, True, True, False, False]
+    assert fitted.mask_fitted_times(times).to_list() == [False, True, True, False, False]

@@ -128,7 +128,7 @@ def test_rows_sorted_by_packed_columns_have_the_same_hash(values, key) -> None:
 
 def test_many_rows_are_sorted_by_packed_columns() -> None:
     rows = pl.DataFrame({"a": ["x", "y"] * 50_000, "b": range(100_000), "c": 0.5}).sample(fraction=1, shuffle=True, seed=1)
-    packed = module._pack([rows["a"], rows["b"], rows["c"]])
+    packed = module._pack_columns([rows["a"], rows["b"], rows["c"]])
     assert packed is not None
     assert packed.n_unique() == rows.height
     with mock.patch.object(module, "_arg_sort", side_effect=AssertionError("sorted by several columns")):

@@ -36,7 +36,7 @@ def _iterate_hours(window: TimeWindow) -> Iterator[datetime]:
 
 
 def _read_file(path: Path) -> list[tuple[datetime, int, SystemCounts]]:
-    from mlops_assets.serving.logs.request_log import find_bucket_seconds, read_file
+    from mlops_assets.serving.logs.request_log import find_bucket_seconds, read_request_file
 
     return [
         (
@@ -50,7 +50,7 @@ def _read_file(path: Path) -> list[tuple[datetime, int, SystemCounts]]:
                 line.missing,
             ),
         )
-        for line in read_file(path)
+        for line in read_request_file(path)
     ]
 
 

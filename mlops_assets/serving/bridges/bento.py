@@ -55,7 +55,7 @@ class Bento:
     tag
         ``name:version`` of the Bento in its BentoML store.
     home
-        Folder of the BentoML store that contains it (``BENTOML_HOME``).
+        Folder of the BentoML store that contains the Bento (``BENTOML_HOME``).
     version
         Version of the model.
     """

@@ -43,7 +43,7 @@ class MirrorSummary:
 def mirror(stores: Stores, uri: str) -> MirrorSummary:
     """Send finished runs and undamaged versions to an MLflow server, and copy this environment's aliases to it.
 
-    What is complete on the server is not sent again; a partly sent run is completed. A run waits while it or its parent is active. Runs
+    Runs and versions that are complete on the server are not sent again. A run waits while the run or its parent is active. Runs
     imported from MLflow are not sent. One process mirrors at a time; another waits.
 
     Parameters

@@ -23,7 +23,7 @@ _NOT_ARGMAX = frozenset(
 
 
 def argmax_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa: ANN401  (an estimator's classes)
-    """Return the class with the highest probability of each row, the first of equal ones.
+    """Return for each row the class with the highest probability, the first one in case of a tie.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
     return all(type(p).__module__.startswith(_LIBRARIES) and type(p).__name__ not in _NOT_ARGMAX for p in parts)
 
 
-def count_rows_off_argmax(predictor: CachedPredictor) -> int:
+def count_non_argmax_rows(predictor: CachedPredictor) -> int:
     """Return the number of rows whose prediction is not the argmax of the probabilities.
 
     Parameters

@@ -55,7 +55,7 @@ def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa:
         for single in (True, False):
             try:
                 converted = _convert(estimator, X, kind, single=single)
-                why = find_disparity(estimator, load_onnx(converted.data, converted.facts), X)
+                why = find_onnx_disagreement(estimator, load_onnx(converted.data, converted.facts), X)
             except Exception as error:  # noqa: BLE001  (any error means that this conversion fails)
                 why = f"the model cannot be converted ({type(error).__name__})"
             if not why:
@@ -80,7 +80,7 @@ def _keep_own_format(estimator: Any) -> EstimatorBytes:  # noqa: ANN401
 
 
 def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> EstimatorBytes:  # noqa: ANN401
-    """Convert an estimator, unverified.
+    """Convert an estimator to ONNX, without verification.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _to_float_matrix(frame: pl.DataFrame) -> np.ndarray:
         return frame.cast(pl.Float64).to_numpy()
 
 
-def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> str:  # noqa: ANN401
+def find_onnx_disagreement(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> str:  # noqa: ANN401
     """Describe the first rows on which a converted model and its estimator disagree; ``""`` when they agree on all compared rows.
 
     Parameters
@@ -265,7 +265,7 @@ def _predict_or_none(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # no
 
 
 def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:  # noqa: ANN401
-    """Yield the name of each float column, and rows whose value there is just below, on or just above a threshold.
+    """Yield the name of each float column, and rows whose value in this column is just below, on or just above a threshold.
 
     Thresholds are midpoints between neighbouring values, and the splits of trees; both are thinned out.
     """

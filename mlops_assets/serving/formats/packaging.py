@@ -18,7 +18,7 @@ from mlops_assets.compute.training.library_versions import LibraryChange, find_l
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.argmax import count_rows_off_argmax, may_predict_argmax, predict_labels
+from mlops_assets.serving.formats.argmax import count_non_argmax_rows, may_predict_argmax, predict_labels
 from mlops_assets.serving.formats.estimator_bytes import SKOPS, EstimatorBytes
 from mlops_assets.serving.formats.prediction_columns import HAS_PROBABILITIES
 from mlops_assets.serving.formats.project_code import SOURCES, changed_sources, hash_sources
@@ -142,7 +142,7 @@ def _format_facts(
     holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the manifest's entries on the format; raise ArtifactError if the model is not stored as skops and changes when read back."""
+    """Return the manifest's entries on the format; raise ArtifactError if a model not stored as skops predicts differently when read."""
     facts: dict[str, Any] = {"refused_format": written.refused} if written.refused else {}
     if written.form == SKOPS:
         return facts | _argmax_facts(estimator, probe, holdout)
@@ -171,7 +171,7 @@ def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: CachedPredictor 
     """
     if holdout is None or not may_predict_argmax(estimator):
         return {}
-    verified = not any(count_rows_off_argmax(predictor) for predictor in (CachedPredictor(estimator, probe), holdout))
+    verified = not any(count_non_argmax_rows(predictor) for predictor in (CachedPredictor(estimator, probe), holdout))
     return {PREDICTS_ARGMAX: probe.height + holdout.X.height} if verified else {}
 
 
@@ -276,12 +276,12 @@ def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[C
 
 
 def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
-    """Return at most 64 rows, at equal distances over all rows."""
+    """Return at most 64 rows, evenly spaced over all rows."""
     return sample_evenly(X, PROBE_ROWS)
 
 
 def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
-    """Return one output of an estimator for rows as float64: probabilities, else decision values, else predictions.
+    """Return the outputs of an estimator for rows as float64: probabilities, else decision values, else predictions.
 
     Predictions that are not numbers are returned as the indices of their classes. Without rows, the result has the shape (0,).
     """

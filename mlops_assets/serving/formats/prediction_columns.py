@@ -61,7 +61,7 @@ class PredictionKind:
     def to_frame(self, predictions: pl.Series, probabilities: pl.Series | None = None) -> pl.DataFrame:
         """Return the prediction columns of rows.
 
-        A row with a prediction or probability that is not finite has neither, but the reason in ``problem``.
+        If a row's prediction or a probability is not finite, both are null, and ``problem`` has the reason.
 
         Parameters
         ----------
@@ -99,18 +99,19 @@ def _are_all_finite(classes: Sequence[str]) -> pl.Expr:
     return pl.all_horizontal(pl.col(PROBABILITIES).struct.field(name).is_finite() for name in classes).fill_null(value=True)
 
 
-def make_probability_structs(classes: Sequence[str], shares: np.ndarray) -> pl.Series:
+def make_probability_structs(classes: Sequence[str], probabilities: np.ndarray) -> pl.Series:
     """Return probabilities as structs by class name.
 
     Parameters
     ----------
     classes
         Class names in the estimator's order.
-    shares
+    probabilities
         Shape (rows, classes).
     """
     fields = [
-        pl.Series(name, np.ascontiguousarray(column, dtype=float)) for name, column in zip(classes, np.asarray(shares).T, strict=True)
+        pl.Series(name, np.ascontiguousarray(column, dtype=float))
+        for name, column in zip(classes, np.asarray(probabilities).T, strict=True)
     ]
     return pl.DataFrame(fields).to_struct(PROBABILITIES)
 

@@ -107,7 +107,7 @@ def _qualified_name(kind: Any) -> str:  # noqa: ANN401
 
 
 def _is_gone(name: str) -> bool:
-    """Whether an unresolved name is missing for certain: its module is loaded, or its top-level package cannot be found."""
+    """Whether an unresolved name no longer exists: its module is loaded without it, or its top-level package cannot be found."""
     return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
 
 

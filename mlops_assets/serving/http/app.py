@@ -135,7 +135,7 @@ class App:
             return _refuse(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
     async def _accept_push(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request with pushed rows; another thread stores them, so that waiting for the disk delays no prediction."""
+        """Answer a request with pushed rows; another thread stores them, so that waiting for the disk does not delay predictions."""
         view, push_endpoint = scope["path"].removeprefix(PUSH_PATH), self._push_endpoint
         self._metrics.count("push_requests")
         body = await receive_body(receive, self._limits.max_bytes)
@@ -154,7 +154,7 @@ class App:
         await self._send_reply(send, status, reply, _JSON, close=status == 413)
 
     async def _accept_explanation(self, headers: Headers, receive: Receive, send: Send) -> None:
-        """Answer a request for explanations in another thread, one at a time, so that it delays no prediction for long."""
+        """Answer a request for explanations in another thread, one at a time, so that predictions are not delayed for long."""
         self._metrics.count("explain_requests")
         body = await receive_body(receive, self._limits.max_bytes)
         if body is None:
@@ -233,7 +233,7 @@ class App:
         if missing := sum(map(len, answer.missing)):
             self._metrics.count("missing_features", missing)
         if self._requests is not None:
-            self._requests.count_rows(model.version, len(records), len(records) * model.looked_up, missing)
+            self._requests.count_rows(model.version, len(records), len(records) * model.lookup_count, missing)
         predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 

@@ -53,7 +53,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     spec
         The specification of the service.
     timeout
-        The maximum seconds to wait, after requests in flight of a service that runs from another spec have been answered.
+        The maximum seconds to wait. If the service runs from another spec, it first answers its requests in flight, which does not count.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def status(home: str, name: str, declared: ServiceSpec | None = None, *, probe: 
         The spec that the project declares, which names the champion even of a service that was never started. When None, the spec that the
         service was started with is used.
     probe
-        Whether to test that the log can be written, by a file that is written and deleted. False changes no file.
+        Whether to test, by writing and deleting a file, that the log can be written. With False, no file changes.
     """
     folder = ServiceFolder.locate(home, name)
     spec, facts = declared or folder.read_spec_or_none(), _read_supervisor(folder)
@@ -173,7 +173,7 @@ def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, 
 
 
 def _find_online_problem(folder: ServiceFolder) -> str:
-    """Return what is wrong with the header of the LMDB file in the service's online store; ``""`` for a URL, or without such a file."""
+    """Return what is wrong with the header of the service's LMDB file; ``""`` if it is intact, or if the online store has no such file."""
     from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
     spec = folder.read_spec_or_none()

@@ -136,7 +136,7 @@ class RequestCounts:
     by_status
         HTTP status → number of replies; only statuses that occurred.
     buckets
-        Upper bound in seconds → number of replies that took at most so long and longer than the bound before; the last bound is infinite.
+        Upper bound of a bucket in seconds → number of replies in the bucket; the last bound is infinite.
     seconds
         The sum of the durations.
     """

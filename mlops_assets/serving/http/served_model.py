@@ -106,7 +106,7 @@ class ServedModel:
     ) -> None:
         self.name, self.target, self.version = name, target, target.version
         self.columns, self.predictor, self.openapi, self.example = columns, predictor, openapi, example
-        self.libraries, self.looked_up = libraries, inputs.looked_up
+        self.libraries, self.lookup_count = libraries, inputs.lookup_count
         # Fields of a row besides X and its time: they identify it, or features are looked up or computed by them.
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
         self._schema, self._inputs, self.explainer = schema, inputs, explainer

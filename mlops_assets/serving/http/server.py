@@ -109,11 +109,11 @@ class Acceptor:
 
     def _on_connection(self) -> None:
         if seconds := self._accept_delay():
-            self._wait(seconds, then=self._accept)
+            self._pause_accepting(seconds, then=self._accept)
         else:
             self._accept()
 
-    def _wait(self, seconds: float, *, then: Callable[[], object]) -> None:
+    def _pause_accepting(self, seconds: float, *, then: Callable[[], object]) -> None:
         """Stop watching the socket for some seconds, then call ``then`` and watch again."""
 
         def resume() -> None:
@@ -132,7 +132,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another process was faster, or the client is gone
         except OSError:
-            self._wait(_PAUSE, then=lambda: None)
+            self._pause_accepting(_PAUSE, then=lambda: None)
             return False
         task = self._loop.create_task(self._server.add_connection(connection))
         self._tasks.add(task)

@@ -9,7 +9,7 @@ from mlops_assets import entry_points
 
 
 def make_label(folder: Path) -> str:
-    """Return a label of a folder that its copies do not have: device and inode, which a move keeps, and its path.
+    """Return a label that distinguishes a folder from its copies: its device and inode, which a move keeps, and its path.
 
     Parameters
     ----------

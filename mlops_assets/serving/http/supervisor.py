@@ -131,7 +131,7 @@ def listen(spec: ServiceSpec, previous_port: int | None) -> socket.socket:
     Parameters
     ----------
     spec
-        With host and port.
+        The configuration of the service, with its host and port.
     previous_port
         The port of the previous supervisor, which a service with port 0 keeps while it is free; None without one.
 

@@ -47,7 +47,7 @@ class ReceiverReply:
     Parameters
     ----------
     status, content_type, body
-        As HTTP names them.
+        As in HTTP.
     retry
         Whether the sender may send the same request again.
     """
@@ -208,7 +208,7 @@ async def _serve(receiver: TraceReceiver, listener: socket.socket, announce: Cal
 
 
 def _refuse_head(scope: Scope, kind: str) -> ReceiverReply | None:
-    """Return the refusal of a request by its path, method or content type; None for one with spans."""
+    """Return the refusal of a request by its path, method or content type; None for a request with spans."""
     if scope["path"] != PATH:
         return _refuse(kind, 404, f"only traces are received, at {PATH}")
     if scope["method"] != "POST":

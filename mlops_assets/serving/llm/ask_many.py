@@ -30,7 +30,7 @@ class CallRecord:
     Parameters
     ----------
     completion
-        The model's reply; None when no model answered. A reply that is not of the declared type comes with an error.
+        The model's reply; None when no model answered. If the reply is not of the declared type, ``error`` is set.
     error
         Class and message of the failure, without key, prompt or reply; empty for a valid answer.
     attempts

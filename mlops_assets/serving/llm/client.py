@@ -165,7 +165,7 @@ class CompletionStream:
     request
         The messages, and the time at which the call began.
     failures
-        The failures of earlier attempts.
+        The failures of earlier attempts of the call.
     """
 
     def __init__(  # noqa: PLR0913  (built here only)

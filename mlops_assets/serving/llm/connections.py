@@ -33,7 +33,7 @@ class EndpointSlots:
         Parameters
         ----------
         endpoint
-            Its URL.
+            The URL of the endpoint.
         limit
             The maximum number of open requests.
         seconds

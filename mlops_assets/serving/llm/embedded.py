@@ -123,13 +123,13 @@ def server_folder() -> Path:
 
 
 def publish_server(folder: Path, base_url: str, api_key: str) -> None:
-    """Let clients find the server of the current process."""
+    """Write the state by which clients find the server of the current process."""
     state = {"base_url": base_url, "api_key": api_key, "process": identify_process()}
     write_atomically(folder / _STATE, json.dumps(state).encode())
 
 
 def withdraw_server(folder: Path) -> None:
-    """Remove the state of the current process.
+    """Remove the state that :func:`publish_server` wrote in the current process.
 
     No lock is taken: :func:`stop_server` holds it until this process ends. No other server can publish while this one is alive and found.
     """

@@ -43,7 +43,7 @@ class DayLog:
     what
         Name of the log in messages.
     interval
-        Seconds between two syncs to the disk, by a thread. A killed process loses no written line; a machine that stops may lose those
+        Seconds between two syncs to the disk, by a thread. A killed process loses no written line; a machine that stops may lose lines
         since the last sync. With None, lines are synced by :meth:`sync` and :meth:`close` only, and the folder of a new file is synced when
         the file is created.
     suffix

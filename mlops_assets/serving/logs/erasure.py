@@ -31,7 +31,7 @@ def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = Fa
     folder
         Folder of the log.
     entity
-        Column → value, as text: in the key of a prediction or among its columns.
+        Column → value as text; the columns are in the key of a prediction or in ``X``.
     dry
         Whether to count only.
     """

@@ -32,7 +32,7 @@ _JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boo
 def build_prediction_rows(
     log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str, kinds: Mapping[int, PredictionKind]
 ) -> list[pl.DataFrame]:
-    """Return logged predictions as rows under the names in memory, one frame for each kind of prediction.
+    """Return logged predictions as rows with their column names in memory, one frame for each kind of prediction.
 
     Parameters
     ----------

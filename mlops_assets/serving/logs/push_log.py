@@ -105,7 +105,7 @@ class PushLog:
 
 @cache
 def open_push_log(folder: Path) -> PushLog:
-    """Return the log of a folder; every call in a process returns the same object."""
+    """Return the push log of a folder; within a process, all calls for a folder return the same object."""
     return PushLog(folder)
 
 

@@ -118,18 +118,18 @@ class RequestLog(DayLog):
     def _add_up(self) -> None:
         since, self._since, pid = self._since, _now(), os.getpid()
 
-        def find(version: int) -> RequestLine:
+        def find_counts(version: int) -> RequestLine:
             return self._unwritten.setdefault((since // _HOUR, version), RequestLine(since, version, pid, {}, {}))
 
         for _ in range(len(self._rows)):
             version, rows, looked_up, missing = self._rows.popleft()
-            counts = find(version)
+            counts = find_counts(version)
             counts.rows += rows
             counts.looked_up += looked_up
             counts.missing += missing
         for _ in range(len(self._replies)):
             version, code, seconds = self._replies.popleft()
-            counts = find(version)
+            counts = find_counts(version)
             counts.codes[str(code)] = counts.codes.get(str(code), 0) + 1
             if code == _ANSWERED:
                 bucket = str(find_bucket(seconds))
@@ -170,7 +170,7 @@ def list_hour_files(folder: Path) -> dict[datetime, list[tuple[Path, int]]]:
     return found
 
 
-def read_file(path: Path, corrupt: list[int] | None = None) -> list[RequestLine]:
+def read_request_file(path: Path, corrupt: list[int] | None = None) -> list[RequestLine]:
     """Return the counts in one file, without lines that cannot be read.
 
     Parameters

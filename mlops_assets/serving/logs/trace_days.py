@@ -34,7 +34,7 @@ class _LoggedTrace(msgspec.Struct, gc=False):
 class TraceDays:
     """Remembers the day of each recent trace. Threads may share it.
 
-    An application sends the steps of a request as they end, so the root comes last. Around midnight its start is on the day before.
+    An application sends the steps of a request as they end, so the root comes last. Around midnight, the root starts on the day before.
 
     Parameters
     ----------

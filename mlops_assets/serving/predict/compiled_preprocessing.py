@@ -298,7 +298,7 @@ class TransformerCompiler:
 
 @dataclass(frozen=True, eq=False)
 class _TransformerProbe:
-    """Encodes values of one column with a transformer; every other column has its value of ``usual``."""
+    """Encodes values of one column with a transformer; every other column has its value in ``usual``."""
 
     fitted: Any
     schema: tuple[tuple[str, pl.DataType], ...]

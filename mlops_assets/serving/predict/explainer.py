@@ -105,7 +105,7 @@ class ShapExplainer:
         return ShapValues(outputs[rows, picked], names, bases, values)
 
     def check_rows(self, count: int) -> None:
-        """Raise RequestError for too many rows, and for a version whose predictions have no SHAP values."""
+        """Raise RequestError for too many rows, and for a version that cannot be explained."""
         if count > MAX_EXPLAINED_ROWS:
             raise RequestError(
                 f"{count} rows are too many to explain, the limit is {MAX_EXPLAINED_ROWS}", hint="send them in several requests", status=413
@@ -120,7 +120,7 @@ class ShapExplainer:
         return scores.reshape(count, -1)
 
     def _pick_outputs(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the explained output of each row: the positive class of two, the likeliest class of several, or the only output."""
+        """Return the index of each row's explained output: the positive class of two, the most probable of several, or the only output."""
         if self._positive in self._names:
             return np.full(len(outputs), self._names.index(self._positive))
         likeliest: np.ndarray = outputs.argmax(axis=1)
@@ -133,7 +133,7 @@ class ShapExplainer:
         count: int,
         picked: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the base and the values of each row."""
+        """Return the SHAP base and values of each row."""
         width = len(columns)
         background = min(self._count, max(_MIN_BACKGROUND, _MAX_PREDICTIONS // (2 * width + 1)))
         permutations = max(1, min(_MAX_PERMUTATIONS, _MAX_PREDICTIONS // ((2 * width + 1) * background)))

@@ -87,9 +87,9 @@ class InputBuilder:
         ]
 
     @property
-    def looked_up(self) -> int:
+    def lookup_count(self) -> int:
         """The number of features that are looked up for each row."""
-        return sum(step.looked_up for step in self._steps if isinstance(step, _OnlineLookups))
+        return sum(step.lookup_count for step in self._steps if isinstance(step, _OnlineLookups))
 
     def __call__(self, rows: RequestRows) -> ModelInputs:
         """Return ``X`` of the rows, with the missing features of each row.
@@ -139,7 +139,7 @@ class _ViewStep:
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
     def fill_row(self, row: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
-        """Add the features of one row to ``values``; a null or NaN gets its declared default, and its name is added to ``missing``."""
+        """Add the features of one row to ``values``; for a null or NaN, use the declared default and add the feature to ``missing``."""
         for name, value, default in zip(self.features, row.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
                 missing.append(name)
@@ -176,7 +176,7 @@ class _OnlineLookups:
 
     def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
         self._steps = tuple(steps)
-        self.looked_up = sum(len(step.features) for step in steps)
+        self.lookup_count = sum(len(step.features) for step in steps)
         self._reader = None if online is None else online.reader([step.lookup for step in steps])
 
     def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[ViewLookup]:

@@ -69,7 +69,7 @@ class ApiKeys:
         return hmac.new(self._hashes[name].encode(), trace_id[:-_CODE].encode(), hashlib.sha256).hexdigest()[:_CODE]
 
     def find_name(self, authorization: str) -> str:
-        """Return the name of a key.
+        """Return the name of the API key in a request.
 
         Parameters
         ----------

@@ -111,7 +111,7 @@ class CallRunner:
     ledger
         The ledger that reserves and settles spending.
     log
-        Where traces are written before a call returns.
+        The log that traces are written to before a call returns.
     """
 
     def __init__(self, settings: PromptSettings, ledger: BudgetLedger, log: TraceLog) -> None:

@@ -39,7 +39,7 @@ class EndpointRequest:
     Parameters
     ----------
     path
-        One of ``METHODS``.
+        A key of ``METHODS``.
     body
         The decompressed body.
     authorization, accept, query
@@ -86,7 +86,7 @@ class PromptEndpoints:
     feedback
         Stores feedback.
     keys
-        The API keys; None answers every client.
+        The API keys; with None, every client is answered.
     redact
         Whether personal data is replaced in what is sent to the model.
     """

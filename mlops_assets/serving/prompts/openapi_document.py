@@ -30,7 +30,7 @@ _REFUSALS = {
 
 
 def build_document(prompt: Prompt[..., Any], version: int, *, needs_key: bool = False) -> dict[str, Any]:
-    """Return the document, JSON-like.
+    """Return the OpenAPI document of a prompt's service, JSON-like.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class RefusalError(RequestError):
     status
         HTTP status of the reply.
     code
-        A word for programs, e.g. ``budget``.
+        A machine-readable reason, e.g. ``budget``.
     seconds
         Seconds after which another call may be answered; None when waiting does not help.
     **where

@@ -33,7 +33,7 @@ class ServedPrompt:
     prompt
         The stored prompt.
     target
-        Its version.
+        The version of the prompt.
     needs_key
         Whether calls need an API key, for the OpenAPI document.
     """
@@ -88,7 +88,7 @@ class ServedPrompt:
         Parameters
         ----------
         variables
-            What :meth:`read_variables` returned.
+            Returned by :meth:`read_variables`.
         redact
             Whether texts that the prompt's function adds are redacted. Instructions and examples are the author's own and stay.
 

@@ -79,7 +79,7 @@ class PushResult:
 
 @check_arguments
 def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None, platform: Platform | None = None) -> PushResult:  # noqa: A002  (the usual name)
-    """Push rows to a source: all of them, or none and an error.
+    """Push rows to a source; if a row is refused, no row is pushed.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from mlops_assets.serving.http.served_model import load_served_model
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.day_log import list_log_days
 from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
-from mlops_assets.serving.logs.request_log import RequestLog, read_file
+from mlops_assets.serving.logs.request_log import RequestLog, read_request_file
 from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.serving.predict.predictor import ScoringPath
 from tests.serving.support import COLUMNS, EVENT, Stage, facts, offline, row
@@ -317,7 +317,7 @@ def test_answered_refused_and_failed_requests_are_counted_by_version(tmp_path, m
     assert predict(app, row(0))[0] == 200
     for each in (log, requests):
         each.close()
-    found = {counts.version: counts for path in (tmp_path / "requests").rglob("*.jsonl") for counts in read_file(path)}
+    found = {counts.version: counts for path in (tmp_path / "requests").rglob("*.jsonl") for counts in read_request_file(path)}
     assert {version: counts.codes for version, counts in found.items()} == {
         0: {"503": 1},
         1: {"200": 1, "422": 1, "400": 1},

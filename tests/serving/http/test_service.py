@@ -22,7 +22,7 @@ from mlops_assets.serving.http import control
 from mlops_assets.serving.http.control import start, status, stop
 from mlops_assets.serving.http.service_folder import ServiceFolder, read_json
 from mlops_assets.serving.logs.inference_log import read_log
-from mlops_assets.serving.logs.request_log import list_hour_files, read_file
+from mlops_assets.serving.logs.request_log import list_hour_files, read_request_file
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.serving.support import CLOCK, EVENT, Client, Stage, estimator, facts, load, offline, processes_of, row, wait_for
 
@@ -53,7 +53,7 @@ def logged(stage) -> list[str]:
 def requests(stage) -> Counter[str]:
     """Return status → requests that the workers have written to their log."""
     folder, counted = stage.spec().folder.requests, Counter()
-    for line in (line for files in list_hour_files(folder).values() for path, _ in files for line in read_file(path)):
+    for line in (line for files in list_hour_files(folder).values() for path, _ in files for line in read_request_file(path)):
         counted.update(line.codes)
     return counted
 

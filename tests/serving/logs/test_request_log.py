@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.serving.logs import request_log
-from mlops_assets.serving.logs.request_log import RequestLine, RequestLog, find_bucket, find_bucket_seconds, list_hour_files, read_file
+from mlops_assets.serving.logs.request_log import (
+    RequestLine,
+    RequestLog,
+    find_bucket,
+    find_bucket_seconds,
+    list_hour_files,
+    read_request_file,
+)
 
 DAY_5 = 5 * 86_400_000_000 + 7
 
@@ -24,7 +31,7 @@ def log(tmp_path, monkeypatch):
 
 
 def read(folder: Path) -> list[RequestLine]:
-    return [counts for path in sorted(folder.rglob("*.jsonl")) for counts in read_file(path)]
+    return [counts for path in sorted(folder.rglob("*.jsonl")) for counts in read_request_file(path)]
 
 
 def test_requests_of_a_version_are_one_line(log, tmp_path) -> None:
@@ -71,7 +78,7 @@ def test_counts_that_a_full_disk_refuses_keep_their_hours(log, tmp_path, monkeyp
             log.write_counts()
     log.write_counts()
     hours = list_hour_files(tmp_path / "requests")
-    assert {hour.hour: [line.codes for path, _ in files for line in read_file(path)] for hour, files in hours.items()} == {
+    assert {hour.hour: [line.codes for path, _ in files for line in read_request_file(path)] for hour, files in hours.items()} == {
         hour: [{str(200 + hour): 1}] for hour in range(4)
     }
 
@@ -89,7 +96,10 @@ def test_each_hour_has_files_of_its_own(log, tmp_path, monkeypatch) -> None:
         log.count_reply(1, 200, 0.01)
         log.write_counts()
     folder = tmp_path / "requests"
-    assert {hour.hour: [len(read_file(path)) for path, _ in files] for hour, files in list_hour_files(folder).items()} == {0: [2], 3: [1]}
+    assert {hour.hour: [len(read_request_file(path)) for path, _ in files] for hour, files in list_hour_files(folder).items()} == {
+        0: [2],
+        3: [1],
+    }
     assert list_hour_files(tmp_path / "none") == {}
 
 
@@ -100,7 +110,7 @@ def test_a_changed_line_is_left_out_and_named(log, tmp_path) -> None:
     (path,) = tmp_path.rglob("*.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"200":1', b'"200":9', 1))
     corrupt: list[int] = []
-    assert [counts.codes for counts in read_file(path, corrupt)] == [{"200": 1}]
+    assert [counts.codes for counts in read_request_file(path, corrupt)] == [{"200": 1}]
     assert corrupt == [1]
 
 

@@ -150,8 +150,8 @@ def test_serving_makes_what_training_made(tmp_path_factory, one, two, requests, 
     for name, column in zip(TYPES, made.columns, strict=True):
         wanted = expected[name].to_list()
         assert plain(column) == plain(wanted), name
-    looked_up = [f for _, features in VIEWS.values() for f in features]
-    assert made.missing == [[f for f in looked_up if expected[f][i] is None] for i in range(len(requests))]
+    lookup_count = [f for _, features in VIEWS.values() for f in features]
+    assert made.missing == [[f for f in lookup_count if expected[f][i] is None] for i in range(len(requests))]
 
 
 REQUESTED = {"at": 5 * HOUR, "carrier": "AA", "stop": 0, "distance": 9, "wet": False}

@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import DecisionTreeClassifier
 
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.serving.formats.argmax import count_rows_off_argmax, may_predict_argmax
+from mlops_assets.serving.formats.argmax import count_non_argmax_rows, may_predict_argmax
 from mlops_assets.serving.predict import predictor as module
 from mlops_assets.serving.predict.final_estimator import BoostedTrees
 from mlops_assets.serving.predict.predictor import Predictor, ScoringPath, find_disagreement, limit_threads, list_columns, make_predictor
@@ -306,7 +306,7 @@ def test_an_estimator_that_does_not_predict_the_likeliest_class_is_asked(name, l
 def test_a_threshold_that_no_row_shows_is_asked_all_the_same() -> None:
     rows = X.select("distance", "wind")
     fitted = FixedThresholdClassifier(LogisticRegression(), threshold=0.5 + 1e-9, pos_label=True).fit(rows, _LATE)
-    assert count_rows_off_argmax(CachedPredictor(fitted, rows)) == 0
+    assert count_non_argmax_rows(CachedPredictor(fitted, rows)) == 0
     assert not may_predict_argmax(fitted)
     assert not may_predict_argmax(make_pipeline(StandardScaler(), Cautious()).fit(rows, _LATE))
     assert may_predict_argmax(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def doctor(file: str, json_file: str | None, model: str, *, fix: bool, score: bool) -> None:
     """Examine database, artifacts, runs, lake, online store, services, logs, disk, clock, permissions and packages.
 
-    Exit code 1 when a failure is left that was not fixed; warnings do not count. With --score, nothing is examined or fixed.
+    Exit code 1 when a failure is not fixed; warnings do not count. With --score, nothing is examined or fixed.
 
     Example: mlops doctor --fix
     """

@@ -60,7 +60,7 @@ class LoadedProject:
         name
             The name of the value.
         what
-            The noun for the message: ``model``.
+            The noun for the message, e.g. ``model``.
         error
             The class of the error that is raised when there is no such value.
         """

@@ -60,7 +60,7 @@ def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, A
 
 
 def validate_project(project: LoadedProject) -> str:
-    """Check what building the definitions does not check; return a sentence with the number of assets and checks.
+    """Check packages, metrics and jobs of a project, and return a sentence with the numbers of its assets and checks.
 
     Raises
     ------

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
+import mlops_assets as ml
+from mlops_assets.cli.features import _parse_entity
 from tests.cli.test_cli import good, mlops
 from tests.conftest import ROOT
 
@@ -43,6 +47,14 @@ def test_what_a_service_would_look_up(shop) -> None:
     assert nowhere == {"shop": "nowhere", "visitors": None, "status": "MISSING", "age": ""}
     old, _ = json.loads(good(mlops(shop, *asked, "--at", "2024-03-09T00:00")))
     assert old["status"] == "STALE"
+
+
+def test_an_entity_of_another_type_is_refused_with_the_types_of_the_join_keys() -> None:
+    view = SimpleNamespace(key="features/crowds", entity=SimpleNamespace(join_keys=("shop", "day")))
+    rows = pl.DataFrame(schema={"shop": pl.Int64, "day": pl.Date})
+    with pytest.raises(ml.errors.DataError, match="'shop=north,day=2024-03-01' does not have the types") as refused:
+        _parse_entity(view, rows, "shop=north,day=2024-03-01")
+    assert refused.value.hint == "the join keys are shop (Int64), day (Date)"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ _MAX_IDS = 3  # ids that a message lists
 
 @dataclass(frozen=True)
 class TraceFilter:
-    """Which traces are listed.
+    """The conditions for a trace to be listed.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class TraceReader:
         return frozenset(map(date.fromisoformat, fresh))
 
     def _find_days(self, prefix: str, days: Sequence[date]) -> dict[str, date]:
-        """Return trace id → day for the ids that start with a text; a whole id is searched until it is found."""
+        """Return trace id → day for the ids that start with a text; the search for a whole id stops when the id is found."""
         is_whole, found = len(prefix) == _DIGITS, dict[str, date]()
         stored = [day for day in days if day.isoformat() in self._records]
         if stored:

@@ -140,7 +140,7 @@ def unsilence_check(check: str, file: str) -> None:
 @click.argument("check")
 @file_option
 def close_alert(check: str, file: str) -> None:
-    """Close the open alert of CHECK without a message, e.g. when the partition is never to be repaired; a later failure opens another.
+    """Close the open alert of CHECK without a message, e.g. for a partition that is not going to be repaired; a later failure opens another alert.
 
     Example: mlops alerts close 'dataset/flights:key'
     """

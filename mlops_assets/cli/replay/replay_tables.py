@@ -61,7 +61,7 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
         A table cannot be loaded.
     """
     own = open_stores(loaded.platform)
-    if not (missing := list_missing(own, project, model, end)):
+    if not (missing := list_incomplete_tables(own, project, model, end)):
         return own
     home = folder / "tables" / _hash_sources(project, model, end)
     platform = Platform.at(home)
@@ -86,8 +86,8 @@ def _is_current(done: Path, root: Path) -> bool:
     return all(path.stat().st_mtime <= done.stat().st_mtime for path in files)
 
 
-def list_missing(stores: Stores, project: Project, model: Model[..., Any], end: datetime) -> list[str]:
-    """Return the keys of upstream tables of a model's training set that lack a partition before a time."""
+def list_incomplete_tables(stores: Stores, project: Project, model: Model[..., Any], end: datetime) -> list[str]:
+    """Return the keys of the tables upstream of a model's training set that lack a partition before a time."""
     keys = list(dict.fromkeys(_list_upstream(project, model.training_set)))
     return [key for key in keys if _lacks_partition(stores, project, key, end)]
 

@@ -48,7 +48,7 @@ def delay_questions(monthly_delays: pl.DataFrame, airport_texts: pl.DataFrame) -
 
 
 DELAY = "The mean arrival delay of the flights from BOS in May 2012 was 7.1 minutes."
-EXAMPLE = ml.llm.Example(
+EXAMPLE = ml.llm.FewShotExample(
     {"question": "What was the mean arrival delay of the flights from BOS in May 2012?", "facts": f"BOS is Logan. {DELAY}"}, DELAY
 )
 

@@ -37,7 +37,7 @@ YEAR = ml.TimeWindow(datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, 5
 SMOL = ml.llm.LLM("smollm2", max_tokens=32)
 DELAY = "The mean arrival delay of the flights from BOS in May 2012 was 7.1 minutes."
 QUESTION = "What was the mean arrival delay of the flights from {} in {}?"
-EXAMPLE = ml.llm.Example({"question": QUESTION.format("BOS", "May 2012"), "facts": f"BOS is Logan. {DELAY}"}, DELAY)
+EXAMPLE = ml.llm.FewShotExample({"question": QUESTION.format("BOS", "May 2012"), "facts": f"BOS is Logan. {DELAY}"}, DELAY)
 
 
 @ml.llm.prompt(model=SMOL, examples=[EXAMPLE])

@@ -11,7 +11,7 @@
     │   └── GateError        registration or promotion refused: a gate result is missing, failed, or about another candidate
     ├── ServiceError         a service cannot start, or does not reach the requested state
     ├── ProviderError        an endpoint of a language model fails, or sends a reply that cannot be used
-    └── PlatformError        this machine or installation lacks something
+    └── InstallationError        this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
 Every message names the asset, partition, column or value at fault, and ends in a hint with the next step.
@@ -30,10 +30,10 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "GateError",
+    "InstallationError",
     "LakeError",
     "MissingExtraError",
     "MlopsError",
-    "PlatformError",
     "ProviderError",
     "RegistryError",
     "ServiceError",
@@ -225,7 +225,7 @@ class ProviderError(MlopsError):
         return (*super().__reduce__(), vars(self))
 
 
-class PlatformError(MlopsError):
+class InstallationError(MlopsError):
     """This machine or installation lacks something.
 
     See Also
@@ -234,12 +234,12 @@ class PlatformError(MlopsError):
     """
 
 
-class MissingExtraError(PlatformError):
+class MissingExtraError(InstallationError):
     """An optional dependency is not installed.
 
     See Also
     --------
-    PlatformError : The base class.
+    InstallationError : The base class.
     """
 
     @classmethod

@@ -20,7 +20,7 @@ from mlops_assets.stores.platform.labels import read_labels
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
-from mlops_assets.values.llm.prompt import Example
+from mlops_assets.values.llm.prompt import FewShotExample
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import Budget, PromptService, RateLimits
 from mlops_assets.values.llm.provider import LLM
@@ -33,7 +33,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Calibration",
     "EditSimilarity",
     "ExactMatch",
-    "Example",
+    "FewShotExample",
     "Groundedness",
     "JsonSchemaMatch",
     "Judge",

@@ -14,19 +14,19 @@ from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, JensenShannon, KolmogorovSmirnov, Wasserstein
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures
-from mlops_assets.values.score.score import Declared, ModelScore
+from mlops_assets.values.score.score import DeclaredTest, MLTestScore
 
 __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "Alerts",
-    "Declared",
+    "DeclaredTest",
     "Email",
     "ErrorRate",
     "EstimatedPerformance",
     "JensenShannon",
     "KolmogorovSmirnov",
     "Latency",
+    "MLTestScore",
     "MissingFeatures",
-    "ModelScore",
     "PSI",
     "Silence",
     "Slack",

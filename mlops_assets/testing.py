@@ -17,7 +17,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, FeatureRow, Lookup
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ def _check_equal(actual: object, expected: object, what: str) -> None:
 
 
 def _check_refusal(work: Callable[[], object], text: str) -> None:
-    """Raise AssertionError unless a call raises PlatformError with ``text`` in its message."""
+    """Raise AssertionError unless a call raises InstallationError with ``text`` in its message."""
     try:
         work()
-    except PlatformError as error:
+    except InstallationError as error:
         if text not in error.message:
             raise AssertionError(f"the message {error.message!r} does not name '{text}'") from error
     else:
-        raise AssertionError(f"no PlatformError was raised, although '{text}' is wrong")
+        raise AssertionError(f"no InstallationError was raised, although '{text}' is wrong")
 
 
 def _expected_value(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401

@@ -15,7 +15,7 @@ from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import GateFunction, Model
-from mlops_assets.values.search import Range
+from mlops_assets.values.search import SearchRange
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ __all__ = [
     "PredictionTimes",
     "Prompt",
     "PushResult",
-    "Range",
+    "SearchRange",
     "SliceMetrics",
     "TrainingSet",
 ]

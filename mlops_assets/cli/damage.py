@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import MlopsError, PlatformError
+from mlops_assets.errors import InstallationError, MlopsError
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _explain_database_error(error: Exception) -> MlopsError:
     broken = [(path, problem) for path in databases if path.is_file() and (problem := find_sqlite_damage(path))]
     broken += find_damaged_databases(prepare_dagster_home(platform))
     where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_join_lines(error)}"
-    return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
+    return InstallationError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
 
 
 def _iterate_causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.options import console, json_option, load, platform_option, write_json
-from mlops_assets.errors import PlatformError, RegistryError
+from mlops_assets.errors import InstallationError, RegistryError
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _open_stores(file: str | None) -> Stores:
 def _server_url(stores: Stores, uri: str) -> str:
     if url := uri or stores.platform.mlflow:
         return url
-    raise PlatformError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
+    raise InstallationError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
 
 
 @mlflow.command("mirror")

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from mlops_assets.cli.partition_range import find_partitions
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
-from mlops_assets.errors import DefinitionError, PlatformError, nearest
+from mlops_assets.errors import DefinitionError, InstallationError, nearest
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.liveness import process_tags
@@ -73,7 +73,7 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
     ------
     DefinitionError
         The selection is empty, or the partitions do not fit it.
-    PlatformError
+    InstallationError
         Another run is in progress in the platform's home.
     MissingExtraError
         An optional package that the selection needs is not installed.
@@ -197,12 +197,12 @@ def _run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, A
 
 @contextmanager
 def lock_home(home: Path) -> Iterator[None]:
-    """Lock a home for one run of the command line; raise PlatformError immediately if another run holds the lock."""
+    """Lock a home for one run of the command line; raise InstallationError immediately if another run holds the lock."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / "run.lock").open("a+", encoding="ascii")
     except OSError as error:
-        raise PlatformError(
+        raise InstallationError(
             f"'{home}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
         ) from error
     with file:
@@ -210,7 +210,7 @@ def lock_home(home: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise PlatformError(
+            raise InstallationError(
                 f"another `mlops run` (process {file.read().strip() or 'unknown'}) is running in '{home}'",
                 hint="wait until it has ended; nothing was changed",
             ) from error

@@ -17,7 +17,7 @@ import click
 
 from mlops_assets.cli.options import load
 from mlops_assets.cli.project_target import DEFAULT_FILE, find_target
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.orchestrate.core.console_link import CONSOLE_URL
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.values.platform import Platform
@@ -49,7 +49,7 @@ def open_ui(file: str, host: str, port: int, console_port: int | None) -> None:
         There is no such project.
     MissingExtraError
         The web server is not installed.
-    PlatformError
+    InstallationError
         The port of the console is in use.
     """
     target = find_target(file)
@@ -94,7 +94,7 @@ def serve_console(file: str, host: str, port: int, dagster_url: str, parent: int
     ------
     MissingExtraError
         A package of the extra ``console`` is missing.
-    PlatformError
+    InstallationError
         The port is in use.
     """
     for package in ("starlette", "uvicorn"):
@@ -161,7 +161,7 @@ def _choose_port(host: str, preferred: int) -> int:
 
 def _require_port(host: str, port: int) -> int:
     if not _is_free(host, port):
-        raise PlatformError(
+        raise InstallationError(
             f"the console cannot listen on {host}:{port}: the address is in use, or not of this machine",
             hint="choose another port: --console-port 3005",
         )

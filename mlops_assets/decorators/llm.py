@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mlops_assets.values.arguments import check_arguments
-from mlops_assets.values.llm.prompt import Example, Prompt, read_prompt
+from mlops_assets.values.llm.prompt import FewShotExample, Prompt, read_prompt
 from mlops_assets.values.llm.provider import LLM
 from mlops_assets.values.llm.scorers import FunctionScorer, read_scorer
 
@@ -21,7 +21,7 @@ def prompt(
     *,
     model: LLM,
     response: Any = None,  # noqa: ANN401  (any type that JSON can hold)
-    examples: Sequence[Example] = (),
+    examples: Sequence[FewShotExample] = (),
     approval: bool = False,
 ) -> Callable[[Callable[P, R]], Prompt[P, R]]:
     """Declare a prompt: instructions, typed variables, and the model that answers.

@@ -55,8 +55,8 @@ class Retrain:
         The span of the newest labelled rows that judge candidates; they are extended to at least 30 rows. None takes the holdout of the
         training set.
     promote_if
-        A gate in addition to those of the model: ``not_worse`` refuses a candidate that is certainly worse than the champion, ``better`` one
-        that is not certainly better. Empty for the gates of the model alone.
+        A gate in addition to those of the model: ``not_worse`` refuses a candidate that is significantly worse than the champion, ``better`` one
+        that is not significantly better. Empty for the gates of the model alone.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class Performance(OneRule):
         The minimum share of predictions with a label; a window with a smaller share is not judged.
     slices
         Columns by whose values the metric is also reported; only the metric of all rows is judged.
-    certain
+    significant
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
         The confidence level of the interval. In a report, all intervals have the highest level that an expectation of the monitor declares.
@@ -78,7 +78,7 @@ class Performance(OneRule):
     min_labels: int
     min_coverage: float
     slices: tuple[str, ...]
-    certain: bool
+    significant: bool
     confidence: float
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -90,7 +90,7 @@ class Performance(OneRule):
         min_labels: int = 200,
         min_coverage: float = 0.5,
         slices: str | Sequence[str] = (),
-        certain: bool = False,
+        significant: bool = False,
         confidence: float = 0.95,
     ) -> None:
         values = {
@@ -100,7 +100,7 @@ class Performance(OneRule):
             "min_labels": min_labels,
             "min_coverage": min_coverage,
             "slices": names(slices),
-            "certain": certain,
+            "significant": significant,
             "confidence": confidence,
         }
         for attribute, value in values.items():

@@ -19,7 +19,7 @@ SAMPLERS = ("tpe", "random", "grid")
 
 @check_constructor
 @dataclass(frozen=True)
-class Range:
+class SearchRange:
     """A range of numbers from ``low`` to ``high``, both included; only whole numbers when the bounds and the step are integers.
 
     Parameters
@@ -43,8 +43,8 @@ class Range:
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> ml.types.Range(0.01, 0.3, log=True)
-    Range(low=0.01, high=0.3, log=True, step=None)
+    >>> ml.types.SearchRange(0.01, 0.3, log=True)
+    SearchRange(low=0.01, high=0.3, log=True, step=None)
     """
 
     low: float
@@ -75,7 +75,7 @@ class Search:
     Parameters
     ----------
     space
-        Field of the model's ``dagster.Config`` → an :class:`mlops_assets.types.Range`, or the values to choose from.
+        Field of the model's ``dagster.Config`` → an :class:`mlops_assets.types.SearchRange`, or the values to choose from.
     trials
         The maximum number of trials; ``grid`` ends with its last combination.
     metric
@@ -100,17 +100,17 @@ class Search:
 
     See Also
     --------
-    mlops_assets.types.Range : A range of numbers in the space.
+    mlops_assets.types.SearchRange : A range of numbers in the space.
 
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> search = ml.Search({"max_iter": ml.types.Range(50, 400), "loss": ("log_loss", "hinge")}, trials=20)
+    >>> search = ml.Search({"max_iter": ml.types.SearchRange(50, 400), "loss": ("log_loss", "hinge")}, trials=20)
     >>> [name for name, _ in search.space]
     ['loss', 'max_iter']
     """
 
-    space: tuple[tuple[str, Range | tuple[Any, ...]], ...]
+    space: tuple[tuple[str, SearchRange | tuple[Any, ...]], ...]
     trials: int = 30
     metric: str = ""
     sampler: Sampler = "tpe"
@@ -120,7 +120,7 @@ class Search:
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
         self,
-        space: Mapping[str, Range | Iterable[Any]] | Iterable[tuple[str, Range | Iterable[Any]]],
+        space: Mapping[str, SearchRange | Iterable[Any]] | Iterable[tuple[str, SearchRange | Iterable[Any]]],
         trials: int = 30,
         metric: str = "",
         sampler: Sampler = "tpe",
@@ -131,13 +131,13 @@ class Search:
     ) -> None:
         if not space or trials < 1:
             raise DefinitionError(
-                "a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.types.Range(50, 400)})'
+                "a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.types.SearchRange(50, 400)})'
             )
         if processes < 1:
             raise DefinitionError(f"a search cannot run in {processes} processes", hint="omit processes=, or set processes=2")
         if sampler not in SAMPLERS:
             raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
-        pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in dict(space).items()))
+        pairs = tuple(sorted((name, values if isinstance(values, SearchRange) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
             _check_values(name, values, sampler)
         attributes = {
@@ -182,8 +182,8 @@ class Search:
             )
 
 
-def _check_values(name: str, values: Range | tuple[Any, ...], sampler: str) -> None:
-    if not isinstance(values, Range) and not values:
+def _check_values(name: str, values: SearchRange | tuple[Any, ...], sampler: str) -> None:
+    if not isinstance(values, SearchRange) and not values:
         raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give at least one")
-    if sampler == "grid" and isinstance(values, Range) and values.step is None and not values.whole:
+    if sampler == "grid" and isinstance(values, SearchRange) and values.step is None and not values.whole:
         raise DefinitionError(f"the grid over '{name}' has infinitely many values", hint="set step=, or list the values to choose from")

@@ -32,7 +32,7 @@ def examples(people: pl.DataFrame) -> pl.DataFrame:
 @ml.model(
     training_set=examples,
     metrics=["roc_auc"],
-    search=ml.Search({"C": ml.types.Range(0.01, 1.0)}, trials=2, metric="roc_auc", processes=2),
+    search=ml.Search({"C": ml.types.SearchRange(0.01, 1.0)}, trials=2, metric="roc_auc", processes=2),
     trusted_types=["shop.steps.halve.Halved"],
 )
 def buys(train: ml.Split, params: Strength) -> Any:

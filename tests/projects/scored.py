@@ -57,7 +57,7 @@ class Strength(dg.Config):
         ml.Gate.latency(p95_ms=10_000, calls=20),
     ],
     slices=["town"],
-    search=ml.Search({"C": ml.types.Range(0.01, 10.0, log=True)}, trials=2),
+    search=ml.Search({"C": ml.types.SearchRange(0.01, 10.0, log=True)}, trials=2),
 )
 def buys(train: ml.Split, params: Strength) -> LogisticRegression:
     """Probability of buying."""
@@ -71,14 +71,14 @@ def padded_buys(train: ml.Split) -> LogisticRegression:
 
 
 buys_api = ml.Service("buys_api", model=buys)
-score = ml.monitoring.ModelScore(
+score = ml.monitoring.MLTestScore(
     buys,
     declared=[
-        ml.monitoring.Declared("feature_tests", how="automated", where="scored.py"),
-        ml.monitoring.Declared("data_privacy", how="by hand", where="https://wiki.example.com/privacy"),
-        ml.monitoring.Declared("inclusion", how="automated", where="no_such_file.md"),
-        ml.monitoring.Declared("simpler_model", how="automated", where="https://ci.example.com/linear"),
-        ml.monitoring.Declared("validation", how="by hand", where="https://wiki.example.com/gates"),
+        ml.monitoring.DeclaredTest("feature_tests", how="automated", where="scored.py"),
+        ml.monitoring.DeclaredTest("data_privacy", how="by hand", where="https://wiki.example.com/privacy"),
+        ml.monitoring.DeclaredTest("inclusion", how="automated", where="no_such_file.md"),
+        ml.monitoring.DeclaredTest("simpler_model", how="automated", where="https://ci.example.com/linear"),
+        ml.monitoring.DeclaredTest("validation", how="by hand", where="https://wiki.example.com/gates"),
     ],
 )
 NOUNS = [people, examples, padded, buys, padded_buys, buys_api, score]

@@ -29,5 +29,5 @@ def nouns(search: ml.Search, calls: Path) -> list:
 
 
 if "SEARCH_CALLS" in os.environ:
-    SEARCH = ml.Search({"C": ml.types.Range(0.001, 10.0, log=True)}, trials=8, metric="neg_log_loss", seed=1)
+    SEARCH = ml.Search({"C": ml.types.SearchRange(0.001, 10.0, log=True)}, trials=8, metric="neg_log_loss", seed=1)
     defs = ml.build_definitions(nouns(SEARCH, Path(os.environ["SEARCH_CALLS"])))

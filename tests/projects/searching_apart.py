@@ -35,7 +35,7 @@ def examples(people: pl.DataFrame) -> pl.DataFrame:
     return people
 
 
-SEARCH = ml.Search({"C": ml.types.Range(0.001, 10.0, log=True)}, trials=8, metric="neg_log_loss", seed=1, processes=2)
+SEARCH = ml.Search({"C": ml.types.SearchRange(0.001, 10.0, log=True)}, trials=8, metric="neg_log_loss", seed=1, processes=2)
 
 
 @ml.model(training_set=examples, metrics=["roc_auc", "neg_log_loss"], search=SEARCH)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database.sql import open_database
 from mlops_assets.stores.lake import connection
 from tests.postgres_server import Postgres, postgres
@@ -30,5 +30,5 @@ def url(request, tmp_path) -> Iterator[str]:
     """A database of the test's own, of each kind."""
     made = f"sqlite:///{tmp_path / 'registry.sqlite'}" if request.param == "sqlite" else request.getfixturevalue("server").database()
     yield made
-    with suppress(PlatformError):  # a test may have left one that is refused
+    with suppress(InstallationError):  # a test may have left one that is refused
         open_database(made).engine.dispose()

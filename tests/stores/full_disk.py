@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import mlops_assets as ml
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database.sql import inspect_database
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.registry import open_registry
@@ -38,7 +38,7 @@ def refused(do) -> str:
     """Return what it was refused with."""
     try:
         do()
-    except PlatformError as error:
+    except InstallationError as error:
         return str(error)
     raise AssertionError("it was not refused")
 
@@ -71,7 +71,7 @@ def versions(disk: Path, there: ml.Platform) -> tuple[int, str]:
             registry.submit(type(made)(**{**vars(made), "artifact": stored}), [evidence(made.digest)])
             registry.register("m", GATES)
             registered += 1
-        except PlatformError as error:
+        except InstallationError as error:
             told = str(error)
     filler.unlink()
     assert inspect_database(there.registry)[1] == ""
@@ -96,7 +96,7 @@ def database_only(disk: Path, there: ml.Platform) -> str:
             registry.submit(candidate(f"x{number}"), [evidence(f"x{number}")])
             registry.register("m", GATES)
             before += 1
-        except PlatformError as error:
+        except InstallationError as error:
             told = str(error)
     filler.unlink()
     assert inspect_database(there.registry)[1] == ""

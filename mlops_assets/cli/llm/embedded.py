@@ -21,14 +21,14 @@ def start() -> None:
 
     Example: mlops llm start
     """
-    from mlops_assets.errors import PlatformError
+    from mlops_assets.errors import InstallationError
     from mlops_assets.serving.llm.embedded import start_server
     from mlops_assets.serving.llm.failures import AttemptError
 
     try:
         server = start_server()
     except AttemptError as error:
-        raise PlatformError(f"the language model 'smollm2' {error.problem}", hint=error.hint) from None
+        raise InstallationError(f"the language model 'smollm2' {error.problem}", hint=error.hint) from None
     click.echo(f"smollm2 runs at {server.base_url}, process {server.pid}")
 
 

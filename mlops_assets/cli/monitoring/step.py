@@ -87,7 +87,7 @@ def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
     ------
     DefinitionError
         There is no such monitor.
-    PlatformError
+    InstallationError
         Another run is in progress in the platform's home, or the home cannot be written.
     """
     project, monitor = find_monitor(loaded, name)

@@ -89,8 +89,8 @@ class DropExplanation:
     @property
     def causes(self) -> tuple[ColumnEffect, ...]:
         """The columns that explain a part of the drop with certainty, at least a twentieth of it; the largest gain first."""
-        certain = (effect for effect in self.columns if effect.low is not None and effect.low > 0)
-        return tuple(effect for effect in certain if effect.gain >= MIN_SHARE * self.drop)
+        significant = (effect for effect in self.columns if effect.low is not None and effect.low > 0)
+        return tuple(effect for effect in significant if effect.gain >= MIN_SHARE * self.drop)
 
     @property
     def remainder(self) -> float:
@@ -98,7 +98,7 @@ class DropExplanation:
         return self.drop - sum(effect.gain for effect in self.causes)
 
     def describe(self, window: str) -> str:
-        """Return the verdict in words: the drop, the columns that certainly explain a part of it, and the remainder.
+        """Return the verdict in words: the drop, the columns that significantly explain a part of it, and the remainder.
 
         Parameters
         ----------
@@ -108,10 +108,10 @@ class DropExplanation:
         fell = f"{self.metric} fell from {format_number(self.reference)} (holdout) to {format_number(self.value)} in {window}"
         if not self.causes:
             largest = self.columns[0] if self.columns and self.columns[0].gain > 0 else None
-            uncertain = (
+            unproven = (
                 "" if largest is None else f" (largest: {largest.columns[0]} {format_number(largest.gain, 2)}{_describe_interval(largest)})"
             )
-            return f"{fell}; no single column explains a part of it with certainty{uncertain}"
+            return f"{fell}; no single column explains a part of it with certainty{unproven}"
         first, *others = self.causes[:MAX_STATED]
         gain = format_number(first.gain, 2)
         why = f"replacing {first.columns[0]} by its reference explains {gain} of it ({_describe_interval(first).removeprefix(', ')})"
@@ -129,7 +129,7 @@ def _describe_interval(effect: ColumnEffect) -> str:
 
 
 def find_fallen_metric(report: PerformanceReport, expectations: Sequence[Performance]) -> WindowMetric | None:
-    """Return the first metric that breached, else the first that is certainly below the holdout; None without one.
+    """Return the first metric that breached, else the first that is significantly below the holdout; None without one.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ def find_fallen_metric(report: PerformanceReport, expectations: Sequence[Perform
     metric_of = {expectation.name: expectation.metric for expectation in expectations}
     breached = {metric_of[verdict.expectation] for verdict in report.verdicts if verdict.state == BREACH}
     fallen = [m for m in report.metrics if m.value is not None and m.reference is not None and m.value < m.reference]
-    certain = (m for m in fallen if m.high is not None and m.reference is not None and m.high < m.reference)
-    return next((m for m in fallen if m.name in breached), None) or next(certain, None)
+    significant = (m for m in fallen if m.high is not None and m.reference is not None and m.high < m.reference)
+    return next((m for m in fallen if m.name in breached), None) or next(significant, None)
 
 
 def explain_drop(  # noqa: PLR0913  (a model, rows and a metric)

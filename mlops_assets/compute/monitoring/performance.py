@@ -49,7 +49,7 @@ class PerformanceReport:
         The calibration curve of the positive class's probability, or of a predicted number. None for more than two classes, without
         probabilities and without labelled rows.
     slices
-        The metrics by the values of the slice columns, those certainly below the whole window first.
+        The metrics by the values of the slice columns, those significantly below the whole window first.
     inverted
         Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5, and so does the AUC by a
         Mann–Whitney test at a level of 0.001, with 10 rows of each class or more.
@@ -115,7 +115,7 @@ class PerformanceReport:
 
     @property
     def worst_slices(self) -> tuple[WindowSlice, ...]:
-        """The slices with a metric that is certainly below that of the whole window, worst first."""
+        """The slices with a metric that is significantly below that of the whole window, worst first."""
         return tuple(found for found in self.slices if found.below)
 
     def as_json(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArriva
         why = f"the version's {metric.name} on its holdout is not known"
         return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
     below = metric.value < bound
-    surely = metric.high is not None and metric.high < bound
+    significant = metric.high is not None and metric.high < bound
     against = (
         f"{bound:.4g}"
         if expectation.at_least is not None
@@ -113,11 +113,11 @@ def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArriva
     finding = (
         f"{describe_metric(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
     )
-    if below and expectation.certain and not surely:
+    if below and expectation.significant and not significant:
         return Verdict(expectation.name, GOOD, metric.value, bound, f"{finding}, which may be chance: the interval reaches the bound")
     finding += f"; {arrivals.bias}" if arrivals.bias else ""
     if below:
-        finding += _describe_suspicion(by_chance=not surely, inverted=inverted)
+        finding += _describe_suspicion(by_chance=not significant, inverted=inverted)
     return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, finding)
 
 

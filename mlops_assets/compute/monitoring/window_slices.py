@@ -1,4 +1,4 @@
-"""Metrics of a window by slice, with intervals: which slices are certainly below the whole window."""
+"""Metrics of a window by slice, with intervals: which slices are significantly below the whole window."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WindowSlice(SliceMetrics):
     intervals
         Metric → the ends of its interval, as triples; None where the interval is unknown.
     below
-        The metrics that are certainly below those of all rows: no more windows than 1 − confidence name a slice by chance.
+        The metrics that are significantly below those of all rows: no more windows than 1 − confidence name a slice by chance.
     """
 
     intervals: tuple[tuple[str, float | None, float | None], ...] = ()
@@ -42,7 +42,7 @@ class WindowSlice(SliceMetrics):
 def measure_slices(
     slices: Sequence[SliceMetrics], rows: pl.DataFrame, jackknife: WindowJackknife, values: Mapping[str, float], confidence: float
 ) -> tuple[WindowSlice, ...]:
-    """Return the slices with the intervals of their metrics, those that are certainly below the whole window first.
+    """Return the slices with the intervals of their metrics, those that are significantly below the whole window first.
 
     Parameters
     ----------

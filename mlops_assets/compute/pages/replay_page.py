@@ -48,12 +48,12 @@ def render_replay(result: ReplayResult) -> str:
 
 def describe_comparison(found: PolicyComparison) -> str:
     """Return in words which of two policies is better."""
-    if found.certain:
+    if found.significant:
         better, worse = (found.policy, found.other) if found.difference > 0 else (found.other, found.policy)
         return f"{better} is better than {worse}"
     if found.low == found.high == 0:
         return "equal"
-    return "not certain" if found.low == found.low else f"too few windows: {found.windows}"
+    return "not significant" if found.low == found.low else f"too few windows: {found.windows}"
 
 
 def _draw(result: ReplayResult) -> Markup:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.text import truncate
 from mlops_assets.compute.training.plots import encode_png
-from mlops_assets.values.search import Range, Search
+from mlops_assets.values.search import Search, SearchRange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +57,9 @@ def _add_panel(figure: Any, position: tuple[int, int, int], name: str) -> Any:  
     return axes
 
 
-def _plot_parameter(axes: Any, domain: Range | tuple[Any, ...], values: Sequence[Any], scores: Sequence[float]) -> None:  # noqa: ANN401
+def _plot_parameter(axes: Any, domain: SearchRange | tuple[Any, ...], values: Sequence[Any], scores: Sequence[float]) -> None:  # noqa: ANN401
     """Plot scores over the values of one hyperparameter, whose domain is a range or a tuple of choices."""
-    if isinstance(domain, Range):
+    if isinstance(domain, SearchRange):
         axes.plot(values, scores, "o", markersize=4)
         axes.set_xscale("log" if domain.log else "linear")
         return

@@ -14,7 +14,7 @@ from mlops_assets.values.arguments import check_arguments
 if TYPE_CHECKING:
     from mlops_assets.values.llm.judge import Judge
     from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
-    from mlops_assets.values.llm.prompt import Example, Prompt, Variable
+    from mlops_assets.values.llm.prompt import FewShotExample, Prompt, Variable
 
 
 @check_arguments
@@ -99,7 +99,7 @@ def dump_default(prompt: Prompt[..., Any], variable: Variable) -> Any:  # noqa: 
     return _dump(variable, convert_value(prompt, variable, variable.default))
 
 
-def dump_example_values(prompt: Prompt[..., Any], example: Example) -> dict[str, Any]:
+def dump_example_values(prompt: Prompt[..., Any], example: FewShotExample) -> dict[str, Any]:
     """Return variable → value of an example, as JSON values.
 
     Parameters

@@ -29,23 +29,23 @@ class Advice:
         The name of the policy; empty when no policy can be measured.
     headline, text
         The advice and its reasons.
-    certain
-        Whether the policy is certainly better than the first one.
+    significant
+        Whether the policy is significantly better than the first one.
     """
 
     policy: str
     headline: str
     text: str
-    certain: bool
+    significant: bool
 
 
 def advise(result: ReplayResult) -> Advice:
     """Return the policy to use.
 
     With the grid of ``--suggest``, it is the policy ``follow`` if a gain over ``never`` is shown and it has 95 % of the best policy's gain, or
-    is not certainly worse than the best one; else ``prove`` by the same rule, else the best simple policy. Without a shown gain, it is
-    ``prove``, which promotes only what is certainly better. Of other policies, it is the one with the fewest trainings that is not
-    certainly worse than the best one.
+    is not significantly worse than the best one; else ``prove`` by the same rule, else the best simple policy. Without a shown gain, it is
+    ``prove``, which promotes only what is significantly better. Of other policies, it is the one with the fewest trainings that is not
+    significantly worse than the best one.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def advise(result: ReplayResult) -> Advice:
     """
     measured = [policy for policy in _keep_common_windows(result) if math.isfinite(policy.mean(result.metric))]
     if not measured:
-        return Advice("", "No policy can be measured", _explain_unmeasured(result), certain=False)
+        return Advice("", "No policy can be measured", _explain_unmeasured(result), significant=False)
     if (windows := len(measured[0].windows)) < MIN_WINDOWS:
-        return Advice("", "Too few windows to compare policies", f"All policies are measured in {windows} windows only.", certain=False)
+        return Advice("", "Too few windows to compare policies", f"All policies are measured in {windows} windows only.", significant=False)
     best = max(measured, key=lambda policy: policy.mean(result.metric))
     by_name = {policy.policy: policy for policy in measured}
     if {NEVER, *DECLARED} <= set(by_name):
@@ -111,15 +111,15 @@ def _is_worse(result: ReplayResult, policy: PolicyResult, best: PolicyResult) ->
 def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, headline: str) -> Advice:
     metric, first = result.metric, result.policies[0]
     against = result.compare(chosen.policy, first.policy)
-    certain = against is not None and against.low > 0
+    significant = against is not None and against.low > 0
     figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_count_trainings(chosen)}"
     if chosen is not first:
-        sure = "certainly better than" if certain else "not certainly better than"
+        sure = "significantly better than" if significant else "not significantly better than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
     if chosen is best:
-        return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.", certain)
+        return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.", significant)
     highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_count_trainings(best)}"
-    return Advice(chosen.policy, headline, f"{figures}. {highest}.", certain)
+    return Advice(chosen.policy, headline, f"{figures}. {highest}.", significant)
 
 
 def _count_trainings(policy: PolicyResult) -> str:

@@ -36,7 +36,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     Parameters
     ----------
     name
-        ``follow`` promotes a candidate unless it is certainly worse than the champion, ``prove`` only if it is certainly better.
+        ``follow`` promotes a candidate unless it is significantly worse than the champion, ``prove`` only if it is significantly better.
     period
         The time between two trainings.
     initial

@@ -183,7 +183,7 @@ class PolicyComparison:
     windows: int
 
     @property
-    def certain(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes zero: only then one of the policies is better."""
         return self.low > 0 or self.high < 0
 

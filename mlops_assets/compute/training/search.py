@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_assets.errors import DataError, MissingExtraError
-from mlops_assets.values.search import Range, Search
+from mlops_assets.values.search import Search, SearchRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,24 +134,24 @@ def _split_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _list_grid_values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
+def _list_grid_values(values: SearchRange | tuple[Any, ...]) -> Sequence[Any]:
     """Return the declared values, or the values of a range in steps of ``step`` (default 1)."""
-    if not isinstance(values, Range):
+    if not isinstance(values, SearchRange):
         return values
     step = values.step or 1
     steps = (values.low + index * step for index in range(int((values.high - values.low) / step + 1e-9) + 1))
     return [int(value) if values.whole else value for value in steps]
 
 
-def _to_distribution(values: Range | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
+def _to_distribution(values: SearchRange | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if not isinstance(values, Range):
+    if not isinstance(values, SearchRange):
         return CategoricalDistribution(tuple(range(len(values))))  # by index: Optuna stores few types of values
     if values.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-def _to_value(values: Range | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
-    return drawn if isinstance(values, Range) else values[drawn]
+def _to_value(values: SearchRange | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
+    return drawn if isinstance(values, SearchRange) else values[drawn]

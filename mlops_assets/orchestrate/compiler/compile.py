@@ -52,7 +52,7 @@ from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
-from mlops_assets.values.score.score import ModelScore
+from mlops_assets.values.score.score import MLTestScore
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
@@ -100,7 +100,7 @@ class Compiler:
         yield from (compile_step(step, self.io) for step in list_prompt_service_steps(self.project, self._bind_body))
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
-        scores = (build_score_step(score, self.alerts, self._bind_body) for score in self.project.select(ModelScore))
+        scores = (build_score_step(score, self.alerts, self._bind_body) for score in self.project.select(MLTestScore))
         yield from (compile_step(step, self.io) for step in scores)
         yield from (compile_step(step, self.io) for step in list_prompt_steps(self.project, self.platform, self._bind_body))
 

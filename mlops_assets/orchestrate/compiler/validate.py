@@ -22,7 +22,7 @@ from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource
-from mlops_assets.values.score.score import ModelScore
+from mlops_assets.values.score.score import MLTestScore
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -131,7 +131,7 @@ def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
         yield f"'{batch.key}'", "the model", batch.model.key
     for service in project.select(Service):
         yield f"'{service.key}'", "the model", service.model.key
-    yield from ((f"'{score.key}'", "the model", score.model.key) for score in project.select(ModelScore))
+    yield from ((f"'{score.key}'", "the model", score.model.key) for score in project.select(MLTestScore))
     yield from list_prompt_references(project)
     for monitor in project.select(Monitor):
         yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key

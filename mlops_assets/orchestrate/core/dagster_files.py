@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.schedules import SqliteScheduleStorage
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.values.platform import Platform
 
@@ -25,7 +25,7 @@ def prepare_dagster_home(platform: Platform) -> Path:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The folder cannot be written.
     """
     configured = os.environ.get("DAGSTER_HOME")
@@ -36,7 +36,7 @@ def prepare_dagster_home(platform: Platform) -> Path:
             (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
     except (OSError, RuntimeError) as error:  # a RuntimeError for the home folder of an unknown user
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise PlatformError(
+        raise InstallationError(
             f"'{configured or platform.home}' cannot be the folder of the Dagster instance: {reason}",
             hint=f"make it writable, or set {'DAGSTER_HOME' if configured else 'MLOPS_HOME'} to another folder",
         ) from error
@@ -49,15 +49,15 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The folder cannot be written, the configuration or a database of the instance is damaged or lost, or the configuration names a
         storage that is not installed.
     """
     home = prepare_dagster_home(platform)
     if problem := find_lost_history(home):
-        raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
+        raise InstallationError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
     if problem := find_lost_schedules(home):
-        raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
+        raise InstallationError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
     try:
         instance = _open_at(home)
         instance.get_runs(limit=1)
@@ -74,14 +74,14 @@ def _open_at(home: Path) -> dg.DagsterInstance:
     return open_pooled_instance(str(home))
 
 
-def explain_instance_error(home: Path, error: Exception) -> PlatformError:
+def explain_instance_error(home: Path, error: Exception) -> InstallationError:
     """Return the error to raise for a failure of the Dagster instance; it names the damaged database, else ``dagster.yaml``."""
     damaged = find_damaged_databases(home)
     reason = " ".join(str(error).split())[:300]
     if damaged:
         path, problem = damaged[0]
-        return PlatformError(f"the Dagster database '{path}' is damaged: {problem}", hint=advise_restore(home, path))
-    return PlatformError(
+        return InstallationError(f"the Dagster database '{path}' is damaged: {problem}", hint=advise_restore(home, path))
+    return InstallationError(
         f"the Dagster instance of '{home / 'dagster.yaml'}' cannot be opened: {type(error).__name__}: {reason}",
         hint="correct the file and install the packages that it names; without the file, the defaults are written again",
     )

@@ -30,7 +30,7 @@ from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import register_views
-from mlops_assets.values.score.score import ModelScore
+from mlops_assets.values.score.score import MLTestScore
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -59,7 +59,7 @@ Declaration = (
     | TraceSource
     | Calibration
     | QualityMonitor
-    | ModelScore
+    | MLTestScore
 )
 N = TypeVar("N")
 

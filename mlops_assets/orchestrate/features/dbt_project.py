@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformError
+from mlops_assets.errors import DefinitionError, InstallationError, MissingExtraError
 from mlops_assets.orchestrate.features.dbt_process import LOCK_FILE
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.stores.base.lock import hold_lock
@@ -91,7 +91,7 @@ class DbtFolder:
             self._parse()
             if manifest := _read_json(self.target / "manifest.json"):
                 return manifest
-        raise PlatformError(
+        raise InstallationError(
             f"dbt's manifest '{self.target / 'manifest.json'}' cannot be read, although dbt has just written it",
             hint="check that no other program writes into this folder, and that the disk is not full",
         )
@@ -111,7 +111,7 @@ class DbtFolder:
             )  # JSON is YAML
             _write_if_changed(self.work / LOCK_FILE, str(lake.lock_path))
         except OSError as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"'{self.work}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
             ) from error
 

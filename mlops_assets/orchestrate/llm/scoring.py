@@ -47,7 +47,7 @@ def describe_method(scorer: PlainScorer) -> str:
     ------
     DefinitionError
         Its JSON Schema is invalid.
-    PlatformError
+    InstallationError
         Its packages are not installed.
     """
     match scorer:

@@ -17,13 +17,13 @@ from http.client import responses
 from typing import Any
 
 from mlops_assets.compute.monitoring.alert_messages import build_blocks, build_payload, title_alerts, write_text
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.values.alerts.channels import PLAIN, STARTTLS, TLS, Channel, Email, Slack
 from mlops_assets.values.alerts.episodes import TEST, WARN, AlertEvent, AlertFact, Episode
 
 TIMEOUT = 10.0  # seconds for one operation of a socket
 MAX_SECONDS = 60.0  # for a message as a whole; less than a claim of the message lasts
-_SAFE_TEXTS = (PlatformError, smtplib.SMTPNotSupportedError)
+_SAFE_TEXTS = (InstallationError, smtplib.SMTPNotSupportedError)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _replace_surrogates(text: str) -> str:
 def _read_password(channel: Email) -> str:
     password = os.environ.get(channel.password_variable)
     if not password:
-        raise PlatformError(
+        raise InstallationError(
             f"the environment variable {channel.password_variable} is not set", hint="set it to the password of the SMTP user"
         )
     return password

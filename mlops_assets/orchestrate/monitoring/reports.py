@@ -345,7 +345,7 @@ def _slice_facts(found: WindowSlice) -> dict[str, Any]:
     for name, value in found.metrics:
         low, high = found.interval(name)
         facts |= {name: value, f"{name} from": low, f"{name} to": high}
-    return facts | {"certainly below the whole": ", ".join(found.below)}
+    return facts | {"significantly below the whole": ", ".join(found.below)}
 
 
 def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from mlops_assets.compute.training.search import best_trial, run_trials
 from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.user_errors import describe_error
-from mlops_assets.errors import DataError, MlopsError, PlatformError
+from mlops_assets.errors import DataError, InstallationError, MlopsError
 from mlops_assets.orchestrate.replay.history import FittedPart, History, store_history
 from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
 from mlops_assets.orchestrate.training.estimator_package import training_libraries
@@ -223,7 +223,7 @@ class FitCache:
         try:
             estimator, facts = pickle.loads(path.read_bytes())  # noqa: S301  (written by a replay of this user)
         except Exception as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay fits it again"
             ) from error
         if facts["error"]:
@@ -242,7 +242,7 @@ class FitCache:
         try:
             self._pool.submit(_fit_in_this_worker, request, path).result()
         except RuntimeError as error:  # BrokenProcessPool, also while others are submitted
-            raise PlatformError(
+            raise InstallationError(
                 f"a process that trains '{self._model.key}' died as of {request.as_of:%Y-%m-%d}: {error}",
                 hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
             ) from error

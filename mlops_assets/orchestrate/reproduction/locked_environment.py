@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlops_assets.compute.training.environment import installed_distributions, local_distributions
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.base.lock import hold_lock
 
 _DONE = "complete"
@@ -33,7 +33,7 @@ def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         A version cannot be installed.
     """
     installed, own = installed_distributions(), local_distributions() | {"mlops-assets", "pip", "setuptools"}
@@ -66,7 +66,7 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
     install = subprocess.run([*_install_command(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
     if install.returncode:
         output = (install.stderr or install.stdout).strip().splitlines()
-        raise PlatformError(
+        raise InstallationError(
             f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {output[-1] if output else 'no reason was given'}",
             hint="configure the index that has them for pip or uv, or compare in what is installed: --env current",
         )

@@ -17,7 +17,7 @@ from mlops_assets.compute.training.environment import parse_lock
 from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import extract_source
-from mlops_assets.errors import MlopsError, PlatformError, RegistryError
+from mlops_assets.errors import InstallationError, MlopsError, RegistryError
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
@@ -84,7 +84,7 @@ def reproduce(
         A stored file of the version, or the training set, is missing or damaged.
     DataError
         The code raised an error.
-    PlatformError
+    InstallationError
         The recorded library versions cannot be installed, or the process died.
     """
     options = options or ReproductionOptions()
@@ -207,7 +207,7 @@ def _run_process(python: Path, request: Mapping[str, Any], facts: Mapping[str, A
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         if not result_file.exists():
             last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-            raise PlatformError(
+            raise InstallationError(
                 f"the process that trains the version again died: {last[0]}", hint="check the free memory and the installed libraries"
             )
         result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))

@@ -76,7 +76,7 @@ def examine_staleness(facts: ScoreFacts) -> RubricResult:
     if found is None:
         return RubricResult(0, f"no replay of {facts.model.name} compares never retraining with another policy", advice)
     at, name, text = found
-    automate = "replay in a scheduled job and declare: Declared('staleness', how='automated', where=…)"
+    automate = "replay in a scheduled job and declare: DeclaredTest('staleness', how='automated', where=…)"
     return RubricResult(HALF, f"replay {name} of {format_day(at)}: {text}", automate)
 
 

@@ -12,13 +12,13 @@ from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.score.score_facts import ScoreFacts
 from mlops_assets.orchestrate.score.scoring import score_model
 from mlops_assets.values.alerts.alerts import Alerts
-from mlops_assets.values.score.score import ModelScore
+from mlops_assets.values.score.score import MLTestScore
 
 StepFunction = Callable[[StepContext], Iterator[object]]
 BindBody = Callable[[Node, StepFunction], Callable[..., Iterator[object]]]
 
 
-def build_score_step(declared: ModelScore, alerts: Alerts | None, bind: BindBody) -> StepSpec:
+def build_score_step(declared: MLTestScore, alerts: Alerts | None, bind: BindBody) -> StepSpec:
     """Return the step spec of the asset ``score/<model>_score``; it follows the champion in a run that makes both.
 
     Parameters
@@ -42,7 +42,7 @@ def build_score_step(declared: ModelScore, alerts: Alerts | None, bind: BindBody
     )
 
 
-def _build_body(declared: ModelScore, alerts: Alerts | None) -> StepFunction:
+def _build_body(declared: MLTestScore, alerts: Alerts | None) -> StepFunction:
     def body(step: StepContext) -> Iterator[object]:
         report = score_model(ScoreFacts(step.project, step.stores, declared.model, step.context.instance, alerts))
         metadata: dict[str, Any] = {"score": report.score, "meaning": report.level, **report.sections, "tests": to_markdown(report.rows)}

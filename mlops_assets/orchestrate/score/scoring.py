@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.score.model_tests import MODEL_TESTS
 from mlops_assets.orchestrate.score.monitoring_tests import MONITORING_TESTS
 from mlops_assets.orchestrate.score.score_facts import RubricResult, ScoreFacts
 from mlops_assets.values.score.rubric import FULL, SECTIONS, TESTS, RubricTest
-from mlops_assets.values.score.score import Declared, ModelScore
+from mlops_assets.values.score.score import DeclaredTest, MLTestScore
 
 COMPUTED = {**DATA_TESTS, **MODEL_TESTS, **INFRASTRUCTURE_TESTS, **MONITORING_TESTS}
 _LEVELS = (
@@ -72,12 +72,12 @@ class ScoreReport:
 
 def score_model(facts: ScoreFacts) -> ScoreReport:
     """Return the score of a model: of a computed and a declared result of one test, the one with more points counts."""
-    found = next((score for score in facts.project.select(ModelScore) if score.model.key == facts.model.key), None)
+    found = next((score for score in facts.project.select(MLTestScore) if score.model.key == facts.model.key), None)
     declared = {each.test: each for each in found.declared} if found else {}
     return ScoreReport(facts.model.name, tuple(_score_tests(facts, declared)))
 
 
-def _score_tests(facts: ScoreFacts, declared: dict[str, Declared]) -> Iterator[tuple[RubricTest, RubricResult]]:
+def _score_tests(facts: ScoreFacts, declared: dict[str, DeclaredTest]) -> Iterator[tuple[RubricTest, RubricResult]]:
     for test in TESTS.values():
         computed = _compute(facts, test)
         stated = _examine_declaration(facts, declared[test.name]) if test.name in declared else None
@@ -91,7 +91,7 @@ def _score_tests(facts: ScoreFacts, declared: dict[str, Declared]) -> Iterator[t
 
 def _compute(facts: ScoreFacts, test: RubricTest) -> RubricResult:
     if test.name not in COMPUTED:
-        advice = f"Declared('{test.name}', how='by hand', where=…) in ml.monitoring.ModelScore({facts.model.name}, declared=[…])"
+        advice = f"DeclaredTest('{test.name}', how='by hand', where=…) in ml.monitoring.MLTestScore({facts.model.name}, declared=[…])"
         return RubricResult(0, "not declared; the platform cannot compute it", advice)
     try:
         return COMPUTED[test.name](facts)
@@ -99,9 +99,9 @@ def _compute(facts: ScoreFacts, test: RubricTest) -> RubricResult:
         return RubricResult(0, f"cannot be examined: {error.message}", error.hint or "mlops doctor")
 
 
-def _examine_declaration(facts: ScoreFacts, declared: Declared) -> RubricResult:
+def _examine_declaration(facts: ScoreFacts, declared: DeclaredTest) -> RubricResult:
     """Return the points of a declared test; none when its file is missing."""
     if not declared.is_address and not any((folder / declared.where).exists() for folder in facts.folders):
-        return RubricResult(0, f"declared, but there is no file {declared.where}", f"correct where= of Declared('{declared.test}')")
-    advice = "" if declared.points == FULL else f"automate it, then Declared('{declared.test}', how='automated', where=…)"
+        return RubricResult(0, f"declared, but there is no file {declared.where}", f"correct where= of DeclaredTest('{declared.test}')")
+    advice = "" if declared.points == FULL else f"automate it, then DeclaredTest('{declared.test}', how='automated', where=…)"
     return RubricResult(declared.points, f"declared: {declared.how}, {declared.where}", advice)

@@ -19,7 +19,7 @@ from mlops_assets.compute.training.search import Trial
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.compute.user_code.user_errors import shorten
-from mlops_assets.errors import DefinitionError, MlopsError, PlatformError, find_public_class
+from mlops_assets.errors import DefinitionError, InstallationError, MlopsError, find_public_class
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
 from mlops_assets.orchestrate.training.trial import SearchContext, run_trial
 from mlops_assets.stores.platform.stores import Stores
@@ -111,7 +111,7 @@ def _send_message(process: "subprocess.Popen[bytes]", message: object) -> None:
 
 
 def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
-    """Send a trial to a worker, wait, and return the trial with its result; raise the worker's error, or PlatformError if it dies."""
+    """Send a trial to a worker, wait, and return the trial with its result; raise the worker's error, or InstallationError if it dies."""
     if process.stdout is None:
         raise AssertionError
     _send_message(process, (trial, before))
@@ -119,7 +119,7 @@ def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Seq
         answer: Trial | MlopsError = pickle.load(process.stdout)  # noqa: S301  (from the process that this one has started)
     except (EOFError, pickle.UnpicklingError):
         code = process.wait()
-        raise PlatformError(
+        raise InstallationError(
             f"the process of trial {trial.number} died ({f'signal {-code}' if code < 0 else f'exit code {code}'})",
             hint="check the free memory; materialise the model again, and the search continues with the remaining trials",
         ) from None
@@ -188,7 +188,7 @@ def _to_public_error(error: Exception) -> MlopsError:
     if isinstance(error, MlopsError):
         public = find_public_class(error)
         return error if type(error) is public else public(error.message, hint=error.hint)
-    return PlatformError(
+    return InstallationError(
         f"the process of a trial failed outside of the model's function: {type(error).__name__}: {shorten(str(error))}",
         hint="the log of the run shows the whole error",
     )

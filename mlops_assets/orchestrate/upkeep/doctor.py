@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from mlops_assets.errors import MlopsError, PlatformError
+from mlops_assets.errors import InstallationError, MlopsError
 from mlops_assets.orchestrate.core.liveness import find_dead_runs, reap_dead_runs
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -112,7 +112,7 @@ def _build_rebuild(installation: Installation) -> Rebuild | None:
         job = definitions.resolve_implicit_global_asset_job_def()
         config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         if not job.execute_in_process(instance=instance, asset_selection=chosen, run_config=config, raise_on_error=False).success:
-            raise PlatformError(
+            raise InstallationError(
                 f"{', '.join(keys)} cannot be rebuilt", hint=f"run `mlops run --select '{select_nodes(keys[0])}'` to see why"
             )
 

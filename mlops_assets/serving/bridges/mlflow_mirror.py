@@ -57,7 +57,7 @@ def mirror(stores: Stores, uri: str) -> MirrorSummary:
     ------
     MissingExtraError
         MLflow is not installed.
-    PlatformError
+    InstallationError
         The address is not valid, or the server is down or rejects a request; the next mirroring continues.
     """
     locks = Path(stores.platform.home) / "locks"

@@ -13,7 +13,7 @@ from mlops_assets.compute.prompts.version import build_json_schema, dump_default
 from mlops_assets.compute.user_code.isolated_source import load_isolated
 from mlops_assets.compute.user_code.source_slice import extract_source
 from mlops_assets.errors import ArtifactError
-from mlops_assets.values.llm.prompt import Example, Prompt, Variable
+from mlops_assets.values.llm.prompt import FewShotExample, Prompt, Variable
 from mlops_assets.values.llm.provider import LLM
 from mlops_assets.values.model import KIND, PROMPT
 
@@ -131,7 +131,7 @@ def _build_prompt(manifest: Mapping[str, Any]) -> Prompt[..., Any]:
         manifest["instructions"],
         bool(code),
         None if response is None else build_type(response, f"the response of '{where}'"),
-        tuple(Example(example["variables"], example["answer"]) for example in manifest["examples"]),
+        tuple(FewShotExample(example["variables"], example["answer"]) for example in manifest["examples"]),
         code_hash=code,
     )
 

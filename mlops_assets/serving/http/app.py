@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.serving.http.reply import ExplainReply, Explanation, Prediction, Reply
 from mlops_assets.serving.http.request_body import explain_not_json, read_body
 from mlops_assets.serving.logs.inference_log import PredictionRecord
@@ -178,7 +178,7 @@ class App:
             return _explain_refusal(headers, body, error.status, error.body)
         except MissingExtraError as error:
             return _refuse(501, error.message, error.hint)
-        except PlatformError as error:
+        except InstallationError as error:
             _print_failure(error, "an explanation")
             if isinstance(error, ReplacedStoreError):
                 self.end()
@@ -214,7 +214,7 @@ class App:
             if isinstance(error, NotFiniteError):
                 self._metrics.count("not_finite_predictions", error.count)
             return error.status, error.body
-        except PlatformError as error:
+        except InstallationError as error:
             _print_failure(error)
             if isinstance(error, ReplacedStoreError):
                 self.end()  # the supervisor starts a process that opens the new file; LMDB maps a path once in a process

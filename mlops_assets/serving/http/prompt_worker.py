@@ -39,7 +39,7 @@ def open_prompt_app(
     ------
     ServiceError
         The API keys, the headers for the collector or the trace log cannot be read.
-    PlatformError
+    InstallationError
         The budget ledger cannot be opened.
     """
     settings = decode_settings(spec.settings)

@@ -128,7 +128,7 @@ class ServedModel:
         ------
         RequestError
             The request is refused.
-        PlatformError
+        InstallationError
             The online store cannot be read.
         """
         rows = self._schema.decode(body)
@@ -147,7 +147,7 @@ class ServedModel:
         ------
         RequestError
             The request is refused.
-        PlatformError
+        InstallationError
             The online store cannot be read.
         """
         rows = self._schema.decode(body)
@@ -181,7 +181,7 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     ArtifactError
         Bytes are missing or changed, the model predicts differently from when it was stored, its manifest lacks an entry that serving
         needs, or JSON cannot carry the type of a field.
-    PlatformError
+    InstallationError
         The online store cannot be opened.
     """
     bundle = unpack(artifacts, target.artifact, trusted_types)

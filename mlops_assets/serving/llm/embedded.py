@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.serving.llm.failures import AttemptError
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.stores.base.lock import hold_lock
@@ -108,14 +108,14 @@ def server_folder() -> Path:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The folder belongs to another user, or other users have any permission on it.
     """
     folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"mlops_assets-llm-{os.getuid()}"  # noqa: S108  (its owner and mode are checked)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PlatformError(
+        raise InstallationError(
             f"the folder of the embedded language model, {folder}, is open to other users",
             hint="remove it, or set TMPDIR to a folder of your own",
         )

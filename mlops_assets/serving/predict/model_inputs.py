@@ -98,7 +98,7 @@ class InputBuilder:
         ------
         RequestError
             An on-demand function fails on the rows.
-        PlatformError
+        InstallationError
             The online store cannot be read.
         """
         values: dict[str, Any] = dict(rows.columns)

@@ -6,7 +6,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.stores.llm.budget_ledger import QuotaError, Spending
 
@@ -54,7 +54,7 @@ class CallSpending:
                 code=error.quota.replace(" ", "_"),
                 seconds=error.seconds,
             ) from None
-        except PlatformError as error:
+        except InstallationError as error:
             raise RefusalError("the call cannot be counted", hint="see the service's status", status=503, code="ledger") from error
         self._open, self.attempts = attempt, self.attempts + 1
 
@@ -79,7 +79,7 @@ class CallSpending:
             The spending of the attempt; None for the maximum.
         """
         if self._open:
-            with suppress(PlatformError):  # the reservation stays, which counts too much rather than too little
+            with suppress(InstallationError):  # the reservation stays, which counts too much rather than too little
                 self._ledger.settle(self._open, used)
             self._open = ""
 

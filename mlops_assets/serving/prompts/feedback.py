@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.prompts.redaction import redact_text
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.serving.prompts.call_format import parse_object
 from mlops_assets.serving.prompts.call_trace import find_root_id
 from mlops_assets.serving.prompts.refusal import RefusalError
@@ -94,5 +94,5 @@ class FeedbackStore:
                 code="rate_limit",
                 seconds=error.seconds,
             ) from None
-        except PlatformError as error:
+        except InstallationError as error:
             raise RefusalError("the feedback cannot be counted", hint="see the service's status", status=503, code="ledger") from error

@@ -6,7 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.serving.predict.request_schema import RequestError, RequestSchema
 from mlops_assets.serving.push.spec import json_type
 
@@ -63,7 +63,7 @@ class PushEndpoint:
             where = {"row": error.row, "field": error.field}
             reply = {"error": error.public_message, "hint": "see the declaration of the source; nothing was pushed"}
             return 422, json.dumps(reply | {k: v for k, v in where.items() if v not in (None, "")}).encode()
-        except PlatformError as error:
+        except InstallationError as error:
             return 503, json.dumps(
                 {"error": error.message.split(":")[0], "hint": "send the rows again with the same Idempotency-Key"}
             ).encode()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DataError, DefinitionError, PlatformError, nearest
+from mlops_assets.errors import DataError, DefinitionError, InstallationError, nearest
 from mlops_assets.serving.logs.push_log import open_push_log
 from mlops_assets.serving.push.spec import PushSpec, PushView, push_log_folder
 from mlops_assets.stores.online.opening import open_online
@@ -104,7 +104,7 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
         A row breaks a rule of the source; the message names row and rule. Nothing was pushed.
     DefinitionError
         The target is neither a push source nor a view over one, or a column of the source is declared unique.
-    PlatformError
+    InstallationError
         The rows cannot be logged; or they are logged, but reach the online store only with the next materialisation.
 
     See Also
@@ -172,7 +172,7 @@ class Pusher:
         try:
             log.append(call_id, now, {name: _list_values(frame[name]) for name in frame.columns}, event)
         except OSError as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"rows of '{self.spec.name}' cannot be logged: {error}", hint="free disk space, or make the folder writable"
             ) from error
         changed = sum(self._put_online(view, frame) for view in self.spec.views)

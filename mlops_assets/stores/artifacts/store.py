@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlops_assets.errors import ArtifactError, MissingExtraError, PlatformError
+from mlops_assets.errors import ArtifactError, InstallationError, MissingExtraError
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.stores.base.lock import hold_lock
 
@@ -97,7 +97,7 @@ class FsspecArtifacts:
 
         Raises
         ------
-        PlatformError
+        InstallationError
             The folder cannot be written, or the disk is full.
         """
         digest = hashlib.sha256(data).hexdigest()
@@ -183,6 +183,6 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise PlatformError(
+        raise InstallationError(
             f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS"
         ) from error

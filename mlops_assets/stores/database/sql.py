@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import MissingExtraError, PlatformError, RegistryError
+from mlops_assets.errors import InstallationError, MissingExtraError, RegistryError
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.database import migrations
 
@@ -40,7 +40,7 @@ class Database:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The database cannot be opened or written, or a newer version of the program made it.
     RegistryError
         The SQLite file is missing or empty, but artifacts or prediction logs of an earlier registry remain.
@@ -66,7 +66,7 @@ class Database:
 
         Raises
         ------
-        PlatformError
+        InstallationError
             The database fails, e.g. because another process has kept it locked for two minutes, or because the disk is full.
         """
         with self._translate_errors(), self.engine.connect() as connection:
@@ -101,7 +101,7 @@ class Database:
                             _refuse_leftovers(path)
                         self._migrate()
                 except OSError as error:
-                    raise PlatformError(f"the registry '{path}' cannot be written: {error.strerror}", hint=_WRITABLE_HINT) from error
+                    raise InstallationError(f"the registry '{path}' cannot be written: {error.strerror}", hint=_WRITABLE_HINT) from error
 
     def _is_current(self) -> bool:
         with self.engine.connect() as connection:
@@ -126,14 +126,14 @@ class Database:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Translate errors of the database into PlatformError, but not errors of a statement, such as a violated constraint."""
+        """Translate errors of the database into InstallationError, but not errors of a statement, such as a violated constraint."""
         where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
         except sa.exc.DatabaseError as error:
             if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
                 raise
-            raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
+            raise InstallationError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
 
 
 _WRITABLE_HINT = "make its folder writable, or set MLOPS_HOME"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.errors import LakeError, PlatformError
+from mlops_assets.errors import InstallationError, LakeError
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.stores.lake.maintenance import Leases
@@ -45,7 +45,7 @@ class LakeConnections:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The folder cannot be written.
     """
 
@@ -60,7 +60,7 @@ class LakeConnections:
             self.data_path.mkdir(parents=True, exist_ok=True)
             self.lock_path.touch()
         except OSError as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"the lake's folder '{folder}' cannot be written: {error.strerror}",
                 hint="make it writable, or set MLOPS_HOME to another folder",
             ) from error
@@ -74,7 +74,7 @@ class LakeConnections:
 
         Raises
         ------
-        PlatformError
+        InstallationError
             DuckDB's extensions are not installed.
         LakeError
             The catalog is damaged, or is missing while files of rows remain.
@@ -171,7 +171,7 @@ def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         DuckDB's extensions are not installed.
     """
     for name, package in _EXTENSIONS.items():
@@ -180,7 +180,7 @@ def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
             connection.execute(f"LOAD '{_escape_path(file)}'" if file else f"LOAD {name}")
         except duckdb.Error as error:
             wheel = package.replace("_", "-")
-            raise PlatformError(
+            raise InstallationError(
                 f"DuckDB {duckdb.__version__} cannot load its extension '{name}': {error}",
                 hint=f"pip install '{wheel}=={duckdb.__version__}'",
             ) from error

@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 
 from mlops_assets.compute.tables.stored_types import normalize
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
@@ -52,11 +52,11 @@ class DuckLake:
 
         Raises
         ------
-        PlatformError
+        InstallationError
             The folder cannot be written, or ``folder`` is a URL.
         """
         if "://" in str(folder):
-            raise PlatformError(f"the lake '{folder}' is not a folder", hint="set MLOPS_LAKE to a folder on this machine")
+            raise InstallationError(f"the lake '{folder}' is not a folder", hint="set MLOPS_LAKE to a folder on this machine")
         return cls(LakeConnections(Path(folder).absolute()))
 
     def snapshot(self) -> int:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.base.process import identify_process, is_gone
 from mlops_assets.values.llm.prompt_service import Budget, RateLimits
 
@@ -101,7 +101,7 @@ class BudgetLedger:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The file cannot be opened, or is no ledger.
 
     Notes
@@ -158,7 +158,7 @@ class BudgetLedger:
         ------
         QuotaError
             It does not fit; nothing is reserved.
-        PlatformError
+        InstallationError
             The ledger cannot be written.
         """
         with self._write() as connection:
@@ -185,7 +185,7 @@ class BudgetLedger:
 
         Raises
         ------
-        PlatformError
+        InstallationError
             The ledger cannot be written.
         """
         with self._write() as connection:
@@ -214,7 +214,7 @@ class BudgetLedger:
         ------
         QuotaError
             It does not fit.
-        PlatformError
+        InstallationError
             The ledger cannot be written.
         """
         if self._limits.requests_per_minute is None:
@@ -263,7 +263,7 @@ class BudgetLedger:
         """Hold a write transaction; it is rolled back after an error."""
         with self._lock:
             if not self._is_in_place():  # other processes would count in another file
-                raise PlatformError(f"the budget ledger '{self._path}' was removed or replaced", hint="restart the service")
+                raise InstallationError(f"the budget ledger '{self._path}' was removed or replaced", hint="restart the service")
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -282,8 +282,10 @@ class BudgetLedger:
         except OSError:
             return False
 
-    def _explain(self, error: Exception) -> PlatformError:
-        return PlatformError(f"the budget ledger '{self._path}' cannot be used: {error}", hint="free disk space, or make the file writable")
+    def _explain(self, error: Exception) -> InstallationError:
+        return InstallationError(
+            f"the budget ledger '{self._path}' cannot be used: {error}", hint="free disk space, or make the file writable"
+        )
 
     def _read_total(self, connection: sqlite3.Connection, day: str, api_key: str) -> Spending:
         query = "SELECT tokens, pico, requests FROM totals WHERE day = ? AND api_key = ?"

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.prompts.messages import dump_json
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.values.arguments import check_constructor
@@ -42,7 +42,7 @@ class ResponseCache:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The file cannot be created, or is not a cache.
 
     See Also
@@ -66,7 +66,9 @@ class ResponseCache:
         try:
             self._create()
         except (OSError, sqlite3.Error) as error:
-            raise PlatformError(f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it") from error
+            raise InstallationError(
+                f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it"
+            ) from error
 
     def scope(
         self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0, *, durations: Collection[str] = ()

@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,13 @@ def connect(uri: str) -> Iterator[Any]:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The address has another scheme, or the server is down or refuses a request in the context.
     MissingExtraError
         MLflow is not installed.
     """
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
-        raise PlatformError(
+        raise InstallationError(
             f"MLOPS_MLFLOW is '{uri}', not an http address", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000"
         )
     with import_mlflow() as mlflow:
@@ -69,7 +69,7 @@ def connect(uri: str) -> Iterator[Any]:
             yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         except (mlflow.exceptions.MlflowException, requests.RequestException) as error:
             reason = str(error).splitlines()[0][:400]
-            raise PlatformError(
+            raise InstallationError(
                 f"the MLflow server at {hide_password(uri)} failed: {reason}",
                 hint="start the server, or read its log; the next mirror or import continues where this stopped",
             ) from error

@@ -66,7 +66,7 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The server is down or refuses; the next import continues.
     RegistryError
         There is no experiment with one of the names.

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,19 +78,19 @@ def find_lmdb_damage(folder: Path, *, check_header: bool = True) -> str:
 
 
 def refuse_damaged(folder: Path) -> None:
-    """Raise PlatformError when a store's file is too damaged to be mapped."""
+    """Raise InstallationError when a store's file is too damaged to be mapped."""
     if problem := find_header_damage(folder):
         raise damaged_store_error(folder, problem)
 
 
-def damaged_store_error(folder: Path, problem: str) -> PlatformError:
+def damaged_store_error(folder: Path, problem: str) -> InstallationError:
     """Return the error of a store whose file is damaged."""
-    return PlatformError(
+    return InstallationError(
         f"the online store '{folder / 'data.mdb'}' is damaged: {problem}", hint="rebuild it from the lake: mlops doctor --fix"
     )
 
 
-class ReplacedStoreError(PlatformError):
+class ReplacedStoreError(InstallationError):
     """The file of a store was replaced after this process had mapped it."""
 
 
@@ -109,7 +109,7 @@ class MappedFile:
         self._inode, self._size = info.st_ino, info.st_size
 
     def refuse_changed(self) -> None:
-        """Raise ReplacedStoreError when the file was replaced, and PlatformError when it is missing or shorter than before.
+        """Raise ReplacedStoreError when the file was replaced, and InstallationError when it is missing or shorter than before.
 
         LMDB itself never shortens the file.
         """

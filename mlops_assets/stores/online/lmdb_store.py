@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.online.lmdb_check import MappedFile, damaged_store_error, refuse_damaged
 from mlops_assets.stores.online.protocol import ViewState, WriteCounts, refuse_other_schema
@@ -36,7 +36,7 @@ class LmdbStore:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The folder cannot be written, or its file is damaged.
     MissingExtraError
         LMDB is not installed.
@@ -52,7 +52,7 @@ class LmdbStore:
             with hold_lock(folder / "open.lock"):  # another process must not check a file that is being created
                 self._environment = _open_environment(folder)
         except (OSError, lmdb.Error) as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"the online store '{folder}' cannot be opened: {error}", hint="make it writable, or set MLOPS_ONLINE"
             ) from error
         self._about = self._environment.open_db(b"about")
@@ -152,7 +152,7 @@ class LmdbStore:
 
 
 def _open_environment(folder: Path) -> lmdb.Environment:
-    """Open the environment of a folder; raise PlatformError when its file is damaged."""
+    """Open the environment of a folder; raise InstallationError when its file is damaged."""
     import lmdb
 
     refuse_damaged(folder)
@@ -188,7 +188,7 @@ class _Tables:
             try:
                 self._open[name] = self._environment.open_db(name, create=create)
             except lmdb.DbsFullError as error:
-                raise PlatformError(
+                raise InstallationError(
                     f"the online store '{self._environment.path()}' has no room for more than {_MAX_VIEWS} views",
                     hint="set MLOPS_ONLINE to another folder for some of the projects",
                 ) from error

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +49,13 @@ def find_backend(url: str) -> OnlineBackend:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         No kind of online store has this scheme.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
     match = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
     if match is None:
-        raise PlatformError(
+        raise InstallationError(
             f"the online store '{url}' has an unknown scheme",
             hint="set MLOPS_ONLINE to a folder or to a URL such as redis://host:port/db",
         )
@@ -68,7 +68,7 @@ def open_online(url: str) -> OnlineStore:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The store cannot be opened, or the URL has an unknown scheme.
     MissingExtraError
         The package of this kind of store is not installed.

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.online.reader import FRESH, MISSING, STALE, FeatureColumns, FeatureRow, Lookup, OnlineReader, Status
 from mlops_assets.stores.online.records import HISTORY, RecordSchema
 from mlops_assets.values.asset_names import graph_key
@@ -109,7 +109,7 @@ class OnlineStore(Protocol):
         """Merge rows by time: a row never displaces a newer one, and replaces one with the same event and created time.
 
         ``rebuilt`` has the join keys of entities whose earlier rows are dropped first. The stored mark stays when ``mark`` is None. Raise
-        PlatformError when the view has other features.
+        InstallationError when the view has other features.
         """
         ...
 
@@ -131,10 +131,10 @@ class OnlineStore(Protocol):
 
 
 def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema) -> None:
-    """Raise PlatformError when rows cannot be added to a view because their features have other names or types."""
+    """Raise InstallationError when rows cannot be added to a view because their features have other names or types."""
     if state is not None and state.schema != schema:
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features
-        raise PlatformError(
+        raise InstallationError(
             f"the online store has other features for view '{view}'; the first that differs is '{differing[0][0]}'",
             hint=f"materialise {graph_key(f'online/{view}')}, which rebuilds it",
         )

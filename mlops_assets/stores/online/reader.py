@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlops_assets.errors import PlatformError, nearest
+from mlops_assets.errors import InstallationError, nearest
 from mlops_assets.stores.online.records import ID_BYTES, MAX_ENTITY_BYTES, RecordSchema, entity_key, unpack_rows
 from mlops_assets.values.asset_names import graph_key
 
@@ -118,7 +118,7 @@ class OnlineReader(ABC):
 
         Raises
         ------
-        PlatformError
+        InstallationError
             A view lacks a feature, or the store cannot be read.
         """
         entities, last, entity = [], None, None
@@ -147,7 +147,7 @@ class OnlineReader(ABC):
 
         Raises
         ------
-        PlatformError
+        InstallationError
             As in :meth:`lookup_one`.
         """
         encoded = {id(each): _encode_keys(each) for each in keys}
@@ -171,12 +171,12 @@ class OnlineReader(ABC):
         """Return and keep the plan that reads the requested features of a view from records of a schema."""
         lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
-            raise PlatformError(
+            raise InstallationError(
                 f"the online store holds a record of view '{lookup.view}' whose schema it does not know",
                 hint=f"materialise {graph_key(f'online/{lookup.view}')} with full_rebuild=True",
             )
         if lacking := [name for name in lookup.features if name not in schema.names]:
-            raise PlatformError(
+            raise InstallationError(
                 f"feature '{lacking[0]}' of view '{lookup.view}' is not in the online store",
                 hint=nearest(lacking[0], schema.names)
                 + f"it holds {', '.join(schema.names)}: materialise {graph_key(f'online/{lookup.view}')}, or train again",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class RecordSchema:
 
     @classmethod
     def from_layout(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> RecordSchema:
-        """Return the schema of a view's rows; raise PlatformError for a type that cannot be stored."""
+        """Return the schema of a view's rows; raise InstallationError for a type that cannot be stored."""
         kinds = {name: _kind(layout.schema[name]) for name in features}
         if unsupported := [name for name, kind in kinds.items() if not kind]:
-            raise PlatformError(
+            raise InstallationError(
                 f"feature '{unsupported[0]}' of view '{view}' is {layout.schema[unsupported[0]]}, which the online store cannot hold",
                 hint="cast it to a number, a boolean, a text, a time in UTC, or a list of them",
             )
@@ -283,13 +283,13 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, view: 
 
     Raises
     ------
-    PlatformError
+    InstallationError
         ``old`` has another schema.
     """
     if old == new:
         return new
     if old is not None and old[-ID_BYTES:] != schema.id:
-        raise PlatformError(
+        raise InstallationError(
             f"a record of view '{view}' in the online store has another schema than the view",
             hint=f"materialise {graph_key(f'online/{view}')} with full_rebuild=True",
         )

@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.stores.online.protocol import ViewState, WriteCounts, refuse_other_schema
 from mlops_assets.stores.online.reader import Lookup, OnlineReader
 from mlops_assets.stores.online.records import RecordSchema, entity_keys, merge_records, pack_records
@@ -60,7 +60,7 @@ class RedisStore:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         The server does not answer.
     MissingExtraError
         redis-py is not installed.
@@ -170,7 +170,7 @@ class RedisStore:
                 return changed
             remaining = retry
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
-        raise PlatformError(
+        raise InstallationError(
             f"view '{view}' cannot be written: other writers keep changing its records",
             hint="let fewer processes write to the view at the same time",
         )
@@ -189,13 +189,13 @@ class RedisStore:
         return swaps
 
     def _run(self, work: Callable[[], T]) -> T:
-        """Call ``work`` and translate errors of redis-py into PlatformError."""
+        """Call ``work`` and translate errors of redis-py into InstallationError."""
         import redis
 
         try:
             return work()
         except redis.RedisError as error:
-            raise PlatformError(
+            raise InstallationError(
                 f"the online store '{self._where}' failed: {error}",
                 hint="check that the server runs, or set MLOPS_ONLINE",
             ) from error
@@ -209,7 +209,7 @@ class _Pipeline:
     pool
         The connection pool of the client.
     run
-        A function that calls its argument and translates errors of the client into PlatformError.
+        A function that calls its argument and translates errors of the client into InstallationError.
     """
 
     def __init__(self, pool: Any, run: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)

@@ -64,7 +64,7 @@ def lookup(
         A join key is missing, two columns would have one name, or ``at`` has no time zone.
     LakeError
         A view has never been materialised online.
-    PlatformError
+    InstallationError
         The online store cannot be read, or lacks a feature of a view.
 
     See Also

@@ -226,7 +226,7 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
         There is no active run.
     DataError
         The name is not valid, the file does not exist, or it is a symbolic link.
-    PlatformError
+    InstallationError
         The file cannot be stored, e.g. because the disk is full; no partial file remains.
 
     See Also

@@ -28,7 +28,7 @@ class EstimatedPerformance(OneRule):
         The minimum of the estimate.
     no_worse_than_reference_by
         How far the estimate may be below the metric of the same version on its holdout.
-    certain
+    significant
         Whether only an estimate whose whole interval is below the bound is a breach.
     confidence
         The confidence level of the interval.
@@ -55,7 +55,7 @@ class EstimatedPerformance(OneRule):
     metric: str
     at_least: float | None
     no_worse_than_reference_by: float | None
-    certain: bool
+    significant: bool
     confidence: float
 
     def __init__(
@@ -64,14 +64,14 @@ class EstimatedPerformance(OneRule):
         *,
         at_least: float | None = None,
         no_worse_than_reference_by: float | None = None,
-        certain: bool = False,
+        significant: bool = False,
         confidence: float = 0.95,
     ) -> None:
         values = {
             "metric": metric,
             "at_least": at_least,
             "no_worse_than_reference_by": no_worse_than_reference_by,
-            "certain": certain,
+            "significant": significant,
             "confidence": confidence,
         }
         for attribute, value in values.items():

@@ -30,8 +30,8 @@ class ChampionGate:
     metric
         A scikit-learn scorer name; greater is better.
     rule
-        ``not_worse`` passes unless the candidate is certainly worse than the champion, at 95 % one-sided confidence. ``better`` passes only
-        if it is certainly better.
+        ``not_worse`` passes unless the candidate is significantly worse than the champion, at 95 % one-sided confidence. ``better`` passes only
+        if it is significantly better.
 
     See Also
     --------
@@ -45,12 +45,12 @@ class ChampionGate:
     @property
     def name(self) -> str:
         """Metric and rule: the name of the asset check."""
-        return f"{self.metric}_not_certainly_worse" if self.rule == NOT_WORSE else f"{self.metric}_certainly_better"
+        return f"{self.metric}_not_significantly_worse" if self.rule == NOT_WORSE else f"{self.metric}_significantly_better"
 
     @property
     def text(self) -> str:
         """The rule in words."""
-        rule = "not certainly worse" if self.rule == NOT_WORSE else "certainly better"
+        rule = "not significantly worse" if self.rule == NOT_WORSE else "significantly better"
         return f"{self.metric} {rule} than the champion's, at 0.95 one-sided confidence"
 
     @property

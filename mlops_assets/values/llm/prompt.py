@@ -106,7 +106,7 @@ def _is_closed(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
 
 @check_constructor
 @dataclass(frozen=True, init=False)
-class Example:
+class FewShotExample:
     """A call of a prompt with the answer that the model should give; sent before each call (few-shot).
 
     Parameters
@@ -123,7 +123,7 @@ class Example:
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> ml.llm.Example({"report": "arrived 40 minutes after schedule"}, "late").answer
+    >>> ml.llm.FewShotExample({"report": "arrived 40 minutes after schedule"}, "late").answer
     'late'
     """
 
@@ -166,7 +166,7 @@ class Prompt(Generic[P, R]):
     instructions: str
     has_body: bool
     response: Any = None
-    examples: tuple[Example, ...] = ()
+    examples: tuple[FewShotExample, ...] = ()
     approval: bool = False
     code_hash: str = ""
 
@@ -189,7 +189,7 @@ def read_prompt(
     function: Callable[P, R],
     model: LLM,
     response: Any,  # noqa: ANN401  (any type that JSON can hold)
-    examples: tuple[Example, ...],
+    examples: tuple[FewShotExample, ...],
     *,
     approval: bool = False,
 ) -> Prompt[P, R]:

@@ -310,6 +310,8 @@ def _build_pattern(service: str, topic: str, words: str | Sequence[str]) -> str:
         matches_everything = re.search(pattern, "") is not None
     except re.error as error:
         raise DefinitionError(f"{where} is no regular expression: {error}", hint="correct it, or give a list of words") from None
-    if matches_everything or not topic.strip():
-        raise DefinitionError(f"{where} has no name, or would refuse every call", hint="give a name, and words that are not empty")
+    if not topic.strip():
+        raise DefinitionError(f"{where} has an empty name", hint="give the topic a name")
+    if matches_everything:
+        raise DefinitionError(f"{where} matches every text, so that every call is refused", hint="give words that are not empty")
     return pattern

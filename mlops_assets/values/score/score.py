@@ -20,7 +20,7 @@ _POINTS = {BY_HAND: HALF, AUTOMATED: FULL}
 
 @check_constructor
 @dataclass(frozen=True)
-class Declared:
+class DeclaredTest:
     """A test of the ML Test Score that is run outside of the platform.
 
     Parameters
@@ -40,12 +40,12 @@ class Declared:
 
     See Also
     --------
-    ModelScore : Takes ``declared=``.
+    MLTestScore : Takes ``declared=``.
 
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> ml.monitoring.Declared("feature_tests", how="automated", where="tests/test_features.py").points
+    >>> ml.monitoring.DeclaredTest("feature_tests", how="automated", where="tests/test_features.py").points
     1.0
     """
 
@@ -61,11 +61,11 @@ class Declared:
             )
         if self.how not in _POINTS:
             raise DefinitionError(
-                f"Declared('{self.test}') has how={self.how!r}", hint=nearest(self.how, _POINTS) + "give 'by hand' or 'automated'"
+                f"DeclaredTest('{self.test}') has how={self.how!r}", hint=nearest(self.how, _POINTS) + "give 'by hand' or 'automated'"
             )
         if not self.where.strip():
             raise DefinitionError(
-                f"Declared('{self.test}') does not say where the test is", hint="give where=, an address or a file with its results"
+                f"DeclaredTest('{self.test}') does not say where the test is", hint="give where=, an address or a file with its results"
             )
 
     @property
@@ -81,7 +81,7 @@ class Declared:
 
 @check_constructor
 @dataclass(frozen=True, init=False)
-class ModelScore:
+class MLTestScore:
     """The ML Test Score of a model as an asset, ``score/<model>_score``, with tests that are run outside of the platform.
 
     Parameters
@@ -100,7 +100,7 @@ class ModelScore:
 
     See Also
     --------
-    Declared : A test that is run outside of the platform.
+    DeclaredTest : A test that is run outside of the platform.
 
     Examples
     --------
@@ -111,21 +111,21 @@ class ModelScore:
     ... def examples(visits: pl.LazyFrame) -> pl.LazyFrame: ...
     >>> @ml.model(training_set=examples, metrics=["roc_auc"])
     ... def buyer(train: ml.Split) -> LogisticRegression: ...
-    >>> reviewed = ml.monitoring.Declared("data_privacy", how="by hand", where="https://wiki.example.com/privacy")
-    >>> ml.monitoring.ModelScore(buyer, declared=[reviewed]).key
+    >>> reviewed = ml.monitoring.DeclaredTest("data_privacy", how="by hand", where="https://wiki.example.com/privacy")
+    >>> ml.monitoring.MLTestScore(buyer, declared=[reviewed]).key
     'score/buyer'
     """
 
     model: Model[..., Any]
-    declared: tuple[Declared, ...]
+    declared: tuple[DeclaredTest, ...]
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
-    def __init__(self, model: Model[..., Any], *, declared: Declared | Sequence[Declared] = (), **options: object) -> None:
+    def __init__(self, model: Model[..., Any], *, declared: DeclaredTest | Sequence[DeclaredTest] = (), **options: object) -> None:
         if not isinstance(model, Model):
-            raise DefinitionError(f"ModelScore is declared for a {type(model).__name__}", hint="pass a function with @ml.model")
+            raise DefinitionError(f"MLTestScore is declared for a {type(model).__name__}", hint="pass a function with @ml.model")
         values = {
             "model": model,
-            "declared": (declared,) if isinstance(declared, Declared) else tuple(declared),
+            "declared": (declared,) if isinstance(declared, DeclaredTest) else tuple(declared),
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in values.items():
@@ -133,11 +133,11 @@ class ModelScore:
         self._check()
 
     def _check(self) -> None:
-        if unexpected := [each for each in self.declared if not isinstance(each, Declared)]:
-            raise DefinitionError(f"ModelScore of '{self.model.name}' declares {unexpected[0]!r}", hint="give monitoring.Declared(…)")
+        if unexpected := [each for each in self.declared if not isinstance(each, DeclaredTest)]:
+            raise DefinitionError(f"MLTestScore of '{self.model.name}' declares {unexpected[0]!r}", hint="give monitoring.DeclaredTest(…)")
         tests = [each.test for each in self.declared]
         if repeated := [test for test in tests if tests.count(test) > 1]:
-            raise DefinitionError(f"ModelScore of '{self.model.name}' declares '{repeated[0]}' twice", hint="declare each test once")
+            raise DefinitionError(f"MLTestScore of '{self.model.name}' declares '{repeated[0]}' twice", hint="declare each test once")
 
     @property
     def name(self) -> str:

@@ -156,7 +156,7 @@ def test_rare_categories_stay_as_they_are() -> None:
     assert new.n_unique() > 150
 
 
-def test_only_a_metric_that_breached_or_certainly_fell_is_explained() -> None:
+def test_only_a_metric_that_breached_or_significantly_fell_is_explained() -> None:
     arrivals, expectation = LabelArrivals(100, 100), Performance("roc_auc", at_least=0.7)
     fell = WindowMetric("roc_auc", 0.66, 0.6, 0.73, 0.72)
 

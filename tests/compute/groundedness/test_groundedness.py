@@ -13,7 +13,7 @@ from mlops_assets.compute.groundedness import score
 from mlops_assets.compute.groundedness.embeddings import embed_sentence
 from mlops_assets.compute.groundedness.score import EMBEDDINGS, NO_CLAIM, RULES, score_groundedness
 from mlops_assets.compute.groundedness.words import split_sentences
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from tests.compute.groundedness.conftest import Pair, read_pairs
 
 # Measured: 0.861 by rules, which compute the same everywhere, and 0.853 with embeddings, whose int8 products may differ a little
@@ -100,7 +100,7 @@ def test_a_result_says_that_the_weights_are_missing(monkeypatch: pytest.MonkeyPa
     result = score_groundedness(CONTEXT, "The lounge is closed on Sundays.")
     assert result.method == RULES == "rules only"
     assert result.components.similarity is result.components.topic is None
-    with pytest.raises(PlatformError, match="need the packages tokenizers\nHint: pip install --no-deps tokenizers, or pass"):
+    with pytest.raises(InstallationError, match="need the packages tokenizers\nHint: pip install --no-deps tokenizers, or pass"):
         score_groundedness(CONTEXT, "The lounge is closed on Sundays.", embeddings=True)
 
 

@@ -45,7 +45,7 @@ def test_an_estimate_is_judged_by_its_bound_and_says_how_sure_it_is() -> None:
     assert low.summary.endswith("< 0.99 on 600 predictions")
     near = value + 0.005
     assert "it may be chance" in report(rows, EstimatedPerformance("roc_auc", at_least=near)).summary
-    assert report(rows, EstimatedPerformance("roc_auc", at_least=near, certain=True)).state == GOOD
+    assert report(rows, EstimatedPerformance("roc_auc", at_least=near, significant=True)).state == GOOD
     relative = report(rows, EstimatedPerformance("roc_auc", no_worse_than_reference_by=0.05), reference={"roc_auc": value + 0.2})
     assert (relative.state, relative.verdicts[0].bound) == (BREACH, pytest.approx(value + 0.15))
 

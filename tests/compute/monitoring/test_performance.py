@@ -71,7 +71,7 @@ def test_a_breach_says_how_sure_it_is() -> None:
     close = report(*window(slope=0.62, seed=3), Performance("roc_auc", at_least=0.68))
     assert close.metric("roc_auc").value < 0.68 < close.metric("roc_auc").high
     assert "it may be chance" in close.summary
-    sure = report(*window(slope=0.62, seed=3), Performance("roc_auc", at_least=0.68, certain=True))
+    sure = report(*window(slope=0.62, seed=3), Performance("roc_auc", at_least=0.68, significant=True))
     assert (sure.state, close.state) == (GOOD, BREACH)
     assert "may be chance" in sure.summary
 

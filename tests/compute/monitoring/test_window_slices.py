@@ -1,4 +1,4 @@
-"""Slices and calibration of a window with intervals: what is certainly bad is named, and chance is not."""
+"""Slices and calibration of a window with intervals: what is significantly bad is named, and chance is not."""
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ def sliced(rows: int, seed: int, slopes: dict[str, float]) -> tuple[pl.DataFrame
     return frame.drop("late"), frame.select("id", "late")
 
 
-def test_the_slice_that_is_certainly_below_the_whole_comes_first() -> None:
+def test_the_slice_that_is_significantly_below_the_whole_comes_first() -> None:
     found = report(*sliced(2000, 0, {"a": 2.0, "b": 2.0, "c": 0.0, "d": 2.0}), metrics=["neg_log_loss"], slices=["kind"])
     assert [s.value for s in found.worst_slices] == ["c"]
     assert found.slices[0].value == "c"

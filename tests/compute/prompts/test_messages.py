@@ -27,7 +27,7 @@ class Flight(pydantic.BaseModel):
     minutes: int
 
 
-@ml.llm.prompt(model=SMOL, examples=[ml.llm.Example({"question": "Is <JFK> late?", "flights": []}, "No.")])
+@ml.llm.prompt(model=SMOL, examples=[ml.llm.FewShotExample({"question": "Is <JFK> late?", "flights": []}, "No.")])
 def answer(question: str, flights: list[Flight], tone: Tone = Tone.PLAIN, at: datetime | None = None) -> None:
     """Answer in a {tone} tone. Write {{}} when you do not know."""
 
@@ -127,7 +127,7 @@ def test_a_missing_an_extra_and_a_mistyped_variable_are_named_without_their_valu
 
 
 def test_a_function_that_changes_its_variables_changes_no_other_call() -> None:
-    example = ml.llm.Example({"question": "JFK?", "notes": {"a": []}}, "No.")
+    example = ml.llm.FewShotExample({"question": "JFK?", "notes": {"a": []}}, "No.")
 
     @ml.llm.prompt(model=SMOL, examples=[example])
     def changing(question: str, notes: Any = {"a": []}):  # noqa: B006  (users write this)

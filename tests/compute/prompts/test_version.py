@@ -67,7 +67,7 @@ def test_everything_that_decides_the_answer_makes_another_version() -> None:
         declare(with_default),
         declare(other_default),
         declare(response=Answer),
-        declare(examples=[ml.llm.Example({"question": "6 times 7"}, "42")]),
+        declare(examples=[ml.llm.FewShotExample({"question": "6 times 7"}, "42")]),
         declare(model=ml.llm.LLM("smollm3", base_url=SMOL.base_url)),
         declare(model=ml.llm.LLM("smollm2", base_url=SMOL.base_url, temperature=0.7)),
     ]

@@ -66,9 +66,9 @@ def noisy(level: float, seed: int) -> np.ndarray:
     return level + np.random.default_rng(seed).normal(0, 0.004, 30)
 
 
-def test_the_policy_with_fewest_trainings_is_advised_among_those_that_are_not_certainly_worse():
+def test_the_policy_with_fewest_trainings_is_advised_among_those_that_are_not_significantly_worse():
     found = advise(result(policy("never", noisy(0.6, 1)), policy("often", noisy(0.7, 2), 9), policy("seldom", noisy(0.6995, 3), 4)))
-    assert (found.policy, found.certain) == ("seldom", True)
+    assert (found.policy, found.significant) == ("seldom", True)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from mlops_assets.compute.training.search import Trial, best_trial, run_trials, 
 from mlops_assets.errors import DataError, DefinitionError
 
 SPACE = {
-    "x": ml.types.Range(-5.0, 5.0),
-    "n": ml.types.Range(1, 64, log=True),
-    "s": ml.types.Range(0.0, 1.0, step=0.25),
+    "x": ml.types.SearchRange(-5.0, 5.0),
+    "n": ml.types.SearchRange(1, 64, log=True),
+    "s": ml.types.SearchRange(0.0, 1.0, step=0.25),
     "kind": ("a", None, (1, 2)),
 }
 
@@ -58,7 +58,7 @@ def test_a_round_has_as_many_trials_as_processes_and_learns_from_the_rounds_befo
         return [valley(trial.number, trial.params) for trial in asked]
 
     for sampler in ("tpe", "grid"):
-        space = SPACE if sampler == "tpe" else {"x": ml.types.Range(0, 9), "n": (4,), "kind": (None,)}
+        space = SPACE if sampler == "tpe" else {"x": ml.types.SearchRange(0, 9), "n": (4,), "kind": (None,)}
         assert len(run_trials(ml.Search(space, trials=10, sampler=sampler, processes=4), tried)) == 10
     assert seen == [(4, 0), (4, 4), (2, 8)] * 2
     same = [one_by_one(ml.Search(SPACE, trials=12, sampler="random", processes=n), valley) for n in (1, 3, 12)]
@@ -83,14 +83,14 @@ def test_tpe_learns() -> None:
 
 
 def test_a_grid_is_every_combination_in_order() -> None:
-    search = ml.Search({"b": ml.types.Range(1, 5, step=2), "a": ("x", "y")}, trials=100, sampler="grid")
+    search = ml.Search({"b": ml.types.SearchRange(1, 5, step=2), "a": ("x", "y")}, trials=100, sampler="grid")
     found = one_by_one(search, lambda number, params, _: Trial(number, params, 0.0))
     assert [tuple(t.params.values()) for t in found] == [("x", 1), ("x", 3), ("x", 5), ("y", 1), ("y", 3), ("y", 5)]
     assert best_trial(found, "m").number == 0
 
 
 def test_failed_trials_and_undefined_values_never_win() -> None:
-    search = ml.Search({"x": ml.types.Range(0.0, 1.0)}, trials=12)
+    search = ml.Search({"x": ml.types.SearchRange(0.0, 1.0)}, trials=12)
     values = [None, math.nan, 0.3, math.inf, 0.5, None, 0.5, 0.1, 0.2, math.nan, None, 0.4]
     found = one_by_one(search, lambda number, params, _: Trial(number, params, values[number]))
     assert best_trial(found, "m").number == 4
@@ -115,11 +115,11 @@ def test_a_trial_falls_behind_below_the_median_of_earlier_ones() -> None:
         (lambda: ml.Search({"x": ()}), "'x' has no value"),
         (lambda: ml.Search({"x": (1,)}, trials=0), "at least one trial"),
         (lambda: ml.Search({"x": (1,)}, sampler="tpo"), "did you mean 'tpe'"),
-        (lambda: ml.Search({"x": ml.types.Range(0.0, 1.0)}, sampler="grid"), "the grid over 'x' has infinitely many values"),
-        (lambda: ml.types.Range(2, 1), "is empty"),
-        (lambda: ml.types.Range(0, 1, log=True), "cannot be logarithmic"),
-        (lambda: ml.types.Range(0, 1, step=-1), "has the step -1"),
-        (lambda: ml.types.Range(math.nan, 1), "is empty"),
+        (lambda: ml.Search({"x": ml.types.SearchRange(0.0, 1.0)}, sampler="grid"), "the grid over 'x' has infinitely many values"),
+        (lambda: ml.types.SearchRange(2, 1), "is empty"),
+        (lambda: ml.types.SearchRange(0, 1, log=True), "cannot be logarithmic"),
+        (lambda: ml.types.SearchRange(0, 1, step=-1), "has the step -1"),
+        (lambda: ml.types.SearchRange(math.nan, 1), "is empty"),
     ],
 )
 def test_what_is_no_search_is_refused(make, why) -> None:

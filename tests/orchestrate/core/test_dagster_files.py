@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.orchestrate.core.dagster_files import find_lost_schedules, open_instance
 from mlops_assets.orchestrate.upkeep.doctor_files import check_dagster_files
 from mlops_assets.values.platform import Platform
@@ -38,7 +38,7 @@ def test_a_deleted_folder_of_schedules_is_refused_and_the_doctor_creates_it_agai
     assert [found.state for found in check_dagster_files(platform)] == ["ok"]
     shutil.rmtree(used / "schedules")
     lost = f"the Dagster database '{used / 'schedules/schedules.db'}' is missing or empty, but the event logs of 1 run(s) remain"
-    with pytest.raises(PlatformError) as raised:
+    with pytest.raises(InstallationError) as raised:
         open_instance(platform)
     assert raised.value.message.startswith(lost)
     assert "`mlops doctor --fix`" in raised.value.hint

@@ -10,7 +10,7 @@ import pytest
 from dagster_dbt import DbtCliInvocation
 
 import mlops_assets as ml
-from mlops_assets.errors import DataError, DefinitionError, PlatformError
+from mlops_assets.errors import DataError, DefinitionError, InstallationError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.dbt_columns import explain_column_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
@@ -251,7 +251,7 @@ def test_a_manifest_that_is_torn_while_it_is_read_is_made_again(folder, platform
     assert len(parses) == 2
     (folder / "models" / "means.sql").write_text(GOOD + " order by shop")
     monkeypatch.setattr(DbtFolder, "_parse", lambda self: _tear(self.target / "manifest.json"))
-    with pytest.raises(PlatformError, match="cannot be read, although dbt has just written it"):
+    with pytest.raises(InstallationError, match="cannot be read, although dbt has just written it"):
         work.manifest()
 
 

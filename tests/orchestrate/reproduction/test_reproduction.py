@@ -17,7 +17,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.cli.registry.reproduce import reproduce as reproduce_command
 from mlops_assets.compute.training.environment import installed_distributions, parse_lock
 from mlops_assets.compute.user_code.source_code import source_hash
-from mlops_assets.errors import ArtifactError, DataError, LakeError, MissingExtraError, PlatformError, RegistryError
+from mlops_assets.errors import ArtifactError, DataError, InstallationError, LakeError, MissingExtraError, RegistryError
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
@@ -209,7 +209,7 @@ def fail_in_process(monkeypatch, how: str) -> None:
         monkeypatch.setattr(reproduction, "_PROCESS", "mlops_assets.no_such_module")
 
 
-@pytest.mark.parametrize(("how", "error"), [("raises", DataError), ("dies", PlatformError)])
+@pytest.mark.parametrize(("how", "error"), [("raises", DataError), ("dies", InstallationError)])
 def test_a_reproduction_that_fails_in_its_process_fails_the_job_and_the_check(world, instance, monkeypatch, how, error) -> None:
     definitions, key = world.project.definitions, asset_key("version/buys")
     report_reproduction(instance, world.model, world.version, Reproduction("buys", 1, world.version.digest, "current", "IDENTICAL"))
@@ -241,7 +241,7 @@ def test_the_command_reports_an_error_to_the_check_and_shows_it(world, monkeypat
     assert json.loads(shown.output)[0]["verdict"] == "FAILED"
 
 
-@pytest.mark.parametrize("error", [ArtifactError, DataError, LakeError, MissingExtraError, PlatformError, RegistryError])
+@pytest.mark.parametrize("error", [ArtifactError, DataError, LakeError, MissingExtraError, InstallationError, RegistryError])
 def test_each_error_of_the_package_is_a_failed_reproduction_unless_an_input_was_replaced(world, monkeypatch, error) -> None:
     def fail(_python, _request, _facts):
         raise error("it failed", hint="look")

@@ -203,7 +203,7 @@ def test_a_candidate_that_fails_a_gate_is_not_fitted_again(world, instance) -> N
 @ml.model(
     training_set=project.examples,
     metrics=["neg_mean_absolute_error"],
-    search=ml.Search({"alpha": ml.types.Range(0.01, 100.0, log=True)}, trials=3, seed=1),
+    search=ml.Search({"alpha": ml.types.SearchRange(0.01, 100.0, log=True)}, trials=3, seed=1),
     refit="after_gates",
 )
 def searched(train: ml.Split, params: Strength) -> Ridge:

@@ -15,7 +15,7 @@ from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.projects import searching
 
-SPACE = {"C": ml.types.Range(0.001, 10.0, log=True)}
+SPACE = {"C": ml.types.SearchRange(0.001, 10.0, log=True)}
 ASSETS = ("dataset/people", "training_set/examples", "model/buys")
 
 
@@ -67,7 +67,7 @@ def test_a_killed_search_continues_with_the_trial_that_it_lost(tmp_path) -> None
 
 
 def test_trials_that_fall_behind_or_fail_end_early_and_the_search_continues(run, platform, tmp_path) -> None:
-    space = {"C": ml.types.Range(1.0, 12.0, step=1.0), "penalty": (0,)}
+    space = {"C": ml.types.SearchRange(1.0, 12.0, step=1.0), "penalty": (0,)}
     search = ml.Search(space, trials=12, metric="neg_log_loss", sampler="grid", prune=True)
     run(ml.build_definitions(searching.nouns(search, tmp_path / "calls"), platform=platform))(*ASSETS)
     assert [trial.status for trial in trials_of(platform)] == ["finished"] * 5 + ["pruned"] * 7

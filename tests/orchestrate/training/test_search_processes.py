@@ -20,7 +20,7 @@ import mlops_assets as ml
 from mlops_assets.compute.training.search import Trial
 from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.compute.user_code.source_slice import extract_source
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.orchestrate.training.trial import SearchContext
 from mlops_assets.orchestrate.training.trial_process import _read_requests, _to_public_error, start_trial_processes
 from mlops_assets.stores.platform.stores import open_stores
@@ -162,7 +162,7 @@ def test_an_error_outside_of_the_model_s_function_arrives_as_it_is(platform, tmp
     run = Run("a" * 32, "buys", "", "", datetime.now(UTC), None, None, {}, {}, {})
     context = SearchContext(SEARCH, "neg_log_loss", run, "", {})
     broken, source = dataclasses.replace(platform, registry=f"sqlite:///{tmp_path}"), extract_source(searching_apart.buys.function.function)
-    with start_trial_processes(context, broken, source, {}) as run_round, pytest.raises(PlatformError) as raised:
+    with start_trial_processes(context, broken, source, {}) as run_round, pytest.raises(InstallationError) as raised:
         run_round([Trial(0, {"C": 1.0}), Trial(1, {"C": 2.0})], [])
     assert raised.value.message == f"the registry 'sqlite:///{tmp_path}' failed: unable to open database file"
     assert raised.value.hint == "make its folder writable, or set MLOPS_HOME"
@@ -174,5 +174,5 @@ def test_a_message_that_cannot_be_read_is_an_error_and_no_endless_wait() -> None
     error = requests.get_nowait()
     assert isinstance(error, ModuleNotFoundError)
     sent = _to_public_error(error)
-    assert isinstance(sent, PlatformError)
+    assert isinstance(sent, InstallationError)
     assert "outside of the model's function: ModuleNotFoundError: No module named 'nowhere'" in sent.message

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.main import mlops
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.orchestrate.compiler import build
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import process_tags
@@ -219,7 +219,7 @@ def test_the_doctor_advises_what_status_advises_for_a_damaged_history(tmp_path, 
     (found,) = check_dagster_files(platform)
     assert found.text.startswith(f"the Dagster database '{history / 'runs.db'}' is damaged")
     assert found.advice == f"restore it from a backup; to begin again without the history of runs, move '{history}' away first"
-    with pytest.raises(PlatformError) as status:
+    with pytest.raises(InstallationError) as status:
         open_instance(platform)
     assert status.value.hint == found.advice
 

@@ -14,7 +14,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.errors import ArtifactError, PlatformError
+from mlops_assets.errors import ArtifactError, InstallationError
 from mlops_assets.serving.bridges.mlflow_flavour import export_version
 from mlops_assets.serving.bridges.mlflow_mirror import MirrorSummary, mirror
 from mlops_assets.serving.formats.packaging import pack, unpack
@@ -203,9 +203,9 @@ def test_an_exported_version_predicts_the_same_and_refuses_changed_bytes(platfor
 def test_a_server_that_is_down_is_reported(platform) -> None:
     with ml.start_run("x", platform=platform):
         ml.runs.log_metric("a", 1)
-    with pytest.raises(PlatformError, match=r"the MLflow server at http://127.0.0.1:\d+ failed"):
+    with pytest.raises(InstallationError, match=r"the MLflow server at http://127.0.0.1:\d+ failed"):
         mirror(open_stores(platform), f"http://someone:secret@127.0.0.1:{free_port()}")
-    with pytest.raises(PlatformError, match="give the address"):
+    with pytest.raises(InstallationError, match="give the address"):
         mirror(open_stores(platform), "sqlite:///x")
 
 

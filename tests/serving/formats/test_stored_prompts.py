@@ -91,7 +91,7 @@ def test_declared_and_stored_prompts_make_the_same_messages_of_any_value(kind, a
 
 
 def test_model_examples_and_response_come_back(artifacts) -> None:
-    @ml.llm.prompt(model=LLM, response=Leg, examples=[ml.llm.Example({"question": "?"}, "{}")])
+    @ml.llm.prompt(model=LLM, response=Leg, examples=[ml.llm.FewShotExample({"question": "?"}, "{}")])
     def reply(question: str, airport: Airport = Airport.EWR) -> None:
         """Answer about {airport}."""
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.llm.embedded import llm
-from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformError, ProviderError
+from mlops_assets.errors import DefinitionError, InstallationError, MissingExtraError, ProviderError
 from mlops_assets.serving.llm import embedded
 from mlops_assets.serving.llm.client import complete
 from mlops_assets.serving.llm.embedded_server import read_counters
@@ -100,7 +100,7 @@ def test_only_its_user_may_call_it(folder) -> None:
     home = embedded.server_folder()
     assert {path.name: path.stat().st_mode & 0o077 for path in home.iterdir() if path.name == "server.json"} == {"server.json": 0}
     home.chmod(0o755)
-    with pytest.raises(PlatformError, match="is open to other users"):
+    with pytest.raises(InstallationError, match="is open to other users"):
         embedded.find_server()
     home.chmod(0o700)
 

@@ -291,7 +291,7 @@ def test_a_text_that_a_prompts_function_adds_is_redacted_before_it_leaves(open_s
         """Answer. The author is ada@example.org."""
         return f"{question}\nTimetable: call bob@example.org or 0171 1234567."
 
-    example = ml.llm.Example({"question": "Late? Ask dan@example.org."}, "No.")
+    example = ml.llm.FewShotExample({"question": "Late? Ask dan@example.org."}, "No.")
     with open_stand(make_prompt(server.url, reply, examples=[example])) as stand:
         assert stand.answer({"question": "May I write to cleo@example.org?"}).status_code == 200
     instructions, question, verdict, message = server.requests[0].body["messages"]

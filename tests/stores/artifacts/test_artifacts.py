@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from mlops_assets.errors import ArtifactError, DataError, PlatformError
+from mlops_assets.errors import ArtifactError, DataError, InstallationError
 from mlops_assets.serving.formats.packaging import OnDemandSource, pack, unpack
 from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.stores.artifacts.store import open_artifacts
@@ -74,7 +74,7 @@ def test_missing_and_changed_bytes_are_refused(artifacts) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="cannot be written"):
+    with pytest.raises(InstallationError, match="cannot be written"):
         open_artifacts(str(tmp_path / "file")).put(b"x")
 
 

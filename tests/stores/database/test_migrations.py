@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database import migrations, schema
 from mlops_assets.stores.database.sql import Database
 from mlops_assets.stores.registry.registry import open_registry
@@ -115,7 +115,7 @@ def test_a_newer_database_is_refused_and_left_alone(url) -> None:
     made = Database(url)
     with made.write_transaction() as connection:
         connection.execute(migrations.REVISION_TABLE.update().values(version_num="9999"))
-    with pytest.raises(PlatformError, match=r"revision 9999, but this program knows 0001 to 0003[^$]*Hint: upgrade"):
+    with pytest.raises(InstallationError, match=r"revision 9999, but this program knows 0001 to 0003[^$]*Hint: upgrade"):
         Database(url)
     with made.write_transaction() as connection:
         assert connection.execute(sa.select(migrations.REVISION_TABLE.c.version_num)).scalar() == "9999"
@@ -175,6 +175,6 @@ def test_processes_that_bring_one_database_up_at_once_do_it_once(server, tmp_pat
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="cannot be written"):
+    with pytest.raises(InstallationError, match="cannot be written"):
         Database(f"sqlite:///{tmp_path / 'file' / 'registry.sqlite'}")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from mlops_assets.errors import DataError, LakeError, PlatformError
+from mlops_assets.errors import DataError, InstallationError, LakeError
 from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
@@ -235,9 +235,9 @@ def test_threads_of_one_process_take_turns(lake) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="cannot be written"):
+    with pytest.raises(InstallationError, match="cannot be written"):
         DuckLake.open(tmp_path / "file" / "lake")
-    with pytest.raises(PlatformError, match="is not a folder"):
+    with pytest.raises(InstallationError, match="is not a folder"):
         DuckLake.open("postgres://x/y")
 
 

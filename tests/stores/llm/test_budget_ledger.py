@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.llm import budget_ledger
 from mlops_assets.stores.llm.budget_ledger import BudgetLedger, QuotaError, Spending
 from mlops_assets.values.llm.prompt_service import Budget, RateLimits
@@ -166,7 +166,7 @@ class _FailingCommit:
 def test_a_commit_that_fails_is_rolled_back_and_the_ledger_goes_on(tmp_path) -> None:
     ledger = BudgetLedger(tmp_path / "ledger.sqlite", Budget(requests_per_day=2))
     ledger._connection = _FailingCommit(ledger._connection)
-    with pytest.raises(PlatformError, match="disk I/O error"):
+    with pytest.raises(InstallationError, match="disk I/O error"):
         ledger.reserve("a", "", Spending(1, None))
     assert ledger.read_spending(today()).requests == 0
     ledger.reserve("b", "", Spending(1, None))
@@ -241,12 +241,12 @@ def test_old_requests_are_forgotten_and_their_totals_stay(tmp_path, monkeypatch)
 def test_a_file_that_is_no_ledger_or_was_replaced_is_an_error(tmp_path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_text(json.dumps(dict.fromkeys(range(1000), "no ledger")))
-    with pytest.raises(PlatformError, match="cannot be used"):
+    with pytest.raises(InstallationError, match="cannot be used"):
         BudgetLedger(path)
     path.unlink()
     ledger = BudgetLedger(path)
     assert ledger.find_problem() == ""
     BudgetLedger(tmp_path / "copy.sqlite")._path.replace(path)
-    with pytest.raises(PlatformError, match="removed or replaced"):
+    with pytest.raises(InstallationError, match="removed or replaced"):
         ledger.reserve("a", "", Spending(1, None))
     assert "removed or replaced" in ledger.find_problem()

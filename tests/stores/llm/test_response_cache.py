@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.llm.provider import Completion
 
@@ -120,5 +120,5 @@ def test_a_file_that_cannot_be_written_costs_no_answer(tmp_path: Path, caplog: p
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, and long enough to be read as one" * 99)
-    with pytest.raises(PlatformError, match="cannot be opened"):
+    with pytest.raises(InstallationError, match="cannot be opened"):
         ResponseCache(tmp_path / "notes.txt")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.compute.features.point_in_time import ViewRows, drop_unreachable, point_in_time_join, sort_as_of
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup, OnlineStore
 from mlops_assets.stores.online.records import RecordSchema, merge_records
@@ -193,17 +193,17 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(url, store, how) -> N
 
 def test_a_record_of_another_schema_names_its_view() -> None:
     record, other = (RecordSchema((("value", kind),)).id for kind in ("int", "float"))
-    with pytest.raises(PlatformError, match="a record of view 'fares' .* has another schema than the view\nHint: materialise .*fares"):
+    with pytest.raises(InstallationError, match="a record of view 'fares' .* has another schema than the view\nHint: materialise .*fares"):
         merge_records(b"row" + other, b"row" + record, RecordSchema((("value", "int"),)), view="fares", before=0)
 
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="the online store"):
+    with pytest.raises(InstallationError, match="the online store"):
         open_online(str(tmp_path / "file" / "online"))
-    with pytest.raises(PlatformError, match="has an unknown scheme"):
+    with pytest.raises(InstallationError, match="has an unknown scheme"):
         open_online("mongodb://127.0.0.1")
-    with pytest.raises(PlatformError, match="the online store '.*' failed") as caught:
+    with pytest.raises(InstallationError, match="the online store '.*' failed") as caught:
         open_online(f"redis://:secret@127.0.0.1:{free_port()}/0")
     assert "secret" not in str(caught.value)
 
@@ -216,5 +216,5 @@ def test_a_reader_comes_back_when_the_server_does(tmp_path) -> None:
         assert reader.lookup_one([("e1",)], micros(BASE))[0].values == (1,)
         store._client.client_kill_filter(_type="normal", skipme=False)
         assert reader.lookup_one([("e1",)], micros(BASE))[0].values == (1,)
-    with pytest.raises(PlatformError, match="the online store '.*' failed"):
+    with pytest.raises(InstallationError, match="the online store '.*' failed"):
         reader.lookup_one([("e1",)], micros(BASE))

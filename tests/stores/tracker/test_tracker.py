@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlops_assets as ml
-from mlops_assets.errors import DataError, PlatformError, RegistryError
+from mlops_assets.errors import DataError, InstallationError, RegistryError
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.run_batch import Batch
 from mlops_assets.stores.tracker.tracker import Run, SqlTracker, open_tracker
@@ -291,8 +291,8 @@ def test_a_flush_that_fails_keeps_what_it_had(tmp_path, monkeypatch) -> None:
     writer = going(tracker)
     writer.add_metric("a", 1, 0)
     with monkeypatch.context() as broken:
-        broken.setattr(SqlTracker, "write_batch", lambda *_: (_ for _ in ()).throw(PlatformError("locked", hint="wait")))
-        with pytest.raises(PlatformError):
+        broken.setattr(SqlTracker, "write_batch", lambda *_: (_ for _ in ()).throw(InstallationError("locked", hint="wait")))
+        with pytest.raises(InstallationError):
             writer.flush()
     writer.add_metric("a", 2, 1)
     writer.flush()
@@ -313,7 +313,7 @@ with ml.start_run("e", platform=there) as run:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, hard))
     try:
         ml.runs.log_artifact("large", b"x" * 8_000_000)
-    except ml.errors.PlatformError as error:
+    except ml.errors.InstallationError as error:
         print(error)
 print(run.id)
 """

@@ -105,7 +105,7 @@ def test_a_prompt_that_cannot_work_is_refused_by_name(function, text) -> None:
 )
 def test_an_example_has_each_variable_once(variables, text) -> None:
     with pytest.raises(DefinitionError, match=text):
-        declare(empty, examples=[ml.llm.Example(variables, "42")])
+        declare(empty, examples=[ml.llm.FewShotExample(variables, "42")])
 
 
 @pytest.mark.parametrize(

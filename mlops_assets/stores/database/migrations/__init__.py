@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database import schema
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def migrate(connection: sa.Connection) -> None:
 
     Raises
     ------
-    PlatformError
+    InstallationError
         A newer version of the program made the database.
     """
     revision = read_revision(connection)
@@ -54,10 +54,10 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def refuse_newer(revision: str) -> None:
-    """Raise PlatformError for a revision that this program does not know."""
+    """Raise InstallationError for a revision that this program does not know."""
     known = [path.stem.split("_")[0] for path in sorted((_HERE / "versions").glob("[0-9]*.py"))]
     if revision not in known:
-        raise PlatformError(
+        raise InstallationError(
             f"the registry's database has revision {revision}, but this program knows {known[0]} to {known[-1]}",
             hint="upgrade mlops_assets: an older program cannot read what a newer one has written",
         )

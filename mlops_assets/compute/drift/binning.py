@@ -105,8 +105,13 @@ class Binning:
             rare, new = cells[:, self.frequent : -1].sum(axis=1), cells[:, -1]
             cells = np.column_stack([cells[:, : self.frequent], *((rare, new) if self.known == () else (rare + new,))])
         if self.kind == NUMERIC:
+            # A product with a matrix of zeros and ones would wake all threads of the linear algebra library.
             bin_of_cell = self._bin_of_cell()
-            cells = cells @ (bin_of_cell[:, None] == np.arange(bin_of_cell.max() + 1)).astype(float)
+            order = np.argsort(bin_of_cell, kind="stable")
+            present, starts = np.unique(bin_of_cell[order], return_index=True)
+            binned = np.zeros((len(cells), int(bin_of_cell.max()) + 1))
+            binned[:, present] = np.add.reduceat(cells[:, order], starts, axis=1)
+            cells = binned
         return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:

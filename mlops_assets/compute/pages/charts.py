@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from mlops_assets.compute.text import format_number, truncate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mlops_assets.compute.drift.column_drift import HistogramBar
     from mlops_assets.compute.training.calibration import CalibrationCurve
@@ -108,8 +108,8 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
     return _svg(width, height + foot, label, shapes)
 
 
-def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
-    """Return a bar chart of categories as SVG: horizontal bars of reference and window, with names and the window's shares.
+def draw_categories(bars: Sequence[HistogramBar], label: str, write: Callable[[float], str] = "{:.1%}".format, letters: int = 14) -> str:
+    """Return a bar chart as SVG: horizontal bars of reference and window, with names and the window's shares or numbers.
 
     Parameters
     ----------
@@ -117,14 +117,18 @@ def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
         Most frequent first.
     label
         The text alternative: what the chart shows.
+    write
+        Function from a share or number to its text.
+    letters
+        The maximum length of a name; longer ones are cut.
     """
-    width, line, left = 320.0, 19.0, 92.0
+    width, line, left = 320.0, 19.0, 8 + 6.0 * letters
     top = max((share for bar in bars for share in (bar.reference, bar.current)), default=0) or 1.0
     scale = (width - left - 44) / top
     shapes = []
     for i, bar in enumerate(bars):
         y = i * line
-        shapes.append(f'<text x="{left - 6}" y="{_coord(y + 12)}" text-anchor="end">{escape(truncate(bar.label, 14))}</text>')
+        shapes.append(f'<text x="{left - 6}" y="{_coord(y + 12)}" text-anchor="end">{escape(truncate(bar.label, letters))}</text>')
         shapes.append(
             f'<path class="reference" d="M{left} {_coord(y + 2)}h{_coord(max(bar.reference * scale, 0.5))}v13h{_coord(-max(bar.reference * scale, 0.5))}z"/>'
         )
@@ -132,7 +136,7 @@ def draw_categories(bars: Sequence[HistogramBar], label: str) -> str:
             f'<path class="current" d="M{left} {_coord(y + 5.5)}h{_coord(bar.current * scale)}v6h{_coord(-bar.current * scale)}z"/>'
         )
         end = left + max(bar.reference, bar.current) * scale + 5
-        shapes.append(f'<text class="faint" x="{_coord(end)}" y="{_coord(y + 12)}">{bar.current:.1%}</text>')
+        shapes.append(f'<text class="faint" x="{_coord(end)}" y="{_coord(y + 12)}">{escape(write(bar.current))}</text>')
     return _svg(width, line * max(len(bars), 1), label, shapes)
 
 

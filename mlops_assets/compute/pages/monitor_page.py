@@ -14,6 +14,7 @@ from mlops_assets.compute.monitoring.window_slices import MIN_SLICE_ROWS
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
+from mlops_assets.compute.pages.shap_section import describe_dependence, draw_dependence
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.column_drift import ColumnDrift
     from mlops_assets.compute.drift.drift_report import DriftReport
     from mlops_assets.compute.explanation.performance_drop import DropExplanation
+    from mlops_assets.compute.explanation.shap_summary import ShapSummary
     from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.monitoring.system_metrics import ObjectiveVerdict, SystemCounts, SystemReport
@@ -52,6 +54,8 @@ class VersionReports:
         The accuracy of the estimates, measured with the labels that have arrived.
     explanation
         The loss of a metric due to the drift of each column; None when no metric fell, or the drop was not explained.
+    dependence
+        What the predictions depended on; None for a window without a breach or drift.
     """
 
     version: int | None
@@ -61,6 +65,7 @@ class VersionReports:
     estimate: EstimateReport | None = None
     scores: tuple[EstimateScore, ...] = ()
     explanation: DropExplanation | None = None
+    dependence: ShapSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,8 @@ def render_monitor(page: MonitorPage) -> str:
         max_rows=MAX_ROWS,
         coverage_text=_coverage_text,
         explanation_caption=_explanation_caption,
+        dependence_caption=describe_dependence,
+        dependence_chart=lambda summary: _mark_safe(draw_dependence(summary)),
         metrics_caption=_metrics_caption,
         slices_caption=_slices_caption,
         slice_cell=_slice_cell,

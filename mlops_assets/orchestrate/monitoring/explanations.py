@@ -1,12 +1,14 @@
 """Explain windows in which a metric fell: load the version that predicted, and score its rows with columns put back to the reference."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mlops_assets.compute.drift.profile import FEATURE, ColumnProfile
 from mlops_assets.compute.explanation.performance_drop import DropExplanation, explain_drop, find_fallen_metric
 from mlops_assets.compute.monitoring.labels import join_labels
 from mlops_assets.compute.monitoring.verdicts import WindowMetric
 from mlops_assets.compute.monitoring.windows import LabelTable, WindowMeasurement, measure_window
+from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reading import read_references
 from mlops_assets.serving.formats.packaging import unpack
@@ -43,6 +45,18 @@ def explain_windows(
                 f"{type(error).__name__}: {error}"
             )
     return explanations
+
+
+def list_explanation_facts(measurements: Sequence[WindowMeasurement], explanations: Sequence[DropExplanation | None]) -> dict[str, Any]:
+    """Return the verdicts on the windows in which a metric fell, and the gain of each column in the newest of them."""
+    explained = [(measured.window, found) for measured, found in zip(measurements, explanations, strict=True) if found is not None]
+    if not explained:
+        return {}
+    rows = [
+        {"column": effect.columns[0], "explains": effect.gain, "from": effect.low, "to": effect.high} for effect in explained[-1][1].columns
+    ]
+    verdicts = ". ".join(found.describe(window.title) for window, found in explained)
+    return {"explanation": verdicts, "explained by column": to_markdown(rows)}
 
 
 def _explain(

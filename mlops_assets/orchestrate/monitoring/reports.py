@@ -10,7 +10,6 @@ import polars as pl
 from mlops_assets.compute.drift.drift_report import DriftReport
 from mlops_assets.compute.drift.drift_statistics import reported_statistics
 from mlops_assets.compute.drift.profile import PREDICTION
-from mlops_assets.compute.explanation.performance_drop import DropExplanation
 from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore, score_estimates
 from mlops_assets.compute.monitoring.performance import PerformanceReport
 from mlops_assets.compute.monitoring.verdicts import Verdict
@@ -25,7 +24,7 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.monitoring.explanations import explain_windows
+from mlops_assets.orchestrate.monitoring.explanations import explain_windows, list_explanation_facts
 from mlops_assets.orchestrate.monitoring.reading import (
     describe_missing_windows,
     list_missing_windows,
@@ -33,6 +32,7 @@ from mlops_assets.orchestrate.monitoring.reading import (
     read_references,
     read_windows,
 )
+from mlops_assets.orchestrate.monitoring.shap_summaries import list_dependence_facts, summarize_windows
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
@@ -107,9 +107,13 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure drift, write the pages, record the reports for retraining decisions, and return the table to commit."""
     measurements = measure_windows(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
-    for partition, group in group_by_partition(measurements).items():
-        if partition not in with_performance:  # else the performance step draws the page, again when the predictions change
-            write_page(step, monitor, partition, [VersionReports(m.window.version, m.drift, estimate=m.estimate) for m in group])
+    # The performance step draws the page of other windows, again when the predictions change.
+    drawn = [measured for measured in measurements if measured.window.partition not in with_performance]
+    summaries = summarize_windows(step, monitor, drawn)
+    depended = {id(measured): found for measured, found in zip(drawn, summaries, strict=True)}
+    for partition, group in group_by_partition(drawn).items():
+        sections = [VersionReports(m.window.version, m.drift, estimate=m.estimate, dependence=depended[id(m)]) for m in group]
+        write_page(step, monitor, partition, sections)
     step.stores.decisions.record_reports(
         monitor.name, monitor.model.name, [measured.drift_record for measured in measurements if measured.drift_record]
     )
@@ -132,7 +136,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
-    facts = summary | _drift_facts(report) | list_window_facts(step, monitor, last, measurements)
+    facts = summary | _drift_facts(report) | list_dependence_facts(summaries) | list_window_facts(step, monitor, last, measurements)
     return CheckedTable(frame, [outcome] if monitor.drift else [], facts)
 
 
@@ -220,6 +224,8 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     scores = {id(measured): _score(measured, earlier) for measured in measurements}
     explanations = explain_windows(step, monitor, measurements, labels)
     explained = {id(measured): found for measured, found in zip(measurements, explanations, strict=True)}
+    summaries = summarize_windows(step, monitor, measurements)
+    depended = {id(measured): found for measured, found in zip(measurements, summaries, strict=True)}
     for partition, group in group_by_partition(measurements).items():
         sections = [
             VersionReports(
@@ -230,6 +236,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
                 m.estimate,
                 scores[id(m)],
                 explained[id(m)],
+                depended[id(m)],
             )
             for m in group
         ]
@@ -241,7 +248,13 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
     scored = {f"estimate of {score.metric}": score.text for score in scores[id(measurements[-1])]}
-    facts = summary | _explanation_facts(measurements, explanations) | _performance_facts(report) | scored
+    facts = (
+        summary
+        | list_explanation_facts(measurements, explanations)
+        | list_dependence_facts(summaries)
+        | _performance_facts(report)
+        | scored
+    )
     facts |= list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
     return CheckedTable(frame, build_outcomes([e.name for e in monitor.performance], [(w, r.verdicts) for w, r in reports]), facts)
 
@@ -326,18 +339,6 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
         **({"slices": to_markdown(slices)} if slices else {}),
         **({"worst slices": ", ".join(f"{s.column} = {s.value}" for s in report.worst_slices[:TOP])} if report.worst_slices else {}),
     }
-
-
-def _explanation_facts(measurements: Sequence[WindowMeasurement], explanations: Sequence[DropExplanation | None]) -> dict[str, Any]:
-    """Return the verdicts on the windows in which a metric fell, and the gain of each column in the newest of them."""
-    explained = [(measured.window, found) for measured, found in zip(measurements, explanations, strict=True) if found is not None]
-    if not explained:
-        return {}
-    rows = [
-        {"column": effect.columns[0], "explains": effect.gain, "from": effect.low, "to": effect.high} for effect in explained[-1][1].columns
-    ]
-    verdicts = ". ".join(found.describe(window.title) for window, found in explained)
-    return {"explanation": verdicts, "explained by column": to_markdown(rows)}
 
 
 def _slice_facts(found: WindowSlice) -> dict[str, Any]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.packaging import POSITIVE, find_changed_libraries, unpack
+from mlops_assets.serving.formats.packaging import find_changed_libraries, unpack
 from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
-from mlops_assets.serving.predict.explainer import ShapExplainer
+from mlops_assets.serving.predict.explainer import ShapExplainer, load_explainer
 from mlops_assets.serving.predict.model_inputs import InputBuilder, ViewLookup
-from mlops_assets.serving.predict.predictor import Predictor, Scores, make_predictor
+from mlops_assets.serving.predict.predictor import Predictor, Scores
 from mlops_assets.serving.predict.request_schema import TYPES, RequestRows, RequestSchema
 from mlops_assets.stores.online.opening import open_online
 
@@ -186,18 +183,17 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     """
     bundle = unpack(artifacts, target.artifact, trusted_types)
     manifest = _check_manifest(bundle.manifest, f"version {target.version} of '{name}'")
-    probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     looks_up = any("view" in step for step in manifest["steps"])
     schema = RequestSchema(manifest["request"], manifest["types"], limits.max_rows)
     inputs = InputBuilder(manifest, bundle.functions, open_online(online) if looks_up else None)
-    predictor = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE))
+    explainer = load_explainer(bundle, artifacts)
     return ServedModel(
         name,
         target,
         schema=schema,
         inputs=inputs,
-        predictor=predictor,
-        explainer=ShapExplainer(predictor, probe, classifier=bool(manifest["classes"])),
+        predictor=explainer.predictor,
+        explainer=explainer,
         columns=bundle.columns,
         openapi=json.dumps(build_openapi(name, target.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),

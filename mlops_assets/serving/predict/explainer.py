@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,16 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.errors import MissingExtraError, MlopsError
-from mlops_assets.serving.predict.predictor import list_columns
+from mlops_assets.serving.formats.packaging import POSITIVE
+from mlops_assets.serving.predict.predictor import list_columns, make_predictor
 from mlops_assets.serving.predict.request_schema import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlops_assets.serving.formats.packaging import ModelBundle
     from mlops_assets.serving.predict.predictor import Predictor, ScoringPath
+    from mlops_assets.stores.artifacts.store import Artifacts
 
 MAX_EXPLAINED_ROWS = 20  # of one request: each is some 5,000 predictions
 _MAX_PREDICTIONS = 20_000  # for one explained row, unless the model has too many columns
@@ -45,6 +49,13 @@ class ShapValues:
     bases: np.ndarray
     values: np.ndarray
 
+    @classmethod
+    def join(cls, parts: Sequence[ShapValues]) -> ShapValues:
+        """Return the values of the rows of all parts, at least one, in their order."""
+        classes = None if parts[0].classes is None else [name for part in parts for name in part.classes or ()]
+        outputs, bases, values = (np.concatenate(arrays) for arrays in zip(*((p.outputs, p.bases, p.values) for p in parts), strict=True))
+        return cls(outputs, classes, bases, values)
+
 
 class ShapExplainer:
     """Explains the predictions of a version by permutation SHAP, on the scale of its predictions.
@@ -58,6 +69,11 @@ class ShapExplainer:
     classifier
         Whether the estimator is a classifier; a classifier without probabilities cannot be explained.
 
+    Attributes
+    ----------
+    predictor, probe
+        The predictor and the reference rows.
+
     Notes
     -----
     Columns of any type are explained as they are sent, before preprocessing. For this, each distinct value of a column gets a number.
@@ -68,10 +84,11 @@ class ShapExplainer:
         self._positive = predictor.positive
         self._names = predictor.class_names
         self._labels_only = classifier and not self._names
+        self.predictor, self.probe = predictor, probe
         self._background = list_columns(probe)
         self._count = probe.height
 
-    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> ShapValues:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int, *, permutations: int = _MAX_PERMUTATIONS) -> ShapValues:
         """Return the SHAP values of rows.
 
         Parameters
@@ -80,6 +97,8 @@ class ShapExplainer:
             The columns of ``X``, in order, as :meth:`Predictor.__call__` takes them.
         count
             Number of rows.
+        permutations
+            The maximum number of random orders of the columns, each forwards and backwards. More of them cost more and vary less.
 
         Raises
         ------
@@ -88,13 +107,13 @@ class ShapExplainer:
         RequestError
             The model refuses a row, or a row whose columns are partly replaced by those of reference rows.
         """
-        shap, rows = _import_shap(), np.arange(count)
+        shap, rows = import_shap(), np.arange(count)
         if not count:
             return ShapValues(np.zeros(0), None, np.zeros(0), np.zeros((0, len(columns))))
         try:
             outputs = self._score(columns, count)
             picked = self._pick_outputs(outputs)
-            bases, values = self._explain(shap, columns, count, picked)
+            bases, values = self._explain(shap, columns, count, picked, permutations)
         except MlopsError as error:
             raise RequestError(error.message, hint=error.hint) from error
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
@@ -132,11 +151,12 @@ class ShapExplainer:
         columns: Sequence[Sequence[Any]],
         count: int,
         picked: np.ndarray,
+        permutations: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the SHAP base and values of each row."""
         width = len(columns)
         background = min(self._count, max(_MIN_BACKGROUND, _MAX_PREDICTIONS // (2 * width + 1)))
-        permutations = max(1, min(_MAX_PERMUTATIONS, _MAX_PREDICTIONS // ((2 * width + 1) * background)))
+        permutations = max(1, min(permutations, _MAX_PREDICTIONS // ((2 * width + 1) * background)))
         vocabularies, codes = _encode_columns(self._background, columns)
         used = codes[: self._count][np.linspace(0, self._count - 1, background).round().astype(int)]
 
@@ -166,14 +186,33 @@ def _encode_columns(background: Sequence[Sequence[Any]], columns: Sequence[Seque
     return vocabularies, np.array(codes, dtype=float).T
 
 
-def _import_shap() -> Any:  # noqa: ANN401  (a module)
+def load_explainer(bundle: ModelBundle, artifacts: Artifacts) -> ShapExplainer:
+    """Return the explainer of a stored version, as a service of this version has it.
+
+    Parameters
+    ----------
+    bundle
+        The loaded version.
+    artifacts
+        The store of its artifacts.
+    """
+    manifest = bundle.manifest
+    probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
+    predictor = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE))
+    return ShapExplainer(predictor, probe, classifier=bool(manifest["classes"]))
+
+
+def import_shap() -> Any:  # noqa: ANN401  (a module)
+    """Return the library ``shap``, imported without compiling its loops; raise MissingExtraError when it is not installed."""
     try:
         from numba import config
 
         compiles = config.DISABLE_JIT
         try:
             config.DISABLE_JIT = True  # compiling the few loops that are used takes seconds, in which predictions wait
-            import shap
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it uses what matplotlib deprecates
+                import shap
         finally:
             config.DISABLE_JIT = compiles
     except ImportError as error:

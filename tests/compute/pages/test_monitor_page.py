@@ -13,6 +13,7 @@ from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
 from mlops_assets.compute.drift.prediction_drift import add_prediction_drift, select_predictions
 from mlops_assets.compute.drift.profile import PREDICTION, build_profile
 from mlops_assets.compute.explanation.performance_drop import ColumnEffect, DropExplanation
+from mlops_assets.compute.explanation.shap_summary import ColumnDependence, ShapSummary
 from mlops_assets.compute.monitoring.labels import LabelArrivals
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.window_slices import WindowSlice
@@ -134,6 +135,27 @@ def test_the_verdict_on_a_drop_comes_first_and_its_table_shows_each_column() -> 
     assert "(95 % CI 0.010 to 0.050); 0.030 is not explained by any single column." in parsed.text
     assert "Measured on 2,000 rows in 1.5 s" in parsed.text
     assert f"{NASTY}, rain, together" in parsed.text
+
+
+def test_a_window_shows_what_its_predictions_depended_on() -> None:
+    found, quality = reports(frame(900, 2))
+    columns = (ColumnDependence(NASTY, 0.12, 0.05, 0.08, 0.9), *(ColumnDependence(f"x{i}", 0.01, 0.01, 0.002) for i in range(11)))
+    summary = ShapSummary("the probability of True", 200, 900, 64, 0.42, 0.318, columns, 1.25)
+    document = render_monitor(MonitorPage("watch", "2024-03-09", "m", (VersionReports(6, found, quality, dependence=summary),)))
+    parsed = checked(document)
+    assert "What the predictions depended on" in parsed.text
+    assert "SHAP values of the probability of True, on 200 of 900 predictions and 64 reference rows of the version" in parsed.text
+    assert "the mean in this window, 0.420, minus that of the reference rows, 0.318. Computed in 1.2 s." in parsed.text
+    assert re.search(r"<td>0.120</td><td>0.0500</td>\s*<td>0.0800</td><td class=\"words\">higher values raise it</td>", document)
+    assert "2 other columns</th><td></td><td></td><td>0.00400</td>" in document
+    assert any("Mean |SHAP value| by column in the reference" in str(found.get("aria-label")) for tag, found in parsed.tags if tag == "svg")
+
+
+def test_a_window_without_shap_values_says_why() -> None:
+    shown = VersionReports(6, *reports(frame(900, 2)), dependence=ShapSummary(problem="the version predicts classes without probabilities"))
+    parsed = checked(render_monitor(MonitorPage("watch", "2024-03-09", "m", (shown,))))
+    assert "No SHAP values: the version predicts classes without probabilities." in parsed.text
+    assert "Mean |SHAP value|" not in parsed.text
 
 
 def test_a_window_of_two_versions_has_a_section_of_each() -> None:

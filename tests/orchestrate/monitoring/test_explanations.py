@@ -1,5 +1,6 @@
 """A window in which a metric fell says what moved and what it cost, on its page and in the metadata of its report."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -9,9 +10,15 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
+from mlops_assets.compute.explanation.shap_summary import ShapSummary
+from mlops_assets.compute.pages.monitor_page import MonitorPage
 from mlops_assets.errors import ArtifactError
-from mlops_assets.orchestrate.monitoring import explanations
+from mlops_assets.orchestrate.monitoring import explanations, reports, shap_summaries
 from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.serving.formats.packaging import unpack
+from mlops_assets.serving.predict.explainer import load_explainer
+from mlops_assets.serving.predict.predictor import list_columns
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
 BASE, ROWS, REPORT = datetime(2024, 1, 1, tzinfo=UTC), 150, "performance_report/watch"
@@ -84,3 +91,62 @@ def test_a_drop_that_cannot_be_explained_fails_no_report(watched: Runner, monkey
     facts = metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
     assert facts["state"] == "breach"
     assert "explanation" not in facts
+
+
+def list_shap_rows(facts: dict) -> dict[str, list[str]]:
+    """Return the cells of each column from the table in the metadata."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in facts["predictions depended on"].splitlines() if "|" in line]
+    return {cells[0]: cells[1:] for cells in lines if cells[0] in ("temp", "wind")}
+
+
+def test_a_window_in_which_a_metric_fell_shows_what_its_predictions_depended_on(watched: Runner, platform) -> None:
+    pytest.importorskip("shap")
+    facts = metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
+    assert list(list_shap_rows(facts)) == ["temp", "wind"]
+    assert "higher values raise it" in list_shap_rows(facts)["temp"]
+    page = page_path(platform.home, "watch", "2024-01-20").read_text()
+    assert "What the predictions depended on" in page
+    assert "SHAP values of the prediction, on 150 of 150 predictions and 64 reference rows" in page
+    metadata(watched(REPORT, partitions="2024-01-18"), REPORT)
+    assert "depended" not in page_path(platform.home, "watch", "2024-01-18").read_text()
+
+
+def test_the_summary_has_the_values_of_the_service_and_its_effects_sum_to_the_predictions(watched: Runner, platform, monkeypatch) -> None:
+    pytest.importorskip("shap")
+    summaries: list[ShapSummary] = []
+    render = reports.render_monitor
+
+    def keep(page: MonitorPage) -> str:
+        summaries.extend(section.dependence for section in page.versions if section.dependence)
+        return render(page)
+
+    monkeypatch.setattr(reports, "render_monitor", keep)
+    watched(REPORT, partitions="2024-01-20")
+    (summary,) = summaries
+    stores = open_stores(platform)
+    (version,) = stores.registry.versions("guess")
+    explain = load_explainer(unpack(stores.artifacts, version.artifact, ()), stores.artifacts)
+    X = draw_day(19).select("temp", "wind")
+    found = [explain(list_columns(rows), rows.height) for rows in X.iter_slices(20)]
+    values = np.concatenate([each.values for each in found])
+    for column in summary.columns:
+        i = X.columns.index(column.name)
+        assert column.size == pytest.approx(np.abs(values[:, i]).mean())
+        assert column.effect == pytest.approx(values[:, i].mean())
+    assert sum(column.effect for column in summary.columns) == pytest.approx(summary.mean - summary.base)
+    assert summary.base == pytest.approx(found[0].bases[0])
+    stored = stores.lake.read("predictions/scores").filter(pl.col("at").dt.day() == 20)
+    assert summary.mean == pytest.approx(stored["prediction"].mean())
+
+
+def test_without_the_library_the_page_says_how_to_install_it(watched: Runner, platform, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", None)
+    assert "predictions depended on" not in metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
+    assert "pip install &#39;mlops_assets[explain]&#39;" in page_path(platform.home, "watch", "2024-01-20").read_text()
+
+
+def test_a_slow_model_explains_fewer_rows(watched: Runner, platform, monkeypatch) -> None:
+    pytest.importorskip("shap")
+    monkeypatch.setattr(shap_summaries, "MAX_SECONDS", 0.0)
+    watched(REPORT, partitions="2024-01-20")
+    assert "on 20 of 150 predictions and 20 reference rows" in page_path(platform.home, "watch", "2024-01-20").read_text()

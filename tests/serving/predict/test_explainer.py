@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mlops_assets.errors import MissingExtraError
-from mlops_assets.serving.predict.explainer import MAX_EXPLAINED_ROWS, ShapExplainer
+from mlops_assets.serving.predict.explainer import MAX_EXPLAINED_ROWS, ShapExplainer, ShapValues
 from mlops_assets.serving.predict.predictor import list_columns, make_predictor
 from mlops_assets.serving.predict.request_schema import RequestError
 from tests.serving.support import estimator
@@ -93,3 +93,17 @@ def test_without_the_library_the_extra_is_named(monkeypatch) -> None:
     explain = explainer(LinearRegression().fit(NUMBERS, SCORE), NUMBERS)
     with pytest.raises(MissingExtraError, match=r"shap is not installed\nHint: pip install 'mlops_assets\[explain\]'"):
         explain(list_columns(NUMBERS.head(1)), 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_order_of_the_columns_and_several_parts_give_nearly_the_same_values(name: str) -> None:
+    model, rows, y = MODELS[name]
+    explain, asked = explainer(model.fit(rows, y), rows), rows[100:120]
+    whole = explain(list_columns(asked), 20)
+    joined = ShapValues.join([explain(list_columns(part), part.height, permutations=1) for part in asked.iter_slices(8)])
+    assert joined.outputs == pytest.approx(whole.outputs)
+    assert joined.bases == pytest.approx(whole.bases)
+    assert joined.classes == whole.classes
+    assert joined.bases + joined.values.sum(axis=1) == pytest.approx(joined.outputs, abs=1e-9)
+    sizes = [np.abs(found.values).mean(axis=0) for found in (whole, joined)]
+    assert sizes[1] == pytest.approx(sizes[0], abs=0.2 * sizes[0].max())

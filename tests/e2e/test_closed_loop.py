@@ -1,15 +1,10 @@
 """The whole loop with nothing but the real daemon: new days, a drop of performance, a killed retraining, and no request that fails."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -17,42 +12,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-import mlops_assets as ml
 from mlops_assets.serving.http import control
-from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
-from tests.commands import WARM_START
-from tests.conftest import ROOT, Runner, clean_environment
-from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
+from tests.e2e.project_daemon import ProjectDaemon, ServedWorld
 from tests.projects import shop
-
-SERVICE, DEADLINE = "shop_api", 300.0
-
-
-class ShopDaemon(Daemon):
-    """The daemon on the shop's project."""
-
-    def start(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", DAGSTER_DAEMON, "run", "-f", "tests/projects/shop.py"]
-        more = {
-            "DAGSTER_HOME": str(self.dagster_home),
-            "SHOP_WORLD": str(self.home / "world.json"),
-            "SHOP_RUNNING": "1",
-            "PYTHONPATH": f"{ROOT}:{WARM_START}",
-        }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(self.home, **more), stdout=log, stderr=log)
-
-    def kill(self, spare: Collection[int] = ()) -> None:
-        """Kill the daemon and everything that it has started, but for the service."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        while found := [pid for pid in self.family() if pid not in spare]:
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
 
 
 class Probe:
@@ -81,45 +44,16 @@ class Probe:
                 self.failures.append(repr(error))
 
 
-class World:
+class World(ServedWorld):
     """Time moves by data: a day passes when its visitors have come."""
-
-    def __init__(self, daemon: ShopDaemon, instance: dg.DagsterInstance, platform: ml.Platform) -> None:
-        self.daemon, self.instance, self.platform = daemon, instance, platform
-        self.run = Runner(ml.build_definitions(shop.NOUNS, platform=platform), instance)
-        self.at = open_stores(platform)
 
     def turn(self, **changes: object) -> None:
         file = Path(self.platform.home) / "world.json"
         file.with_suffix(".new").write_text(json.dumps(changes))
         file.with_suffix(".new").replace(file)
 
-    @property
-    def url(self) -> str:
-        found = control.status(self.platform.home, SERVICE).url
-        assert found is not None
-        return found
-
-    def champion(self) -> int:
-        return self.at.registry.champion("buyer").version
-
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
-        begun = time.monotonic()
-        while not holds():
-            assert self.daemon.process.poll() is None, f"the daemon ended: {self.daemon.log.read_text()[-3000:]}"
-            assert time.monotonic() - begun < DEADLINE, (
-                f"{what}: not within {DEADLINE} s; {self.state()}; {self.daemon.log.read_text()[-3000:]}"
-            )
-            time.sleep(0.5)
-        print(f"{what}: {time.monotonic() - begun:.1f} s")
-
-    def state(self) -> str:
-        runs = [(r.run_id[:6], r.job_name, r.status.value) for r in self.instance.get_runs(limit=8)]
-        return f"{runs} {self.at.decisions.reports('shop_watch')} {self.at.decisions.decisions('buyer')} {self.at.decisions.trainings('buyer')}"
-
-    def reported(self, day: int, kind: str) -> str | None:
-        found = [r for r in self.at.decisions.reports("shop_watch") if (r.partition, r.kind) == (shop.day_of(day), kind)]
-        return found[-1].state if found else None
+    def day_state(self, day: int, kind: str) -> str | None:
+        return self.reported(shop.day_of(day), kind)
 
     def live(self, day: int) -> None:
         """Visitors are predicted when they come, and their day is in the source when it is over; the daemon does the rest."""
@@ -127,14 +61,8 @@ class World:
         self.run("dataset/visits", partitions=shop.day_of(day))
         kinds = ("performance", "drift")
         self.until(
-            f"reports of {shop.day_of(day)}", lambda: all(self.reported(day, kind) not in (None, "not enough data") for kind in kinds)
+            f"reports of {shop.day_of(day)}", lambda: all(self.day_state(day, kind) not in (None, "not enough data") for kind in kinds)
         )
-
-    def service(self) -> set[int]:
-        """Processes of the service: detached, they are not the daemon's."""
-        found = control.status(self.platform.home, SERVICE)
-        supervisor = json.loads((Path(self.platform.home) / "services" / SERVICE / "supervisor.json").read_text())["pid"]
-        return {supervisor, *(worker.pid for worker in found.workers)}
 
     def trainings(self) -> list[dg.DagsterRun]:
         return self.instance.get_runs(dg.RunsFilter(job_name="retrain_buyer"))
@@ -142,19 +70,19 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Iterator[World]:
-    monkeypatch.setenv("SHOP_WORLD", str(tmp_path / "home" / "world.json"))
-    platform = ml.Platform.at(tmp_path / "home")
-    daemon = ShopDaemon(Path(platform.home))
+    variables = {"SHOP_WORLD": str(tmp_path / "home" / "world.json")}
+    monkeypatch.setenv("SHOP_WORLD", variables["SHOP_WORLD"])
+    daemon = ProjectDaemon(tmp_path / "home", "tests/projects/shop.py", **variables, SHOP_RUNNING="1")
     with dg.DagsterInstance.from_config(str(daemon.dagster_home)) as instance:
-        found = World(daemon, instance, platform)
+        found = World(daemon, instance, shop.NOUNS, shop.shop_watch)
         try:
             found.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
             found.run(*shop.TRAIN)
-            found.run(f"service/{SERVICE}")
+            found.run("service/shop_api")
             yield found
         finally:
             daemon.kill()
-            assert not control.stop(platform.home, SERVICE).running
+            assert not control.stop(found.platform.home, "shop_api").running
 
 
 def test_the_loop_closes_by_itself_once_and_survives_a_kill(world) -> None:
@@ -163,13 +91,13 @@ def test_the_loop_closes_by_itself_once_and_survives_a_kill(world) -> None:
         world.live(5)
         world.turn(drift_from=6)
         world.live(6)
-        assert (world.reported(6, "drift"), world.reported(6, "performance")) == ("breach", "good")
+        assert (world.day_state(6, "drift"), world.day_state(6, "performance")) == ("breach", "good")
         assert (world.trainings(), world.champion()) == ([], 1)  # drift alone warns
 
         slow = Path(world.platform.home) / "train_on"
         world.turn(drift_from=6, shift_from=7, slow=str(slow))
         world.live(7)
-        assert world.reported(7, "performance") == "breach"
+        assert world.day_state(7, "performance") == "breach"
         world.until("a retraining has begun", Path(f"{slow}.begun").exists)
         world.daemon.kill(spare=world.service())
         slow.touch()
@@ -177,12 +105,12 @@ def test_the_loop_closes_by_itself_once_and_survives_a_kill(world) -> None:
         world.until("the retraining is done after all", lambda: world.champion() == 2)
         world.until("every run has ended", lambda: all(run.is_finished for run in world.instance.get_runs()))
         world.live(8)
-        assert world.reported(8, "performance") == "good"
+        assert world.day_state(8, "performance") == "good"
         statuses = Counter(run.status.value for run in world.trainings())
         assert statuses == {"FAILURE": 1, "SUCCESS": 1}
         world.turn(drift_from=6, shift_from=99)
         world.live(9)  # bad again, within the cooldown
-        assert world.reported(9, "performance") == "breach"
+        assert world.day_state(9, "performance") == "breach"
         time.sleep(15)  # three ticks of the sensor
         assert len(world.trainings()) == 2
     assert probe.failures == []

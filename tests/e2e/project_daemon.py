@@ -19,7 +19,7 @@ from tests.commands import WARM_START
 from tests.conftest import ROOT, Runner, clean_environment
 from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
 
-DEADLINE = 300.0  # seconds
+DEADLINE = 600.0  # seconds
 
 
 class ProjectDaemon(Daemon):

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date, timedelta
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 
+import mlops_assets as ml
 from tests.commands import ROOT
 
 MLOPS = Path(sys.executable).with_name("mlops")
@@ -105,13 +108,18 @@ def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path) -> None:
     assert not alive, "a worker has outlived its replay"
 
 
-def test_no_training_is_promoted_without_drift(project):
-    done = replay(project, "--policy", "never", "--policy", "loop", CHANGING_DAY="99")
+def test_no_training_is_promoted_without_drift_and_prove_is_suggested(project):
+    done = replay(project, "--policy", "never", "--policy", "loop", "--suggest", CHANGING_DAY="99")
 
     assert done.returncode == 0, done.stderr
-    policies = result_of(project)["policies"]
-    assert policies["loop"]["alarms"] == []
+    found = result_of(project)
+    policies = found["policies"]
+    assert {name: len(policy["windows"]) for name, policy in policies.items()} == dict.fromkeys(policies, 21)
+    assert [alarm for policy in policies.values() for alarm in policy["alarms"]] == []
     assert [event["reason"] for event in policies["loop"]["trainings"]] == ["the first training"]
+    assert found["advice"]["policy"] == "prove"
+    assert len(policies["prove"]["trainings"]) > 4
+    assert sum(window["promoted"] for window in policies["prove"]["windows"]) == 1, "only the first training is promoted"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,45 @@ def test_an_option_that_cannot_work_is_refused_with_a_hint(project, options, mes
     assert message in done.stderr
     assert "hint" in done.stderr.lower()
     assert not (project / ".mlops" / "replays").exists()
+
+
+def test_an_hourly_regression_is_replayed_from_a_fresh_platform(tmp_path):
+    (tmp_path / "definitions.py").write_text(PROJECT.replace("changing import ITEMS, POLICY", "weather import ITEMS"))
+    period = ("--from", "2013-02-15", "--to", "2013-05-01")
+    command = [str(MLOPS), "replay", *period, "--policy", "never", "--policy", "every:30d", "--suggest", "--json", "replay.json"]
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "replay.json").read_text())
+    policies, metric = found["policies"], "neg_mean_absolute_error"
+    assert (found["metric"], found["by"]) == (metric, "day")
+    assert {"never", "every:30d", "follow", "prove"} <= set(policies)
+    days = [f"{day:%Y-%m-%d}" for day in pl.date_range(date(2013, 2, 15), date(2013, 4, 30), eager=True)]
+    for policy in policies.values():
+        assert [window["window"] for window in policy["windows"]] == days
+        assert all(window["rows"] > 20 and window[metric] < 0 and window["version"] for window in policy["windows"][:-1])
+        assert policy["windows"][-1]["rows"] == 0, "the labels of the last day are of May 1, which the replay does not load"
+    errors = {name: -sum(window[metric] for window in policy["windows"][:-1]) for name, policy in policies.items()}
+    errors = {name: error / (len(days) - 1) for name, error in errors.items()}
+    assert errors["every:30d"] < errors["never"] - 1, "winter says nothing about the warmth of spring"
+    assert len(found["comparisons"]) == len(policies) * (len(policies) - 1) // 2
+    compared = next(c for c in found["comparisons"] if {c["policy"], c["other"]} == {"never", "every:30d"})
+    assert compared["low"] * compared["high"] > 0, "the difference of never and every:30d is certain"
+    advice = found["advice"]
+    assert errors[advice["policy"]] < errors["never"] - 1
+    assert isinstance(eval(advice["declaration"], {"ml": ml, "timedelta": timedelta}), ml.Retrain)  # noqa: S307  (our own text)
+
+
+def test_a_project_without_time_is_refused_with_everything_that_it_lacks(tmp_path):
+    template = ROOT / "mlops_assets" / "cli" / "template" / "definitions.py.txt"
+    (tmp_path / "definitions.py").write_text(template.read_text())
+
+    done = replay(tmp_path, "--suggest")
+
+    assert done.returncode == 1
+    assert "no dataset that it reads has partitions, and it has no event time" in done.stderr
+    assert "declare partitions=dg.DailyPartitionsDefinition(…) and event_timestamp= of a dataset; declare event_timestamp=" in done.stderr
 
 
 def test_a_period_without_partitions_is_refused(project):

@@ -106,8 +106,8 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
         history = read_history(stores, project, model)
     plan = ReplayPlan(model, gates, monitor, history, windows, units, metrics, find_data_start(stores, project, model))
     if request.suggest:
-        policies = [*suggest_policies(plan), *policies]
-    check_policies(policies, model, monitor)
+        suggested = suggest_policies(plan)
+        policies = [*suggested, *(policy for policy in policies if policy not in suggested)]
     fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
@@ -147,7 +147,7 @@ def check_policies(policies: Sequence[ReplayPolicy], model: Model[..., Any], mon
     """Raise DefinitionError for a policy that is given twice, or that the model, its training set or its monitor does not allow."""
     names = [policy.name for policy in policies]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once; --suggest has its own")
+        raise DefinitionError(f"the policy '{repeated[0]}' is given twice", hint="give each policy once")
     for policy in policies:
         if policy.retrain is not None:
             check_policy(policy.retrain, model, f"the policy '{policy.name}'")
@@ -196,16 +196,30 @@ def _import_policy(path: Path, name: str) -> Retrain:
 
 
 def find_partitions(project: Project, model: Model[..., Any], monitor: Monitor | None) -> dg.PartitionsDefinition:
-    """Return the windows after which policies decide: those of the monitor, or else of the training set's first partitioned table."""
-    if monitor is not None:
-        return monitor.partitions
-    tables = list_source_tables(project, model.training_set)
-    found = next((ref.partitions for ref in tables if ref.partitions is not None), None)
+    """Return the windows after which policies decide: those of the monitor, or else of the training set's first partitioned table.
+
+    Raises
+    ------
+    DefinitionError
+        There are no windows, or the training set cannot be cut by time. The error names everything that is missing.
+    """
+    training_set = model.training_set
+    if monitor is None:
+        found = next((ref.partitions for ref in list_source_tables(project, training_set) if ref.partitions is not None), None)
+    else:
+        found = monitor.partitions
+    missing: dict[str, str] = {}  # what is wrong → what to declare
     if found is None:
-        raise DefinitionError(
-            f"no dataset of '{model.training_set.key}' has partitions, so there are no windows to replay",
-            hint="declare partitions= of a dataset, or a monitor of the model",
+        missing["no dataset that it reads has partitions"] = (
+            "declare partitions=dg.DailyPartitionsDefinition(…) and event_timestamp= of a dataset"
         )
+    if training_set.event_timestamp is None:
+        missing["it has no event time"] = "declare event_timestamp= of the training set, a column with the time of each row"
+    if training_set.features and not training_set.as_known:
+        missing["it uses features that were not known at the event time"] = "remove as_known=False"
+    if missing:
+        raise DefinitionError(f"'{training_set.key}' cannot be replayed: {', and '.join(missing)}", hint="; ".join(missing.values()))
+    assert found is not None  # noqa: S101  (for the type checker)
     return found
 
 
@@ -226,7 +240,8 @@ def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
 def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
     """Return sentences on the differences between a replay of a model and production."""
     notes = [
-        "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit."
+        "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit.",
+        "The line for the project of an `every:` policy has the same times and rows, and also a holdout and the gates of the model.",
     ]
     if skipped:
         notes.append(f"The gates {', '.join(skipped)} are left out, because they measure the machine.")

@@ -14,7 +14,7 @@ from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
 
 FOLLOW, PROVE = "follow", "prove"
 DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
-_MAX_PERIOD, _PERIODS, _SHORT = timedelta(days=30), 8, 3
+_MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT = timedelta(days=30), timedelta(days=7), 8, 3
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
@@ -48,12 +48,12 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     """
     spans = dict.fromkeys(round_span(span) for span in (initial, max(period, initial / _SHORT)))
     return Retrain(
-        cooldown=min(timedelta(days=7), period),
+        cooldown=min(_MAX_COOLDOWN, period),
         every=period,
         max_every=2 * period,
         on=(),
         train_windows=(None, *spans) if by_time else (None,),
-        judge_on=max(timedelta(hours=1), period // 2 // timedelta(hours=1) * timedelta(hours=1)) if by_time else None,
+        judge_on=_choose_judged(period) if by_time else None,
         promote_if=NOT_WORSE if name == FOLLOW else BETTER,
         refit=not tunes,
     )
@@ -69,6 +69,38 @@ def build_grid(period: timedelta, initial: timedelta, *, by_time: bool, tunes: b
     ]
     declared = [ReplayPolicy(name, retrain=build_policy(name, period, initial, by_time=by_time, tunes=tunes)) for name in DECLARED]
     return [ReplayPolicy(NEVER), *simple, *declared]
+
+
+def declare_policy(policy: ReplayPolicy, *, by_time: bool, tunes: bool) -> Retrain | None:
+    """Return the retraining that a project declares for a policy; None for a policy that cannot be declared, such as ``never``.
+
+    For fits at fixed times without a gate, it is the nearest one: the same times and rows, judged by the gates of the model before the refit.
+
+    Parameters
+    ----------
+    policy
+        The policy.
+    by_time, tunes
+        As in :func:`build_policy`.
+    """
+    if policy.retrain is not None or policy.every is None:
+        return policy.retrain
+    if policy.window is not None and not by_time:
+        return None
+    return Retrain(
+        cooldown=min(_MAX_COOLDOWN, policy.every),
+        every=policy.every,
+        on=(),
+        train_windows=(policy.window,),
+        judge_on=_choose_judged(policy.every) if by_time else None,
+        refit=not tunes,
+    )
+
+
+def _choose_judged(period: timedelta) -> timedelta:
+    """Return the span of the newest rows that judge: half of a period in whole hours, at minimum one hour."""
+    hour = timedelta(hours=1)
+    return max(hour, period // 2 // hour * hour)
 
 
 def round_span(span: timedelta) -> timedelta:

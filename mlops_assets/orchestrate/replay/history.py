@@ -24,7 +24,7 @@ from mlops_assets.compute.training.split import (
     split_by_time,
     split_rows,
 )
-from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.training_set import assemble_rows
 from mlops_assets.values.training import TimeSplit
@@ -163,27 +163,16 @@ def read_history(stores: Stores, project: Project, model: Model[..., Any]) -> Hi
     stores
         The stores of a platform with the tables.
     project, model
-        The project, and the model whose training set is read.
+        The project, and the model whose training set is read; it declares an event time.
 
     Raises
     ------
-    DefinitionError
-        The training set declares no event time, or uses features that were not known at the event time.
     DataError
         A table cannot be read, or the training set has no row.
     """
-    training_set = model.training_set
-    if training_set.event_timestamp is None:
-        raise DefinitionError(
-            f"'{training_set.key}' has no event time, so its history cannot be replayed", hint="declare event_timestamp= of its rows"
-        )
-    if training_set.features and not training_set.as_known:
-        raise DefinitionError(
-            f"'{training_set.key}' uses features that were not known at the event time (as_known=False)",
-            hint="remove as_known=False: a replay may only use what was known",
-        )
     import dagster as dg
 
+    training_set = model.training_set
     with dg.build_asset_context() as context:
         step = StepContext(context, project, stores, project.node(training_set), {})
         with step.leases:

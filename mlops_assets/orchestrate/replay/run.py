@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.compute.pages.replay_page import render_replay
 from mlops_assets.compute.replay.advice import advise
 from mlops_assets.compute.replay.comparison import compare_policies
-from mlops_assets.compute.replay.grid import write_declaration
+from mlops_assets.compute.replay.grid import declare_policy, write_declaration
 from mlops_assets.compute.replay.result import PolicyResult, ReplayResult
 from mlops_assets.orchestrate.replay.fits import FitCache, FitRequest
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan, replay_policy
 from mlops_assets.stores.base.files import write_atomically
+from mlops_assets.values.training import TimeSplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,9 +90,15 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
         results = tuple(future.result() for future in running)
     metric = plan.metrics[0]
     start, end = plan.windows[0][1].start, plan.windows[-1][1].end
-    declarations = {policy.name: write_declaration(policy.retrain) for policy in policies if policy.retrain is not None}
     comparisons = compare_policies(results, metric)
-    return ReplayResult(plan.model.name, metric, start, end, by, results, comparisons, tuple(notes), declarations)
+    return ReplayResult(plan.model.name, metric, start, end, by, results, comparisons, tuple(notes), _write_declarations(plan, policies))
+
+
+def _write_declarations(plan: ReplayPlan, policies: Sequence[ReplayPolicy]) -> dict[str, str]:
+    """Return policy → the source that declares it, for those that a project can declare."""
+    by_time, tunes = isinstance(plan.model.training_set.split, TimeSplit), plan.model.function.takes_validation
+    declared = {policy.name: declare_policy(policy, by_time=by_time, tunes=tunes) for policy in policies}
+    return {name: write_declaration(retrain) for name, retrain in declared.items() if retrain is not None}
 
 
 def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:

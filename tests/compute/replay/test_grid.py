@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.compute.replay.grid import build_grid, build_policy, choose_period, round_span, write_declaration
+from mlops_assets.compute.replay.grid import build_grid, build_policy, choose_period, declare_policy, round_span, write_declaration
 from mlops_assets.compute.replay.policies import parse_policy
 from mlops_assets.errors import DefinitionError
 
@@ -33,6 +33,20 @@ def test_a_grid_compares_never_and_simple_policies_with_those_that_can_be_declar
     assert names == ["never", "every:30d", "every:30d,window=120d", "every:30d,window=40d", "follow", "prove"]
     for name in names[:4]:
         assert parse_policy(name).name == name
+
+
+@pytest.mark.parametrize(("text", "rows"), [("every:12d", None), ("every:12d,window=20d", 20 * DAY)])
+def test_a_simple_policy_is_declared_with_its_times_and_rows(text, rows):
+    declared = declare_policy(parse_policy(text), by_time=True, tunes=False)
+    assert (declared.every, declared.train_windows, declared.refit, declared.on) == (12 * DAY, (rows,), True, ())
+    assert (declared.judge_on, declared.promote_if) == (6 * DAY, "")
+    assert eval(write_declaration(declared), {"ml": ml, "timedelta": timedelta}) == declared  # noqa: S307  (our own text)
+
+
+def test_a_policy_that_no_project_can_declare_has_no_line():
+    assert declare_policy(parse_policy("never"), by_time=True, tunes=False) is None
+    assert declare_policy(parse_policy("every:12d,window=20d"), by_time=False, tunes=False) is None
+    assert declare_policy(parse_policy("every:12d"), by_time=False, tunes=True).judge_on is None
 
 
 def test_a_short_history_gives_no_span_twice():

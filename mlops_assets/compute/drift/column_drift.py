@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.drift.binning import CATEGORICAL, INFINITE, NEW, NULL, NUMERIC, OTHER
+from mlops_assets.compute.drift.binning import CATEGORICAL, INFINITE, NEW, NULL, NUMERIC, OTHER, label_category
 from mlops_assets.compute.drift.collapse import describe_collapse
 from mlops_assets.compute.drift.distances import Comparison
 from mlops_assets.compute.drift.drift_statistics import (
@@ -24,11 +24,13 @@ from mlops_assets.compute.drift.drift_statistics import (
     reported_statistics,
     sampling_variances,
 )
+from mlops_assets.compute.drift.texts import explain_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlops_assets.compute.drift.profile import ColumnProfile
+    from mlops_assets.compute.drift.texts import WordShare
     from mlops_assets.compute.drift.thresholds import DriftCalibration
     from mlops_assets.compute.drift.window_statistics import StatisticHistory
 
@@ -75,6 +77,9 @@ class ColumnDrift:
         The finite values of this statistic in the reference windows.
     capped
         Whether the threshold of any statistic is a cap, because the reference has too few windows for the false-alarm rate.
+    measure
+        The measure that decided in a column that is compared by measures, e.g. the number of words of a text; empty for other columns.
+        ``kind``, statistics and bars are those of the measure.
     """
 
     name: str
@@ -93,6 +98,7 @@ class ColumnDrift:
     bars: tuple[HistogramBar, ...] = ()
     usual: tuple[float, ...] = ()
     capped: bool = False
+    measure: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as a flat dict of JSON values: each statistic is a key, and an infinite severity is None."""
@@ -106,6 +112,8 @@ class ColumnComparison:
     """One column in the window and in the reference, with its calibration.
 
     ``history`` has the column's statistics in the reference windows, and ``statistics`` those of the window; None where none are stored.
+    ``measure`` names what the column is compared by in place of its values; empty for the values. ``words`` are those of a text column
+    whose shares changed most; None for other measures.
     """
 
     name: str
@@ -115,6 +123,8 @@ class ColumnComparison:
     calibration: DriftCalibration
     history: StatisticHistory | None = None
     statistics: np.ndarray | None = None
+    measure: str = ""
+    words: tuple[WordShare, ...] | None = None
 
     @property
     def variances(self) -> np.ndarray:
@@ -191,6 +201,29 @@ def judge_column(
         bars=histogram,
         usual=tuple(usual[np.isfinite(usual)].tolist()),
         capped=capped is not None and bool(capped.any()),
+        measure=comparison.measure,
+    )
+
+
+def merge_measures(judged: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """Return one report for each column: of several measures, that of the most severe one, with the measure's name before its reason."""
+    by_column: dict[str, list[ColumnDrift]] = {}
+    for column in judged:
+        by_column.setdefault(column.name, []).append(column)
+    return [_choose_worst(measures) for measures in by_column.values()]
+
+
+def _choose_worst(measures: Sequence[ColumnDrift]) -> ColumnDrift:
+    worst = max(measures, key=lambda column: column.severity)
+    if not worst.measure:
+        return worst
+    whole = measures[0]  # the first measure has a value for each row that has one
+    return replace(
+        worst,
+        null_rate=whole.null_rate,
+        reference_null_rate=whole.reference_null_rate,
+        why=f"{worst.measure}: {worst.why}",
+        capped=any(column.capped for column in measures),
     )
 
 
@@ -237,6 +270,8 @@ def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
         return f"null in {_null_rate(current):.2%} of the rows, in the reference in {_null_rate(reference):.2%}"
     if current.unseen:
         return f"{_new_rate(comparison) or 0:.2%} of the rows have values that the reference lacks, e.g. {', '.join(map(repr, current.unseen))}"
+    if statistic.explained_by == BIN and comparison.words is not None:
+        return explain_words(comparison.words)
     if statistic.explained_by == BIN:
         moved = max(draw_bars(comparison), key=lambda bar: abs(bar.current - bar.reference))
         return f"{moved.label} in {moved.current:.1%} of the rows, in the reference in {moved.reference:.1%}"
@@ -249,14 +284,16 @@ def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
     """Return the bars of a column's chart, each with its share of the rows in the reference and in the window.
 
     A numeric column has bars of equal width from the reference's 1st to 99th percentile, and one below and above; with few values, it has
-    a bar for each value. A categorical column has a bar for each of its ten most frequent categories, and ``other`` for the rest. Empty
-    bars for nulls and other special cases are left out.
+    a bar for each value. A categorical column has a bar for each of its ten most frequent categories, and ``other`` for the rest. Of words,
+    those of the vocabulary whose shares changed most have a bar. Empty bars for nulls and other special cases are left out.
 
     Parameters
     ----------
     comparison
         The column.
     """
+    if comparison.words:
+        return _draw_words(comparison.words)
     binning, tallies = comparison.reference.binning, (comparison.reference.counts, comparison.current.counts)
     if binning.kind == NUMERIC and len(binning.edges) > 1:
         labels, shares = _share_histogram(comparison)
@@ -271,6 +308,12 @@ def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
 
 _BELOW, _ABOVE = "below", "above"
 _HIDDEN = (OTHER, NULL, INFINITE, _BELOW, _ABOVE)  # the first word of bars that are left out when empty
+
+
+def _draw_words(words: Sequence[WordShare]) -> tuple[HistogramBar, ...]:
+    named = [HistogramBar(label_category(word.word), word.reference, word.current) for word in words]
+    reference, current = (1 - sum(shares) for shares in zip(*((bar.reference, bar.current) for bar in named), strict=True))
+    return (*named, HistogramBar(OTHER, max(reference, 0.0), max(current, 0.0)))
 
 
 def _keep_frequent(bars: list[HistogramBar]) -> tuple[HistogramBar, ...]:

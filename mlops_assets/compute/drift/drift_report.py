@@ -10,12 +10,24 @@ import polars as pl
 
 from mlops_assets.compute.drift.association_drift import judge_associations
 from mlops_assets.compute.drift.associations import sample_rows
-from mlops_assets.compute.drift.binning import find_kind
-from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
+from mlops_assets.compute.drift.binning import CATEGORICAL, find_kind
+from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, merge_measures, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
-from mlops_assets.compute.drift.profile import ASSOCIATIONS, FEATURE, FORMAT, HISTORY, MIN_REFERENCE_ROWS, PREDICTION, ColumnProfile
+from mlops_assets.compute.drift.profile import (
+    ASSOCIATIONS,
+    FEATURE,
+    FORMAT,
+    HISTORY,
+    MEASURES,
+    MIN_REFERENCE_ROWS,
+    PREDICTION,
+    TEXT,
+    VOCABULARY,
+    ColumnProfile,
+)
 from mlops_assets.compute.drift.statistic_drift import judge_statistics
+from mlops_assets.compute.drift.texts import WORDS, measure_texts
 from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.errors import DataError, nearest
@@ -169,15 +181,15 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     stored_columns, fixed = _choose_columns(profile["columns"], schema, columns), fixed or {}
     _check_fixed(stored_columns, fixed)
     broken = {name: why for name, stored in stored_columns.items() if (why := _explain_broken(stored, schema.get(name)))}
-    comparisons = [_compare(name, stored, current) for name, stored in stored_columns.items() if name not in broken]
+    comparisons = [each for name, stored in stored_columns.items() if name not in broken for each in _compare(name, stored, current)]
     calibrated = [comparison for comparison in comparisons if comparison.name not in fixed]
     # The views share the rate evenly, so that it holds for the whole report.
     views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS))
     allowed = _allow(calibrated, false_alarm_rate / views, min_psi)
     judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
-    judged = judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi)
+    judged = merge_measures(judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi))
     if profile.get(ASSOCIATIONS):
-        associated = [comparison.name for comparison in calibrated if comparison.name in profile[ASSOCIATIONS]["codes"]]
+        associated = [each.name for each in calibrated if each.name in profile[ASSOCIATIONS]["codes"]]
         samples = {name: sample_rows(_read_column(current, name)) for name in associated}
         judged = judge_associations(profile[ASSOCIATIONS], samples, judged, false_alarm_rate / views, min_psi)
     judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
@@ -217,7 +229,7 @@ def _check_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThr
             usable = ", ".join(s.label for s in reported_statistics() if kind in s.kinds)
             raise DataError(
                 f"drift of '{name}' is judged by {type(threshold).__name__}, but the column is {kind} in the reference",
-                hint=f"use one of {usable}, or None for the calibrated default",
+                hint=f"use one of {usable}, or None for the calibrated default" if usable else "use None for the calibrated default",
             )
 
 
@@ -240,20 +252,33 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
     if dtype is None:
         return "the column is missing"
     # A column without any value, in the window or in the reference, has no type of its own and fits any other type.
-    same_kind = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
+    kind = CATEGORICAL if stored["kind"] == TEXT else stored["kind"]
+    same_kind = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == kind
     if same_kind and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
     return f"the column's type is {dtype}, but {stored['dtype']} in the reference"
 
 
-def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
+def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> list[ColumnComparison]:
+    """Return the comparison of a column by its values, or one by each of its measures."""
+    column = _read_column(current, name)
+    if MEASURES not in stored:
+        return [_compare_values(name, stored["role"], stored, column)]
+    measures, words = measure_texts(sample_rows(column), stored[VOCABULARY])
+    compared = {
+        measure: _compare_values(name, stored["role"], stored[MEASURES][measure], each.values) for measure, each in measures.items()
+    }
+    return [replace(each, measure=measure, words=words if measure == WORDS else None) for measure, each in compared.items()]
+
+
+def _compare_values(name: str, role: str, stored: Mapping[str, Any], column: pl.Series) -> ColumnComparison:
     reference = ColumnProfile.from_json(stored)
-    values = ColumnValues.from_series(_read_column(current, name), reference.binning.kind)
+    values = ColumnValues.from_series(column, reference.binning.kind)
     profile, calibration = ColumnProfile.from_values(values, reference), DriftCalibration.from_json(stored["calibration"])
     if HISTORY not in stored:
-        return ColumnComparison(name, stored["role"], reference, profile, calibration)
+        return ColumnComparison(name, role, reference, profile, calibration)
     history = StatisticHistory.from_json(stored[HISTORY])
-    return ColumnComparison(name, stored["role"], reference, profile, calibration, history, history.measure(values))
+    return ColumnComparison(name, role, reference, profile, calibration, history, history.measure(values))
 
 
 def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:

@@ -27,6 +27,7 @@ from mlops_assets.compute.drift.binning import (
 )
 from mlops_assets.compute.drift.column_values import FACTS, ColumnValues
 from mlops_assets.compute.drift.distances import correct_crossings
+from mlops_assets.compute.drift.texts import MAX_TEXTS, WORDS, is_text, list_vocabulary
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.errors import DataError
@@ -34,12 +35,14 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 2  # 2 stores calibrations by the name of each statistic; 1 can still be read
+FORMAT = 3  # 2 stores calibrations by the name of each statistic, 3 measures of text columns; 1 and 2 can still be read
 FEATURE, PREDICTION = "feature", "prediction"  # roles of columns: inputs of the model, and what it predicted
 BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
 ASSOCIATIONS = "associations"  # key of a profile: associations between columns; missing like histories
 HISTORY = "history"  # key of a column: its statistics in each calibrating window; missing in older profiles and without event times
+MEASURES, VOCABULARY = "measures", "vocabulary"  # keys of a column that is compared by measures: their profiles, and known words
+TEXT = "text"  # the kind of such a column
 MIN_REFERENCE_ROWS = 100
 MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
 MAX_CALIBRATION_ROWS = 250_000
@@ -83,19 +86,20 @@ class ColumnProfile:
         return cls.from_values(ColumnValues.from_series(column, reference.binning.kind if reference else ""), reference)
 
     @classmethod
-    def from_values(cls, values: ColumnValues, reference: ColumnProfile | None = None) -> ColumnProfile:
-        """Count sorted or counted values in the cells and bins of a reference; without a reference, in cells and bins of their own."""
+    def from_values(cls, values: ColumnValues, reference: ColumnProfile | None = None, binning: Binning | None = None) -> ColumnProfile:
+        """Count sorted or counted values in the cells and bins of a reference; without one, in ``binning`` or in cells of their own."""
         dtype, rows, nulls = values.dtype, values.categories, values.nulls
+        known = reference.binning if reference else binning
         if values.kind == NUMERIC:
-            binning = reference.binning if reference else bin_numbers(values.ordered)
+            binning = known or bin_numbers(values.ordered)
             counts = count_numbers(binning, values.ordered, nulls, values.infinite)
             crossing = correct_crossings(binning, values.ordered, counts, reference.counts) if reference and reference.spread else 0.0
             return cls(dtype, binning, counts, values.facts, (), crossing)
         if values.kind == CATEGORICAL:
-            binning = reference.binning if reference else bin_categories(rows)
+            binning = known or bin_categories(rows)
             only = next(iter(rows)) if len(rows) == 1 else None
             return cls(dtype, binning, count_categories(binning, rows, nulls), {}, _find_unseen(binning, rows), only_category=only)
-        binning = reference.binning if reference else Binning(values.kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        binning = known or Binning(values.kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
         return cls(dtype, binning, count_presence(values.rows, nulls), {})
 
     @property
@@ -159,6 +163,7 @@ def build_profile(
         and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
         deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.
         ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns.
+        A text column, see :func:`mlops_assets.compute.drift.texts.is_text`, has ``vocabulary``, and ``measures`` with a profile each.
 
     Raises
     ------
@@ -178,7 +183,7 @@ def build_profile(
     }
     if windows is None or windows.real is None or role == PREDICTION:
         return profile
-    binnings = {name: Binning.from_json(stored) for name, stored in columns.items()}
+    binnings = {name: Binning.from_json(stored) for name, stored in columns.items() if MEASURES not in stored}
     return profile | {ASSOCIATIONS: find_associations(X[windows.rows], binnings, windows.real)}
 
 
@@ -192,16 +197,37 @@ def _check_rows(X: pl.DataFrame, event_times: pl.Series | None) -> None:
 
 
 def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:
+    if is_text(column):
+        return {"role": role, "kind": TEXT, "dtype": str(column.dtype)} | ({} if windows is None else _describe_texts(column, windows))
     profile = ColumnProfile.from_series(column)
-    stored = {"role": role, **profile.as_json()}
-    if windows is None:
-        return {**stored, "calibration": None}
-    rows = column[windows.rows]
-    calibration: DriftCalibration = calibrate(profile.binning, rows, profile.spread, windows.real, windows.shuffled)
-    described = {**stored, "calibration": calibration.as_json()}
+    calibrated = {"calibration": None} if windows is None else _calibrate(profile, column[windows.rows], windows)
+    return {"role": role, **profile.as_json(), **calibrated}
+
+
+def _describe_texts(column: pl.Series, windows: _CalibrationWindows) -> dict[str, Any]:
+    """Return the vocabulary of a text column and the profile of each measure; words are calibrated on windows of whole texts."""
+    sampled = windows.sample(MAX_TEXTS)
+    vocabulary, measures = list_vocabulary(column[sampled.rows], sampled.real)
+    described = {}
+    for name, measure in measures.items():
+        values = ColumnValues.from_series(measure.values)
+        profile = ColumnProfile.from_values(values, binning=_bin_each(values.categories) if name == WORDS else None)
+        described[name] = {**profile.as_json(), **_calibrate(profile, measure.values, sampled.repeat(measure.rows))}
+    return {VOCABULARY: vocabulary, MEASURES: described}
+
+
+def _bin_each(categories: Mapping[str, int]) -> Binning:
+    """Return a binning with a bin for each category, however rare."""
+    return Binning(CATEGORICAL, _NO_POINTS, _NO_POINTS, _NO_POINTS, tuple(categories), (), len(categories))
+
+
+def _calibrate(profile: ColumnProfile, values: pl.Series, windows: _CalibrationWindows) -> dict[str, Any]:
+    """Return how the values of the calibrating windows differ from each other."""
+    calibration: DriftCalibration = calibrate(profile.binning, values, profile.spread, windows.real, windows.shuffled)
+    described = {"calibration": calibration.as_json()}
     if windows.real is None:
         return described
-    return described | {HISTORY: StatisticHistory.from_series(rows, windows.real, profile.binning, profile.spread).as_json()}
+    return described | {HISTORY: StatisticHistory.from_series(values, windows.real, profile.binning, profile.spread).as_json()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +238,24 @@ class _CalibrationWindows:
     real: np.ndarray | None  # the window of each row; None without event times
     shuffled: np.ndarray  # the random window of each row, shape (shuffles, rows)
     seconds: float | None  # the length of a window of real time
+
+    def sample(self, count: int) -> _CalibrationWindows:
+        """Return an even selection of at most some ``count`` rows, with rows of each window."""
+        if len(self.rows) <= count:
+            return self
+        group = self.shuffled[0] if self.real is None else self.real
+        by_window = np.argsort(group, kind="stable")
+        first = np.flatnonzero(np.diff(group[by_window], prepend=-1))
+        chosen = np.sort(by_window[np.union1d(np.arange(0, len(by_window), -(-len(by_window) // count)), first)])
+        random = np.random.default_rng(0)
+        shuffled = np.stack([random.permutation(group[chosen]) for _ in self.shuffled])
+        return _CalibrationWindows(self.rows[chosen], None if self.real is None else self.real[chosen], shuffled, self.seconds)
+
+    def repeat(self, members: np.ndarray) -> _CalibrationWindows:
+        """Return the windows of values that belong to these members of ``rows``; a row may have several values."""
+        return _CalibrationWindows(
+            self.rows[members], None if self.real is None else self.real[members], self.shuffled[:, members], self.seconds
+        )
 
 
 def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _CalibrationWindows:

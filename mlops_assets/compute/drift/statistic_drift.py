@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.drift.statistic_changes import StatisticWindows, compare_with_past
+from mlops_assets.compute.drift.texts import explain_words
 from mlops_assets.compute.drift.window_statistics import MEAN, NEW_VALUES, QUANTILES, SHARE, SPREAD
 
 if TYPE_CHECKING:
@@ -35,16 +36,20 @@ def judge_statistics(
     min_psi
         The minimum effect as a PSI.
     """
-    measured = [(c.name, c.history, c.statistics) for c in comparisons if c.history is not None and c.statistics is not None]
+    measured = [
+        (place, c.history, c.statistics)
+        for place, c in enumerate(comparisons)
+        if c.history is not None and c.history.names and c.statistics is not None
+    ]
     if not measured:
         return list(columns)
-    changes = compare_with_past(_join(measured, comparisons[0].current.counts.rows, min_psi), rate)
+    changes = compare_with_past(_join(measured, [comparisons[place].current.counts.rows for place, _, _ in measured], min_psi), rate)
     ends = np.cumsum([len(history.names) for _, history, _ in measured])
     found = {
-        name: _find_worst(history, statistics, changes, int(end) - len(history.names))
-        for (name, history, statistics), end in zip(measured, ends, strict=True)
+        place: _find_worst(comparisons[place], history, statistics, changes, int(end) - len(history.names))
+        for (place, history, statistics), end in zip(measured, ends, strict=True)
     }
-    return [_report_worse(column, found.get(column.name)) for column in columns]
+    return [_report_worse(column, found.get(place)) for place, column in enumerate(columns)]
 
 
 @dataclass(frozen=True)
@@ -75,27 +80,30 @@ def _report_worse(column: ColumnDrift, worst: _WorstStatistic | None) -> ColumnD
     )
 
 
-def _join(measured: Sequence[tuple[str, StatisticHistory, np.ndarray]], rows: np.ndarray, min_psi: float) -> StatisticWindows:
-    """Return the statistics of all columns side by side."""
+def _join(measured: Sequence[tuple[int, StatisticHistory, np.ndarray]], rows: Sequence[np.ndarray], min_psi: float) -> StatisticWindows:
+    """Return the statistics of all columns side by side; ``rows`` are the numbers of values in the window."""
     histories = [history for _, history, _ in measured]
     return StatisticWindows(
         np.concatenate([history.values for history in histories], axis=1),
         np.concatenate([statistics for _, _, statistics in measured]),
         np.concatenate([history.sampling_variances(history.rows) for history in histories], axis=1),
-        np.concatenate([history.sampling_variances(rows)[0] for history in histories]),
+        np.concatenate([history.sampling_variances(count)[0] for history, count in zip(histories, rows, strict=True)]),
         np.concatenate([history.min_effects(min_psi) for history in histories]),
         np.concatenate([history.only_increases for history in histories]),
         np.concatenate([history.are_rates for history in histories]),
     )
 
 
-def _find_worst(history: StatisticHistory, statistics: np.ndarray, changes: StatisticChanges, first: int) -> _WorstStatistic:
+def _find_worst(
+    comparison: ColumnComparison, history: StatisticHistory, statistics: np.ndarray, changes: StatisticChanges, first: int
+) -> _WorstStatistic:
     """Return the most severe change of a column, whose statistics begin at the place ``first`` of all changes."""
     place = int(np.argmax(changes.severities[first : first + len(history.names)]))
     at, name = first + place, history.names[place]
     change, limit = float(changes.changes[at]), float(changes.limits[at])
     past, usual = history.values[:, place], changes.usual[:, at]
-    explained = _explain(name, float(statistics[place]), past[np.isfinite(past)])
+    known = past[np.isfinite(past)]
+    explained = explain_words(comparison.words) if comparison.words else _explain(name, float(statistics[place]), known)
     why = f"{explained}; changed by {change:.3g}, threshold {limit:.3g}"
     return _WorstStatistic(name, change, limit, float(changes.severities[at]), why, tuple(usual[np.isfinite(usual)].tolist()))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mlops_assets.compute.drift.profile import FEATURE, ColumnProfile
+from mlops_assets.compute.drift.profile import FEATURE, MEASURES, ColumnProfile
 from mlops_assets.compute.explanation.performance_drop import DropExplanation, explain_drop, find_fallen_metric
 from mlops_assets.compute.monitoring.labels import join_labels
 from mlops_assets.compute.monitoring.verdicts import WindowMetric
@@ -79,7 +79,7 @@ def _explain(
         X,
         labelled.y,
         metric,
-        {name: ColumnProfile.from_json(stored[name]) for name in X.columns if name in stored},
+        {name: ColumnProfile.from_json(stored[name]) for name in X.columns if name in stored and MEASURES not in stored[name]},
         columns=[column.name for column in drift.columns if column.role == FEATURE] if drift and drift.columns else None,
         positive=reference.positive,
     )

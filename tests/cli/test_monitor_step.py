@@ -153,7 +153,7 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     assert turn.facts["training"].endswith("promoted")
     assert turn.facts["promotion"] == "champion of line: version 2"
     (decision,) = world.at.decisions.decisions("line")
-    assert decision.closed == "version 1 no longer serves, 2 does"
+    assert decision.closed == "version 1 no longer serves, version 2 serves"
     assert isinstance(world.sensor(), dg.SkipReason)
 
     count = world.runs()
@@ -161,7 +161,7 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     assert again.success
     assert again.facts["reports"][0].startswith("'predictions/scores' is behind")
     assert again.facts["training"].startswith("none: no open breach of the serving version 2")
-    assert f"the breach of {key(5)} is about version 1, which does not serve: 2 does" in again.facts["next"]
+    assert f"the breach of {key(5)} is about version 1, which does not serve: version 2 serves" in again.facts["next"]
     assert world.runs() == count
     (row,) = collect_status(world.loaded)["monitors"]
     assert (row["newest window"], row["state"], row["next"]) == (key(5), "breach", again.facts["next"])
@@ -193,7 +193,7 @@ def test_a_breach_that_opens_nothing_says_why() -> None:
         == "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing; the breach of 2024-01-06 opens nothing"
     )
     assert decide(replace(known, serving=None)) == Hold(
-        "no version of line serves; the breach of 2024-01-06 is about version 1, which does not serve: none does"
+        "no version of line serves; the breach of 2024-01-06 is about version 1, which does not serve: no version serves"
     )
 
 

@@ -196,7 +196,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
-    return replace(report, summary=summarize(report))
+    return replace(report, summary=summarise(report))
 
 
 def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
@@ -285,7 +285,7 @@ def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:
     return current.select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
 
 
-def summarize(report: DriftReport) -> str:
+def summarise(report: DriftReport) -> str:
     """Return how many columns drifted, and what changed in the three most drifted ones."""
     worst = [column for column in report.columns if column.drifted]
     if not worst:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift, summarize
+from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift, summarise
 from mlops_assets.compute.drift.profile import MIN_REFERENCE_ROWS
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES, PROBABILITY
 from mlops_assets.compute.training.classes import class_names, positive_class
@@ -92,4 +92,4 @@ def add_prediction_drift(
     found = measure_drift(profile, predictions, false_alarm_rate=rate * PREDICTION_SHARE, min_psi=expected.min_psi, min_rows=min_rows)
     columns = tuple(sorted((*report.columns, *found.columns), key=lambda column: (-column.severity, column.name)))
     joined = replace(report, columns=columns, false_alarm_rate=rate)
-    return replace(joined, summary=summarize(joined)) if report.enough else joined
+    return replace(joined, summary=summarise(joined)) if report.enough else joined

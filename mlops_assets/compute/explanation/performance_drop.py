@@ -31,20 +31,20 @@ MAX_EXPLAINED_ROWS, MAX_EXPLAINED_COLUMNS = 2_000, 8
 DRAWS = 3  # tie-breaks and moved rows differ between draws
 MAX_STATED = 3  # columns in the verdict
 MIN_SHARE = 0.05  # of the drop: a column that explains less is not named
-CORRELATED = 0.6  # the absolute rank correlation from which columns are put back together as well
+CORRELATED = 0.6  # the absolute rank correlation from which columns are also restored together
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class ColumnEffect:
-    """What a metric gains when columns are put back to their reference.
+    """The change of a metric when the values of some columns are replaced by reference values.
 
     Parameters
     ----------
     columns
-        One column, or several that are put back together.
+        One column, or several that are replaced together.
     gain
-        The metric with these columns put back, minus the metric of the window; the mean of several draws.
+        The metric with these columns replaced, minus the metric of the window; the mean of several draws.
     low, high
         Ends of the 95 % confidence interval of the gain, for all examined columns together; None where it is undefined.
     """

@@ -198,7 +198,7 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
     if decision.closed:
         return decision.closed
     if decision.version != facts.serving:
-        return f"version {decision.version} no longer serves, {_describe_serving(facts)}"
+        return f"version {decision.version} no longer serves, {_name_serving_version(facts)}"
     answers = [t for t in facts.runs if t.state in (REJECTED, PROMOTED) and (t.decision == decision.id or t.as_of >= decision.opened)]
     if answers:
         return f"training run {answers[0].run_id} answered it: {answers[0].state}"
@@ -234,7 +234,7 @@ def compute_decision_id(model: str, version: int, partition: str) -> str:
 
 
 def explain_inverted_labels(facts: LoopFacts) -> str:
-    """Return a reason to wait: labels that no training had look inverted, and a training would learn them; empty otherwise.
+    """Return why retraining waits: labels that arrived after the last training look inverted. Empty otherwise.
 
     The hold ends when the window is reported again with other labels, or when a person trains.
 
@@ -291,7 +291,7 @@ def _describe_other_version(facts: LoopFacts) -> str:
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     if not judged or judged[-1].state != BREACH:
         return ""
-    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_describe_serving(facts)}"
+    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_name_serving_version(facts)}"
 
 
 def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
@@ -317,10 +317,7 @@ def _explain_in_flight(facts: LoopFacts) -> str:
 
 
 def _answered_ends(facts: LoopFacts) -> list[datetime]:
-    """Return the end of the last training's data and of the breaches that settled decisions are about.
-
-    A breach that ends no later than the latest of these times needs no decision.
-    """
+    """Return the times until which breaches need no new decision: the end of the last training's data, and the breach of each settled decision."""
     last = facts.last_training
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
@@ -374,8 +371,8 @@ def _list_crashes(decision: Decision, facts: LoopFacts) -> list[Training]:
     return [t for t in facts.runs if t.decision == decision.id and t.state == CRASHED]
 
 
-def _describe_serving(facts: LoopFacts) -> str:
-    return f"{facts.serving} does" if facts.serving is not None else "none does"
+def _name_serving_version(facts: LoopFacts) -> str:
+    return f"version {facts.serving} serves" if facts.serving is not None else "no version serves"
 
 
 def _count_windows(count: int) -> str:

@@ -87,7 +87,7 @@ class SystemCounts:
 
 @dataclass(frozen=True)
 class ObjectiveVerdict:
-    """The judgement of one objective in one window.
+    """The result of one service-level objective in one window.
 
     Parameters
     ----------
@@ -97,19 +97,19 @@ class ObjectiveVerdict:
         ``good``, ``breach`` or ``not enough data``.
     value, bound
         The value in the window, and its bound.
-    burnt
+    budget_used
         The share of the period's error budget that is used up; 1 when it is exhausted. None without requests in the period.
     seconds_left
         The time until the budget is exhausted at the rate of this window; None when the window uses up none.
     reason
-        The judgement in words.
+        The result in words.
     """
 
     name: str
     state: str
     value: float | None
     bound: float
-    burnt: float | None
+    budget_used: float | None
     seconds_left: float | None
     reason: str
 
@@ -149,20 +149,20 @@ def judge_objective(objective: Objective, window: SystemCounts, period: SystemCo
     bad, total = _count_bad(objective, window)
     value = _measure(objective, window)
     spent, of = _count_bad(objective, period)
-    burnt = spent / (objective.allowed * of) if of else None
+    budget_used = spent / (objective.allowed * of) if of else None
     judged, of_period = (counts.requests if isinstance(objective, ErrorRate) else counts.answered for counts in (window, period))
     # At low traffic no window has enough requests: then the period decides.
-    is_exhausted = burnt is not None and burnt >= 1 and of_period >= objective.min_requests
+    is_exhausted = budget_used is not None and budget_used >= 1 and of_period >= objective.min_requests
     if value is None or (judged < objective.min_requests and not (is_exhausted and value > objective.bound)):
         kind = "requests" if isinstance(objective, ErrorRate) else "answered requests"
         reason = f"{judged} {kind}, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
-        return ObjectiveVerdict(objective.name, NOT_ENOUGH, value, objective.bound, burnt, None, reason)
+        return ObjectiveVerdict(objective.name, NOT_ENOUGH, value, objective.bound, budget_used, None, reason)
     rate = bad / (objective.allowed * total)  # 1 uses up the budget in exactly one period
-    left = None if burnt is None or not rate else max(0.0, 1 - burnt) / rate * objective.period.total_seconds()
+    left = None if budget_used is None or not rate else max(0.0, 1 - budget_used) / rate * objective.period.total_seconds()
     state = GOOD if value <= objective.bound else BREACH
     sign = "≤" if state == GOOD else ">"
-    reason = f"{objective.name} {format_number(value)} {sign} {format_number(objective.bound)}; {_describe_budget(burnt, left)}"
-    return ObjectiveVerdict(objective.name, state, value, objective.bound, burnt, left, reason)
+    reason = f"{objective.name} {format_number(value)} {sign} {format_number(objective.bound)}; {_describe_budget(budget_used, left)}"
+    return ObjectiveVerdict(objective.name, state, value, objective.bound, budget_used, left, reason)
 
 
 def _measure(objective: Objective, counts: SystemCounts) -> float | None:
@@ -180,14 +180,14 @@ def _count_bad(objective: Objective, counts: SystemCounts) -> tuple[int, int]:
     return (counts.errors, counts.requests) if isinstance(objective, ErrorRate) else (counts.missing, counts.looked_up)
 
 
-def _describe_budget(burnt: float | None, seconds_left: float | None) -> str:
-    if burnt is None:
+def _describe_budget(budget_used: float | None, seconds_left: float | None) -> str:
+    if budget_used is None:
         return "no budget is used up"
-    if burnt >= 1:
-        return f"the error budget is exhausted: {burnt:.0%} used up"
+    if budget_used >= 1:
+        return f"the error budget is exhausted: {budget_used:.0%} used up"
     if seconds_left is None or not math.isfinite(seconds_left):
-        return f"{burnt:.0%} of the error budget is used up"
-    return f"{burnt:.0%} of the error budget is used up; at this rate it lasts {_describe_duration(seconds_left)}"
+        return f"{budget_used:.0%} of the error budget is used up"
+    return f"{budget_used:.0%} of the error budget is used up; at this rate it lasts {_describe_duration(seconds_left)}"
 
 
 def _describe_duration(seconds: float) -> str:

@@ -59,10 +59,10 @@ def _find_position(definition: dg.PartitionsDefinition, key: str) -> tuple[float
     return None
 
 
-def describe_affected(graph: AssetGraph, project: Project, key: dg.AssetKey) -> tuple[str, ...]:
+def list_affected_assets(graph: AssetGraph, project: Project, key: dg.AssetKey) -> tuple[str, ...]:
     """Return the models, batch predictions and services that depend on an asset; for a monitor's report, those of its model."""
     monitored = [monitor for monitor in project.select(Monitor) if key in _list_reports(monitor)]
-    queue = deque(asset_key(monitored[0].model.key) if monitored else key for _ in range(1))
+    queue = deque([asset_key(monitored[0].model.key) if monitored else key])
     seen = set(queue)
     while queue:
         current = queue.popleft()

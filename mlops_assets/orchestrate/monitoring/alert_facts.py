@@ -12,7 +12,7 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.alert_context import describe_affected, describe_command, is_ordered, locate_window
+from mlops_assets.orchestrate.monitoring.alert_context import describe_command, is_ordered, list_affected_assets, locate_window
 from mlops_assets.orchestrate.monitoring.run_facts import EndedRuns, read_run_ends
 from mlops_assets.orchestrate.monitoring.window_summary import NEWEST_GOOD
 from mlops_assets.stores.registry.alerts import SourcePosition, SourceReading
@@ -142,7 +142,7 @@ def _read_check(  # noqa: PLR0913  (one check)
         active = run is not None and not run.is_finished
         if record.status is _PLANNED:
             pending += [record.id] if active else []
-        elif active and abs(now.timestamp() - _time_of(record)) < MAX_WAIT:
+        elif active and abs(now.timestamp() - _read_timestamp(record)) < MAX_WAIT:
             pending.append(record.id)
         elif record.evaluation is not None:
             facts += _build_check_facts(sources, key, record, run)
@@ -150,7 +150,7 @@ def _read_check(  # noqa: PLR0913  (one check)
     return SourceReading(key.to_user_string(), before, SourcePosition(newest, tuple(pending)), tuple(facts))
 
 
-def _time_of(record: AssetCheckExecutionRecord) -> float:
+def _read_timestamp(record: AssetCheckExecutionRecord) -> float:
     return record.event.timestamp if record.event is not None else record.create_timestamp
 
 
@@ -164,7 +164,7 @@ def _build_check_facts(
         return []
     partition = good if evaluation.passed and isinstance(good, str) else evaluation.partition
     subject, window = key.to_user_string(), locate_window(sources.graph, key.asset_key, run, partition)
-    fact = AlertFact(subject, evaluation.passed, window, _time_of(record), run_id=record.run_id)
+    fact = AlertFact(subject, evaluation.passed, window, _read_timestamp(record), run_id=record.run_id)
     if evaluation.passed:
         return [fact]
     failure = replace(
@@ -176,7 +176,7 @@ def _build_check_facts(
         text=evaluation.description or "",
         value=_read_number(evaluation.metadata.get("value")),
         bound=_read_number(evaluation.metadata.get("bound")),
-        affected=describe_affected(sources.graph, sources.project, key.asset_key),
+        affected=list_affected_assets(sources.graph, sources.project, key.asset_key),
         command=describe_command(sources.project, key.asset_key, window, check=key.name),
     )
     return [failure]
@@ -190,7 +190,7 @@ def _read_number(entry: Any) -> float | None:  # noqa: ANN401  (a metadata value
 def _read_runs(sources: AlertSources, ends: EndedRuns) -> Iterator[AlertFact]:
     """Yield the facts of ended runs; a failure that blocking checks explain has no fact of its own, because the checks have."""
     for end in ends.ends:
-        is_job = not end.is_asset_job
+        is_job = not end.is_implicit_asset_job
         if is_job and end.run.job_name in sources.jobs:
             fact = AlertFact(f"job {end.run.job_name}", end.passed, at=end.at, run_id=end.run.run_id, text=end.text)
             if not end.explained:
@@ -212,6 +212,6 @@ def _describe_failure(sources: AlertSources, fact: AlertFact, key: dg.AssetKey |
     return replace(
         fact,
         severity=sources.alerts.choose_severity(fact.subject, ERROR),
-        affected=describe_affected(sources.graph, sources.project, key) if key else (),
+        affected=list_affected_assets(sources.graph, sources.project, key) if key else (),
         command=describe_command(sources.project, key, fact.window, job=job),
     )

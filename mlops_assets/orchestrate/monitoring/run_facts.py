@@ -48,8 +48,8 @@ class EndedRun:
     text: str = ""
 
     @property
-    def is_asset_job(self) -> bool:
-        """Whether the run materialised assets without a job that the project names."""
+    def is_implicit_asset_job(self) -> bool:
+        """Whether the run is an ad hoc materialisation, in Dagster's implicit asset job."""
         return self.run.job_name == IMPLICIT_ASSET_JOB_NAME
 
 

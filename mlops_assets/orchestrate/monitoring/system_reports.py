@@ -116,14 +116,14 @@ def _build_outcome(name: str, verdicts: list[tuple[str, ObjectiveVerdict]]) -> O
     facts = check_facts([WindowState(partition, v.state, v.reason) for partition, v in verdicts], "breached") | {
         "value": last.value,
         "bound": last.bound,
-        "error budget used up": last.burnt,
+        "error budget used up": last.budget_used,
         "seconds until it is exhausted": last.seconds_left,
     }
     return Outcome(
         name,
         passed=not breaches,
         blocking=False,
-        serious=any(verdict.burnt is not None and verdict.burnt >= 1 for _, verdict in breaches),
+        serious=any(verdict.budget_used is not None and verdict.budget_used >= 1 for _, verdict in breaches),
         message="; ".join(f"{partition}: {verdict.reason}" for partition, verdict in breaches),
         hint="`mlops serve status` shows the workers, /metrics the current counts",
         facts={fact: value for fact, value in facts.items() if value is not None},

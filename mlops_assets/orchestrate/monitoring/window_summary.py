@@ -50,7 +50,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
     """
     merged = _merge_versions(windows)
     state = next(state for state in _WORST_FIRST if any(w.state == state for w in merged))
-    facts: dict[str, Any] = {"state": state, "summary": summarize_windows(merged, failing)}
+    facts: dict[str, Any] = {"state": state, "summary": summarise_windows(merged, failing)}
     if len(windows) > 1:
         shared = len(merged) < len(windows)
         facts["windows"] = to_markdown(
@@ -92,7 +92,7 @@ def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:
     return WindowState(partition, state, "; ".join(f"version {v.version}: {v.summary}" for v in versions))
 
 
-def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
+def summarise_windows(windows: Sequence[WindowState], failing: str) -> str:
     """Return text that counts the windows by state, names those that are not good, and ends with the newest breach or inverted labels.
 
     For a single window, it is that window's own summary.

@@ -140,7 +140,7 @@ class ViewVersions:
         return {version.last_snapshot for version in self.list_earlier() if version.last_snapshot is not None}
 
     def list_earlier(self) -> list[ViewVersion]:
-        """Return the earlier versions of every view that were not removed."""
+        """Return all earlier versions, of every view, that have not been removed."""
         with self._database.read_transaction() as connection:
             names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
         return [version for name in names for version in self.list_versions(name) if version.last_snapshot is not None]

@@ -270,7 +270,7 @@ def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, valu
         return GateResult(passed, f"{gate.metric} {value:.5g} {sign} {gate.threshold:.5g}{_describe_slice(within)}", value, gate.threshold)
     low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
     passed = high <= gate.threshold if gate.is_maximum else low >= gate.threshold
-    what = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
+    what = f"the {_interval(gate.confidence, low, high)}{_format_interval_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
     if gate.is_maximum:
         end = "ends at or below" if passed else _explain_high_end(high)
     else:
@@ -285,7 +285,9 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
     low, high = candidate.intervals.difference(gate.metric, confidence, within) if candidate.intervals else _UNKNOWN
     compared = f"the champion has {champion_value:.5g} on the same rows{_describe_slice(within)}"
     shown = (
-        "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference{_method(candidate)}"
+        ""
+        if math.isnan(low) and gate.confidence is None
+        else f", {_interval(confidence, low, high)} of the difference{_format_interval_method(candidate)}"
     )
     if gate.confidence is None:
         passed = value >= champion_value + min_difference
@@ -347,7 +349,7 @@ def _interval(confidence: float, low: float, high: float) -> str:
     return f"{confidence:.4g} interval" + ("" if math.isnan(low) else f" {low:.4g} … {high:.4g}")
 
 
-def _method(candidate: Candidate) -> str:
+def _format_interval_method(candidate: Candidate) -> str:
     """Return the resampled units of the candidate's intervals in brackets, e.g. " (independent rows)"; empty without intervals."""
     return f" ({candidate.intervals.method})" if candidate.intervals else ""
 

@@ -144,7 +144,7 @@ def test_the_cooldown_counts_in_the_data_s_own_time() -> None:
 def test_a_decision_about_a_version_that_no_longer_serves_is_closed() -> None:
     first = made(decide(facts("b")))
     later = replace(facts("bb", decisions=(first,)), serving=7)
-    assert list_closings(later) == [(first.id, "version 6 no longer serves, 7 does")]
+    assert list_closings(later) == [(first.id, "version 6 no longer serves, version 7 serves")]
     assert held(next_action(later, end(2))) == "no open breach of the serving version 7"
     assert list_closings(replace(later, decisions=(replace(first, closed="said"),))) == []
     # Rolled back: what was bad before has been answered for, a new bad window has not.

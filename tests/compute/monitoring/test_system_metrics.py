@@ -30,7 +30,7 @@ def test_quantiles_are_those_of_numpy(seconds, share) -> None:
 def test_an_error_rate_counts_failed_requests_of_all() -> None:
     verdict = judge_objective(mon.ErrorRate(at_most=0.01), requests(960, 20, 20), requests(9_960, 20, 20))
     assert (verdict.state, verdict.value, verdict.bound) == (BREACH, 0.02, 0.01)
-    assert verdict.burnt == pytest.approx(0.2)
+    assert verdict.budget_used == pytest.approx(0.2)
     # At twice the allowed rate, the remaining 80 % last for 40 % of the period.
     assert verdict.seconds_left == pytest.approx(0.4 * MONTH)
     assert verdict.reason == "error_rate 0.0200 > 0.0100; 20% of the error budget is used up; at this rate it lasts 12.0 days"
@@ -38,7 +38,7 @@ def test_an_error_rate_counts_failed_requests_of_all() -> None:
 
 def test_refused_requests_are_no_errors() -> None:
     verdict = judge_objective(mon.ErrorRate(at_most=0.01), requests(500, 0, 500), requests(500, 0, 500))
-    assert (verdict.state, verdict.value, verdict.burnt, verdict.seconds_left) == (GOOD, 0.0, 0.0, None)
+    assert (verdict.state, verdict.value, verdict.budget_used, verdict.seconds_left) == (GOOD, 0.0, 0.0, None)
 
 
 def test_an_exhausted_budget_is_named() -> None:
@@ -51,7 +51,7 @@ def test_a_latency_has_the_budget_that_its_quantile_leaves() -> None:
     slow = SystemCounts({200: 1_000}, {0.01: 900, 0.2: 100})
     verdict = judge_objective(mon.Latency(p95=0.05), slow, slow)
     assert (verdict.state, verdict.value) == (BREACH, 0.2)
-    assert verdict.burnt == pytest.approx(100 / (0.05 * 1_000))
+    assert verdict.budget_used == pytest.approx(100 / (0.05 * 1_000))
     assert judge_objective(mon.Latency(p50=0.05), slow, slow).state == GOOD
 
 
@@ -59,7 +59,7 @@ def test_missing_features_are_a_share_of_the_values_that_were_looked_up() -> Non
     counts = requests(200, looked_up=1_000, missing=50)
     verdict = judge_objective(mon.MissingFeatures(at_most=0.02, period=timedelta(days=1)), counts, counts)
     assert (verdict.state, verdict.value) == (BREACH, 0.05)
-    assert verdict.burnt == pytest.approx(2.5)
+    assert verdict.budget_used == pytest.approx(2.5)
     nothing = judge_objective(mon.MissingFeatures(at_most=0.02), requests(200), requests(200))
     assert (nothing.state, nothing.value, nothing.reason) == (NOT_ENOUGH, None, "nothing to measure")
 
@@ -67,7 +67,7 @@ def test_missing_features_are_a_share_of_the_values_that_were_looked_up() -> Non
 def test_a_window_with_few_requests_is_not_judged() -> None:
     verdict = judge_objective(mon.ErrorRate(at_most=0.01), requests(10, 89), requests(100_000, 89))
     assert (verdict.state, verdict.reason) == (NOT_ENOUGH, "99 requests, fewer than 100")
-    assert verdict.burnt == pytest.approx(89 / (0.01 * 100_089))
+    assert verdict.budget_used == pytest.approx(89 / (0.01 * 100_089))
 
 
 def test_a_service_that_always_fails_at_low_traffic_breaches_once_its_period_has_enough_requests() -> None:
@@ -94,4 +94,4 @@ def test_time_left_is_never_negative_or_more_than_the_budget_allows(answered, fa
     if verdict.seconds_left is not None:
         assert 0 <= verdict.seconds_left < math.inf
         rate = failed / (allowed * window.requests)
-        assert verdict.burnt + rate * verdict.seconds_left / MONTH == pytest.approx(max(1, verdict.burnt))
+        assert verdict.budget_used + rate * verdict.seconds_left / MONTH == pytest.approx(max(1, verdict.budget_used))

@@ -36,7 +36,7 @@ def ci() -> None:
 @ci.command()
 @click.argument("model", required=False)
 @click.option("--partitions", metavar="A...B", help="Partitions to train on: one key, or the first and the last.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only the newest N of these partitions, for a faster training.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Train on the newest N of these partitions only, to be faster.")
 @environment_option
 @against_option
 @file_option
@@ -70,7 +70,7 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
     help="The Markdown file; pictures go to a folder next to it  [default: standard output]",
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Also write one self-contained page.")
-@click.option("--pictures-url", metavar="URL", default="", help="URL of the pictures, for a comment that cannot contain them.")
+@click.option("--pictures-url", metavar="URL", default="", help="Prefix for links to the pictures, for a comment that cannot contain them.")
 @environment_option
 @against_option
 @file_option

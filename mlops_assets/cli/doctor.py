@@ -36,11 +36,11 @@ def doctor(file: str, json_file: str | None, model: str, *, fix: bool, score: bo
 
     if score:
         if fix:
-            raise click.UsageError("--score fixes nothing: leave --fix out")
+            raise click.UsageError("--score cannot be combined with --fix")
         print_scores(file, model, json_file)
         return
     if model:
-        raise click.UsageError("--model names the model of --score: add --score")
+        raise click.UsageError("--model is only used with --score: add --score")
     out = console()
     with out.status("examining"):
         rows = list(_examine(file, fix=fix))

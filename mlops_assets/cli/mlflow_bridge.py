@@ -32,7 +32,7 @@ def _open_stores(file: str | None) -> Stores:
 def _server_url(stores: Stores, uri: str) -> str:
     if url := uri or stores.platform.mlflow:
         return url
-    raise InstallationError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
+    raise InstallationError("no MLflow server is configured", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
 
 
 @mlflow.command("mirror")

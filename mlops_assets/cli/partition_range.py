@@ -30,7 +30,9 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
     """
     keys = list(definition.get_partition_keys())
     if not keys:
-        raise DefinitionError(f"{owner} has no partition '{partitions}'", hint="it has none yet: check the start of its partitions")
+        raise DefinitionError(
+            f"{owner} has no partition '{partitions}'", hint="there is no partition yet: check the start of the partitions"
+        )
     first, dots, last = partitions.partition("...")
     known = f"there are {keys[0]} to {keys[-1]}"
     if dots and not (first and last):
@@ -43,7 +45,7 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
             raise DefinitionError(f"{owner} has no partition '{key}'", hint=nearest(key, keys) + known)
     start, end = keys.index(first), keys.index(last or first)
     if end < start:
-        raise DefinitionError(f"the partitions {partitions} of {owner} run backwards", hint=f"write {last}...{first}")
+        raise DefinitionError(f"the partitions {partitions} of {owner} are reversed", hint=f"write {last}...{first}")
     return keys[start : end + 1]
 
 

@@ -113,7 +113,7 @@ def _import_from_package(target: ProjectTarget) -> ModuleType:
     if (imported := Path(module.__file__ or "")).resolve() != target.file.resolve():
         raise DefinitionError(
             f"'{target.module}' is imported from {imported}, not from {target.file}",
-            hint=f"rename the package '{target.module.partition('.')[0]}': its name is taken",
+            hint=f"rename the package '{target.module.partition('.')[0]}': another package has this name",
         )
     return module
 

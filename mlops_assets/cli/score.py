@@ -36,7 +36,7 @@ def _score_models(project: LoadedProject, name: str) -> list[ScoreReport]:
         project.find(Model, name, "model")
     declared = {model.name: (part, model) for part in project.parts for model in part.project.select(Model)}
     if not declared:
-        raise DefinitionError(f"{project.target} declares no model", hint="the score is that of a model: declare one with @ml.model")
+        raise DefinitionError(f"{project.target} declares no model", hint="declare a model with @ml.model")
     with open_instance(project.platform) as instance:
         facts = [
             ScoreFacts(part.project, project.stores, model, instance, part.alerts)

@@ -238,7 +238,7 @@ def test_a_second_project_of_monthly_regression(tmp_path) -> None:
     missing = mlops(tmp_path, "run", "-f", project, **where)
     assert "'dataset/sales' is partitioned: name the partitions" in missing.stderr
     assert "no partition '2024-13-01'" in mlops(tmp_path, "run", "-f", project, "--partitions", "2024-13-01", **where).stderr
-    assert "run backwards" in mlops(tmp_path, "run", "-f", project, "--partitions", "2024-03-01...2024-01-01", **where).stderr
+    assert "are reversed" in mlops(tmp_path, "run", "-f", project, "--partitions", "2024-03-01...2024-01-01", **where).stderr
     out = good(mlops(tmp_path, "run", "-f", project, "--partitions", "2024-01-01...2024-12-01", **where))
     assert "champion of price: version 1" in out
     found = DuckLake.open(tmp_path / "home" / "lake").read("predictions/price_estimates")

@@ -26,7 +26,7 @@ REFUSED = {
     "foo": "has no partition 'foo'\nHint: there are 2024-01-01 to 2024-01-04",
     "2023-12-31": "has no partition '2023-12-31'\nHint: did you mean .*there are 2024-01-01 to 2024-01-04",
     "2024-01-02...2024-02-01": "has no partition '2024-02-01'\nHint: did you mean .*there are 2024-01-01 to 2024-01-04",
-    "2024-01-03...2024-01-02": r"the partitions 2024-01-03\.\.\.2024-01-02 of .* run backwards\nHint: write 2024-01-02\.\.\.2024-01-03",
+    "2024-01-03...2024-01-02": r"the partitions 2024-01-03\.\.\.2024-01-02 of .* are reversed\nHint: write 2024-01-02\.\.\.2024-01-03",
     "2024-01-03...": r"have no last key\nHint: write 2024-01-03\.\.\.2024-01-04; there are 2024-01-01 to 2024-01-04",
     "...2024-01-03": r"have no first key\nHint: write 2024-01-01\.\.\.2024-01-03; there are 2024-01-01 to 2024-01-04",
     "": "has no partition ''",
@@ -71,7 +71,7 @@ def test_a_key_or_a_range_chooses_partitions() -> None:
 
 def test_a_table_without_partitions_yet_is_named() -> None:
     future = dg.DailyPartitionsDefinition("2999-01-01")
-    with pytest.raises(DefinitionError, match="'dataset/points' has no partition '2999-01-01'\nHint: it has none yet"):
+    with pytest.raises(DefinitionError, match="'dataset/points' has no partition '2999-01-01'\nHint: there is no partition yet"):
         find_partitions(future, "2999-01-01", "'dataset/points'")
 
 

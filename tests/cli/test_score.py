@@ -40,7 +40,7 @@ def test_the_score_of_one_model_as_json(call, tmp_path) -> None:
     ("arguments", "message"),
     [
         (["--score", "--model", "buyz", "-f", PROJECT], "there is no model 'buyz'"),
-        (["--score", "--fix", "-f", PROJECT], "--score fixes nothing"),
+        (["--score", "--fix", "-f", PROJECT], "--score cannot be combined with --fix"),
         (["--model", "buys", "-f", PROJECT], "add --score"),
     ],
 )

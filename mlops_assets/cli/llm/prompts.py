@@ -82,7 +82,7 @@ def history(prompt: str, file: str, json_file: str | None) -> None:
 
 @prompts.command("promote")
 @click.argument("prompt")
-@click.option("--version", type=int, help="The version  [default with --force: the current candidate]")
+@click.option("--version", type=int, help="The version to promote  [default with --force: the current candidate]")
 @click.option("--from", "source", default="", metavar="ENV", help="The environment whose evidence counts when this one has none.")
 @click.option("--force", is_flag=True, help="Promote past the gates; the history records this, and the gates that had not passed.")
 @_reason

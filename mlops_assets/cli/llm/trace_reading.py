@@ -170,7 +170,7 @@ class TraceReader:
         """
         prefix = prefix.lower()
         if not _PREFIX.fullmatch(prefix):
-            raise DataError(f"{prefix[:40]!r} is not a trace id", hint="give the first of its 32 hexadecimal digits")
+            raise DataError(f"{prefix[:40]!r} is not a trace id", hint="give its first hexadecimal digits, at most 32")
         second = read_start_second(prefix) if len(prefix) >= _MARKED_DIGITS else None
         named = [] if second is None else [datetime.fromtimestamp(second, UTC).date()]
         for days in (named, self._days):

@@ -71,7 +71,7 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     model, gates = _find_gates(project, name, kind)
     if kind is Prompt and not gates:
         raise GateError(
-            f"prompt '{name}' has no evaluation, so that nothing proves version {version}",
+            f"prompt '{name}' has no evaluation, so no gate has judged version {version}",
             hint="declare a PromptEvaluation, or give --force",
         )
     _refuse_damaged(project, name, version)

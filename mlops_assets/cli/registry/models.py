@@ -91,7 +91,7 @@ _expected = click.option(
 
 @models.command("promote")
 @click.argument("model")
-@click.option("--version", type=int, required=True, help="The version.")
+@click.option("--version", type=int, required=True, help="The version to promote.")
 @click.option("--from", "source", default="", metavar="ENV", help="The environment whose evidence counts when this one has none.")
 @_expected
 @_reason

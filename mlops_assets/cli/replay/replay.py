@@ -20,8 +20,8 @@ from mlops_assets.cli.options import build_table, console, file_option, json_opt
     help="never, every:30d, every:30d,window=90d, loop (the monitor's on_failure), or FILE.py:NAME of an ml.Retrain(...); repeat it.  "
     "[default: never, every:30d and, with a monitor that retrains, loop]",
 )
-@click.option("--suggest", is_flag=True, help="Compare a small grid of policies, and print the line for the project.")
-@click.option("--model", "model_name", metavar="NAME", default="", help="The model; needed when the project has several.")
+@click.option("--suggest", is_flag=True, help="Compare a small grid of policies, and print the recommended on_failure= line.")
+@click.option("--model", "model_name", metavar="NAME", default="", help="The model; required when the project has several.")
 @click.option(
     "--by",
     type=click.Choice(["hour", "day", "week", "month", "quarter", "year"]),

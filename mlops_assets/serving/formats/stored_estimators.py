@@ -51,7 +51,7 @@ class StoredRegressor:
 
     def fit(self, X: object, y: object) -> Self:
         """Raise NotImplementedError, because a stored model cannot be trained again."""
-        raise NotImplementedError(f"a stored {self.kind} is not trained again")
+        raise NotImplementedError(f"a stored {self.kind} cannot be trained again")
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True: a stored model can always predict."""

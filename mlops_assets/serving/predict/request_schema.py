@@ -208,7 +208,7 @@ class RequestSchema:
         if text.startswith("Object contains unknown field"):
             match = _NAMED.search(text[: path.start()] if path and not single else text)
             hint = nearest(match[1] if match else "", self.names) + f"a row has {', '.join(self.names)}"
-            return RequestError(f"row {row} has a field that {self._receiver} does not take", hint=hint, row=row)
+            return RequestError(f"row {row} has a field that {self._receiver} does not accept", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
             return self._field_error(row, field, f"row {row} lacks the field '{field.name}'")

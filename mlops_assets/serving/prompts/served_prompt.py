@@ -104,7 +104,7 @@ class ServedPrompt:
         except MlopsError as error:
             cause = type(error.__cause__ or error).__name__  # its message may repeat a variable
             problem = f"the prompt '{self.name}' cannot build messages from these variables ({cause})"
-            raise RefusalError(problem, hint="call the prompt's function with them to see why", status=500) from None
+            raise RefusalError(problem, hint="call the prompt's function with these variables to see the error", status=500) from None
         redacts = redact and self.prompt.has_body  # without a body, the messages hold only variables
         return [*fixed, *([_redact_message(message) for message in data] if redacts else data)]
 

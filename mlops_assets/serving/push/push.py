@@ -242,17 +242,19 @@ class Pusher:
         """
         import polars as pl
 
-        name, hint = column.name, f"'{column.name}' is {dtype}"
+        name, hint = column.name, f"give '{column.name}' as {dtype}, its type in the schema"
         public_message = f"field '{name}' has another type"
         naive = isinstance(dtype, pl.Datetime) and (not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None)
         is_text = any(kind in (column.dtype, dtype) for kind in (pl.String, pl.Boolean))
         if column.dtype != pl.Null and (naive or is_text):
-            raise PushError(f"column '{name}' is {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name)
+            raise PushError(
+                f"column '{name}' has the type {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
+            )
         try:
             cast = column.cast(dtype, strict=True)
         except pl.exceptions.PolarsError as error:
             raise PushError(
-                f"column '{name}' is {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
+                f"column '{name}' has the type {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
             ) from error
         if (column.dtype.is_numeric() or column.dtype.is_temporal()) and (
             changed := (cast.cast(column.dtype, strict=False) != column).fill_null(value=False)
@@ -350,7 +352,7 @@ def _make_column(name: str, values: list[Any], dtype: Any) -> pl.Series:  # noqa
     except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise PushError(
             f"column '{name}' has values of several types; nothing was pushed",
-            hint=f"'{name}' is {dtype}",
+            hint=f"give '{name}' as {dtype}, its type in the schema",
             public_message=f"field '{name}' has another type",
             field=name,
         ) from error

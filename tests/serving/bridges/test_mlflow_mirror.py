@@ -236,4 +236,4 @@ def test_a_training_mirrors_itself_and_the_commands_mirror_and_import(server, tm
     listed = json.loads(good(mlops(folder, "runs", "list", "--where", "experiment = 'brought'", "--json", "-")))
     assert len(listed) == 1
     unnamed = mlops(folder, "mlflow", "mirror")
-    assert (unnamed.returncode, "no MLflow server is named\nHint: set MLOPS_MLFLOW" in unnamed.stderr) == (1, True)
+    assert (unnamed.returncode, "no MLflow server is configured\nHint: set MLOPS_MLFLOW" in unnamed.stderr) == (1, True)

@@ -72,7 +72,7 @@ def test_too_many_rows_are_413() -> None:
         ({"wind": 1e300}, "row 1: field 'wind' must be a number or null.*within the range"),
         ({"wind": "1"}, "row 1: field 'wind' must be a number or null"),
         ({"flight": 3}, "row 1: field 'flight' must be a string"),
-        ({"distnace": 3}, "row 1 has a field that the model does not take\nHint: did you mean 'distance'"),
+        ({"distnace": 3}, "row 1 has a field that the model does not accept\nHint: did you mean 'distance'"),
     ],
 )
 def test_a_refusal_names_row_and_field_and_type(change, words) -> None:

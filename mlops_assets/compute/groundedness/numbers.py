@@ -54,7 +54,7 @@ def derive_quantities(quantities: Sequence[Quantity]) -> list[Quantity]:
 
 
 def _combine(first: Quantity, second: Quantity) -> Iterator[tuple[float, str]]:
-    """Yield value and dimension of each quantity that follows from two."""
+    """Yield value and dimension of each quantity that follows from two quantities."""
     a, b, dimensions = first.value, second.value, {first.dimension, second.dimension}
     years = [q for q in (first, second) if not q.dimension and 1500 <= q.value <= 2100 and q.value == int(q.value)]
     if dimensions == {CLOCK}:

@@ -226,7 +226,7 @@ class RetrievalHit:
     relevant
         The column with the list of identifiers of the documents that answer the question.
     top
-        Regard only so many retrieved documents; all when None.
+        The number of retrieved documents to consider; all when None.
     name
         The column of the scores.
 
@@ -254,7 +254,7 @@ class RetrievalHit:
     def __post_init__(self) -> None:
         """Refuse a number of documents below 1."""
         if self.top is not None and self.top < 1:
-            raise DefinitionError(f"the scorer '{self.name}' regards the top {self.top} documents", hint="give at least 1, or None for all")
+            raise DefinitionError(f"the scorer '{self.name}' considers the top {self.top} documents", hint="give at least 1, or None for all")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Read parameters and per-iteration scores from a fitted estimator.
 
-Estimators are recognized by their attributes and by the name of their package, so that no library is imported.
+Estimators are recognised by their attributes and by the name of their package, so that no library is imported.
 """
 
 from __future__ import annotations

@@ -28,13 +28,13 @@ _THREADS = (
 
 
 def canonical_name(name: str) -> str:
-    """Return the normalized name of a distribution, as PEP 503 defines it."""
+    """Return the normalised name of a distribution, as PEP 503 defines it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
 def installed_distributions() -> dict[str, str]:
-    """Return normalized name → version of all installed distributions, sorted by name; the first one on ``sys.path`` of duplicates."""
+    """Return normalised name → version of all installed distributions, sorted by name; the first one on ``sys.path`` of duplicates."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         fields = _read_fields(distribution)
@@ -55,7 +55,7 @@ def _read_fields(distribution: metadata.Distribution) -> dict[str, str]:
 
 @cache
 def local_distributions() -> frozenset[str]:
-    """Return the normalized names of distributions installed from a folder, file or URL rather than from a package index."""
+    """Return the normalised names of distributions installed from a folder, file or URL rather than from a package index."""
     local = [d for d in metadata.distributions() if d.read_text("direct_url.json")]
     return frozenset(canonical_name(d.metadata["Name"]) for d in local if d.metadata["Name"])
 

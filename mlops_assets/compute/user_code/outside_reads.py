@@ -91,7 +91,7 @@ class OutsideReads:
         variables = () if self.whole_environment else self.variables
         return hash_outside([*(f"file:{_shorten_path(name)}" for name in files), *(f"variable:{name}" for name in variables)])
 
-    def names(self) -> list[str]:
+    def describe_reads(self) -> list[str]:
         """Return a text for each read in :meth:`hashes`, such as ``the file 'a.csv'``."""
         return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (read.split(":", 1) for read in self.hashes())]
 

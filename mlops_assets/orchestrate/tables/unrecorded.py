@@ -28,7 +28,7 @@ def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
     """Log a warning of each code or file that a computed view uses and its version does not cover; return these as metadata."""
     if not isinstance(view.source, Computed):
         return {}
-    names, reads = find_unrecorded(view.source.function.function), step.outside_reads.names()
+    names, reads = find_unrecorded(view.source.function.function), step.outside_reads.describe_reads()
     for name in names:
         step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: rebuild every partition when that changes")
     for name in reads:

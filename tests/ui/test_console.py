@@ -133,7 +133,7 @@ def test_runs_are_filtered_and_compared_with_the_keyboard(servers, page) -> None
     for index in range(2):
         boxes.nth(index).focus()
         page.keyboard.press("Space")
-    _press_until(page, "Compare the chosen")
+    _press_until(page, "Compare selected runs")
     expect(page.get_by_role("heading", level=1)).to_have_text("2 runs")
     expect(page.get_by_role("heading", name="Metrics")).to_be_visible()
     assert page.problems == []

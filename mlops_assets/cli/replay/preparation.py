@@ -271,7 +271,7 @@ def _summarise(result: ReplayResult, policy: PolicyResult) -> dict[str, Any]:
     return {
         "policy": policy.policy,
         f"mean {result.metric}": format_number(policy.mean(result.metric), 4),
-        f"less {first.policy} (95 %)": interval,
+        f"difference from {first.policy} (95 % CI)": interval,
         "trainings": len(policy.retrainings),
         "promoted": policy.promotions,
         "alarms": len(policy.alarms),

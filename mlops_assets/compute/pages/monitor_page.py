@@ -49,7 +49,7 @@ class VersionReports:
     history
         The first metric in this and earlier windows, oldest first; the last point is this window.
     estimate
-        The estimates that need no labels; None when the monitor expects none.
+        The estimates without labels; None when the monitor has no estimated metric.
     scores
         The accuracy of the estimates, measured with the labels that have arrived.
     explanation

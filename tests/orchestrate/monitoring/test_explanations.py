@@ -70,17 +70,17 @@ def test_a_column_in_another_unit_is_named_on_the_page_and_in_the_metadata(watch
     assert "| wind" in facts["explained by column"]
     page = page_path(platform.home, "watch", "2024-01-20").read_text()
     assert facts["explanation"] in page
-    assert "What moved and what it cost" in page
+    assert "Effect of drifted columns" in page
     assert "Measured on 150 rows" in page
 
 
 def test_a_window_without_a_drop_has_no_explanation_and_a_backfill_explains_three_windows(watched: Runner, platform) -> None:
     assert "explanation" not in metadata(watched(REPORT, partitions="2024-01-18"), REPORT)
-    assert "What moved" not in page_path(platform.home, "watch", "2024-01-18").read_text()
+    assert "Effect of drifted columns" not in page_path(platform.home, "watch", "2024-01-18").read_text()
     facts = metadata(watched(REPORT, partitions="2024-01-18...2024-01-24"), REPORT)
     assert facts["explanation"].count("fell from") == 3
     pages = [page_path(platform.home, "watch", f"2024-01-{day}").read_text() for day in (21, 22, 23, 24)]
-    assert ["What moved" in page for page in pages] == [False, True, True, True]
+    assert ["Effect of drifted columns" in page for page in pages] == [False, True, True, True]
 
 
 def test_a_drop_that_cannot_be_explained_fails_no_report(watched: Runner, monkeypatch) -> None:

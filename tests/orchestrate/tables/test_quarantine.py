@@ -124,17 +124,17 @@ def test_limits_are_learnt_recorded_shown_and_held_against_later_partitions(run,
     runner(READINGS, partitions="2024-01-03")
     learnt = read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True)
     assert (learnt["low"], learnt["high"]) == (-5.75, 28.75)
-    assert "-5.75 to 28.75 (learnt from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in shown(instance, LIMITS)["limits"]
+    assert "-5.75 to 28.75 (learned from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in shown(instance, LIMITS)["limits"]
     snapshot = open_stores(platform).lake.snapshot()
     world.spoil(4, 2, value=40.0)
     message = runner.error(READINGS, partitions="2024-01-05")
     assert "'dataset/readings' partition '2024-01-05': column 'value' is 40.0 in the first of 1 row(s), outside of the range" in message
-    assert "-5.75 to 28.75 (learnt from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in message
+    assert "-5.75 to 28.75 (learned from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in message
     assert "the first bad row is number 3 (reading='4-2'), partition '2024-01-05'" in message
     assert "Hint: correct the source; if the data is right, declare the limit" in message
     assert open_stores(platform).lake.snapshot() == snapshot
     world.days[4] = meters.good(4)[:10]
-    assert "partition '2024-01-05' has 10 rows, not 18 to 30 (learnt from" in runner.error(READINGS, partitions="2024-01-05")
+    assert "partition '2024-01-05' has 10 rows, not 18 to 30 (learned from" in runner.error(READINGS, partitions="2024-01-05")
     world.days.clear()
     runner(READINGS, partitions="2024-01-05")
     assert read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True) == learnt
@@ -148,7 +148,7 @@ def test_one_run_over_everything_learns_first_and_judges_the_rest(run, platform,
     result = aside(READINGS, partitions=meters.ALL)
     assert read(platform, QUARANTINE)["partition"].to_list() == ["2024-01-08"]
     assert check(result, "quality").passed
-    assert "learnt from 3 partition(s)" in check(result, "quality").metadata["limits"].value
+    assert "learned from 3 partition(s)" in check(result, "quality").metadata["limits"].value
 
 
 def test_a_warning_commits_and_other_reference_data_teach_other_limits(run, platform, world) -> None:

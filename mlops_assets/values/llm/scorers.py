@@ -254,7 +254,9 @@ class RetrievalHit:
     def __post_init__(self) -> None:
         """Refuse a number of documents below 1."""
         if self.top is not None and self.top < 1:
-            raise DefinitionError(f"the scorer '{self.name}' considers the top {self.top} documents", hint="give at least 1, or None for all")
+            raise DefinitionError(
+                f"the scorer '{self.name}' considers the top {self.top} documents", hint="give at least 1, or None for all"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:

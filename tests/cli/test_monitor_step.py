@@ -143,7 +143,7 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     assert world.sensor().run_key.endswith("#2")
     assert "retrains line, attempt 2" in world.show()["next"]
     assert world.show()["next"].endswith(
-        "the sensor 'watch_retrains' is off: switch it on in the UI, or do one turn with `mlops monitor step watch`"
+        "the sensor 'watch_retrains' is off: switch it on in the UI, or evaluate once with `mlops monitor step watch`"
     )
 
     world.crashes = False

@@ -62,7 +62,7 @@ def test_a_run_announces_each_thing_once(run, platform) -> None:
     for _ in ("trained", "not trained again"):
         (model,) = list_notes(FinishedRun(runner("training_set/examples", "model/line")))
         assert model.startswith("[yellow]model/line_candidate[/]: not recorded: ")
-        assert model.endswith("test_summary.py:DRAWS (Random): after a change of it, the model is not trained again")
+        assert model.endswith("test_summary.py:DRAWS (Random): a change of it does not retrain the model")
 
 
 def test_a_summary_merges_the_unrecorded_inputs_of_all_chunks() -> None:

@@ -240,7 +240,7 @@ def _refit_cost(facts: _Facts) -> dict[str, str]:
     run = find_refit(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}
-    return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}
+    return {"refit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}
 
 
 def _list_commands(facts: _Facts) -> list[str]:

@@ -79,7 +79,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ----------
     items
         Datasets, external datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
-        services, monitors, scores, prompts, evaluations and services of prompts, and plain Dagster assets, in any order.
+        services, monitors, scores, prompts, prompt evaluations, prompt services, and plain Dagster assets, in any order.
     platform
         Where data, models and records are stored; ``Platform.from_env()`` when None.
     executor
@@ -93,7 +93,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     upkeep
         ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake_upkeep`` with a schedule. When None, only `mlops gc` maintains the lake.
     alerts
-        ``ml.monitoring.Alerts(...)`` sends failed checks and runs to channels. ``MLOPS_WEBHOOK`` adds a channel, or is the only one.
+        ``ml.monitoring.Alerts(...)`` sends failed checks and runs to channels. The webhook in ``MLOPS_WEBHOOK`` is one more
+        channel.
 
     Returns
     -------
@@ -146,7 +147,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
 def _compile_assets(
     project: Project, platform: Platform, upkeep: Upkeep | None, alerts: Alerts | None
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets of a project's declarations, and the asset of the upkeep unless it is None."""
+    """Return the assets of a project's declarations, and the asset of the upkeep if one is declared."""
     compiler = Compiler(project, platform, alerts)
     return [
         *compiler.compile_assets(),
@@ -174,7 +175,7 @@ def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDe
 
 
 def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep | None, *, running: bool) -> list[dg.ScheduleDefinition]:
-    """Return the schedules of the reproduction of each champion, and that of the lake's upkeep unless it is None."""
+    """Return one schedule for the reproduction of each champion, and the upkeep's schedule if an upkeep is declared."""
     return [
         *(reproduction_schedule(m, platform, running=running) for m in project.select(Model)),
         *([upkeep_schedule(upkeep, running=running)] if upkeep else []),

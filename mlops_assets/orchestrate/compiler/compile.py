@@ -58,7 +58,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
-_RELEASE_TEXTS = ("The candidate, registered when every gate has passed for exactly it.", "The version that predicts.")
+_RELEASE_TEXTS = ("The candidate, registered as a version once all its gates have passed.", "The version that predicts.")
 StepFunction = Callable[[StepContext], Iterator[object]]
 
 
@@ -186,7 +186,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_training_set_group(self, training_set: TrainingSet[..., Any]) -> str:
-        """Return the name of the only model that uses a training set; the training set's own name if not exactly one does."""
+        """Return the name of the only model that uses a training set; the training set's own name if none or several do."""
         users = [model.name for model in self.project.select(Model) if model.training_set.key == training_set.key]
         return users[0] if len(users) == 1 else training_set.name
 
@@ -248,7 +248,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _find_online_group(self, view: FeatureView) -> str:
-        """Return the name of the only model whose services look a view up; the group of the data if not exactly one does."""
+        """Return the name of the only model whose services look up a view; the data group if none or several do."""
         users = {
             s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
         }
@@ -287,24 +287,24 @@ class Compiler:
 
     def _compile_monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
         if monitor.drift:
-            text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
+            text = f"Drift of {monitor.predictions_key} from the training data of each version."
             yield self._compile_report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
         if monitor.estimates:
-            text = f"How good {monitor.predictions_key} are by an estimate that needs no labels."
+            text = f"Performance of {monitor.predictions_key}, estimated without labels."
             yield self._compile_report(
                 monitor, estimate_node(self.project, monitor), estimate_body(monitor), estimate_checks(monitor), text
             )
         if monitor.performance:
-            text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
+            text = f"Performance of {monitor.predictions_key} on the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
             yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
 
         if monitor.objectives:
-            text = f"How {monitor.of.key} answered: latency, throughput, failed requests and missing features."
+            text = f"Latency, throughput, failed requests and missing features of {monitor.of.key}."
             node = system_node(monitor, self.platform)
             yield self._compile_report(monitor, node, system_body(monitor), system_checks(monitor), text)
 
-    def _compile_report(  # noqa: PLR0913  (the differences of the two reports)
+    def _compile_report(  # noqa: PLR0913  (the differences between reports)
         self,
         monitor: Monitor,
         node: Node,

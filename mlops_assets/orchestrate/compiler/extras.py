@@ -133,7 +133,7 @@ def _list_llm_packages(project: Project) -> Iterator[RequiredPackage]:
 
 
 def _list_model_packages(prompt: Prompt[..., Any], key: str) -> Iterator[RequiredPackage]:
-    """Yield the packages that the asset ``key`` needs to ask a prompt."""
+    """Yield the packages that the asset ``key`` needs to call the model of a prompt."""
     yield RequiredPackage("httpx", "llm", f"'{key}'", key)
     if prompt.model.is_embedded:
         yield RequiredPackage("xllamacpp", "embedded", f"the embedded model of '{prompt.key}'", key)

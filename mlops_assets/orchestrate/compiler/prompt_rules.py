@@ -1,4 +1,4 @@
-"""Checks of the prompts of a project and of their evaluations, and the references of both."""
+"""Check the prompts of a project and their evaluations, and list the declarations that they refer to."""
 
 from collections.abc import Iterator
 
@@ -19,14 +19,15 @@ def check_prompts(project: Project) -> None:
     for prompt in project.select(Prompt):
         if prompt.name in models:
             raise DefinitionError(
-                f"'{prompt.key}' and 'model/{prompt.name}' share a name, and with it their versions", hint="rename one of the functions"
+                f"'{prompt.key}' and 'model/{prompt.name}' share a name, so their versions would be mixed",
+                hint="rename one of the functions",
             )
     check_case_columns(project.select(PromptEvaluation))
     check_labelled_columns(project.select(Calibration))
 
 
 def list_prompt_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    """Yield each reference of a declaration of LLM operations: the referring one, the role of the other, and the key of the other."""
+    """Yield (referring declaration, role of the other, key of the other) for each reference of an LLM declaration."""
     for service in project.select(PromptService):
         yield f"'{service.key}'", "the prompt", service.prompt.key
         if service.prices is not None:

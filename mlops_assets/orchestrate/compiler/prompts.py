@@ -22,7 +22,7 @@ from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.llm.quality_monitor import QualityMonitor
 from mlops_assets.values.platform import Platform
 
-_RELEASE_TEXTS = ("The prompt, registered when every gate of its evaluations has passed for exactly it.", "The version in production.")
+_RELEASE_TEXTS = ("The prompt, registered as a version once all gates of its evaluations have passed.", "The version in production.")
 
 
 def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> Iterator[StepSpec]:
@@ -55,6 +55,6 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
 
 
 def _list_releases(project: Project, prompt: Prompt[..., Any], bind: BindBody) -> Iterator[StepSpec]:
-    """Yield the steps that release a prompt; none for a prompt without evaluation, because nothing proves a version of it."""
+    """Yield the steps that release a prompt; none for a prompt without evaluation, because no gate judges it."""
     if keys := [evaluation.key for evaluation in list_evaluations(project, prompt)]:
         yield from list_release_steps(prompt, keys, (prompt_version_body(prompt), prompt_champion_body(prompt)), bind, _RELEASE_TEXTS)

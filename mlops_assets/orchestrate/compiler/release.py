@@ -24,7 +24,7 @@ def list_release_steps(
     bind: BindBody,
     texts: tuple[str, str],
 ) -> Iterator[StepSpec]:
-    """Yield the steps of the approval, if one is declared, of the version and of the champion.
+    """Yield the approval step if approval is declared, then the version step and the champion step.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The declared services of a project: their checks, and the steps of prompts' services."""
+"""Check the declared services of a project, and list the steps of its prompt services."""
 
 from collections.abc import Iterator
 
@@ -50,7 +50,7 @@ def check_prompt_services(project: Project) -> None:
 
 
 def list_prompt_service_steps(project: Project, bind: BindBody) -> Iterator[StepSpec]:
-    """Yield the step of each prompt's service: it starts the service, or updates it to the champion.
+    """Yield the step of each prompt service, which starts the service or updates it to the champion.
 
     Parameters
     ----------

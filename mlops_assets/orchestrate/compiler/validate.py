@@ -119,7 +119,7 @@ def _check_references(project: Project) -> None:
 
 
 def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    """Yield each reference between declarations: the referring one, the role of the other, and the key of the other."""
+    """Yield (referring declaration, role of the other, key of the other) for each reference between declarations."""
     for gate in project.select(GateFunction):
         yield f"gate '{gate.name}'", "the model", gate.model.key
     for model in project.select(Model):
@@ -176,7 +176,7 @@ def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]
 
 
 def _check_returns_frame(key: str, name: str, ref: TableRef) -> None:
-    """Refuse a plain asset whose result is annotated with something else than a frame."""
+    """Refuse a plain asset whose return annotation is not a frame."""
     if ref.plain is None:
         return
     op = getattr(ref.plain, "node_def", None)
@@ -277,7 +277,7 @@ def _check_view(project: Project, view: FeatureView) -> None:
         if name in table.known_later and dict(table.known_at)[name] != view.created_timestamp:
             raise DefinitionError(
                 f"feature '{name}' of '{view.key}' is known later than its row in '{source}' (known_at '{dict(table.known_at)[name]}')",
-                hint=f"set created_timestamp='{dict(table.known_at)[name]}', so that the row counts from then on",
+                hint=f"set created_timestamp='{dict(table.known_at)[name]}', so that the row is used only from then on",
             )
 
 

@@ -20,7 +20,7 @@ _ATTRIBUTES = re.compile(r"^Attributes\n-{3,}\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", 
 _DESCRIPTIONS = {
     "prediction": "What the model predicts.",
     "probability": "Probability of the class in probability_of.",
-    "probability_of": "The class that the probability is of.",
+    "probability_of": "The class whose probability is given.",
     "probabilities": "Probability of each class, in the order of the model's classes.",
     "prediction_problem": "Why this row has no prediction.",
     "input_hash": "Fingerprint of the model's inputs.",
@@ -46,7 +46,7 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Column in the lake → description. Columns without a description are left out; columns that the table lacks may be described too.
+        Column in the lake → description. Columns without a description are left out; the dict may describe columns that the table lacks.
     """
     if any(source.key == key for source in project.trace_sources):
         return TRACE_COLUMNS
@@ -80,7 +80,7 @@ def _describe_declaration(project: Project, declaration: Declaration) -> dict[st
             return _describe_view(declaration)
         case TrainingSet():
             return _rename_stored(_describe_training_set(project, declaration), TRAINING_SET_COLUMNS) | {
-                "split": "The part of the training set that the row is in."
+                "split": "The split that contains the row: train, validation or holdout."
             }
         case BatchPrediction():
             columns = _describe_training_set(project, declaration.model.training_set) | _describe_dataset(declaration.dataset)
@@ -128,5 +128,5 @@ def _describe_training_set(project: Project, training_set: TrainingSet[..., Any]
 
 
 def _rename_stored(descriptions: Mapping[str, str], reserved: tuple[str, ...]) -> dict[str, str]:
-    """Return the descriptions by the names that the columns have in a table of the lake with reserved names."""
+    """Return the descriptions by the columns' names in the lake, where a column with a ``reserved`` name is renamed."""
     return {lake_column(name, reserved): text for name, text in descriptions.items()}

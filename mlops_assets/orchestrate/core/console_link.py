@@ -28,7 +28,7 @@ def link_to_console(asset: A, declared_keys: frozenset[str]) -> A:
     asset
         An asset of the package.
     declared_keys
-        The keys of declarations, by which the names of views and predictions are found.
+        The keys of the declarations, which give views and predictions their declared names.
     """
     url = os.environ.get(CONSOLE_URL, "")
     if not url.startswith(("http://", "https://")):
@@ -45,7 +45,7 @@ def link_to_console(asset: A, declared_keys: frozenset[str]) -> A:
 
 
 def find_console_path(node: str, by_node: dict[str, str]) -> str:
-    """Return the path of the page about a node of the asset graph; empty when no page is about it.
+    """Return the path of the console page about a node of the asset graph; empty when the node has no page.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ def find_lost_schedules(home: Path) -> str:
 
 
 def _stores_schedules_here(home: Path) -> bool:
-    """Return True if ``dagster.yaml`` keeps sensors and schedules in the SQLite database below the home; False if it cannot be read."""
+    """Return True if ``dagster.yaml`` stores sensors and schedules in the SQLite database below the home; False if it cannot be read."""
     try:
         storage = InstanceRef.from_dir(str(home)).schedule_storage_data
     except Exception:  # noqa: BLE001  (a damaged file may raise anything; the instance reports it when it opens)

@@ -1,4 +1,4 @@
-"""The hash of the definition of an evaluation or a calibration: when it changes, the table is made again."""
+"""The hash of the definition of an evaluation or a calibration: when it changes, the table is rebuilt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def hash_evaluation(evaluation: PromptEvaluation) -> str:
-    """Return a hash of what decides the rows and checks of an evaluation apart from its cases.
+    """Return a hash of everything but the cases that decides the rows and checks of an evaluation.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def hash_evaluation(evaluation: PromptEvaluation) -> str:
     """
     gates = [gate.definition for gate in evaluation.gates]
     prices = [evaluation.prices.key] if evaluation.prices else []
-    facts = [hash_prompt(evaluation.prompt), describe_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates, *prices]
-    return hashlib.sha256(json.dumps(facts + describe_latency(evaluation)).encode()).hexdigest()
+    facts = [hash_prompt(evaluation.prompt), hash_scorers(evaluation), evaluation.slices, evaluation.max_error_rate, *gates, *prices]
+    return hashlib.sha256(json.dumps(facts + list_latency_settings(evaluation)).encode()).hexdigest()
 
 
-def describe_latency(evaluation: PromptEvaluation) -> list[Any]:
-    """Return what decides the durations of answers: the endpoints, and whether they stream; empty when no gate reads durations.
+def list_latency_settings(evaluation: PromptEvaluation) -> list[Any]:
+    """Return the settings that decide how long answers take: endpoints and streaming; empty when no gate reads durations.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def describe_latency(evaluation: PromptEvaluation) -> list[Any]:
     return [endpoints, evaluation.stream] if evaluation.limits_latency else []
 
 
-def describe_scorers(evaluation: PromptEvaluation) -> list[list[str]]:
-    """Return the name of each scorer, with the hash of its function or its judge, or its declaration.
+def hash_scorers(evaluation: PromptEvaluation) -> list[list[str]]:
+    """Return (name, hash) of each scorer: the hash of its function or judge; the declaration of a built-in scorer stands for its hash.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def _hash_scorer(scorer: Scorer) -> str:
 
 
 def hash_calibration(calibration: Calibration) -> str:
-    """Return a hash of what decides the rows and checks of a calibration apart from its cases.
+    """Return a hash of everything but the cases that decides the rows and checks of a calibration.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ def open_pooled_instance(home: str) -> dg.DagsterInstance:
 def open_engine(url: str) -> Engine:
     """Return an engine that keeps its connections and does not wait for the disk at each commit.
 
-    A process that dies loses no events. A machine that dies may lose the last events; the next run reports again the partitions that
-    the lake holds.
+    A crashed process loses no events. A crashed machine may lose the last events; the next run reports the partitions that the lake
+    holds again.
     """
     engine = db.create_engine(url, poolclass=QueuePool, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False})
     db.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
@@ -93,7 +93,7 @@ class PooledEventLog(SqliteEventLogStorage):
                 yield connection
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002  (Dagster's signature)
-        """Create the tables if the database has none; if it has them, do not read each migration as Dagster does."""
+        """Create the tables if the database has none; otherwise skip reading the migrations, which Dagster does at each start."""
         if not _has_tables(engine):
             super()._initdb(engine, for_index_shard)
 
@@ -117,7 +117,7 @@ class PooledEventLog(SqliteEventLogStorage):
                 super()._store_asset_event(connections[INDEX_SHARD_NAME], event, event_id)
 
     def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
-        """Update the summary of an asset; within a batch, remember the last event of each asset and type to do it at the end."""
+        """Update the summary of an asset; within a batch, keep the last event of each asset and type for one update at the end."""
         if not self._in_batch:
             super()._store_asset_event(conn, event, event_id)
         elif event.dagster_event and event.dagster_event.asset_key:

@@ -32,7 +32,7 @@ class Edge:
         Whether a child partition needs a parent partition. When False, a child partition to which none is mapped is made without this
         parent.
     optional
-        Whether the child is made also while the parent has no records at all.
+        Whether the child is made even while the parent has no records.
     growing
         Whether the child is made with the first recorded parent partition, and again with each one that follows.
     """
@@ -61,8 +61,8 @@ class Node:
     edges
         Its dependencies on parent tables.
     external_inputs
-        For a table that is also made from data outside the lake: a function that returns a value for each partition with such data.
-        The value changes with the data.
+        For a table that is made from data outside the lake as well: a function that returns partition → hash of this data. Partitions
+        without such data are left out.
     definition
         A hash of how a derived table is made; when it changes, every partition is rebuilt.
     """

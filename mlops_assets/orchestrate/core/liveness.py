@@ -37,7 +37,7 @@ def process_tags(pid: int) -> dict[str, str]:
 
 
 def is_gone(tags: dict[str, str]) -> bool:
-    """Return True if a run's tags name a process of this machine that has ended; False also if tags are missing."""
+    """Return True if a run's tags name a process of this machine that has ended; False if tags are missing."""
     if any(name not in tags for name in TAGS):
         return False
     return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))

@@ -63,7 +63,7 @@ def _format_cell(value: object) -> str:
 
 
 def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Return rows, at least one, as table metadata, which programs can read too; a column is text unless all values are finite floats."""
+    """Return one or more rows as table metadata, which programs can read; a column is text unless all values are finite floats."""
     cells = [
         {
             name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)

@@ -37,8 +37,8 @@ def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor)
 def link_labels(monitor: Monitor, table: str, partitions: dg.PartitionsDefinition | None) -> Edge:
     """Return the edge from a performance report to a table that its labels are made from.
 
-    With ``labels_within=``, partitions after the window belong to it as they arrive. The rows that a batch prediction predicts are those
-    of the window in any case.
+    With ``labels_within=``, the edge includes partitions after the window as they arrive. For the dataset of a batch prediction, it
+    includes only those within the window.
 
     Parameters
     ----------

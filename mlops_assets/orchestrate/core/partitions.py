@@ -79,7 +79,7 @@ def _map_by_dagster(
     """Return the parent partitions by Dagster's mapping, which takes milliseconds; cache them once the child's window has ended."""
     if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
         return _FINAL_RESULTS[request]
-    parents = _ask_dagster(mapping or window_mapping(), child, parent, key)
+    parents = _map_uncached(mapping or window_mapping(), child, parent, key)
     grows = getattr(mapping, "end_offset", 0) > 0
     timed = not grows and all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
     if timed and partition_length(parent) <= partition_length(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def window_mapping() -> dg.TimeWindowPartitionMapping:
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
 
-def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
+def _map_uncached(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
     subset = child.subset_with_partition_keys([key])
     result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
     return tuple(result.partitions_subset.get_partition_keys())
@@ -126,12 +126,12 @@ def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | No
 
 
 def days_until_today(start: str) -> dg.PartitionsDefinition:
-    """Return the partitions by UTC day from ``start``, which is ``YYYY-MM-DD``, to today, which is a partition although it has not ended."""
+    """Return the partitions by UTC day from ``start`` (``YYYY-MM-DD``) to today; today is included although it has not ended."""
     return dg.DailyPartitionsDefinition(start, end_offset=1)
 
 
 def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; without a window, those of ``days``. Without either, return None."""
+    """Return the first and the last UTC day of a window; without a window, the first and the last of ``days``; without either, None."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()

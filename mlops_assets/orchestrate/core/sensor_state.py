@@ -45,8 +45,8 @@ def explain_sensors_off(
     if off:
         named = " and ".join(f"'{name}'" for name in off)
         is_off, them = ("is off", "it") if len(off) == 1 else ("are off", "them")
-        return f"; the sensor{'s' * (len(off) > 1)} {named} {is_off}: switch {them} on in the UI, or do one turn with `{command}`"
+        return f"; the sensor{'s' * (len(off) > 1)} {named} {is_off}: switch {them} on in the UI, or evaluate once with `{command}`"
     beat = instance.get_daemon_heartbeats().get(_DAEMON)
     if beat is None or (time.time() if clock is None else clock) - beat.timestamp > HEARTBEAT_LIMIT:
-        return f"; no Dagster daemon runs on this instance: start `dagster dev`, or do one turn with `{command}`"
+        return f"; no Dagster daemon runs on this instance: start `dagster dev`, or evaluate once with `{command}`"
     return ""

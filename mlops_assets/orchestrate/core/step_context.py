@@ -185,16 +185,16 @@ class StepContext:
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the rows of an upstream table that this step's partitions need; every column when ``columns`` is None.
 
-        A table is read whole if it or the step has no partitions, or the step no edge to it. Raise DataError if it cannot be read.
+        A table is read whole if it has no partitions, if the step has none, or if the step has no edge to it. Raise DataError if it cannot be read.
         """
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._explain_lake_error(ref, lambda: self._read_rows(ref, None, None, columns))
+            return self._translate_lake_error(ref, lambda: self._read_rows(ref, None, None, columns))
         parent_keys = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _time_span(ref, parent_keys)
         if span is None:
-            return self._explain_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
-        return self._explain_lake_error(ref, lambda: self._read_rows(ref, span, parent_keys, columns))
+            return self._translate_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
+        return self._translate_lake_error(ref, lambda: self._read_rows(ref, span, parent_keys, columns))
 
     def filter_for_partition(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
         """Return the rows that one partition of the step needs, from rows that were read for several partitions."""
@@ -229,9 +229,9 @@ class StepContext:
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return the as-of layout of a feature view, with all its rows at the step's snapshot; raise DataError if it cannot be read."""
         ref = TableRef(view.key)
-        return self._explain_lake_error(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
+        return self._translate_lake_error(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
 
-    def _explain_lake_error(self, ref: TableRef, read: Callable[[], T]) -> T:
+    def _translate_lake_error(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:
             return read()
         except LakeError as error:

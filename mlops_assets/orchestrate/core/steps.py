@@ -31,7 +31,7 @@ class StepSpec:
     deps, checks
         The upstream assets in the lake, and the specs of the checks whose results the body yields.
     ins
-        Plain upstream assets that Dagster loads, by parameter name; they become dependencies too.
+        Plain upstream assets that Dagster loads, by parameter name; each is also a dependency.
     config, resources
         The fields of the run configuration by name, and the keys of the resources that the body uses.
     options

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.orchestrate.core.evaluation_hash import describe_latency, describe_scorers
+from mlops_assets.orchestrate.core.evaluation_hash import hash_scorers, list_latency_settings
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE, PromptEvaluation
 
@@ -54,7 +54,7 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
         The lake, and the snapshot to look at; the newest when None.
     """
     inputs = _list_inputs(project, evaluation, lake, snapshot)
-    facts = [evaluation.max_error_rate, describe_scorers(evaluation), inputs, *describe_latency(evaluation)]
+    facts = [evaluation.max_error_rate, hash_scorers(evaluation), inputs, *list_latency_settings(evaluation)]
     definitions = {COMPLETE: "complete", **{gate.name: gate.definition for gate in evaluation.gates}}
     return {
         f"{evaluation.name}.{name}": hashlib.sha256(json.dumps([definition, facts]).encode()).hexdigest()

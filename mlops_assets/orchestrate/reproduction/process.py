@@ -33,7 +33,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     request
         ``platform``, ``kind`` (``module:class``), ``snapshot`` (None for the newest), ``source``, ``params``, ``artifact``, ``refit_artifact``
-        (None without a second fit) and the recorded ``facts``.
+        (None without a refit) and the recorded ``facts``.
 
     Raises
     ------

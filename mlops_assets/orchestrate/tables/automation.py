@@ -72,7 +72,7 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
     node, platform
         As in :class:`InputsChanged`.
     clock
-        The current time, with a time zone. A failed attempt blocks the next one for a while, and too many of them block for good.
+        The current time, with a time zone. A failed attempt blocks the next one for a while; too many failures block it until the inputs change.
     """
     stale = find_stale(node, platform)
     blocked = open_stores(platform).attempts.find_blocked(node.key, stale, clock) if stale else {}

@@ -62,22 +62,24 @@ class _ChunkTotal:
     def partition_count(self) -> int:
         return sum(len(commit.records) for commit in self.commits)
 
-    def outcomes(self, *more: Outcome) -> list[Outcome]:
+    def merge_outcomes(self, *more: Outcome) -> list[Outcome]:
         """Return one outcome of each check over all chunks and ``more``: the first failure, else the last outcome."""
         outcomes = [outcome for chunk in self.checked for outcome in chunk.outcomes] + list(more)
         names = dict.fromkeys(outcome.check for outcome in outcomes)
         return [_worst_outcome([outcome for outcome in outcomes if outcome.check == name]) for name in names]
 
-    def merge(self, chunk_count: int) -> CheckedTable:
+    def merge_tables(self, chunk_count: int) -> CheckedTable:
         """Return the rows, outcomes and metadata of all chunks; a later chunk's metadata replaces an earlier one's of the same name."""
         metadata = {name: value for chunk in self.checked for name, value in chunk.metadata.items()}
         metadata |= merge_unrecorded(chunk.metadata for chunk in self.checked)
         summary = f"{chunk_count - self.reused} made, {self.reused} reused"
         return CheckedTable(
-            pl.concat([chunk.frame for chunk in self.checked], how="vertical_relaxed"), self.outcomes(), {**metadata, "chunks": summary}
+            pl.concat([chunk.frame for chunk in self.checked], how="vertical_relaxed"),
+            self.merge_outcomes(),
+            {**metadata, "chunks": summary},
         )
 
-    def commit(self, keys: Sequence[str]) -> Commit:
+    def merge_commits(self, keys: Sequence[str]) -> Commit:
         """Return all chunks as one commit of the last snapshot, with its records in the order of ``keys``."""
         records = {record.partition: record for commit in self.commits for record in commit.records}
         changed = {partition for commit in self.commits for partition in commit.changed}
@@ -146,13 +148,15 @@ def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence
         stored = _read_recorded(chunk, chunks)
         checked, commit = stored or make_and_commit(chunk, chunks.rules, partial(chunks.make, chunk))
         if commit is None or any(o.blocking and not o.passed for o in checked.outcomes):
-            raise _ChunkRefusedError(total.outcomes(*checked.outcomes), _stop_error(chunk, checked, total.partition_count, len(step.keys)))
+            raise _ChunkRefusedError(
+                total.merge_outcomes(*checked.outcomes), _build_chunk_error(chunk, checked, total.partition_count, len(step.keys))
+            )
         total.checked.append(checked)
         total.commits.append(commit)
         total.reused += stored is not None
         note = "; these were reused: an earlier run made them from the same inputs" if stored else ""
         step.context.log.info(f"backfill of {step.node.key}: {total.partition_count} of {len(step.keys)} partitions{note}")
-    return _add_description(step, chunks, total.merge(len(groups))), total.commit(step.keys)
+    return _add_description(step, chunks, total.merge_tables(len(groups))), total.merge_commits(step.keys)
 
 
 def _add_description(step: StepContext, chunks: ChunkPlan, checked: CheckedTable) -> CheckedTable:
@@ -173,7 +177,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
     keys
         Consecutive partitions, oldest first.
     first
-        Partitions that form one chunk of any size before the others: quality limits are learnt from them.
+        Partitions that form one chunk of any size before the others: quality limits are learned from them.
     """
     size = max(CHUNK_SIZE, -(-len(keys) // MAX_CHUNKS))
     result: list[list[str]] = []
@@ -195,7 +199,7 @@ def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, 
     return chunks.read(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 
 
-def _stop_error(step: StepContext, checked: CheckedTable, committed: int, total: int) -> DataError:
+def _build_chunk_error(step: StepContext, checked: CheckedTable, committed: int, total: int) -> DataError:
     error = refusal_error(step, checked.outcomes)
     return DataError(f"{error.message}. {committed} of the {total} partitions of this run are committed", hint=error.hint)
 

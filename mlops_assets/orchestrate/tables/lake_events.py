@@ -38,7 +38,7 @@ def report_missing_events(
     instance
         The instance of the runs.
     platform
-        Where the lake is; it is opened only when there are such runs.
+        Where the lake is; the lake is opened only when there are such runs.
     since
         Only runs that changed after this time, which has a time zone; all runs when None.
     limit

@@ -13,7 +13,9 @@ from mlops_assets.values.dataset import Table
 from mlops_assets.values.function import CallPer, UserFunction
 from mlops_assets.values.window import TimeWindow
 
-_WINDOW_HINT = "return the rows of the given window only: the function is called once for each partition, also in a run over many"
+_WINDOW_HINT = (
+    "return the rows of the given window only: the function is called once for each partition, even in a run over several partitions"
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Check the rows of a table, and prepare its companions for the same transaction: learnt limits and quarantined rows."""
+"""Check the rows of a table, and prepare its companions for the same transaction: learned limits and quarantined rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,7 +89,7 @@ class CheckedTable:
 
 
 def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
-    """Yield quarantines, learnt limits and labels as assets. Steps of their tables write the first two, people the labels."""
+    """Yield quarantines, learned limits and labels as assets. The step of a table writes its quarantine and limits; people write labels."""
     tables: list[Dataset[..., Any] | FeatureView] = [*project.select(Dataset), *project.select(FeatureView)]
     for declaration in tables:
         table = _table_rules(declaration)
@@ -99,7 +99,7 @@ def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
             yield _companion_spec(declaration.quarantine_key, [declaration.key], text, "quarantine", group, declaration.table.partitions)
         if table.quality is not None and table.quality.learn_from is not None:
             yield _companion_spec(
-                declaration.quality_key, [declaration.key], f"The limits that {declaration.key} has learnt.", "quality", group, None
+                declaration.quality_key, [declaration.key], f"The quality limits learned from {declaration.key}.", "quality", group, None
             )
         if isinstance(declaration, Dataset) and reads_labels(declaration):
             text = f"Labels that people gave to traces for {declaration.key}, with `mlops traces label`."
@@ -173,7 +173,7 @@ def check_table(
     step, produced, table
         The step, its rows and their rules.
     quality_key, quarantine_key
-        Tables of the learnt limits and of the quarantined rows.
+        Tables of the learned limits and of the quarantined rows.
     """
     produced = produced if isinstance(produced, ProducedRows) else ProducedRows(produced, {})
     frame = produced.frame
@@ -254,7 +254,7 @@ def _find_limits(
     missing = [name for name, _ in windows if name not in new_keys and name not in recorded]
     if missing:
         ready = len(windows) - len(missing)
-        step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
+        step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learned from")
         return quality.declared, []
     rows = _reference_rows(step, table, good_rows(), windows, new_keys)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
@@ -266,7 +266,7 @@ def _find_limits(
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
-    """Return the partitions that the limits of a table are learnt from, with their windows; ``key`` names the table in errors.
+    """Return the partitions that the limits of a table are learned from, with their windows; ``key`` names the table in errors.
 
     Raises
     ------
@@ -303,7 +303,7 @@ def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequ
 
 
 def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
-    """Return the stored limits; None when there are none, or when they were learnt for another quality declaration."""
+    """Return the stored limits; None when there are none, or when they were learned for another quality declaration."""
     try:
         rows = step.stores.lake.read(key, snapshot=step.snapshot)
     except LakeError:

@@ -61,7 +61,7 @@ def _read_window(step: StepContext, rules: Table, window: TimeWindow | None) -> 
     except LakeError as error:
         raise DataError(
             f"'{step.node.key}': the rows that are in the lake already cannot be read, and must not be lost: {error.message}",
-            hint="`mlops doctor` names the damaged file; put it back from a backup",
+            hint="`mlops doctor` names the damaged file; restore it from a backup",
         ) from error
 
 
@@ -73,7 +73,7 @@ def _refuse_loss(step: StepContext, rows: pl.DataFrame, rules: Table, key: str, 
         where = f"partition '{key}' of " if key else ""
         raise DataError(
             f"{where}'{step.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {log_rows.height} of them",
-            hint="put the file that `mlops doctor` names, or the log's folder of that day, back from a backup",
+            hint="restore the file that `mlops doctor` names, or the log's folder of that day, from a backup",
         )
 
 

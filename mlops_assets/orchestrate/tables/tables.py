@@ -83,7 +83,7 @@ def make_and_commit(
 def materialize_result(step: StepContext, checked: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows.
 
-    It logs a warning about each changed column, and about times that lost precision.
+    A warning is logged for each changed column, and for times that lost precision.
     """
     cut_times = describe_cut_times(checked.frame)
     for text in (*(f"{name}: {text}" for name, text in cut_times.items()), *commit.columns):

@@ -69,7 +69,7 @@ class TrainedModel:
     run
         The run that trained it.
     fitted
-        The fitted model: of a new training :attr:`StoredFit.fitted`, of an earlier one the model read back from its artifact.
+        The fitted model: :attr:`StoredFit.fitted` after a new training, else the model opened from the artifact of an earlier run.
     splits
         The parts of its training set.
     reused
@@ -131,7 +131,7 @@ class Retraining:
     artifact
         The sha256 of the manifest of the fit that the gates judged.
     refit_artifact
-        The sha256 of the manifest of the second fit on all rows, which serves; None without a second fit.
+        The sha256 of the manifest of the refit on all rows, which serves; None without a refit.
     """
 
     function: Callable[..., Any]

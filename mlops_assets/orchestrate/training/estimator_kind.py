@@ -106,20 +106,22 @@ class EstimatorKind:
         return compare_with_champion(stores, model, trained, champion)
 
     def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Repeat the fit, and the second fit on all rows if there was one; return the stored results, then the new results.
+        """Repeat the fit, and the refit on all rows if there was one; return the stored results, then the new results.
 
-        Both hold ``predictions`` and a classifier's ``labels`` for the probe rows, and those of a second fit under ``refit``. The new
+        Both hold ``predictions`` and a classifier's ``labels`` for the probe rows, and those of a refit under ``refit``. The new
         results also hold the holdout's ``metrics``, and seeds, packages, threads and hardware.
         """
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
-        second = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
-        estimator = _fit_again(retraining, retraining.splits)
-        refit = None if second is None else _fit_again(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
+        refit_manifest = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
+        estimator = _repeat_fit(retraining, retraining.splits)
+        refit = (
+            None if refit_manifest is None else _repeat_fit(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
+        )
         served = as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
         stored = _read_stored_predictions(manifest)
         current = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
-        if second is not None:
-            stored["refit"], current["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
+        if refit_manifest is not None:
+            stored["refit"], current["refit"] = _read_stored_predictions(refit_manifest), _predict_probe(refit, stores, refit_manifest)
         evaluation = evaluate(served, retraining.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
         return stored, current | {"metrics": dict(evaluation.metrics)}
 
@@ -182,7 +184,7 @@ def _describe_fitted_rows(training_set: TrainingSet[..., Any], splits: Mapping[s
     )
 
 
-def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
+def _repeat_fit(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
     """Return the result of the recorded function, with the seeds of the first training; its logs go to a temporary tracker."""
     with (
         tempfile.TemporaryDirectory() as folder,

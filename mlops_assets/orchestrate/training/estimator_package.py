@@ -33,7 +33,7 @@ from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
 
 _MAX_REASON = 300  # characters of an unexpected error
-_UNEXPECTED = "no estimator could be fitted on the holdout"
+_UNEXPECTED = "no performance estimator could be fitted on the holdout"
 
 
 def store_fit(  # noqa: PLR0913  (everything a manifest holds)
@@ -54,7 +54,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     estimator
         The fitted estimator that the model's function returned.
     fitted_on
-        The rows that it was fitted on; the probe, whose predictions are stored for comparison, is taken from them.
+        The rows that it was fitted on. The probe rows, whose predictions are stored for comparison, are a sample of them.
     splits
         The parts of the training set.
     identity
@@ -84,9 +84,9 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "request": fields,
             "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(training_set),
-            "profile": artifacts.put(_build_reference(step, training_set, list(splits.values()))),
-            **({} if REFIT in facts else _store_estimator(step, model, predictor, splits["holdout"])),
-            **({} if REFIT in facts else _store_predictions(step, model, predictor, splits["holdout"])),
+            "profile": artifacts.put(_build_reference_profile(step, training_set, list(splits.values()))),
+            **({} if REFIT in facts else _store_performance_estimator(step, model, predictor, splits["holdout"])),
+            **({} if REFIT in facts else _store_prediction_profile(step, model, predictor, splits["holdout"])),
             **facts,
         },
     )
@@ -98,8 +98,8 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     return StoredFit(served, artifact, digest, CachedPredictor(served, splits["holdout"].X))
 
 
-def _store_estimator(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
-    """Store what the holdout says about the errors of predictions, and return the manifest's entry: the artifact, or why there is none.
+def _store_performance_estimator(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
+    """Fit a performance estimator on the holdout and store it; return the manifest's entry: its artifact, or why there is none.
 
     An unexpected error is logged as a warning: the estimate serves monitors only, so it must not fail the training.
     """
@@ -107,12 +107,12 @@ def _store_estimator(step: StepContext, model: Model[..., Any], predictor: Cache
     if fitted is not None:
         return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json(), allow_nan=False).encode())}
     if problem.startswith(_UNEXPECTED):
-        step.context.log.warning(f"no estimator of performance is stored with '{model.key}': {problem}")
+        step.context.log.warning(f"no performance estimator is stored with '{model.key}': {problem}")
     return {ESTIMATOR_PROBLEM: problem}
 
 
 def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> tuple[PerformanceEstimator | None, str]:
-    """Return the estimator of a version's performance, or None and why there is none.
+    """Return the performance estimator of a version, and an empty text; or None, and why there is none.
 
     Parameters
     ----------
@@ -134,10 +134,10 @@ def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, ho
         return None, f"{_UNEXPECTED}: {reason[:_MAX_REASON]}"
 
 
-def _store_predictions(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
-    """Store the profile of the predictions for the holdout, and return the manifest's entry; empty when they cannot be compared.
+def _store_prediction_profile(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
+    """Store the profile of the predictions for the holdout and return the manifest's entry; empty when a monitor cannot compare them.
 
-    An unexpected error is logged as a warning, as in :func:`_store_estimator`.
+    An unexpected error is logged as a warning, as in :func:`_store_performance_estimator`.
     """
     try:
         predictions = pl.Series(predictor.predict_all("predict"))
@@ -149,7 +149,7 @@ def _store_predictions(step: StepContext, model: Model[..., Any], predictor: Cac
         positive = positive_class(classes, model.positive)
         kind = PredictionKind(str(predictions.dtype), tuple(names), "" if positive is None else str(positive))
         logged = select_predictions(kind.to_frame(predictions, shares), classes, model.positive)
-        return {PREDICTION_PROFILE: step.stores.artifacts.put(_build_reference(step, model.training_set, [holdout], logged))}
+        return {PREDICTION_PROFILE: step.stores.artifacts.put(_build_reference_profile(step, model.training_set, [holdout], logged))}
     except Exception as error:  # noqa: BLE001  (predictions may be anything)
         step.context.log.warning(f"no profile of predictions is stored with '{model.key}': {type(error).__name__}: {error}")
         return {}
@@ -160,10 +160,10 @@ def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
-def _build_reference(
+def _build_reference_profile(
     step: StepContext, training_set: TrainingSet[..., Any], splits: Sequence[Split], predictions: pl.DataFrame | None = None
 ) -> bytes:
-    """Return, as JSON, the profile of the rows of some splits or of their predictions, with which monitors compare their windows.
+    """Return the profile of the rows of some splits, or of their predictions, as JSON; monitors compare their windows with it.
 
     It is calibrated on windows as long as the data's partitions (one day without partitions), and again for each other window length of a
     drift monitor. Without event times, it is calibrated on random groups of rows, so thresholds allow for chance alone. Fewer than 100

@@ -137,7 +137,7 @@ def build_intervals(  # noqa: PLR0913  (what is compared, and how)
 
 
 def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
-    """Return slice column → the minimum number of rows from which a gate judges a value of the column."""
+    """Return slice column → the minimum number of rows for a gate to judge a slice of the column."""
     slice_gates = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
     return {column: min(g.min_rows for g in slice_gates if g.slice == column) for column in {g.slice_column for g in slice_gates}}
 

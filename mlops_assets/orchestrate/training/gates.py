@@ -19,7 +19,7 @@ from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.gate import Gate, GateLike
 from mlops_assets.values.model import GateFunction, Model
 
-_BY_JUDGED_FIT = " (by the champion's judged fit: its second fit may have seen these rows)"
+_BY_JUDGED_FIT = " (by the champion's judged fit: its refit may have seen these rows)"
 
 
 def gather_gates(

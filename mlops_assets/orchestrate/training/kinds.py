@@ -26,7 +26,7 @@ def find_kind(name: str) -> CandidateKind:
     """
     if name not in KINDS:
         raise ArtifactError(
-            f"there is no kind of candidate '{name}' in this program",
+            f"this version of mlops_assets has no kind of candidate '{name}'",
             hint=nearest(name, KINDS) + "upgrade mlops_assets to the version that made the candidate",
         )
     return KINDS[name]

@@ -29,7 +29,7 @@ def _run_mirror(platform: Platform, seconds: float) -> str:
     environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
     command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
     try:
-        process = subprocess.run(  # noqa: S603  (ourselves)
+        process = subprocess.run(  # noqa: S603  (our own module)
             command, env=environment, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:

@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
-from mlops_assets.orchestrate.training.train_windows import choose_window, find_serving_window, is_refitted, list_train_windows
+from mlops_assets.orchestrate.training.train_windows import choose_window, find_serving_window, list_train_windows, needs_refit
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
@@ -71,7 +71,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             metadata=_training_metadata(trained, candidate)
             | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), champion)}
             | _estimator_metadata(step, model, trained, submission)
-            | _refit_metadata(submission, refitted=is_refitted(step.project, model))
+            | _refit_metadata(submission, refitted=needs_refit(step.project, model))
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
             | draw_safely("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
@@ -93,8 +93,8 @@ def _train_candidate(step: StepContext, model: Model[..., Any], champion: Versio
 
 
 def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
-    """Return the fit to submit: a second fit when one is declared and every gate passed, else the judged fit."""
-    if not is_refitted(step.project, model) or not all(result.passed for result in results.values()):
+    """Return the fit to submit: a refit when one is declared and every gate passed, else the judged fit."""
+    if not needs_refit(step.project, model) or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
     with hold_lock(training_lock(step, model)):
         return refit_after_gates(step, model, trained)
@@ -110,7 +110,7 @@ def _refit_metadata(submission: Submission, *, refitted: bool) -> dict[str, Any]
     if submission.run is None:
         return {"refit": "no: a gate did not pass"}
     fitted = submission.run.record[FITTED]
-    return {"refit": f"fitted again on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
+    return {"refit": f"refitted on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
 
 
 def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:

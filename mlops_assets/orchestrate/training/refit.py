@@ -1,4 +1,4 @@
-"""Fit a model again on every row after its gates have passed: gates judge the first fit, services use the second."""
+"""Refit a model on every row after its gates have passed: gates judge the first fit, services use the refit."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -26,19 +26,19 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TimeSplit
 
-RUN_KIND = "refit"  # kind of the run of a second fit, a child of the run of the first fit
+RUN_KIND = "refit"  # kind of the run of a refit, a child of the run of the first fit
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The fit that is submitted to the registry: the second fit if there is one, else the judged fit.
+    """The fit that is submitted to the registry: the refit if there is one, else the judged fit.
 
     Parameters
     ----------
     artifact, digest
         The artifact and the digest of the fit that will serve.
     run
-        The run of the second fit; None without a second fit.
+        The run of the refit; None without a refit.
     """
 
     artifact: str
@@ -47,7 +47,7 @@ class Submission:
 
 
 def refit_after_gates(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Submission:
-    """Fit a model again on all rows of its training set; a second fit that is already stored and intact is returned instead.
+    """Refit a model on all rows of its training set; a refit that is already stored and intact is returned instead.
 
     Parameters
     ----------
@@ -59,16 +59,16 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     Raises
     ------
     DataError
-        The second fit cannot predict, or its predictions are all the same or not finite.
+        The refitted model cannot predict, or its predictions are all the same or not finite.
     """
     earlier = find_refit(step.stores, trained.run.id)
     if earlier is not None and _can_open(step, model, earlier):
         return _to_submission(earlier)
-    return _to_submission(_fit_again(step, model, trained))
+    return _to_submission(_refit(step, model, trained))
 
 
 def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
-    """Return the finished run of the second fit of a training; None if there is none.
+    """Return the finished run of the refit of a training; None if there is none.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
     training
         The id of the run of the first fit.
     artifact
-        The sha256 of the manifest of the second fit; when empty, the newest second fit is returned.
+        The sha256 of the manifest of the refit; when empty, the newest refit is returned.
     """
     runs = stores.tracker.search(f"kind = '{RUN_KIND}' and parent = '{training}' and status = 'finished'", limit=100)
     return next((run for run in runs if not artifact or run.record["artifact"] == artifact), None)
@@ -88,17 +88,17 @@ def _to_submission(run: Run) -> Submission:
 
 
 def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
-    """Return True if the stored second fit of a run can be opened; otherwise log a warning."""
+    """Return True if the stored refit of a run can be opened; otherwise log a warning."""
     try:
         find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:
-        step.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
+        step.context.log.warning(f"the stored refit cannot be used, so the model is refitted: {error.message}")
         return False
     return True
 
 
-def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
-    """Fit a model on all rows with the hyperparameters of the first fit, store and record the fit, and return its run."""
+def _refit(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
+    """Refit a model on all rows with the hyperparameters of the first fit; store and record the refit, and return its run."""
     training_set, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
     reads = trained.run.record["facts"]["reads"]
@@ -124,12 +124,12 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
             "facts": {**result_facts(estimator, {"modules": {}}), "drawn": list(draws.drawn)},
         }
         run = active.close(metrics={}, record=record)
-    step.context.log.info(f"'{model.key}' passed its gates and was fitted again on all {fitted.rows} rows; this second fit will serve")
+    step.context.log.info(f"'{model.key}' passed its gates and was refitted on all {fitted.rows} rows; this refit will serve")
     return run
 
 
 def _build_run(step: StepContext, trained: TrainedModel) -> Run:
-    """Return the initial record of a second fit: a child of the run of the first fit."""
+    """Return the initial record of a refit: a child of the run of the first fit."""
     training = trained.run
     return replace(
         training,
@@ -143,7 +143,7 @@ def _build_run(step: StepContext, trained: TrainedModel) -> Run:
         record={},
         environment=step.stores.platform.environment,
         kind=RUN_KIND,
-        name=f"second fit of {training.id[:8]}",
+        name=f"refit of {training.id[:8]}",
         parent_id=training.id,
         tags={},
     )
@@ -152,6 +152,6 @@ def _build_run(step: StepContext, trained: TrainedModel) -> Run:
 def _refuse_unusable(model: Model[..., Any], estimator: Any, holdout: Split) -> None:  # noqa: ANN401  (any estimator)
     if problem := find_unusable_predictions(CachedPredictor(estimator, holdout.X).scores, len(holdout.y)):
         raise DataError(
-            f"the second fit of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
+            f"the refit of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
             hint="its function received all rows as `train`; nothing was submitted, the champion keeps serving",
         )

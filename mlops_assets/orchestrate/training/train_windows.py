@@ -30,13 +30,13 @@ def find_retraining(project: Project, model: Model[..., Any]) -> Retrain | None:
 
 
 def list_train_windows(project: Project, model: Model[..., Any]) -> tuple[timedelta | None, ...]:
-    """Return the span of the training rows of each candidate; one None, for every row, unless a retraining declares others."""
+    """Return the training window of each candidate: the span of its newest rows, or None for every row, the default."""
     declared = find_retraining(project, model)
     return (None,) if declared is None else declared.train_windows
 
 
-def is_refitted(project: Project, model: Model[..., Any]) -> bool:
-    """Return whether a candidate that passed its gates is fitted again on the rows of the holdout too."""
+def needs_refit(project: Project, model: Model[..., Any]) -> bool:
+    """Return whether a candidate that passed its gates is refitted on all rows, including the holdout."""
     declared = find_retraining(project, model)
     return model.refit is not None or (declared is not None and declared.refit)
 
@@ -97,22 +97,23 @@ def _measure(model: Model[..., Any], predictor: CachedPredictor, holdout: Split)
 
 
 def check_retraining(project: Project) -> None:
-    """Raise DefinitionError for a retraining that its model or training set does not allow, or for two of one model that differ."""
+    """Raise DefinitionError for a retraining that its model or training set does not allow, or if two monitors declare different ones for one model."""
     for monitor in project.select(Monitor):
         policy, model = monitor.on_failure, monitor.model
         if policy is None:
             continue
         where = f"monitor '{monitor.name}'"
         first = find_retraining(project, model)
-        if first is not None and _list_recipe(first) != _list_recipe(policy):
+        if first is not None and _list_candidate_settings(first) != _list_candidate_settings(policy):
             raise DefinitionError(
-                f"{where} declares other training rows or gates than another monitor of '{model.key}'", hint="declare both alike"
+                f"{where} declares other training rows or gates than another monitor of '{model.key}'",
+                hint="give both the same on_failure=",
             )
         check_policy(policy, model, where)
 
 
 def check_policy(policy: Retrain, model: Model[..., Any], where: str) -> None:
-    """Raise DefinitionError for a retraining that a model or its training set does not allow; ``where`` names its place."""
+    """Raise DefinitionError for a retraining that a model or its training set does not allow; ``where`` names the declaration in messages."""
     if (policy.train_windows != (None,) or policy.judge_on) and not isinstance(model.training_set.split, TimeSplit):
         raise DefinitionError(
             f"{where} declares train_windows= or judge_on=, but '{model.training_set.key}' is not split by time",
@@ -125,6 +126,6 @@ def check_policy(policy: Retrain, model: Model[..., Any], where: str) -> None:
         )
 
 
-def _list_recipe(policy: Retrain) -> tuple[object, ...]:
-    """Return how a policy makes and judges candidates."""
+def _list_candidate_settings(policy: Retrain) -> tuple[object, ...]:
+    """Return the settings of a policy that decide how candidates are trained and judged."""
     return policy.train_windows, policy.refit, policy.judge_on, policy.promote_if

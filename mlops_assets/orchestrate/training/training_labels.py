@@ -1,4 +1,4 @@
-"""Check that each key of a training set has one label: a join that doubles rows may give a key two labels."""
+"""Check that each key of a training set has one label: a join that duplicates rows may give a key two labels."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
         ONE_LABEL,
         passed=False,
         message=f"{conflicting.height} key(s) have more than one label '{training_set.label}'; the first: {identity} has {' and '.join(map(repr, first['first']))}",
-        hint="a join doubles rows: keep the label that is right, e.g. the latest, before the join; "
+        hint="a join duplicates rows: keep the label that is right, e.g. the latest, before the join; "
         "where a row is identified by more columns, add them to the dataset's key=",
         facts=facts,
     )
@@ -54,7 +54,7 @@ def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: p
 def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> tuple[str, ...]:
     """Return the columns that identify a row: the key of its labels, and possibly the event time of the training set.
 
-    It is added when the dataset that declares the key has another event time or none: a key then has a row at each event time.
+    The event time is added when the dataset that declares the key has another event time or none: a key then has one row per event time.
     """
     keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
     declared_key = keyed.key if keyed else ()

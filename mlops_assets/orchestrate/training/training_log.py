@@ -113,9 +113,9 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
         step.context.log.warning(
-            f"'{model.key}' uses {name}, which its record does not hold: a change of this does not train the model again"
+            f"'{model.key}' uses {name}, which its record does not contain, so a change of it does not retrain the model"
         )
-    return tuple(f"{name}: after a change of it, the model is not trained again" for name in names)
+    return tuple(f"{name}: a change of it does not retrain the model" for name in names)
 
 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.estimator_package import positive_fact, training_libraries
 from mlops_assets.orchestrate.training.kinds import find_kind
-from mlops_assets.orchestrate.training.train_windows import choose_candidate_rows, is_refitted
+from mlops_assets.orchestrate.training.train_windows import choose_candidate_rows, needs_refit
 from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
@@ -96,7 +96,7 @@ def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Se
         **({"search": repr(model.search)} if model.search else {}),
         **({"format": model.format} if model.format != SKOPS else {}),
         **positive_fact(model),
-        **({"refit": "after_gates"} if is_refitted(step.project, model) else {}),
+        **({"refit": "after_gates"} if needs_refit(step.project, model) else {}),
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
 

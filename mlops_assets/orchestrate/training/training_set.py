@@ -64,7 +64,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:
     """Return the rows of a training set with features and split, the outcomes of its checks, and facts for the UI.
 
-    Rows in no part of the split are dropped. A warning is logged if a join may have doubled rows.
+    Rows in no part of the split are dropped. A warning is logged if a join may have duplicated rows.
     """
     as_of = parse_as_of(step.config.get("as_of"))
     spine, frame, names = assemble_rows(step, training_set, as_of)
@@ -78,7 +78,7 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated
         step.context.log.warning(
-            f"'{training_set.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
+            f"'{training_set.key}' has {repeated} more row(s) than keys ({labels.facts['key']}): a join may have duplicated them"
         )
     facts = {
         **counts,
@@ -230,10 +230,12 @@ def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], 
         message = (
             f"'{late[0].column}' in X is later than its row's event in {late[0].rows} rows: {late[0].first} for an event of {late[0].event}"
         )
-        hint = f"if '{late[0].column}' is a plan that was known then, all is well; else drop it: at prediction time it does not exist"
+        hint = (
+            f"if '{late[0].column}' is a planned time that was known then, keep it; otherwise drop it: at prediction time it does not exist"
+        )
     elif strong:
         finding = "orders {:.1%} of the pairs of both classes right" if strong[0].of_classes else "ranks {:.1%} like the label"
-        message = f"'{strong[0].column}' in X {finding.format(strong[0].share)} all by itself"
+        message = f"'{strong[0].column}' in X {finding.format(strong[0].share)} by itself"
         hint = f"check that '{strong[0].column}' is known before the label; such a column is seldom legitimate"
     else:
         return Outcome(NO_LEAKAGE, passed=True, blocking=False)

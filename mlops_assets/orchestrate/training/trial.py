@@ -40,7 +40,7 @@ class SearchContext:
     splits
         The parts of the training set, by name.
     positive
-        The positive class, where one is declared.
+        The positive class; None if none is declared.
     """
 
     search: Search

@@ -208,7 +208,7 @@ def _next_request(requests: "SimpleQueue[Any]") -> Any:  # noqa: ANN401
 
 
 def _read_requests(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:
-    """Put each message of the parent into the queue, an error for one that cannot be read; end when the parent closes the pipe or dies."""
+    """Put each message of the parent into the queue, or the error if it cannot be read; exit when the parent closes the pipe or dies."""
     try:
         while True:
             requests.put(pickle.load(source))  # noqa: S301  (from the process that has started this one)

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_check_result
-from mlops_assets.orchestrate.training.train_windows import find_retraining, is_refitted
+from mlops_assets.orchestrate.training.train_windows import find_retraining, needs_refit
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.integrity import find_damage
@@ -160,7 +160,7 @@ def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[Ga
         hash_gates(gates),
         None if champion is None else [champion.version, champion.digest, champion.artifact],
         list_metrics(step.project, model),
-        [model.metrics, model.slices, repr(model.positive), model.approval, is_refitted(step.project, model)],
+        [model.metrics, model.slices, repr(model.positive), model.approval, needs_refit(step.project, model)],
         [training_set.event_timestamp, training_set.label, str(training_set.block_length), repr(training_set.label_copies)],
         step.stores.platform.environment,
     ]

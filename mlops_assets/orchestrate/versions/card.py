@@ -87,7 +87,7 @@ class _Fits:
 
     @property
     def refitted(self) -> bool:
-        """Whether the serving fit is a second fit, which the gates did not judge."""
+        """Whether the serving fit is a refit, which the gates did not judge."""
         return self.judged is not self.served
 
 
@@ -175,7 +175,7 @@ def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, s
     if fits.refitted:
         yield (
             "refit",
-            f"after its gates it was fitted again on {_describe_rows(subject)}; the metrics below are of the fit before, which was judged",
+            f"after its gates it was refitted on {_describe_rows(subject)}; the metrics below are those of the first fit, which the gates judged",
         )
 
 

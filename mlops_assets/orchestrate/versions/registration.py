@@ -83,7 +83,7 @@ def _card_metadata(step: StepContext, model: Model[..., Any], version: Version) 
 
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
-    """Return metadata about the judged fit if a second fit, on all rows, will serve; empty otherwise."""
+    """Return metadata about the judged fit if a refit on all rows will serve; empty otherwise."""
     judged = read_judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was fitted on all rows, after the gates", "judged fit": judged.digest}

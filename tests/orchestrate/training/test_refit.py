@@ -1,4 +1,4 @@
-"""A model that passed its gates is fitted again on every row: the second fit serves, the first one is what was judged."""
+"""A model that passed its gates is refitted on every row: the refit serves, the first fit is what was judged."""
 
 import os
 import signal
@@ -75,9 +75,7 @@ def test_the_fit_on_all_rows_serves_and_the_fit_on_train_was_judged(world) -> No
         assert estimator.coef_ == pytest.approx(expected.coef_, abs=1e-12)
     run = at.tracker.get(version.run_id)
     assert run.metrics["neg_mean_absolute_error"] == pytest.approx(-mae(first, rows["holdout"]))
-    assert mae(served, rows["holdout"]) < mae(first, rows["holdout"]), (
-        "the second fit has seen the holdout: its figure there is never shown"
-    )
+    assert mae(served, rows["holdout"]) < mae(first, rows["holdout"]), "the refit has seen the holdout: its figure there is never shown"
     second = find_refit(at, version.run_id, version.artifact)
     assert (second.kind, second.parent_id, second.status, second.params["power"]) == ("refit", run.id, "finished", 1)
 
@@ -128,12 +126,12 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     version, rows = at.registry.champion("level"), splits(loaded.stores, at_snapshot(loaded))
     run = find_refit(at, version.run_id)
     shown = metadata(result, "model/level")
-    assert shown["refit"] == f"fitted again on all {rows['all'].height:,} rows after the gates"
+    assert shown["refit"] == f"refitted on all {rows['all'].height:,} rows after the gates"
     assert (shown["refit run"], shown["candidate"]) == (run.id, version.digest)
     judged = read_judged_fit(at.artifacts, version.artifact, version.digest)
     first = unpack(at.artifacts, judged.artifact).estimator
     card = ensure_card(loaded.parts[0].project, at, model, version)[MARKDOWN]
-    assert f"it was fitted again on all {rows['all'].height:,} rows of train, validation and holdout until" in card
+    assert f"it was refitted on all {rows['all'].height:,} rows of train, validation and holdout until" in card
     assert f"| −{mae(first, rows['holdout']):.4g} |" in card.split("## Metrics")[1].split("## ")[0]
     assert run.id in card
     assert judged.digest in card
@@ -145,7 +143,7 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     report = build_ci_report(at, model)
     assert report.compared == "version 2, champion of dev, by its judged fit"
     assert report.metrics[0].candidate == pytest.approx(-mae(first, rows["holdout"]))
-    assert report.cost["second fit, on all rows"].endswith(f"{rows['all'].height:,} rows")
+    assert report.cost["refit, on all rows"].endswith(f"{rows['all'].height:,} rows")
 
 
 def at_snapshot(loaded) -> int:
@@ -239,7 +237,7 @@ def test_the_first_windows_after_a_refit_are_its_live_evidence(platform, instanc
 
 
 def train_and_die(home: str) -> None:
-    """Train on twenty days; the process is killed when the second fit begins."""
+    """Train on twenty days; the process is killed when the refit begins."""
     refit.seed_globals = lambda _: os.kill(os.getpid(), signal.SIGKILL)
     with open_memory_instance() as instance:
         runner = Runner(ml.build_definitions(project.NOUNS, platform=ml.Platform.at(home)), instance)

@@ -42,7 +42,7 @@ DOUBLED = RIDES.join(pl.DataFrame({"ride": [*range(40), 5, 9], "late": [False] *
 def test_a_join_that_gives_a_key_two_labels_is_refused_and_nothing_is_written(run, platform) -> None:
     check, _ = result_of(run, platform, DOUBLED, ok=False)
     assert "2 key(s) have more than one label 'late'; the first: {'ride': 5} has False and True" in check.description
-    assert "a join doubles rows" in check.description
+    assert "a join duplicates rows" in check.description
     assert open_stores(platform).lake.schema("training_set/examples") == {}
 
 

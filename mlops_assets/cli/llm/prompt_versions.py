@@ -9,7 +9,7 @@ from mlops_assets.cli.registry.versions import describe_evidence, find_version, 
 from mlops_assets.compute.prompts.version import hash_prompt
 from mlops_assets.compute.training.lifecycle import CHAMPION
 from mlops_assets.errors import RegistryError
-from mlops_assets.orchestrate.llm.prompt_step import describe_call, diff_prompts
+from mlops_assets.orchestrate.llm.prompt_step import describe_prompt_metadata, diff_prompts
 from mlops_assets.serving.formats.integrity import mark_damage
 from mlops_assets.serving.formats.stored_prompts import open_prompt
 from mlops_assets.values.llm.prompt import Prompt
@@ -65,7 +65,7 @@ def describe_prompt_version(project: LoadedProject, version_name: str) -> dict[s
             "artifact": version.artifact,
             "evaluation run": version.run_id,
         },
-        **({} if damage else {"prompt": dict(describe_call(open_prompt(stores.artifacts, version.artifact)))}),
+        **({} if damage else {"prompt": dict(describe_prompt_metadata(open_prompt(stores.artifacts, version.artifact)))}),
         "evidence": [describe_evidence(each) for each in stores.registry.evidence(name, version.digest)],
         "approvals": [
             {"approved": each.approved, "approver (self-declared)": each.approver, "reason": each.reason}

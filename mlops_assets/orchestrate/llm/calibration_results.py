@@ -1,4 +1,4 @@
-"""Read what a calibration found, and decide whether the scores of a judge may decide a gate."""
+"""Read the results of calibrations, and check whether the scores of a judge may decide a gate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.judge import Judge
 
 
-def find_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateResult:
+def check_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateResult:
     """Return whether the scores of a judge may decide a gate.
 
     Parameters
@@ -42,25 +42,25 @@ def find_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateRes
     """
     results = [_read_result(step, calibration) for calibration in step.project.calibrations_of(judge)]
     if not results:
-        reason = "the project has no calibration of this version of it"
+        reason = "the project has no calibration of this version of the judge"
         return GateResult(passed=False, reason=reason)
     return next((result for result in results if not result.passed), results[0])
 
 
-def refuse_judges(step: StepContext, judges: Iterable[Judge | PairwiseJudge]) -> dict[str, str]:
-    """Return judge → why its scores may not decide, for each judge that may only report.
+def list_refused_judges(step: StepContext, judges: Iterable[Judge | PairwiseJudge]) -> dict[str, str]:
+    """Return judge → why its scores may not decide a gate, for each judge whose scores are only reported.
 
     Parameters
     ----------
     step, judges
         The step and its judges.
     """
-    found = {judge.name: find_calibration(step, judge) for judge in judges}
-    return {name: f"the judge '{name}' may not gate: {result.reason}" for name, result in found.items() if not result.passed}
+    found = {judge.name: check_calibration(step, judge) for judge in judges}
+    return {name: f"the judge '{name}' may not decide a gate: {result.reason}" for name, result in found.items() if not result.passed}
 
 
 def _read_result(step: StepContext, calibration: Calibration) -> GateResult:
-    """Return what a stored calibration says; not passed when it is missing, out of date, or of another version of the judge."""
+    """Return the result of a stored calibration; not passed when it is missing, out of date, or of another version of the judge."""
     node, lake, name = step.project.node(calibration), step.stores.lake, f"'{graph_key(calibration.key)}'"
     record = lake.records(calibration.key, snapshot=step.snapshot).get("")
     if record is None:
@@ -70,10 +70,10 @@ def _read_result(step: StepContext, calibration: Calibration) -> GateResult:
     rows = step.read(step.project.by_key[calibration.key])
     if set(rows["judge_version"]) != {hash_judge(calibration.judge)}:
         return GateResult(passed=False, reason=f"{name} is of another version of the judge; materialise it again")
-    return decide_gate(calibration, rows)
+    return check_reliability(calibration, rows)
 
 
-def decide_gate(calibration: Calibration, rows: pl.DataFrame) -> GateResult:
+def check_reliability(calibration: Calibration, rows: pl.DataFrame) -> GateResult:
     """Return whether the scores of a judge may decide a gate: by its kappa, and if it compares two answers, by its position bias.
 
     Parameters
@@ -81,14 +81,14 @@ def decide_gate(calibration: Calibration, rows: pl.DataFrame) -> GateResult:
     calibration, rows
         The calibration, and the rows of its table.
     """
-    result = measure_calibration(calibration, rows).may_gate(calibration.min_kappa)
+    result = measure_agreement(calibration, rows).may_gate(calibration.min_kappa)
     if not result.passed or not isinstance(calibration.judge, PairwiseJudge):
         return result
     refusal = measure_bias(rows["orders"].to_list()).explain_refusal()
     return replace(result, passed=False, reason=refusal) if refusal else result
 
 
-def measure_calibration(calibration: Calibration, rows: pl.DataFrame) -> JudgeCalibration:
+def measure_agreement(calibration: Calibration, rows: pl.DataFrame) -> JudgeCalibration:
     """Return the agreement of a judge with its labels, computed from the rows of a calibration's table.
 
     Parameters
@@ -110,7 +110,7 @@ def measure_calibration(calibration: Calibration, rows: pl.DataFrame) -> JudgeCa
 
 
 def _put_first(verdict: str, repeats: Sequence[str]) -> tuple[str, ...]:
-    """Return the verdicts of the repeats with the one that counts first; their order does not change the flip rate."""
+    """Return the verdicts of the repeats, with ``verdict`` first; their order does not change the flip rate."""
     others = list(repeats)
     others.remove(verdict)
     return verdict, *others

@@ -77,14 +77,14 @@ def calibration_body(calibration: Calibration) -> Callable[[StepContext], Iterat
 
 def _calibrate(step: StepContext, calibration: Calibration) -> CheckedTable:
     """Return the judged answers, with the check ``may_gate`` and facts for the UI."""
-    from mlops_assets.orchestrate.llm.calibration_results import decide_gate, measure_calibration
+    from mlops_assets.orchestrate.llm.calibration_results import check_reliability, measure_agreement
     from mlops_assets.orchestrate.llm.judging import describe_judge
 
     rows = step.read(step.project.by_key[calibration.cases.key])
     _check_cases(calibration, rows)
     judged = _judge_cases(step, calibration, rows)
     frame = _build_frame(calibration, rows, judged)
-    found, result = measure_calibration(calibration, frame), decide_gate(calibration, frame)
+    found, result = measure_agreement(calibration, frame), check_reliability(calibration, frame)
     outcomes = [*verify(frame, _table_rules(calibration), step.windows), _check_gate(calibration, result)]
     calls = {f"judge {name}": text for name, text in describe_judge(calibration.judge, judged).items()}
     return CheckedTable(frame, outcomes, {**_describe(calibration, found, result), **_describe_bias(calibration, frame), **calls})
@@ -132,7 +132,7 @@ def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
     if (row := _find_row(rows, ~pl.col(calibration.label).is_in(calibration.judge.allowed))) is not None:
         raise DataError(
             f"'{calibration.key}': case {_label(calibration, row)} has the label {row[calibration.label]!r} in column '{calibration.label}', "
-            f"no verdict of the judge '{calibration.judge.name}'",
+            f"which is no verdict of the judge '{calibration.judge.name}'",
             hint=f"its verdicts are {', '.join(calibration.judge.allowed)}",
         )
 
@@ -169,8 +169,8 @@ def _check_gate(calibration: Calibration, result: GateResult) -> Outcome:
     return Outcome(
         MAY_GATE,
         passed=result.passed,
-        message=f"the judge '{calibration.judge.name}' may report, and a gate on its scores fails: {result.reason}",
-        hint="improve the rubric, take a better model, or label more cases",
+        message=f"judge '{calibration.judge.name}' is not reliable enough to decide a gate: {result.reason}; its scores are only reported",
+        hint="improve the rubric, use a stronger model, or label more cases",
         blocking=False,
         facts={"reason": result.reason, "min_kappa": calibration.min_kappa},
     )
@@ -181,7 +181,7 @@ def _describe(calibration: Calibration, found: JudgeCalibration, result: GateRes
     from mlops_assets.orchestrate.core.metadata import to_table
 
     rows = [("judge", found), *([("constant", found.baseline)] if found.baseline else [])]
-    verdict = "may gate" if result.passed else "may report, not gate"
+    verdict = "may decide gates" if result.passed else "may not decide gates"
     flips = "" if found.flip_rate is None else f"; flip rate {found.flip_rate:.3f}"
     return {
         "summary": f"{found.cases} cases; the judge '{calibration.judge.name}' {verdict}: {result.reason}{flips}",
@@ -201,14 +201,14 @@ def _describe_agreement(name: str, found: JudgeCalibration) -> dict[str, str]:
     return {
         "predictor": name,
         "kappa (95 % CI)": "undefined" if found.kappa is None else f"{found.kappa:.3f}{low_high}",
-        "agreement (95 % CI)": _write_rate(found.agreement),
-        "true-positive rate (95 % CI)": _write_rate(found.true_positive),
-        "true-negative rate (95 % CI)": _write_rate(found.true_negative),
-        "failed calls (95 % CI)": _write_rate(found.errors),
+        "agreement (95 % CI)": _format_rate(found.agreement),
+        "true-positive rate (95 % CI)": _format_rate(found.true_positive),
+        "true-negative rate (95 % CI)": _format_rate(found.true_negative),
+        "failed calls (95 % CI)": _format_rate(found.errors),
     }
 
 
-def _write_rate(rate: Rate) -> str:
+def _format_rate(rate: Rate) -> str:
     if rate.value is None:
         return "no case"
     return f"{rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, {rate.count} of {rate.trials})"

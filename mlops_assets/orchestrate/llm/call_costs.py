@@ -63,7 +63,7 @@ def read_evaluation_prices(step: StepContext, evaluation: PromptEvaluation) -> P
     Raises
     ------
     DataError
-        A row of the dataset is no price.
+        A row of the dataset is not a valid price.
     """
     if evaluation.prices is None:
         return None
@@ -83,7 +83,7 @@ def find_cost(prices: PriceTable, completion: Completion) -> CallCost:
 
 
 def price_call(prices: PriceTable, call: CallRecord) -> Spend:
-    """Return the cost of a call: of its answer, also of a cached one, and of each failed request that may have been billed, which is unknown.
+    """Return the cost of a call: that of its answer, cached or not, and of failed requests that may have been billed, whose cost is unknown.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def price_call(prices: PriceTable, call: CallRecord) -> Spend:
 
 
 def price_requests(prices: PriceTable, call: CallRecord) -> Spend:
-    """Return what a call costs now: as :func:`price_call`, without a cached answer.
+    """Return what a call costs in this run: as :func:`price_call`, but a cached answer costs nothing.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def list_cost_columns(prices: PriceTable, calls: Sequence[CallRecord]) -> dict[s
 
 
 def check_prices(prices: PriceTable, calls: Sequence[tuple[str, CallRecord]]) -> Outcome:
-    """Return the outcome of the check that the cost of each call is known; it keeps no rows from being committed.
+    """Return the outcome of the check that the cost of each call is known; a failure does not block the commit of rows.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def check_prices(prices: PriceTable, calls: Sequence[tuple[str, CallRecord]]) ->
         PRICED,
         passed=not unpriced,
         message=f"the cost of {len(unpriced)} of {len(found)} calls is unknown: {named}",
-        hint="add the price of the model, from a time before its answers, 0 for a model that is free; after failed requests, run again",
+        hint="add the model's price, valid from before its answers (0 for a free model); after failed requests, run again",
         blocking=False,
         serious=True,
         facts={"calls without cost": len(unpriced), "price version": prices.version},
@@ -170,7 +170,7 @@ def _explain_unpriced(prices: PriceTable, call: CallRecord) -> str:
 
 
 def describe_costs(prices: PriceTable, answers: Sequence[CallRecord], others: Sequence[CallRecord]) -> dict[str, Any]:
-    """Return costs as metadata: of all answers when they were given, and of what this run has asked.
+    """Return costs as metadata: what all answers cost when the model gave them, and what this run has spent.
 
     Parameters
     ----------

@@ -42,12 +42,12 @@ def check_labelled_columns(calibrations: Iterable[Calibration]) -> None:
 
 
 def find_absent_column(declared: PromptEvaluation | Calibration, columns: Collection[str]) -> tuple[str, str] | None:
-    """Return message and hint for the first column that the cases lack; None when they have each.
+    """Return message and hint for the first column that the cases lack; None when none is missing.
 
     Parameters
     ----------
     declared
-        What reads the cases.
+        The evaluation or calibration that reads the cases.
     columns
         The columns of the cases.
     """

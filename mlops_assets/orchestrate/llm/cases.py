@@ -1,4 +1,4 @@
-"""Read the cases of an evaluation, and refuse wrong ones before the first request."""
+"""Read the cases of an evaluation, and refuse invalid ones before the first request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame, prompt: Prompt
     frame
         The rows of its dataset.
     prompt
-        The prompt that is asked; the prompt of the evaluation when None.
+        The prompt to run; the prompt of the evaluation when None.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class ScoredCase:
     Parameters
     ----------
     case, call
-        The case, and what became of its call.
+        The case, and the record of its call.
     scores
         Scorer → score; empty when the call failed.
     judged
@@ -54,7 +54,7 @@ class ScoredCase:
 
     @property
     def error(self) -> str:
-        """The failure of the call, or of the scorers; empty when every score is there."""
+        """The error of the call or of its scorers; empty when all succeeded."""
         failed = [f"scorer '{name}': {score.error}" for name, score in self.scores.items() if score.failed]
         return self.call.error or "; ".join(failed)
 
@@ -64,7 +64,7 @@ class ScoredCase:
         return None if score is None else score.value
 
     def find_score(self, scorer: str) -> Score | None:
-        """Return a score or its error, which is the error of the call when it failed; None when the scorer was not asked."""
+        """Return a score or its error, or the error of the call if it failed; None when the scorer did not run."""
         return self.scores.get(scorer) or (Score(error=self.call.error) if self.call.error else None)
 
 
@@ -137,8 +137,8 @@ class EvaluationResults:
     def _scorer_names(self) -> list[str]:
         return [scorer.name for scorer in self.evaluation.scorers]
 
-    def judge(self) -> Iterator[Outcome]:
-        """Yield the outcomes of the checks on completeness; neither keeps the rows from being committed."""
+    def check_completeness(self) -> Iterator[Outcome]:
+        """Yield the outcomes of the checks on errors, token counts and prices; no failure blocks the commit of rows."""
         failed = [scored for scored in self.scored if scored.error]
         maximum = self.evaluation.max_error_rate
         yield Outcome(
@@ -150,7 +150,7 @@ class EvaluationResults:
             serious=True,
             facts={"error rate": self.error_rate, "max_error_rate": maximum},
         )
-        uncounted = self._count_uncounted()
+        uncounted = self._count_without_tokens()
         yield Outcome(
             TOKEN_COUNTS,
             passed=not uncounted,
@@ -163,7 +163,7 @@ class EvaluationResults:
         if self.prices is not None:
             yield check_prices(self.prices, [(scored.case.label, scored.call) for scored in self.scored])
 
-    def _count_uncounted(self) -> int:
+    def _count_without_tokens(self) -> int:
         found = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         return sum(None in (completion.prompt_tokens, completion.completion_tokens) for completion in found)
 
@@ -173,7 +173,7 @@ class EvaluationResults:
         Parameters
         ----------
         production
-            The evaluation of production, which this run has paid for too; None when there was none.
+            The evaluation of the production version in this run, whose cost counts as well; None without one.
         """
         completions = [scored.call.completion for scored in self.scored if scored.call.completion is not None]
         summaries = self._summarise(self.scored, "")
@@ -194,7 +194,7 @@ class EvaluationResults:
             **{f"scores by {column}": to_table(self._describe_slices(column)) for column in self.evaluation.slices},
             "input tokens": sum(completion.prompt_tokens or 0 for completion in completions),
             "output tokens": sum(completion.completion_tokens or 0 for completion in completions),
-            "answers without token counts": self._count_uncounted(),
+            "answers without token counts": self._count_without_tokens(),
             "unused columns": ", ".join(list_unused_columns(self.evaluation, self.rows.columns)) or "none",
             "answers cut off by max_tokens": sum(completion.finish_reason == "length" for completion in completions),
             "requests": requests,
@@ -202,7 +202,7 @@ class EvaluationResults:
         }
 
     def find_verdicts(self, judge: Judge | PairwiseJudge) -> list[JudgedAnswer]:
-        """Return what a judge found on each answer that it was asked about."""
+        """Return the verdicts of a judge, for each answer that it judged."""
         return [scored.judged[judge.name] for scored in self.scored if judge.name in scored.judged]
 
     def _describe_judges(self) -> dict[str, Any]:
@@ -235,13 +235,13 @@ class EvaluationResults:
     def _describe_means(self, summaries: Mapping[str, ScoreSummary]) -> str:
         """Return one line for the terminal: cases, errors and mean scores."""
         errors = sum(bool(scored.error) for scored in self.scored)
-        means = (f"; {name} {_write_mean(summary) or 'no score'}" for name, summary in summaries.items())
+        means = (f"; {name} {_format_mean(summary) or 'no score'}" for name, summary in summaries.items())
         return f"{len(self.scored)} cases, {errors} with an error" + "".join(means)
 
     def _describe_summary(self, name: str, summary: ScoreSummary) -> dict[str, Any]:
         return {
             "scorer": name,
-            "mean": _write_mean(summary),
+            "mean": _format_mean(summary),
             "95 % CI": summary.interval,
             "n": str(summary.n),
             "missing": str(summary.missing),
@@ -249,7 +249,7 @@ class EvaluationResults:
         }
 
     def list_slices(self, column: str) -> list[tuple[str, list[ScoredCase]]]:
-        """Return each value of a column with its cases, the most frequent first; the last pair stands for those that are left out."""
+        """Return each value of a column with its cases, the most frequent first; the last pair combines the remaining values."""
         ordered = sorted(self.group_cases(column).items(), key=lambda group: (-len(group[1]), group[0]))
         shown = [(value, cases) for value, cases in ordered[:MAX_SLICES]]
         if rest := ordered[MAX_SLICES:]:
@@ -261,12 +261,12 @@ class EvaluationResults:
 
     def _describe_slice(self, column: str, value: str, cases: Sequence[ScoredCase]) -> dict[str, Any]:
         summaries = self._summarise(cases, f"{column}={value}")
-        scores = {name: " ".join((_write_mean(summary), summary.interval)).strip() for name, summary in summaries.items()}
+        scores = {name: " ".join((_format_mean(summary), summary.interval)).strip() for name, summary in summaries.items()}
         costs = {} if self.prices is None else {"mean cost (USD)": f"{self.mean_cost(cases):.6g}"}
         return {column: value, "cases": str(len(cases)), "errors": str(sum(bool(scored.error) for scored in cases)), **scores, **costs}
 
 
-def _write_mean(summary: ScoreSummary) -> str:
+def _format_mean(summary: ScoreSummary) -> str:
     return "" if summary.mean is None else f"{summary.mean:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""The step of an evaluation: ask the prompt for each case, score the answers, and publish them as a table."""
+"""The step of an evaluation: run the prompt on each case, score the answers, and publish them as a table."""
 
 from __future__ import annotations
 
@@ -89,34 +89,40 @@ def evaluation_body(evaluation: PromptEvaluation) -> Callable[[StepContext], Ite
 def _evaluate(step: StepContext, evaluation: PromptEvaluation) -> CheckedTable:
     """Return the scored answers to all cases, with checks and facts for the UI; submit the prompt with the results of its gates."""
     # Only the step needs these modules: definitions load without them.
-    from mlops_assets.orchestrate.llm.calibration_results import refuse_judges
+    from mlops_assets.orchestrate.llm.calibration_results import list_refused_judges
     from mlops_assets.orchestrate.llm.cases import read_cases
-    from mlops_assets.orchestrate.llm.gating import judge_prompt, list_outcomes, submit_prompt
+    from mlops_assets.orchestrate.llm.gating import evaluate_gates, list_outcomes, submit_prompt
     from mlops_assets.orchestrate.llm.operational_report import describe_operations
     from mlops_assets.orchestrate.llm.wins import compare_with_production
     from mlops_assets.orchestrate.training.evaluation import find_champion
 
     prompt, rows = evaluation.prompt, step.read(step.project.by_key[evaluation.cases.key])
     cases = read_cases(evaluation, rows)
-    artifact = store_verified(step, evaluation, [case.variables for case in cases])
-    results = _ask_cases(step, evaluation, prompt, rows, cases)
+    artifact = store_verified_prompt(step, evaluation, [case.variables for case in cases])
+    results = _run_prompt(step, evaluation, prompt, rows, cases)
     production = find_champion(step.stores, prompt.name)
     needs_production = bool(evaluation.pairwise_judges) or any(gate.relative for gate in evaluation.gates)
     differs = production is not None and production.digest != results.version
     production_results = _evaluate_production(step, evaluation, rows, production) if needs_production and differs else None
     if production_results is not None:
         results = compare_with_production(step, results, production_results)
-    judged = judge_prompt(results, production_results, production, refuse_judges(step, evaluation.judges if evaluation.gates else ()))
-    submit_prompt(step, results, judged, production, artifact)
+    gate_results = evaluate_gates(
+        results, production_results, production, list_refused_judges(step, evaluation.judges if evaluation.gates else ())
+    )
+    submit_prompt(step, results, gate_results, production, artifact)
     frame = results.to_frame()
-    outcomes = [*verify(frame, _table_rules(evaluation), step.windows), *results.judge(), *list_outcomes(judged, evaluation)]
+    outcomes = [
+        *verify(frame, _table_rules(evaluation), step.windows),
+        *results.check_completeness(),
+        *list_outcomes(gate_results, evaluation),
+    ]
     return CheckedTable(
         frame, outcomes, results.describe(production_results) | {"cost and latency": describe_operations(results, production_results)}
     )
 
 
-def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Sequence[Mapping[str, Any]]) -> str:
-    """Store the prompt of an evaluation, and return its artifact once the stored prompt makes the same messages for each case.
+def store_verified_prompt(step: StepContext, evaluation: PromptEvaluation, calls: Sequence[Mapping[str, Any]]) -> str:
+    """Store the prompt of an evaluation, check that the stored prompt builds the same messages for each case, and return its artifact.
 
     Parameters
     ----------
@@ -139,7 +145,7 @@ def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Seque
     for variables in calls:
         if build_messages(stored, variables) != build_messages(prompt, variables):
             raise DefinitionError(
-                f"'{prompt.key}' makes other messages for '{evaluation.key}' when it is read back from its stored version",
+                f"'{prompt.key}' builds other messages for '{evaluation.key}' after it is stored and read back",
                 hint="its variables have types whose JSON depends on code, e.g. on a serialiser: use plain types",
             )
     return artifact
@@ -148,7 +154,7 @@ def store_verified(step: StepContext, evaluation: PromptEvaluation, calls: Seque
 def _evaluate_production(
     step: StepContext, evaluation: PromptEvaluation, rows: pl.DataFrame, production: Version | None
 ) -> EvaluationResults | None:
-    """Return the evaluation of the version in production on the same cases; None, with a warning, when it cannot be made."""
+    """Return the evaluation of the production version on the same cases; None, with a warning in the log, when it fails."""
     from mlops_assets.orchestrate.llm.cases import read_cases
     from mlops_assets.serving.formats.stored_prompts import connect_prompt, open_prompt
 
@@ -156,16 +162,16 @@ def _evaluate_production(
         return None
     try:
         prompt = connect_prompt(open_prompt(step.stores.artifacts, production.artifact), evaluation.prompt.model)
-        return _ask_cases(step, evaluation, prompt, rows, read_cases(evaluation, rows, prompt))
+        return _run_prompt(step, evaluation, prompt, rows, read_cases(evaluation, rows, prompt))
     except MlopsError as error:
-        step.context.log.warning(f"'{evaluation.key}': production, version {production.version}, cannot be evaluated: {error}")
+        step.context.log.warning(f"'{evaluation.key}': the production version {production.version} cannot be evaluated: {error}")
         return None
 
 
-def _ask_cases(
+def _run_prompt(
     step: StepContext, evaluation: PromptEvaluation, prompt: Prompt[..., Any], rows: pl.DataFrame, cases: Sequence[EvaluationCase]
 ) -> EvaluationResults:
-    """Return the scored answers of a prompt: that of the evaluation, or its version in production."""
+    """Run a prompt on the cases and return its scored answers; the prompt is that of the evaluation, or its production version."""
     from mlops_assets.orchestrate.llm.call_costs import read_evaluation_prices
     from mlops_assets.orchestrate.llm.scoring import describe_method
     from mlops_assets.serving.llm.ask_many import ask_many

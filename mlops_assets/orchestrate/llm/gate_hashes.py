@@ -1,4 +1,4 @@
-"""The hashes of the gates of a prompt: evidence counts only for a gate as it was declared, and for the tables that it was judged on."""
+"""Hash the gates of a prompt: evidence is valid only for the same definition of a gate and the same contents of its tables."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
 
 
 def _list_inputs(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> list[Any]:
-    """Return the contents of the tables that an evaluation reads, and the fingerprints that its judges' calibrations have to have."""
+    """Return the contents of the tables that an evaluation reads, and the current fingerprints of its judges' calibrations."""
     tables = [edge.parent for edge in project.node(evaluation).edges]
     contents = [
         [table, sorted((key, record.content_hash) for key, record in lake.records(table, snapshot=snapshot).items())] for table in tables

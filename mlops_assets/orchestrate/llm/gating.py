@@ -1,4 +1,4 @@
-"""Judge a prompt by the gates of an evaluation, and submit it to the registry with the results."""
+"""Evaluate the gates of a prompt, and submit it to the registry with the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.orchestrate.llm.gate_hashes import hash_evaluation_gates
 from mlops_assets.orchestrate.llm.measurement import PromptIntervals, list_gate_slices, measure_evaluation, pair_results, withhold_metrics
-from mlops_assets.orchestrate.llm.wins import judge_wins
+from mlops_assets.orchestrate.llm.wins import evaluate_win_gate
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 
 
-def judge_prompt(
+def evaluate_gates(
     results: EvaluationResults, production_results: EvaluationResults | None, production: Version | None, refused: Mapping[str, str]
 ) -> dict[str, GateResult]:
-    """Return gate → result; relative gates pass without production, and for production itself.
+    """Evaluate each gate. Relative gates pass when there is no production version, or when the candidate is that version.
 
-    The scores of a refused judge are withheld: a gate on them fails, and a gate of another kind finds NaN.
+    The scores of a refused judge are withheld: a gate on them fails, and a gate function reads NaN.
 
     Parameters
     ----------
     results
         The evaluation of the prompt.
     production_results
-        The evaluation of production on the same cases; None when it could not be made, or is not needed.
+        The evaluation of the production version on the same cases; None when it failed or is not needed.
     production
-        The version in production; None when there is none.
+        The production version; None when there is none.
     refused
         Judge → why its scores may not decide a gate.
     """
@@ -64,10 +64,10 @@ def judge_prompt(
     candidate = Candidate(
         prompt.name, results.version, prompt, holdout, withhold_metrics(measure_evaluation(results), refused), compared, intervals
     )
-    return {gate.name: _judge_gate(gate, candidate, intervals, production, refused) for gate in results.evaluation.gates}
+    return {gate.name: _evaluate_gate(gate, candidate, intervals, production, refused) for gate in results.evaluation.gates}
 
 
-def _judge_gate(
+def _evaluate_gate(
     gate: Any,  # noqa: ANN401  (any gate)
     candidate: Candidate,
     intervals: PromptIntervals,
@@ -82,14 +82,14 @@ def _judge_gate(
     if production is None:
         return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is not measured")
     if production.digest == candidate.digest:
-        return GateResult(passed=True, reason=f"this is production, version {production.version}")
+        return GateResult(passed=True, reason=f"this is the production version {production.version}")
     production_results = intervals.production
     if production_results is None:
-        return GateResult(passed=False, reason=f"production, version {production.version}, could not be evaluated on these cases")
-    return _judge_comparison(gate, candidate, intervals, production_results, refused)
+        return GateResult(passed=False, reason=f"the production version {production.version} could not be evaluated on these cases")
+    return _evaluate_comparison_gate(gate, candidate, intervals, production_results, refused)
 
 
-def _judge_comparison(
+def _evaluate_comparison_gate(
     gate: Any,  # noqa: ANN401  (any gate)
     candidate: Candidate,
     intervals: PromptIntervals,
@@ -99,14 +99,14 @@ def _judge_comparison(
     if not isinstance(gate, Gate):
         return judge(gate, candidate)
     if not gate.relative:
-        return judge_wins(gate, candidate, intervals.own)
-    return _judge_pairs(gate, candidate, intervals, production_results, refused)
+        return evaluate_win_gate(gate, candidate, intervals.own)
+    return _evaluate_paired_gate(gate, candidate, intervals, production_results, refused)
 
 
-def _judge_pairs(
+def _evaluate_paired_gate(
     gate: Gate, candidate: Candidate, intervals: PromptIntervals, production_results: EvaluationResults, refused: Mapping[str, str]
 ) -> GateResult:
-    """Judge a relative gate on the cases that have a score on both sides."""
+    """Evaluate a relative gate on the cases that have a score on both sides."""
     if refusal := _explain_unpaired(gate, intervals):
         return GateResult(passed=False, reason=refusal, threshold=gate.threshold)
     own, other = (withhold_metrics(measure_evaluation(each), refused) for each in pair_results(intervals.own, production_results))
@@ -114,7 +114,7 @@ def _judge_pairs(
 
 
 def _explain_unpaired(gate: Gate, intervals: PromptIntervals) -> str:
-    """Return why the cases of a relative gate do not suffice to compare, for all cases or for a slice; empty when they do."""
+    """Return why a relative gate has too few comparable cases, in all cases or in a slice; empty when it has enough."""
     results = intervals.own
     min_pairs = 2 if gate.confidence is None else MIN_PAIRS
     for within in list_gate_slices(gate, results):
@@ -125,7 +125,7 @@ def _explain_unpaired(gate: Gate, intervals: PromptIntervals) -> str:
 
 
 def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluation) -> Iterator[Outcome]:
-    """Yield the results of gates as outcomes of checks; none of them keeps the rows from being committed.
+    """Yield the results of gates as outcomes of checks; a failure does not block the commit of rows.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluatio
             name,
             passed=result.passed,
             message=result.reason,
-            hint=f"change '{evaluation.prompt.key}' and materialise '{evaluation.key}' again; production is as it was",
+            hint=f"change '{evaluation.prompt.key}' and materialise '{evaluation.key}' again; production is unchanged",
             blocking=False,
             serious=True,
             facts={label: float(value) for label, value in figures.items() if value is not None},
@@ -149,7 +149,7 @@ def list_outcomes(results: Mapping[str, GateResult], evaluation: PromptEvaluatio
 
 
 def submit_prompt(
-    step: StepContext, results: EvaluationResults, judged: Mapping[str, GateResult], production: Version | None, artifact: str
+    step: StepContext, results: EvaluationResults, gate_results: Mapping[str, GateResult], production: Version | None, artifact: str
 ) -> None:
     """Record the evaluation as a run, and submit the prompt to the registry with the results of this evaluation's gates.
 
@@ -159,10 +159,10 @@ def submit_prompt(
         The step of the evaluation.
     results
         The scored cases.
-    judged
+    gate_results
         Gate → result.
     production
-        The version in production that the prompt was compared with; None when there was none.
+        The production version that the prompt was compared with; None when there was none.
     artifact
         The stored prompt.
     """
@@ -175,7 +175,7 @@ def submit_prompt(
     relative = {gate.name: evaluation.compares(gate) for gate in evaluation.gates}
     evidence = [
         _build_evidence(f"{evaluation.name}.{name}", definitions, results.version, result, production, relative=relative.get(name, False))
-        for name, result in {COMPLETE: complete, **judged}.items()
+        for name, result in {COMPLETE: complete, **gate_results}.items()
     ]
     run = _build_run(step, results, definitions, artifact)
     step.stores.tracker.add(run)

@@ -42,7 +42,7 @@ class JudgedAnswer:
     verdicts
         The verdict of each repeat.
     calls
-        The calls of the judge's prompt; empty when it could not be asked.
+        The calls of the judge's prompt; empty when the prompt could not be built.
     """
 
     verdicts: tuple[JudgeVerdict, ...]
@@ -82,9 +82,9 @@ def judge_answers(
     cache
         Where verdicts are looked up, and stored as soon as they arrive.
     warn
-        Receives what prevents the judge's prompt from asking about an answer.
+        Receives the reason when the judge's prompt cannot be built for an answer.
     progress
-        Counts each call, and whether it gave no verdict.
+        Counts the calls, and those without a verdict.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def prepare_call(
     answers
         Variable → answer.
     row, warn
-        The case, and what receives the problem.
+        The case, and the function that receives the problem.
     """
     variables = {variable.name: variable for variable in judge.prompt.variables if variable.name not in answers}
     absent = next((name for name, variable in variables.items() if row[name] is None and not accepts_none(variable.annotation)), None)
@@ -147,7 +147,7 @@ def read_verdict(judge: Judge | PairwiseJudge, call: CallRecord) -> JudgeVerdict
     """
     if call.completion is None:
         return JudgeVerdict(TIMEOUT if call.kind == "timeout" else ERROR, call.error or "no reply")
-    if call.error:  # a reply that is not of the type that the prompt declares
+    if call.error:  # the reply does not have the type that the prompt declares
         return JudgeVerdict(UNPARSABLE, call.error)
     return parse_verdict(call.completion.text, judge.allowed)
 
@@ -160,7 +160,7 @@ def list_verdict_columns(judge: Judge | PairwiseJudge, judged: Sequence[JudgedAn
     judge
         The judge.
     judged
-        What it found on the answer of each row; None where there is no answer.
+        Its verdicts on the answer of each row; None where there is no answer.
     """
     verdict, repeats, flip_rate, *orders = judge.verdict_columns
     return {
@@ -177,7 +177,7 @@ def describe_judge(judge: Judge | PairwiseJudge, judged: Sequence[JudgedAnswer])
     Parameters
     ----------
     judge, judged
-        The judge, and what it found on each answer.
+        The judge, and its verdicts on each answer.
     """
     counts = Counter(found.verdict.value for found in judged)
     flips = [found.flip_rate for found in judged if found.flip_rate is not None]

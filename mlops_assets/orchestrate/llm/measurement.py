@@ -42,7 +42,7 @@ def measure_evaluation(results: EvaluationResults) -> Evaluation:
 
 
 def pair_results(own: EvaluationResults, production: EvaluationResults) -> tuple[EvaluationResults, EvaluationResults]:
-    """Return two evaluations without the scores that the other one lacks for the same case, so that their means compare equal cases.
+    """Return two evaluations with only the scores that both have for a case, so that their means compare the same cases.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def pair_results(own: EvaluationResults, production: EvaluationResults) -> tuple
 
 
 def withhold_metrics(evaluation: Evaluation, reasons: Mapping[str, str]) -> Evaluation:
-    """Return an evaluation with NaN in place of some metrics, also in its slices.
+    """Return an evaluation with NaN in place of some metrics, in all cases and in each slice.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _measure(results: EvaluationResults, scored: Sequence[ScoredCase]) -> dict[s
 
 
 def measure_latency(metric: str, scored: Sequence[ScoredCase]) -> float:
-    """Return a percentile of durations; NaN when one is unknown, and when so many calls failed that it has no upper bound.
+    """Return a percentile of durations; NaN when a duration is unknown, or when so many calls failed that the percentile has no upper bound.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def measure_latency(metric: str, scored: Sequence[ScoredCase]) -> float:
 def _list_durations(measurement: str, scored: Sequence[ScoredCase]) -> list[float]:
     """Return the duration of each call: infinite when it failed, so that no percentile improves by failures, and NaN when it is unknown.
 
-    A cached answer has that of the request that it comes from.
+    A cached answer has the duration of the request that produced it.
     """
     completions = [one.call.completion for one in scored]
     seconds = [math.inf if found is None else getattr(found, measurement) for found in completions]
@@ -142,7 +142,7 @@ class PromptIntervals:
     own
         The evaluation of the prompt.
     production
-        The evaluation of production on the same cases; None when there is none.
+        The evaluation of the production version on the same cases; None when there is none.
     withheld
         Metrics that have no interval.
     """
@@ -153,7 +153,7 @@ class PromptIntervals:
     method: str = field(default="independent cases", init=False)
 
     def value(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
-        """Return ``(low, high)`` of a metric, of a slice when given; NaN for less than two cases with it."""
+        """Return the interval ``(low, high)`` of a metric in all cases, or in a slice; NaN for fewer than two cases with a value."""
         scored = select_cases(self.own, within)
         if metric == ERROR_RATE:
             rate = Rate(sum(bool(one.error) for one in scored), len(scored), confidence)
@@ -163,17 +163,19 @@ class PromptIntervals:
             return find_percentile_interval(_list_durations(measurement, scored), share, confidence)
         if metric == COST_PER_REQUEST or metric in self.withheld:
             return _UNKNOWN
-        return _resample([value for one in scored if (value := one.value(metric)) is not None], self._label(metric, within), confidence)
+        return _resample(
+            [value for one in scored if (value := one.value(metric)) is not None], self._build_seed(metric, within), confidence
+        )
 
     def difference(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> tuple[float, float]:
-        """Return ``(low, high)`` of the prompt's metric minus production's, over the cases that both have a score for."""
+        """Return the interval ``(low, high)`` of the prompt's metric minus production's, over the cases that have both scores."""
         compared = self.compare(metric, confidence, within)
         if compared is None or compared.low is None or compared.high is None:
             return _UNKNOWN
         return compared.low, compared.high
 
     def compare(self, metric: str, confidence: float = 0.95, within: Slice | None = None) -> PairedComparison | None:
-        """Return the comparison of a score with production's, case by case; None without production, or for no score.
+        """Return the comparison of a score with production's, case by case; None without a production version, or if the metric is not a score.
 
         Parameters
         ----------
@@ -189,10 +191,10 @@ class PromptIntervals:
         own, production = (
             {one.case.label: one.find_score(metric) for one in select_cases(results, within)} for results in (self.own, self.production)
         )
-        return compare_scores(list(own), own, production, seed=self._label(metric, within), confidence=confidence)
+        return compare_scores(list(own), own, production, seed=self._build_seed(metric, within), confidence=confidence)
 
-    def _label(self, metric: str, within: Slice | None) -> str:
-        """Return the text that makes the seed: equal evaluations have equal intervals."""
+    def _build_seed(self, metric: str, within: Slice | None) -> str:
+        """Return the seed of the bootstrap as text: equal evaluations have equal intervals."""
         return f"{self.own.evaluation.key} {self.own.version} {metric} {within or ''}"
 
 
@@ -221,7 +223,7 @@ def select_cases(results: EvaluationResults, within: Slice | None) -> Sequence[S
 
 
 def _resample(values: Sequence[float], seed: str, confidence: float) -> tuple[float, float]:
-    """Return the interval of a mean: Wilson's for scores that are all 0 or 1, else the bootstrap's; NaN for less than two scores."""
+    """Return the interval of a mean: Wilson's for scores that are all 0 or 1, else the bootstrap's; NaN for fewer than two scores."""
     import numpy as np
 
     if len(values) < 2:

@@ -22,12 +22,12 @@ _DIGITS = 12  # of the hash that names a version
 
 
 def describe_operations(results: EvaluationResults, production: EvaluationResults | None) -> dg.TableMetadataValue:
-    """Return a table of durations, tokens and costs per request: of all cases and of each slice, also of the version in production.
+    """Return a table of durations, tokens and costs per request: of all cases and of each slice, for the prompt and for the production version.
 
     Parameters
     ----------
     results, production
-        The evaluation of the prompt, and that of production on the same cases; None when it was not needed.
+        The evaluation of the prompt, and that of the production version on the same cases; None when it was not needed.
     """
     rows = _describe_version(results, results.version[:_DIGITS])
     if production is not None:
@@ -50,8 +50,8 @@ def _describe_cases(results: EvaluationResults, scored: Sequence[ScoredCase]) ->
     return {
         "cases": str(len(scored)),
         "failed calls": str(len(scored) - len(completions)),
-        **{name.replace("_", " "): _write(measure_latency(name, scored)) for name in LATENCY_METRICS},
-        **{f"mean {name}": _write_mean(counts) for name, counts in tokens.items()},
+        **{name.replace("_", " "): _format_number(measure_latency(name, scored)) for name in LATENCY_METRICS},
+        **{f"mean {name}": _format_mean(counts) for name, counts in tokens.items()},
         **_describe_costs(results, scored),
     }
 
@@ -60,13 +60,13 @@ def _describe_costs(results: EvaluationResults, scored: Sequence[ScoredCase]) ->
     if results.prices is None:
         return {}
     spend = sum_calls(results.prices, (one.call for one in scored))
-    return {"mean cost (USD)": _write(spend.mean, ".6g"), "total cost": str(spend)}
+    return {"mean cost (USD)": _format_number(spend.mean, ".6g"), "total cost": str(spend)}
 
 
-def _write(value: float, style: str = ".4g") -> str:
+def _format_number(value: float, style: str = ".4g") -> str:
     return _UNKNOWN if math.isnan(value) else f"{value:{style}}"
 
 
-def _write_mean(counts: Sequence[int | None]) -> str:
+def _format_mean(counts: Sequence[int | None]) -> str:
     known = [count for count in counts if count is not None]
     return f"{sum(known) / len(known):.1f}" if known and len(known) == len(counts) else _UNKNOWN

@@ -30,7 +30,7 @@ class JudgedPair(JudgedAnswer):
     Parameters
     ----------
     orders
-        The verdict of each call by position: for each repeat in the original order, then in the other. Empty when it was not asked.
+        The verdicts by position: for each repeat, that of the original order, then that of the swapped order. Empty without a call.
     """
 
     orders: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def compare_answers(
     judge
         The judge.
     pairs
-        The first and the second answer, with the row of their case. Equal answers are a tie and are not asked about.
+        The first and the second answer, with the row of their case. Equal answers are a tie without a call.
     cache, warn, progress
         As in :func:`judge_answers`.
 
@@ -95,7 +95,7 @@ def compare_answers(
 def _prepare_pair(
     judge: PairwiseJudge, pair: tuple[str, str, Mapping[str, Any]], warn: Callable[[str], object]
 ) -> tuple[dict[str, Any], dict[str, Any]] | JudgeVerdict:
-    """Return the variables of the calls in both orders, or the verdict when there is nothing to ask."""
+    """Return the variables of the calls in both orders, or the verdict when no call is possible or needed."""
     one, other, row = pair
     if one == other:
         return JudgeVerdict(TIE)
@@ -111,11 +111,11 @@ def _combine_calls(verdicts: Sequence[JudgeVerdict], calls: Sequence[CallRecord]
 
 
 def measure_bias(orders: Sequence[Sequence[str] | None]) -> PositionBias:
-    """Return the position bias of a judge, of the first repeat of each pair that was asked about.
+    """Return the position bias of a judge, from the first repeat of each pair that it compared.
 
     Parameters
     ----------
     orders
-        The replies to the calls for each pair, as in :class:`JudgedPair`; None or empty for a pair that was not asked about.
+        The replies to the calls for each pair, as in :class:`JudgedPair`; None or empty for a pair without a call.
     """
     return measure_position_bias([SwappedPair(str(number), found[0], found[1]) for number, found in enumerate(orders) if found])

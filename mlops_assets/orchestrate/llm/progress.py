@@ -1,4 +1,4 @@
-"""The progress of many calls of language models, as lines in the log."""
+"""Log the progress of many calls of language models."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PROGRESS_CALLS, PROGRESS_SECONDS = 100, 10.0  # a line in the log after so many 
 
 @dataclass
 class CallProgress:
-    """Logs how far many calls are: after each :data:`PROGRESS_CALLS` calls, after :data:`PROGRESS_SECONDS`, and at the end.
+    """Logs the progress of many calls: after each :data:`PROGRESS_CALLS` calls, after :data:`PROGRESS_SECONDS`, and at the end.
 
     Parameters
     ----------
     key, total
-        What makes the calls, and their number.
+        The asset that makes the calls, and their number.
     log
         Receives the lines.
     unit
-        What a call gives, in the plural.
+        The plural noun for the results of calls, such as ``verdicts``.
     prices
         The prices of models; None shows no cost.
     """

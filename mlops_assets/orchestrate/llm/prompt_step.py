@@ -51,7 +51,7 @@ def prompt_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], Iterator[ob
         artifact = store_prompt(step.stores.artifacts, prompt)
         production = step.stores.registry.champion(prompt.name)
         version = hash_prompt(prompt)
-        facts: dict[str, Any] = {"digest": version, "artifact": artifact, **describe_call(prompt)}
+        facts: dict[str, Any] = {"digest": version, "artifact": artifact, **describe_prompt_metadata(prompt)}
         if production is None:
             facts["production"] = "none yet"
         elif production.digest == version:
@@ -64,7 +64,7 @@ def prompt_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], Iterator[ob
     return body
 
 
-def describe_call(prompt: Prompt[..., Any]) -> Mapping[str, Any]:
+def describe_prompt_metadata(prompt: Prompt[..., Any]) -> Mapping[str, Any]:
     """Return the metadata of a prompt: its model, instructions, variables, response and number of examples.
 
     Parameters
@@ -97,11 +97,11 @@ def diff_prompts(before: Prompt[..., Any], after: Prompt[..., Any]) -> str:
     """
     from mlops_assets.serving.formats.stored_prompts import describe_prompt
 
-    old, new = (_write_lines(describe_prompt(prompt)) for prompt in (before, after))
+    old, new = (_format_lines(describe_prompt(prompt)) for prompt in (before, after))
     return "\n".join(difflib.unified_diff(old, new, "before", "after", lineterm="", n=2))
 
 
-def _write_lines(described: Mapping[str, Any]) -> list[str]:
+def _format_lines(described: Mapping[str, Any]) -> list[str]:
     """Return a described prompt as lines: its instructions as they are, everything else as JSON."""
     rest = {name: value for name, value in described.items() if name not in ("instructions", "digest", "name")}
     return [*described["instructions"].splitlines(), *json.dumps(rest, indent=1, ensure_ascii=False).splitlines()]

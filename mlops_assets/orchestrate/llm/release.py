@@ -81,7 +81,7 @@ def prompt_champion_body(prompt: Prompt[..., Any]) -> Callable[[StepContext], It
 
 
 def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version]) -> Version:
-    """Return the version that the declared prompt is; an earlier text is an earlier version.
+    """Return the registered version whose content equals that of the declared prompt.
 
     Parameters
     ----------

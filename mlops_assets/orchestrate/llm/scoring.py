@@ -1,4 +1,4 @@
-"""Score an answer: dispatch a declared scorer to its computation, and turn every failure into a stated error."""
+"""Score an answer with a declared scorer; every failure becomes the error of its score."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEXT_SCORES = {ExactMatch: score_exact, TokenF1: score_token_f1, EditSimilarity
 
 
 def describe_method(scorer: PlainScorer) -> str:
-    """Return how a scorer computes, where that depends on installed packages; empty for the others.
+    """Return the method of a scorer whose computation depends on installed packages; empty for other scorers.
 
     Parameters
     ----------

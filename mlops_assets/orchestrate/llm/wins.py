@@ -64,8 +64,8 @@ def _read_answer(scored: ScoredCase) -> str | None:
     return None if call.completion is None or call.error else call.completion.text
 
 
-def judge_wins(gate: Gate, candidate: Candidate, results: EvaluationResults) -> GateResult:
-    """Judge a gate on the win rate against production, which was evaluated.
+def evaluate_win_gate(gate: Gate, candidate: Candidate, results: EvaluationResults) -> GateResult:
+    """Evaluate a gate on the win rate against the production version.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def _explain_too_few(gate: Gate, scored: Sequence[ScoredCase], maximum: float) -
     """Return why the verdicts on some cases do not suffice for a gate; empty when they do."""
     missing = [one.case.label for one in scored if one.value(gate.metric) is None]
     if len(missing) > maximum * len(scored):
-        return f"{len(missing)} of {len(scored)} cases have no verdict on both answers; at most {100 * maximum:g} % may: case {missing[0]}"
+        return f"{len(missing)} of {len(scored)} cases have no verdict on both answers, e.g. case {missing[0]}; the maximum is {100 * maximum:g} %"
     compared = len(scored) - len(missing)
     if gate.confidence is not None and compared < MIN_PAIRS:
         return f"{compared} cases have a verdict on both answers; {MIN_PAIRS} are needed for an interval"
@@ -94,8 +94,8 @@ def _explain_too_few(gate: Gate, scored: Sequence[ScoredCase], maximum: float) -
 def _explain_inconsistency(gate: Gate, scored: Sequence[ScoredCase]) -> str:
     """Return why the position of an answer decides the verdicts on some cases; empty when it does not.
 
-    An inconsistent verdict scores half, so that a judge without any opinion would reach a win rate of 0.5. Few cases have a wide interval:
-    there the numbers of verdicts decide, with equal answers as ties.
+    An inconsistent verdict scores half, so a judge that decides by position alone would reach a win rate of 0.5. With few cases, the
+    interval is too wide to decide, so the counts of verdicts are compared; equal answers count as ties.
     """
     judged = [found for one in scored if (found := one.judged.get(gate.metric)) is not None]
     consistency = measure_bias([getattr(found, "orders", ()) for found in judged]).consistency

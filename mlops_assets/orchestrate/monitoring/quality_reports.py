@@ -191,12 +191,12 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
 
 
 def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUnit]:
-    from mlops_assets.orchestrate.llm.calibration_results import refuse_judges  # definitions load without it
+    from mlops_assets.orchestrate.llm.calibration_results import list_refused_judges  # definitions load without it
 
     rows = select_answers(step.read(step.project.by_key[monitor.traces_key]), monitor.prompt.name if monitor.prompt else "")
     rows = rows.filter(pl.col("refusal").is_null())  # clients cause refusals: a quota or a denied topic says nothing about a version
     units = list[QualityUnit]()
-    refused = refuse_judges(step, monitor.judges)
+    refused = list_refused_judges(step, monitor.judges)
     for partition, window in step.windows:
         if window is None:
             continue

@@ -10,7 +10,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.llm.calibration_results import find_calibration
+from mlops_assets.orchestrate.llm.calibration_results import check_calibration
 from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.evaluation import GateResult
@@ -29,7 +29,7 @@ def find(platform, judge: ml.llm.Judge) -> GateResult:
     node = project.node(project.select(ml.llm.Calibration)[0]) if project.select(ml.llm.Calibration) else project.node(project.datasets[0])
     step = StepContext(dg.build_asset_context(), project, open_stores(platform), node, {})
     with step.leases:
-        return find_calibration(step, judge)
+        return check_calibration(step, judge)
 
 
 def may_gate(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
@@ -52,7 +52,7 @@ def test_a_judge_that_agrees_with_people_may_gate(platform, run) -> None:
     assert judged["true-positive rate (95 % CI)"] == "1.000 (0.839 to 1.000, 20 of 20)"
     assert (constant["predictor"], constant["agreement (95 % CI)"][:5]) == ("constant", "0.500")
     assert facts["summary"].startswith(
-        "40 cases; the judge 'support' may gate: kappa 1.00 (95 % CI 0.82 to 1.00): its lower end reaches 0.6"
+        "40 cases; the judge 'support' may decide gates: kappa 1.00 (95 % CI 0.82 to 1.00): its lower end reaches 0.6"
     )
     rows = open_stores(platform).lake.read(CALIBRATION)
     assert rows.columns == ["case", "label", "verdict", "agrees", "repeats", "flip_rate", "error", "judge_version"]
@@ -67,7 +67,7 @@ def test_a_constant_judge_may_report_but_not_gate(platform, run) -> None:
         result = run(ml.build_definitions(declare_calibration(judge), platform=platform))()
     check = may_gate(result)
     assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
-    assert "the judge 'support' may report, and a gate on its scores fails: kappa 0.00 (95 % CI -0.30 to 0.30)" in check.description
+    assert "judge 'support' is not reliable enough to decide a gate: kappa 0.00 (95 % CI -0.30 to 0.30)" in check.description
     found = find(platform, judge)
     assert not found.passed
     assert found.reason.endswith("the judge agrees on 50 % of cases, a constant one on 50 %")
@@ -84,7 +84,7 @@ def test_a_judge_without_a_calibration_of_its_version_cannot_gate(platform, run)
             declare_judge(server.url, repeats=1, temperature=1.0),
         ]
     assert [find(platform, one).passed for one in (same, moved)] == [True, True], "the endpoint's address is no part of the version"
-    assert {find(platform, other).reason for other in others} == {"the project has no calibration of this version of it"}
+    assert {find(platform, other).reason for other in others} == {"the project has no calibration of this version of the judge"}
 
 
 def test_a_calibration_is_out_of_date_when_labels_or_judge_change(platform, run) -> None:
@@ -134,7 +134,7 @@ def test_every_calibration_of_a_judge_must_pass(platform, run) -> None:
 BAD_LABELS = {
     "unknown label": (
         {"human_verdict": ["good"] * 40},
-        "case 'label 0' has the label 'good' in column 'human_verdict', no verdict of the judge",
+        "case 'label 0' has the label 'good' in column 'human_verdict', which is no verdict of the judge",
     ),
     "null label": ({"human_verdict": [None, *["supported"] * 39]}, "column 'human_verdict' of case 'label 0' is null"),
     "null answer": ({"answer": ["x", None, *["x"] * 38]}, "column 'answer' of case 'label 1' is null"),
@@ -258,14 +258,14 @@ def test_a_calibrated_judge_decides_gates(platform, run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calibrated", "reason"), [(True, "its lower end is below 0.6"), (False, "the project has no calibration of this version of it")]
+    ("calibrated", "reason"), [(True, "its lower end is below 0.6"), (False, "the project has no calibration of this version of the judge")]
 )
 def test_every_gate_on_the_scores_of_a_judge_that_may_only_report_fails(calibrated, reason, platform, run) -> None:
     found = judge_release(platform, run, YES, calibrated=calibrated)
     assert {name: check.passed for name, check in found.items()} == {"complete": True, **{gate.name: False for gate in GATES}}
     assert open_stores(platform).lake.read(TABLE)["support"].to_list() == [1.0] * 6, "the judge reports"
     for gate in GATES[:2]:
-        assert "the judge 'support' may not gate: " in found[gate.name].description
+        assert "the judge 'support' may not decide a gate: " in found[gate.name].description
         assert reason in found[gate.name].description
     assert open_stores(platform).registry.champion("reply") is None
 

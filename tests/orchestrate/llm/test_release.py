@@ -112,7 +112,7 @@ def test_a_worse_prompt_is_refused_by_its_pairs_with_production_which_is_not_ask
     assert check(same, RELATIVE.name).passed
     assert check(same, RELATIVE.name).metadata["interval, low"].value == 0.0
     again = release("Answer from the context alone!", **more)
-    assert "this is production, version 2" in check(again, RELATIVE.name).description
+    assert "this is the production version 2" in check(again, RELATIVE.name).description
 
 
 def test_a_relative_gate_with_an_interval_needs_twenty_pairs(release) -> None:

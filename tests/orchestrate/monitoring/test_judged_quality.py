@@ -120,8 +120,8 @@ def test_a_judge_that_may_only_report_neither_breaches_nor_rolls_back(calibrated
     assert registry.champion("delay_answer").version == 2
     (check,) = [found for found in result.get_asset_check_evaluations() if found.check_name == "support_at_least"]
     assert not check.passed
-    reason = "its lower end is below 0.6" if calibrated else "the project has no calibration of this version of it"
-    assert f"the judge 'support' may not gate: {'' if calibrated else reason}" in check.description
+    reason = "its lower end is below 0.6" if calibrated else "the project has no calibration of this version of the judge"
+    assert f"the judge 'support' may not decide a gate: {'' if calibrated else reason}" in check.description
     assert reason in check.description
     assert "it reports: support 0" in check.description
 

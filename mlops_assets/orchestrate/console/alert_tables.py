@@ -1,4 +1,4 @@
-"""The table of alerts: episodes that are open, and those that were resolved lately."""
+"""The table of alerts: open episodes, and recently resolved ones."""
 
 from mlops_assets.compute.monitoring.alert_messages import describe_windows
 from mlops_assets.compute.monitoring.alert_messages import format_time as format_seconds

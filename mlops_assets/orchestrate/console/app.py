@@ -1,4 +1,4 @@
-"""The console as an ASGI application: addresses, headers that keep other origins out, and pages for what is missing."""
+"""The console as an ASGI application: routes, security headers and error pages."""
 
 import asyncio
 import contextlib
@@ -108,19 +108,19 @@ def build_console(site: ConsoleSite) -> "Starlette":
     pool = ThreadPoolExecutor(_THREADS, "console")
     ready = threading.Barrier(_THREADS)
     for _ in range(_THREADS):
-        pool.submit(_warm_thread, site, ready)
+        pool.submit(_prepare_thread, site, ready)
     routes = [Route(path, _build_endpoint(site, frame, pool, show), methods=["GET"]) for path, show in PAGES.items()]
     return Starlette(
         routes=[*routes, Route(frame.style, _build_style(style), methods=["GET"])],
         middleware=[Middleware(HostGuard)],
-        exception_handlers={404: _build_refusal(frame, "There is no such page"), 405: _build_refusal(frame, "This console only shows")},
+        exception_handlers={404: _build_refusal(frame, "There is no such page"), 405: _build_refusal(frame, "This console is read-only")},
     )
 
 
-def _warm_thread(site: ConsoleSite, ready: threading.Barrier) -> None:
+def _prepare_thread(site: ConsoleSite, ready: threading.Barrier) -> None:
     """Open this thread's connection to the lake and resolve the asset graph, so that no request waits for them.
 
-    A store that cannot be opened is named by the pages that need it.
+    If a store cannot be opened, the pages that need it report that.
     """
     ready.wait()  # so that each thread gets one of the calls
     with contextlib.suppress(MlopsError):
@@ -154,21 +154,23 @@ def _show(site: ConsoleSite, frame: ConsoleFrame, show: _PageFunction, request: 
             return HTMLResponse(page.content, headers=_HEADERS | {"Content-Security-Policy": _DOCUMENT_POLICY})
         return HTMLResponse(render_console(page, frame), page.status, _HEADERS)
     except MissingPageError as error:
-        page = _describe_missing(error)
+        page = _build_missing_page(error)
     except MlopsError as error:
-        page = _describe_failure(site, error.message, error.hint)
+        page = _build_failure_page(site, error.message, error.hint)
     except Exception as error:
         _LOGGER.exception("a page of the console failed: %s %s", show.__name__, dict(request.path))
-        page = _describe_failure(site, f"{type(error).__name__}: {str(error)[:_MAX_MESSAGE]}", "The log of the console has the traceback.")
+        page = _build_failure_page(
+            site, f"{type(error).__name__}: {str(error)[:_MAX_MESSAGE]}", "The log of the console has the traceback."
+        )
     return HTMLResponse(render_console(page, frame), page.status, _HEADERS)
 
 
-def _describe_failure(site: ConsoleSite, message: str, hint: str) -> ConsolePage:
+def _build_failure_page(site: ConsoleSite, message: str, hint: str) -> ConsolePage:
     notice = ConsoleNotice("bad", message, hint, command=site.command("doctor"))
     return ConsolePage("This page cannot be shown", "", "", [ConsoleNotices("", (notice,))], status=500)
 
 
-def _describe_missing(error: MissingPageError) -> ConsolePage:
+def _build_missing_page(error: MissingPageError) -> ConsolePage:
     """Return the page for a name that does not exist, with a link to the most similar one."""
     match = difflib.get_close_matches(error.name, list(error.known), n=1, cutoff=0.5)
     notices = [ConsoleNotice("warn", f"Did you mean {name}?", "It has a similar name.", error.known[name]) for name in match]
@@ -216,7 +218,7 @@ class HostGuard:
         self._names = {"localhost", socket.gethostname().lower()}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Pass a request on, or answer 421."""
+        """Forward a request, or answer 421."""
         if scope["type"] == "http" and not self._accepts(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
             from starlette.responses import PlainTextResponse
 
@@ -226,7 +228,7 @@ class HostGuard:
         await self._app(scope, receive, send)
 
     def _accepts(self, host: str) -> bool:
-        """Return whether a host is safe: a page of another site cannot make a browser send a bare address for its own name."""
+        """Return whether a host is an IP address or a name of this machine; after DNS rebinding, a browser sends the name of another site."""
         name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
         try:
             ipaddress.ip_address(name.strip("[]"))

@@ -14,7 +14,7 @@ from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
 
 _MAX_VERSIONS = 20  # of each model, the newest; manifests are read for them
-_OWN_KINDS = ("online/", "quarantine/", "quality/")  # companions of the table, which read it for no one else
+_OWN_KINDS = ("online/", "quarantine/", "quality/")  # companions of the table, which are no consumers
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Consumer:
     declared
         Whether a declaration of this package says that it reads the table.
     evidence
-        Where the reader is known from.
+        How the reader is known, e.g. from the asset graph.
     """
 
     name: str
@@ -84,7 +84,7 @@ def _list_views(site: ConsoleSite, artifact: str) -> frozenset[str]:
 
 
 def _find_assets(site: ConsoleSite, key: str) -> Iterator[Consumer]:
-    """Yield the assets downstream of a table; those of its online copy count too."""
+    """Yield the assets downstream of a table or of its online copy."""
     kind, _, name = key.partition("/")
     nodes = [graph_key(key), *([graph_key(f"online/{name}")] if kind == "features" else [])]
     readers = dict.fromkeys(reader for node in nodes for reader in site.readers.get(node, ()))

@@ -140,7 +140,7 @@ def show_view(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 def _list_facts(site: ConsoleSite, view: FeatureView, records: Mapping[str, PartitionRecord]) -> tuple[tuple[str, ConsoleCell | str], ...]:
     written, until = _describe_freshness(view, records)
-    asset = site.dagster_asset(view.key)
+    asset = site.asset_url(view.key)
     return (
         ("entity", f"{view.entity.name} ({', '.join(view.entity.join_keys)})"),
         ("event timestamp", view.event_timestamp),
@@ -161,7 +161,7 @@ def _list_statistics(site: ConsoleSite, view: FeatureView, records: Mapping[str,
     kinds = {feature: type_label(kind) for feature, kind in view.features}
     state = (view.key, max(record.snapshot for record in records.values()))
     if state not in site.cache:
-        site.cache[state] = _measure(site.stores.lake, view, records)
+        site.cache[state] = _measure_newest_rows(site.stores.lake, view, records)
     statistics, text = site.cache[state]
     figures = ("rows", "null", "distinct", "min", "mean", "max", "std")
     rows = tuple(
@@ -185,8 +185,8 @@ def _format_figure(name: str, value: Any) -> str:  # noqa: ANN401  (a figure of 
     return format_number(value, 4) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _measure(lake: Lake, view: FeatureView, records: Mapping[str, PartitionRecord]) -> tuple[list[dict[str, Any]], str]:
-    """Return the statistics of a view's newest rows, and what they are of."""
+def _measure_newest_rows(lake: Lake, view: FeatureView, records: Mapping[str, PartitionRecord]) -> tuple[list[dict[str, Any]], str]:
+    """Return the statistics of a view's newest rows, and a text that names these rows."""
     chosen, rows = list[PartitionRecord](), 0
     for record in sorted(records.values(), key=lambda record: record.partition, reverse=True):
         if chosen and rows + record.rows > MAX_ROWS:
@@ -239,7 +239,7 @@ def show_predictions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     table = known[name]
     records = site.stores.lake.records(table.key)
     written, until = _describe_freshness(None, records)
-    asset = site.dagster_asset(table.key)
+    asset = site.asset_url(table.key)
     facts: tuple[tuple[str, ConsoleCell | str], ...] = (
         ("model", ConsoleCell(table.model, f"/models/{encode(table.model)}")),
         ("table of the lake", table.key),

@@ -38,8 +38,15 @@ _REPORTS = ("drift_report", "estimate_report", "performance_report")  # their ch
 def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     """Return the front page."""
     versions = site.stores.registry.versions()
-    notices = (*_find_breaches(site), *_find_services_down(site), *_find_versions(site, versions), *_find_failed_checks(site))
-    calm = ConsoleNotice("good", "Nothing needs attention", "No breach, failed check, service down or version that waits for approval.")
+    notices = (
+        *_list_breach_notices(site),
+        *_list_service_notices(site),
+        *_list_version_notices(site, versions),
+        *_list_check_notices(site),
+    )
+    calm = ConsoleNotice(
+        "good", "Nothing needs attention", "No breach, no failed check, no service down, and no version that waits for approval."
+    )
     runs = site.tracker.list(limit=_MAX_RUNS)
     has_nothing = not versions and not runs
     first = ConsoleNotice("", "Nothing has run yet", "Train, judge and register the models of the project first.", "", site.command("run"))
@@ -59,8 +66,8 @@ def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     return ConsolePage(title, SECTION, "", blocks, commands)
 
 
-def _find_breaches(site: ConsoleSite) -> Iterator[ConsoleNotice]:
-    """Yield the newest window of each monitor where it is a breach, of performance before drift."""
+def _list_breach_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
+    """Yield a notice for each monitor whose newest window is a breach, of performance before drift."""
     for _, monitor in site.select(Monitor):
         windows = read_windows(site, monitor)
         for kind, (colour, problem) in _PROBLEMS.items():
@@ -72,7 +79,7 @@ def _find_breaches(site: ConsoleSite) -> Iterator[ConsoleNotice]:
                 yield ConsoleNotice(colour, headline, text, path, site.command(f"monitor show {monitor.name}"))
 
 
-def _find_services_down(site: ConsoleSite) -> Iterator[ConsoleNotice]:
+def _list_service_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
     for name, state in read_statuses(site).items():
         if state.wanted == "running" and not state.running:
             text = state.problem or "it should run"
@@ -81,8 +88,8 @@ def _find_services_down(site: ConsoleSite) -> Iterator[ConsoleNotice]:
             yield ConsoleNotice("warn", f"{name} has a problem", state.problem, service_path(name), site.command(f"serve status {name}"))
 
 
-def _find_versions(site: ConsoleSite, versions: list[Version]) -> Iterator[ConsoleNotice]:
-    """Yield versions in use whose files are damaged, and the newest version of each model that waits for approval."""
+def _list_version_notices(site: ConsoleSite, versions: list[Version]) -> Iterator[ConsoleNotice]:
+    """Yield notices for damaged versions in use, and for the newest version of each model that waits for approval."""
     prompts = {prompt.name for _, prompt in site.select(Prompt)}
     for version in versions:
         if version.state == DAMAGED and version.aliases:
@@ -95,8 +102,8 @@ def _find_versions(site: ConsoleSite, versions: list[Version]) -> Iterator[Conso
         yield ConsoleNotice("warn", f"{version.model}@{version.version} waits for approval", "Its gates passed.", path, command)
 
 
-def _find_failed_checks(site: ConsoleSite) -> Iterator[ConsoleNotice]:
-    """Yield the asset checks whose last result failed, those of monitor reports excepted."""
+def _list_check_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
+    """Yield notices for the asset checks whose last result failed, except those of monitor reports."""
     graph = site.definitions.resolve_asset_graph()
     waiting = {dg.AssetCheckKey(asset_key(f"version/{name}"), APPROVED) for name in declared_names(site)}  # shown as versions
     keys = [key for key in graph.asset_check_keys if key.asset_key.path[0] not in _REPORTS][:_MAX_CHECKS]

@@ -24,8 +24,8 @@ from mlops_assets.orchestrate.console.site import (
     StoredDocument,
     encode,
     format_time,
-    number_rows,
     page_links,
+    select_page_rows,
 )
 from mlops_assets.orchestrate.versions.card import PAGE
 from mlops_assets.stores.registry.records import AliasEvent, Evidence, Version
@@ -51,7 +51,9 @@ def list_models(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     head = ("model", "kind", "champion", "its metrics", "challenger", "versions", "newest")
     table = ConsoleTable("", head, tuple(rows), "The project declares no model yet. Declare one with @ml.model.", frozenset({5}))
     commands = [("List all versions", site.command("models list")), ("Train, judge and register", site.command("run"))]
-    return ConsolePage("Models", SECTION, "Champions answer; each version was registered after its gates.", [table], commands)
+    return ConsolePage(
+        "Models", SECTION, "The champion answers requests. A version is registered once its gates have passed.", [table], commands
+    )
 
 
 def declared_names(site: ConsoleSite) -> dict[str, str]:
@@ -122,9 +124,9 @@ def show_model(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     versions = _find_model(site, name)
     group = "prompts" if declared_names(site).get(name) == "prompt" else "models"
     path = f"{SECTION}/{encode(name)}"
-    shown, has_more = number_rows(versions[::-1], request)
+    shown, has_more = select_page_rows(versions[::-1], request)
     blocks: list[ConsoleBlock] = [
-        ConsoleNotices("", tuple(_describe_state(site, name, versions, group))),
+        ConsoleNotices("", tuple(_list_state_notices(site, name, versions, group))),
         *(
             [ConsoleFacts("", (("ML Test Score", ConsoleCell("show", f"{path}/score")),))]
             if declared_names(site).get(name) == "model"
@@ -142,7 +144,7 @@ def show_model(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     return ConsolePage(name, SECTION, "", blocks, commands, ConsoleCell("Models", SECTION))
 
 
-def _describe_state(site: ConsoleSite, name: str, versions: Sequence[Version], group: str) -> list[ConsoleNotice]:
+def _list_state_notices(site: ConsoleSite, name: str, versions: Sequence[Version], group: str) -> list[ConsoleNotice]:
     champion = find_alias(versions, CHAMPION)
     found = [
         ConsoleNotice(

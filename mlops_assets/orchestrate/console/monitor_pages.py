@@ -98,7 +98,11 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         ("Alerts and silences", site.command("alerts list")),
     ]
     return ConsolePage(
-        "Monitors", SECTION, "Each window of predictions is judged by version.", [table, list_alerts(site), *list_quality(site)], commands
+        "Monitors",
+        SECTION,
+        "Each window of predictions is evaluated per version.",
+        [table, list_alerts(site), *list_quality(site)],
+        commands,
     )
 
 
@@ -117,7 +121,7 @@ def _describe_policy(monitor: Monitor) -> str:
 
 
 def find_monitor(site: ConsoleSite, name: str) -> tuple[Project, Monitor]:
-    """Return a monitor and its project part; raise MissingPageError for an unknown name."""
+    """Return a monitor and its project; raise MissingPageError for an unknown name."""
     known = {monitor.name: (project, monitor) for project, monitor in site.select(Monitor)}
     if name not in known:
         raise MissingPageError("monitor", name, {each: monitor_path(each) for each in known}, site.command("status"))
@@ -145,7 +149,7 @@ def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[tuple[str, ConsoleCell | str], ...]:
     key = monitor.performance_key if monitor.performance else monitor.drift_key if monitor.drift else monitor.system_key
-    asset = site.dagster_asset(key)
+    asset = site.asset_url(key)
     return (
         ("watches", monitor.of.name),
         ("model", ConsoleCell(monitor.model.name, f"/models/{encode(monitor.model.name)}")),
@@ -227,7 +231,7 @@ def _build_points(keys: Sequence[str], starts: Mapping[datetime, int], rows: pl.
 
 def _draw_drift(keys: Sequence[str], starts: Mapping[datetime, int], drift: pl.DataFrame) -> str:
     finite = drift.filter(pl.col("severity").is_finite())
-    worst = {start: (value, drifted) for start, value, drifted in _find_worst(finite).iter_rows()}
+    worst = {start: (value, drifted) for start, value, drifted in _aggregate_drift(finite).iter_rows()}
     points = []
     by_position = {position: start for start, position in starts.items()}  # a key of earlier partitions has no start
     for position, key in enumerate(keys):
@@ -236,12 +240,12 @@ def _draw_drift(keys: Sequence[str], starts: Mapping[datetime, int], drift: pl.D
     return draw_history(points, 1.0, f"largest drift of {len(keys)} windows")
 
 
-def _find_worst(drift: pl.DataFrame) -> pl.DataFrame:
+def _aggregate_drift(drift: pl.DataFrame) -> pl.DataFrame:
     return drift.group_by(WINDOW_START).agg(pl.col("severity").max(), pl.col("drifted").any())
 
 
 def _list_marks(windows: _Windows, decisions: Sequence[Decision]) -> list[TimelineMark]:
-    """Return the changes of the version, the alarms of drift and the decisions, by position of the window."""
+    """Return the marks of version changes, drift alarms and decisions, each at the position of its window."""
     marks, before = list[TimelineMark](), None
     for index, key in enumerate(windows.keys):
         reports = windows.select_reports(key)
@@ -259,7 +263,7 @@ def _list_windows(monitor: Monitor, windows: _Windows, before: datetime | None) 
         (
             ConsoleCell(key, monitor_path(monitor.name, key)),
             ", ".join(dict.fromkeys(str(report.version) for report in windows.select_reports(key))),
-            *(_describe_kind([report for report in windows.select_reports(key) if report.kind == kind]) for kind in _COLUMNS),
+            *(_describe_worst([report for report in windows.select_reports(key) if report.kind == kind]) for kind in _COLUMNS),
         )
         for key in reversed(windows.keys)
     ]
@@ -272,7 +276,7 @@ def _list_windows(monitor: Monitor, windows: _Windows, before: datetime | None) 
     return ConsoleTable("Windows", ("window", "versions", *_COLUMNS), tuple(rows), empty, more=tuple(more))
 
 
-def _describe_kind(reports: Sequence[WindowReport]) -> ConsoleCell | str:
+def _describe_worst(reports: Sequence[WindowReport]) -> ConsoleCell | str:
     if not reports:
         return UNKNOWN
     worst = next((report for report in reports if report.state == BREACH), reports[-1])
@@ -293,5 +297,9 @@ def _list_decisions(monitor: Monitor, facts: LoopFacts) -> ConsoleTable:
         )
         for decision in reversed(facts.all_decisions[-WINDOWS:])
     )
-    empty = "No breach has opened a decision." if monitor.on_failure else "The monitor has no on_failure=ml.Retrain(…): it decides nothing."
+    empty = (
+        "No breach has opened a decision."
+        if monitor.on_failure
+        else "The monitor has no on_failure=ml.Retrain(…), so it opens no decision."
+    )
     return ConsoleTable("Decisions to retrain", ("decision", "about", "window", "reason", "training", "state"), rows, empty)

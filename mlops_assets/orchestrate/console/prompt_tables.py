@@ -28,7 +28,7 @@ def list_quality(site: ConsoleSite) -> list[ConsoleTable]:
 
 
 def _list_measures(site: ConsoleSite, monitor: QualityMonitor) -> list[ConsoleRow]:
-    name = ConsoleCell(monitor.name, site.dagster_asset(monitor.key))
+    name = ConsoleCell(monitor.name, site.asset_url(monitor.key))
     rows = _read_recent(site, monitor.key, WINDOW_START, ["version", "measure", "answers", "value", "state", "reason", WINDOW_START])
     if rows.is_empty():
         return [(name, monitor.of.name, "not reported in the last 30 days", *[UNKNOWN] * 5)]

@@ -1,4 +1,4 @@
-"""Pages about replays: the results that ``mlops replay`` has left in the platform's home."""
+"""Pages about replays: the results that ``mlops replay`` has stored in the platform's home."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ from mlops_assets.orchestrate.console.site import (
     StoredDocument,
     encode,
     format_time,
-    number_rows,
     page_links,
+    select_page_rows,
 )
 
 SECTION = "/replays"
@@ -27,9 +27,9 @@ _RESULT, _PAGE = "replay.json", "replay.html"
 def list_replays(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     """Return the page with every replay, newest first."""
     folders = sorted(_list_folders(site), key=_find_time, reverse=True)
-    shown, has_more = number_rows(folders, request)
+    shown, has_more = select_page_rows(folders, request)
     rows = tuple(_summarise(site, folder) for folder in shown)
-    empty = "No replay yet. The command below runs history through the code that decides, and shows which policy would have been best."
+    empty = "No replay yet. The command below replays history with each policy, and shows which policy would have been best."
     head = ("replay", "model", "period", "windows", "mean metric and trainings of each policy", "finished (UTC)", "page")
     table = ConsoleTable("", head, rows, empty, frozenset({3}), more=page_links(SECTION, request, has_more=has_more))
     commands = [

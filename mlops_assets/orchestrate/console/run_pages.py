@@ -42,7 +42,7 @@ _KINDS = {FAILED: "bad", KILLED: "bad", RUNNING: "warn"}
 
 
 def list_runs(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
-    """Return the page with the runs that match a filter, in an order; a filter that cannot be read is answered with the reason."""
+    """Return the page with the runs that match a filter, in an order; for an invalid filter, the page shows the reason."""
     where, order = request.text("where"), request.text("order")
     fields = (
         ("where", "Filter", where, "metrics.roc_auc > 0.7 and params.depth >= 3"),
@@ -82,7 +82,7 @@ def _build_table(runs: Sequence[Run], where: str, order: str, links: tuple[Conso
             run.kind,
             ConsoleCell(describe_status(run), kind=_KINDS.get(run.status, "")),
             format_time(run.started_at),
-            _format_took(run),
+            _format_run_duration(run),
             *(format_number(run.metrics.get(name), 5, nan="NaN") if name in run.metrics else "" for name in metrics),
             *(_format_param(run.params.get(name)) for name in params),
         )
@@ -99,14 +99,14 @@ def _build_table(runs: Sequence[Run], where: str, order: str, links: tuple[Conso
 
 
 def _sort_cell(text: str, field: str, where: str, order: str) -> ConsoleCell:
-    """Return a heading that orders by its column, the other way round when the list is ordered by it already."""
+    """Return a heading that sorts by its column; in reverse order when the list is sorted by it already."""
     mark = {f"{field} desc": " ↓", field: " ↑"}.get(order, "")
     to = field if order == f"{field} desc" else f"{field} desc"
     return ConsoleCell(text + mark, f"{SECTION}?{join_query([('where', where), ('order', to)])}")
 
 
 def list_metric_names(metrics: Iterable[Mapping[str, float]], limit: int) -> list[str]:
-    """Return the names of the first metrics that some runs have; those of a part, with a dot in the name, come last."""
+    """Return the names of the first ``limit`` metrics that any run has; names with a dot come last."""
     names = dict.fromkeys(name for values in metrics for name in values)
     return sorted(names, key=lambda name: "." in name)[:limit]
 
@@ -135,12 +135,12 @@ def run_cell(run_id: str) -> ConsoleCell:
 
 
 def describe_status(run: Run) -> str:
-    """Return the status of a run; a running one whose process has ended is named."""
+    """Return the status of a run; the status of a running run says so if its process has ended."""
     is_dead = run.status == RUNNING and is_gone(run.record.get("process", {}))
     return "running, but its process has ended" if is_dead else run.status
 
 
-def _format_took(run: Run) -> str:
+def _format_run_duration(run: Run) -> str:
     return format_duration(None if run.ended_at is None else run.ended_at - run.started_at)
 
 
@@ -189,7 +189,7 @@ def _list_facts(site: ConsoleSite, run: Run) -> tuple[tuple[str, ConsoleCell | s
         ("status", ConsoleCell(describe_status(run), kind=_KINDS.get(run.status, ""))),
         *([("error", ConsoleCell(run.error, kind="bad"))] if run.error else []),
         ("started (UTC)", format_time(run.started_at)),
-        ("took", _format_took(run)),
+        ("took", _format_run_duration(run)),
         ("environment", run.environment),
         *([("parent", run_cell(run.parent_id))] if run.parent_id else []),
         *([("Dagster run", dagster)] if run.dagster_run_id else []),

@@ -42,7 +42,7 @@ def _read_status(site: ConsoleSite, service: Service | PromptService) -> Service
 
 
 def describe_state(state: ServiceStatus) -> ConsoleCell:
-    """Return what a service does, as one would say it."""
+    """Return the state of a service as a coloured cell."""
     if state.running:
         return ConsoleCell("runs, with a problem", kind="warn") if state.problem else ConsoleCell("runs", kind="good")
     if state.wanted == "running":
@@ -137,7 +137,7 @@ def show_service(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 def _list_facts(site: ConsoleSite, service: Service | PromptService, state: ServiceStatus) -> tuple[tuple[str, ConsoleCell | str], ...]:
     name = _model_name(service)
     champion = ConsoleCell(f"version {state.champion}", version_path(name.text, state.champion)) if state.champion else "none"
-    asset = site.dagster_asset(service.key)
+    asset = site.asset_url(service.key)
     return (
         ("requested state", state.wanted),
         ("address", state.url or "none: it does not run"),

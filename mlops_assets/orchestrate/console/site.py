@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 50_000_000  # of a stored page or result
 
 
 class MissingPageError(Exception):
-    """A name in an address that does not exist.
+    """Raised for an address with a name that does not exist.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class MissingPageError(Exception):
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A page that was written when it was made: a report, a card or a replay."""
+    """A stored HTML page: a report, a card or a replay."""
 
     content: bytes
 
@@ -84,7 +84,7 @@ class ConsoleSite:
     Parameters
     ----------
     parts
-        The compiled parts of the project.
+        The compiled projects, one for each call of ``build_definitions``.
     definitions
         Its definitions, plain Dagster assets included.
     platform
@@ -111,7 +111,7 @@ class ConsoleSite:
 
     @cached_property
     def tracker(self) -> SqlTracker:
-        """The runs, without the mark that other readers set on killed ones."""
+        """The runs; reading them does not mark killed runs, as other readers do."""
         return SqlTracker(sql.open_database(self.platform.registry), reaps=False)
 
     def find_file(self, path: Path) -> Path | None:
@@ -125,7 +125,7 @@ class ConsoleSite:
         return resolved if inside and stat.S_ISREG(facts.st_mode) and facts.st_size <= MAX_FILE_BYTES else None
 
     def select(self, kind: type[N]) -> list[tuple[Project, N]]:
-        """Return the declarations of a kind, each with its project part; one that several parts share is returned once."""
+        """Return the declarations of a kind, each with its project; one that several projects share is returned once."""
         found = {declared.name: (part.project, declared) for part in self.parts for declared in part.project.select(kind)}  # type: ignore[attr-defined]
         return list(found.values())
 
@@ -133,7 +133,7 @@ class ConsoleSite:
         """Return a command line of ``mlops`` for the project."""
         return f"mlops {text}{f' {self.target}' if self.target else ''}"
 
-    def dagster_asset(self, key: str) -> str:
+    def asset_url(self, key: str) -> str:
         """Return the address of an asset, named by its declared key, in the Dagster UI; empty when that is unknown."""
         if not self.dagster_url:
             return ""
@@ -141,7 +141,7 @@ class ConsoleSite:
 
     @cached_property
     def cache(self) -> dict[Any, Any]:
-        """What pages have computed of content that never changes, such as an artifact or a snapshot."""
+        """The results that pages have computed from immutable content, such as an artifact or a snapshot."""
         return {}
 
     @cached_property
@@ -197,6 +197,6 @@ def join_query(pairs: Iterable[tuple[str, str]]) -> str:
     return "&".join(f"{encode(name)}={encode(value)}" for name, value in pairs)
 
 
-def number_rows(rows: Sequence[N], request: ConsoleRequest) -> tuple[Sequence[N], bool]:
+def select_page_rows(rows: Sequence[N], request: ConsoleRequest) -> tuple[Sequence[N], bool]:
     """Return the rows of the requested page, and whether there are more."""
     return rows[request.offset : request.offset + PAGE_ROWS], len(rows) > request.offset + PAGE_ROWS

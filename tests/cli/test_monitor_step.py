@@ -190,7 +190,7 @@ def test_a_breach_that_opens_nothing_says_why() -> None:
     watched = World.nouns(World.__new__(World), approval=False, retrain=None)[-1]
     assert (
         describe_next_action(known, watched)
-        == "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing; the breach of 2024-01-06 opens nothing"
+        == "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing; the breach of 2024-01-06 opens no decision"
     )
     assert decide(replace(known, serving=None)) == Hold(
         "no version of line serves; the breach of 2024-01-06 is about version 1, which does not serve: no version serves"

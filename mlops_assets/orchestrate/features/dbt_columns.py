@@ -60,7 +60,7 @@ def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], comp
 def explain_column_error(error: BaseException, tables: Mapping[str, Mapping[str, pl.DataType]]) -> BaseException:
     """Return the error to raise for a failed dbt run: ``error`` itself, unless changed columns of an incremental model caused it.
 
-    Then it is a DataError with a hint about ``on_schema_change``.
+    In that case, it is a DataError with a hint about ``on_schema_change``.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class DbtFolder:
     def manifest(self) -> Mapping[str, Any]:
         """Return the manifest of the project's current files; parse the project only if they have changed.
 
-        The manifest is kept as a copy, because each dbt build overwrites the original.
+        The manifest is cached as a copy, because each dbt build overwrites the original.
         """
         self._write_profiles()
         copy, files = self.work / "parsed.json", self._hash_files()

@@ -94,9 +94,10 @@ def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date
 
 
 def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
-    """Return the pushed rows of the days that the view's table may lack rows of, with the view's columns; None without a push source.
+    """Return the pushed rows of each day whose rows may be missing from the view's table; None without a push source.
 
-    Rows of such a day that the table already has are among them. Rows with a null in a key or a time are left out.
+    They have the columns of the view. Rows of such a day that the table already has are included. Rows with a null in a key or a time are
+    left out.
 
     Parameters
     ----------

@@ -167,7 +167,7 @@ class _OnlineUpdate:
 
     def run(self, *, full: bool) -> WriteCounts:
         """Write all rows, or only the changed rows, together with pushed rows that the lake lacks; write nothing if nothing changed."""
-        reason = "requested" if full else self._rebuild_reason()
+        reason = "requested" if full else self._explain_rebuild()
         changes = None if reason else self._find_changes()
         if changes is None:
             self.metadata = {"mode": f"full rebuild: {reason or 'an earlier snapshot of the lake has expired'}"}
@@ -191,7 +191,7 @@ class _OnlineUpdate:
         if pending is not None and pending.height:
             _write(self._step, self._view, pending, mark=None)
 
-    def _rebuild_reason(self) -> str:
+    def _explain_rebuild(self) -> str:
         """Return why the whole view must be rebuilt; empty when an incremental update suffices."""
         if self._before is None or self._state is None:
             return "the first materialisation"
@@ -204,7 +204,7 @@ class _OnlineUpdate:
 
     def _find_changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         """Return the rows added and the rows removed since the mark; None when the snapshot of the mark has expired."""
-        assert self._before is not None  # noqa: S101  (_rebuild_reason checked it)
+        assert self._before is not None  # noqa: S101  (_explain_rebuild checked it)
         before = self._before.content_hashes
         changed = [key for key in {**before, **self._content_hashes} if before.get(key) != self._content_hashes.get(key)]
         try:

@@ -133,7 +133,7 @@ def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> st
 
 
 def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:
-    """Return how a version computes its features; None when it is not registered, or looks up no view or one no longer declared."""
+    """Return the means by which a version computes its features; None when it is not registered, looks up no view, or looks up an undeclared one."""
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None

@@ -1,4 +1,4 @@
-"""The step of a batch prediction: the champion predicts partitions of a dataset, and an earlier champion those it was fitted on."""
+"""The step of a batch prediction: the champion predicts partitions of a dataset; an earlier one predicts those it was fitted on."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any

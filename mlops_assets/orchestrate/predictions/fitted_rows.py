@@ -1,4 +1,4 @@
-"""Find the rows that a version was fitted on: its predictions for them show no quality, so an earlier champion predicts them if possible."""
+"""Find the rows that a version was fitted on. Its predictions for them would look too good, so an earlier champion predicts them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
 
     Notes
     -----
-    No version is chosen that was rolled back or is damaged, or whose inputs, prediction type or classes differ from the champion's.
+    An earlier champion is not eligible if it was rolled back or is damaged, or if its inputs, prediction type or classes differ from the
+    champion's.
     """
     chosen, remaining = [], partitions.unique(maintain_order=True)
     for version in _list_eligible_versions(stores, model, champion):

@@ -23,9 +23,11 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
     """Return two checks of a model's newest version, which only warn: its last reproduction, and determinism of its training."""
     specs = [
         dg.AssetCheckSpec(
-            REPRODUCIBLE, asset=_key(model), description="The last time that this version was trained again, it predicted the same."
+            REPRODUCIBLE, asset=_version_key(model), description="The latest reproduction of this version gave the same predictions."
         ),
-        dg.AssetCheckSpec(SEEDED_AND_SORTED, asset=_key(model), description="Random numbers are seeded, and the rows have one order."),
+        dg.AssetCheckSpec(
+            SEEDED_AND_SORTED, asset=_version_key(model), description="Random numbers are seeded and row order is deterministic."
+        ),
     ]
 
     @dg.multi_asset_check(specs=specs, name=f"reproducibility_of_{model.name}")
@@ -33,15 +35,15 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
         stores = open_stores(platform)
         newest = stores.registry.versions(model.name)[-1]
         reproduction = open_reproductions(platform.registry).latest(model.name, newest.digest)
-        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, reproduction))
+        yield dg.AssetCheckResult(asset_key=_version_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, reproduction))
         facts = stores.tracker.get(newest.run_id).record.get("facts", {})
         reasons = find_nondeterminism(facts)
         yield dg.AssetCheckResult(
-            asset_key=_key(model),
+            asset_key=_version_key(model),
             check_name=SEEDED_AND_SORTED,
             passed=not reasons,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(reasons) or "every random number has a seed of its own, and the rows have one order",
+            description="; ".join(reasons) or "random numbers are seeded and row order is deterministic",
             metadata={"version": newest.version, "seeds": dg.MetadataValue.json(facts.get("seeds", {}))},
         )
 
@@ -56,12 +58,12 @@ def find_nondeterminism(facts: dict[str, Any]) -> list[str]:
         source = f"{unseeded[0]} is None" if unseeded else "the function itself, or a library"
         reasons.append(
             f"the training draws from the global generator of {' and '.join(facts['drawn'])} ({source}): "
-            f"it is seeded with {facts['seed']} here and with nothing elsewhere; give random_state= a number"
+            f"only this package seeds it, with {facts['seed']}; give random_state= a number"
         )
     return [*reasons, *([facts["unsorted"]] if facts.get("unsorted") else [])]
 
 
-def _key(model: Model[..., Any]) -> dg.AssetKey:
+def _version_key(model: Model[..., Any]) -> dg.AssetKey:
     return asset_key(f"version/{model.name}")
 
 
@@ -88,7 +90,7 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
     """Report a reproduction as the result of the version's check."""
     fields = _check_fields(version, reproduction)
-    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
+    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_version_key(model), check_name=REPRODUCIBLE, **fields))
 
 
 def reproduce_and_report(

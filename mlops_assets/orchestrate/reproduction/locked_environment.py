@@ -20,7 +20,7 @@ _DONE = "complete"
 def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
     """Return the interpreter of an environment with the wanted versions: the current one if it has them, else that of a new environment.
 
-    A new environment is kept in the home of the platform for the next call. It reuses packages of the current environment that have the
+    A new environment is cached in the home of the platform for the next call. It reuses packages of the current environment that have the
     wanted version. The others are installed with uv or pip from the index that the user has configured. This package, pip, setuptools, and
     packages installed from a folder, such as the project itself, keep their current version.
 
@@ -59,7 +59,7 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
     site_folders = [
         path for path in dict.fromkeys((*sys.path, sysconfig.get_path("purelib"))) if path.endswith(("site-packages", "dist-packages"))
     ]
-    # addsitedir reads the .pth files there too, which a plain line would not: packages that are installed from a folder live in them.
+    # addsitedir reads the .pth files there too, which a plain line would not: they list packages that are installed from a folder.
     lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in site_folders)])
     (site / "below.pth").write_text(f"{lines}\n", encoding="utf-8")
     pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
@@ -68,7 +68,7 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
         output = (install.stderr or install.stdout).strip().splitlines()
         raise InstallationError(
             f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {output[-1] if output else 'no reason was given'}",
-            hint="configure the index that has them for pip or uv, or compare in what is installed: --env current",
+            hint="configure the index that has them for pip or uv, or use the installed libraries: --env current",
         )
 
 

@@ -104,9 +104,9 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
     if isinstance(error, KeyError) and last.filename in ("<frozen os>", os.__file__):
         return f"set the environment variable '{error.args[0]}' as it was when the version was trained"
     if isinstance(error, ImportError) and error.name:
-        return f"install what has the module '{error.name}', or train in the recorded versions: --env locked"
+        return f"install the package with the module '{error.name}', or train with the recorded versions: --env locked"
     if changed := describe_changes(outside):
-        return f"{'; '.join(changed)} since the version was trained: restore that"
+        return f"{'; '.join(changed)} since the version was trained: restore it"
     if _name_other_package(request):
         return "a library has changed: try --env locked"
     return "the code, the data and the libraries are those of the record: look at what else the code uses on this machine"

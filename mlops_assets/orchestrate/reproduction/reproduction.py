@@ -102,7 +102,8 @@ def reproduce(
 def describe_failure(version: Version, options: ReproductionOptions, error: MlopsError) -> Reproduction:
     """Return the verdict ``FAILED`` of a version that an error of this package prevented from being trained again.
 
-    Every such error counts, also one of this machine: until the next reproduction, no one knows whether the version can be reproduced.
+    Every such error counts, even one caused by this machine: until the next reproduction, it is unknown whether the version can be
+    reproduced.
 
     Parameters
     ----------
@@ -165,12 +166,12 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
         if name in erasure.facts.get("versions", ()):
             raise RegistryError(
                 f"{name} cannot be reproduced: rows that it was trained on were erased on {erasure.at:%Y-%m-%d} ({erasure.reason})",
-                hint="compare with what the training set holds now: --data current",
+                hint="compare with the current rows of the training set: --data current",
             )
     if not stores.lake.has_snapshot(version.snapshot):
         raise RegistryError(
             f"{name} cannot be reproduced: the lake's snapshot {version.snapshot}, which it was trained on, is gone",
-            hint="restore the lake from a backup, or compare with what the training set holds now: --data current",
+            hint="restore the lake from a backup, or compare with the current rows of the training set: --data current",
         )
 
 
@@ -192,7 +193,7 @@ def _choose_source(
         )
     stored: Mapping[str, Any] = json.loads(stores.artifacts.get(facts["source"]))
     same = function is not None and source_hash(function) == facts["code"]["source"]
-    return stored, "as stored; the project's is the same" if same else "as stored; the project's has changed since"
+    return stored, "as stored; the project's code is the same" if same else "as stored; the project's code has changed since"
 
 
 def _run_process(python: Path, request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
-from mlops_assets.compute.training.lifecycle import REJECTED as REFUSED
+from mlops_assets.compute.training import lifecycle
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.train_windows import find_serving_window
 from mlops_assets.orchestrate.training.training_record import find_data_end, find_data_start
@@ -69,18 +69,18 @@ def list_trainings(stores: Stores, model: Model[..., object], instance: dg.Dagst
     runs = {record.dagster_run.run_id: record for record in job_runs}
     runs |= {run_id: record for run_id in recorded if run_id not in runs and (record := instance.get_run_record_by_id(run_id)) is not None}
     opened = {decision.id: decision.opened for decision in stores.decisions.decisions(model.name)}
-    started = (_describe_started_run(stores, model, record, runs.get(run_id)) for run_id, record in recorded.items())
+    started = (_build_started_training(stores, model, record, runs.get(run_id)) for run_id, record in recorded.items())
     return (
         *started,
         *(
             training
             for run_id, run in runs.items()
-            if run_id not in recorded and (training := _describe_queued_run(run, opened)) is not None
+            if run_id not in recorded and (training := _build_queued_training(run, opened)) is not None
         ),
     )
 
 
-def _describe_queued_run(record: dg.RunRecord, opened: Mapping[str, datetime]) -> Training | None:
+def _build_queued_training(record: dg.RunRecord, opened: Mapping[str, datetime]) -> Training | None:
     """Return a run that has not reached the model step as a running or crashed training; None if it is finished without a decision."""
     run = record.dagster_run
     decision = run.tags.get(DECISION_TAG)
@@ -94,7 +94,7 @@ def _find_end_time(record: dg.RunRecord | None) -> datetime | None:
     return datetime.fromtimestamp(record.end_time, UTC) if record is not None and record.end_time else None
 
 
-def _describe_started_run(stores: Stores, model: Model[..., object], record: TrainingRecord, run: dg.RunRecord | None) -> Training:
+def _build_started_training(stores: Stores, model: Model[..., object], record: TrainingRecord, run: dg.RunRecord | None) -> Training:
     running = run is not None and not run.dagster_run.is_finished
     return Training(
         record.run_id, record.as_of, _derive_state(stores, model, record, running=running), record.decision, _find_end_time(run)
@@ -115,17 +115,17 @@ def _derive_state(stores: Stores, model: Model[..., object], record: TrainingRec
     if version is not None and version.was_champion:
         return PROMOTED  # by another run, after its approval
     # An approved version still waits for its promotion, which is another step.
-    return WAITING if model.approval and (version is None or version.approval != REFUSED) else REJECTED
+    return WAITING if model.approval and (version is None or version.approval != lifecycle.REJECTED) else REJECTED
 
 
 def record_decision(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
     """Close decisions and open one, as the facts require; return the new decision, or why there is none."""
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
-    return _record(stores, monitor, collect_facts(stores, project, monitor, instance))
+    return _update_decisions(stores, monitor, collect_facts(stores, project, monitor, instance))
 
 
-def _record(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Hold:
+def _update_decisions(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Hold:
     for decision, why in list_closings(facts):
         stores.decisions.close(decision, why)
     outcome = decide(facts)
@@ -134,31 +134,31 @@ def _record(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Ho
     return outcome
 
 
-def describe_next_action(facts: LoopFacts, monitor: Monitor, turned_off: str = "") -> str:
+def describe_next_action(facts: LoopFacts, monitor: Monitor, sensors_off: str = "") -> str:
     """Return a clause about what the sensor of a monitor does next, or why it does nothing; nothing is recorded.
 
     Parameters
     ----------
     facts, monitor
         The recorded facts of a monitor, and the monitor.
-    turned_off
+    sensors_off
         The clause about idle sensors, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty if they run.
     """
     if monitor.on_failure is None:
         return NO_RETRAINING + _describe_newest_breach(facts)
     outcome = decide(facts)
     if isinstance(outcome, Decision):
-        return f"opens a decision about {outcome.partition}: {outcome.reason}{turned_off}"
+        return f"opens a decision about {outcome.partition}: {outcome.reason}{sensors_off}"
     action = next_action(facts, datetime.now(UTC))
     if isinstance(action, Hold):
-        return action.reason + (turned_off if facts.open_decisions else "")
-    return f"retrains {facts.model}, attempt {action.attempt} of decision {action.decision.id}: {action.decision.reason}{turned_off}"
+        return action.reason + (sensors_off if facts.open_decisions else "")
+    return f"retrains {facts.model}, attempt {action.attempt} of decision {action.decision.id}: {action.decision.reason}{sensors_off}"
 
 
 def _describe_newest_breach(facts: LoopFacts) -> str:
     """Return a note if the newest window with an evaluated performance is a breach; empty otherwise."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
-    return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
+    return f"; the breach of {judged[-1].partition} opens no decision" if judged and judged[-1].state == BREACH else ""
 
 
 def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
@@ -168,7 +168,7 @@ def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: d
     """
     facts = collect_facts(stores, project, monitor, instance)
     if monitor.on_failure is not None:
-        _record(stores, monitor, facts)
+        _update_decisions(stores, monitor, facts)
     # Only the decisions have changed: reports, trainings and the newest data are those of this tick.
     return next_action(replace(facts, decisions=stores.decisions.decisions(facts.model)), datetime.now(UTC))
 

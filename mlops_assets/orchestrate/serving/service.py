@@ -63,7 +63,7 @@ def read_service_prices(service: Service | PromptService, platform: Platform) ->
     ServiceError
         The service has a budget in US dollars, and a model has no price.
     LakeError, DataError
-        The dataset was never materialised, or a row is no price.
+        The dataset was never materialised, or a row is not a valid price.
     """
     if not isinstance(service, PromptService) or service.prices is None:
         return None
@@ -88,7 +88,7 @@ def build_service_spec(service: Service | PromptService, platform: Platform, pri
     service, platform
         The declared service, and the platform that it uses.
     prices
-        What :func:`read_service_prices` returns, for a service that is to be started.
+        The result of :func:`read_service_prices`, which a start of the service needs.
     """
     from mlops_assets.serving.http.control import ServiceSpec
 
@@ -139,7 +139,7 @@ def service_body(service: Service | PromptService) -> Callable[[StepContext], It
 
 
 def _service_metadata(service: Service | PromptService, status: "ServiceStatus") -> dict[str, Any]:
-    """Return the state of a service as metadata; a model's service with an address is asked for a prediction, to measure its latency."""
+    """Return the state of a service as metadata; for a model's running service, the latency of a test prediction is measured."""
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in status.workers]
     facts: dict[str, Any] = {"state": "running" if status.running else "stopped", "workers": to_markdown(workers)}
     if status.url is None:
@@ -263,7 +263,7 @@ def _read_types(
 ) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
     """Return column of ``X`` → dtype, key column → dtype, and version → kind of its predictions.
 
-    They are those of ``versions`` that are registered, and of the champion.
+    They cover the registered versions among ``versions``, and the champion.
     """
     registered = step.stores.registry.versions(service.model.name)
     selected = [v for v in registered if v.version in versions or "champion" in v.aliases]

@@ -127,12 +127,12 @@ def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
         yield Finding(
             "runs",
             WARNING,
-            f"run {run.run_id[:8]} counts as running: {cause}",
+            f"run {run.run_id[:8]} has the status of a running run: {cause}",
             "mark it as failed",
             lambda: f"marked {len(reap_dead_runs(instance))} run(s) as failed",
         )
     if not dead:
-        yield Finding("runs", OK, "no run counts as running whose process is gone")
+        yield Finding("runs", OK, "every running run has its process")
 
 
 def _check_services(installation: Installation, stores: Stores) -> Iterator[Finding]:

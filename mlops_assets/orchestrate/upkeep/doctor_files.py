@@ -59,10 +59,10 @@ def check_catalog(stores: Stores) -> Iterator[Finding]:
     ahead = {snapshot: users for snapshot, users in collect_pins(stores).items() if snapshot > newest}
     if ahead:
         last = max(ahead)
-        text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
+        text = f"{ahead[last][0]} needs snapshot {last} of the lake, but the newest snapshot in '{path}' is {newest}: the lake was deleted or replaced"
         yield Finding.failure("catalog", text, f"{_BACKUP}; without it, these versions cannot be reproduced")
     else:
-        yield Finding("catalog", OK, f"sound; the newest state is {newest}")
+        yield Finding("catalog", OK, f"sound; the newest snapshot is {newest}")
 
 
 def check_online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
@@ -105,7 +105,7 @@ def check_layouts(platform: Platform) -> Iterator[Finding]:
         if problem:
             text = f"the layout file '{path}' is damaged: {problem}"
             yield Finding(
-                "layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _remove_layouts(folder)
+                "layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _build_layout_fix(folder)
             )
         else:
             yield Finding("layouts", WARNING, f"'{path}' does not belong to a layout and is ignored", "remove it")
@@ -113,7 +113,7 @@ def check_layouts(platform: Platform) -> Iterator[Finding]:
         yield Finding("layouts", OK, f"no layout in '{folder}' is damaged")
 
 
-def _remove_layouts(folder: Path) -> Callable[[], str]:
+def _build_layout_fix(folder: Path) -> Callable[[], str]:
     def fix() -> str:
         broken = {path.parent for path, problem in find_damaged_layouts(folder) if problem}
         for layout in broken:
@@ -144,6 +144,6 @@ def check_logs(platform: Platform) -> Iterator[Finding]:
 def _report_log(kind: str, damage: LogDamage) -> Finding:
     if not damage.lines:
         return Finding("logs", WARNING, f"the {kind} file '{damage.path}' is empty", f"{_BACKUP}; without one, remove it")
-    rest = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
+    rest = f"; {len(damage.lines) - 1} later line(s) have changed as well" if len(damage.lines) > 1 else ""
     text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{rest}"
     return Finding.failure("logs", text, "restore the file from a backup; until then, an import of that day skips such lines")

@@ -57,13 +57,13 @@ def check_permissions(platform: Platform) -> Iterator[Finding]:
         if path.stat().st_mode & stat.S_IWOTH and not path.stat().st_mode & stat.S_ISVTX:
             has_problem = True
             yield Finding(
-                "permissions", WARNING, f"{name} {path} can be written by every user", f"chmod o-w {path}", _close_to_others(path)
+                "permissions", WARNING, f"{name} {path} can be written by every user", f"chmod o-w {path}", _build_permission_fix(path)
             )
     if not has_problem:
         yield Finding("permissions", OK, "everything is writable, and by no other user")
 
 
-def _close_to_others(path: Path) -> Callable[[], str]:
+def _build_permission_fix(path: Path) -> Callable[[], str]:
     def fix() -> str:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
         return f"removed the write permission of other users from {path}"

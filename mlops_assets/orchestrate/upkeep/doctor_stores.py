@@ -44,7 +44,7 @@ def check_database(platform: Platform) -> Iterator[Finding]:
         yield Finding(
             "database",
             WARNING,
-            f"the database has revision {revision}, this program's is {migrations.HEAD}",
+            f"the database has revision {revision}, this version of mlops_assets needs {migrations.HEAD}",
             "migrate it, all or nothing; the first command that writes does the same",
             lambda: _migrate(platform),
         )
@@ -165,12 +165,12 @@ def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Findi
         where = f"'{record.table}'" + (f" partition '{record.partition}'" if record.partition else "")
         text = f"the record of {where} of {record.recorded_at:%Y-%m-%d %H:%M:%S} is not what was written: '{altered.file}'"
         if not altered.is_latest:
-            yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
+            yield Finding("records", WARNING, f"{text}; a later record replaces it", "restore the file from a backup")
         elif record.partition in partitions.get(record.table, ()):
             advice = (
                 f"restore the file from a backup, or mark the partition as damaged, then: mlops run --select '{select_nodes(record.table)}'"
             )
-            yield Finding("records", FAILURE, text, advice, _mark_for_rebuild(stores, record))
+            yield Finding("records", FAILURE, text, advice, _build_record_fix(stores, record))
         else:
             yield Finding.failure("records", text, "restore the file from a backup")
     if not report.altered:
@@ -178,7 +178,7 @@ def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Findi
         yield Finding("records", OK, f"{report.intact} record(s) are what was written{older}")
 
 
-def _mark_for_rebuild(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
+def _build_record_fix(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
         stores.lake.mark_damaged([record])
         return f"marked the partition of '{record.table}' as damaged; automation, or the next run of its table, rebuilds it"

@@ -1,4 +1,4 @@
-"""Build the lake's records for after an erasure: of partitions that lose rows, and of partitions that are made from these."""
+"""Build the records that an erasure writes to the lake: for partitions that lose rows, and for partitions made from them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,8 +68,8 @@ def build_records(
 ) -> tuple[list[PartitionRecord], tuple[str, ...]]:
     """Return the records to write when rows are erased, and the sorted names of the tables that become stale.
 
-    A row with the entity's keys is assumed to depend on that entity only. So a table with the keys stays up to date where it was.
-    Every other table that is made from a changed one is stale.
+    A row with the entity's keys is assumed to depend on that entity only. So a table with the keys stays up to date if it was up to date
+    before. Every other table that is made from a changed table becomes stale.
 
     Parameters
     ----------

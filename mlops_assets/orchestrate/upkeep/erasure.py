@@ -45,7 +45,7 @@ class ErasureReport:
     stale_tables
         Tables without the entity's keys that were made from its rows; automation rebuilds them.
     other_names
-        Columns with other names by which views look the entity up. They may contain the entity too and need a separate erasure.
+        Columns with other names by which views look the entity up. They may contain the entity as well and need a separate erasure.
     """
 
     rows: Mapping[str, int]
@@ -185,7 +185,7 @@ def erase(
         _erase_outside_lake(request, dry=False)  # first the logs and layouts, from which rows could return
         _erase_online(request, entities)  # before the lake forgets which entities have the keys
         _erase_in_lake(request, [*report.rows])
-    _erase_online(request, entities)  # what was materialised meanwhile
+    _erase_online(request, entities)  # rows that were materialised meanwhile
     removed = _erase_outside_lake(request, dry=False)
     if instance is not None:
         _report_records(request, instance, since)
@@ -256,7 +256,7 @@ def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
 
 
 @dataclass(frozen=True)
-class _TracesOutsideLake:
+class _EffectsOutsideLake:
     """The views that an erasure finds online, and the numbers of layouts, logged predictions and pushed rows that it removes."""
 
     online: tuple[str, ...]
@@ -265,7 +265,7 @@ class _TracesOutsideLake:
     pushed: int
 
 
-def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _TracesOutsideLake:
+def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _EffectsOutsideLake:
     """Remove the layouts of the entity's views and its rows in logs; with ``dry``, count without changing anything.
 
     Layouts are not counted with ``dry``. The online store is only searched for the views, not changed.
@@ -277,7 +277,7 @@ def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _TracesOutside
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
     predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
     pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _list_push_logs(request, home))
-    return _TracesOutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
+    return _EffectsOutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 
 def _list_push_logs(request: ErasureRequest, home: Path) -> Iterator[Path]:

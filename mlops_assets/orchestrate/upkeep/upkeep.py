@@ -83,7 +83,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     older_than
         As in :class:`mlops_assets.values.upkeep.Upkeep`.
     shared
-        Whether to remove unused artifacts also from a store outside of the platform's home, which other platforms may share.
+        Whether to remove unused artifacts even from a store outside of the platform's home, which other platforms may share.
     """
     declared = {view.name for project in projects for view in project.select(FeatureView)}
     needed_views = _list_needed_views(projects, stores)

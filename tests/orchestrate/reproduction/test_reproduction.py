@@ -118,7 +118,7 @@ def test_nothing_changed_is_identical_in_a_new_process(world) -> None:
     first = world.again()
     after = world.at.registry.champion("buys"), world.at.registry.candidate("buys"), len(world.at.tracker.list())
     assert after == before
-    assert (first.verdict, first.field, first.facts["code"]) == ("IDENTICAL", "", "as stored; the project's is the same")
+    assert (first.verdict, first.field, first.facts["code"]) == ("IDENTICAL", "", "as stored; the project's code is the same")
 
 
 @pytest.mark.usefixtures("here")
@@ -131,7 +131,7 @@ def test_what_has_become_of_table_and_code_is_named_when_it_is_asked_for(world) 
     world.at.lake.write(TABLE, changed, [Partition("")])
     try:
         again = world.again()
-        assert (again.verdict, again.facts["code"]) == ("IDENTICAL", "as stored; the project's has changed since")
+        assert (again.verdict, again.facts["code"]) == ("IDENTICAL", "as stored; the project's code has changed since")
         data = world.again(data="current")  # one value of one row
         assert (data.verdict, data.field) == ("DIFFERENT", f"data.{TABLE}")
         assert (data.was, data.now) == (world.facts["data"][TABLE], world.at.lake.records(TABLE)[""].content_hash)

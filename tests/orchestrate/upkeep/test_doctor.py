@@ -193,7 +193,7 @@ def test_the_revision_of_the_database(tmp_path) -> None:
     platform = Platform.at(tmp_path)
     old(tmp_path / "registry.sqlite")
     found = next(check_database(platform))
-    assert (found.state, found.text) == ("warning", f"the database has revision 0001, this program's is {migrations.HEAD}")
+    assert (found.state, found.text) == ("warning", f"the database has revision 0001, this version of mlops_assets needs {migrations.HEAD}")
     assert found.fix() == f"migrated the database to revision {migrations.HEAD}"
     assert next(check_database(platform)).state == "ok"
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:

@@ -47,7 +47,9 @@ def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
     assert (found.state, found.text) == ("failure", f"{path}:3 is not what was written to the prediction log")
     assert found.advice == "restore the file from a backup; until then, an import of that day skips such lines"
     path.write_bytes(b"\n".join([*whole[:2], b"{", whole[3][:-20], *whole[4:]]))
-    assert examine(platform) == [("failure", f"{path}:3 is not what was written to the prediction log; 1 later line(s) are changed too")]
+    assert examine(platform) == [
+        ("failure", f"{path}:3 is not what was written to the prediction log; 1 later line(s) have changed as well")
+    ]
 
 
 def test_a_changed_push_is_named_with_its_file(platform, tmp_path) -> None:

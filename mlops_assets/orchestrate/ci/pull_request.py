@@ -128,12 +128,12 @@ def _compare_metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[Metr
     rows = []
     for metric, value in facts.judged.evaluation.metrics:
         gates = tuple(g.name for g in facts.model.gates if isinstance(g, Gate) and g.metric == metric and g.name in judged)
-        low, high = (None, None) if champion is None else _interval(facts.judged, metric)
+        low, high = (None, None) if champion is None else _find_interval(facts.judged, metric)
         rows.append(MetricRow(metric, value, None if champion is None else champion.metric(metric), low, high, gates))
     return rows
 
 
-def _interval(judged: Candidate, metric: str) -> tuple[float | None, float | None]:
+def _find_interval(judged: Candidate, metric: str) -> tuple[float | None, float | None]:
     low, high = judged.intervals.difference(metric) if judged.intervals else (math.nan, math.nan)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
@@ -167,10 +167,10 @@ def _compare_data(facts: _Facts) -> list[FieldChange]:
         for part, split in facts.splits.items()
         if counted.get(part) != len(split.y)
     ]
-    return [*rows, *_drifted_columns(facts, facts.champion)]
+    return [*rows, *_list_drifted_columns(facts, facts.champion)]
 
 
-def _drifted_columns(facts: _Facts, champion: Version) -> Iterator[FieldChange]:
+def _list_drifted_columns(facts: _Facts, champion: Version) -> Iterator[FieldChange]:
     """Yield the new columns, and those that drifted from the champion's profile; nothing if the champion has no profile."""
     X = pl.concat([split.X for split in facts.splits.values()])
     manifest = read_manifest(facts.stores.artifacts, champion.artifact)

@@ -148,7 +148,11 @@ def _list_state_notices(site: ConsoleSite, name: str, versions: Sequence[Version
     champion = find_alias(versions, CHAMPION)
     found = [
         ConsoleNotice(
-            "warn", f"Version {v.version} waits for approval", "Its gates passed.", version_path(name, v.version), _approve(site, v, group)
+            "warn",
+            f"Version {v.version} waits for approval",
+            "Its gates passed.",
+            version_path(name, v.version),
+            _build_approve_command(site, v, group),
         )
         for v in find_waiting(site, versions)[-1:]
     ]
@@ -159,7 +163,7 @@ def _list_state_notices(site: ConsoleSite, name: str, versions: Sequence[Version
     return [ConsoleNotice("good", f"Version {champion.version} is the champion", moved, version_path(name, champion.version)), *found]
 
 
-def _approve(site: ConsoleSite, version: Version, group: str = "models") -> str:
+def _build_approve_command(site: ConsoleSite, version: Version, group: str = "models") -> str:
     return site.command(f"{group} approve {version.model} {version.version} --approver NAME --reason WHY")
 
 
@@ -236,7 +240,7 @@ def show_version(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     commands = [
         ("Show everything recorded, files verified", site.command(f"{group} show {name}")),
         ("Promote it", site.command(f"{group} promote {model} --version {version.version} --reason WHY")),
-        ("Approve it", _approve(site, version, group)),
+        ("Approve it", _build_approve_command(site, version, group)),
         *([("Train it again and compare", site.command(f"reproduce {name}"))] if group == "models" else []),
     ]
     return ConsolePage(name, SECTION, "", blocks, commands, ConsoleCell(model, f"{SECTION}/{encode(model)}"))

@@ -112,7 +112,7 @@ def list_metric_names(metrics: Iterable[Mapping[str, float]], limit: int) -> lis
 
 
 def _list_param_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the first parameters, those with several values first."""
+    """Return the names of up to four parameters; those whose values differ between the runs come first."""
     values: dict[str, set[str]] = {}
     for run in runs:
         for name, value in run.params.items():

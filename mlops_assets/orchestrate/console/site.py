@@ -165,7 +165,7 @@ def _list_keys(item: dg.AssetsDefinition | dg.AssetSpec) -> Iterable[dg.AssetKey
 
 
 def encode(name: str) -> str:
-    """Return a name as a part of an address."""
+    """Return a name, percent-encoded, as one part of an address."""
     return quote(name, safe="")
 
 
@@ -193,7 +193,7 @@ def page_links(path: str, request: ConsoleRequest, *, has_more: bool) -> tuple[C
 
 
 def join_query(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the query of an address."""
+    """Return the query string of an address from (name, value) pairs."""
     return "&".join(f"{encode(name)}={encode(value)}" for name, value in pairs)
 
 

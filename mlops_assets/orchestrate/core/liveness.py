@@ -22,7 +22,7 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
 @cache
 def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
     # A step may have its own process, which ends before the run does; the process of the run is the first one in its log.
-    pid, _ = _first_process(instance, run_id) or (process, 0.0)
+    pid, _ = _find_first_process(instance, run_id) or (process, 0.0)
     instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
 
 
@@ -62,10 +62,10 @@ def reap_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def find_dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
     """Return the active runs of this machine whose process is gone or never started, each with the cause."""
     active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
-    return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
+    return [(run, cause) for run in active if (cause := _explain_dead_run(instance, run))]
 
 
-def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+def _explain_dead_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Return why a run is dead; an empty text if the run is alive or its state is unknown."""
     started, has_own_tags = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
     if started and has_own_tags and TAGS[2] in run.tags:
@@ -74,7 +74,7 @@ def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         return ""  # other launchers monitor their own runs
     server = json.loads(run.tags.get(_CODE_SERVER, "{}")).get("socket", "")
-    if server and _refuses_connections(server) and not _is_alive(_first_process(instance, run.run_id)):
+    if server and _refuses_connections(server) and not _is_alive(_find_first_process(instance, run.run_id)):
         return "The code server of this run is gone, and so is its process; they were killed before the run recorded its process."
     launched = instance.get_run_stats(run.run_id).launch_time
     if not started and launched and time.time() - launched > START_TIMEOUT.total_seconds():
@@ -95,7 +95,7 @@ def _refuses_connections(server: str) -> bool:
     return False
 
 
-def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
+def _find_first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
     """Return the id of the first process in a run's log, and the time of its entry in seconds since 1970; None if there is none."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}

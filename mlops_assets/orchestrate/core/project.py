@@ -107,7 +107,7 @@ class Project:
         kinds = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Declaration))
         declarations = tuple(item for item in items if isinstance(item, kinds))
         project = cls(declarations, tuple(item for item in items if not isinstance(item, kinds)))
-        for name, ref in project._refs():
+        for name, ref in project._list_tables():
             project.tables.setdefault(name, ref)
             project.by_key[ref.key] = ref
         register_views(project.select(FeatureView))
@@ -137,7 +137,7 @@ class Project:
         """Yield the datasets that the function of a training set reads, in the order of its parameters."""
         yield from (dataset for parameter in training_set.function.tables if (dataset := self.dataset(parameter.name)) is not None)
 
-    def _refs(self) -> Iterator[tuple[str, TableRef]]:
+    def _list_tables(self) -> Iterator[tuple[str, TableRef]]:
         """Yield (name, table) pairs; when tables of two kinds share a name, functions get the first one."""
         for dataset in self.datasets:
             yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
@@ -155,9 +155,9 @@ class Project:
             yield service.name, TableRef(service.predictions_key, partitions, lake_column(served_time(service), PREDICTION_COLUMNS))
         for training_set in self.select(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
-        yield from self._llm_refs()
+        yield from self._list_llm_tables()
 
-    def _llm_refs(self) -> Iterator[tuple[str, TableRef]]:
+    def _list_llm_tables(self) -> Iterator[tuple[str, TableRef]]:
         for evaluation in self.select(PromptEvaluation):
             yield evaluation.name, TableRef(evaluation.key)
         for calibration in self.select(Calibration):

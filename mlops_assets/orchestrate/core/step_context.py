@@ -142,7 +142,7 @@ class StepContext:
 
         A lazy query runs in ``use``.
         """
-        arguments = {p.name: overrides[p.name] if p.name in overrides else self._argument(p) for p in function.parameters}
+        arguments = {p.name: overrides[p.name] if p.name in overrides else self._resolve_argument(p) for p in function.parameters}
         with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
             with self.outside_reads.recording(), limit_labels(self._label_scope):
                 value = function(**arguments)
@@ -161,7 +161,7 @@ class StepContext:
             return f"'{self.node.key}'"
         return f"'{self.node.key}' partition '{keys[0]}'" if len(keys) == 1 else f"'{self.node.key}' partitions '{keys[0]}' to '{keys[-1]}'"
 
-    def _argument(self, parameter: Parameter) -> object:
+    def _resolve_argument(self, parameter: Parameter) -> object:
         match parameter.injection:
             case Injection.WINDOW:
                 return self.window

@@ -62,7 +62,7 @@ def collect_facts(stores: Stores, project: Project, monitor: Monitor, instance: 
 def list_trainings(stores: Stores, model: Model[..., object], instance: dg.DagsterInstance) -> tuple[Training, ...]:
     """Return the trainings of a model with their states: the recorded ones, then runs that have not reached the model step.
 
-    The latter are among the newest 200 runs of the retraining job; finished runs without a decision are left out.
+    Only the newest 200 runs of the retraining job are read, and finished runs without a decision are left out.
     """
     recorded = {record.run_id: record for record in stores.decisions.trainings(model.name)}
     job_runs = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=MAX_RUNS)

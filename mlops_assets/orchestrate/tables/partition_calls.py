@@ -73,7 +73,7 @@ def call_function(
 
 
 def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
-    """Return a mask that is False for rows inside the window of the run and outside of the call's own; all True without UTC times."""
+    """Return a mask that is False for rows inside the window of the run and outside of the call's own window; all True without UTC times."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
     times = pl.col(column)

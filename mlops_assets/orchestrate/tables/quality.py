@@ -256,7 +256,7 @@ def _find_limits(
         ready = len(windows) - len(missing)
         step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learned from")
         return quality.declared, []
-    rows = _reference_rows(step, table, good_rows(), windows, new_keys)
+    rows = _read_reference_rows(step, table, good_rows(), windows, new_keys)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     metadata = {
@@ -311,7 +311,7 @@ def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame 
     return rows if rows["declaration"].unique().to_list() == [hash_declaration(quality)] else None
 
 
-def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, new_keys: set[str]) -> pl.DataFrame:
+def _read_reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, new_keys: set[str]) -> pl.DataFrame:
     """Return the rows of the reference period: of the step's partitions from ``frame``, of the others from the lake."""
     column = pl.col(table.event_timestamp or "")
     frames = []

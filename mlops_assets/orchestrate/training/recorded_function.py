@@ -27,7 +27,7 @@ def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[st
     """
     model_function: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
     refuse_unrecorded(model_function)
-    return model_function(**{parameter.name: _argument(parameter, splits, params) for parameter in model_function.parameters})
+    return model_function(**{parameter.name: _resolve_argument(parameter, splits, params) for parameter in model_function.parameters})
 
 
 def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
@@ -51,7 +51,7 @@ def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
             )
 
 
-def _argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _resolve_argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if parameter.injection is Injection.SPLIT:
         return splits[parameter.name]
     if parameter.injection is Injection.CONFIG:

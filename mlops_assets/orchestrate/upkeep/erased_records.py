@@ -86,7 +86,8 @@ def build_records(
     for table in tables_with_rows:
         partitions, time = shapes.get(table, (None, None))
         changed = {
-            p: _recount(record, rows, now) for p, record, rows in _remaining_partitions(lake, erasing, table, partitions, time, snapshot)
+            p: _rebuild_record(record, rows, now)
+            for p, record, rows in _remaining_partitions(lake, erasing, table, partitions, time, snapshot)
         }
         new_records[table] = {p: record for p, record in changed.items() if record is not None}
     keyed, stale = set(erasing.tables()), []
@@ -140,7 +141,7 @@ def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
             yield part.key, recorded[part.key], remaining[start:end]
 
 
-def _recount(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
+def _rebuild_record(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
     """Return a partition's record with the number and the content hash of its remaining rows."""
     recipe = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     hashed_rows = rows.select(name for name in recipe["columns"] if name in rows.columns)

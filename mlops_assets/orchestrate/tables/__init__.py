@@ -1,1 +1,1 @@
-"""Steps that write tables of the lake: produce, verify, quarantine, commit; in chunks, from outside, and on a schedule."""
+"""Steps that write tables of the lake: make, check, quarantine and commit rows, backfill in chunks, read external tables, automate."""

@@ -188,7 +188,7 @@ def check_leakage(
 def _find_repeats(
     project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
-    """Return the columns of X that repeat the label, or a column that a dataset declares as ``known_later``, on a sample of rows.
+    """Return the columns of X whose values repeat the label or a ``known_later`` column of a dataset, on a sample of rows.
 
     A dataset is skipped when it has no key or the rows lack a column of its key.
     """

@@ -246,7 +246,7 @@ def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
 
 
 def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
-    """Add to the report the versions that need a snapshot that will expire."""
+    """Add the versions whose snapshot of the lake will expire to the report."""
     states = set(report.states)
     return replace(
         report,

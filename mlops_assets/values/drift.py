@@ -14,6 +14,8 @@ from mlops_assets.values.names import names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_WEEKS = 26  # of a seasonal reference: half of a year
+
 
 @dataclass(frozen=True)
 class DriftThreshold:
@@ -171,6 +173,51 @@ class JensenShannon(DriftThreshold):
 
 
 @check_constructor
+@dataclass(frozen=True)
+class SameWeeks:
+    """Compare a window with the training rows of the same weeks of earlier years, instead of all training rows.
+
+    Parameters
+    ----------
+    years
+        The number of years to look back: 1 takes the weeks of the previous year only, 2 those of the previous two years.
+    weeks
+        The number of weeks of each year, around the week of the window.
+
+    Raises
+    ------
+    DefinitionError
+        A number is below 1, or ``weeks`` is above 26.
+
+    See Also
+    --------
+    mlops_assets.Drift : Takes it as its reference.
+
+    Notes
+    -----
+    The report compares with all training rows, and says so, if these weeks have fewer than 100 training rows, or fewer than 8 windows with
+    30 rows or more. Predictions are always compared with those for the whole holdout.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(reference=ml.monitoring.SameWeeks(weeks=5)).reference
+    SameWeeks(years=1, weeks=5)
+    """
+
+    years: int = 1
+    weeks: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that select no rows, or those of the opposite season."""
+        if self.years < 1 or not 1 <= self.weeks <= MAX_WEEKS:
+            raise DefinitionError(
+                f"SameWeeks(years={self.years}, weeks={self.weeks}) is not 1 year or more and 1 to {MAX_WEEKS} weeks",
+                hint="set e.g. SameWeeks(years=1, weeks=3)",
+            )
+
+
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
     """The expectation that features, or features and predictions, are distributed as in training. Drift gives a warning and never starts a retraining.
@@ -188,6 +235,8 @@ class Drift:
     predictions
         Whether predictions are compared with those of the same version for its holdout: the predicted value or class, and probabilities.
         They take a quarter of ``false_alarm_rate``.
+    reference
+        The training rows to compare with: :class:`mlops_assets.monitoring.SameWeeks` of earlier years, for seasonal data; all when None.
 
     Raises
     ------
@@ -211,6 +260,7 @@ class Drift:
     false_alarm_rate: float
     min_psi: float
     predictions: bool
+    reference: SameWeeks | None
 
     def __init__(
         self,
@@ -219,6 +269,7 @@ class Drift:
         false_alarm_rate: float = 0.01,
         min_psi: float = 0.1,
         predictions: bool = False,
+        reference: SameWeeks | None = None,
     ) -> None:
         by_column = dict(columns) if isinstance(columns, Mapping) else {}
         if unexpected := [(name, value) for name, value in by_column.items() if not isinstance(value, (DriftThreshold, type(None)))]:
@@ -231,6 +282,7 @@ class Drift:
         object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
         object.__setattr__(self, "min_psi", min_psi)
         object.__setattr__(self, "predictions", predictions)
+        object.__setattr__(self, "reference", reference)
         if not 0 < false_alarm_rate < 1:
             raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
         if not 0 <= min_psi < math.inf:

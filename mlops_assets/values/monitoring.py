@@ -244,6 +244,11 @@ class Monitor:
             )
         if self.on_failure is not None:
             check_triggers(self.on_failure, self, f"monitor '{self.name}'")
+        if self.drift and self.drift.reference and self.model.training_set.event_timestamp is None:
+            raise DefinitionError(
+                f"monitor '{self.name}' compares with {self.drift.reference}, but '{self.model.training_set.key}' has no event times",
+                hint="add event_timestamp= to the training set, or omit reference=",
+            )
         if self.min_rows < 1:
             raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
         if self.labels_within < timedelta(0):

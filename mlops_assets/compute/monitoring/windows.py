@@ -113,9 +113,10 @@ class LabelTable:
 
 @dataclass(frozen=True, eq=False)
 class WindowMeasurement:
-    """The reports of drift, performance and estimates of one version in one window; None for a report that was not requested."""
+    """The reports of one version in one window, and the reference that it was compared with; None for a report that was not requested."""
 
     window: PredictionWindow
+    reference: VersionReference
     drift: DriftReport | None = None
     performance: PerformanceReport | None = None
     estimate: EstimateReport | None = None
@@ -207,7 +208,7 @@ def measure_window(
     """
     drifted = _measure_drift(monitor, window, reference) if drift else None
     performance = None if labels is None else _measure_performance(monitor, window, reference, labels)
-    return WindowMeasurement(window, drifted, performance, _estimate(monitor, window, reference) if monitor.estimates else None)
+    return WindowMeasurement(window, reference, drifted, performance, _estimate(monitor, window, reference) if monitor.estimates else None)
 
 
 def _estimate(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> EstimateReport:

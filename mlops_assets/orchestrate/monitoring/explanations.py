@@ -10,7 +10,6 @@ from mlops_assets.compute.monitoring.verdicts import WindowMetric
 from mlops_assets.compute.monitoring.windows import LabelTable, WindowMeasurement, measure_window
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.monitoring.reading import read_references
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.serving.predict.batch import select_input
 from mlops_assets.values.monitoring import Monitor
@@ -64,7 +63,7 @@ def _explain(
 ) -> DropExplanation | None:
     window, declared = measured.window, monitor.model.training_set
     version = next(v for v in step.stores.registry.versions(monitor.model.name) if v.version == window.version)
-    reference = read_references(step.stores, step.project, monitor, {version.version})[version.version]
+    reference = measured.reference
     if reference.profile is None:
         return None
     drift = measured.drift or measure_window(monitor, window, reference).drift

@@ -32,6 +32,7 @@ from mlops_assets.orchestrate.monitoring.reading import (
     read_references,
     read_windows,
 )
+from mlops_assets.orchestrate.monitoring.same_weeks import SameWeeksReferences
 from mlops_assets.orchestrate.monitoring.shap_summaries import list_dependence_facts, summarize_windows
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
@@ -96,11 +97,13 @@ def measure_windows(
     windows = read_windows(step, monitor)
     versions = {window.version for window in windows if window.version is not None}
     references = read_references(step.stores, step.project, monitor, versions)
-    nothing = VersionReference()
-    return [
-        measure_window(monitor, window, nothing if window.version is None else references.get(window.version, nothing), labels, drift=drift)
-        for window in windows
-    ]
+    same_weeks, nothing = SameWeeksReferences(step.stores, monitor), VersionReference()
+    measurements = []
+    for window in windows:
+        reference = nothing if window.version is None else references.get(window.version, nothing)
+        chosen = same_weeks.choose(window, reference) if drift else reference
+        measurements.append(measure_window(monitor, window, chosen, labels, drift=drift))
+    return measurements
 
 
 def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
@@ -173,11 +176,12 @@ def _drift_rows(window: PredictionWindow, report: DriftReport) -> pl.DataFrame:
         WINDOW_START: pl.Datetime("us", "UTC"),
         "version": pl.Int64,
         "rows": pl.Int64,
+        "notes": pl.String,
         "column": pl.String,
         "kind": pl.String,
     }
     schema |= {"statistic": pl.String, "drifted": pl.Boolean, "why": pl.String, **dict.fromkeys([*statistics, *numbers], pl.Float64)}
-    common = {WINDOW_START: window.span.start, "version": window.version, "rows": report.rows}
+    common = {WINDOW_START: window.span.start, "version": window.version, "rows": report.rows, "notes": "; ".join(report.notes)}
     rows = [
         common
         | {

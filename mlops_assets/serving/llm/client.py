@@ -88,7 +88,7 @@ def complete(  # noqa: PLR0913  (options of one call)
         body = request.to_body(target)
         if cache is not None and (found := cache.read(body, target.pin, target.endpoint)) is not None:
             return found
-        completion = replace(_complete_once(target, request, streams=streams), seconds=request.seconds())
+        completion = replace(_complete_once(target, request, streams=streams), seconds=request.elapsed_seconds())
         if cache is not None:
             cache.write(body, target.pin, completion)
         return completion
@@ -302,7 +302,7 @@ def _read_texts(reply: OpenReply, request: CompletionRequest, parts: ReplyParts)
     """Yield the texts of a stream with the seconds since the call began, and gather its parts."""
     for event in read_events(reply.chunks):
         if text := parts.add(event, "delta"):
-            yield text, request.seconds()
+            yield text, request.elapsed_seconds()
     drain(reply.chunks)
 
 
@@ -328,7 +328,7 @@ def _add_failures(completion: Completion, request: CompletionRequest, failures: 
     """Return the completion with the failures, the number of attempts and the duration; a cached completion keeps its duration."""
     return replace(
         completion,
-        seconds=request.seconds() if completion.seconds is None and not completion.cached else completion.seconds,
+        seconds=request.elapsed_seconds() if completion.seconds is None and not completion.cached else completion.seconds,
         failures=tuple(failure.text for failure in failures),
         attempts=len(failures) + (0 if completion.cached else 1),
         may_be_billed=count_billable(failures),

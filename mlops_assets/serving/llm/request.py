@@ -70,7 +70,7 @@ class CompletionRequest:
                 body.update(stream_options={"include_usage": True})
         return {**body, **llm.request_parameters}
 
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """Return the seconds since the call began."""
         return time.monotonic() - self.began
 
@@ -136,7 +136,7 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: boo
         began = time.monotonic()
         ends = min(request.ends, began + llm.timeout.total_seconds())
         if ends <= began:
-            raise AttemptError.from_timeout(request.seconds(), retryable=True, sent=False)
+            raise AttemptError.from_timeout(request.elapsed_seconds(), retryable=True, sent=False)
         waits = _make_timeouts(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
         # Built here, because Client.stream parses the URL and merges headers and cookies in each call.
         sent = httpx.Request("POST", _parse_url(url), headers=headers, content=content, extensions={"timeout": waits})

@@ -98,7 +98,8 @@ class ShapExplainer:
         count
             Number of rows.
         permutations
-            The maximum number of random orders of the columns, each forwards and backwards. More of them cost more and vary less.
+            The maximum number of random orders of the columns, each evaluated forwards and backwards. More orders take longer and reduce
+            the variance of the values.
 
         Raises
         ------

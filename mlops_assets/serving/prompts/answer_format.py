@@ -38,7 +38,7 @@ class AnswerFormat:
 
     def write_answer(self, result: CallResult) -> bytes:
         """Return the reply: the answer, its usage and its trace id."""
-        return json.dumps({"answer": result.value, **result.describe_usage()}).encode()
+        return json.dumps({"answer": result.value, **result.make_reply_fields()}).encode()
 
     def write_refusal(self, refusal: RefusalError) -> bytes:
         """Return the refusal: error, hint and further fields."""
@@ -50,7 +50,7 @@ class AnswerFormat:
 
     def write_end(self, result: CallResult) -> bytes:
         """Return the event ``answer``, with the whole reply."""
-        return write_event({"answer": result.value, **result.describe_usage()}, "answer")
+        return write_event({"answer": result.value, **result.make_reply_fields()}, "answer")
 
     def write_break(self, refusal: RefusalError) -> bytes:
         """Return the event ``error``."""

@@ -90,7 +90,7 @@ class CallResult:
     cost: Decimal | None
     completions: tuple[Completion, ...]
 
-    def describe_usage(self) -> dict[str, Any]:
+    def make_reply_fields(self) -> dict[str, Any]:
         """Return version, trace id, tokens, cost and finish reason as fields of a reply."""
         return {
             "version": self.version,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_WEEKS = 26  # of a seasonal reference: half of a year
+MIN_CLASSIFIED_ROWS = 100  # of a window
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,45 @@ class SameWeeks:
 
 
 @check_constructor
+@dataclass(frozen=True)
+class DomainClassifier:
+    """Judge the rows of a window by how well gradient boosting separates them from those of the reference.
+
+    It finds changes of a joint distribution that leave each column, and each pair of columns, alone. A version stores a sample of its
+    training rows for it: three times ``max_rows``, and at most 5,000. Columns of text take no part.
+
+    Parameters
+    ----------
+    max_rows
+        The maximum number of rows of a window that are classified, 100 or more; of more rows, an even sample is.
+
+    Raises
+    ------
+    DefinitionError
+        ``max_rows`` is below 100.
+
+    See Also
+    --------
+    mlops_assets.Drift : Takes a domain classifier.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(classifier=ml.monitoring.DomainClassifier(max_rows=500)).classifier.max_rows
+    500
+    """
+
+    max_rows: int = 1_000
+
+    def __post_init__(self) -> None:
+        """Refuse samples that are too small to learn from."""
+        if self.max_rows < MIN_CLASSIFIED_ROWS:
+            raise DefinitionError(
+                f"DomainClassifier(max_rows={self.max_rows}) is below {MIN_CLASSIFIED_ROWS}", hint="omit max_rows= for the default of 1,000"
+            )
+
+
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
     """The expectation that features, or features and predictions, are distributed as in training. Drift gives a warning and never starts a retraining.
@@ -237,11 +277,14 @@ class Drift:
         They take a quarter of ``false_alarm_rate``.
     reference
         The training rows to compare with: :class:`mlops_assets.monitoring.SameWeeks` of earlier years, for seasonal data; all when None.
+    classifier
+        Whether a domain classifier judges all columns together as one more view, or its options. It does not by default.
 
     Raises
     ------
     DefinitionError
-        The rate is not between 0 and 1, the minimum effect is negative or not finite, or ``columns`` is empty.
+        The rate is not between 0 and 1, the minimum effect is negative or not finite, or ``columns`` is empty. Or there is a classifier and a
+        seasonal reference.
 
     See Also
     --------
@@ -261,6 +304,7 @@ class Drift:
     min_psi: float
     predictions: bool
     reference: SameWeeks | None
+    classifier: DomainClassifier | None
 
     def __init__(
         self,
@@ -270,6 +314,7 @@ class Drift:
         min_psi: float = 0.1,
         predictions: bool = False,
         reference: SameWeeks | None = None,
+        classifier: bool | DomainClassifier = False,
     ) -> None:
         by_column = dict(columns) if isinstance(columns, Mapping) else {}
         if unexpected := [(name, value) for name, value in by_column.items() if not isinstance(value, (DriftThreshold, type(None)))]:
@@ -283,10 +328,17 @@ class Drift:
         object.__setattr__(self, "min_psi", min_psi)
         object.__setattr__(self, "predictions", predictions)
         object.__setattr__(self, "reference", reference)
+        chosen = classifier if isinstance(classifier, DomainClassifier) else DomainClassifier() if classifier else None
+        object.__setattr__(self, "classifier", chosen)
         if not 0 < false_alarm_rate < 1:
             raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate}) is not a share between 0 and 1", hint="set e.g. 0.01")
         if not 0 <= min_psi < math.inf:
             raise DefinitionError(f"Drift(min_psi={min_psi}) is not a PSI of 0 or more", hint="set e.g. 0.1")
+        if self.classifier and self.reference:
+            raise DefinitionError(
+                "Drift has a domain classifier and a seasonal reference, but the classifier is calibrated on all training rows",
+                hint="omit classifier= or reference=",
+            )
         if self.columns == ():
             raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or omit columns= to compare all")
 

@@ -65,6 +65,12 @@ def test_a_threshold_of_a_column_is_part_of_the_declaration() -> None:
     assert Drift({"wind": None}) == Drift("wind")
 
 
+def test_a_domain_classifier_is_opt_in() -> None:
+    assert Drift().classifier is None
+    assert Drift(classifier=True).classifier == ml.monitoring.DomainClassifier(max_rows=1_000)
+    assert Drift(classifier=ml.monitoring.DomainClassifier(max_rows=500)) != Drift(classifier=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -97,6 +103,8 @@ def test_monitors_that_cannot_be_are_refused(arguments: dict, said: str) -> None
         lambda: ml.monitoring.KolmogorovSmirnov(1.0),
         lambda: ml.monitoring.Wasserstein(float("nan")),
         lambda: ml.monitoring.JensenShannon(2),
+        lambda: ml.monitoring.DomainClassifier(max_rows=99),
+        lambda: Drift(classifier=True, reference=ml.monitoring.SameWeeks()),
         lambda: Retrain(after=0),
         lambda: Retrain(cooldown=-timedelta(days=1)),
         lambda: Retrain(max_attempts=0),

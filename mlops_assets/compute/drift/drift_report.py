@@ -13,9 +13,11 @@ from mlops_assets.compute.drift.associations import sample_rows
 from mlops_assets.compute.drift.binning import CATEGORICAL, find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, merge_measures, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
+from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, judge_by_classifier
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
 from mlops_assets.compute.drift.profile import (
     ASSOCIATIONS,
+    CLASSIFIERS,
     FEATURE,
     FORMAT,
     HISTORY,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
 RAISED_CAP = 0.8  # of the way from a cap to the largest distance
+NO_CLASSIFIER = "not judged: the version was trained before a monitor declared it for these columns; train again"
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
@@ -119,6 +122,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     *,
     columns: Sequence[str] | None = None,
     fixed: Mapping[str, DriftThreshold] | None = None,
+    classifier: bool = False,
     false_alarm_rate: float = 0.01,
     min_psi: float = 0.1,
     min_rows: int = 100,
@@ -136,6 +140,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         window lacks, or has with another type, counts as drifted.
     fixed
         Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones.
+    classifier
+        Whether a domain classifier judges the columns as well. The profile must have been built for it.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. The rate holds for windows of real time when the profile had
         event times, and for independent rows when it had none. With fewer than some ``10 / false_alarm_rate`` reference windows,
@@ -184,7 +190,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     comparisons = [each for name, stored in stored_columns.items() if name not in broken for each in _compare(name, stored, current)]
     calibrated = [comparison for comparison in comparisons if comparison.name not in fixed]
     # The views share the rate evenly, so that it holds for the whole report.
-    views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS))
+    domain = _find_classifier(profile, columns) if classifier else None
+    views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS)) + (domain is not None)
     allowed = _allow(calibrated, false_alarm_rate / views, min_psi)
     judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
     judged = merge_measures(judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi))
@@ -192,11 +199,23 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         associated = [each.name for each in calibrated if each.name in profile[ASSOCIATIONS]["codes"]]
         samples = {name: sample_rows(_read_column(current, name)) for name in associated}
         judged = judge_associations(profile[ASSOCIATIONS], samples, judged, false_alarm_rate / views, min_psi)
+    found = f"{DOMAIN_CLASSIFIER} {NO_CLASSIFIER}" if classifier else ""
+    if domain is not None:
+        shared = [name for name in domain.columns if name in stored_columns and name not in broken]
+        window = {name: sample_rows(_read_column(current, name)) for name in shared}
+        judged, words = judge_by_classifier(domain, window, judged, false_alarm_rate / views, min_psi)
+        found = f"{DOMAIN_CLASSIFIER} {words}"
     judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
-    return replace(report, summary=summarise(report))
+    return replace(report, summary=summarise(report)).add_notes([found])
+
+
+def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) -> ClassifierReference | None:
+    """Return what a domain classifier of these columns compares with; None when the profile was built without it."""
+    references = map(ClassifierReference.from_json, profile.get(CLASSIFIERS, ()))
+    return next((reference for reference in references if reference.declared == tuple(columns or ())), None)
 
 
 def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
@@ -286,13 +305,13 @@ def _read_column(current: pl.DataFrame | pl.LazyFrame, name: str) -> pl.Series:
 
 
 def summarise(report: DriftReport) -> str:
-    """Return how many columns drifted, and what changed in the three most drifted ones."""
+    """Return how many columns drifted, and what changed in the three most drifted ones; the notes follow."""
     worst = [column for column in report.columns if column.drifted]
     if not worst:
-        return f"no drift in {report.compared}{_describe_capped(report)}"
+        return "; ".join((f"no drift in {report.compared}{_describe_capped(report)}", *report.notes))
     named = "; ".join(f"{column.name}: {column.why}" for column in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
-    return f"drift in {len(worst)} of {report.compared}. {named}{more}{_describe_capped(report)}"
+    return "; ".join((f"drift in {len(worst)} of {report.compared}. {named}{more}{_describe_capped(report)}", *report.notes))
 
 
 def _describe_capped(report: DriftReport) -> str:

@@ -27,6 +27,7 @@ from mlops_assets.compute.drift.binning import (
 )
 from mlops_assets.compute.drift.column_values import FACTS, ColumnValues
 from mlops_assets.compute.drift.distances import correct_crossings
+from mlops_assets.compute.drift.domain_classifier import build_reference
 from mlops_assets.compute.drift.texts import MAX_TEXTS, WORDS, is_text, list_vocabulary
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
@@ -40,6 +41,7 @@ FEATURE, PREDICTION = "feature", "prediction"  # roles of columns: inputs of the
 BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
 ASSOCIATIONS = "associations"  # key of a profile: associations between columns; missing like histories
+CLASSIFIERS = "classifiers"  # key of a profile: what domain classifiers compare with; missing where no monitor declares one
 HISTORY = "history"  # key of a column: its statistics in each calibrating window; missing in older profiles and without event times
 MEASURES, VOCABULARY = "measures", "vocabulary"  # keys of a column that is compared by measures: their profiles, and known words
 TEXT = "text"  # the kind of such a column
@@ -137,7 +139,12 @@ def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def build_profile(
-    X: pl.DataFrame, event_times: pl.Series | None = None, *, role: str = FEATURE, window: timedelta = timedelta(days=1)
+    X: pl.DataFrame,
+    event_times: pl.Series | None = None,
+    *,
+    role: str = FEATURE,
+    window: timedelta = timedelta(days=1),
+    classifiers: Mapping[tuple[str, ...], int] | None = None,
 ) -> dict[str, Any]:
     """Return the profile of a version's training rows or predictions, with which later windows are compared.
 
@@ -154,6 +161,8 @@ def build_profile(
         compared: one follows from the other.
     window
         The length of the monitor's windows. It is shortened where the reference would have fewer than 20 of them.
+    classifiers
+        Columns → the maximum number of rows of a window, for each domain classifier to calibrate; no columns for all.
 
     Returns
     -------
@@ -162,6 +171,7 @@ def build_profile(
         Each column has its type, nulls and counts by bin and by value. A numeric one also has its mean, standard deviation and extremes,
         and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
         deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.
+        ``classifiers`` have a sample of the rows each.
         ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns.
         A text column, see :func:`mlops_assets.compute.drift.texts.is_text`, has ``vocabulary``, and ``measures`` with a profile each.
 
@@ -174,17 +184,28 @@ def build_profile(
     windows = None if X.height < MIN_REFERENCE_ROWS else _choose_windows(X.height, event_times, window)
     columns = {name: _describe_column(X[name], windows, role) for name in X.columns}
     real = 0 if windows is None or windows.real is None else int(windows.real.max()) + 1
-    profile = {
+    profile: dict[str, Any] = {
         "format": FORMAT,
         "rows": X.height,
         "windows": real,
         "window_seconds": windows.seconds if windows else None,
         "columns": columns,
     }
+    if windows is not None and classifiers:
+        profile[CLASSIFIERS] = [_build_classifier(X, columns, windows, *each) for each in sorted(classifiers.items())]
     if windows is None or windows.real is None or role == PREDICTION:
         return profile
     binnings = {name: Binning.from_json(stored) for name, stored in columns.items() if MEASURES not in stored}
     return profile | {ASSOCIATIONS: find_associations(X[windows.rows], binnings, windows.real)}
+
+
+def _build_classifier(
+    X: pl.DataFrame, columns: Mapping[str, Any], windows: _CalibrationWindows, declared: tuple[str, ...], max_rows: int
+) -> dict[str, Any]:
+    """Return what a domain classifier compares with; text columns take no part."""
+    kinds = {name: (stored["kind"], tuple(stored["values"])) for name, stored in columns.items() if MEASURES not in stored}
+    groups = windows.shuffled[0] if windows.real is None else windows.real
+    return build_reference(X[windows.rows], kinds, groups, declared, max_rows).as_json()
 
 
 def _check_rows(X: pl.DataFrame, event_times: pl.Series | None) -> None:

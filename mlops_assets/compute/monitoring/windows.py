@@ -238,6 +238,7 @@ def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: Versio
         rows,
         columns=declared.columns,
         fixed=declared.thresholds,
+        classifier=declared.classifier is not None,
         false_alarm_rate=rate * (1 - PREDICTION_SHARE) if compares_predictions else rate,
         min_psi=declared.min_psi,
         min_rows=monitor.min_rows,

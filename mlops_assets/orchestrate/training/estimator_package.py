@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -170,20 +170,27 @@ def _build_reference_profile(
     rows are not calibrated.
     """
     rows, role = (pl.concat([split.X for split in splits]), FEATURE) if predictions is None else (predictions, PREDICTION)
+    monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
+    build = partial(build_profile, rows, role=role, classifiers=_list_classifiers(monitors) if predictions is None else None)
     if training_set.event_timestamp is None:
-        return json.dumps(build_profile(rows, role=role), sort_keys=True).encode()
+        return json.dumps(build(), sort_keys=True).encode()
     partitions = next((ref.partitions for ref in list_source_tables(step.project, training_set) if ref.partitions is not None), None)
     times = pl.concat([split.rows[training_set.event_timestamp] for split in splits])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    profile = build_profile(rows, local, role=role, window=partition_length(partitions))
-    monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
+    profile = build(local, window=partition_length(partitions))
     other_lengths = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
     if other_lengths:
         profile[BY_WINDOW] = {
-            str(int(length.total_seconds())): build_profile(rows, local, role=role, window=length) | {WINDOW_LENGTH: length.total_seconds()}
+            str(int(length.total_seconds())): build(local, window=length) | {WINDOW_LENGTH: length.total_seconds()}
             for length in sorted(other_lengths)
         }
     return json.dumps(profile, sort_keys=True).encode()
+
+
+def _list_classifiers(monitors: Sequence[Monitor]) -> dict[tuple[str, ...], int]:
+    """Return columns → maximum rows of each domain classifier that monitors declare; no columns for all of ``X``."""
+    declared = [(m.drift.columns or (), m.drift.classifier.max_rows) for m in monitors if m.drift and m.drift.classifier]
+    return {columns: max(rows for other, rows in declared if other == columns) for columns, _ in declared}
 
 
 @cache

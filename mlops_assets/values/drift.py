@@ -306,7 +306,7 @@ class Drift:
     reference: SameWeeks | None
     classifier: DomainClassifier | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what a monitor declares)
         self,
         columns: str | Sequence[str] | Mapping[str, DriftThreshold | None] | None = None,
         *,

@@ -105,7 +105,7 @@ def _normalise(vectors: np.ndarray) -> np.ndarray:
 
 
 def compare_embeddings(answer: EmbeddedSentence, context: list[EmbeddedSentence]) -> tuple[float, float]:
-    """Return the cosine of a sentence with the nearest sentence of the context, and the mean cosine of its tokens with their nearest tokens.
+    """Return the cosine of a sentence with the nearest sentence of the context, and the mean cosine of its tokens with the nearest ones.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ def _system_cells(counts: SystemCounts, seconds: float) -> list[str]:
 
 
 def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
-    """Return the columns that get a card: drifted columns without a chart, then the most drifted columns with a chart; at most six of each."""
+    """Return the columns with a card: drifted columns without a chart, then the most drifted columns with a chart; six of each at most."""
     with_chart = [column for column in report.columns if column.bars][:MAX_CHARTS]
     return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *with_chart]
 

@@ -166,7 +166,7 @@ def _arg_sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
 
 
 def _pack_columns(columns: Sequence[pl.Series]) -> pl.Series | None:
-    """Return one integer for each row that sorts like the columns, or like the leading columns that fit into it; None when no column fits."""
+    """Return one integer for each row that sorts like the columns, or like the leading columns that fit into it; None if none fits."""
     packed, span = None, 1
     for series in columns:
         ranks = _rank_values(series)

@@ -91,7 +91,7 @@ class _Closure:
             self.add_name(path, module, used, values)
 
     def add_function(self, function: Callable[..., Any]) -> None:
-        """Add a function with its dependencies, and the project functions that wrap it; for a function without a file, only its bytecode."""
+        """Add a function with its dependencies, and the project functions that wrap it; only its bytecode if it has no file."""
         *wrappers, function = list_layers(function)
         if (file := _find_file(function)) is None:
             self.parts.append(repr(function.__code__.co_code))

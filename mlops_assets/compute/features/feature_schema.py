@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
     """Return a frame with features in their declared types.
 
-    Numbers are widened to 64 bits; integers become floats where a float is declared. Categories become text, arrays become lists, and a null column gets
-    the declared type. Nothing else is converted.
+    Numbers are widened to 64 bits; integers become floats where a float is declared. Categories become text, arrays become lists, and a
+    null column gets the declared type. Nothing else is converted.
 
     Parameters
     ----------

@@ -78,8 +78,8 @@ def point_in_time_join(
     as_known
         Whether a lookup ignores feature rows created after the event time. A layout is built for one of the two settings.
     known_by
-        A lookup ignores feature rows that became valid after this time (with a time zone), even for spine rows with a later event time. None
-        sets no limit.
+        A lookup ignores feature rows that became valid after this time (with a time zone), even for spine rows with a later event time.
+        None sets no limit.
 
     Returns
     -------

@@ -86,7 +86,8 @@ def score_numbers(answer: str, context: str) -> float:
     Parameters
     ----------
     answer, context
-        The texts; the number with the lowest support decides. A number is not stated if the context counts the same noun with other numbers.
+        The texts; the number with the lowest support decides. A number is not stated if the context counts the same noun with other
+        numbers.
 
     Returns
     -------

@@ -73,8 +73,8 @@ def price_calls(calls: pl.DataFrame, table: PriceTable) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        The same rows in the same order, with ``cost_pico`` (in picounits, 10⁻¹² of the currency), ``price_from`` (the time from which the price
-        is valid) and ``cost_missing`` (why the cost is null).
+        The same rows in the same order, with ``cost_pico`` (in picounits, 10⁻¹² of the currency), ``price_from`` (the time from which the
+        price is valid) and ``cost_missing`` (why the cost is null).
 
     Raises
     ------

@@ -87,8 +87,8 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
     r"""Return the messages of a call.
 
     The first message is the docstring, if there is one. It holds the instructions, whose variables are only numbers and members of fixed
-    lists. Then come the examples. Last come the messages that the function returns, or, if it has no body, one message with each variable in a
-    section of its own. A function may return system messages only if all its variables are numbers and members of fixed lists.
+    lists. Then come the examples. Last come the messages that the function returns, or, if it has no body, one message with each variable
+    in a section of its own. A function may return system messages only if all its variables are numbers and members of fixed lists.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ def build_messages(prompt: Prompt[..., Any], values: Mapping[str, Any]) -> tuple
     DefinitionError
         A variable without a default has no value, or a value has no variable.
     DataError
-        A value has another type than its variable declares, or the function returned neither text nor messages, or a system message that may
-        contain a variable.
+        A value has another type than its variable declares, or the function returned neither text nor messages, or a system message that
+        may contain a variable.
 
     Returns
     -------

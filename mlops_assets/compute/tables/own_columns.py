@@ -1,8 +1,8 @@
 """Columns that the package adds to users' rows, and their names in the lake.
 
 In memory a column of the package starts with ``__``, which no column of a user may. In the lake it has a plain name, so that people can
-read the table: ``__prediction`` is stored as ``prediction``. A user's column ``prediction`` is stored as ``__input_prediction``. The lake does
-not distinguish names by case, so a user's ``Prediction`` becomes ``__input_Prediction``.
+read the table: ``__prediction`` is stored as ``prediction``. A user's column ``prediction`` is stored as ``__input_prediction``. The lake
+does not distinguish names by case, so a user's ``Prediction`` becomes ``__input_Prediction``.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class TrainingComparison:
         something differs, but predicted labels are equal, and predictions and metrics agree within ``TOLERANCE``. ``DIFFERENT``: labels
         differ, or predictions or metrics differ by more.
     differences
-        In causal order: causes, circumstances, then results. Other packages are compared only when results differ without another difference.
+        In causal order: causes, circumstances, then results. Other packages are compared only when results differ without another
+        difference.
     largest
         Maximum absolute difference of a probe prediction; infinite when the shapes differ.
     """

@@ -226,8 +226,8 @@ def _measure_auc(column: pl.Series, positive: pl.Series) -> float:
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
     """Return, for each row, the rate of the second class among rows with the same value in the other half.
 
-    Halves are the odd and the even rows, so that a row's rate does not include its own label. A value that the other half lacks gets the rate of
-    all rows.
+    Halves are the odd and the even rows, so that a row's rate does not include its own label. A value that the other half lacks gets the
+    rate of all rows.
     """
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
     others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))

@@ -25,8 +25,8 @@ class PredictionQuality:
     kind
         Binary or multiclass classification, or regression.
     calibration
-        The calibration of the positive class's probability. With several classes, the calibration of the predicted class (Guo et al. 2017, On
-        calibration of modern neural networks). For a regression, predicted against observed values.
+        The calibration of the positive class's probability. With several classes, the calibration of the predicted class (Guo et al. 2017,
+        On calibration of modern neural networks). For a regression, predicted against observed values.
     brier
         Mean squared difference of the positive class's probability and the outcome. With several classes, the mean over rows of the
         sum over all classes (Brier 1950). None for a regression.

@@ -180,7 +180,8 @@ def _confusion_form(
 ) -> Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]:
     """Return a function that builds the form of a ratio.
 
-    Both arguments are functions of the true positives, false positives and false negatives of class 1. The ratio is 0 where the denominator is 0, as in scikit-learn.
+    Both arguments are functions of the true positives, false positives and false negatives of class 1. The ratio is 0 where the denominator
+    is 0, as in scikit-learn.
     """
 
     def make(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:

@@ -1,7 +1,7 @@
 """Blocks of time with correlated errors, which the bootstrap resamples instead of single rows.
 
-The block length follows from the errors by the blocking method (H. Flyvbjerg, H. G. Petersen, *J. Chem. Phys.* 91, 461, 1989), with the test of
-M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages are no longer correlated.
+The block length follows from the errors by the blocking method (H. Flyvbjerg, H. G. Petersen, *J. Chem. Phys.* 91, 461, 1989), with the
+test of M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages are no longer correlated.
 """
 
 from __future__ import annotations

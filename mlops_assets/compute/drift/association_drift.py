@@ -1,4 +1,4 @@
-"""Judge the associations between columns in a window, and name the columns that break them."""
+"""Judge the associations between columns in a window, and find the columns that break associations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASSOCIATION = "association with "  # followed by the other column
 def judge_associations(
     stored: Mapping[str, Any], samples: Mapping[str, pl.Series], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> list[ColumnDrift]:
-    """Return the reports of columns; those that break associations have drifted.
+    """Return the reports of columns; columns that break associations are reported as drifted.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ def judge_associations(
     samples
         Column → rows of the window, the same rows of each column.
     columns
-        The reports of columns by the other views. A column that has drifted explains each broken association that it has.
+        The reports of columns by the other views. A drifted column explains each of its broken associations.
     rate
-        The probability that any association of a window without drift alarms.
+        The probability of an alarm for any association of a window without drift.
     min_psi
         The minimum effect as a PSI. For small changes, half of it is the mean change of ln(lift).
     """
@@ -48,7 +48,7 @@ def judge_associations(
     rows, variances = np.array(stored["rows"]), np.array([pair.variance for pair in pairs])
     past = np.stack([pair.history for pair in pairs], axis=1)
     sampled = len(next(iter(codes.values())))
-    # Values that fit the reference worse lower the lift; the sign is turned, so that drift is an increase.
+    # Values that do not fit the reference lower the lift; the sign is inverted, so that drift is an increase.
     windows = StatisticWindows(
         -past,
         -current,
@@ -66,7 +66,7 @@ def judge_associations(
 
 
 def _blame(pairs: Sequence[Association], severities: np.ndarray, drifted: set[str]) -> dict[str, int]:
-    """Return column → its worst pair, for the fewest columns that explain the broken pairs which no drifted column has."""
+    """Return column → its worst pair, for the fewest columns that explain all broken pairs without a drifted column."""
     broken = [k for k, pair in enumerate(pairs) if severities[k] > 1 and not set(pair.columns) & drifted]
     blamed: dict[str, int] = {}
     while broken:

@@ -1,6 +1,6 @@
-"""Associations between columns: how well the pairs of values in a window fit those of the reference.
+"""Associations between columns: how well the pairs of values in a window fit the pairs in the reference.
 
-Swapped categories or columns change no column's distribution by much, but give pairs of values that the reference lacks. The measure of a
+Swapped categories or columns hardly change the distribution of a column, but yield pairs of values without precedent. The measure of a
 pair of columns is the mean of ln(lift) over the rows of a window; the lift of two values is their frequency in the reference, divided by
 the frequency that independent columns would have.
 """
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PAIRS, MAX_CODES = 60, 24
-MIN_ASSOCIATION = 0.05  # mean ln(lift); weaker associations show no fault
-MIN_STABILITY = 5.0  # the mean in units of the deviation over windows; below, the association is one of the windows and not of the rows
+MIN_ASSOCIATION = 0.05  # mean ln(lift); weaker associations reveal no fault
+MIN_STABILITY = 5.0  # the mean in units of the deviation over windows; below, the association is between windows, not between rows
 MAX_WINDOW_ROWS = 20_000  # of a window; more rows are sampled evenly
 _PSEUDO_ROWS = 1.0  # added to observed and expected frequencies, so that an unseen pair has a finite lift
 _DIGITS = 4
@@ -30,14 +30,14 @@ _DIGITS = 4
 
 @dataclass(frozen=True, eq=False)
 class ColumnCodes:
-    """The codes of a column's values: 0 for a missing one, then one for each range or category, and the last for other categories.
+    """The codes of a column's values: 0 for missing values, one code for each range or category, and the last for other categories.
 
     Parameters
     ----------
     cuts
-        Of a numeric column: the upper ends of the ranges, ascending.
+        The upper ends of the ranges of a numeric column, ascending; None for a categorical column.
     categories
-        Of a categorical column.
+        The categories of a categorical column.
     """
 
     cuts: np.ndarray | None
@@ -45,7 +45,7 @@ class ColumnCodes:
 
     @classmethod
     def from_binning(cls, binning: Binning) -> ColumnCodes | None:
-        """Return the codes of a column; None for one that is counted by presence only."""
+        """Return the codes of a column; None for a column that is counted by presence only."""
         if binning.kind == CATEGORICAL:
             return cls(None, binning.values[: MAX_CODES - 2])
         if binning.kind != NUMERIC:
@@ -78,7 +78,7 @@ class ColumnCodes:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> ColumnCodes:
-        """Return the codes that :meth:`as_json` described."""
+        """Rebuild the codes from the result of :meth:`as_json`."""
         return cls(None if stored["cuts"] is None else np.array(stored["cuts"], dtype=float), tuple(stored["categories"]))
 
 
@@ -93,7 +93,7 @@ class Association:
     lifts
         ln(lift) by the code of the first and of the second column.
     history
-        The mean of ln(lift) over the rows of each reference window, by the lifts of the other windows; shape (windows,).
+        The mean of ln(lift) over the rows of each reference window, with the lifts of the other windows; shape (windows,).
     variance
         The variance of ln(lift) over rows.
     """
@@ -105,7 +105,7 @@ class Association:
 
     @property
     def stability(self) -> float:
-        """The mean in units of the deviation over windows, with the sampling error of few windows' rows as its minimum."""
+        """The mean association divided by its standard deviation over windows (plus 0.001)."""
         return float(self.history.mean() / (self.history.std() + 1e-3))
 
     def measure(self, first: np.ndarray, second: np.ndarray) -> float:
@@ -123,13 +123,13 @@ class Association:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Association:
-        """Return the association that :meth:`as_json` described."""
+        """Rebuild the association from the result of :meth:`as_json`."""
         first, second = stored["columns"]
         return cls((first, second), np.array(stored["lifts"]), np.array(stored["history"]), stored["variance"])
 
 
 def find_associations(frame: pl.DataFrame, binnings: Mapping[str, Binning], windows: np.ndarray) -> dict[str, Any]:
-    """Return the associations that are strong and alike in all windows of the reference, as JSON values.
+    """Return the associations that are strong and stable over the windows of the reference, as JSON values.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def find_associations(frame: pl.DataFrame, binnings: Mapping[str, Binning], wind
 
 
 def _associate(columns: tuple[str, str], counts: np.ndarray) -> Association | None:
-    """Return the association of two columns from their counts, shape (windows, codes, codes); None for a weak or unstable one."""
+    """Return the association of two columns from their counts, shape (windows, codes, codes); None for a weak or unstable association."""
     whole = counts.sum(axis=0)
     lifts = _log_lifts(whole[None])[0]
     mean = float((whole * lifts).sum() / whole.sum())
@@ -184,5 +184,5 @@ def _log_lifts(counts: np.ndarray) -> np.ndarray:
 
 
 def sample_rows(column: pl.Series) -> pl.Series:
-    """Return at most :data:`MAX_WINDOW_ROWS` rows of a window, evenly spread over it."""
+    """Return at most :data:`MAX_WINDOW_ROWS` evenly spaced rows of a window."""
     return column.gather_every(-(-len(column) // MAX_WINDOW_ROWS)) if len(column) > MAX_WINDOW_ROWS else column

@@ -75,13 +75,13 @@ class Binning:
     kind
         ``numeric``, ``categorical`` or ``presence`` (only whether there is a value).
     points
-        Of a numeric column, ascending.
+        The points of a numeric column, ascending; empty for other columns.
     edges, atoms
         Bins of a numeric column. Each of ``atoms``, single frequent values, has a bin. Other values fall into intervals ``(edge, next
         edge]``; the first and last interval are unbounded.
     values, known
-        Of a categorical column: ``values`` have a cell each, most frequent first; ``known`` are rarer values, None when there are too
-        many to store.
+        The values of a categorical column. ``values`` have a cell each, most frequent first; ``known`` are rarer values, None when there
+        are too many to store.
     frequent
         The number of ``values`` that have a bin each.
     """
@@ -149,7 +149,7 @@ class Binning:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Binning:
-        """Return the binning that :meth:`as_json` described."""
+        """Rebuild the binning from the result of :meth:`as_json`."""
         known = stored["known"]
         points, edges, atoms = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
         return cls(
@@ -158,7 +158,7 @@ class Binning:
 
 
 def label_category(value: str) -> str:
-    """Return the label of a category: its name, in quotes if a bin of rows without a category of their own has the same label."""
+    """Return the label of a category: its name, in quotes if a special bin, such as the bin of nulls, has the same label."""
     return repr(value) if value in (OTHER, NEW, NULL, INFINITE) else value
 
 
@@ -198,7 +198,7 @@ def bin_numbers(ordered: np.ndarray) -> Binning:
 
 
 def _find_atoms(ordered: np.ndarray) -> np.ndarray:
-    """Return the values that get a bin each: all distinct values when they are few, else those that several deciles share."""
+    """Return the values that get a bin each: all of few distinct values, else the values that several deciles share."""
     deciles = ordered[np.linspace(0, len(ordered) - 1, 11).round().astype(int)]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     if len(starts) <= MAX_ATOMS:
@@ -289,7 +289,7 @@ class CellIndex:
     cells
         The cell of each row, negative for null and infinite, shape (rows,).
     values
-        Of a numeric column, shape (rows,); empty for others.
+        The values of a numeric column, shape (rows,); empty for other columns.
     """
 
     binning: Binning

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.drift.column_drift import ColumnComparison, HistogramBar
 
-MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
+MIN_VALUES = 30  # fewer values can be equal, or miss the reference, by chance
 MAX_CHANCE = 1e-4  # the probability that independent rows of the reference all have the window's only value; above it, this may be chance
 MAX_OVERLAP = 0.005  # two histograms with a smaller overlap count as disjoint
 
 
 def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
-    """Return how a column collapsed; empty when it did not.
+    """Return how a column collapsed; empty for a column that did not collapse.
 
     Parameters
     ----------
@@ -35,20 +35,20 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
         return ""
     if (
         not calibration.ever_constant
-        and (value := _only_value(comparison)) is not None
+        and (value := _find_only_value(comparison)) is not None
         and not (comparison.history and comparison.history.was_concentrated(value))
-        and _share(comparison, value) ** float(window.values[0]) < MAX_CHANCE
+        and _measure_reference_share(comparison, value) ** float(window.values[0]) < MAX_CHANCE
     ):
         return f"every value is {label_category(value)}; no window of the reference had one value only"
     if comparison.is_narrow:
         return ""
-    return "no value in common with the reference" if _is_beyond(comparison) or _overlap(bars) < MAX_OVERLAP else ""
+    return "no value in common with the reference" if _is_beyond(comparison) or _measure_overlap(bars) < MAX_OVERLAP else ""
 
 
-def _only_value(comparison: ColumnComparison) -> str | None:
+def _find_only_value(comparison: ColumnComparison) -> str | None:
     """Return the only value of the window's rows that are not null, as text.
 
-    None when they have several values, none or an infinite one, or when the column is counted by presence only.
+    None when the rows have several values, no value or an infinite value, or when the column is counted by presence only.
     """
     facts, binning = comparison.current.facts, comparison.reference.binning
     if binning.kind == NUMERIC:
@@ -57,8 +57,8 @@ def _only_value(comparison: ColumnComparison) -> str | None:
     return comparison.current.only_category if binning.kind == CATEGORICAL else None
 
 
-def _share(comparison: ColumnComparison, value: str) -> float:
-    """Return the share of the reference's values that equal the window's only value; 0 for a value without a cell of its own."""
+def _measure_reference_share(comparison: ColumnComparison, value: str) -> float:
+    """Return the share of the reference's values that equal the window's only value; 0 for a value without a separate cell."""
     binning, counts = comparison.reference.binning, comparison.reference.counts
     if binning.kind == CATEGORICAL:
         cell = binning.values.index(value) if value in binning.values else None
@@ -69,13 +69,13 @@ def _share(comparison: ColumnComparison, value: str) -> float:
 
 
 def _is_beyond(comparison: ColumnComparison) -> bool:
-    """Return True if a window's numbers are all larger, or all smaller, than those of the reference; False for a column without numbers."""
+    """Return True if all numbers of a window lie above, or all below, the range of the reference; False without numbers."""
     ends = [column.facts.get(name) for column in (comparison.current, comparison.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)
     return bool(low > last or high < first)
 
 
-def _overlap(bars: Sequence[HistogramBar]) -> float:
+def _measure_overlap(bars: Sequence[HistogramBar]) -> float:
     """Return the overlap of the reference's and the window's histogram, from 0 to 1; 1 when either is empty.
 
     Nulls and infinite values are left out.

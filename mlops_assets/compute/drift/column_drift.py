@@ -65,12 +65,12 @@ class ColumnDrift:
     statistic, value, threshold
         The name, the value and the threshold of the statistic with the largest ratio of value to threshold.
     severity
-        This ratio. Infinite for a column that is missing or of another type, or that collapsed, see
+        The ratio of value to threshold. Infinite for a column that is missing or of another type, or that collapsed, see
         :mod:`mlops_assets.compute.drift.collapse`.
     drifted
         Whether the severity exceeds 1.
     why
-        What changed, in words, by the statistic of the severity.
+        The change behind ``statistic`` in words.
     bars
         The bars of the column's chart, from :func:`draw_bars`; empty for a column that is missing or of another type.
     usual
@@ -111,9 +111,9 @@ class ColumnDrift:
 class ColumnComparison:
     """One column in the window and in the reference, with its calibration.
 
-    ``history`` has the column's statistics in the reference windows, and ``statistics`` those of the window; None where none are stored.
-    ``measure`` names what the column is compared by in place of its values; empty for the values. ``words`` are those of a text column
-    whose shares changed most; None for other measures.
+    ``history`` has the column's statistics in the reference windows, and ``statistics`` those of the window; None if they are not stored.
+    ``measure`` names the measure by which the column is compared; empty if its values are compared. ``words`` are the words of a text
+    column whose shares changed most; None for other measures.
     """
 
     name: str
@@ -149,7 +149,7 @@ class ColumnComparison:
         return len(known) > 0 and bool((known >= MIN_NARROW).all())
 
     def usual(self, statistic: Statistic) -> np.ndarray:
-        """Return the statistic of each reference window, shape (windows,); empty for one that is not calibrated."""
+        """Return the statistic of each reference window, shape (windows,); empty if the statistic is not calibrated."""
         calibrated = deciding_statistics()
         return self.calibration.distances[calibrated.index(statistic)] if statistic in calibrated else np.zeros(0)
 
@@ -164,7 +164,7 @@ def judge_column(
     comparison
         The column.
     limits
-        A threshold for each of ``statistics``; NaN for one that is not calibrated.
+        A threshold for each of ``statistics``; NaN for a statistic that is not calibrated.
     capped
         Which of ``limits`` are caps, see :func:`mlops_assets.compute.drift.thresholds.compute_thresholds`; none when None.
     statistics
@@ -206,7 +206,7 @@ def judge_column(
 
 
 def merge_measures(judged: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """Return one report for each column: of several measures, that of the most severe one, with the measure's name before its reason."""
+    """Return one report for each column: for several measures, the most severe report, with the measure named in its reason."""
     by_column: dict[str, list[ColumnDrift]] = {}
     for column in judged:
         by_column.setdefault(column.name, []).append(column)
@@ -264,7 +264,7 @@ def _new_rate(comparison: ColumnComparison) -> float | None:
 
 
 def _explain(comparison: ColumnComparison, statistic: Statistic) -> str:
-    """Return the change behind a statistic in words; new categories explain every change except that of the null rate."""
+    """Return the change behind a statistic in words; new categories explain every change except a change of the null rate."""
     current, reference = comparison.current, comparison.reference
     if statistic.explained_by == NULLS:
         return f"null in {_null_rate(current):.2%} of the rows, in the reference in {_null_rate(reference):.2%}"

@@ -29,7 +29,7 @@ class ColumnValues:
     kind
         How the column is counted, see :func:`find_kind`.
     rows, nulls, infinite
-        The number of all rows, of rows that are null or NaN, and of rows with an infinite value.
+        The numbers of all rows, of rows that are null or NaN, and of rows with an infinite value.
     ordered
         The finite values of a numeric column, ascending.
     categories
@@ -46,7 +46,7 @@ class ColumnValues:
 
     @classmethod
     def from_series(cls, column: pl.Series, kind: str = "") -> ColumnValues:
-        """Sort or count a column; ``kind`` is that of the reference, and of the column's type when empty."""
+        """Sort or count a column; ``kind`` is the kind of the reference, or follows from the column's type when empty."""
         kind, dtype = kind or find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
             # polars sorts on all cores; NaN comes last.
@@ -60,7 +60,7 @@ class ColumnValues:
 
     @cached_property
     def facts(self) -> dict[str, float | None]:
-        """The :data:`FACTS` of a numeric column by name, None where not finite. Of two middle values, the median is the larger.
+        """The :data:`FACTS` of a numeric column by name, None where not finite. The median is the larger of two middle values.
 
         Empty for other columns.
         """
@@ -75,7 +75,7 @@ class ColumnValues:
         return {name: value if math.isfinite(value) else None for name, value in zip(FACTS, values, strict=True)}
 
     def quantile(self, share: float) -> float:
-        """Return a quantile of the finite values, interpolated between two ranks; NaN without values."""
+        """Return a quantile of the finite values, interpolated between two ranks; NaN if there are none."""
         if not len(self.ordered):
             return math.nan
         rank = share * (len(self.ordered) - 1)

@@ -1,4 +1,4 @@
-"""The drift statistics: one table gives the name, the measure and the minimum effect of each.
+"""The drift statistics: a table with the name, the measure and the minimum effect of each.
 
 A new statistic is one more entry of :data:`STATISTICS`. Calibration, thresholds, reports and pages follow the table.
 """
@@ -44,11 +44,11 @@ class Statistic:
     kinds
         The kinds of columns for which the statistic is defined, see :func:`mlops_assets.compute.drift.binning.find_kind`.
     measure
-        Returns the statistic of each window, shape (windows,); NaN where it is undefined.
+        A function that returns the statistic of each window, shape (windows,); NaN where it is undefined.
     min_effect
-        Returns the minimum of this statistic that counts as drift, given the minimum effect that the monitor declares as a PSI.
+        A function from the minimum effect that the monitor declares, a PSI, to the minimum of this statistic that counts as drift.
     maximum
-        Returns the largest attainable value for a reference, infinite where there is none; no threshold is above this value.
+        A function that returns the largest attainable value for a reference, or infinity; no threshold is above this value.
     explained_by
         The figure with which a report explains a drift: ``mean``, ``median``, ``bin`` (the bin that changed most) or ``nulls``.
     counts_nulls
@@ -77,7 +77,7 @@ def _no_maximum(_binning: Binning, _reference: Counts) -> float:
 
 
 def _max_ks(binning: Binning, _reference: Counts) -> float:
-    """Return 1, which a window reaches whose values all lie above, or all below, the reference's; infinite for an empty reference."""
+    """Return 1, the value for a window whose values all lie above, or all below, the reference; infinite for an empty reference."""
     return 1.0 if len(binning.points) else math.inf
 
 
@@ -150,7 +150,7 @@ def reported_statistics() -> tuple[Statistic, ...]:
 
 
 def name_statistic(name: str, *, short: bool = False) -> str:
-    """Return the name on pages of a distance of the table; statistics of windows and associations are stored under this name."""
+    """Return the name of a statistic on pages; names of window statistics and associations are returned unchanged."""
     if name not in STATISTICS:
         return name
     return STATISTICS[name].short if short else STATISTICS[name].label

@@ -1,4 +1,4 @@
-"""The tail of a statistic over windows without drift, extrapolated to rates below one in the number of windows."""
+"""The tail of a statistic over windows without drift, extrapolated to rates below 1 / windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_CORRELATION, _MIN_INDEPENDENT = 0.9, 3.0
 
 @dataclass(frozen=True)
 class ExponentialTail:
-    """The upper tail of a statistic, exponential above a level or heavier.
+    """The upper tail of a statistic above a level: exponential, or heavier.
 
     Parameters
     ----------
@@ -37,8 +37,7 @@ class ExponentialTail:
     def fit(cls, values: np.ndarray, share: float = TAIL_SHARE, *, heavy: bool = True) -> ExponentialTail:
         """Fit the tail to the highest values of a sample of shape (windows,): to ``share`` of them, and at least one.
 
-        With ``heavy``, values that vary more than exponential ones give a heavier tail, as those of rain do (method of moments, Hosking
-        and Wallis 1987).
+        With ``heavy``, values that vary more than exponential values get a heavier tail (method of moments, Hosking and Wallis 1987).
         """
         ordered = np.sort(values)
         above = max(1, int(len(ordered) * share))

@@ -1,6 +1,6 @@
 """Drift of a model's predictions, which shares the false-alarm rate of a report with the drift of its inputs.
 
-The reference has predictions for the holdout: those for rows that the version was fitted on are too sure of themselves.
+The reference has predictions for the holdout: predictions for fitted rows are overconfident.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREDICTION_SHARE = 0.25  # of the false-alarm rate of a report; three views of t
 MAX_CLASSES = 20  # with more, only the predicted class is compared
 SIGNIFICANT_DIGITS = 5  # of predicted numbers: a service may compute in 32 bits
 _NAME = "prediction"
-_NO_REFERENCE = "the version stores none for rows that it was not fitted on, because it was refitted or is older than this comparison"
+_NO_REFERENCE = "the version stores none for rows that it was not fitted on, because it was refit or is older than this comparison"
 
 
 def select_predictions(
@@ -33,7 +33,7 @@ def select_predictions(
     classes: Sequence[object] | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> pl.DataFrame:
-    """Return the columns of predictions to compare: ``prediction`` and, where they are known, probabilities by class.
+    """Return the columns of predictions to compare: ``prediction`` and, where known, probabilities by class.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def select_predictions(
     classes
         The classes of a classifier in the estimator's order; None or empty for a regressor.
     positive
-        The positive class of two, whose probability alone is compared; the second when None.
+        The positive class of a binary classifier, whose probability is compared; the second class when None.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def explain_missing_reference(profile: Mapping[str, Any] | None) -> str:
 def add_prediction_drift(
     report: DriftReport, profile: Mapping[str, Any], predictions: pl.DataFrame, expected: Drift, min_rows: int
 ) -> DriftReport:
-    """Return the report of a window's inputs with that of its predictions added.
+    """Return the report of a window's inputs with the drift of its predictions added.
 
     Parameters
     ----------

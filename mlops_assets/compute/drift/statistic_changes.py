@@ -15,7 +15,7 @@ _MAX_SURPRISE = 600.0  # -ln of the smallest probability that is distinguished
 
 @dataclass(frozen=True, eq=False)
 class StatisticWindows:
-    """Statistics of the reference windows, and those of the window to judge.
+    """Statistics of the reference windows and of the window to judge.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ class StatisticWindows:
     current
         Shape (statistics,).
     past_variances, current_variances
-        The variances of the statistics that chance gives, of the same shapes.
+        The sampling variances of the statistics, of the same shapes.
     min_effects
         The minimum change that counts as drift, shape (statistics,); NaN for a statistic that is not judged.
     only_increases
         Whether only an increase counts as drift, shape (statistics,).
     are_rates
-        Whether a statistic is a share of rows, at most 1, shape (statistics,). None is one when None.
+        Whether a statistic is a share of rows, shape (statistics,). When None, no statistic is a share.
     """
 
     past: np.ndarray
@@ -84,7 +84,8 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
     -----
     A change is divided by the standard deviation of the statistic over windows. If the statistic is normal, the ratio has Student's
     distribution with n − 1 degrees of freedom, where n is the number of independent windows, see :func:`count_independent`.
-    Because it may not be, each reference window is compared with the others in the same way, and −ln of the probabilities gets a tail.
+    Because it may not be normal, each reference window is compared with the others in the same way, and a tail is fitted to −ln of the
+    probabilities.
     The limit is the larger of the two changes with the probability rate / m, where m is the effective number of independent statistics.
     """
     limits, changes = (np.full(len(windows.current), math.nan) for _ in range(2))
@@ -109,7 +110,7 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
 
 
 def _cap_rate(past: np.ndarray, mean: float) -> float:
-    """Return the largest limit of a rate: three quarters of the way from the largest change of a reference window to the attainable one."""
+    """Return the largest limit of a rate: three quarters of the way from the largest reference change to the largest attainable change."""
     observed, attainable = float(np.nanmax(np.abs(past - mean))), max(mean, 1 - mean)
     return observed + 0.75 * (attainable - observed)
 

@@ -1,4 +1,4 @@
-"""Judge columns by the statistics of their window, next to the distances of rows."""
+"""Judge columns by statistics of their window, in addition to distances between rows."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 def judge_statistics(
     comparisons: Sequence[ColumnComparison], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> list[ColumnDrift]:
-    """Return the reports of columns; a column is judged by a statistic of the window where this is more severe than its distances.
+    """Return the reports of columns; a window statistic decides where it is more severe than the distances of the column.
 
     Parameters
     ----------
     comparisons
         The columns.
     columns
-        Their reports by distances, in the same order.
+        The reports of the columns by distances, in the same order.
     rate
-        The probability that any statistic of a window without drift alarms.
+        The probability of an alarm by any statistic of a window without drift.
     min_psi
         The minimum effect as a PSI.
     """
@@ -65,7 +65,7 @@ class _WorstStatistic:
 
 
 def _report_worse(column: ColumnDrift, worst: _WorstStatistic | None) -> ColumnDrift:
-    """Return the column's report by its worst statistic, if this is more severe than its distances."""
+    """Return the report of a column by its worst statistic if this is more severe than its distances, else unchanged."""
     if worst is None or worst.severity <= column.severity:
         return column
     return replace(

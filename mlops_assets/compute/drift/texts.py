@@ -35,7 +35,7 @@ _MAX_SAMPLED = 2_000
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """What a column is compared by in place of its values.
+    """A measure by which a text column is compared in place of its values.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def list_vocabulary(texts: pl.Series, windows: np.ndarray | None) -> tuple[dict[
     texts
         The texts of the reference.
     windows
-        The window of each text, shape (texts,). A word of a text is known if other windows have it often enough: so new words are
+        The window of each text, shape (texts,). A word of a text is known if it is frequent enough in other windows: so new words are
         as frequent in the reference as in a later window. None when each text is a window.
     """
     split, groups = _split_words(texts), np.arange(len(texts)) if windows is None else windows

@@ -1,6 +1,6 @@
-"""The distance of a window that counts as drift, learned from windows of the reference.
+"""The threshold from which a window's distance counts as drift, learned from windows of the reference.
 
-Tests that assume independent rows alarm on every real week: weather, schedules and campaigns correlate the rows of one day. So the
+Tests that assume independent rows alarm in every real week: weather, schedules and campaigns correlate the rows of one day. So the
 reference is cut into windows of real time, and each window is compared with all the others. Random windows of the same rows and sizes
 show the distances that chance alone gives, and how they depend on the number of rows.
 """
@@ -33,7 +33,7 @@ _RANDOM_TAIL_SHARE = 0.1  # of the random windows, to which a tail is fitted: a 
 
 @dataclass(frozen=True, eq=False)
 class DriftCalibration:
-    """One column's distances without drift: statistics in the order of :func:`deciding_statistics`, NaN where one is not calibrated.
+    """One column's distances without drift: statistics in the order of :func:`deciding_statistics`, NaN if not calibrated.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class DriftCalibration:
     effective_tests
         The effective number of independent tests among the column's statistics.
     distances
-        Distance of each reference window to the rest of the reference, shape (statistics, windows); 0 windows without event times.
+        The distance of each reference window to the rest of the reference, shape (statistics, windows); no windows without event times.
     variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
@@ -76,8 +76,8 @@ class DriftCalibration:
             statistic.name: {
                 "chance": float(self.chance[place]),
                 "tail": asdict(self.tails[place]),
-                "strays": [_short(value) for value in self.distances[place]],
-                "sizes": [_short(value) for value in self.variances[place]],
+                "strays": [_round_digits(value) for value in self.distances[place]],
+                "sizes": [_round_digits(value) for value in self.variances[place]],
             }
             for place, statistic in enumerate(deciding_statistics())
         }
@@ -119,7 +119,7 @@ def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """The threshold of each statistic of each column; NaN for a statistic that is not calibrated, and so does not decide.
+    """The threshold of each statistic of each column; NaN for a statistic that is not calibrated and does not decide.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Thresholds:
     capped
         Whether each limit is a cap, because the reference has too few windows for the stated rate; shape (columns, statistics).
     needed
-        The number of reference windows that the stated rate needs; 0 when thresholds allow for chance alone.
+        The number of reference windows that the stated rate needs; 0 when thresholds only account for sampling error.
     """
 
     limits: np.ndarray
@@ -160,8 +160,8 @@ def compute_thresholds(  # noqa: PLR0913  (what a threshold depends on)
     maxima
         From :func:`mlops_assets.compute.drift.drift_statistics.max_values`, shape (columns, statistics); no threshold is above it.
     cautious
-        Whether tails that are heavier than exponential ones are fitted as such, and thresholds allow for the error of b. References
-        without histories of statistics are judged as when they were stored.
+        Whether heavy tails are fitted, and thresholds account for the estimation error of b. False for older references without
+        histories of statistics, which keep the thresholds of their format.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
 
 
 def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
-    """Return True if all values of any window are equal, nulls left out."""
+    """Return True if any window has only one distinct value; nulls are ignored."""
     import polars as pl
 
     present = pl.DataFrame({"window": windows, "value": column}).drop_nulls()
@@ -330,17 +330,17 @@ def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Ite
     for first in range(0, len(cuts), batch_size):
         batch = cuts[first : first + batch_size]
         counts = index.count_windows(batch + windows * np.arange(len(batch))[:, None])
-        # The reference must not hold the window itself: the distance would be too small.
+        # The reference must not contain the window itself: the distance would be too small.
         yield Comparison(index.binning, counts, whole - counts, spread)
 
 
-def _short(value: float) -> float | None:
+def _round_digits(value: float) -> float | None:
     """Return a number rounded to five significant digits; None when it is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean of the finite values of each row; 0 for a row without any."""
+    """Return the mean of the finite values of each row; 0 for a row without finite values."""
     known = np.isfinite(values)
     result: np.ndarray = np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     return result

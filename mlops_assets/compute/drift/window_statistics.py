@@ -1,8 +1,8 @@
 """Statistics of a window by column, compared with the same statistics of earlier windows.
 
 The distance of rows cannot judge a column that is nearly constant within a window, e.g. a feature that is computed once a day: every window
-is far from all others. Its mean can be compared with the means of the reference windows. Rates of zeros and new values show faults of few
-rows, which hardly move a distance. The null rate is among the distances.
+differs from all others. Its mean can be compared with the means of the reference windows. Rates of zeros and new values reveal faults of
+few rows, which hardly change a distance. The null rate is among the distances.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StatisticHistory:
     spread
         The standard deviation of the column in the reference.
     levels
-        The distinct values of the reference, as text for categories. None where they are too many: then no value counts as new.
+        The distinct values of the reference, as text for categories. None if there are too many: then no value counts as new.
     """
 
     names: tuple[str, ...]
@@ -58,13 +58,13 @@ class StatisticHistory:
     @classmethod
     def from_series(cls, column: pl.Series, windows: np.ndarray, binning: Binning, spread: float) -> StatisticHistory:
         """Measure a column in each window; ``windows`` has the window number of each row, from 0."""
-        frame = pl.DataFrame({_WINDOW: windows, _VALUE: _clean(column, binning.kind)})
+        frame = pl.DataFrame({_WINDOW: windows, _VALUE: _select_values(column, binning.kind)})
         statistics, levels = _list_statistics(binning), _list_levels(frame[_VALUE], binning.kind)
         if levels is not None:
             # A value that only one window has was new in this window.
             alone = (pl.col(_WINDOW).min() == pl.col(_WINDOW).max()).over(_VALUE) & _is_inside(levels)
             frame, statistics = frame.with_columns(alone.alias(_ALONE)), statistics | {NEW_VALUES: pl.col(_ALONE).mean()}
-        measured = frame.group_by(_WINDOW).agg(pl.len().alias("rows"), *_number(statistics)).sort(_WINDOW)
+        measured = frame.group_by(_WINDOW).agg(pl.len().alias("rows"), *_name_by_position(statistics)).sort(_WINDOW)
         return cls(tuple(statistics), _to_array(measured.drop(_WINDOW, "rows")), measured["rows"].to_numpy(), spread, levels)
 
     def measure(self, values: ColumnValues) -> np.ndarray:
@@ -90,8 +90,8 @@ class StatisticHistory:
         """Return the minimum change of each statistic that counts as drift, shape (statistics,).
 
         These are the changes of a normal column whose mean or standard deviation changes by the PSI, and of a rate that rises from 0 with
-        the same Jensen–Shannon distance. NaN where the reference is constant, and for a quantile that is the same in most windows: it
-        moves by a whole step at once. NaN also for the rate of new values where reference windows had many.
+        the same Jensen–Shannon distance. NaN where the reference is constant, and for a quantile that is equal in most windows: such a
+        quantile changes in steps. NaN also for the rate of new values if reference windows had many new values.
         """
         moved = math.sqrt(psi) * self.spread if self.spread > 0 else math.nan
         by_name = {MEAN: moved, SPREAD: math.sqrt(psi / 2), **dict.fromkeys(QUANTILES, moved)}
@@ -136,7 +136,7 @@ class StatisticHistory:
         """Return the history as a dict of JSON values; statistics have six significant digits."""
         return {
             "names": list(self.names),
-            "values": [[_short(value) for value in row] for row in self.values],
+            "values": [[_round_digits(value) for value in row] for row in self.values],
             "rows": self.rows.tolist(),
             "spread": self.spread,
             "levels": None if self.levels is None else list(self.levels),
@@ -144,7 +144,7 @@ class StatisticHistory:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> StatisticHistory:
-        """Return the history that :meth:`as_json` described."""
+        """Rebuild the history from the result of :meth:`as_json`."""
         values = np.array(stored["values"], dtype=float).reshape(len(stored["rows"]), len(stored["names"]))
         levels = None if stored["levels"] is None else tuple(stored["levels"])
         return cls(tuple(stored["names"]), values, np.array(stored["rows"]), stored["spread"], levels)
@@ -164,12 +164,12 @@ def _log_spread(values: ColumnValues) -> float:
     return math.log(spread) + math.log(count / (count - 1)) / 2 if spread else math.nan
 
 
-def _short(value: float) -> float | None:
+def _round_digits(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _number(statistics: Mapping[str, pl.Expr]) -> list[pl.Expr]:
-    """Return the expressions under the numbers of their places: a name may contain any category."""
+def _name_by_position(statistics: Mapping[str, pl.Expr]) -> list[pl.Expr]:
+    """Return the expressions with their positions as names: the name of a statistic may contain any category."""
     return [expression.alias(str(place)) for place, expression in enumerate(statistics.values())]
 
 
@@ -177,8 +177,8 @@ def _to_array(frame: pl.DataFrame) -> np.ndarray:
     return frame.cast(pl.Float64).fill_null(math.nan).to_numpy()
 
 
-def _clean(column: pl.Series, kind: str) -> pl.Series:
-    """Return the values to measure: finite numbers or texts, and null for all others; of a column counted by presence, whether it is null."""
+def _select_values(column: pl.Series, kind: str) -> pl.Series:
+    """Return the values to measure: finite numbers or texts, and null for all others; for a column counted by presence, the null flags."""
     if kind == NUMERIC:
         numbers = column.cast(pl.Float64)
         return numbers.to_frame(_VALUE).select(pl.when(pl.col(_VALUE).is_finite()).then(_VALUE))[_VALUE]
@@ -186,7 +186,7 @@ def _clean(column: pl.Series, kind: str) -> pl.Series:
 
 
 def _is_inside(levels: tuple[Any, ...]) -> pl.Expr:
-    """Return whether a value can count as new. Numbers beyond all others do not: seasons bring them, and the mean shows them."""
+    """Return whether a value can count as new. Numbers out of the range cannot: seasons cause them, and the mean reveals them."""
     value = pl.col(_VALUE)
     if not levels or isinstance(levels[0], str):
         return value.is_not_null()

@@ -18,7 +18,7 @@ _VERBS = {OPENED: "failed", RESOLVED: "is resolved", TEST: "is a test"}
 
 
 def title_alerts(events: Sequence[AlertEvent], environment: str) -> str:
-    """Return the first line of a message: the alert, or how many there are of each kind."""
+    """Return the first line of a message: the alert, or the number of alerts of each kind."""
     if len(events) == 1:
         episode, verb = events[0].episode, _VERBS.get(events[0].kind, "still fails")
         return f"[{environment}] {episode.severity}: {episode.subject} {verb}"
@@ -28,7 +28,7 @@ def title_alerts(events: Sequence[AlertEvent], environment: str) -> str:
 
 
 def write_lines(events: Sequence[AlertEvent]) -> list[str]:
-    """Return the text of each alert, and at the end how many are left out."""
+    """Return the text of each alert, and last the number of omitted alerts."""
     lines = [_write_alert(event) for event in events[:MAX_LISTED]]
     omitted = len(events) - MAX_LISTED
     return [*lines, f"and {omitted} more: `mlops alerts list --open`"] if omitted > 0 else lines
@@ -47,7 +47,7 @@ def build_payload(events: Sequence[AlertEvent], environment: str, delivery: str)
     events, environment
         The alerts, and the environment of the platform.
     delivery
-        Identifies the message: a message that is sent again after a crash has the same one.
+        The id of the message; a message that is sent again after a crash has the same id.
     """
     return {
         "text": write_text(events, environment),
@@ -71,7 +71,7 @@ def _escape(text: str) -> str:
 
 
 def describe_alert(event: AlertEvent) -> dict[str, Any]:
-    """Return an alert as JSON-like values: what, since when, where, value and bound, who is affected, and the command that acts."""
+    """Return an alert as JSON-like values: subject, time, windows, value and bound, affected assets, and the next command."""
     episode, latest = event.episode, event.episode.latest
     return {
         "id": f"{episode.number}-{episode.events}",
@@ -92,7 +92,7 @@ def describe_alert(event: AlertEvent) -> dict[str, Any]:
 
 
 def describe_windows(episode: Episode) -> str:
-    """Return the windows that fail, or the one that failed last; empty for a whole asset."""
+    """Return the failing windows, or the window that failed last, as text; empty for a whole asset."""
     labels = [label for window, _ in episode.failing if (label := window.label)] or [episode.latest.window.label]
     return labels[0] if len(labels) == 1 else f"{labels[0]} to {labels[-1]} ({len(labels)} windows)"
 

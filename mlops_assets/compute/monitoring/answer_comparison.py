@@ -1,4 +1,4 @@
-"""Compare the answers of a version with those of the version before it, so that a part of bad answers is found without a bound."""
+"""Compare the answers of a version with the answers of the previous version, which finds degradation without a fixed bound."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SCORES = (GROUNDEDNESS, FEEDBACK)  # from 0 to 1
 
 
 def compare_measures(expectation: QualityExpectation, current: MeasuredValues, before: MeasuredValues) -> QualityVerdict:
-    """Return the judgement of a measure against that of the version before: a breach only if the whole interval exceeds the margin.
+    """Return the verdict on a measure compared with the previous version: a breach only if the whole interval exceeds the margin.
 
     Parameters
     ----------
     expectation
         The expectation, with ``no_worse_than_before_by``.
     current, before
-        The values of the version, and of the version before it.
+        The values of the version, and of the previous version.
     """
     name, n, m = expectation.measure, len(current.values), len(before.values)
     if problem := current.problem or before.problem:
@@ -47,11 +47,11 @@ def compare_measures(expectation: QualityExpectation, current: MeasuredValues, b
 
 
 def find_difference_interval(current: MeasuredValues, before: MeasuredValues, confidence: float) -> tuple[float, float]:
-    """Return the interval of the difference of two means: Newcombe's for shares, Welch's for other values.
+    """Return the confidence interval of the difference of two means: Newcombe's for shares, Welch's for other values.
 
-    Newcombe's combines the intervals of both shares: here those of Clopper and Pearson, because with Wilson's a rare event alarms too often
-    when one version has few answers. Scores that are all 0 or 1, such as thumbs, are shares. Few values that happen to be equal show no
-    variance, although their mean varies: in Welch's interval, the variance of a version is at least the pooled one.
+    Newcombe's interval combines the intervals of both shares. These are Clopper and Pearson's: with Wilson's, a rare event alarms too often
+    when one version has few answers. Scores that are all 0 or 1, such as thumbs, are shares. A few values that are equal by chance have no
+    variance, although their mean varies: in Welch's interval, the variance of a version is at least the pooled variance.
 
     Parameters
     ----------

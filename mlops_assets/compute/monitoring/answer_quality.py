@@ -35,12 +35,12 @@ _SHARES = (names.HALLUCINATION_RATE, names.REFUSAL_RATE, names.LANGUAGE_RATE, na
 
 @dataclass(frozen=True)
 class QualityInputs:
-    """What the measures need in addition to the rows.
+    """The inputs of the measures in addition to the rows.
 
     Parameters
     ----------
     context
-        The variables with the text from which answers have to follow.
+        The variables with the text that must support the answers.
     language
         The declared language; None without one.
     max_scored
@@ -48,7 +48,7 @@ class QualityInputs:
     reference
         The rows of the days before, for input drift.
     measures
-        The measures to compute in addition to those that cost nothing.
+        The measures to compute in addition to the cheap ones.
     """
 
     context: tuple[str, ...]
@@ -71,11 +71,11 @@ class MeasuredValues:
     problem
         Why the measure cannot be computed; empty when it can.
     p_value
-        Of input drift.
+        The p-value of input drift; None for other measures.
     is_share
         Whether each value is 0 or 1, although the measure is not a share by its name.
     note
-        What the values leave out, in words; empty when they are complete.
+        A note on missing values; empty when the values are complete.
     """
 
     measure: str
@@ -121,7 +121,7 @@ class MeasuredValues:
 
 @dataclass(frozen=True)
 class QualityVerdict:
-    """The judgement of one expectation.
+    """The verdict on one expectation.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class QualityVerdict:
     state
         ``good``, ``breach``, ``not enough data`` or ``cannot be measured``.
     reason
-        The judgement in words.
+        The verdict in words.
     """
 
     expectation: QualityExpectation
@@ -244,7 +244,7 @@ def _measure_drift(answered: pl.DataFrame, inputs: QualityInputs) -> MeasuredVal
 
 
 def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> QualityVerdict:
-    """Return the judgement of one expectation: a breach only if the whole interval lies beyond the bound.
+    """Return the verdict on one expectation: a breach only if the whole interval lies beyond the bound.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class LoopFacts:
     model
         The name of the model.
     serving
-        The version that serves; None when none does.
+        The serving version; None when no version serves.
     policy
         The monitor's ``on_failure``.
     now
@@ -52,7 +52,7 @@ class LoopFacts:
     reports, decisions, trainings
         The recorded window reports, decisions and training runs.
     began
-        The beginning of the oldest data (aware); None when it is not known.
+        The beginning of the oldest data (aware); None when it is unknown.
     rolling
         Whether the serving version was trained on the newest rows only.
     """
@@ -83,7 +83,7 @@ class LoopFacts:
 
     @property
     def last_training(self) -> Training | None:
-        """The last training that did not crash; None when there is none."""
+        """The last training that did not crash; None if there is no such training."""
         return next((training for training in reversed(self.runs) if training.state != CRASHED), None)
 
     @property
@@ -104,7 +104,7 @@ class LoopFacts:
 
 
 def decide(facts: LoopFacts) -> Decision | Hold:
-    """Return the decision to record now, or the reason why there is none.
+    """Return the decision to record now, or the reason why no decision is made.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def decide(facts: LoopFacts) -> Decision | Hold:
     -----
     Only windows of the serving version count. Its newest windows must be consecutive breaches, as many as the policy requires. Each
     must end after the data of the last training, and after every settled decision about this version was opened. A window without
-    enough data neither counts nor interrupts. Drift never opens a decision. With ``every`` or ``max_age``, time opens one without any breach.
-    There is also none while another decision is open, while a training runs or waits for approval, while the labels of a window look
+    enough data neither counts nor interrupts. Drift never opens a decision. With ``every`` or ``max_age``, time opens a decision without a
+    breach. No decision is made while another one is open, while a training runs or waits for approval, while the labels of a window look
     inverted, and during the cooldown.
     """
     if facts.serving is None:
@@ -155,7 +155,7 @@ def _open_due(facts: LoopFacts, serving: int, reason: str) -> Decision:
 
 
 def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
-    """Return the training to start now, or the reason why none starts.
+    """Return the training to start now, or the reason why no training starts.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
 
 
 def _explain_answer(facts: LoopFacts) -> str:
-    """Return a clause that explains why the newest breach needs no training: it is over, answered, or of a version that does not serve.
+    """Return a clause why the newest breach needs no training: it is over, answered, or about a version that does not serve.
 
     The clause is empty when there is no breach or nothing explains it.
     """
@@ -295,9 +295,9 @@ def _describe_other_version(facts: LoopFacts) -> str:
 
 
 def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
-    """Return the serving version's reports that can start a training and are good or a breach, one a window, oldest first.
+    """Return the serving version's reports that can start a training and are good or a breach, one per window, oldest first.
 
-    A report by labels counts more than an estimate.
+    A report with labels takes precedence over an estimate.
     """
     judged: dict[str, WindowReport] = {}
     for report in facts.latest_reports:
@@ -308,7 +308,7 @@ def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
 
 
 def _explain_in_flight(facts: LoopFacts) -> str:
-    """Return a reason to wait: a training is running, or the candidate of the last one waits for approval; empty otherwise."""
+    """Return a reason to wait: a training is running, or the candidate of the last training waits for approval; empty otherwise."""
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"
@@ -334,7 +334,7 @@ def _find_streak(facts: LoopFacts) -> list[WindowReport]:
 
 
 def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
-    """Return why the breaches are too few for a decision; empty when they suffice. A rejection or crashes raise the number needed."""
+    """Return why the breaches are too few for a decision; empty if there are enough. A rejection or crashes raise the required number."""
     last, refused = facts.last_training, ""
     if last and last.state == REJECTED:
         refused = f"candidate rejected on {_format_day(last.as_of)}"
@@ -358,7 +358,7 @@ def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
 
 
 def _explain_cooldown(facts: LoopFacts) -> str:
-    """Return until when the cooldown after the last retraining lasts, in words; empty when it is over or there was no retraining."""
+    """Return the end of the cooldown after the last retraining, in words; empty when it is over or there was no retraining."""
     last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
     if last is None or facts.now >= last.as_of + facts.policy.cooldown:
         return ""

@@ -1,4 +1,4 @@
-"""Whether time alone starts a training: by a cadence, or by the age of the serving version's data."""
+"""Decide whether time alone starts a training: by a cadence, or by the age of the serving version's data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHARE = 4  # the maximum gap is the history divided by this number
 
 
 def explain_due(facts: LoopFacts) -> str:
-    """Return why a training is due by time; empty when none is.
+    """Return why a training is due by time; empty if no training is due.
 
     Parameters
     ----------

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict[str, Episode]:
-    """Return subject → its episode after some facts; subjects that never failed have none.
+    """Return subject → its episode after the given facts; a subject that never failed has no episode.
 
-    A subject that passes and fails again within these facts continues its episode, so that one call opens at most one for each.
+    A subject that passes and fails again within these facts continues its episode, so one call opens at most one episode per subject.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict
 
 
 def _group_by_label(episode: Episode) -> dict[str, list[tuple[AlertWindow, bool]]]:
-    """Return the label of a failed window → what of it still fails, with its ``must_pass``."""
+    """Return the label of a failed window → its parts that still fail, each with its ``must_pass``."""
     groups: dict[str, list[tuple[AlertWindow, bool]]] = {}
     for window, must_pass in episode.failing:
         groups.setdefault(window.label, []).append((window, must_pass))
@@ -60,7 +60,7 @@ def _count_failure(episode: Episode, fact: AlertFact) -> Episode:
 
 
 def _settle(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWindow) -> None:
-    """Remove what a pass of a window settles from the windows that fail."""
+    """Remove the parts that a passed window settles from the failing windows."""
     failing.pop(passed.label, None)
     first, last = passed.first, passed.last
     touched = [  # of a storm, nearly all windows lie elsewhere
@@ -78,7 +78,7 @@ def _settle(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWin
 
 
 def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> list[AlertWindow]:
-    """Return what of a failed window still fails after another window has passed."""
+    """Return the parts of a failed window that still fail after another window has passed."""
     if not passed.label:
         return []
     if passed.first is None or passed.last is None or failed.first is None or failed.last is None:
@@ -92,7 +92,7 @@ def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> l
 def decide_events(
     episodes: Iterable[Episode], now: float, remind_after: float, is_silent: Callable[[str], bool]
 ) -> tuple[list[Episode], list[AlertEvent]]:
-    """Return the episodes as they are after this decision, and the messages to send.
+    """Return the updated episodes, and the messages to send.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def decide_events(
     remind_after
         The minimum time between two messages about an open episode, in seconds.
     is_silent
-        Whether a subject is silent now. What is silent is decided again later; an episode that opens and resolves in silence is closed.
+        Whether a subject is silenced now. A silenced episode is decided later; an episode that opens and resolves while silenced is closed.
     """
     decided, events = [], []
     for episode in episodes:
@@ -120,7 +120,7 @@ def decide_events(
 
 
 def _choose_event(episode: Episode, now: float, remind_after: float) -> str | None:
-    """Return the kind of the message that is due; None when none is."""
+    """Return the kind of the message that is due; None if no message is due."""
     if episode.resolved is not None:
         return RESOLVED
     if episode.announced is None:
@@ -129,7 +129,7 @@ def _choose_event(episode: Episode, now: float, remind_after: float) -> str | No
 
 
 def newest_events(events: Sequence[AlertEvent]) -> list[AlertEvent]:
-    """Return the newest of several events of each episode, in order of severity and then of opening; the most severe first."""
+    """Return the newest event of each episode, sorted by severity (most severe first), then by opening time."""
     newest = {event.episode.number: event for event in sorted(events, key=lambda event: event.episode.events)}
     return sorted(
         newest.values(), key=lambda event: (-SEVERITIES.index(event.episode.severity), event.episode.opened, event.episode.subject)

@@ -32,15 +32,15 @@ class EstimateReport:
     Parameters
     ----------
     rows
-        The number of predictions that the estimates are of.
+        The number of predictions with estimates.
     metrics
-        The estimate of each expectation.
+        The estimated metric of each expectation.
     verdicts
-        One for each expectation.
+        The verdict on each expectation.
     reference
         Metric → the version's value on its holdout.
     in_training
-        The number of predictions for rows that the version was fitted on, which are left out.
+        The number of omitted predictions: for rows that the version was fitted on.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class EstimateReport:
 
     @property
     def state(self) -> str:
-        """``breach`` if any estimate is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``."""
+        """``breach`` if any estimate is breached, else ``cannot be measured`` or ``not enough data`` if this holds for any estimate, else ``good``."""
         if self.in_training and not self.rows:
             return IN_TRAINING
         states = {verdict.state for verdict in self.verdicts}
@@ -97,9 +97,9 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     expectations
         The metrics and their bounds.
     estimator
-        The version's estimator; None when none is stored with it.
+        The version's estimator; None if the version has no stored estimator.
     classes, positive
-        Of a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
+        The classes of a classifier in the estimator's order, and the positive class of a binary one; None for a regressor.
     reference
         Metric → the version's value on its holdout.
     min_rows
@@ -107,7 +107,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     in_training
         The number of predictions left out because the version was fitted on their rows.
     problem
-        The reason why no estimator is stored; empty when it is not known.
+        The reason why no estimator is stored; empty if it is unknown.
     """
     known = {name: value for name, value in (reference or {}).items() if math.isfinite(value)}
     used = tuple((e.metric, known[e.metric]) for e in expectations if e.metric in known)
@@ -162,7 +162,7 @@ def _judge(expectation: EstimatedPerformance, metric: EstimatedMetric, reference
 
 @dataclass(frozen=True)
 class EstimateScore:
-    """How good the estimates of one metric were, by the labels that have arrived since.
+    """The accuracy of the estimates of one metric, measured with the labels that have arrived.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class EstimateScore:
     estimate, low, high
         The estimate of the current window, and the ends of its interval.
     truth
-        The metric by the labels of the current window; None while it is not known.
+        The metric with the labels of the current window; None while it is unknown.
     windows
         The number of windows, the current one included, with an estimate and enough labels.
     error, holdout_error
@@ -206,14 +206,14 @@ class EstimateScore:
 def score_estimates(
     report: EstimateReport, metrics: Sequence[WindowMetric], state: str, earlier: pl.DataFrame
 ) -> tuple[EstimateScore, ...]:
-    """Compare the estimates of a window with the metrics by its labels, and with those of earlier windows.
+    """Compare estimates with the metrics that labels gave, for a window and earlier windows.
 
     Parameters
     ----------
     report
         The estimates of the window.
     metrics
-        The metrics by the labels that have arrived.
+        The metrics with the labels that have arrived.
     state
         The state of the performance report: only windows that are good or a breach have enough labels.
     earlier

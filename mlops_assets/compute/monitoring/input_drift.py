@@ -15,8 +15,8 @@ PERMUTATIONS = 999
 def compare_samples(sample: np.ndarray, reference: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """Return the distance of two samples of vectors, and its p-value by a permutation test.
 
-    The distance is the share of the variance of all vectors that lies between the two means, from 0 to 1, with both samples weighted
-    equally and the share that chance explains subtracted.
+    The distance is the share of the total variance that lies between the two means, from 0 to 1. Both samples have equal weight, and the
+    share that is expected by chance is subtracted.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def compare_samples(sample: np.ndarray, reference: np.ndarray, *, seed: int = 0)
 
 
 def embed_texts(texts: Sequence[str]) -> np.ndarray:
-    """Return a sentence vector for each text, in its row.
+    """Return the sentence vector of each text, shape (texts, dimensions).
 
     Parameters
     ----------

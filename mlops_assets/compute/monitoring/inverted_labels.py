@@ -1,4 +1,4 @@
-"""Whether a ROC AUC below 0.5 is more than chance: a jackknife alone is too sure of a few rows."""
+"""Test whether a ROC AUC is significantly below 0.5: a jackknife alone is overconfident on few rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_CLASS_ROWS = 10  # of each class
 
 
 def look_inverted(labelled: LabelledPredictions) -> bool:
-    """Return whether rows of the second class score lower than those of the first, by a Mann–Whitney test; False with few rows of a class."""
+    """Return whether rows of the second class score significantly lower, by a Mann–Whitney test; False with few rows of a class."""
     if labelled.probabilities is None or labelled.classes is None or len(labelled.classes) != 2:
         return False
     second = labelled.y == labelled.classes[1]
@@ -25,7 +25,7 @@ def look_inverted(labelled: LabelledPredictions) -> bool:
 
 
 def measure_chance(scores: np.ndarray, chosen: np.ndarray) -> float:
-    """Return the probability that chance gives the chosen rows scores as low as these, by the normal approximation with ties.
+    """Return the p-value of the chosen rows having scores this low by chance (normal approximation with ties).
 
     Parameters
     ----------

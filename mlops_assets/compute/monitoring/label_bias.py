@@ -1,4 +1,4 @@
-"""Labels that arrive for some predictions rather than for others: a metric of them is not that of the window."""
+"""Label bias: labels arrive for some kinds of predictions more often, so that metrics on them do not represent the window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIN_EXPECTED = 5.0  # expected count of a class in the χ² test
 
 
 def describe_label_bias(scores: pl.Series, labelled: np.ndarray) -> str:
-    """Return for which predictions labels have arrived more often than for the others; empty when chance explains the difference.
+    """Return for which predictions labels have arrived more often than for the others; empty when the difference is not significant.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def describe_label_bias(scores: pl.Series, labelled: np.ndarray) -> str:
     Notes
     -----
     Numbers with and without a label are compared by the two-sample Kolmogorov–Smirnov test, classes by the χ² test, each at a level of
-    0.001. A smaller effect than 0.1 is not reported, however many rows show it.
+    0.001. An effect below 0.1 is not reported, regardless of the number of rows.
     """
     known = scores.is_not_null().to_numpy()
     scores, labelled = scores.filter(pl.Series(known)), labelled[known]
@@ -78,7 +78,7 @@ def _compare_classes(classes: np.ndarray, labelled: np.ndarray) -> str:
 
 
 def _find_frequent(groups: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Return the groups in which a larger share of predictions has a label than in all."""
+    """Return the groups whose share of predictions with a label is larger than the overall share."""
     rows, hits = np.bincount(groups), np.bincount(groups, labelled)
     return np.flatnonzero(hits > rows * labelled.mean())
 

@@ -35,7 +35,7 @@ class LabelledPredictions:
     probabilities
         The probability of each class, shape (rows, classes); None without probabilities.
     classes
-        The classes in the estimator's order, or sorted when this order is not known; None for a regressor.
+        The classes in the estimator's order, or sorted if this order is unknown; None for a regressor.
     """
 
     rows: pl.DataFrame
@@ -62,13 +62,13 @@ class LabelArrivals:
     keyless
         The number of predictions with a null in their key, which can never get a label.
     repeated
-        The number of labels whose key has a label of the same value already.
+        The number of labels that repeat the key and the value of another label.
     unpredicted
-        The number of predictions that are null or not finite, or whose probabilities are; they count in no metric.
+        The number of predictions that are null or not finite, or have such probabilities; they count in no metric.
     corrected
         The number of earlier labels that a later label with another value replaced.
     duplicated
-        The number of predictions whose key another prediction of the window has already; each counts.
+        The number of predictions that repeat the key of another prediction of the window; each of them counts.
     mostly
         The predictions for which labels have arrived more often than for the others, from :func:`describe_label_bias`; empty without bias.
     """
@@ -89,7 +89,7 @@ class LabelArrivals:
 
     @property
     def predicate(self) -> str:
-        """The predicate of a sentence about the labelled predictions; it says that they are finite where others are not."""
+        """The predicate of a sentence about the labelled predictions: "have a label", or "are finite and have a label"."""
         return "are finite and have a label" if self.unpredicted else "have a label"
 
     @property
@@ -123,12 +123,12 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     label
         The column of ``labels`` with the label.
     classes
-        The classes in the estimator's order. When None, a classifier's classes are those that occur; a regressor has none.
+        The classes in the estimator's order. When None, the classes of a classifier are the values that occur; a regressor has no classes.
     known_at
         The column of ``labels`` with the time at which a label is known: of several labels of a key, the latest counts.
     prediction, probability, probabilities
-        Columns of ``predictions``. ``probabilities`` is a struct with the probability of each class, ``probability`` is that of the second
-        of two classes; either may be null or absent.
+        Columns of ``predictions``. ``probabilities`` is a struct with the probability of each class, ``probability`` is the probability
+        of the second of two classes; either may be null or absent.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def _read_probabilities(
 
 
 def _describe_bias(usable: pl.DataFrame, prediction: str, probability: str, probabilities: str) -> str:
-    """Compare the finite predictions with and without a label: by probability, by that of the likeliest of many classes, or by prediction."""
+    """Compare the finite predictions with and without a label: by probability, by the maximum over many classes, or by prediction."""
     scores, dtype = usable[prediction], usable.schema.get(probabilities)
     if probability in usable.columns and usable[probability].null_count() < usable.height:
         scores = usable[probability]
@@ -218,7 +218,7 @@ def _describe_bias(usable: pl.DataFrame, prediction: str, probability: str, prob
 def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str, known_at: str | None) -> tuple[pl.DataFrame, int, int]:
     """Return one label for each key, without nulls, and the numbers of repeated and of replaced labels.
 
-    Raise for a key with different labels and none is the latest.
+    Raise DataError for a key with different labels of which none is the latest.
     """
     value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
     times = [known_at] if known_at and known_at in labels.columns and known_at not in key else []

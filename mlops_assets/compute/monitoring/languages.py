@@ -18,7 +18,7 @@ MIN_WORDS = 3  # frequent words of a text, below which its language is unknown
 
 
 def recognise_language(text: str) -> str | None:
-    """Return the code of the language with the most frequent words in a text; None where too few occur, or two languages tie.
+    """Return the code of the language whose frequent words a text has most often; None if there are too few, or two languages tie.
 
     Parameters
     ----------

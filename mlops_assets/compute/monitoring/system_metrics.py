@@ -27,7 +27,7 @@ class SystemCounts:
     seconds
         Duration in seconds → answered requests.
     rows, looked_up, missing
-        Answered rows, values of features that were looked up for them, and those that were missing.
+        The numbers of answered rows, of looked-up feature values, and of missing feature values.
     """
 
     codes: Mapping[int, int] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class SystemCounts:
 
     @classmethod
     def merge(cls, parts: Iterable[SystemCounts]) -> SystemCounts:
-        """Return the sum of some counts."""
+        """Return the sum of several counts."""
         codes: dict[int, int] = {}
         seconds: dict[float, int] = {}
         rows = looked_up = missing = 0
@@ -98,9 +98,9 @@ class ObjectiveVerdict:
     value, bound
         The value in the window, and its bound.
     budget_used
-        The share of the period's error budget that is used up; 1 when it is exhausted. None without requests in the period.
+        The used share of the period's error budget; 1 when the budget is exhausted. None without requests in the period.
     seconds_left
-        The time until the budget is exhausted at the rate of this window; None when the window uses up none.
+        The time until the budget is exhausted at the rate of this window; None when the window uses no budget.
     reason
         The result in words.
     """
@@ -125,9 +125,9 @@ class SystemReport:
     whole
         All requests.
     versions
-        The requests by version; None for those that came while no model was loaded.
+        The requests by version; the version is None for requests while no model was loaded.
     verdicts
-        The judgements of the objectives, on all requests.
+        The verdicts on the objectives, over all requests.
     """
 
     seconds: float
@@ -173,7 +173,7 @@ def _measure(objective: Objective, counts: SystemCounts) -> float | None:
 
 
 def _count_bad(objective: Objective, counts: SystemCounts) -> tuple[int, int]:
-    """Return how many requests or values are bad, and of how many."""
+    """Return the number of bad requests or values, and the number of all."""
     if isinstance(objective, Latency):
         slow = sum(number for duration, number in counts.seconds.items() if duration > objective.bound)
         return slow, counts.answered

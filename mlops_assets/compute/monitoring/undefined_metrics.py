@@ -20,7 +20,7 @@ _NEED_PREDICTED = frozenset({"precision"})
 
 
 def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
-    """Return the undefined metrics of two classes, each with the reason: no second label, no positive label or no positive prediction.
+    """Return undefined metric of a binary classifier → reason: no second label, no positive label or no positive prediction.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, 
     labelled
         Predictions with their labels.
     positive
-        The positive class of two; the second when None.
+        The positive class of a binary classifier; the second class when None.
     """
     if labelled.classes is None or len(labelled.classes) != 2 or not len(labelled.y):
         return {}

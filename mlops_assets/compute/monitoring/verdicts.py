@@ -1,4 +1,4 @@
-"""Verdicts on the metrics of a window: what a monitor's expectations of performance say about them."""
+"""Verdicts on the metrics of a window, by a monitor's expectations of performance."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Verdict:
 
     @property
     def below(self) -> bool:
-        """Whether the metric is below its minimum, by chance or not."""
+        """Whether the metric is below its minimum, significantly or not."""
         return self.value is not None and self.bound is not None and self.value < self.bound
 
 
@@ -122,14 +122,14 @@ def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArriva
 
 
 def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
-    """Return the minimum of a metric; None when it is relative to a holdout value that is not known."""
+    """Return the minimum of a metric; None when it is relative to an unknown holdout value."""
     if expectation.at_least is not None:
         return expectation.at_least
     return None if metric.reference is None else metric.reference - expectation.threshold
 
 
 def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
-    """Return why too few labels have arrived to judge; empty when they suffice."""
+    """Return why too few labels have arrived to judge; empty if there are enough."""
     if arrivals.coverage < expectation.min_coverage:
         return (
             f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions {arrivals.predicate}, {expectation.min_coverage:.1%} are needed"

@@ -25,11 +25,11 @@ class WindowCalibration(CalibrationCurve):
     Parameters
     ----------
     low, high
-        Ends of the confidence interval of ``error``; None when it is unknown. Chance alone makes an error positive: the lower end is 0
-        if perfect calibration could give this error, and otherwise takes off what chance adds.
+        Ends of the confidence interval of ``error``; None when it is unknown. Sampling alone makes an error positive: the lower end is 0
+        if the error is not significant, and otherwise excludes the part that is due to sampling.
     drift
-        The mean absolute difference of the observed shares from those that the holdout's calibration expects; None without a stored
-        calibration map.
+        The mean absolute difference between the observed shares and the shares expected from the holdout's calibration; None without a
+        stored calibration map.
     drift_limit
         The limit that ``drift`` exceeds in one of a hundred windows with the holdout's calibration.
     """
@@ -41,7 +41,7 @@ class WindowCalibration(CalibrationCurve):
 
     @property
     def drifted(self) -> bool:
-        """Whether the calibration differs from that of the holdout more than chance explains."""
+        """Whether the calibration differs significantly from the calibration on the holdout."""
         return self.drift is not None and self.drift_limit is not None and self.drift > self.drift_limit
 
 
@@ -83,7 +83,7 @@ def measure_calibration(
 def _measure_drift(
     predicted: np.ndarray, observed: np.ndarray, bins: np.ndarray, jackknife: WindowJackknife, holdout: PerformanceEstimator | None
 ) -> tuple[float | None, float | None]:
-    """Return the difference from the holdout's calibration, and the limit of chance in this window and in the holdout."""
+    """Return the difference from the holdout's calibration, and its significance limit for this window and this holdout."""
     if holdout is None or len(holdout.maps) != 1:
         return None, None
     expected = holdout.maps[0](predicted)
@@ -122,7 +122,7 @@ def leave_out_groups(differences: np.ndarray, bins: np.ndarray, jackknife: Windo
 
 
 def _chance_part(gaps: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Return by how much sampling raises the mean of an absolute gap, when the gap is normal with this mean and standard error."""
+    """Return the bias of a mean absolute gap due to sampling, for normal gaps with these means and standard errors."""
     from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 
     safe = np.where(errors > 0, errors, 1.0)

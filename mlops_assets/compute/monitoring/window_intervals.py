@@ -31,7 +31,7 @@ class WindowJackknife:
     Parameters
     ----------
     model
-        The cached predictions, with classes as metrics need them; see :class:`mlops_assets.compute.training.classes.TwoClasses`.
+        The cached predictions, with classes encoded for metrics; see :class:`mlops_assets.compute.training.classes.TwoClasses`.
     y
         The labels, shape (rows,).
     blocks

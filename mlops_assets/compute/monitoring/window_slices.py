@@ -28,7 +28,8 @@ class WindowSlice(SliceMetrics):
     intervals
         Metric → the ends of its interval, as triples; None where the interval is unknown.
     below
-        The metrics that are significantly below those of all rows: no more windows than 1 − confidence name a slice by chance.
+        The metrics that are significantly below the metrics of all rows. By chance, at most a share of 1 − confidence of the windows
+        has such a metric.
     """
 
     intervals: tuple[tuple[str, float | None, float | None], ...] = ()
@@ -42,7 +43,7 @@ class WindowSlice(SliceMetrics):
 def measure_slices(
     slices: Sequence[SliceMetrics], rows: pl.DataFrame, jackknife: WindowJackknife, values: Mapping[str, float], confidence: float
 ) -> tuple[WindowSlice, ...]:
-    """Return the slices with the intervals of their metrics, those that are significantly below the whole window first.
+    """Return the slices with the intervals of their metrics; slices significantly below the whole window come first.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def measure_slices(
     values
         Metric → its value on all rows.
     confidence
-        The confidence level of each interval, and of the statement that no slice is named by chance.
+        The confidence level of each interval, and of all comparisons of slices with the window together.
     """
     numbers = {(column, str(value)): chosen for column in {s.column for s in slices} for value, chosen in select_slices(rows[column], {})}
     tested = sum(s.rows >= MIN_SLICE_ROWS for s in slices)

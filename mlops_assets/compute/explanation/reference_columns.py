@@ -1,6 +1,6 @@
-"""Put a column of a window back to the distribution of its reference, and leave every other column as it is.
+"""Restore a column of a window to the distribution of its reference, and leave every other column unchanged.
 
-The stored profile of a version holds the distribution: no row of the training set is read.
+The distribution comes from the stored profile of the version: no row of the training set is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def restore_column(column: pl.Series, reference: ColumnProfile, random: np.rando
     reference
         The column's profile, from the reference.
     random
-        It breaks ties, and chooses the rows that change where the distribution allows several.
+        The generator that breaks ties, and chooses the rows to change where the distribution leaves a choice.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def restore_column(column: pl.Series, reference: ColumnProfile, random: np.rando
 
     Notes
     -----
-    A number keeps its rank: the lowest tenth of the window becomes the lowest tenth of the reference. Of a categorical column, rows move
-    from categories with too many rows to those with too few, the largest first. So a renamed category gets its old name if its share differs from those of other
-    renamed categories.
+    A number keeps its rank: the lowest tenth of the window becomes the lowest tenth of the reference. In a categorical column, rows move
+    from categories with too many rows to categories with too few, the largest difference first. So a renamed category gets its old name
+    unless another renamed category has the same share.
     """
     if reference.binning.kind == NUMERIC and (column.dtype.is_numeric() or column.dtype == pl.Null):
         return _restore_numbers(column, reference, random)
@@ -129,12 +129,12 @@ def _restore_categories(column: pl.Series, reference: ColumnProfile, random: np.
 
 
 def _category(kind: str) -> str:
-    """Return the name of a group of rows that no category can have."""
+    """Return a group name that no category can have."""
     return f"\x00{kind}"
 
 
 def _find_category(value: str | None, named: Mapping[str, float], known: set[str], *, named_only: bool) -> str:
-    """Return the category of a value: itself, rare or null. Without the names of rare categories, each unnamed one counts as rare."""
+    """Return the category of a value: the value, rare or null. If rare categories have no stored names, every other value is rare."""
     if value is None:
         return _category(_NULL)
     return _category(_KNOWN) if value in known or (named_only and value not in named) else value
@@ -150,7 +150,7 @@ def _share_rows(counts: Mapping[str, float], rows: int) -> dict[str, int]:
 
 
 def _move_rows(rows: np.ndarray, expected: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
-    """Move random rows from categories with too many rows to those with too few, the largest difference first."""
+    """Move random rows from categories with too many rows to categories with too few, the largest difference first."""
     names, counts = np.unique(rows.astype(str), return_counts=True)
     current = dict(zip(names.tolist(), counts.tolist(), strict=True))
     surplus = {name: count - expected.get(name, 0) for name, count in current.items()}

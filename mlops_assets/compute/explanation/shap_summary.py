@@ -1,4 +1,4 @@
-"""What the predictions of a window depended on: SHAP values by column, next to those of the version's reference rows."""
+"""Summarise SHAP values by column, for the predictions of a window and for the version's reference rows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class ColumnDependence:
     size
         The mean of |SHAP value| over the explained rows.
     reference
-        The same over the reference rows.
+        The mean of |SHAP value| over the reference rows.
     effect
-        The mean SHAP value. It says how far the column moves the mean prediction of the window from that of the reference rows.
+        The mean SHAP value. It is the contribution of the column to the difference between the mean predictions of the window and of the
+        reference rows.
     direction
         The rank correlation of values and SHAP values; None for a column that is not numeric or constant, and for several classes.
     """
@@ -50,7 +51,7 @@ class ColumnDependence:
 
 @dataclass(frozen=True)
 class ShapSummary:
-    """What the predictions of a window depended on.
+    """The columns that the predictions of a window depended on, by SHAP values.
 
     Parameters
     ----------
@@ -61,11 +62,11 @@ class ShapSummary:
     mean, base
         The mean of the explained number over the explained rows, and over the reference rows.
     columns
-        All columns, that with the largest mean |SHAP value| first. Their effects sum to ``mean`` − ``base``.
+        All columns, the largest mean |SHAP value| first. Their effects sum to ``mean`` − ``base``.
     seconds
         The duration of the computation.
     problem
-        The reason why there is no summary, with a hint; empty when there is one.
+        The reason why there is no summary, with a hint; empty for a summary.
     """
 
     output: str = ""
@@ -93,15 +94,15 @@ class ShapSummary:
         return asdict(self)
 
 
-def summarize_columns(X: pl.DataFrame, values: np.ndarray, reference: np.ndarray, *, directed: bool = True) -> tuple[ColumnDependence, ...]:
-    """Summarize SHAP values by column, that with the largest mean |SHAP value| first.
+def summarise_columns(X: pl.DataFrame, values: np.ndarray, reference: np.ndarray, *, directed: bool = True) -> tuple[ColumnDependence, ...]:
+    """Summarise SHAP values by column, the largest mean |SHAP value| first.
 
     Parameters
     ----------
     X
         The explained rows.
     values
-        Their SHAP values, shape (rows, columns).
+        The SHAP values of these rows, shape (rows, columns).
     reference
         The SHAP values of the reference rows, shape (reference rows, columns).
     directed

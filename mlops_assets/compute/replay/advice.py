@@ -30,7 +30,7 @@ class Advice:
     headline, text
         The advice and its reasons.
     significant
-        Whether the policy is significantly better than the first one.
+        Whether the policy is significantly better than the first policy.
     """
 
     policy: str
@@ -42,10 +42,10 @@ class Advice:
 def advise(result: ReplayResult) -> Advice:
     """Return the policy to use.
 
-    With the grid of ``--suggest``, it is the policy ``follow`` if a gain over ``never`` is shown and it has 95 % of the best policy's gain, or
-    is not significantly worse than the best one; else ``prove`` by the same rule, else the best simple policy. Without a shown gain, it is
-    ``prove``, which promotes only what is significantly better. Of other policies, it is the one with the fewest trainings that is not
-    significantly worse than the best one.
+    With the grid of ``--suggest``, the advice is ``follow`` if a policy is significantly better than ``never``, and ``follow`` has 95 % of
+    the best policy's gain or is not significantly worse than the best policy. Else it is ``prove`` by the same rule, else the best simple
+    policy. Without a significant gain, it is ``prove``, which promotes only significantly better candidates. For other policies, it is
+    the policy with the fewest trainings that is not significantly worse than the best policy.
 
     Parameters
     ----------

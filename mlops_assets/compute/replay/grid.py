@@ -25,7 +25,7 @@ def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
     replayed
         The length of the replayed period.
     shortest
-        The length of the windows after which policies decide, which is the minimum.
+        The minimum: the length of the windows after which policies decide.
     """
     return max(min(_MAX_PERIOD, round_span(replayed / _PERIODS)), shortest)
 
@@ -44,7 +44,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     by_time
         Whether the training set is split by time: only then candidates train on the newest rows and are judged on the newest.
     tunes
-        Whether the model's function takes the validation part, so that it cannot be fitted again on all rows.
+        Whether the model's function takes the validation part, so that it cannot be refit on all rows.
     """
     spans = dict.fromkeys(round_span(span) for span in (initial, max(period, initial / _SHORT)))
     return Retrain(
@@ -74,7 +74,8 @@ def build_grid(period: timedelta, initial: timedelta, *, by_time: bool, tunes: b
 def declare_policy(policy: ReplayPolicy, *, by_time: bool, tunes: bool) -> Retrain | None:
     """Return the retraining that a project declares for a policy; None for a policy that cannot be declared, such as ``never``.
 
-    For fits at fixed times without a gate, it is the nearest one: the same times and rows, judged by the gates of the model before the refit.
+    For fits at fixed times without a gate, the nearest policy is returned: the same times and rows, with the model's gates before the
+    refit.
 
     Parameters
     ----------
@@ -98,13 +99,13 @@ def declare_policy(policy: ReplayPolicy, *, by_time: bool, tunes: bool) -> Retra
 
 
 def _choose_judged(period: timedelta) -> timedelta:
-    """Return the span of the newest rows that judge: half of a period in whole hours, at minimum one hour."""
+    """Return the span of the holdout, the newest rows: half of a period in whole hours, at least one hour."""
     hour = timedelta(hours=1)
     return max(hour, period // 2 // hour * hour)
 
 
 def round_span(span: timedelta) -> timedelta:
-    """Return a span in whole days, or in whole hours if it is shorter than two days; at minimum one hour."""
+    """Return a span in whole days, or in whole hours if it is shorter than two days; at least one hour."""
     unit = timedelta(days=1) if span >= timedelta(days=2) else timedelta(hours=1)
     return max(1, round(span / unit)) * unit
 

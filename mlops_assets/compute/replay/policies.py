@@ -24,11 +24,11 @@ class ReplayPolicy:
     Parameters
     ----------
     name
-        The text that names it on the command line and in results.
+        The name of the policy on the command line and in results.
     every
-        The time between two fits on every known row, which become champion without a gate; None for other policies.
+        The time between two fits on all known rows, which become champion without a gate; None for other policies.
     window
-        The span of the newest rows that such a fit trains on; every row when None.
+        The span of the newest rows for such a fit; all known rows when None.
     retrain
         The declared retraining, whose candidates must pass the model's gates; None for other policies.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReplayEvent:
-    """A training of a policy: when, why, on which rows, and what became of its candidate.
+    """A training of a policy: time, reason, training rows, and the outcome of its candidate.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class ReplayAlarm:
 
 @dataclass(frozen=True)
 class WindowResult:
-    """The predictions of a policy in one window, measured by all labels.
+    """The predictions of a policy in one window, measured with all labels.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ class PolicyResult:
     events, alarms
         Trainings and alarms, oldest first.
     seconds
-        CPU seconds of the fits that this policy needed, including those that it shares with other policies.
+        CPU seconds of the fits that this policy needed, including fits that it shares with other policies.
     fits
-        The number of these fits; a training with a second fit on all rows has two.
+        The number of these fits; a training with a refit on all rows has two.
     """
 
     policy: str
@@ -184,7 +184,7 @@ class PolicyComparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero: only then one of the policies is better."""
+        """Whether one policy is significantly better: the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -195,7 +195,7 @@ class ReplayResult:
     Parameters
     ----------
     model, metric
-        The model, and the metric that policies are compared by.
+        The model, and the metric by which policies are compared.
     start, end
         The replayed period (aware).
     by
@@ -205,7 +205,7 @@ class ReplayResult:
     comparisons
         Each pair of policies once.
     notes
-        What the replay did differently from production, in sentences.
+        The differences between the replay and production, in sentences.
     declarations
         Policy → the Python source that declares it, for those that a project can declare.
     """

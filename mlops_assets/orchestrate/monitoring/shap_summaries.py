@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.explanation.performance_drop import find_fallen_metric
-from mlops_assets.compute.explanation.shap_summary import MAX_SUMMARY_ROWS, ShapSummary, name_output, summarize_columns
+from mlops_assets.compute.explanation.shap_summary import MAX_SUMMARY_ROWS, ShapSummary, name_output, summarise_columns
 from mlops_assets.compute.monitoring.windows import WindowMeasurement
 from mlops_assets.errors import MissingExtraError
 from mlops_assets.orchestrate.core.metadata import to_markdown
@@ -104,7 +104,7 @@ class _ExplainedVersions:
             len(loaded.reference.outputs),
             float(found.outputs.mean()),
             float(found.bases.mean()),
-            summarize_columns(explained, found.values, loaded.reference.values, directed=classes is None or len(set(classes)) == 1),
+            summarise_columns(explained, found.values, loaded.reference.values, directed=classes is None or len(set(classes)) == 1),
             time.perf_counter() - began,
         )
 

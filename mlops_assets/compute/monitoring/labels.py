@@ -218,7 +218,7 @@ def _describe_bias(usable: pl.DataFrame, prediction: str, probability: str, prob
 def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str, known_at: str | None) -> tuple[pl.DataFrame, int, int]:
     """Return one label for each key, without nulls, and the numbers of repeated and of replaced labels.
 
-    Raise DataError for a key with different labels of which none is the latest.
+    Raise DataError for a key with different labels, if none of them is the latest.
     """
     value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
     times = [known_at] if known_at and known_at in labels.columns and known_at not in key else []

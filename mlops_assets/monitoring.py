@@ -12,6 +12,7 @@ from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.alerts.channels import Email, Slack, Webhook
 from mlops_assets.values.alerts.silences import Silence
 from mlops_assets.values.drift import PSI, DomainClassifier, JensenShannon, KolmogorovSmirnov, SameWeeks, Wasserstein
+from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures
 from mlops_assets.values.score.score import DeclaredTest, MLTestScore
@@ -21,6 +22,7 @@ __all__ = [  # noqa: RUF022  (as sorted() sorts)
     "DeclaredTest",
     "DomainClassifier",
     "Email",
+    "ErrorChange",
     "ErrorRate",
     "EstimatedPerformance",
     "JensenShannon",

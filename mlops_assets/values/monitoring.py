@@ -10,6 +10,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.decisions import ESTIMATED, PERFORMANCE, Retrain
 from mlops_assets.values.drift import Drift
+from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures, Objective
 from mlops_assets.values.gates.rule import OneRule
@@ -127,7 +128,7 @@ class Performance(OneRule):
         return f"{self.metric}_{self.rule.removesuffix('_by')}"
 
 
-Expectation = Drift | Performance | EstimatedPerformance | Latency | ErrorRate | MissingFeatures
+Expectation = Drift | Performance | ErrorChange | EstimatedPerformance | Latency | ErrorRate | MissingFeatures
 
 
 @check_constructor
@@ -225,10 +226,12 @@ class Monitor:
         self._check()
 
     def _check(self) -> None:
-        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance, EstimatedPerformance, Objective))]:
+        if unexpected := [
+            e for e in self.expectations if not isinstance(e, (Drift, Performance, ErrorChange, EstimatedPerformance, Objective))
+        ]:
             raise DefinitionError(
                 f"monitor '{self.name}' expects {unexpected[0]!r}",
-                hint="expectations are Drift(…), Performance(…), monitoring.EstimatedPerformance(…) and objectives of a service",
+                hint="expectations are Drift(…), Performance(…), monitoring.EstimatedPerformance(…), ErrorChange(…) and objectives of a service",
             )
         if self.objectives and not isinstance(self.of, Service):
             raise DefinitionError(
@@ -295,6 +298,16 @@ class Monitor:
         return tuple(e for e in self.expectations if isinstance(e, Performance))
 
     @property
+    def error_change(self) -> ErrorChange | None:
+        """The expectation that the error does not increase; None without one."""
+        return next((e for e in self.expectations if isinstance(e, ErrorChange)), None)
+
+    @property
+    def labelled(self) -> tuple[Performance | ErrorChange, ...]:
+        """The expectations that the performance report judges by labels: metrics, then the error."""
+        return (*self.performance, *((self.error_change,) if self.error_change else ()))
+
+    @property
     def estimates(self) -> tuple[EstimatedPerformance, ...]:
         """The expectations of estimated metrics, in the declared order."""
         return tuple(e for e in self.expectations if isinstance(e, EstimatedPerformance))
@@ -317,7 +330,7 @@ def check_triggers(policy: Retrain, monitor: Monitor | None, where: str) -> None
     where
         The place of the retraining, for messages.
     """
-    if PERFORMANCE in policy.on and not (monitor and monitor.performance):
+    if PERFORMANCE in policy.on and not (monitor and monitor.labelled):
         raise DefinitionError(
             f"{where} retrains on failure but has no expectation of performance: drift alone never retrains",
             hint="add ml.Performance(metric, at_least=…), or retrain by time alone: ml.Retrain(every=…, on=())",

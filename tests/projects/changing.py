@@ -104,13 +104,15 @@ FOLLOW = ml.Retrain(
     refit=True,
 )
 ESTIMATES = ml.Retrain(cooldown=timedelta(days=2), on=("estimated",))
-POLICIES = {"breaches": POLICY, "estimates": ESTIMATES, "follow": FOLLOW}
+ERRORS = ml.Retrain(cooldown=timedelta(days=3))  # of a monitor that watches the error alone
+POLICIES = {"breaches": POLICY, "errors": ERRORS, "estimates": ESTIMATES, "follow": FOLLOW}
 
 
 def list_items(policy: ml.Retrain) -> list[object]:
     """Return the declarations of the project with a monitor that retrains by a policy."""
     estimates = [ml.monitoring.EstimatedPerformance("roc_auc", no_worse_than_reference_by=0.1)] if "estimated" in policy.on else []
-    expectations = [ml.Performance("roc_auc", at_least=0.7), *estimates]
+    expected = ml.monitoring.ErrorChange() if policy is ERRORS else ml.Performance("roc_auc", at_least=0.7)
+    expectations = [expected, *estimates]
     watch = ml.Monitor("watch", of=tomorrow, expectations=expectations, on_failure=policy)
     return [events, examples, answers, no_worse, tomorrow, watch]
 

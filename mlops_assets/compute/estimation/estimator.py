@@ -30,6 +30,7 @@ FORMAT = 2
 PERFORMANCE_ESTIMATOR = "estimates"  # in the manifest of a version
 ESTIMATOR_PROBLEM = "no_estimates"  # in the manifest of a version without an estimator: the reason
 _ABSOLUTE, _SQUARED, _ROOT = "neg_mean_absolute_error", "neg_mean_squared_error", "neg_root_mean_squared_error"
+_SCALE = 0.95  # quantile of absolute errors
 LOSSES = (_ABSOLUTE, _SQUARED, _ROOT)  # the metrics of a regressor that can be estimated
 
 
@@ -70,25 +71,28 @@ class PerformanceEstimator:
         The calibration map of each class of a classifier; for two classes, only the map of the positive class.
     tree
         The loss tree of a regressor; None for a classifier.
+    scale
+        The 95 % quantile of a regressor's absolute errors; None for a classifier, and when the version was stored before.
     """
 
     rows: int
     dependence: float
     maps: tuple[CalibrationMap, ...] = ()
     tree: LossTree | None = None
+    scale: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the estimator as a dict of JSON values."""
         maps = [one.as_json() for one in self.maps]
         tree = None if self.tree is None else self.tree.as_json()
-        return {"format": FORMAT, "rows": self.rows, "dependence": self.dependence, "maps": maps, "tree": tree}
+        return {"format": FORMAT, "rows": self.rows, "dependence": self.dependence, "maps": maps, "tree": tree, "scale": self.scale}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PerformanceEstimator:
         """Rebuild the estimator from the result of :meth:`as_json`."""
         maps = tuple(CalibrationMap.from_json(one) for one in stored["maps"])
         tree = None if stored["tree"] is None else LossTree.from_json(stored["tree"])
-        return cls(stored["rows"], stored["dependence"], maps, tree)
+        return cls(stored["rows"], stored["dependence"], maps, tree, stored.get("scale"))
 
     def estimate(
         self,
@@ -191,7 +195,8 @@ def fit_estimator(
     predicted = predictor.predict_all("predict")
     if predicted.ndim != 1:
         raise DataError("the model predicts several numbers for a row", hint="declare EstimatedPerformance for models of one output only")
-    return PerformanceEstimator(count, dependence, tree=fit_loss_tree(holdout.X, predicted.astype(float), holdout.y.astype(float)))
+    tree = fit_loss_tree(holdout.X, predicted.astype(float), holdout.y.astype(float))
+    return PerformanceEstimator(count, dependence, tree=tree, scale=float(np.quantile(errors[-1], _SCALE)))
 
 
 def _encode_classes(predictor: CachedPredictor, classes: np.ndarray, positive: Any) -> tuple[Any, np.ndarray]:  # noqa: ANN401

@@ -141,7 +141,9 @@ def find_fallen_metric(report: PerformanceReport, expectations: Sequence[Perform
     if report.inverted:
         return None
     metric_of = {expectation.name: expectation.metric for expectation in expectations}
-    breached = {metric_of[verdict.expectation] for verdict in report.verdicts if verdict.state == BREACH}
+    breached = {
+        metric_of[verdict.expectation] for verdict in report.verdicts if verdict.state == BREACH and verdict.expectation in metric_of
+    }
     fallen = [m for m in report.metrics if m.value is not None and m.reference is not None and m.value < m.reference]
     significant = (m for m in fallen if m.high is not None and m.reference is not None and m.high < m.reference)
     return next((m for m in fallen if m.name in breached), None) or next(significant, None)

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.compute.monitoring.error_changes import measure_errors
 from mlops_assets.compute.monitoring.inverted_labels import look_inverted
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from mlops_assets.compute.estimation.estimator import PerformanceEstimator
+    from mlops_assets.compute.monitoring.error_changes import WindowErrors
     from mlops_assets.values.evaluation import Evaluation
+    from mlops_assets.values.expectations.error_change import ErrorChange
     from mlops_assets.values.monitoring import Performance
 
 CONFIDENCE = 0.95
@@ -61,6 +64,8 @@ class PerformanceReport:
         The number of predictions for rows that the version was fitted on, which are not measured.
     confidence
         The confidence level of all intervals: the highest that an expectation declares.
+    errors
+        The errors of the labelled predictions; None when they are not requested, or nothing could be measured.
     """
 
     arrivals: LabelArrivals
@@ -73,6 +78,7 @@ class PerformanceReport:
     intervals: str = ""
     in_training: int = 0
     confidence: float = CONFIDENCE
+    errors: WindowErrors | None = None
 
     @property
     def state(self) -> str:
@@ -119,11 +125,12 @@ class PerformanceReport:
         return tuple(found for found in self.slices if found.below)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as a dict of JSON values; undefined numbers are None."""
-        stored = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
+        """Return the report as a dict of JSON values, without the errors of rows; undefined numbers are None."""
+        stored = asdict(replace(self, errors=None)) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
         stored["slices"] = [
             {**asdict(s), "metrics": {name: value if math.isfinite(value) else None for name, value in s.metrics}} for s in self.slices
         ]
+        del stored["errors"]
         return stored
 
 
@@ -145,6 +152,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     in_training: int = 0,
     measure_intervals: Literal["always", "below bound"] = "always",
     estimator: PerformanceEstimator | None = None,
+    error_change: ErrorChange | None = None,
 ) -> PerformanceReport:
     """Measure the performance of a window's predictions and judge the expectations.
 
@@ -180,7 +188,9 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     measure_intervals
         Whether intervals are measured: ``always``, or only if a metric is ``below bound``.
     estimator
-        What the version's holdout says about its calibration; None when none is stored.
+        What the version's holdout says about its errors; None when none is stored.
+    error_change
+        The expectation for which the errors of rows are measured; None without one.
 
     Returns
     -------
@@ -211,14 +221,15 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     predictor = CachedPredictor(replay_predictions(labelled), split.X)
     evaluation = evaluate(predictor, split, names, by, positive=positive, part="labelled")
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
+    times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
+    errors = None if error_change is None else measure_errors(error_change, labelled, arrivals, times, estimator)
     problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     if measure_intervals != "always":
         found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
         verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
         below = any(verdict.below for verdict in verdicts) or any(m.name == "roc_auc" and (m.value or 1.0) < 0.5 for m in found)
         if not below:
-            return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence)
-    times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
+            return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence, errors=errors)
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
     encoded = class_to_encode(labelled.classes, split.y, positive)
     jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
@@ -234,6 +245,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         intervals=INDEPENDENT if blocks is None else str(blocks),
         in_training=in_training,
         confidence=confidence,
+        errors=errors,
     )
 
 

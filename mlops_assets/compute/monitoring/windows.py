@@ -281,4 +281,5 @@ def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: 
         block_length=declared.block_length,
         in_training=int(window.fitted.sum()),
         estimator=reference.estimator,
+        error_change=monitor.error_change,
     )

@@ -16,6 +16,7 @@ from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
 from mlops_assets.compute.pages.shap_section import describe_dependence, draw_dependence
 from mlops_assets.compute.text import UNKNOWN, format_number
+from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     if len(points) < 2 or not report.metrics:
         return None
     name = report.metrics[0].name
-    bound = report.verdicts[0].bound if report.verdicts else None
+    bound = next((verdict.bound for verdict in report.verdicts if verdict.expectation != ErrorChange.NAME), None)
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
     caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not judged{line}"
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"

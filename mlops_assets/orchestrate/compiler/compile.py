@@ -294,7 +294,7 @@ class Compiler:
             yield self._compile_report(
                 monitor, estimate_node(self.project, monitor), estimate_body(monitor), estimate_checks(monitor), text
             )
-        if monitor.performance:
+        if monitor.labelled:
             text = f"Performance of {monitor.predictions_key} on the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
             yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)

@@ -388,9 +388,9 @@ def _check_batch(batch: BatchPrediction) -> None:
 
 
 def _check_monitor(project: Project, monitor: Monitor) -> None:
-    if monitor.drift or monitor.performance or monitor.estimates:
+    if monitor.drift or monitor.labelled or monitor.estimates:
         check_monitor_windows(project, monitor)
-    if monitor.performance and not row_key(project, monitor.model):
+    if monitor.labelled and not row_key(project, monitor.model):
         raise DefinitionError(
             f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",
             hint="set key= of the dataset that has the labels",

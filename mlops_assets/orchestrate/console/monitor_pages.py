@@ -107,7 +107,7 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
-    return [(PERFORMANCE, bool(monitor.performance)), (DRIFT, monitor.drift is not None)]
+    return [(PERFORMANCE, bool(monitor.labelled)), (DRIFT, monitor.drift is not None)]
 
 
 def _state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
@@ -148,7 +148,7 @@ def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[tuple[str, ConsoleCell | str], ...]:
-    key = monitor.performance_key if monitor.performance else monitor.drift_key if monitor.drift else monitor.system_key
+    key = monitor.performance_key if monitor.labelled else monitor.drift_key if monitor.drift else monitor.system_key
     asset = site.asset_url(key)
     return (
         ("watches", monitor.of.name),

@@ -13,7 +13,6 @@ from mlops_assets.compute.drift.profile import PREDICTION
 from mlops_assets.compute.monitoring.estimates import EstimateReport, EstimateScore, score_estimates
 from mlops_assets.compute.monitoring.performance import PerformanceReport
 from mlops_assets.compute.monitoring.verdicts import Verdict
-from mlops_assets.compute.monitoring.window_slices import WindowSlice
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, WindowMeasurement, measure_window
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
@@ -24,7 +23,9 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.monitoring.error_changes import ERRORS, judge_error_changes
 from mlops_assets.orchestrate.monitoring.explanations import explain_windows, list_explanation_facts
+from mlops_assets.orchestrate.monitoring.performance_facts import TOP, list_performance_facts
 from mlops_assets.orchestrate.monitoring.reading import (
     describe_missing_windows,
     list_missing_windows,
@@ -46,7 +47,7 @@ from mlops_assets.values.monitoring import BREACH, Monitor
 from mlops_assets.values.window import window_of
 
 WINDOW_START = "window_start"
-TOP, MAX_HISTORY = 8, 60  # columns in metadata, windows in a chart
+MAX_HISTORY = 60  # windows in a chart
 PAGE_MODE = 0o644  # every user may read a page
 RULES = Table(event_timestamp=WINDOW_START)
 
@@ -77,7 +78,7 @@ def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
 
 def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the performance checks, which only warn."""
-    names = [expectation.name for expectation in monitor.performance]
+    names = [expectation.name for expectation in monitor.labelled]
     return check_specs(monitor.performance_key, names, warnings=names)
 
 
@@ -219,12 +220,13 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     labels = read_labels(step, monitor)
-    measurements = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
+    earlier = _read_earlier(step, monitor)
+    measured_windows = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
+    measurements = judge_error_changes(monitor.error_change, measured_windows, earlier, WINDOW_START)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
-    earlier = _read_earlier(step, monitor)
     scores = {id(measured): _score(measured, earlier) for measured in measurements}
     explanations = explain_windows(step, monitor, measurements, labels)
     explained = {id(measured): found for measured, found in zip(measurements, explanations, strict=True)}
@@ -256,11 +258,11 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
         summary
         | list_explanation_facts(measurements, explanations)
         | list_dependence_facts(summaries)
-        | _performance_facts(report)
+        | list_performance_facts(report)
         | scored
     )
     facts |= list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
-    return CheckedTable(frame, build_outcomes([e.name for e in monitor.performance], [(w, r.verdicts) for w, r in reports]), facts)
+    return CheckedTable(frame, build_outcomes([e.name for e in monitor.labelled], [(w, r.verdicts) for w, r in reports]), facts)
 
 
 def _score(measured: WindowMeasurement, earlier: pl.DataFrame) -> tuple[EstimateScore, ...]:
@@ -310,52 +312,21 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport, estim
         "reference": pl.Float64,
         "problem": pl.String,
         "estimate": pl.Float64,
+        ERRORS: pl.String,
     }
     common = {WINDOW_START: window.span.start, "version": window.version, "state": report.state}
     common |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled, "biased": bool(report.arrivals.bias)}
     names = ("value", "low", "high", "reference", "problem")
     estimated = {found.name: found.value for found in estimate.metrics} if estimate is not None else {}
     rows = [common | {"metric": m.name, "estimate": estimated.get(m.name)} | {n: getattr(m, n) for n in names} for m in report.metrics]
-    return pl.DataFrame(rows or [common], schema=schema)
-
-
-def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
-    metrics = [
-        {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
-    ]
-    arrivals, slices = report.arrivals, [_slice_facts(found) for found in report.slices]
-    counts = {
-        "repeated labels": arrivals.repeated,
-        "corrected labels": arrivals.corrected,
-        "predictions that repeat a key": arrivals.duplicated,
-        "bias of the labels": arrivals.bias,
-    }
-    curve = report.calibration
-    calibration = {} if curve is None else {"expected calibration error": curve.error, "calibration drift": curve.drift}
-    return {
-        "coverage": arrivals.coverage,
-        "labels": arrivals.labelled,
-        "share without a prediction": arrivals.unpredicted / max(1, arrivals.predicted),
-        **{name: value for name, value in counts.items() if value},
-        **{name: value for name, value in calibration.items() if value is not None},
-        **{m.name: m.value for m in report.metrics if m.value is not None},
-        "metrics": to_markdown(metrics),
-        **({"slices": to_markdown(slices)} if slices else {}),
-        **({"worst slices": ", ".join(f"{s.column} = {s.value}" for s in report.worst_slices[:TOP])} if report.worst_slices else {}),
-    }
-
-
-def _slice_facts(found: WindowSlice) -> dict[str, Any]:
-    facts: dict[str, Any] = {"slice": f"{found.column} = {found.value}", "rows": found.rows}
-    for name, value in found.metrics:
-        low, high = found.interval(name)
-        facts |= {name: value, f"{name} from": low, f"{name} to": high}
-    return facts | {"significantly below the whole": ", ".join(found.below)}
+    rows = rows or [common]
+    rows[0] = rows[0] | {ERRORS: report.errors.as_text if report.errors else None}
+    return pl.DataFrame(rows, schema=schema)
 
 
 def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
     """Return the monitor's performance table as of the step's snapshot, with nulls in columns that an older table lacks."""
-    columns = {"metric": pl.String, "state": pl.String, "predicted": pl.Int64}
+    columns = {"version": pl.Int64, "metric": pl.String, "state": pl.String, "predicted": pl.Int64, ERRORS: pl.String}
     numbers = dict.fromkeys(("value", "low", "high", "reference", "estimate"), pl.Float64)
     nothing = pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), **columns, **numbers})
     try:

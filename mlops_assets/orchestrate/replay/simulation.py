@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
 from mlops_assets.compute.text import describe_span
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
@@ -113,6 +114,7 @@ class _PolicyState:
     segments: list[Segment] = field(default_factory=list)
     reports: list[WindowReport] = field(default_factory=list)
     pending: list[tuple[str, TimeWindow, Segment, int]] = field(default_factory=list)  # windows whose labels have not all arrived
+    errors: dict[int, ErrorStream] = field(default_factory=dict)  # by version
     decisions: list[Decision] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
     events: list[ReplayEvent] = field(default_factory=list)
@@ -190,8 +192,13 @@ class _Simulation:
 
     def _measure(self, window: str, span: TimeWindow, rows: Segment, known: np.ndarray) -> None:
         monitor = self.plan.monitor
-        if monitor is not None and monitor.performance:
-            self._record(PERFORMANCE, window, span, rows.version, measure_predictions(self.plan, monitor, rows, known))
+        if monitor is None or not monitor.labelled:
+            return
+        report, expected = measure_predictions(self.plan, monitor, rows, known), monitor.error_change
+        if expected is not None:
+            stream = self.state.errors.setdefault(rows.version.number, ErrorStream(expected.delta))
+            report = judge_errors(report, expected, span.start, stream)
+        self._record(PERFORMANCE, window, span, rows.version, report)
 
     def _record(
         self, kind: str, window: str, span: TimeWindow, version: ReplayedVersion, report: PerformanceReport | EstimateReport

@@ -43,6 +43,8 @@ def measure_predictions(plan: ReplayPlan, monitor: Monitor, rows: Segment, known
         block_length=training_set.block_length,
         positive=plan.model.positive,
         measure_intervals="below bound",
+        estimator=version.candidate.estimator,
+        error_change=monitor.error_change,
     )
 
 

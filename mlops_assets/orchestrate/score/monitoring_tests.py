@@ -41,7 +41,7 @@ def examine_drift(facts: ScoreFacts) -> RubricResult:
 def examine_performance(facts: ScoreFacts) -> RubricResult:
     """Look for the newest performance report on the champion."""
     declaration = f'ml.Performance("{facts.model.metrics[0]}", at_least=…)'
-    return _examine_report(facts, [m for m in facts.monitors if m.performance], PERFORMANCE, declaration)
+    return _examine_report(facts, [m for m in facts.monitors if m.labelled], PERFORMANCE, declaration)
 
 
 def _examine_report(facts: ScoreFacts, monitors: list[Monitor], kind: str, declaration: str) -> RubricResult:

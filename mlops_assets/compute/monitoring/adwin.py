@@ -1,0 +1,205 @@
+"""ADWIN (Bifet and Gavaldà 2007): find a change of the mean of a stream of numbers between 0 and 1, such as losses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+
+import numpy as np
+
+MAX_CHUNKS = 256  # of a stream before older ones are merged
+_SHARE = 1 / 16  # of the following numbers: the maximum size of a merged chunk
+FIELDS = ("counts", "sums", "squares", "starts")
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """Sums over consecutive numbers of a stream, oldest first; each array has the shape (chunks,).
+
+    Parameters
+    ----------
+    counts
+        How many numbers each chunk has.
+    sums, squares
+        Their sums, and the sums of their squares.
+    starts
+        The time of the first number of each chunk, in microseconds since 1970 in UTC.
+    """
+
+    counts: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self.counts)
+
+    @cached_property
+    def rows(self) -> int:
+        """The number of all numbers."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def total(self) -> float:
+        """The sum of all numbers."""
+        return float(self.sums.sum())
+
+    @cached_property
+    def square(self) -> float:
+        """The sum of the squares of all numbers."""
+        return float(self.squares.sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean of all numbers; NaN without any."""
+        return self.total / self.rows if self.rows else math.nan
+
+    @property
+    def began(self) -> datetime:
+        """The time of the first number."""
+        return datetime.fromtimestamp(int(self.starts[0]) / 1e6, UTC)
+
+    def take(self, first: int, stop: int | None = None) -> Chunks:
+        """Return the chunks from a position to before another one; to the end when None."""
+        return Chunks(*(getattr(self, name)[first:stop] for name in FIELDS))
+
+    def append(self, newer: Chunks) -> Chunks:
+        """Return these chunks and newer ones; of more than 256, older ones are merged."""
+        joined = Chunks(*(np.concatenate([getattr(self, name), getattr(newer, name)]) for name in FIELDS))
+        return joined if len(joined) <= MAX_CHUNKS else joined._merge_older()
+
+    def _merge_older(self) -> Chunks:
+        """Merge neighbours as long as they have at most a sixteenth of the numbers that follow them: few chunks for any length."""
+        firsts, size, following = [len(self) - 1], 0, 0
+        for number in range(len(self) - 1, -1, -1):
+            count = int(self.counts[number])
+            if size and size + count > following * _SHARE:
+                size, following = 0, following + size
+                firsts.append(number)
+            size += count
+            firsts[-1] = number
+        heads = np.array(firsts[::-1])
+        counts, sums, squares = (np.add.reduceat(getattr(self, name), heads) for name in FIELDS[:3])
+        return Chunks(counts, sums, squares, self.starts[heads])
+
+
+def chunk_losses(losses: np.ndarray, times: np.ndarray, max_chunks: int) -> Chunks:
+    """Return the sums of losses in the order of time; losses of one time are in one chunk.
+
+    Parameters
+    ----------
+    losses
+        Numbers between 0 and 1, shape (rows,).
+    times
+        The time of each in microseconds since 1970 in UTC, shape (rows,).
+    max_chunks
+        The maximum number of chunks, which have about equally many rows.
+    """
+    ordered = np.sort(times)
+    # The number of earlier rows decides the chunk, so that the order of rows with equal times does not matter.
+    number = np.searchsorted(ordered, times, side="left") * max_chunks // max(1, len(times))
+    present, chunk = np.unique(number, return_inverse=True)
+    starts = np.full(len(present), np.iinfo(np.int64).max)
+    np.minimum.at(starts, chunk, times)
+    return Chunks(np.bincount(chunk), np.bincount(chunk, losses), np.bincount(chunk, losses**2), starts)
+
+
+NO_CHUNKS = Chunks(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Level:
+    """Sums over the numbers before an increase of their mean.
+
+    Parameters
+    ----------
+    rows
+        How many numbers.
+    total, squares
+        Their sum, and the sum of their squares.
+    until
+        The time of the first number after the increase.
+    """
+
+    rows: int
+    total: float
+    squares: float
+    until: datetime
+
+    @property
+    def mean(self) -> float:
+        """The mean of the numbers."""
+        return self.total / self.rows
+
+    def is_exceeded(self, newer: Chunks, delta: float) -> bool:
+        """Return whether the mean of newer numbers is certainly above this mean."""
+        rows = self.rows + newer.rows
+        variance = max(0.0, (self.squares + newer.square) / rows - ((self.total + newer.total) / rows) ** 2)
+        return bool(newer.mean - self.mean > _compute_bound(self.rows, newer.rows, variance, delta))
+
+    def extend(self, newer: Chunks, until: datetime) -> Level:
+        """Return the sums over these numbers and newer ones, which an increase follows."""
+        return Level(self.rows + newer.rows, self.total + newer.total, self.squares + newer.square, until)
+
+
+@dataclass(frozen=True, eq=False)
+class Adwin:
+    """The state of the detector: an adaptive window of the newest numbers without a change of their mean.
+
+    Parameters
+    ----------
+    delta
+        The confidence parameter: about the probability of a false detection.
+    window
+        The adaptive window.
+    before
+        The numbers before an increase; None as long as no increase was detected.
+    """
+
+    delta: float
+    window: Chunks = NO_CHUNKS
+    before: Level | None = None
+
+    @property
+    def increased(self) -> bool:
+        """Whether the mean of the adaptive window is certainly above the mean before an increase."""
+        return self.before is not None and self.window.rows > 0 and self.before.is_exceeded(self.window, self.delta)
+
+    def advance(self, chunks: Chunks) -> Adwin:
+        """Return the state after newer numbers: older ones are dropped as long as any split of the window shows two different means.
+
+        Parameters
+        ----------
+        chunks
+            Sums over the newer numbers.
+        """
+        window, before = self.window.append(chunks), self.before
+        while (split := _find_change(window, self.delta)) is not None:
+            older, window = window.take(0, split), window.take(split)
+            if window.mean > older.mean and not (before is not None and before.is_exceeded(older, self.delta)):
+                before = (before or Level(0, 0.0, 0.0, window.began)).extend(older, window.began)
+        return replace(self, window=window, before=before)
+
+
+def _find_change(window: Chunks, delta: float) -> int | None:
+    """Return the number of chunks before the clearest change of the mean; None if no split shows a change."""
+    if len(window) < 2:
+        return None
+    counts, sums = np.cumsum(window.counts)[:-1], np.cumsum(window.sums)[:-1]
+    rows = window.rows
+    variance = max(0.0, window.square / rows - window.mean**2)
+    difference = np.abs(sums / counts - (window.total - sums) / (rows - counts))
+    excess = difference - _compute_bound(counts, rows - counts, variance, delta)
+    best = int(np.argmax(excess))
+    return best + 1 if excess[best] > 0 else None
+
+
+def _compute_bound(older: np.ndarray | int, newer: np.ndarray | int, variance: float, delta: float) -> np.ndarray:
+    """Return by how much two means differ at most without a change, as in the paper: a normal bound, corrected for few numbers."""
+    size = 1 / (1 / np.asarray(older) + 1 / np.asarray(newer))
+    tests = np.log(2 * np.log(np.maximum(np.asarray(older) + np.asarray(newer), 3)) / delta)
+    bound: np.ndarray = np.sqrt(2 / size * variance * tests) + 2 / (3 * size) * tests
+    return bound

@@ -1,0 +1,173 @@
+"""The error of a version's labelled predictions over its windows, and the verdict on a window when it has increased."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.compute.monitoring.adwin import FIELDS, NO_CHUNKS, Adwin, Chunks, chunk_losses
+from mlops_assets.compute.monitoring.verdicts import Verdict
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import polars as pl
+
+    from mlops_assets.compute.estimation.estimator import PerformanceEstimator
+    from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions
+    from mlops_assets.compute.monitoring.performance import PerformanceReport
+    from mlops_assets.values.expectations.error_change import ErrorChange
+
+MAX_WINDOW_CHUNKS = 16
+_TINY = 1e-300  # in place of a scale of zero
+
+
+@dataclass(frozen=True, eq=False)
+class WindowErrors:
+    """The errors of a window's labelled predictions.
+
+    Parameters
+    ----------
+    chunks
+        Sums over the errors in the order of time, at most 16; none with a problem.
+    problem
+        The reason why the errors are not known; empty when they are.
+    final
+        Whether more labels would not help.
+    """
+
+    chunks: Chunks = NO_CHUNKS
+    problem: str = ""
+    final: bool = False
+
+    @property
+    def as_text(self) -> str | None:
+        """The chunks as JSON; None with a problem."""
+        return None if self.problem else json.dumps({name: getattr(self.chunks, name).tolist() for name in FIELDS})
+
+
+def read_chunks(text: str) -> Chunks:
+    """Return the chunks that :attr:`WindowErrors.as_text` wrote."""
+    stored = json.loads(text)
+    kinds = dict.fromkeys(FIELDS, np.int64) | {"sums": np.float64, "squares": np.float64}
+    return Chunks(*(np.asarray(stored[name], dtype=kinds[name]) for name in FIELDS))
+
+
+def measure_errors(
+    expectation: ErrorChange,
+    labelled: LabelledPredictions,
+    arrivals: LabelArrivals,
+    times: pl.Series | None,
+    estimator: PerformanceEstimator | None,
+) -> WindowErrors:
+    """Measure the error of each labelled prediction.
+
+    Parameters
+    ----------
+    expectation
+        The expectation, with the minimum coverage.
+    labelled, arrivals
+        The labelled predictions, and the number of all.
+    times
+        The time of each labelled prediction; None without any.
+    estimator
+        What the version's holdout says about the errors of a regressor; None when none is stored.
+    """
+    if arrivals.coverage < expectation.min_coverage:
+        needed = f"{expectation.min_coverage:.1%} are needed"
+        return WindowErrors(problem=f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions {arrivals.predicate}, {needed}")
+    if times is None:
+        return WindowErrors(problem="the predictions have no time", final=True)
+    losses = _compute_losses(labelled, None if estimator is None else estimator.scale)
+    if losses is None:
+        return WindowErrors(
+            problem="no scale of errors is stored with the version: train again on a holdout of 100 rows or more", final=True
+        )
+    return WindowErrors(chunk_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS))
+
+
+def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.ndarray | None:
+    """Return the error of each row, from 0 to 1, shape (rows,); None for a regressor without a scale."""
+    y = labelled.y
+    if labelled.classes is None:
+        if scale is None:
+            return None
+        losses = np.abs(y - labelled.prediction.astype(float)) / max(scale, _TINY)
+    elif labelled.probabilities is None:
+        losses = (labelled.prediction != y).astype(float)
+    else:
+        losses = 1 - (labelled.probabilities * (np.asarray(y)[:, None] == np.asarray(labelled.classes)[None, :])).sum(axis=1)
+    clipped: np.ndarray = np.clip(losses, 0.0, 1.0)
+    return clipped
+
+
+class ErrorStream:
+    """The errors of one version by window. A window is judged by all windows until then, as they were reported last.
+
+    Parameters
+    ----------
+    delta
+        As in :class:`~mlops_assets.values.expectations.error_change.ErrorChange`.
+    """
+
+    def __init__(self, delta: float) -> None:
+        self._delta = delta
+        self._starts: list[datetime] = []
+        self._chunks: list[Chunks] = []
+        self._states: list[Adwin] = []  # after each of the first windows; shorter than the list of windows
+
+    def record(self, start: datetime, chunks: Chunks) -> None:
+        """Record the errors of the window that begins at ``start``; they replace earlier ones of the same window."""
+        position = bisect_left(self._starts, start)
+        del self._states[position:]
+        if position < len(self._starts) and self._starts[position] == start:
+            self._chunks[position] = chunks
+        else:
+            self._starts.insert(position, start)
+            self._chunks.insert(position, chunks)
+
+    def find_state(self, start: datetime) -> Adwin:
+        """Return the state of the detector after the window that begins at ``start``."""
+        count = bisect_right(self._starts, start)
+        while len(self._states) < count:
+            state = self._states[-1] if self._states else Adwin(self._delta)
+            self._states.append(state.advance(self._chunks[len(self._states)]))
+        return self._states[count - 1] if count else Adwin(self._delta)
+
+
+def judge_errors(report: PerformanceReport, expectation: ErrorChange, start: datetime, stream: ErrorStream) -> PerformanceReport:
+    """Record the errors of a window in the stream of its version, and return the report with the verdict on them.
+
+    Parameters
+    ----------
+    report, start
+        The report of the window with its errors, and the window's beginning.
+    expectation
+        The expectation.
+    stream
+        The errors of the version's windows; later windows are not used.
+    """
+    if report.errors is None:
+        stream.record(start, NO_CHUNKS)
+        verdict = Verdict(expectation.name, IN_TRAINING if report.state == IN_TRAINING else NOT_ENOUGH, None, None, report.problem)
+    else:
+        stream.record(start, report.errors.chunks)
+        verdict = _judge(report.errors, expectation.name, stream.find_state(start))
+    return replace(report, verdicts=(*report.verdicts, verdict))
+
+
+def _judge(errors: WindowErrors, name: str, found: Adwin) -> Verdict:
+    if errors.problem:
+        return Verdict(name, CANNOT if errors.final else NOT_ENOUGH, None, None, errors.problem)
+    window, before = found.window, found.before
+    if before is None or not found.increased:
+        reason = f"mean error {window.mean:.3g} of {window.rows} predictions since {window.began:%Y-%m-%d %H:%M}, without an increase"
+        return Verdict(name, GOOD, window.mean, None, reason)
+    since = "after" if window.began == before.until else f"since {window.began:%Y-%m-%d %H:%M}"
+    reason = f"mean error {before.mean:.3g} before {before.until:%Y-%m-%d %H:%M}, {window.mean:.3g} {since}"
+    return Verdict(name, BREACH, window.mean, before.mean, reason)

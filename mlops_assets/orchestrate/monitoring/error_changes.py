@@ -1,0 +1,47 @@
+"""Judge the errors of a step's windows by those of earlier windows, which their reports stored."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_chunks
+from mlops_assets.compute.monitoring.windows import WindowMeasurement
+from mlops_assets.values.expectations.error_change import ErrorChange
+
+ERRORS = "errors"  # column of the performance table: sums over the errors of a window, in the first row of each version
+
+
+def judge_error_changes(
+    expectation: ErrorChange | None, measurements: Sequence[WindowMeasurement], earlier: pl.DataFrame, window_start: str
+) -> list[WindowMeasurement]:
+    """Return the measurements with a verdict on the errors of each version; unchanged without the expectation.
+
+    Parameters
+    ----------
+    expectation
+        The monitor's expectation that errors do not increase.
+    measurements
+        The windows of this step, oldest first; each is judged by itself and older windows.
+    earlier
+        The performance table: the errors of windows that were reported before.
+    window_start
+        The column of ``earlier`` with the beginning of the window.
+    """
+    if expectation is None:
+        return list(measurements)
+    streams, judged = dict[int | None, ErrorStream](), []
+    for measured in measurements:
+        version, report = measured.window.version, measured.performance
+        if version not in streams:
+            streams[version] = _read_stream(expectation.delta, earlier.filter(pl.col("version") == version), window_start)
+        found = None if report is None else judge_errors(report, expectation, measured.window.span.start, streams[version])
+        judged.append(replace(measured, performance=found))
+    return judged
+
+
+def _read_stream(delta: float, rows: pl.DataFrame, window_start: str) -> ErrorStream:
+    stream = ErrorStream(delta)
+    for start, text in rows.select(window_start, ERRORS).drop_nulls().sort(window_start).iter_rows():
+        stream.record(start, read_chunks(text))
+    return stream

@@ -1,0 +1,117 @@
+"""ADWIN finds an increase of the mean as a plain search over all splits does, rarely without one, and in bounded time and space."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from mlops_assets.compute.monitoring.adwin import MAX_CHUNKS, Adwin, chunk_losses
+
+DELTA = 0.002
+
+
+def live(losses: np.ndarray, window: int = 100, chunks: int = 16) -> tuple[Adwin, list[int]]:
+    """Return the last state, and the numbers of rows after which the error counted as increased."""
+    state, increased = Adwin(DELTA), []
+    for start in range(0, len(losses), window):
+        part = losses[start : start + window]
+        state = state.advance(chunk_losses(part, np.arange(start, start + len(part)) * 1_000_000, chunks))
+        if state.increased:
+            increased.append(start + len(part))
+    return state, increased
+
+
+def flip(rng: np.random.Generator, *parts: tuple[int, float]) -> np.ndarray:
+    return np.concatenate([(rng.random(rows) < rate).astype(float) for rows, rate in parts])
+
+
+def search_all_splits(losses: list[float]) -> int | None:
+    """Return the clearest split of a list by the bound of the paper, in plain Python."""
+    n, best, found = len(losses), 0.0, None
+    mean = sum(losses) / n
+    variance = sum((x - mean) ** 2 for x in losses) / n
+    for cut in range(1, n):
+        old, new = losses[:cut], losses[cut:]
+        share = 1 / len(old) + 1 / len(new)
+        tests = math.log(2 * math.log(max(n, 3)) / DELTA)
+        bound = math.sqrt(2 * share * variance * tests) + 2 / 3 * share * tests
+        excess = abs(sum(old) / len(old) - sum(new) / len(new)) - bound
+        if excess > best:
+            best, found = excess, cut
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_window_is_cut_where_a_search_over_all_splits_cuts(seed):
+    rng = np.random.default_rng(seed)
+    losses = np.concatenate([rng.random(90) * 0.3, rng.random(70) * 0.5 + 0.5, rng.random(60) * 0.2])
+    state, kept, cuts = Adwin(DELTA), list[float](), 0
+    for start in range(0, len(losses), 10):
+        part = losses[start : start + 10]
+        state = state.advance(chunk_losses(part, np.arange(start, start + 10), 10))
+        kept += part.tolist()
+        while (cut := search_all_splits(kept)) is not None:
+            kept, cuts = kept[cut:], cuts + 1
+        assert state.window.rows == len(kept)
+        assert state.window.mean == pytest.approx(sum(kept) / len(kept))
+    assert cuts >= 2
+
+
+def test_no_stream_without_a_change_is_called_worse():
+    rng = np.random.default_rng(0)
+    assert [live(flip(rng, (10_000, 0.1)))[1] for _ in range(30)] == [[]] * 30
+
+
+def test_an_increase_from_ten_to_fifteen_percent_is_found_after_about_a_thousand_rows():
+    delays = []
+    for seed in range(20):
+        state, increased = live(flip(np.random.default_rng(seed), (10_000, 0.1), (4_000, 0.15)))
+        delays.append(increased[0] - 10_000)
+        assert increased[-1] == 14_000, "an increase lasts"
+        assert state.before.mean == pytest.approx(0.1, abs=0.01)
+        assert abs((state.before.until - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1) - 10_000) < 1_500
+    assert min(delays) > 0
+    assert 600 < float(np.mean(delays)) < 1_300
+
+
+def test_an_increase_ends_with_the_return_to_the_former_error():
+    rng = np.random.default_rng(1)
+    _, increased = live(flip(rng, (5_000, 0.1), (4_000, 0.3), (6_000, 0.1)))
+    assert 5_000 < increased[0] < 5_800
+    assert 9_000 <= increased[-1] < 9_800
+    _, again = live(flip(rng, (5_000, 0.1), (4_000, 0.3), (6_000, 0.1), (3_000, 0.3)))
+    assert again[-1] == 18_000
+
+
+@pytest.mark.parametrize("rates", [(0.3, 0.1), (0.3, 0.2, 0.1), (0.0, 0.0)])
+def test_an_error_that_falls_or_stays_is_never_worse(rates):
+    assert live(flip(np.random.default_rng(2), *((4_000, rate) for rate in rates)))[1] == []
+
+
+def test_an_increase_after_a_decrease_counts_from_the_lower_error():
+    state, increased = live(flip(np.random.default_rng(3), (4_000, 0.3), (4_000, 0.1), (4_000, 0.2)))
+    assert 8_000 < increased[0] < 9_500
+    assert state.before.mean == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("window", [1, 32, 5_000])
+def test_the_state_stays_small_and_keeps_every_row(window):
+    losses = flip(np.random.default_rng(4), (20_000, 0.2))
+    state, _ = live(losses[: 2_000 if window == 1 else None], window)
+    assert len(state.window) <= MAX_CHUNKS + 16
+    assert (state.window.rows, state.window.total) == (
+        len(losses[: 2_000 if window == 1 else None]),
+        pytest.approx(losses[: state.window.rows].sum()),
+    )
+
+
+def test_rows_of_one_time_are_in_one_chunk_in_any_order():
+    rng = np.random.default_rng(5)
+    losses, times = rng.random(1_000), np.repeat(np.arange(100), 10) * 1_000_000
+    order = rng.permutation(1_000)
+    first, second = chunk_losses(losses, times, 16), chunk_losses(losses[order], times[order], 16)
+    assert first.starts.tolist() == second.starts.tolist()
+    assert first.counts.tolist() == second.counts.tolist()
+    assert first.sums == pytest.approx(second.sums)
+    assert (first.counts % 10 == 0).all()

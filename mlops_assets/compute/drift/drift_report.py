@@ -13,11 +13,13 @@ from mlops_assets.compute.drift.associations import sample_rows
 from mlops_assets.compute.drift.binning import CATEGORICAL, find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, merge_measures, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
+from mlops_assets.compute.drift.dependencies import judge_dependencies
 from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, judge_by_classifier
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
 from mlops_assets.compute.drift.profile import (
     ASSOCIATIONS,
     CLASSIFIERS,
+    DEPENDENCIES,
     FEATURE,
     FORMAT,
     HISTORY,
@@ -196,9 +198,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
     judged = merge_measures(judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi))
     if profile.get(ASSOCIATIONS):
-        associated = [each.name for each in calibrated if each.name in profile[ASSOCIATIONS]["codes"]]
-        samples = {name: sample_rows(_read_column(current, name)) for name in associated}
-        judged = judge_associations(profile[ASSOCIATIONS], samples, judged, false_alarm_rate / views, min_psi)
+        judged = _judge_relations(profile[ASSOCIATIONS], current, judged, false_alarm_rate / views, min_psi)
     found = f"{DOMAIN_CLASSIFIER} {NO_CLASSIFIER}" if classifier else ""
     if domain is not None:
         shared = [name for name in domain.columns if name in stored_columns and name not in broken]
@@ -216,6 +216,16 @@ def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) 
     """Return what a domain classifier of these columns compares with; None when the profile was built without it."""
     references = map(ClassifierReference.from_json, profile.get(CLASSIFIERS, ()))
     return next((reference for reference in references if reference.declared == tuple(columns or ())), None)
+
+
+def _judge_relations(
+    stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame, columns: Sequence[ColumnDrift], rate: float, min_psi: float
+) -> list[ColumnDrift]:
+    """Return the reports of columns; those that break associations or contradict dependencies have drifted."""
+    dependencies = stored.get(DEPENDENCIES, [])
+    used = {*stored["codes"], *(name for each in dependencies for name in (each["column"], *each["on"]))}
+    samples = {column.name: sample_rows(_read_column(current, column.name)) for column in columns if column.name in used}
+    return judge_dependencies(dependencies, samples, judge_associations(stored, samples, columns, rate, min_psi), min_psi)
 
 
 def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:

@@ -26,6 +26,7 @@ from mlops_assets.compute.drift.binning import (
     count_presence,
 )
 from mlops_assets.compute.drift.column_values import FACTS, ColumnValues
+from mlops_assets.compute.drift.dependencies import find_dependencies
 from mlops_assets.compute.drift.distances import correct_crossings
 from mlops_assets.compute.drift.domain_classifier import build_reference
 from mlops_assets.compute.drift.texts import MAX_TEXTS, WORDS, is_text, list_vocabulary
@@ -42,6 +43,7 @@ BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → 
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
 ASSOCIATIONS = "associations"  # key of a profile: associations between columns; missing like histories
 CLASSIFIERS = "classifiers"  # key of a profile: what domain classifiers compare with; missing where no monitor declares one
+DEPENDENCIES = "dependencies"  # key of associations: columns that follow from others; missing in older profiles
 HISTORY = "history"  # key of a column: its statistics in each calibrating window; missing in older profiles and without event times
 MEASURES, VOCABULARY = "measures", "vocabulary"  # keys of a column that is compared by measures: their profiles, and known words
 TEXT = "text"  # the kind of such a column
@@ -172,7 +174,7 @@ def build_profile(
         and counts at about 1,000 quantiles. From these, the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard
         deviations) follow to about 0.001, and the PSI exactly. ``calibration`` is the result of :func:`calibrate`, None with fewer than 100 rows.
         ``classifiers`` have a sample of the rows each.
-        ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns.
+        ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns, with dependencies.
         A text column, see :func:`mlops_assets.compute.drift.texts.is_text`, has ``vocabulary``, and ``measures`` with a profile each.
 
     Raises
@@ -196,7 +198,9 @@ def build_profile(
     if windows is None or windows.real is None or role == PREDICTION:
         return profile
     binnings = {name: Binning.from_json(stored) for name, stored in columns.items() if MEASURES not in stored}
-    return profile | {ASSOCIATIONS: find_associations(X[windows.rows], binnings, windows.real)}
+    rows = X[windows.rows]
+    dependencies = {DEPENDENCIES: find_dependencies(rows, binnings, windows.real)}
+    return profile | {ASSOCIATIONS: find_associations(rows, binnings, windows.real) | dependencies}
 
 
 def _build_classifier(

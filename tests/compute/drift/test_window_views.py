@@ -13,6 +13,7 @@ from scipy import stats
 from mlops_assets.compute.drift.associations import MAX_WINDOW_ROWS
 from mlops_assets.compute.drift.binning import bin_numbers
 from mlops_assets.compute.drift.column_values import ColumnValues
+from mlops_assets.compute.drift.dependencies import Dependency, blame_columns, encode_values
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
 from mlops_assets.compute.drift.statistic_changes import StatisticWindows, compare_with_past
@@ -189,3 +190,84 @@ def test_a_statistic_that_was_never_defined_is_not_judged() -> None:
     changes = compare_with_past(windows, 0.01)
     assert changes.severities[0] > 1
     assert changes.severities[1] == -1
+
+
+def join_readings(seed: int, count: int) -> tuple[pl.DataFrame, pl.Series]:
+    """Visits of three sites; all visits of a site in an hour have one reading of the wind, which is calm in a third of the hours."""
+    rng = np.random.default_rng(seed)
+    n = count * ROWS
+    day, site, hour = np.repeat(np.arange(count), ROWS), rng.integers(0, 3, n), rng.integers(6, 22, n)
+    wind = np.where(rng.random((count, 3, 24)) < 0.33, 0.0, rng.integers(3, 25, (count, 3, 24)) * 1.15)
+    frame = {
+        "site": np.array(["north", "south", "west"])[site],
+        "hour": hour,
+        "wind": wind[day, site, hour],
+        "wait": rng.exponential(10, n),
+    }
+    return pl.DataFrame(frame), pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=int(d)) for d in day])
+
+
+@cache
+def joined_reference() -> dict:
+    return json.loads(json.dumps(build_profile(*join_readings(1, DAYS)), allow_nan=False))
+
+
+EVERY_TENTH = pl.int_range(pl.len()) * 7919 % 10 == 0
+
+
+def test_zeros_that_are_as_usual_as_others_contradict_the_rows_of_the_same_reading() -> None:
+    assert joined_reference()["associations"]["dependencies"] == [{"column": "wind", "on": ["hour", "site"], "exceptions": 0.0}]
+    clean = [join_readings(seed, 1)[0] for seed in range(50, 60)]
+    assert not any(measure_drift(joined_reference(), window).drifted for window in clean)
+    reports = [measure_drift(joined_reference(), w.with_columns(wind=pl.when(~EVERY_TENTH).then("wind").otherwise(0.0))) for w in clean]
+    assert {named_first(report) for report in reports} == {("wind", "dependency on hour and site")}
+    worst = reports[0].columns[0]
+    assert worst.drifted
+    assert worst.severity == pytest.approx(worst.value / worst.threshold)
+    assert "rows with equal hour and site differ in wind: " in worst.why
+    assert "of the rows, in the reference windows 0.0% at most; threshold 3.6%" in worst.why
+
+
+def test_a_column_that_drifted_explains_the_dependencies_on_it() -> None:
+    window = join_readings(70, 1)[0].with_columns(site=pl.when(~EVERY_TENTH).then("site").otherwise(pl.lit("nowhere")))
+    assert measure_drift(joined_reference(), window).drifted == ("site",)
+
+
+def test_nulls_contradict_nothing_and_a_profile_without_dependencies_opens() -> None:
+    window = join_readings(71, 1)[0]
+    holes = window.with_columns(wind=pl.when(~EVERY_TENTH).then("wind"))
+    assert named_first(measure_drift(joined_reference(), holes)) == ("wind", "null_rate")
+    older = json.loads(json.dumps(joined_reference()))
+    del older["associations"]["dependencies"]
+    wrong = window.with_columns(wind=pl.when(~EVERY_TENTH).then("wind").otherwise(0.0))
+    assert not measure_drift(older, wrong).drifted
+
+
+@pytest.mark.parametrize(
+    ("values", "codes"),
+    [
+        (pl.Series([True, None, False, True]), [2, 0, 1, 2]),
+        (pl.Series(["b", "a", None, "b"], dtype=pl.Categorical), [2, 1, 0, 2]),
+        (pl.Series([0.5, math.nan, None, 0.5]), [1, 2, 0, 1]),
+        (pl.Series([None, None, None, None]), [0, 0, 0, 0]),
+    ],
+)
+def test_equal_values_have_one_number_in_columns_of_any_type(values: pl.Series, codes: list[int]) -> None:
+    assert encode_values(values).tolist() == codes
+
+
+def test_columns_that_are_never_known_together_have_no_dependencies() -> None:
+    frame, at = join_readings(1, 30)
+    odd = pl.int_range(pl.len()) % 2 == 0
+    frame = frame.with_columns(pl.when(odd).then("hour").alias("hour"), pl.when(~odd).then("site").alias("site"))
+    assert build_profile(frame, at)["associations"]["dependencies"] == []
+    lost = frame.with_columns(wind=pl.lit(None))
+    assert "wind" in measure_drift(joined_reference(), lost.head(ROWS)).drifted
+
+
+KNOWN = [Dependency("wind", ("hour", "site")), Dependency("temp", ("hour", "site")), Dependency("rain", ("hour", "site"))]
+
+
+@pytest.mark.parametrize(("broken", "blamed"), [(KNOWN[:1], {"wind"}), (KNOWN, {"site"}), (KNOWN[1:2], {"temp"})])
+def test_the_fewest_columns_explain_broken_dependencies(broken: list[Dependency], blamed: set[str]) -> None:
+    assert set(blame_columns(KNOWN, broken, dict.fromkeys(KNOWN, 0.1))) == blamed

@@ -266,7 +266,9 @@ def _find_threshold(reference: ClassifierReference, rows: int, separation: float
         np.array([math.sqrt(min_psi)]),
         np.array([True]),
     )
-    return _to_auc(float(reference.separations.mean() + compare_with_past(windows, rate).limits[0]))
+    limit = float(reference.separations.mean() + compare_with_past(windows, rate).limits[0])
+    # Past windows with a fixed composition, e.g. a timetable, have an AUC below 0.5; a window at 0.5 is no drift for that.
+    return _to_auc(max(limit, math.sqrt(min_psi)))
 
 
 def _explain_blindness(reference: ClassifierReference, threshold: float) -> str:

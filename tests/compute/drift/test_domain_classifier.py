@@ -1,6 +1,7 @@
 """The domain classifier finds changed joint distributions that no other view shows, names their columns, and says when it is blind."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -17,6 +18,7 @@ from mlops_assets.compute.drift.domain_classifier import (
     ClassifierReference,
     convert_auc,
     encode_rows,
+    judge_by_classifier,
 )
 from mlops_assets.compute.drift.drift_report import NO_CLASSIFIER, DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import CLASSIFIERS, build_profile
@@ -109,6 +111,14 @@ def test_what_cannot_be_classified_is_said() -> None:
     assert "no column is a number" in measure_drift(build_profile(texts, at, classifiers={(): 200}), texts, classifier=True).summary
     one = build_profile(frame.head(200), at.head(200), classifiers={(): 200})
     assert "windows of the reference with 30 rows are needed" in measure_drift(one, window, classifier=True).summary
+
+
+def test_a_threshold_is_not_below_the_minimum_effect() -> None:
+    reference = ClassifierReference.from_json(profile()[CLASSIFIERS][1])
+    below = replace(reference, separations=np.full(DAYS, -0.5))
+    columns, words = judge_by_classifier(below, day(np.random.default_rng(9)).to_dict(), [], 0.01, 0.1)
+    assert columns == []
+    assert words.endswith(f"threshold {stats.norm.cdf(np.sqrt(0.1 / 2)):.3f}")
 
 
 def test_without_event_times_windows_are_random() -> None:

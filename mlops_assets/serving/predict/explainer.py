@@ -130,9 +130,15 @@ class ShapExplainer:
             raise RequestError(
                 f"{count} rows are too many to explain, the limit is {MAX_EXPLAINED_ROWS}", hint="send them in several requests", status=413
             )
-        if self._labels_only or not self._count:
-            why = "it stores no reference rows" if not self._count else "it predicts classes without probabilities"
-            raise RequestError(f"this version cannot be explained: {why}", hint="train a model with predict_proba")
+        if not self._count:
+            raise RequestError(
+                "this version cannot be explained: it stores no reference rows",
+                hint="train a new version on a training set with rows: up to 64 of them are stored as reference rows",
+            )
+        if self._labels_only:
+            raise RequestError(
+                "this version cannot be explained: it predicts classes without probabilities", hint="train a model with predict_proba"
+            )
 
     def _score(self, columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:
         """Return probabilities, shape (rows, classes), or predictions, shape (rows, 1)."""

@@ -52,7 +52,7 @@ class PushError(DataError):
 
 @dataclass(frozen=True)
 class PushResult:
-    """The result of one call.
+    """The result of one ``ml.push`` call.
 
     Parameters
     ----------

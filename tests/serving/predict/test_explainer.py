@@ -84,8 +84,14 @@ def test_too_many_rows_and_classes_without_probabilities_are_refused() -> None:
         explainer(fitted, NUMBERS).check_rows(MAX_EXPLAINED_ROWS + 1)
     assert refused.value.status == 413
     probe = NUMBERS.head(64)
-    with pytest.raises(RequestError, match="classes without probabilities"):
+    with pytest.raises(RequestError, match="classes without probabilities\nHint: train a model with predict_proba"):
         ShapExplainer(make_predictor(fitted, probe), probe, classifier=True).check_rows(1)
+
+
+def test_a_version_without_reference_rows_is_refused_with_a_hint_about_its_rows() -> None:
+    fitted = LinearRegression().fit(NUMBERS, SCORE)
+    with pytest.raises(RequestError, match="no reference rows\nHint: train a new version on a training set with rows"):
+        ShapExplainer(make_predictor(fitted, NUMBERS.head(64)), NUMBERS.clear(), classifier=False).check_rows(1)
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch) -> None:

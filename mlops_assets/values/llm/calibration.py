@@ -34,15 +34,16 @@ ORDER_COLUMN = {"orders": "The reply to each call: for each repeat with the answ
 class Calibration:
     """The agreement of a judge with human labels, as an asset.
 
-    The judge gives a verdict on each labelled answer, or on each labelled pair of answers. The asset reports Cohen's kappa, true-positive and true-negative rate with 95 %
-    intervals, and the flip rate over repeats, next to a judge that always gives the most frequent label. Its check ``may_gate`` passes when
-    the lower end of kappa's interval reaches ``min_kappa``. It needs 30 cases, five of each verdict, and at most 5 % failed calls.
+    The judge gives a verdict on each labelled answer, or on each labelled pair of answers. The asset reports Cohen's kappa, true-positive
+    and true-negative rate with 95 % intervals, and the flip rate over repeats. It compares them with a judge that always gives the most
+    frequent label. Its check ``may_gate`` passes when the lower end of kappa's interval reaches ``min_kappa``. The check needs 30 cases,
+    five of each verdict, and at most 5 % failed calls.
 
     The labels of a :class:`PairwiseJudge` are ``first``, ``second`` or ``tie``, and its answers are the columns ``first`` and ``second``. Its
-    check also needs verdicts that do not depend on the position: the lower end of the share of pairs with one verdict in both orders reaches
-    0.5, and neither position is preferred by more than 0.2.
+    check also needs verdicts that do not depend on the position. The share of pairs with the same verdict in both orders has an interval
+    whose lower end reaches 0.5, and neither position is preferred by more than 0.2.
 
-    It reports the requests and tokens of the judge, and no cost: it takes no prices.
+    The asset reports the requests and tokens of the judge, but not their cost, because a calibration has no prices.
 
     A gate on the scores of a judge fails unless this version of the judge has a calibration that passes on the current labels.
 
@@ -53,15 +54,15 @@ class Calibration:
     judge
         The judge.
     cases
-        The dataset of labelled answers. It has a key, the columns ``label`` and ``answer``, and those that the judge reads.
+        The dataset of labelled answers. It has a key, the columns that ``label`` and ``answer`` name, and those that the judge reads.
     label
-        The column with the human verdict, one of the judge's.
+        The column with the human verdict, which is one of the judge's verdicts.
     answer
         The column with the answer to judge; not used for a :class:`PairwiseJudge`.
     min_kappa
         The minimum of the lower end of kappa's interval, above 0 and at most 1.
     positive
-        The verdict that the true-positive rate is about; the one with the highest score when None.
+        The verdict that counts as positive in the true-positive rate; the verdict with the highest score when None.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
@@ -156,7 +157,8 @@ class Calibration:
         where = f"the calibration '{self.name}'"
         if not self.case_key:
             raise DefinitionError(
-                f"{where} has cases of '{self.cases.key}', which has no key", hint=f"set key= of '{self.cases.name}' to what names a case"
+                f"{where} has cases of '{self.cases.key}', which has no key",
+                hint=f"set key= of '{self.cases.name}' to the columns that identify a case",
             )
         if not 0 < self.min_kappa <= 1:
             raise DefinitionError(

@@ -23,7 +23,7 @@ MAX_REPEATS = 25
 
 
 def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
-    """Return the declared verdicts of a judge if no reply can be read as two of them.
+    """Return the declared verdicts of a judge after checking that no reply can match two of them.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def check_verdicts(allowed: Sequence[str]) -> tuple[str, ...]:
 
 
 def fold_verdict(text: str) -> str:
-    """Return a verdict as it is compared: without outer space, in lower case."""
+    """Return the form of a verdict that is compared: without outer space, in lower case."""
     return text.strip().casefold()
 
 
@@ -74,7 +74,7 @@ class Judge:
     The model replies with the line ``verdict: …``, or with a JSON object that has the field ``verdict``. A call that fails, a timeout and a
     reply without exactly one verdict are verdicts of their own: ``error``, ``timeout`` and ``unparsable``. They have no score.
 
-    A judge may report. Only with a :class:`Calibration` that passes may its scores decide a gate.
+    Any judge can report scores. A gate may use them only if a :class:`Calibration` of the judge passes.
 
     Parameters
     ----------
@@ -169,14 +169,14 @@ def check_repeats(where: str, repeats: int) -> None:
     Raises
     ------
     DefinitionError
-        It is out of range.
+        The number is out of range.
     """
     if not 1 <= repeats <= MAX_REPEATS:
         raise DefinitionError(f"{where} has repeats={repeats}", hint=f"give 1 to {MAX_REPEATS}")
 
 
 def check_rubric(where: str, prompt: Prompt[..., Any], answers: tuple[str, ...]) -> None:
-    """Refuse a rubric without a text variable for each answer, or with a default.
+    """Refuse a rubric that lacks a text variable for an answer, or has a variable with a default.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def check_rubric(where: str, prompt: Prompt[..., Any], answers: tuple[str, ...])
     Raises
     ------
     DefinitionError
-        The prompt is no such rubric.
+        The prompt lacks such a variable, or a variable has a default.
     """
     variables, signature = {variable.name: variable for variable in prompt.variables}, ", ".join(f"{name}: str" for name in answers)
     for name in answers:

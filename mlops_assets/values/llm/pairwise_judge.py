@@ -12,7 +12,7 @@ from mlops_assets.values.names import validate_name
 if TYPE_CHECKING:
     from mlops_assets.values.llm.prompt import Prompt
 
-FIRST, SECOND, TIE = "first", "second", "tie"  # what a reply may say; the first two are the variables with the answers too
+FIRST, SECOND, TIE = "first", "second", "tie"  # verdicts of a reply; the first two also name the variables with the answers
 CANDIDATE, PRODUCTION, INCONSISTENT = "candidate", "production", "inconsistent"
 WIN_POINTS = {CANDIDATE: 1.0, PRODUCTION: 0.0, TIE: 0.5, INCONSISTENT: 0.5}  # of the prompt that is evaluated
 
@@ -25,13 +25,13 @@ class PairwiseJudge:
     The model sees both answers to a case, as ``first`` and ``second``, and replies with the line ``verdict: first``, ``verdict: second`` or
     ``verdict: tie``. Each case is asked in both orders. An answer wins only if it wins in both; otherwise the verdict is ``tie`` or
     ``inconsistent``. A call that fails, a timeout and a reply without exactly one verdict are the verdicts ``error``, ``timeout`` and
-    ``unparsable``, which have no score. Equal answers are a tie, and are not asked about.
+    ``unparsable``, which have no score. Equal answers are a tie without a call to the model.
 
     The score is 1 for a win, 0 for a loss, and 0.5 for a tie or an inconsistent verdict: its mean is the win rate against production. Stored
-    answers of production are not generated again. Without a version in production there is no score.
+    answers of production are reused. Without a version in production there is no score.
 
-    A gate on the win rate, such as ``ml.Gate("better", at_least=0.5)``, needs a :class:`Calibration` that passes. Its first version passes.
-    It fails when most verdicts are inconsistent, however few the cases are.
+    A gate on the win rate, such as ``ml.Gate("better", at_least=0.5)``, needs a :class:`Calibration` that passes. The first version of
+    a prompt passes the gate. The gate fails when most verdicts are inconsistent, even with few cases.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class PairwiseJudge:
 
     @property
     def best_verdict(self) -> str:
-        """The verdict that the true-positive rate of a calibration is about."""
+        """The verdict that counts as positive in the true-positive rate of a calibration."""
         return FIRST
 
     @property

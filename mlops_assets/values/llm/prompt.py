@@ -77,7 +77,7 @@ class Variable:
 
     @cached_property
     def adapter(self) -> pydantic.TypeAdapter[Any]:
-        """What checks a value against the type; building it takes longer than a check."""
+        """The pydantic adapter that checks values of this type; cached, because building it takes longer than a check."""
         import pydantic
 
         return pydantic.TypeAdapter(self.annotation)

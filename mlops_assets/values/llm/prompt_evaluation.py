@@ -62,7 +62,7 @@ COST_COLUMNS = {
 class PromptEvaluation:
     """The answers of a prompt to the cases of a dataset, with their scores.
 
-    A call that fails, and a score that cannot be computed, is an error in the row of its case, and never a score of 0.
+    A failed call, or a score that cannot be computed, is recorded as an error of the case, and never as a score of 0.
 
     Parameters
     ----------
@@ -73,19 +73,19 @@ class PromptEvaluation:
     cases
         The dataset of cases. It has a key, a column for each variable of the prompt, and the columns that the scorers read.
     scorers
-        What scores each answer; each is a column of the table.
+        The scorers of each answer; each adds a column to the table.
     slices
         Columns of the cases; scores are reported for each of their values.
     max_error_rate
         The maximum share of cases with an error. Above it, the check ``complete`` fails, and no version is registered.
     gates
-        What the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or with
-        ``at_most`` on ``error_rate``, ``cost_per_request``, ``p50_seconds`` or ``p95_seconds``, or on ``p50_seconds_to_first_token`` or
-        ``p95_seconds_to_first_token``. A failed call counts as slower than every other one. With a gate on durations, a stored answer of
-        another endpoint is asked again, and evidence counts only for the endpoints that gave it.
+        The gates that the prompt must pass before a version of it is registered: :class:`mlops_assets.Gate` on the name of a scorer, or
+        with ``at_most`` on ``error_rate``, ``cost_per_request``, ``p50_seconds`` or ``p95_seconds``, or on ``p50_seconds_to_first_token``
+        or ``p95_seconds_to_first_token``. A failed call counts as slower than every other one. With a gate on durations, a cached answer of
+        another endpoint is requested again, and evidence counts only for the endpoints that gave it.
     prices
         The dataset of prices in USD per million tokens, with the columns ``model``, ``valid_from``, ``input_price``, ``output_price`` and
-        perhaps ``cached_price``. The table then has the cost of each answer, and the check ``priced`` fails when one is unknown.
+        optionally ``cached_price``. The table then has the cost of each answer, and the check ``priced`` fails when a cost is unknown.
     stream
         Whether answers are requested as streams, which measures the time to the first token. An endpoint may reply in one piece all the
         same; that time is then null. False is for an endpoint that refuses such requests.
@@ -219,7 +219,7 @@ class PromptEvaluation:
 
     @property
     def read_columns(self) -> dict[str, str]:
-        """Column of the cases that must be present → what needs it."""
+        """Required column of the cases → the declaration that needs it."""
         variables = {v.name: f"the variable '{v.name}' of '{self.prompt.key}'" for v in self.prompt.variables if v.is_required}
         scored = {column: f"the scorer '{scorer.name}'" for scorer in self.scorers for column in scorer.columns}
         return {**dict.fromkeys(self.slices, "slices="), **scored, **variables, **dict.fromkeys(self.case_key, "the key")}
@@ -228,7 +228,8 @@ class PromptEvaluation:
         where = f"the evaluation '{self.name}'"
         if not self.case_key:
             raise DefinitionError(
-                f"{where} has cases of '{self.cases.key}', which has no key", hint=f"set key= of '{self.cases.name}' to what names a case"
+                f"{where} has cases of '{self.cases.key}', which has no key",
+                hint=f"set key= of '{self.cases.name}' to the columns that identify a case",
             )
         if not self.scorers:
             raise DefinitionError(f"{where} has no scorer", hint='give one, e.g. scorers=[ml.llm.ExactMatch("expected")]')
@@ -284,7 +285,7 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
             _check_gate(gate, measured, evaluation.slices, where)
             if evaluation.compares(gate) and not gate.relative and gate.rule != "at_least":
                 raise DefinitionError(
-                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="of wins, more is better: give at_least="
+                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="a higher win rate is better: give at_least="
                 )
             if gate.relative and gate.metric in {judge.name for judge in evaluation.pairwise_judges}:
                 raise DefinitionError(
@@ -300,7 +301,9 @@ def _check_gate(gate: Gate, measured: set[str], slices: tuple[str, ...], where: 
             hint=nearest(gate.metric, sorted(measured)) + f"it measures {', '.join(sorted(measured))}",
         )
     if gate.metric in OPERATIONAL_METRICS and not gate.is_maximum:
-        raise DefinitionError(f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="of it, less is better: give at_most=")
+        raise DefinitionError(
+            f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="for this metric less is better: give at_most="
+        )
     if gate.slice_column and gate.slice_column not in slices:
         raise DefinitionError(
             f"{where} has a gate on the slice '{gate.slice_column}', which is not measured", hint=f"add '{gate.slice_column}' to slices="

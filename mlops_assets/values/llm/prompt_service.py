@@ -26,12 +26,12 @@ MAX_REPAIRS = 5
 @check_constructor
 @dataclass(frozen=True)
 class RateLimits:
-    """What one client may send within a minute: any 60 seconds, not the minutes of a clock.
+    """The maximum that one client may send within any 60 seconds.
 
     Parameters
     ----------
     requests_per_minute
-        The maximum number of requests to the model, with retries and repairs. As much feedback may be sent, counted by itself.
+        The maximum number of requests to the model, with retries and repairs. Feedback has the same limit, counted separately.
     tokens_per_minute
         The maximum number of tokens. A request counts with its maximum until its reply arrives, and then with the tokens that were used.
 
@@ -63,10 +63,10 @@ class RateLimits:
 @check_constructor
 @dataclass(frozen=True)
 class Budget:
-    """What a service may spend on its model within a day of UTC.
+    """The maximum that a service may spend on its model within a day of UTC.
 
-    A request is refused before it is sent when its maximum does not fit what is left: a token for each byte that is sent, an allowance
-    for the chat template, and ``max_tokens``. When the reply arrives, what the request did not use is available again.
+    A request is refused before it is sent if its maximum exceeds the rest of the budget. The maximum is one token for each byte that is
+    sent, an allowance for the chat template, and ``max_tokens``. When the reply arrives, the unused part is available again.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Budget:
         The maximum number of requests to the model; a repair of an invalid answer is a request too, and so is a
         retry if the endpoint was reached.
     per_key
-        What each API key may spend by itself, as a budget without ``per_key``.
+        The budget of each single API key; it has no ``per_key`` of its own.
 
     Raises
     ------
@@ -128,17 +128,17 @@ class Budget:
 @check_constructor
 @dataclass(frozen=True, init=False)
 class PromptService:
-    """The promoted version of a prompt behind HTTP, on workers that follow each promotion and rollback without a restart.
+    """Serves the promoted version of a prompt over HTTP, on workers that load each promotion and rollback without a restart.
 
-    ``POST /answer`` takes the prompt's variables as JSON, ``POST /v1/chat/completions`` is for clients of OpenAI's API, and
-    ``POST /feedback`` stores a score for an answer. ``/openapi.json`` describes them. Without a promoted version, every call gets 503.
+    ``POST /answer`` takes the prompt's variables as JSON, ``POST /v1/chat/completions`` is for clients of OpenAI's API, and ``POST
+    /feedback`` stores a score for an answer. ``/openapi.json`` describes these routes. Without a promoted version, every call gets 503.
 
     Parameters
     ----------
     name
         Names the asset ``service/<name>``, and the folder below the platform's home.
     prompt
-        The prompt whose champion answers.
+        The prompt whose production version answers.
     host, port
         The address to listen on. Port 0 takes any free port; a restart takes the same port again while it is free.
     workers
@@ -156,7 +156,7 @@ class PromptService:
         Topic → a regular expression, or a list of words, in any case. A call whose text has a match is refused with 422, before any
         request to the model.
     redact
-        Whether e-mail addresses, IBANs and phone numbers are replaced in what is sent to the model. In traces they always are.
+        Whether e-mail addresses, IBANs and phone numbers are replaced in requests to the model. In traces they are always replaced.
     capture
         Whether traces hold variables and answers.
     repairs

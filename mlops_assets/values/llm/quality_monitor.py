@@ -31,7 +31,7 @@ QUALITY_MEASURES = {
     LANGUAGE_RATE: "Share of answers in the declared language, of those whose language can be recognised.",
     ERROR_RATE: "Share of requests that the model failed to answer; those that the service refused do not count.",
     FEEDBACK: "Mean score that users gave, from 0 to 1.",
-    COST: "Mean cost of an answer in US dollars; of the known ones, if at most 5 % are unknown.",
+    COST: "Mean cost of an answer in US dollars, over the known costs; at most 5 % may be unknown.",
     LATENCY: "95th percentile of the seconds until the answer; a failed call counts as slower than all others.",
     INPUT_DRIFT: "How far the sentence vectors of the inputs are from those of the seven days before, from 0 to 1.",
 }
@@ -43,16 +43,16 @@ LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
 @check_constructor
 @dataclass(frozen=True)
 class QualityExpectation(OneRule):
-    """The expectation that one measure of a window's answers keeps a bound, or is not worse than that of the version before.
+    """The expectation that one measure of a window's answers meets a bound, or is not worse than that of the previous version.
 
-    A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone seldom alarms. If
-    the true value is the bound, a share or the percentile alarms in at most 0.5 % of the windows at the default confidence, and a mean about
-    as often. It hardly ever alarms where the true value keeps some distance from the bound. Choose a bound close to the score of the
-    evaluation: a change that stays on the right side of the bound is not found.
+    A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone rarely raises
+    an alarm. At the default confidence, if the true value equals the bound, at most 0.5 % of the windows raise an alarm; for a mean, about
+    as many. If the true value is better than the bound, alarms are rarer. Choose a bound close to the score of the evaluation: a change
+    that stays within the bound is not found.
 
-    ``no_worse_than_before_by`` needs no bound: it compares with the answers of the version that was in production before, in the window and
-    the seven days before it. It finds a release whose answers are bad in part. A first version, and one whose predecessor has too few answers
-    in these days, has not enough data.
+    ``no_worse_than_before_by`` needs no bound: it compares with the answers of the previous production version, in the window and the seven
+    days before it. It finds a release that makes only some answers worse. The result is ``not enough data`` for a first version, and for a
+    version whose predecessor has too few answers in these days.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ class QualityExpectation(OneRule):
     at_least, at_most
         The bound.
     no_worse_than_before_by
-        How much worse than before the measure may be, in its own unit; exactly one of the three rules. For ``groundedness``, ``feedback``,
-        ``language_rate``, ``hallucination_rate``, ``refusal_rate``, ``error_rate`` and ``cost``. A breach needs the whole interval of the
-        difference beyond it.
+        How much worse than before the measure may be, in the unit of the measure. Exactly one of the three rules is given. For
+        ``groundedness``, ``feedback``, ``language_rate``, ``hallucination_rate``, ``refusal_rate``, ``error_rate`` and ``cost``. A breach
+        needs the whole interval of the difference beyond it.
     min_answers
         The minimum number of measured answers, of each version; a window with fewer is not judged.
     confidence
@@ -73,7 +73,7 @@ class QualityExpectation(OneRule):
     Raises
     ------
     DefinitionError
-        Not exactly one rule is given, a number is out of range, or a measure cannot be compared with the version before.
+        Not exactly one rule is given, a number is out of range, or a measure cannot be compared with the previous version.
 
     See Also
     --------
@@ -123,9 +123,10 @@ class QualityExpectation(OneRule):
 class QualityMonitor:
     """Reports on the quality of traced answers: for each day, and within it for each version of the prompt.
 
-    Measures are computed from the table of the traces. Rows of two versions are never mixed. Calls that a service refused do not count: a
-    client over its quota says nothing about a version. A call of a service is one answer, with the cost of all its requests to models. Groundedness, refusals, words, language and
-    input drift need traces with content; without it, an expectation of them cannot be measured, and its check does not pass.
+    Measures are computed from the table of the traces. Rows of two versions are never mixed. Calls that a service refused do not count:
+    they show nothing about a version. A call of a service is one answer, with the cost of all its requests to models. Groundedness,
+    refusals, words, language and input drift need traces with content; without it, such an expectation cannot be measured, and its check
+    does not pass.
 
     Parameters
     ----------
@@ -134,34 +135,36 @@ class QualityMonitor:
     of
         The service, or the source of the traces.
     prompt
-        The prompt whose answers are measured; that of the service by default. Without one, the root of each trace is measured.
+        The prompt whose answers are measured; that of the service by default. Without a prompt, the root of each trace is measured.
     expectations
         The expectations; each is an asset check, which only warns.
     context
-        The variables of the prompt that hold the text from which answers have to follow; for groundedness and hallucinations.
+        The variables of the prompt with the text that must support the answers; needed for groundedness and hallucinations.
     language
         The code of the language that answers should have: de, en, es, fr, it, nl or pt. Recognised by frequent words.
     on_breach
-        ``alert`` records a decision about the version. ``rollback`` also makes the previous champion of the prompt the champion again, if the
-        version with the breach is the champion. Each version is rolled back at most once for a day, and only for a day that ends after the version became
-        champion and within the last seven days; the decision on another day says why it moves nothing. Input drift never causes a rollback.
+        ``alert`` records a decision about the version. ``rollback`` also promotes the previous production version again, if
+        the version with the breach is in production. Each version is rolled back at most once for a day, and only for a day that ends after
+        the version was promoted and within the last seven days; the decision on any other day says why nothing is rolled back. Input drift
+        never causes a rollback.
     max_scored
-        The maximum number of answers of a version and a day whose content is measured; a sample that depends on the trace ids alone.
+        The maximum number of answers of a version and a day whose content is measured; the trace ids alone decide the sample.
     judges
         Judges of a sample of the answers; the mean score of each is a measure with its name, and ``<name>_failure_rate`` is the share
-        without a verdict. They read variables of the prompt: an answer whose trace does not hold them is not judged. A judge without a :class:`Calibration` that
-        passes reports, and its expectation cannot be measured. Nor can it when more than 5 % of the answers have no verdict.
+        without a verdict. They read variables of the prompt: an answer whose trace does not hold them is not judged. A judge without a
+        :class:`Calibration` that passes reports scores, but its expectation cannot be measured. The same holds if more than 5 % of the
+        answers have no verdict.
     judged_answers
-        The maximum number of answers of a version and a day that each judge is asked about; a sample that depends on the trace ids alone.
-        Verdicts are stored: a report that runs again asks nothing.
+        The maximum number of answers of a version and a day that each judge judges; the trace ids alone decide the sample.
+        Verdicts are stored: a repeated report does not call the judge again.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        A measure is unknown, two expectations have one name, an expectation lacks ``context`` or ``language``, or a rollback has no prompt or no expectation;
-        or a judge has the name of a measure, or reads what is no variable of the prompt.
+        A measure is unknown, two expectations have one name, an expectation lacks ``context`` or ``language``, or a rollback has no prompt
+        or no expectation; or a judge has the name of a measure, or reads a column that is not a variable of the prompt.
 
     See Also
     --------
@@ -279,7 +282,7 @@ class QualityMonitor:
             variables = [] if self.prompt is None else [variable.name for variable in self.prompt.variables]
             if self.prompt is not None and (missing := set(judge.columns) - set(variables)):
                 raise DefinitionError(
-                    f"{where} has the judge '{judge.name}', which reads '{min(missing)}', no variable of '{self.prompt.key}'",
+                    f"{where} has the judge '{judge.name}', which reads '{min(missing)}': not a variable of '{self.prompt.key}'",
                     hint=f"its variables are {', '.join(variables)}",
                 )
         if unknown := sorted(measures - set(known)):

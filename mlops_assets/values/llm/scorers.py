@@ -1,4 +1,4 @@
-"""Scorers: what compares an answer with columns of its case and returns a number from 0 to 1."""
+"""Scorers: they compare an answer with columns of its case and return a number from 0 to 1."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ class FunctionScorer(Generic[P]):
         return self.function.__name__
 
 
-# Scorers that ask no language model, and all.
+# Scorers that call no language model, and all scorers.
 PlainScorer = ExactMatch | TokenF1 | EditSimilarity | RegexMatch | JsonSchemaMatch | RetrievalHit | Groundedness | FunctionScorer[...]
 Scorer = PlainScorer | Judge | PairwiseJudge
 SCORERS = (

@@ -26,7 +26,8 @@ MIN_REMINDER = timedelta(minutes=1)
 class Alerts:
     """Alerts about failed checks and runs; given to ``build_definitions(alerts=...)``.
 
-    Failures of one check, or of one job, are one episode: a message when it opens, reminders, and a message when it is resolved.
+    The failures of one check or job until it passes form one episode, with a message when it opens, reminders, and a message when it is
+    resolved.
 
     Parameters
     ----------
@@ -36,19 +37,19 @@ class Alerts:
         Pattern → ``"WARN"`` or ``"ERROR"``, which replaces the severity of the check; the first pattern that fits counts. A pattern is
         ``"<asset>:<check>"``, ``"run of <asset>"`` or ``"job <name>"``, with ``*`` for any text.
     silence
-        Weekly spans in which alerts are not sent.
+        Weekly or daily spans of time in which alerts are not sent.
     remind_after
         The minimum time between two messages about an episode that stays open.
 
     Raises
     ------
     DefinitionError
-        There is no channel, one is given twice, a severity is unknown, or ``remind_after`` is shorter than a minute.
+        There is no channel, a channel is given twice, a severity is unknown, or ``remind_after`` is shorter than a minute.
 
     See Also
     --------
     Webhook, Slack, Email : The channels.
-    Silence : A weekly span.
+    Silence : A weekly or daily span.
 
     Examples
     --------

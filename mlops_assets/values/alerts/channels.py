@@ -202,7 +202,7 @@ Channel = Webhook | Slack | Email
 
 
 def takes_severity(channel: Channel, severity: str) -> bool:
-    """Return whether a channel takes alerts of a severity."""
+    """Return whether a channel sends alerts of a severity."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(channel.min_severity)
 
 

@@ -33,19 +33,19 @@ class AlertFact:
     Parameters
     ----------
     subject
-        What passed or failed: ``<asset>:<check>``, ``run of <asset>`` or ``job <name>``.
+        The check, run or job: ``<asset>:<check>``, ``run of <asset>`` or ``job <name>``.
     passed
-        Whether it passed.
+        Whether the check or run passed.
     window
-        What it covered.
+        The partitions that the check or run covered.
     at
-        When it ended, in seconds since 1970.
+        When the check or run ended, in seconds since 1970.
     severity
         ``WARN`` or ``ERROR``.
     must_pass
-        Whether only a pass of all its partitions resolves the failure; else a pass of one of them or of later ones does.
+        Whether only a pass of all partitions of the window resolves the failure; else a pass of one of them or of a later one.
     text
-        Why it failed.
+        Why the check or run failed.
     run_id
         The Dagster run; empty for a check outside of a run.
     value, bound
@@ -72,7 +72,7 @@ class AlertFact:
 
 @dataclass(frozen=True)
 class Episode:
-    """One problem from its first failure until it passes.
+    """The failures of one check or job, from the first failure until a pass.
 
     Parameters
     ----------
@@ -87,13 +87,13 @@ class Episode:
     latest
         The newest failure.
     announced
-        When the last message was decided, in seconds since 1970; None before the first one.
+        When the last message was created, in seconds since 1970; None before the first message.
     resolved
-        When it passed; None while it is open.
+        When the subject passed, in seconds since 1970; None while the episode is open.
     closed
-        Whether nothing remains to be announced.
+        Whether no further message follows.
     events
-        The number of messages that were decided.
+        The number of messages so far.
     number
         The number of the episode in the database; 0 before it is recorded.
     """
@@ -120,7 +120,7 @@ class AlertEvent:
     episode
         The state of the episode.
     kind
-        ``opened``, ``reminder`` or ``resolved``; ``test`` for a message that was not decided.
+        ``opened``, ``reminder`` or ``resolved``; ``test`` for a message that only tests a channel.
     """
 
     episode: Episode

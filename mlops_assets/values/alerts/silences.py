@@ -1,4 +1,4 @@
-"""Times in which alerts are not sent: weekly ones that a project declares, and those that a person sets."""
+"""Silences, in which alerts are not sent: weekly or daily ones that a project declares, and those that a person sets."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ _DAY = 24 * 60  # minutes
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Silence:
-    """A weekly or daily span of time in which alerts are not sent; those still open at its end are sent then.
+    """A weekly or daily span of time without alerts; alerts that are still open at its end are sent then.
 
     Parameters
     ----------
     start, end
         The span in local time: ``"sat 00:00"`` and ``"mon 06:00"``, or ``"22:00"`` and ``"06:00"`` for every day. The end is not included.
     timezone
-        The time zone of both, e.g. ``"Europe/Berlin"``.
+        The time zone of ``start`` and ``end``, e.g. ``"Europe/Berlin"``.
     checks
-        Patterns of what is silent: ``"<asset>:<check>"``, ``"run of <asset>"`` or ``"job <name>"``, with ``*`` for any text.
+        Patterns of the silent checks, runs and jobs: ``"<asset>:<check>"``, ``"run of <asset>"`` or ``"job <name>"``, with ``*`` for any
+        text.
 
     Raises
     ------
     DefinitionError
-        A time cannot be read, only one names a day, both are equal, or the time zone does not exist.
+        A time cannot be read, only one time names a day, both times are equal, or the time zone does not exist.
 
     See Also
     --------
@@ -107,13 +108,13 @@ class TimedSilence:
     Parameters
     ----------
     pattern
-        What is silent, with ``*`` for any text.
+        The pattern of the silent checks, runs and jobs, with ``*`` for any text.
     until
-        Its end, an aware datetime.
+        The end of the silence, an aware datetime.
     reason, actor
-        Why, and who set it.
+        Why the silence was set, and the person who set it.
     number
-        Its number in the database; 0 before it is recorded.
+        The number of the silence in the database; 0 before it is recorded.
     """
 
     pattern: str

@@ -1,4 +1,4 @@
-"""The expectation of a metric that is estimated before labels arrive."""
+"""The expectation that a metric, estimated before labels arrive, meets a bound."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlops_assets.values.gates.rule import OneRule
 @check_constructor
 @dataclass(frozen=True, init=False)
 class EstimatedPerformance(OneRule):
-    """The expectation that the estimate of one metric keeps a bound, before the labels of a window arrive.
+    """The expectation that the estimate of one metric meets a bound, before the labels of a window arrive.
 
-    A classifier's metrics are expected values of its probabilities, calibrated on the version's holdout (CBPE). A regressor's losses come
-    from a model of its errors on the holdout (direct loss estimation). Both know how inputs change, and neither knows when the relation of
-    inputs and label changes: a performance report scores the estimate as soon as labels arrive.
+    A classifier's metrics are expected values under its probabilities, which are calibrated on the version's holdout (CBPE). A regressor's
+    losses are predicted by a model of its errors on the holdout (direct loss estimation). Both methods see changes of the inputs, but not
+    changes of the relation between inputs and label. When labels arrive, the performance report compares the estimate with the metric.
 
     Parameters
     ----------
     metric
-        A scikit-learn scorer name; greater is better. Of a regressor, ``neg_mean_absolute_error``, ``neg_mean_squared_error`` or
+        A scikit-learn scorer name; greater is better. For a regressor, ``neg_mean_absolute_error``, ``neg_mean_squared_error`` or
         ``neg_root_mean_squared_error``.
     at_least
         The minimum of the estimate.

@@ -1,4 +1,4 @@
-"""Objectives of a service: how fast it answers, how rarely it fails, and how rarely features are missing."""
+"""Service-level objectives: how fast a service answers, how rarely it fails, and how rarely features are missing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MONTH = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective with an error budget: the share of bad requests or values that is allowed; use one of its subclasses.
+    """A service-level objective with an error budget, the allowed share of bad requests or values; use one of its subclasses.
 
     Parameters
     ----------
     period
-        The time that an error budget is for; it ends with the window.
+        The length of the period of the error budget; the period ends with the window.
     min_requests
-        The minimum number of requests; of answered requests for latency and missing features. A window with fewer is judged only when
-        the period has as many and its budget is exhausted.
+        The minimum number of requests; for latency and missing features, only answered requests count. A window with fewer is judged only
+        if the period has this many and its error budget is exhausted.
     """
 
     NAME: ClassVar[str] = ""
@@ -31,7 +31,7 @@ class Objective:
     min_requests: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse a period without length, a number below 1, and an allowed share that is none."""
+        """Refuse a period that is not positive, a number below 1, and an allowed share that is not between 0 and 1."""
         described = type(self).__name__
         if self.period <= timedelta(0) or self.min_requests < 1:
             raise DefinitionError(
@@ -47,7 +47,7 @@ class Objective:
 
     @property
     def allowed(self) -> float:
-        """The allowed share of what is bad."""
+        """The allowed share of bad requests or values."""
         raise NotImplementedError
 
     @property
@@ -61,7 +61,7 @@ class Objective:
 class Latency(Objective):
     """The objective that a quantile of the time to an answer is at most a bound. Refused and failed requests have no latency.
 
-    The budget is what the quantile leaves: ``p95=0.05`` allows 5 % of the answers to take longer than 0.05 s.
+    The error budget is the share above the quantile: ``p95=0.05`` allows 5 % of the answers to take longer than 0.05 s.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class _Share(Objective):
 class ErrorRate(_Share):
     """The objective that the share of requests that fail is at most a bound.
 
-    A request fails with a status of 500 or more. One that is refused with 400 to 499 does not count: its sender can correct it.
+    A request fails with a status of 500 or more. A refused request, with 400 to 499, does not count: its sender can correct it.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class ErrorRate(_Share):
 class MissingFeatures(_Share):
     """The objective that the share of looked-up feature values that are missing is at most a bound.
 
-    A value is missing when it was not found, is null, or is older than its ``ttl``, also if the view declares a default.
+    A value is missing when it was not found, is null, or is older than its ``ttl``, even if the view declares a default.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A gate on the interval of the difference between a candidate and the champion, which a retraining declares."""
+"""A gate on the confidence interval of the difference between a candidate and the champion, which a retraining declares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Rule = Literal["not_worse", "better"]
 NOT_WORSE, BETTER = "not_worse", "better"
 RULES = (NOT_WORSE, BETTER)
-CONFIDENCE = 0.9  # of the two-sided interval: one of its ends has 95 %
+CONFIDENCE = 0.9  # of the two-sided interval: each end has 95 % one-sided confidence
 
 
 @check_constructor
@@ -59,7 +59,7 @@ class ChampionGate:
         return hashlib.sha256(json.dumps([self.metric, self.rule, CONFIDENCE]).encode()).hexdigest()
 
     def judge(self, candidate: Candidate) -> GateResult:
-        """Judge a candidate; without a champion it passes, and with an unknown interval it is judged by the metrics themselves.
+        """Judge a candidate. Without a champion it passes; without an interval, the metrics themselves are compared.
 
         Parameters
         ----------

@@ -80,15 +80,15 @@ class Gate(OneRule):
         ``(column, value)``: only the rows with this value are judged. ``column``: the rows of each value are judged separately, and all
         must pass.
     confidence
-        The confidence level of an interval whose lower end is judged instead of the number itself; its upper end with ``at_most``. It is the
-        interval of the metric, or of the difference from the champion. None judges the number.
+        The confidence level of an interval. Its lower end is judged instead of the number; with ``at_most``, its upper end. The interval is
+        that of the metric, or of the difference from the champion. None judges the number.
     min_rows
         The minimum number of holdout rows of a value when ``slice`` is a column; values with fewer rows are not judged.
 
     Raises
     ------
     DefinitionError
-        Not exactly one rule is given, it is not finite, the confidence is not between 0 and 1, or ``min_rows`` is less than 1.
+        Not exactly one rule is given, its bound is not finite, the confidence is not between 0 and 1, or ``min_rows`` is less than 1.
 
     See Also
     --------

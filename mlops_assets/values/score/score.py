@@ -36,7 +36,7 @@ class DeclaredTest:
     Raises
     ------
     DefinitionError
-        There is no such test, ``how`` is another word, or ``where`` is empty.
+        There is no such test, ``how`` is another text, or ``where`` is empty.
 
     See Also
     --------
@@ -54,7 +54,7 @@ class DeclaredTest:
     where: str
 
     def __post_init__(self) -> None:
-        """Refuse an unknown test, another word for how it is run, and an empty place."""
+        """Refuse an unknown test, an unknown ``how`` and an empty ``where``."""
         if self.test not in TESTS:
             raise DefinitionError(
                 f"the ML Test Score has no test '{self.test}'", hint=nearest(self.test, TESTS) + f"there are {', '.join(TESTS)}"

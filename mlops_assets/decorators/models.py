@@ -155,11 +155,11 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     gates
         The gates that a candidate must pass before it can be registered.
     slices
-        Columns of the training set; the metrics are also measured on the rows of each of their values, but only of the 50 most frequent
-        values of a column, and of those that a gate on the column judges or names.
+        Columns of the training set. Metrics are also measured on the rows of each value of such a column: of its 50 most frequent values,
+        and of the values that a gate on the column judges or names.
     cron_schedule, cron_timezone
-        The schedule on which the training set is built and the model is trained again, and its time zone; datasets and feature views are
-        not materialised by it. No schedule when None.
+        The cron schedule of building the training set and training the model, and its time zone. It does not materialise datasets and
+        feature views. None for no schedule.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format
@@ -299,12 +299,12 @@ def _check_splits(user_function: UserFunction[P, R]) -> None:
     splits = {parameter.name for parameter in user_function.parameters_for(Injection.SPLIT)}
     if "holdout" in splits:
         raise DefinitionError(
-            f"model '{user_function.name}' asks for the holdout",
+            f"model '{user_function.name}' takes the holdout",
             hint="fit on train and tune on validation: the holdout judges, so training never sees it",
         )
     if unknown := splits - {"train", "validation"}:
         raise DefinitionError(
-            f"model '{user_function.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation"
+            f"model '{user_function.name}' takes the split '{min(unknown)}'", hint="the splits are named train and validation"
         )
     if "train" not in splits:
         raise DefinitionError(f"model '{user_function.name}' does not take its training data", hint="declare a parameter `train: ml.Split`")

@@ -99,7 +99,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     allow_empty
         Whether a partition may have no row; an empty one is refused otherwise.
     quality
-        Limits on null shares, ranges, categories and row counts, declared or learnt.
+        Limits on null shares, ranges, categories and row counts, declared or learned.
     quarantine
         Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
         rows when True, or up to the share that a number gives.
@@ -195,7 +195,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
 ) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
     """Declare a feature view that a function computes.
 
-    The function may have the parameters of a :func:`dataset`, and returns a frame with the join keys, the times and the features.
+    The function may take the parameters that a :func:`dataset` may take. It returns a frame with the join keys, the times and the features.
     When the source code of the function changes, the history of the view is rebuilt.
 
     Parameters

@@ -289,7 +289,7 @@ def window_without_partitions():
 DECLARATIONS = {
     "no annotation": (unannotated, ["@ml.dataset 'bare'", "'rows' has no annotation"]),
     "an annotation that says nothing": (unknown_type, ["@ml.dataset 'odd'", "'rows' is annotated int"]),
-    "training on the holdout": (holdout, ["'cheat' asks for the holdout"]),
+    "training on the holdout": (holdout, ["'cheat' takes the holdout"]),
     "a window without partitions": (window_without_partitions, ["'odd' takes a TimeWindow but has no partitions"]),
     "partitions without a time": (
         lambda: dataset(partitions=DAILY, event_timestamp=None, known_at={}, schema=None),

@@ -47,7 +47,7 @@ class Table:
     quality
         Limits on the rows of every partition, or None.
     quarantine
-        The share of a partition's rows that may be set aside when they break a rule on rows; None when one such row refuses the write.
+        The share of a partition's rows that may be set aside when they break a rule on rows; None when a single such row refuses the write.
     max_future
         How far after now an event time may lie where no partition bounds it; None for no limit.
     keep
@@ -190,7 +190,7 @@ class Dataset(Generic[P, R]):
 
     @property
     def quality_key(self) -> str:
-        """``quality/<name>``: the limits that were learnt."""
+        """``quality/<name>``: the learned limits."""
         return f"quality/{self.name}"
 
     @property

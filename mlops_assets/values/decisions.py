@@ -1,4 +1,4 @@
-"""The declared rule of retraining, and the facts from which :mod:`mlops_assets.compute.monitoring.decide` decides: reports, trainings, decisions."""
+"""The declared rule of retraining, and the facts to decide from: reports, trainings and decisions."""
 
 from __future__ import annotations
 
@@ -27,36 +27,38 @@ class Retrain:
     Parameters
     ----------
     cooldown
-        The minimum time between two trainings that a decision starts, in event time: from the end of the data of the last one to the end of
-        the current data.
+        The minimum event time between two trainings that decisions start: from the end of the previous training's data to the end of the
+        current data.
     after
-        The number of consecutive windows with a breach that start a retraining. Windows that are not judged neither count nor interrupt.
+        The number of consecutive windows with a breach that start a retraining. Windows that are not judged are skipped.
     after_rejection
-        As ``after``, when the last candidate did not become champion, or when the last decision gave up after ``max_attempts`` crashes.
+        Replaces ``after`` when the last candidate did not become champion, or when the last decision ended after ``max_attempts`` crashes.
     max_attempts
-        The maximum number of starts of one training that crashes.
+        The maximum number of times that one training is started when it crashes.
     backoff
-        The wall-clock time from the first crash to the next attempt; the time doubles with each further crash.
+        The wall-clock time from the first crash to the next attempt; it doubles with each further crash.
     every
-        The event time after the last training at which the next one starts, at any performance; None without such a cadence.
+        The event time from the last training to the next one, which starts at any performance; None to start no training by time.
     max_age
         The event time after the end of the serving version's data at which a training starts; None without a maximum age.
     on
-        The reports whose breaches start a training: ``performance``, ``estimated`` or both; empty if only time starts one.
+        The reports whose breaches start a training: ``performance``, ``estimated`` or both; empty if only ``every`` or ``max_age`` does.
     train_windows
-        The spans of the newest training rows, one candidate for each: None trains on every row. The first one is the default. Another one
-        must have a better first metric of the model on the holdout, at 90 % one-sided confidence, unless it trained the serving version.
+        Spans of the newest training rows; one candidate is trained on each, and None stands for every row. The first candidate is the
+        default. Another one replaces it if the model's first metric is significantly better on the holdout (90 % one-sided confidence);
+        for the span that trained the serving version, a better value suffices.
     refit
-        Whether a candidate that passed its gates is fitted again on the rows of the holdout too, as ``refit="after_gates"`` of a model.
+        Whether a candidate that passed its gates is refit on all rows including the holdout, as with ``refit="after_gates"`` of a model.
     max_every
-        With a longer history, ``every`` grows to a quarter of it, at most to this time, since the same time adds less to what is known. It
-        does not grow after a rejection, and while a version serves that trained on the newest rows only. None keeps ``every``.
+        ``every`` grows with the history, to a quarter of its length but at most ``max_every``: with much history, the same amount of new
+        data matters less. After a rejection, or while a version serves that trained on the newest rows only, ``every`` does not grow.
+        None never changes ``every``.
     judge_on
-        The span of the newest labelled rows that judge candidates; they are extended to at least 30 rows. None takes the holdout of the
-        training set.
+        The span of the newest labelled rows on which candidates are judged; it is extended to 30 rows if it has fewer. None takes the
+        holdout of the training set.
     promote_if
-        A gate in addition to those of the model: ``not_worse`` refuses a candidate that is significantly worse than the champion, ``better`` one
-        that is not significantly better. Empty for the gates of the model alone.
+        A gate in addition to those of the model: ``not_worse`` refuses a candidate that is significantly worse than the champion;
+        ``better`` refuses a candidate that is not significantly better. Empty for no additional gate.
 
     Raises
     ------
@@ -153,7 +155,7 @@ class WindowReport:
     state
         ``good``, ``breach``, ``not enough data``, ``cannot be measured``, ``labels look inverted`` or ``in training data``.
     kind
-        ``performance``, ``drift`` or ``estimated``; only a performance report can start a retraining.
+        ``performance``, ``drift`` or ``estimated``; a drift report cannot start a retraining.
     reason
         The reason for the state.
     recorded
@@ -213,8 +215,8 @@ class Decision:
     evidence
         The partition keys of the windows with a breach.
     closed
-        The recorded reason why the decision is closed. Empty while none is recorded: later facts may have settled the decision already, as
-        ``explain_settlement`` says.
+        The recorded reason why the decision is closed. Empty while no reason is recorded; a decision without one may still be settled by
+        later facts, see ``explain_settlement``.
     """
 
     id: str

@@ -196,8 +196,8 @@ class SameWeeks:
 
     Notes
     -----
-    The report compares with all training rows, and says so, if these weeks have fewer than 100 training rows, or fewer than 8 windows with
-    30 rows or more. Predictions are always compared with those for the whole holdout.
+    If these weeks have fewer than 100 training rows, or fewer than 8 windows with 30 rows or more, the report compares with all training
+    rows and says so. Predictions are always compared with those for the whole holdout.
 
     Examples
     --------
@@ -260,7 +260,9 @@ class DomainClassifier:
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
-    """The expectation that features, or features and predictions, are distributed as in training. Drift gives a warning and never starts a retraining.
+    """The expectation that features, and optionally predictions, are distributed as in training.
+
+    Drift raises a warning and never starts a retraining.
 
     Parameters
     ----------
@@ -274,7 +276,7 @@ class Drift:
         whose mean moves by a third of a standard deviation has 0.1; the other statistics have minima that correspond to the same shift.
     predictions
         Whether predictions are compared with those of the same version for its holdout: the predicted value or class, and probabilities.
-        They take a quarter of ``false_alarm_rate``.
+        Predictions use a quarter of ``false_alarm_rate``.
     reference
         The training rows to compare with: :class:`mlops_assets.monitoring.SameWeeks` of earlier years, for seasonal data; all when None.
     classifier

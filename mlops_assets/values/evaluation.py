@@ -136,7 +136,7 @@ class GateResult:
     value, threshold
         The judged number and its bound; None for a gate without them.
     low, high
-        The confidence interval of the difference from the champion, or of the value when the gate compares nothing; None without one.
+        The confidence interval of the difference from the champion, or of the value if the gate is not relative; None without an interval.
 
     See Also
     --------
@@ -159,11 +159,11 @@ class GateResult:
 
 
 class Intervals(Protocol):
-    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where an interval is undefined.
+    """Confidence intervals of a candidate's metrics on its holdout; NaN where an interval is undefined.
 
     See Also
     --------
-    mlops_assets.Candidate : Has it as ``intervals``.
+    mlops_assets.Candidate : Holds them as ``intervals``.
     """
 
     @property
@@ -205,7 +205,7 @@ class Costs(Protocol):
 
     See Also
     --------
-    mlops_assets.Candidate : Has them as ``costs``.
+    mlops_assets.Candidate : Holds them as ``costs``.
     """
 
     def artifact_bytes(self) -> float:
@@ -235,7 +235,7 @@ class Candidate:
     evaluation
         The candidate's metrics on the holdout.
     champion
-        The champion's metrics on the same rows, of the fit that its gates judged, not of a later refit; None when there is no champion.
+        The champion's metrics on the same rows, of the fit that its gates judged and not of a later refit; None without a champion.
     intervals
         Intervals of metrics and of their differences from the champion's: ``candidate.intervals.difference("roc_auc")``.
     costs

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Computed(Generic[P, R]):
-    """A function whose frame is the feature view. Made by :func:`mlops_assets.feature_view`."""
+    """A function that returns the rows of a feature view. Made by :func:`mlops_assets.feature_view`."""
 
     function: UserFunction[P, R]
     partitions: dg.PartitionsDefinition | None = None
@@ -46,7 +46,7 @@ class Computed(Generic[P, R]):
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Sql:
-    """A query whose result is the feature view, in DuckDB's SQL.
+    """A query in DuckDB's SQL that returns the rows of a feature view.
 
     The query reads tables of the project by their names. With partitions, the query runs once for each partition, over the rows of its
     upstream partitions. The bounds of its window are ``getvariable('window_start')`` and ``getvariable('window_end')``.
@@ -103,7 +103,7 @@ class Sql:
 @check_constructor
 @dataclass(frozen=True)
 class DbtProject:
-    """A dbt project whose models live in the lake.
+    """A dbt project whose models are stored in the lake.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def type_label(kind: Any) -> str:  # noqa: ANN401
 
 
 def check_type(view: str, feature: str, kind: Any) -> None:  # noqa: ANN401
-    """Raise DefinitionError when a feature is declared with a type that no store can keep."""
+    """Raise DefinitionError when a feature is declared with a type that cannot be stored."""
     if kind in PLAIN or item_type(kind) in PLAIN:
         return
     raise DefinitionError(

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True)
 class Entity:
-    """The subject of features, e.g. a carrier, with its join keys.
+    """What the rows of a feature view are about, e.g. a customer, with the join keys that identify it.
 
     Parameters
     ----------
     name
-        E.g. ``"carrier"``.
+        The name, e.g. ``"customer"``.
     join_keys
-        The columns that identify an entity, in a feature table and in a spine alike; ``(name,)`` when empty.
+        The columns that identify an entity, both in a feature table and in the rows of a training set; ``(name,)`` when empty.
 
     See Also
     --------
@@ -76,9 +76,9 @@ class FeatureView:
     entity
         The entity that the features describe.
     event_timestamp
-        The column of the source with the time from which a row's values hold.
+        The column of the source with the time from which a row's values are valid.
     ttl
-        How long a row's values hold, inclusive; without limit when None.
+        How long a row's values are valid, the end included; without limit when None.
     features
         Column name → Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
         ``Annotated[list[float], 384]``.
@@ -89,12 +89,12 @@ class FeatureView:
     online
         Whether serving looks these features up.
     defaults
-        Feature → the value where a lookup finds none, in training and in serving alike; null by default.
+        Feature → the value where a lookup finds none, in training and in serving; null by default.
     quality
-        Limits on null shares, ranges, categories and row counts, declared or learnt; a dbt model has dbt's own tests instead.
+        Limits on null shares, ranges, categories and row counts, declared or learned; a dbt model has dbt's own tests instead.
     freshness
         Maximum age of the newest materialisation, or the cron schedule by which a materialisation is due. When None, the maximum age is the
-        ttl, but no less than the length of two partitions. Freshness is not checked after the end of the last partition.
+        longer of the ttl and two partitions. Freshness is not checked without a ttl, or after the end of the last partition.
     description
         Shown in the Dagster UI.
     **options
@@ -181,7 +181,7 @@ class FeatureView:
         self._check()
 
     def _check(self) -> None:
-        """Raise DefinitionError without features, for a type that no store can keep, and for a default that does not fit its feature."""
+        """Raise DefinitionError without features, for a type that cannot be stored, and for a default that does not fit its feature."""
         kinds = dict(self.features)
         if not kinds:
             raise DefinitionError(f"feature view '{self.name}' names no features", hint="give features={'column': float}")
@@ -206,7 +206,7 @@ class FeatureView:
 
     @property
     def quality_key(self) -> str:
-        """``quality/<name>_features``: the limits that were learnt; the suffix separates them from those of a dataset of the same name."""
+        """``quality/<name>_features``: the learned limits; the suffix separates them from those of a dataset of the same name."""
         return f"quality/{self.name}_features"
 
     @property
@@ -260,7 +260,7 @@ class FeatureView:
         Parameters
         ----------
         prefix
-            Before the name of each feature, e.g. ``"origin_"``.
+            The text before the name of each feature, e.g. ``"origin_"``.
         join_keys
             Join key of the view → the column of the spine and of a request that holds its value; other join keys keep their names.
 
@@ -284,7 +284,9 @@ class FeatureView:
         (('origin_wind',), ('origin',))
         """
         if self.is_renamed:
-            raise DefinitionError(f"feature view '{self.name}' is renamed twice", hint="rename the view itself, once for each lookup")
+            raise DefinitionError(
+                f"feature view '{self.name}' is renamed twice", hint="call renamed() on the original view, once for each lookup"
+            )
         mapped = pairs(join_keys)
         if unknown := [key for key, _ in mapped if key not in self.entity.join_keys]:
             raise DefinitionError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Format = Literal["skops", "native", "onnx", "pickle"]
 Refit = Literal["after_gates"]
-# The field of a record or manifest that names the kind of candidate, the kind of one without this field, and that of prompts.
+# The field of a record or manifest with the kind of the candidate; the kind when the field is missing; the kind of prompts.
 KIND, ESTIMATOR, PROMPT = "candidate_kind", "estimator", "prompt"
 
 
@@ -56,7 +56,7 @@ def check_refit(name: str | None) -> None:
     if name is not None and name not in get_args(Refit):
         raise DefinitionError(
             f"there is no refit={name!r}",
-            hint=nearest(str(name), get_args(Refit)) + "refit='after_gates' fits again on all rows once the gates have passed",
+            hint=nearest(str(name), get_args(Refit)) + "refit='after_gates' refits on all rows after the gates have passed",
         )
 
 
@@ -105,7 +105,7 @@ class Model(Generic[P, R]):
 @check_constructor
 @dataclass(frozen=True)
 class GateFunction(Generic[P, R]):
-    """A gate of the user's own. Made by :func:`mlops_assets.gate`; still callable as that function.
+    """A gate whose result a function of the project returns. Made by :func:`mlops_assets.gate`; still callable as that function.
 
     See Also
     --------

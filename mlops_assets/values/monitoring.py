@@ -33,7 +33,7 @@ CANNOT, INVERTED = "cannot be measured", "labels look inverted"
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Performance(OneRule):
-    """The expectation that one metric of the labelled predictions in a window keeps a bound.
+    """The expectation that one metric of a window's labelled predictions meets a bound.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Performance(OneRule):
     min_coverage
         The minimum share of predictions with a label; a window with a smaller share is not judged.
     slices
-        Columns by whose values the metric is also reported; only the metric of all rows is judged.
+        Columns; the metric is also reported for each of their values, but only the metric of all rows is judged.
     significant
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
@@ -134,14 +134,15 @@ Expectation = Drift | Performance | ErrorChange | EstimatedPerformance | Latency
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Monitor:
-    """Reports for every window of a model's predictions: drift reports, performance reports or both, as the expectations say.
+    """Reports on each window of a model's predictions: on drift, performance, estimates and objectives, as its expectations need.
 
     A window in which several versions predicted has one report for each version.
 
     Parameters
     ----------
     name
-        Names the assets ``drift_report/<name>_drift``, ``performance_report/<name>_performance`` and ``system_report/<name>_system``.
+        Names the assets ``drift_report/<name>_drift``, ``performance_report/<name>_performance``, ``estimate_report/<name>_estimate`` and
+        ``system_report/<name>_system``.
     of
         The service or batch prediction to watch.
     partitions
@@ -149,19 +150,20 @@ class Monitor:
     expectations
         The expectations of each window; each expectation is an asset check.
     on_failure
-        The retraining after a breach of performance; None retrains nothing.
+        The rule by which the model is retrained; None for no retraining.
     min_rows
-        The minimum number of rows of a window; with fewer, drift is not judged.
+        The minimum number of rows of a window; drift is not judged in a window with fewer.
     labels_within
-        The time after a window in which its labels arrive, for tables that are partitioned by the time of arrival: partitions until then
-        are searched for labels, and each new one makes the performance report again. Zero: labels are in the partitions of the window.
+        How long after a window its labels may arrive, for tables that are partitioned by the time of arrival. The partitions until then are
+        searched for labels, and each new partition updates the performance report. Zero: labels are in the partitions of the window.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 
     Raises
     ------
     DefinitionError
-        There are no partitions or no expectations, two expectations have one name, or ``on_failure`` has no expectation of performance.
+        There are no partitions or no expectations, two expectations have one name, or ``on_failure`` needs an expectation that
+        is not declared.
 
     See Also
     --------

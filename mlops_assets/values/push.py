@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class PushSource(Dataset[..., Any]):
     """A dataset whose rows are pushed with :func:`mlops_assets.push` or ``POST /features/<view>`` of a service.
 
-    When the push returns, its rows are in a log, and for online views over the source in the online store. Materialising
+    When a push returns, its rows are in a log, and also in the online store if an online view reads the source. Materialising
     ``dataset/<name>`` writes the log into the lake.
 
     Parameters
@@ -111,7 +111,7 @@ class PushSource(Dataset[..., Any]):
     about: tuple[str, ...]  # the declared key; the key of the table also has the created timestamp
 
     def check_view(self, view: FeatureView) -> None:
-        """Raise DefinitionError when pushed rows could not be written to the online store as they are, as rows of a view."""
+        """Raise DefinitionError if pushed rows cannot be written to the online store unchanged, as the rows of a view."""
         view_times = (view.event_timestamp, view.created_timestamp)
         source_times = (self.table.event_timestamp, self.table.created_timestamp)
         if view_times != source_times:

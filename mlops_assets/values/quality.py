@@ -1,4 +1,4 @@
-"""Limits on the rows of a table, declared or learnt from a reference period."""
+"""Limits on the rows of a table, declared or learned from a reference period."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Limit:
     values
         The allowed categories, for ``categories``.
     origin
-        ``declared``, or the partitions that it was learnt from and the margin.
+        ``declared``, or the partitions that it was learned from and the margin.
     """
 
     rule: str
@@ -58,7 +58,7 @@ class Limit:
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Quality:
-    """Limits that every partition of a table must keep.
+    """Limits on the rows of every partition of a table.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ class Quality:
         Minimum and maximum number of rows of a partition; None for no limit.
     learn_from
         The partitions to learn limits from: a number of first partitions, or the first day and the day after the last, by partition key
-        (``("2013-01-01", "2013-02-01")``). Learnt are limits of the row count, and of every column except keys and times: its null share,
-        its range if it is numeric, its categories if it is text with few values. They are recorded in the lake as ``quality/<name>``, and
-        kept until the declaration or those partitions change. A declared limit replaces the learnt one.
+        (``("2013-01-01", "2013-02-01")``). Limits are learned for the row count, and for every column except keys and times: the null
+        share, the range of numbers, and the categories of texts with few values. They are stored in the lake as ``quality/<name>``, and
+        stay valid until the declaration or these partitions change. A declared limit replaces a learned one.
     margin
-        The fraction by which learnt bounds are widened: the fraction of the width for a range, of the value for a constant column, and of
+        The fraction by which learned bounds are widened: the fraction of the width for a range, of the value for a constant column, and of
         the number for row counts and null shares. A null share is widened by at least one percentage point.
     severity
-        ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it with a warning.
+        ``"error"`` does not commit a partition that breaks a limit; ``"warn"`` commits it with a warning.
 
     Raises
     ------
@@ -139,12 +139,12 @@ class Quality:
 
     @property
     def blocks(self) -> bool:
-        """Whether a broken limit keeps data from being committed."""
+        """Whether a partition that breaks a limit is not committed."""
         return self.severity == "error"
 
     @property
     def declared(self) -> tuple[Limit, ...]:
-        """The declared limits; those that are learnt are not among them."""
+        """The declared limits, without learned ones."""
         return (
             *(Limit(NULLS, name, high=share) for name, share in self.nulls),
             *(Limit(RANGE, name, low, high) for name, (low, high) in self.ranges),

@@ -77,7 +77,7 @@ class Search:
     space
         Field of the model's ``dagster.Config`` → an :class:`mlops_assets.types.SearchRange`, or the values to choose from.
     trials
-        The maximum number of trials; ``grid`` ends with its last combination.
+        The maximum number of trials; ``grid`` stops after its last combination.
     metric
         A scikit-learn scorer name, greater is better; the model's first metric when empty.
     sampler

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class BatchPrediction:
     """The champion's predictions for every partition of a dataset.
 
-    A partition with rows that the champion was fitted on is predicted by the newest earlier champion that was not, if there is one.
+    The champion does not predict its own training rows: a partition with some of them is predicted by the newest earlier champion that
+    was not fitted on the partition, if there is one.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class BatchPrediction:
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Service:
-    """The champion behind HTTP: ``POST /predict`` on workers that load each new champion without a restart.
+    """Serves a model's champion over HTTP: ``POST /predict``, on workers that load each new champion without a restart.
 
     Parameters
     ----------
@@ -88,9 +89,9 @@ class Service:
     model
         The model whose champion answers.
     key
-        Columns that identify a row, so that its label can be joined later. A model has one key: it also holds for the model's batch
-        predictions and for its services without ``key``, and two services of a model cannot declare different keys. If no service of the
-        model declares one, it is the key of the first dataset of the training set that declares a key.
+        Columns that identify a row, so that its label can be joined later. All services and batch predictions of a model share one key: two
+        services cannot declare different keys. If no service of the model declares a key, it is that of the first dataset of the training
+        set with a key.
     host, port
         The address to listen on. Port 0 takes any free port; a restart takes the same port again while it is free.
     workers

@@ -1,4 +1,4 @@
-"""The declared upkeep of the lake: its schedule, and the age from which it deletes."""
+"""The declared upkeep of the lake: its schedule, and the minimum age of what it deletes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlops_assets.values.arguments import check_constructor
 @check_constructor
 @dataclass(frozen=True)
 class Upkeep:
-    """Upkeep of the lake as an asset, ``upkeep/lake_upkeep``, with a schedule; given to ``build_definitions(upkeep=...)``.
+    """Scheduled maintenance of the lake, as the asset ``upkeep/lake_upkeep``; given to ``build_definitions(upkeep=...)``.
 
     Parameters
     ----------
@@ -21,8 +21,8 @@ class Upkeep:
     cron_timezone
         Time zone of the schedule.
     older_than
-        Minimum age of the snapshots and unreferenced files that are deleted. Choose more than the longest notebook session that reads one
-        snapshot. A running Dagster step keeps the snapshots that it reads, however long it runs.
+        Minimum age of the snapshots and unreferenced files that are deleted. Choose more than the duration of any notebook session that
+        reads one snapshot. A running Dagster step keeps the snapshots that it reads, however long it runs.
 
     Raises
     ------

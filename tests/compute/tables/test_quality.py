@@ -1,4 +1,4 @@
-"""Limits of partitions and rows: what is declared, what is learnt, and what each breach says; rows that are set aside."""
+"""Limits of partitions and rows: what is declared, what is learned, and what each breach says; rows that are set aside."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -90,7 +90,7 @@ def test_each_partition_is_judged_by_itself_and_an_empty_one_counts() -> None:
     assert found.message == "partition '2024-01-02' has 0 rows, not at least 50 (declared)"
 
 
-def test_limits_are_learnt_from_the_reference_period_with_the_margin_and_say_so() -> None:
+def test_limits_are_learned_from_the_reference_period_with_the_margin_and_say_so() -> None:
     rows = pl.DataFrame(
         {
             "id": ["a", "b", "c", "d", "e", "f"],
@@ -114,7 +114,7 @@ def test_limits_are_learnt_from_the_reference_period_with_the_margin_and_say_so(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.floats(0, 2))
-def test_what_was_learnt_from_passes_its_own_limits(seed, days, margin) -> None:
+def test_what_was_learned_from_passes_its_own_limits(seed, days, margin) -> None:
     rng = np.random.default_rng(seed)
     rows = frame(days, rows=20, seed=seed).filter(pl.Series(rng.random(20 * days) < 0.8))
     rows = rows.with_columns(x=pl.when(pl.Series(rng.random(rows.height) < 0.9)).then("x"))

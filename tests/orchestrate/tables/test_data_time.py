@@ -60,7 +60,7 @@ def test_the_newest_partition_is_the_newest_by_time(run, platform) -> None:
     assert (read["first"], read["last"]) == ("25-01-2024", "02-02-2024")
 
 
-def test_limits_are_learnt_from_a_span_of_time_under_any_key_format(run, platform) -> None:
+def test_limits_are_learned_from_a_span_of_time_under_any_key_format(run, platform) -> None:
     @ml.dataset(partitions=GERMAN, key="id", event_timestamp="at", quality=ml.Quality(learn_from=("30-01-2024", "02-02-2024")))
     def trips(window: ml.TimeWindow) -> pl.DataFrame:
         return rows(window.start, 1)

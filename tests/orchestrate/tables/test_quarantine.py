@@ -117,13 +117,13 @@ def test_an_unpartitioned_table_has_a_quarantine_too(run, platform) -> None:
     assert read(platform, READINGS).height == 23
 
 
-def test_limits_are_learnt_recorded_shown_and_held_against_later_partitions(run, platform, world, instance) -> None:
+def test_limits_are_learned_recorded_shown_and_held_against_later_partitions(run, platform, world, instance) -> None:
     runner = run(meters.build(platform, world, quality=meters.QUALITY))
     runner(READINGS, partitions="2024-01-01...2024-01-02")
-    assert LIMITS.split("/")[1] not in str(open_stores(platform).lake.records(LIMITS))  # two of three: nothing is learnt yet
+    assert LIMITS.split("/")[1] not in str(open_stores(platform).lake.records(LIMITS))  # two of three: nothing is learned yet
     runner(READINGS, partitions="2024-01-03")
-    learnt = read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True)
-    assert (learnt["low"], learnt["high"]) == (-5.75, 28.75)
+    learned = read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True)
+    assert (learned["low"], learned["high"]) == (-5.75, 28.75)
     assert "-5.75 to 28.75 (learned from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in shown(instance, LIMITS)["limits"]
     snapshot = open_stores(platform).lake.snapshot()
     world.spoil(4, 2, value=40.0)
@@ -137,7 +137,7 @@ def test_limits_are_learnt_recorded_shown_and_held_against_later_partitions(run,
     assert "partition '2024-01-05' has 10 rows, not 18 to 30 (learned from" in runner.error(READINGS, partitions="2024-01-05")
     world.days.clear()
     runner(READINGS, partitions="2024-01-05")
-    assert read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True) == learnt
+    assert read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True) == learned
 
 
 def test_one_run_over_everything_learns_first_and_judges_the_rest(run, platform, world) -> None:
@@ -165,7 +165,7 @@ def test_a_warning_commits_and_other_reference_data_teach_other_limits(run, plat
     assert read(platform, LIMITS).filter(pl.col("column") == "value", rule="range")["high"].to_list() == [75.0]
     assert check(runner(READINGS, partitions="2024-01-05"), "quality").passed
     stricter = run(meters.build(platform, world, quality=ml.Quality(learn_from=("2024-01-02", "2024-01-03"), severity="warn")))
-    assert not check(stricter(READINGS, partitions="2024-01-05"), "quality").passed  # declared otherwise: learnt from what the lake holds
+    assert not check(stricter(READINGS, partitions="2024-01-05"), "quality").passed  # declared otherwise: learned from what the lake holds
 
 
 def test_feature_views_have_limits_of_their_own(run, platform, world) -> None:

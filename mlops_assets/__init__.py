@@ -1,7 +1,7 @@
 """Run machine learning in production on Dagster.
 
-Functions compute, values declare: a decorator on a function for what you compute, a frozen value for what you declare,
-and :func:`build_definitions` compiles both to a plain ``dagster.Definitions``. Importing this package imports neither
+Decorate the functions that compute tables, features and models, and declare the rest as frozen values.
+:func:`build_definitions` compiles both to a plain ``dagster.Definitions``. Importing this package imports neither
 Dagster nor a data-frame library: the names that need one of them are imported at their first use.
 """
 

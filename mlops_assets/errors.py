@@ -11,7 +11,7 @@
     │   └── GateError        registration or promotion refused: a gate result is missing, failed, or about another candidate
     ├── ServiceError         a service cannot start, or does not reach the requested state
     ├── ProviderError        an endpoint of a language model fails, or sends a reply that cannot be used
-    └── InstallationError        this machine or installation lacks something
+    └── InstallationError    this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
 Every message names the asset, partition, column or value at fault, and ends in a hint with the next step.
@@ -179,19 +179,20 @@ class ProviderError(MlopsError):
     hint
         The next step for the user, in one sentence.
     kind
-        ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"``, ``"busy"`` or ``"embedded"`` (its server does not start).
+        ``"configuration"``, ``"connection"``, ``"timeout"``, ``"status"``, ``"reply"``, ``"busy"`` or ``"embedded"`` (the server of the
+        embedded model does not start).
     endpoint, model
-        The model that failed last, and its endpoint. A fallback without its key, or whose server does not start, counts only when no model
-        could be asked.
+        The model that failed last, and its endpoint. A model that cannot be called, for lack of its key or its server, is named only if no
+        model could be called.
     status
-        The HTTP status of its last reply; None without a reply.
+        The HTTP status of the model's last reply; None without a reply.
     code
-        The code of the error in that reply, e.g. ``context_length_exceeded``; empty when it is none that the client knows.
+        The error code in that reply, e.g. ``context_length_exceeded``; empty when the client does not know the code.
     attempts
         Number of requests of this call, over all models.
     may_be_billed
-        How many of them the provider may have billed: those that were sent, apart from replies with an error status. Statuses of a
-        gateway that gave up waiting (408, 502, 504, 520 to 524) may be billed.
+        Number of these requests that the provider may have billed: all that were sent, except those that got an error status. The statuses
+        of a gateway that stopped waiting (408, 502, 504, 520 to 524) count as maybe billed.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Monitoring in detail: what :class:`mlops_assets.Monitor` and its expectations take, for projects that leave the defaults.
+"""Values for monitors that need more than the defaults: drift statistics, objectives, alerts and the ML Test Score.
 
 Examples
 --------

@@ -56,7 +56,7 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     ------
     DataError
         The file is not UTF-8, a column is missing or duplicated, or a row has another number of fields than the header. A value has another
-        type, a whole number begins with a zero, or a time has a time zone where none is declared, or none where one is declared.
+        type, a whole number begins with a zero, or a time has a time zone although its column declares none, or lacks the declared one.
     """
     import polars as pl
 
@@ -107,7 +107,7 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
             if expected is None and (column := _find_column_without_checksum(path, parquet.metadata)):
                 raise DataError(
                     f"'{path}': column '{column}' carries no page checksums, and there is no '{sha256_file.name}'",
-                    hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {sha256_file.name}` where it is made",
+                    hint=f"write it with write_page_checksum=True, or run `sha256sum {path.name} > {sha256_file.name}` where the file is made",
                 )
             return pl.DataFrame(parquet.read())
     except (OSError, pa.ArrowException) as error:
@@ -174,7 +174,7 @@ def _check_header(path: Path, header: list[str], types: Mapping[str, Any]) -> No
 
 
 def _explain_ragged_row(path: Path, data: bytes, fields: int, error: Exception) -> DataError:
-    """Return the error for the first row with another number of fields than the header; for ``error`` itself when there is none."""
+    """Return the error for the first row with another number of fields than the header, or one with the text of ``error``."""
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     for number, row in enumerate(rows):
         if row and len(row) != fields:
@@ -222,7 +222,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _parse_times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
-    """Return ISO 8601 times, with a blank for ``T`` and without seconds too; null where a text is not a time with the declared zone."""
+    """Return texts as times: ISO 8601, with ``T`` or a blank, with or without seconds; null for any other text or zone."""
     import polars as pl
 
     plain = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T").str.replace(r"Z$", "+00:00")

@@ -95,7 +95,7 @@ def _check_refusal(work: Callable[[], object], text: str) -> None:
 
 
 def _expected_value(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
-    """Return the value that a lookup at an hour must find: that of the last event that has happened and is known by then.
+    """Return the value that a lookup at an hour must find: the value of the latest event that has happened and is known at this hour.
 
     Of several events at the same time, the one that became known last counts. None when there is no event.
     """

@@ -1,6 +1,6 @@
-"""Types of what decorators, training and gates return, for annotations and ``isinstance``.
+"""Classes of the objects that decorators, training and gates use and return, for annotations and ``isinstance``.
 
-The types that most signatures need are at the top: ``ml.Split``, ``ml.TimeWindow``, ``ml.Candidate`` and ``ml.GateResult``.
+The classes that most signatures need are in ``mlops_assets``: ``ml.Split``, ``ml.TimeWindow``, ``ml.Candidate`` and ``ml.GateResult``.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
     else:
         for line in _format_lines(reproduction):
             out.print(line, highlight=False, soft_wrap=True, markup=False)
-    sys.exit(0 if reproduction.holds else 1)
+    sys.exit(0 if reproduction.is_reproducible else 1)
 
 
 def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any]) -> Reproduction:

@@ -80,7 +80,7 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
         "field": reproduction.field or "none",
     }
     return {
-        "passed": reproduction.holds,
+        "passed": reproduction.is_reproducible,
         "severity": dg.AssetCheckSeverity.WARN,
         "description": reproduction.text,
         "metadata": {**facts, "was": str(reproduction.was), "now": str(reproduction.now)},

@@ -20,7 +20,7 @@ def examine_reproduction(facts: ScoreFacts) -> RubricResult:
     if found is None:
         return RubricResult(0, f"{facts.describe_champion()} was never trained again", command)
     text = f"{facts.model.name}@{found.version}: {found.verdict} on {format_day(found.at)}"
-    if not found.holds:
+    if not found.is_reproducible:
         return RubricResult(0, f"{text}: {found.text}", command)
     schedule = f"reproduce_{facts.model.name}_schedule"
     if facts.is_on(schedule):

@@ -29,7 +29,7 @@ _MAX_BACKOFF = 3_600.0  # seconds
 
 @dataclass(frozen=True)
 class SourcePosition:
-    """How far a source of facts was read.
+    """The position up to which a source of facts was read.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class SourceReading:
     source
         The name of the source: a check, or runs.
     before, after
-        How far it was read before and after; None before the first reading.
+        The positions before and after this reading; ``before`` is None for the first reading.
     facts
-        The facts between both.
+        The facts between the two positions.
     """
 
     source: str
@@ -65,7 +65,7 @@ class SourceReading:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message about an episode for one channel, and what became of it.
+    """One message about an episode for one channel, and the state of its delivery.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class AlertStore:
         self._environment = environment
 
     def positions(self, instance: str) -> dict[str, SourcePosition]:
-        """Return source → how far it was read, for the Dagster instance with this id."""
+        """Return source → position up to which it was read, for the Dagster instance with this id."""
         with self._database.read_transaction() as connection:
             return self._positions(connection, instance)
 
@@ -122,11 +122,12 @@ class AlertStore:
         instance
             The id of the Dagster instance.
         readings
-            What was read from its sources.
+            The new facts of the instance's sources.
         alerts
             The declared channels, silences and reminders.
         subjects
-            The checks and runs of the project. Episodes of others are left as they are, until no project has reminded of one for two weeks.
+            The checks and runs of the project. Episodes of other subjects do not change; one is closed when no project has
+            reminded of it for two weeks.
         now
             The current time (aware).
         """
@@ -158,7 +159,7 @@ class AlertStore:
 
         decided, events = decide_events(episodes.values(), clock, remind_after, is_quiet)
         oldest = clock - max(MAX_UNSEEN, 2 * remind_after)
-        removed = [e for e in known.values() if e.subject not in subjects and not is_quiet(e.subject) and _last_sign(e) < oldest]
+        removed = [e for e in known.values() if e.subject not in subjects and not is_quiet(e.subject) and _last_activity(e) < oldest]
         closed = [replace(e, closed=True, resolved=clock if e.resolved is None else e.resolved) for e in removed]
         return [*(episode for episode in decided if known.get(episode.number) != episode), *closed], events
 
@@ -259,7 +260,7 @@ class AlertStore:
         return [AlertEvent(replace(episodes[row["episode"]], events=row["event"]), row["kind"]) for row in pending]
 
     def record_delivery(self, channel: str, events: Sequence[AlertEvent], now: float, error: str = "", *, sent: bool) -> None:
-        """Record that claimed messages were sent, perhaps not to all recipients, or why they were not: they are pending again then."""
+        """Record whether claimed messages were sent, and the error; messages that were not sent become pending again."""
         rows = schema.alert_deliveries
         outcome: dict[str, Any] = {"claimed": None, "tried": now, "error": error}
         outcome["state" if sent else "attempts"] = SENT if sent else rows.c.attempts + 1
@@ -278,7 +279,7 @@ class AlertStore:
             return tuple(_read_episode(row) for row in connection.execute(query).mappings())
 
     def deliveries(self, *, states: Sequence[str] = (PENDING, SENT, FAILED)) -> tuple[Delivery, ...]:
-        """Return the deliveries in some states, in the order of their decision."""
+        """Return the deliveries in some states, oldest first."""
         rows = schema.alert_deliveries
         query = (
             sa.select(rows).filter_by(environment=self._environment).where(rows.c.state.in_(states)).order_by(rows.c.decided, rows.c.event)
@@ -336,7 +337,7 @@ class AlertStore:
         connection.execute(rows.insert().values(key | values) if reading.before is None else rows.update().filter_by(**key).values(values))
 
 
-def _last_sign(episode: Episode) -> float:
+def _last_activity(episode: Episode) -> float:
     """Return when an episode was last announced or failed, in seconds since 1970."""
     return max(episode.latest.at, episode.opened, episode.announced or 0.0)
 

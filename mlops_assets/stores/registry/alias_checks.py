@@ -34,7 +34,7 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 
 
 def refuse_state(kind: str, chosen: Version, command: str) -> None:
-    """Raise RegistryError when the state of a version does not allow the alias to move to it; ``command`` is that of its hint."""
+    """Raise RegistryError when the state of a version does not allow the alias to move to it; ``command`` is for the hint."""
     if clause := explain_refusal(kind, chosen.state):
         damage = f" ({chosen.damage})" if chosen.state == DAMAGED else ""
         cures = {

@@ -37,11 +37,11 @@ class Attempts:
 
     def clear(self, table: str, partitions: Sequence[Partition]) -> None:
         """Delete the attempts at partitions that were written."""
-        self._change(table, partitions, None)
+        self._update_attempts(table, partitions, None)
 
     def record_failure(self, table: str, partitions: Sequence[Partition], error: str) -> None:
         """Record the error, cut to 2,000 characters, of each attempt at these partitions that has no error yet."""
-        self._change(table, partitions, error)
+        self._update_attempts(table, partitions, error)
 
     def find_blocked(
         self, table: str, inputs: Mapping[str, str], now: datetime, *, max_attempts: int = MAX_ATTEMPTS, backoff: timedelta = BACKOFF
@@ -72,7 +72,7 @@ class Attempts:
                 tries.setdefault(row["partition"], []).append(datetime.fromisoformat(row["started_at"]))
         return {partition: reason for partition, times in tries.items() if (reason := _blocked_reason(times, now, max_attempts, backoff))}
 
-    def _change(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
+    def _update_attempts(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
         """Record an error of the attempts at these partitions that have none yet; without an error, delete the attempts."""
         matching = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
         change = (

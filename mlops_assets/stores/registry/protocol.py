@@ -27,7 +27,7 @@ class Registry(Protocol):
     """
 
     def use_prompt_wording(self, evidence_steps: str) -> Registry:
-        """Return the same registry with errors that speak of prompts and of the evaluations to materialise."""
+        """Return the same registry with errors about prompts, which name the evaluations to materialise."""
         ...
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence], *, replace: Collection[str] | None = None) -> None:

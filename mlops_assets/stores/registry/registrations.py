@@ -66,12 +66,12 @@ class Registrations:
         self._wording = wording
 
     def use_prompt_wording(self, evidence_steps: str) -> Self:
-        """Return the same registry with errors that speak of prompts.
+        """Return the same registry with errors about prompts instead of models.
 
         Parameters
         ----------
         evidence_steps
-            The evaluations of the prompt, which its hints name; empty for none.
+            The evaluations of the prompt, which hints name; empty for none.
         """
         return type(self)(self._database, self._environment, Wording("prompt", evidence_steps))
 

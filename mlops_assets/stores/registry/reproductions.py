@@ -51,7 +51,7 @@ class Reproduction:
     at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
 
     @property
-    def holds(self) -> bool:
+    def is_reproducible(self) -> bool:
         """Whether the retrained candidate is identical or equivalent, so that the version can be reproduced."""
         return self.verdict not in ("DIFFERENT", FAILED)
 

@@ -220,7 +220,7 @@ def test_a_reproduction_that_fails_in_its_process_fails_the_job_and_the_check(wo
     shown = latest_check(instance, key, "reproducible")
     assert (shown.passed, shown.metadata["verdict"].value) == (False, "FAILED")
     stored = open_reproductions(world.platform.registry).list("buys")[-1]
-    assert (stored.verdict, stored.facts["error"], stored.holds) == ("FAILED", error.__name__, False)
+    assert (stored.verdict, stored.facts["error"], stored.is_reproducible) == ("FAILED", error.__name__, False)
     assert stored.now in shown.description
     again = dg.materialize(list(definitions.asset_checks), instance=instance, selection=dg.AssetSelection.all_asset_checks())
     found = {evaluation.check_name: evaluation for evaluation in again.get_asset_check_evaluations()}["reproducible"]

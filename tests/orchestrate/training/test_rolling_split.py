@@ -44,7 +44,7 @@ def test_a_rolling_window_without_validation_trains_serves_a_card_and_is_reprodu
     assert "not made" not in card
     assert "| validation |" not in card
     stores = open_stores(platform)
-    assert reproduce(stores, stores.registry.champion("slope"), slope.function.function).holds
+    assert reproduce(stores, stores.registry.champion("slope"), slope.function.function).is_reproducible
 
 
 def test_a_model_that_tunes_needs_a_validation_part() -> None:

@@ -1,6 +1,7 @@
-"""The ledger of a service: what its requests to a model may spend, reserved before each request and settled after it.
+"""The budget ledger of a service: it reserves the maximum of a request to a model, and settles the reservation after the reply.
 
-One SQLite file, shared by threads and worker processes. A reservation is one write transaction, so two requests never spend the same rest.
+One SQLite file, shared by threads and worker processes. A reservation is one write transaction, so two requests never reserve the same part
+of a budget.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY_SECONDS = 30.0
-_MINUTE = 61  # seconds of the clock that any 60 seconds touch
-_SETTLING = 1.0  # seconds after which a running call may have given back what it does not use
+_MINUTE = 61  # the maximum number of clock seconds that a span of 60 seconds overlaps
+_RETRY_SECONDS = 1.0  # a running request may have released its unused part by then
 _ALL = "*"  # the row of totals that counts every key; no key has this name
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS reservations (
@@ -60,7 +61,7 @@ class QuotaError(Exception):
     problem
         The limit, and what the request would exceed.
     seconds
-        Seconds until such a request may fit; None for one that is larger than the whole limit.
+        Seconds until such a request may fit; None for a request that is larger than the whole limit.
     """
 
     def __init__(self, quota: str, problem: str, seconds: float | None) -> None:
@@ -72,7 +73,7 @@ class QuotaError(Exception):
 
 @dataclass(frozen=True)
 class Spending:
-    """What requests use.
+    """The tokens, the cost and the number of requests.
 
     Parameters
     ----------
@@ -106,8 +107,8 @@ class BudgetLedger:
 
     Notes
     -----
-    When it is opened, reservations of ended processes are settled as if the requests had used all that was reserved, because the model may
-    have answered them.
+    When the ledger is opened, reservations of ended processes are settled at their maximum, because the model may have answered the
+    requests.
 
     Examples
     --------
@@ -152,12 +153,12 @@ class BudgetLedger:
         api_key
             The name of the client's key; empty without one.
         maximum
-            The maximum.
+            The maximum that the request may use.
 
         Raises
         ------
         QuotaError
-            It does not fit; nothing is reserved.
+            The request does not fit a limit; nothing is reserved.
         InstallationError
             The ledger cannot be written.
         """
@@ -174,14 +175,14 @@ class BudgetLedger:
             connection.executemany(_ADD, [(day, key, maximum.requests, maximum.tokens, pico) for key in (_ALL, api_key)])
 
     def settle(self, request: str, used: Spending | None) -> None:
-        """Replace what was reserved by what was used.
+        """Replace the reserved amount by the used amount.
 
         Parameters
         ----------
         request
             The id of a reservation.
         used
-            What was used, with 0 requests for one that was never sent; None, and an unknown cost, keep what was reserved.
+            The used amount, with 0 requests if the request was never sent. None, or an unknown cost, keeps the reserved amount.
 
         Raises
         ------
@@ -203,7 +204,7 @@ class BudgetLedger:
             connection.executemany(_ADD, [(day, key, requests, tokens - reserved, pico - reserved_pico) for key in (_ALL, api_key)])
 
     def count_feedback(self, api_key: str) -> None:
-        """Count one feedback of a client: within a minute, as many fit as requests.
+        """Count one feedback of a client; a client may send as many within a minute as requests.
 
         Parameters
         ----------
@@ -213,7 +214,7 @@ class BudgetLedger:
         Raises
         ------
         QuotaError
-            It does not fit.
+            The limit on feedback is reached.
         InstallationError
             The ledger cannot be written.
         """
@@ -233,7 +234,7 @@ class BudgetLedger:
             return connection.executemany("DELETE FROM reservations WHERE owner = ?", gone).rowcount if gone else 0
 
     def read_spending(self, day: str, api_key: str | None = None) -> Spending:
-        """Return what is spent or reserved of a day.
+        """Return the amount that is spent or reserved on a day.
 
         Parameters
         ----------
@@ -246,7 +247,7 @@ class BudgetLedger:
             return self._read_total(self._connection, day, _ALL if api_key is None else api_key)
 
     def find_problem(self) -> str:
-        """Return why nothing can be reserved; ``""`` when it can."""
+        """Return why the ledger cannot reserve; ``""`` when it can."""
         try:
             with self._lock:
                 self._connection.execute("SELECT 1 FROM totals LIMIT 1").fetchone()
@@ -313,11 +314,11 @@ class BudgetLedger:
                 running = _read_running(connection, api_key=key, day=day)
                 settled = before - {"requests": 0, "tokens": running.tokens}.get(unit, running.pico or 0)
                 problem = "{} {unit} do not fit {whose}budget of {} {unit} a day: {} are spent or reserved"
-                when = _SETTLING if settled + wanted <= limit else seconds
+                when = _RETRY_SECONDS if settled + wanted <= limit else seconds
                 raise QuotaError("budget", problem.format(*shown, unit=unit, whose=whose), when)
 
     def _check_rates(self, connection: sqlite3.Connection, api_key: str, maximum: Spending, now: float) -> None:
-        """Raise QuotaError for a request that does not fit what its key may send within 60 seconds."""
+        """Raise QuotaError for a request that exceeds a limit of its key within 60 seconds."""
         connection.execute("DELETE FROM seconds WHERE api_key = ? AND second <= ?", (api_key, int(now) - _MINUTE))
         recent = connection.execute("SELECT second, requests, tokens FROM seconds WHERE api_key = ? ORDER BY second", (api_key,)).fetchall()
         counts = (
@@ -331,7 +332,7 @@ class BudgetLedger:
                 raise _make_oversize_error("rate limit", "the limit", f"{unit} a minute", (str(wanted), str(limit)))
             problem, when = f"{wanted} {unit} do not fit the limit of {limit} {unit} a minute", _seconds_until_free(uses, excess, now)
             if unit == "tokens" and excess <= _read_running(connection, api_key=api_key, since=int(now) - _MINUTE).tokens:
-                when = min(when, _SETTLING)
+                when = min(when, _RETRY_SECONDS)
             raise QuotaError("rate limit", problem, when)
 
 
@@ -340,7 +341,7 @@ def _make_oversize_error(quota: str, limit: str, unit: str, shown: Sequence[str]
 
 
 def _read_running(connection: sqlite3.Connection, *, api_key: str, day: str = "", since: int = 0) -> Spending:
-    """Return what running requests reserve: those of a key, of a day, and after a second."""
+    """Return the total of the reservations of one key (``*`` for all), on a day (``""`` for any) and after a clock second."""
     chosen = "(:key = '*' OR api_key = :key) AND (:day = '' OR day = :day) AND second > :since"
     query = f"SELECT sum(tokens), sum(pico), count(*) FROM reservations WHERE {chosen}"
     tokens, pico, requests = connection.execute(query, {"key": api_key, "day": day, "since": since}).fetchone()
@@ -348,7 +349,7 @@ def _read_running(connection: sqlite3.Connection, *, api_key: str, day: str = ""
 
 
 def _seconds_until_free(uses: list[tuple[int, int]], excess: int, now: float) -> float:
-    """Return the seconds until so many of the uses, oldest first, are older than a minute; a minute if all of them are not enough."""
+    """Return the seconds until the oldest uses, ``excess`` in sum, are older than a minute; a minute if all uses sum to less."""
     for second, count in uses:
         excess -= count
         if excess <= 0:
@@ -362,5 +363,5 @@ def _seconds_to_midnight(at: datetime) -> float:
 
 
 def _to_pico(usd: float | None) -> int | None:
-    """Return US dollars, as they are written, in 10⁻¹²."""
+    """Return an amount in US dollars as a whole number of 10⁻¹² US dollars."""
     return None if usd is None else int(Decimal(str(usd)) * 10**12)

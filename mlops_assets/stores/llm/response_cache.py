@@ -82,7 +82,7 @@ class ResponseCache:
         variables
             The values of the prompt's variables, by name.
         repeat
-            The number of the repeat, from 0; each repeat has a part of its own.
+            The number of the repeat, from 0; each repeat is cached separately.
         durations
             As in :class:`CacheScope`.
         """
@@ -107,7 +107,7 @@ class ResponseCache:
             return None
 
     def write(self, key: str, completion: Completion) -> None:
-        """Store a completion under a key; a later one replaces it.
+        """Store a completion under a key, in place of an earlier one.
 
         Parameters
         ----------
@@ -157,8 +157,8 @@ class CacheScope:
     repeat
         The number of the repeat, from 0.
     durations
-        The durations of interest: ``seconds``, ``seconds_to_first_token``. With one, the answer of another endpoint is none; with the time
-        to the first token, an answer that was not requested as a stream is none either.
+        The durations that the caller needs: ``seconds``, ``seconds_to_first_token``. With any of them, an answer of another endpoint counts
+        as missing; with ``seconds_to_first_token``, so does an answer that was not requested as a stream.
     """
 
     cache: ResponseCache
@@ -170,7 +170,7 @@ class CacheScope:
     def read(self, body: Mapping[str, Any], pin: str, endpoint: str) -> Completion | None:
         """Return the stored answer to a request, marked as cached; None when there is none or it cannot be read.
 
-        An endpoint's durations say nothing about another one: an answer of another endpoint comes without them.
+        Durations are those of one endpoint: an answer of another endpoint is returned without them.
 
         Parameters
         ----------
@@ -179,14 +179,14 @@ class CacheScope:
         pin
             The pin of the model, as in :class:`mlops_assets.values.llm.provider.LLM`.
         endpoint
-            The URL that would be asked.
+            The URL to which the request would be sent.
         """
         found = self.cache.read(self.hash_request(body, pin))
         if found is None:
             return None
         if found.endpoint != endpoint:
             return None if self.durations else replace(found, seconds=None, seconds_to_first_token=None)
-        # An endpoint that answered a request for a stream in one piece will do so again: it is not asked a second time.
+        # An endpoint that answered a request for a stream in one piece will do so again: the request is not repeated.
         lacks_first_token = found.seconds_to_first_token is None and not found.streamed
         return None if lacks_first_token and FIRST_TOKEN in self.durations else found
 

@@ -21,7 +21,7 @@ _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
 
 
 class StoredValues(Protocol):
-    """Facts about the stored values of a table. Each costs a query, so they are asked for only where column types differ."""
+    """Facts about the stored values of a table. Each fact costs a query, so it is read only where column types differ."""
 
     def is_empty(self, column: str) -> bool:
         """Return whether a column of the table holds no value but null; False when it cannot be read."""

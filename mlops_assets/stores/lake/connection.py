@@ -145,7 +145,7 @@ class LakeAttachment:
 
 
 def describe_attachment(folder: Path) -> LakeAttachment:
-    """Return how another process attaches the lake in a folder, as this package's connections do; the folder is created if needed."""
+    """Return the settings with which another process attaches a lake as this package does; the folder is created if needed."""
     lake = LakeConnections(folder.absolute())
     options = {name.lower(): value.strip("'") for name, value in _ATTACH_OPTIONS.items()}
     return LakeAttachment(f"ducklake:sqlite:{lake.catalog_path}", {"data_path": f"{lake.data_path}/", **options}, lake.lock_path)
@@ -192,7 +192,7 @@ def link_extensions(directory: Path) -> None:
     Parameters
     ----------
     directory
-        The folder, created if needed. Programs that load extensions by name, such as dbt, are given it.
+        The folder, created if needed. Programs that load extensions by name, such as dbt, use this folder.
     """
     platform = duckdb.execute("PRAGMA platform").fetchone()
     assert platform is not None  # noqa: S101  (it returns one row)

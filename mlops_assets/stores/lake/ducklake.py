@@ -90,7 +90,7 @@ class DuckLake:
         columns
             The columns to read; all when None or empty.
         values
-            Column → texts; a row has one of them in that column.
+            Column → allowed texts; only rows with one of these texts in the column are returned.
 
         Raises
         ------

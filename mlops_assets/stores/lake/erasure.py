@@ -1,4 +1,4 @@
-"""Erase rows from a DuckLake for good: from every snapshot, from the files, and from the catalog's free pages.
+"""Erase rows from a DuckLake permanently: from every snapshot, from the files, and from the catalog's free pages.
 
 Each step finds the remaining work itself, so an erasure that was killed at any point can be repeated.
 """

@@ -117,7 +117,7 @@ class TableWrite:
 
 @dataclass(frozen=True)
 class Commit:
-    """The outcome of one write for its main table; the companions are left out.
+    """The outcome of one write for its main table, without its companions.
 
     Parameters
     ----------
@@ -146,9 +146,9 @@ class MaintenanceReport:
     merged_files
         The number of tables whose small files were merged, counting the lake's own table of records.
     expired_snapshots, snapshots
-        How many snapshots expired, and how many remain.
+        The number of snapshots that expired, and of those that remain.
     deleted_files
-        How many files were deleted from the disk.
+        The number of files that were deleted from the disk.
     files, size
         The number of Parquet files on the disk, and their total size in bytes: each as a pair of before and after.
     leased

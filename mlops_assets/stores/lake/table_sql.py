@@ -62,7 +62,7 @@ def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot:
 
 
 def find_snapshot_problem(cursor: duckdb.DuckDBPyConnection, snapshot: int | None) -> tuple[str, str]:
-    """Return why a snapshot cannot be read, as a text and a hint; two empty texts when it can be read, or when the catalog cannot."""
+    """Return why a snapshot cannot be read, as a text and a hint; two empty texts when it can be read or the catalog is unreadable."""
     if snapshot is None:
         return "", ""
     try:

@@ -77,7 +77,7 @@ class ViewVersions:
                 connection.execute(schema.view_versions.insert().values(**current))
 
     def list_versions(self, name: str) -> list[ViewVersion]:
-        """Return the versions of a view that were not removed, newest first; one that was current twice is listed twice."""
+        """Return the versions of a view that were not removed, newest first; a version that was current twice is listed twice."""
         with self._database.read_transaction() as connection:
             rows = (
                 connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))

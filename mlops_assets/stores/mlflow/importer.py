@@ -34,7 +34,7 @@ class ImportCounts:
     Parameters
     ----------
     runs, versions
-        How many were imported.
+        How many runs and versions were imported.
     known
         How many runs and versions had been imported before.
     running

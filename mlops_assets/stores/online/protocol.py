@@ -74,7 +74,7 @@ class ViewState:
 
     @property
     def data(self) -> bytes:
-        """The state as JSON, in the form that the stores keep."""
+        """The state as JSON, as the stores write it."""
         return json.dumps([self.schema.features, self.entities, self.mark]).encode()
 
     @classmethod

@@ -168,11 +168,11 @@ class OnlineReader(ABC):
         """Return the stored schema with an id; None when there is none."""
 
     def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
-        """Return and keep the plan that reads the requested features of a view from records of a schema."""
+        """Return and cache the plan that reads the requested features of a view from records of a schema."""
         lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
             raise InstallationError(
-                f"the online store holds a record of view '{lookup.view}' whose schema it does not know",
+                f"the online store holds a record of view '{lookup.view}' whose schema is not stored",
                 hint=f"materialise {graph_key(f'online/{lookup.view}')} with full_rebuild=True",
             )
         if lacking := [name for name in lookup.features if name not in schema.names]:

@@ -27,7 +27,7 @@ LABEL_COLUMNS = (CASE, TRACE_ID, LABELLED_BY, LABELLED_AT)  # of every label
 
 @dataclass(frozen=True)
 class LabelScope:
-    """Which labels a user's function may read while a step calls it.
+    """The labels that a user's function may read while a step calls it.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _refuse_foreign(name: str, scope: LabelScope) -> DefinitionError:
     own = scope.table.removeprefix(LABELS)
     if own:
         return DefinitionError(
-            f"'{scope.owner}' reads the labels of '{name}', which are no input of it",
+            f"'{scope.owner}' reads the labels of '{name}', which are not an input of the step",
             hint=f"read its own: ml.llm.read_labels('{own}'), or take the dataset '{name}' as a parameter",
         )
     return DefinitionError(
@@ -131,7 +131,7 @@ def _refuse_foreign(name: str, scope: LabelScope) -> DefinitionError:
 
 
 def _read_history(lake: Lake, table: str, snapshot: int | None = None) -> pl.DataFrame:
-    """Return all labels of a table, verified; those that were replaced too."""
+    """Return all labels of a table, verified, including those that were replaced."""
     import polars as pl
 
     from mlops_assets.stores.lake.protocol import Partition
@@ -147,7 +147,7 @@ def _read_history(lake: Lake, table: str, snapshot: int | None = None) -> pl.Dat
 def add_label(  # noqa: PLR0913  (a label)
     lake: Lake, table: str, values: pl.DataFrame, *, case: str, trace_id: str, labelled_by: str
 ) -> pl.DataFrame:
-    """Append a label to a table of labels; labels of other processes wait, so that none is lost.
+    """Append a label to a table of labels; other processes wait meanwhile, so that no label is lost.
 
     Parameters
     ----------

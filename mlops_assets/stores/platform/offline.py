@@ -69,7 +69,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     DataError
         A column is missing, a time is not in UTC, key types differ, a feature has the name of another column, or ``as_of`` has no time zone.
     DefinitionError
-        ``features`` contains something else, or ``as_of`` is combined with ``as_known=False``.
+        ``features`` contains an object of another type, or ``as_of`` is combined with ``as_known=False``.
     LakeError
         A feature view has never been materialised, or the snapshot does not exist or has expired.
     RegistryError
@@ -167,7 +167,7 @@ def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequen
             writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
             writer.write_table(table)
         if writer is None:
-            raise DataError(f"'{target.name}' would hold no row: the spine is empty", hint="look at the filter of the spine")
+            raise DataError(f"'{target.name}' would hold no row: the spine is empty", hint="check the filter of the spine")
         writer.close()
         partial.replace(target)
     finally:

@@ -1,6 +1,6 @@
 """The programs that read tables and features outside of the asset graph: one small file for each, in the platform's home.
 
-A console names these consumers, which no declaration mentions. A record is a by-product: a read never fails because of it.
+The console lists these consumers, which no declaration mentions. A read never fails because it cannot be recorded.
 """
 
 from __future__ import annotations

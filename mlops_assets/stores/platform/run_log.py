@@ -151,7 +151,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     name
         Printable ASCII, at most 200 characters.
     value
-        A number; NaN and infinities are kept as such.
+        A number, including NaN and infinities.
     step
         A whole number. When None, one more than the highest step so far. Steps may be logged in any order; searches use the value at the
         highest step.
@@ -185,7 +185,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     Parameters
     ----------
     params
-        Numbers, texts, truth values, lists and mappings; anything else is stored as its repr.
+        Numbers, texts, booleans, lists and mappings; anything else is stored as its repr.
 
     Raises
     ------

@@ -85,7 +85,7 @@ class Stores:
 
     @cached_property
     def responses(self) -> ResponseCache:
-        """The stored answers of language models, in the platform's home."""
+        """The cached answers of language models, in the platform's home."""
         return ResponseCache(Path(self.platform.home) / "llm" / "responses.sqlite")
 
     @cached_property

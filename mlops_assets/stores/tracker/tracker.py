@@ -112,7 +112,7 @@ class SqlTracker:
     database
         The database.
     reaps
-        Whether killed runs are marked. False for a reader that changes nothing.
+        Whether to mark killed runs; False for a reader that must not change the database.
     """
 
     def __init__(self, database: sql.Database, *, reaps: bool = True) -> None:
@@ -222,7 +222,7 @@ class SqlTracker:
             return run_frame(connection, None if everything else find_run_ids(connection, where, order_by, limit, 0))
 
     def load(self, run_ids: Sequence[str]) -> Mapping[str, Run]:
-        """Return id → run for whole ids; unknown ids are left out."""
+        """Return id → run for whole ids; unknown ids are omitted."""
         with self._database.read_transaction() as connection:
             known: Sequence[str] = list(connection.execute(sa.select(runs.c.id).where(runs.c.id.in_(run_ids))).scalars())
             return {run.id: run for run in _load_runs(connection, known)}

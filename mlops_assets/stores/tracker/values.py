@@ -100,12 +100,12 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON holds)
-    """Return a value as JSON can store it.
+    """Return a value in a form that JSON can store.
 
     Parameters
     ----------
     value
-        Any value. NaN and infinities become text, tuples become lists, keys become text, and objects that JSON does not know their repr.
+        Any value. NaN and infinities become text, tuples become lists, keys become text, and other objects become their repr.
     what
         The value's owner for the error message, such as ``parameter 'depth'``.
 

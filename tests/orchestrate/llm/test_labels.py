@@ -75,7 +75,7 @@ def test_the_labels_are_an_asset_upstream_of_the_dataset(platform) -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (others, "'dataset/others' reads the labels of 'questions', which are no input of it"),
+        (others, "'dataset/others' reads the labels of 'questions', which are not an input of the step"),
         (hidden, "'dataset/hidden' reads the labels of 'hidden', and new labels would not make it stale"),
     ],
 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write to a temporary file, then rename it: readers see the old content or the new one, even after a kill.
+    """Write a file by renaming a temporary one: readers see either the old or the new content, even after a kill.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ class Database:
             return migrations.is_current(connection)
 
     def _has_no_table(self) -> bool:
-        """Return whether the database has no tables of this package, as a new file that was only opened."""
+        """Return whether the database has no tables of this package; a file that was only opened has none."""
         with self.engine.connect() as connection:
             return migrations.read_revision(connection) is None
 

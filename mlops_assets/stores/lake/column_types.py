@@ -98,7 +98,7 @@ def fit_columns(frame: pl.DataFrame, table_types: Mapping[str, pl.DataType], sto
         elif stored_name != name:
             conflicts.append(f"column '{name}' is named '{stored_name}' in the lake, which ignores case in names")
         elif dtype != table_types[name]:
-            target = _common_type(series, table_types[name], stored)
+            target = _find_common_type(series, table_types[name], stored)
             if target is None:
                 conflicts.append(f"column '{name}' is {table_types[name]} in the lake and {dtype} in the new rows")
             else:
@@ -138,7 +138,7 @@ def _describe_change(name: str, old: pl.DataType, new: pl.DataType) -> str:
     return f"column '{name}' was {old} and is now {new}"
 
 
-def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
+def _find_common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
     """Return the type that holds the new and the stored values without loss, and to which the lake can alter the column; else None."""
     if new.null_count() == len(new):
         return old
@@ -148,11 +148,11 @@ def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.D
         return pl.Float64() if stored.max_abs(new.name) <= _MAX_EXACT[pl.Float64] else None
     if new.dtype.is_integer() and old.is_float():
         return old if _max_abs(new) <= _MAX_EXACT[type(old)] else None
-    wider = _wider_type(new.dtype, old)
+    wider = _find_wider_type(new.dtype, old)
     return wider if wider is None or wider == old or not old.is_nested() else None
 
 
-def _wider_type(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+def _find_wider_type(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
     """Return a type that holds every value of two types; None when there is none, e.g. for Int64 and UInt64."""
     if first == second:
         return first
@@ -161,7 +161,7 @@ def _wider_type(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
     if first.is_float() and second.is_float():
         return pl.Float64()
     if isinstance(first, pl.List) and isinstance(second, pl.List):
-        inner = _wider_type(first.inner, second.inner)  # type: ignore[arg-type]  # of a column's type these are instances
+        inner = _find_wider_type(first.inner, second.inner)  # type: ignore[arg-type]  # of a column's type these are instances
         return None if inner is None else pl.List(inner)
     return None
 

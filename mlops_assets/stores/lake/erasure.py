@@ -1,6 +1,6 @@
 """Erase rows from a DuckLake permanently: from every snapshot, from the files, and from the catalog's free pages.
 
-Each step finds the remaining work itself, so an erasure that was killed at any point can be repeated.
+Each step first searches for the remaining work, so an erasure that was killed at any point can be repeated.
 """
 
 from __future__ import annotations

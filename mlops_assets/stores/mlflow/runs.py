@@ -105,16 +105,18 @@ class RunMirror:
         run_id = self._ids.get(run.id)
         if run_id is None:
             name = run.name or f"{run.kind} {run.id[:8]}"
-            created = self._client.create_run(experiment, start_time=_milliseconds(run.started_at), tags=self._tags(run), run_name=name)
+            created = self._client.create_run(
+                experiment, start_time=_to_milliseconds(run.started_at), tags=self._build_tags(run), run_name=name
+            )
             run_id = self._ids[run.id] = created.info.run_id
         self._send_values(run, run_id)
         self._send_files(run, run_id)
         self._client.set_terminated(
-            run_id, status=_STATUS.get(run.status, "KILLED"), end_time=_milliseconds(run.ended_at or run.started_at)
+            run_id, status=_STATUS.get(run.status, "KILLED"), end_time=_to_milliseconds(run.ended_at or run.started_at)
         )
         self._client.set_tag(run_id, DONE, "1")
 
-    def _tags(self, run: Run) -> dict[str, str]:
+    def _build_tags(self, run: Run) -> dict[str, str]:
         """Return the tags of a run; send its parent first, because a tag holds the parent's MLflow id."""
         own = {RUN: run.id, "mlops_assets.kind": run.kind, "mlops_assets.status": run.status, "mlops_assets.environment": run.environment}
         own |= {"mlops_assets.error": run.error} if run.error else {}
@@ -128,18 +130,18 @@ class RunMirror:
         """Send the parameters, and the metric values that the server does not have yet."""
         from mlflow.entities import Metric, Param
 
-        params = [Param(to_mlflow_key(name), to_mlflow_text(_text(value), MAX_PARAM)) for name, value in run.params.items()]
+        params = [Param(to_mlflow_key(name), to_mlflow_text(_to_text(value), MAX_PARAM)) for name, value in run.params.items()]
         for param_batch in split_batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
             self._client.log_batch(run_id, params=param_batch)
-        sent_points = {name: self._history(run_id, name) for name in self._client.get_run(run_id).data.metrics}
-        new = [point for point in dict.fromkeys(self._points(run)) if _comparable(point) not in sent_points.get(point[0], ())]
+        sent_points = {name: self._load_sent_points(run_id, name) for name in self._client.get_run(run_id).data.metrics}
+        new = [point for point in dict.fromkeys(self._list_points(run)) if _to_comparable(point) not in sent_points.get(point[0], ())]
         for batch in split_batches([Metric(*point) for point in new], PAGE_SIZE, lambda metric: len(metric.key) + 120):
             self._client.log_batch(run_id, metrics=batch)
 
-    def _history(self, run_id: str, name: str) -> set[tuple[Any, ...]]:
-        return {_comparable((name, point.value, point.timestamp, point.step)) for point in self._client.get_metric_history(run_id, name)}
+    def _load_sent_points(self, run_id: str, name: str) -> set[tuple[Any, ...]]:
+        return {_to_comparable((name, point.value, point.timestamp, point.step)) for point in self._client.get_metric_history(run_id, name)}
 
-    def _points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
+    def _list_points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
         """Yield name, value, time in milliseconds and step of each logged value.
 
         A value without steps gets step 0 and the end time of the run.
@@ -150,7 +152,7 @@ class RunMirror:
                 yield to_mlflow_key(name), value, at // 1000, step
         for name, value in run.metrics.items():
             if name not in curves:
-                yield to_mlflow_key(name), value, _milliseconds(run.ended_at or run.started_at), 0
+                yield to_mlflow_key(name), value, _to_milliseconds(run.ended_at or run.started_at), 0
 
     def _send_files(self, run: Run, run_id: str) -> None:
         """Send the files of a run, and its fields as the file ``mlops_assets/run.json``."""
@@ -168,15 +170,15 @@ class RunMirror:
             self._client.log_artifacts(run_id, folder)
 
 
-def _comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
+def _to_comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a point in a form that equals the point read back from MLflow: the value as text, infinities clipped."""
     name, value, at, step = point
     return name, repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, value)) if value == value else value), at, step  # noqa: PLR0124
 
 
-def _milliseconds(at: Any) -> int:  # noqa: ANN401  (a time)
+def _to_milliseconds(at: Any) -> int:  # noqa: ANN401  (a time)
     return int(at.timestamp() * 1000)
 
 
-def _text(value: Any) -> str:  # noqa: ANN401  (a parameter)
+def _to_text(value: Any) -> str:  # noqa: ANN401  (a parameter)
     return value if isinstance(value, str) else json.dumps(value)

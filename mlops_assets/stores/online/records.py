@@ -54,7 +54,7 @@ class RecordSchema:
     @classmethod
     def from_layout(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> RecordSchema:
         """Return the schema of a view's rows; raise InstallationError for a type that cannot be stored."""
-        kinds = {name: _kind(layout.schema[name]) for name in features}
+        kinds = {name: _classify_type(layout.schema[name]) for name in features}
         if unsupported := [name for name, kind in kinds.items() if not kind]:
             raise InstallationError(
                 f"feature '{unsupported[0]}' of view '{view}' is {layout.schema[unsupported[0]]}, which the online store cannot hold",
@@ -105,12 +105,12 @@ class RecordSchema:
         return np.dtype([("event", "<i8"), ("created", "<i8"), ("nulls", "u1", (self.null_bytes,)), *values])
 
 
-def _kind(dtype: pl.DataType) -> str:
+def _classify_type(dtype: pl.DataType) -> str:
     """Return the kind of a polars type, as in :class:`RecordSchema`; empty for a type that cannot be stored."""
     import polars as pl
 
     if isinstance(dtype, (pl.List, pl.Array)):
-        return "mixed" if _kind(dtype.inner) else ""  # type: ignore[arg-type]  # the inner type of a column is an instance
+        return "mixed" if _classify_type(dtype.inner) else ""  # type: ignore[arg-type]  # the inner type of a column is an instance
     kinds = {
         "uint": dtype == pl.UInt64,
         "int": dtype.is_integer(),

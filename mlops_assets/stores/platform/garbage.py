@@ -62,7 +62,7 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
         Whether to report unreferenced files without removing them.
     """
     # Set before the database is read: an artifact that is recorded after the read is stored, or stored again, after the cutoff.
-    cutoff = min([datetime.now(UTC) - older_than, *_running_since(stores)])
+    cutoff = min([datetime.now(UTC) - older_than, *_list_start_times(stores)])
     stored = {file.name: file for file in stores.artifacts.files()}
     needed = find_reachable(stores, stored)
     old = [file for name, file in sorted(stored.items()) if name not in needed and file.at < cutoff]
@@ -107,7 +107,7 @@ def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
         yield from _NAME.findall(data.decode("utf-8", errors="ignore"))
 
 
-def _running_since(stores: Stores) -> Iterator[datetime]:
+def _list_start_times(stores: Stores) -> Iterator[datetime]:
     """Yield the start times of active runs, and of trainings that hold their lock."""
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         started_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())

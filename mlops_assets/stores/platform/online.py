@@ -127,10 +127,10 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
     (answer,) = reader.lookup_many([rows.select(view.renamed_keys).rows()], [at] * rows.height)
     status = pl.Series(own[0], [Status(code).name for code in answer.status.tolist()], dtype=pl.String)
     ages = pl.Series(own[1], answer.age.tolist(), dtype=pl.Duration("us"))
-    return [*_features(view, answer).get_columns(), status, ages.set(status == Status.MISSING.name, None)]
+    return [*_select_features(view, answer).get_columns(), status, ages.set(status == Status.MISSING.name, None)]
 
 
-def _features(view: FeatureView, answer: FeatureColumns) -> pl.DataFrame:
+def _select_features(view: FeatureView, answer: FeatureColumns) -> pl.DataFrame:
     """Return the features under their renamed names and in their declared types; declared defaults replace nulls."""
     series = []
     for (name, kind), column in zip(view.features, view.renamed_features, strict=True):

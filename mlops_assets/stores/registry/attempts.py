@@ -70,7 +70,7 @@ class Attempts:
         for row in rows:
             if inputs.get(row["partition"]) == row["inputs"]:
                 tries.setdefault(row["partition"], []).append(datetime.fromisoformat(row["started_at"]))
-        return {partition: reason for partition, times in tries.items() if (reason := _blocked_reason(times, now, max_attempts, backoff))}
+        return {partition: reason for partition, times in tries.items() if (reason := _explain_block(times, now, max_attempts, backoff))}
 
     def _update_attempts(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
         """Record an error of the attempts at these partitions that have none yet; without an error, delete the attempts."""
@@ -85,7 +85,7 @@ class Attempts:
                 connection.execute(change, [{"p": partition.key} for partition in partitions])
 
 
-def _blocked_reason(times: Sequence[datetime], now: datetime, max_attempts: int, backoff: timedelta) -> str:
+def _explain_block(times: Sequence[datetime], now: datetime, max_attempts: int, backoff: timedelta) -> str:
     """Return why a partition with attempts started at these times must not be attempted now; empty when it may be."""
     if len(times) >= max_attempts:
         return f"failed {len(times)} times on the same inputs; materialise it by hand, or change its inputs"

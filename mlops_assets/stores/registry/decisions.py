@@ -69,7 +69,7 @@ class Decisions:
     def reports(self, monitor: str) -> tuple[WindowReport, ...]:
         """Return all reports of a monitor in the order of recording."""
         query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
-        return tuple(map(_build_report, self._rows(query)))
+        return tuple(map(_build_report, self._read_rows(query)))
 
     def recent_reports(self, monitor: str, limit: int, *, before: datetime | None = None) -> tuple[WindowReport, ...]:
         """Return the reports on the newest windows of a monitor, newest window first; repeated reports of a window are included.
@@ -87,7 +87,7 @@ class Decisions:
         query = sa.select(reports).filter_by(environment=self._environment, monitor=monitor)
         if before is not None:
             query = query.where(reports.c.end < before.isoformat())
-        return tuple(map(_build_report, self._rows(query.order_by(reports.c.end.desc(), reports.c.sequence.desc()).limit(limit))))
+        return tuple(map(_build_report, self._read_rows(query.order_by(reports.c.end.desc(), reports.c.sequence.desc()).limit(limit))))
 
     def open(self, monitor: str, decision: Decision) -> bool:
         """Record a decision and return True; return False and change nothing when its id was recorded before."""
@@ -113,7 +113,7 @@ class Decisions:
         query = sa.select(schema.decisions).filter_by(environment=self._environment, model=model).order_by(schema.decisions.c.recorded_at)
         return tuple(
             Decision(r["id"], model, r["version"], r["partition"], _parse_time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
-            for r in self._rows(query)
+            for r in self._read_rows(query)
         )
 
     def record_training(self, record: TrainingRecord) -> None:
@@ -133,14 +133,14 @@ class Decisions:
         query = sa.select(schema.trainings).filter_by(environment=self._environment, model=model).order_by(schema.trainings.c.started_at)
         return tuple(
             TrainingRecord(model, r["run_id"], r["decision"], _parse_time(r["as_of"]), r["version"], r["outcome"])
-            for r in self._rows(query)
+            for r in self._read_rows(query)
         )
 
     def _report_row(self, monitor: str, model: str, report: WindowReport) -> dict[str, Any]:
         row = {name: getattr(report, name) for name in ("partition", "kind", "version", "state", "reason")}
         return row | {"environment": self._environment, "monitor": monitor, "model": model, "end": report.end.isoformat()}
 
-    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+    def _read_rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
         with self._database.read_transaction() as connection:
             return connection.execute(query).mappings().all()
 

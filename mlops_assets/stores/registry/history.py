@@ -68,16 +68,16 @@ def model_history(url: str, model: str) -> list[HistoryEvent]:
     with sql.open_database(url).read_transaction() as connection:
         digests = {v.version: v.digest for v in connection.execute(sa.select(schema.versions).filter_by(model=model))}
         events = [
-            *_refusals(connection, model, set(digests.values())),
-            *_registrations(connection, model),
-            *_approvals(connection, model),
-            *_marks(connection, model, digests),
-            *_alias_moves(connection, model, digests),
+            *_list_refusals(connection, model, set(digests.values())),
+            *_list_registrations(connection, model),
+            *_list_approvals(connection, model),
+            *_list_marks(connection, model, digests),
+            *_list_alias_moves(connection, model, digests),
         ]
     return sorted(events, key=lambda event: event.at)  # events at the same time stay in this order
 
 
-def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
+def _list_refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
     """Yield the refusal of each candidate that is not registered and failed a gate, at the time of the candidate's creation."""
     candidates, gates = schema.candidates, schema.evidence
     joined = sa.select(gates, candidates.c.created_at).join(
@@ -96,13 +96,13 @@ def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> It
             yield HistoryEvent(at, REFUSAL, environment, digest, reason="; ".join(failed), evidence=evidence)
 
 
-def _registrations(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+def _list_registrations(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
     table = schema.versions
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.version)):
         yield HistoryEvent(datetime.fromisoformat(row.created_at), REGISTRATION, _EVERYWHERE, row.digest, row.version)
 
 
-def _approvals(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+def _list_approvals(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
     table = schema.approvals
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
         kind = APPROVAL if row.approved else REJECTION
@@ -110,13 +110,13 @@ def _approvals(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
         yield HistoryEvent(at, kind, row.environment, row.digest, row.version, actor=row.approver, reason=row.reason)
 
 
-def _marks(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+def _list_marks(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
     table = schema.version_marks
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
         yield HistoryEvent(datetime.fromisoformat(row.at), row.mark, _EVERYWHERE, digests[row.version], row.version, reason=row.reason)
 
 
-def _alias_moves(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+def _list_alias_moves(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
     for event in alias_events(connection, model):
         digest = digests[event.version]
         yield HistoryEvent(

@@ -143,7 +143,7 @@ class _Parser:
     def parse_condition(self) -> sa.ColumnElement[bool]:
         condition = self._parse_or()
         if self._peek():
-            raise self._syntax_error("'and', 'or' or the end")
+            raise self._build_syntax_error("'and', 'or' or the end")
         return condition
 
     def parse_order(self) -> list[OrderTerm]:
@@ -151,7 +151,7 @@ class _Parser:
         while self._accept(","):
             terms.append(self._parse_term())
         if self._peek():
-            raise self._syntax_error("',' or the end")
+            raise self._build_syntax_error("',' or the end")
         return terms
 
     def list_fields(self) -> list[tuple[str, str]]:
@@ -180,13 +180,13 @@ class _Parser:
         """Parse a comparison or a condition in brackets, with or without ``not``; each level counts towards the maximum depth."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise self._syntax_error(f"at most {_MAX_DEPTH} terms within each other")
+            raise self._build_syntax_error(f"at most {_MAX_DEPTH} terms within each other")
         if self._accept("not"):
             condition: sa.ColumnElement[bool] = sa.not_(self._parse_not())
         elif self._accept("("):
             condition = self._parse_or()
             if not self._accept(")"):
-                raise self._syntax_error("')'")
+                raise self._build_syntax_error("')'")
         else:
             condition = self._parse_comparison()
         self._depth -= 1
@@ -204,23 +204,23 @@ class _Parser:
                 value = self._parse_value()
                 condition: sa.ColumnElement[bool] = operator_(self._typed_column(field, value), value)
                 return condition
-        raise self._syntax_error("=, !=, <, <=, >, >=, like or in")
+        raise self._build_syntax_error("=, !=, <, <=, >, >=, like or in")
 
     def _parse_values(self) -> list[float | str]:
         if not self._accept("("):
-            raise self._syntax_error("'('")
+            raise self._build_syntax_error("'('")
         values = [self._parse_value()]
         while self._accept(","):
             values.append(self._parse_value())
         if not self._accept(")"):
-            raise self._syntax_error("')'")
+            raise self._build_syntax_error("')'")
         return values
 
     def _typed_column(self, field: RunField, value: float | str) -> sa.ColumnElement[Any]:
         """Return the field's expression of the value's type; raise RegistryError when the field never has this type."""
         column = field.text if isinstance(value, str) else field.number
         if column is None:
-            raise self._syntax_error("a number" if isinstance(value, str) else "a text in single quotes", back=1)
+            raise self._build_syntax_error("a number" if isinstance(value, str) else "a text in single quotes", back=1)
         return column
 
     def _parse_field(self) -> RunField:
@@ -229,7 +229,7 @@ class _Parser:
             return self._named_field(*_split_field(token))
         if kind != "word" or token.lower() not in COLUMNS:
             hint = nearest(token, COLUMNS) if kind == "word" else ""
-            raise self._syntax_error(
+            raise self._build_syntax_error(
                 f"{hint}metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}", back=1
             )
         column = COLUMNS[token.lower()]
@@ -250,7 +250,7 @@ class _Parser:
             return token[1:-1].replace("''", "'")
         if token.lower() in ("true", "false"):
             return token.lower()
-        raise self._syntax_error("a number, a text in single quotes, true or false", back=1)
+        raise self._build_syntax_error("a number, a text in single quotes, true or false", back=1)
 
     def _tokenize(self) -> Sequence[tuple[str, str, int]]:
         """Return kind, text and position of each token; the kinds are the groups of the regular expression."""
@@ -258,7 +258,7 @@ class _Parser:
         while position < end:
             match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
-                raise self._error_at(position, "a field, a value or a sign")
+                raise self._build_error(position, "a field, a value or a sign")
             tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             position = match.end()
         return tokens
@@ -276,16 +276,16 @@ class _Parser:
     def _advance(self, expected: str) -> tuple[str, str]:
         """Consume the next token and return its kind and text; raise RegistryError, which names what is ``expected``, at the end."""
         if self._at >= len(self._tokens):
-            raise self._syntax_error(expected)
+            raise self._build_syntax_error(expected)
         kind, token, _ = self._tokens[self._at]
         self._at += 1
         return kind, token
 
-    def _syntax_error(self, expected: str, *, back: int = 0) -> RegistryError:
+    def _build_syntax_error(self, expected: str, *, back: int = 0) -> RegistryError:
         index = self._at - back
-        return self._error_at(self._tokens[index][2] if index < len(self._tokens) else len(self._text), expected)
+        return self._build_error(self._tokens[index][2] if index < len(self._tokens) else len(self._text), expected)
 
-    def _error_at(self, position: int, expected: str) -> RegistryError:
+    def _build_error(self, position: int, expected: str) -> RegistryError:
         where = f"at '{self._text[position : position + 40]}'" if self._text[position:].strip() else "at its end"
         return RegistryError(
             f"the {self._noun} {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_EXAMPLES[self._noun]}"

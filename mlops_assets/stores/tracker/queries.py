@@ -56,11 +56,11 @@ def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: in
     _refuse_unknown_fields(connection, where, order_by, condition)
     if orders and orders[0].field.metric is not None:
         return _order_by_metric(connection, condition, orders, limit, offset)
-    query = sa.select(runs.c.id).where(condition).order_by(*_terms(orders)).limit(limit).offset(offset)
+    query = sa.select(runs.c.id).where(condition).order_by(*_build_terms(orders)).limit(limit).offset(offset)
     return list(connection.execute(query).scalars())
 
 
-def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
+def _build_terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
     return [*(term for order in orders for term in order.terms()), runs.c.sequence.desc()]
 
 
@@ -75,13 +75,13 @@ def _order_by_metric(
     has = sa.and_(metrics.c.name == name, column.is_not(None))
     with_value = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, condition)
     term = column.desc() if orders[0].descending else column.asc()
-    ids: list[str] = list(connection.execute(with_value.order_by(term, *_terms(orders[1:])).limit(limit).offset(offset)).scalars())
+    ids: list[str] = list(connection.execute(with_value.order_by(term, *_build_terms(orders[1:])).limit(limit).offset(offset)).scalars())
     if limit is not None and len(ids) >= limit:
         return ids
     before = 0 if not offset else connection.execute(sa.select(sa.func.count()).select_from(with_value.subquery())).scalar_one()
     lacks = ~sa.exists().where(metrics.c.run_id == runs.c.id, has).correlate(runs)
     without_value = (
-        sa.select(runs.c.id).where(condition, lacks).order_by(*_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
+        sa.select(runs.c.id).where(condition, lacks).order_by(*_build_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
     )
     return [*ids, *connection.execute(without_value.offset(max(0, offset - before))).scalars()]
 

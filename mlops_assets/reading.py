@@ -1,6 +1,6 @@
 r"""Read files in dataset functions, without silent changes of values.
 
-Invalid data raises :class:`mlops_assets.DataError`. It names the file and the rule, and where they apply the column and the first bad row.
+Invalid data raises :class:`mlops_assets.DataError`. It names the file and the rule; a bad value also has its column and row.
 
 Examples
 --------
@@ -193,7 +193,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         return text
     rule, hint = f"which is not of type {kind}", _TYPE_HINT
     if kind.is_integer() and (zeros := text.str.contains(r"^[+-]?0\d").fill_null(value=False)).any():
-        raise _bad_value(
+        raise _build_value_error(
             path,
             text,
             zeros,
@@ -205,7 +205,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         mismatched = ~zoned if kind.time_zone else zoned
         if mismatched.any():
             problem = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
-            raise _bad_value(path, text, mismatched, problem, "write every time with its zone, e.g. 2024-01-01T05:00:00Z")
+            raise _build_value_error(path, text, mismatched, problem, "write every time with its zone, e.g. 2024-01-01T05:00:00Z")
         values = _parse_times(text, kind)
     elif kind == pl.Date:
         values = text.str.to_date(strict=False)
@@ -217,7 +217,7 @@ def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         values = text.cast(kind, strict=False)
     bad = values.is_null() & text.is_not_null()
     if bad.any():
-        raise _bad_value(path, text, bad, rule, hint)
+        raise _build_value_error(path, text, bad, rule, hint)
     return values
 
 
@@ -232,7 +232,7 @@ def _parse_times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
     return parsed.dt.convert_time_zone(kind.time_zone) if kind.time_zone else parsed.cast(pl.Datetime(kind.time_unit))
 
 
-def _bad_value(path: Path, text: pl.Series, rows: pl.Series, rule: str, hint: str) -> DataError:
+def _build_value_error(path: Path, text: pl.Series, rows: pl.Series, rule: str, hint: str) -> DataError:
     number = int(rows.arg_max() or 0)
     return DataError(
         f"'{path}': column '{text.name}' of row {number + 1} is {text[number]!r}, {rule} ({rows.sum()} such row(s))", hint=hint

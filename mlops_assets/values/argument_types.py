@@ -54,7 +54,9 @@ def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[st
         Names of the package's own classes, which are known too.
     """
     known = {*classes, *_DAGSTER_CLASSES}
-    checks_by_name = {name: _list_checks(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
+    checks_by_name = {
+        name: _list_checks(_format_annotation(parameter.annotation), known) for name, parameter in signature.parameters.items()
+    }
     return {name: checks for name, checks in checks_by_name.items() if checks}
 
 
@@ -76,11 +78,11 @@ def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, li
             expected = " or ".join(description for description, _ in accepted if description != "None")
             raise DefinitionError(
                 f"{name} was given {_describe_value(value)} as '{parameter}', which takes {expected}",
-                hint=_hint(name, parameter, value, expected),
+                hint=_suggest_value(name, parameter, value, expected),
             )
 
 
-def _text(annotation: object) -> str:
+def _format_annotation(annotation: object) -> str:
     if isinstance(annotation, str):
         return annotation
     return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
@@ -89,13 +91,13 @@ def _text(annotation: object) -> str:
 def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
     """Return description and check of each alternative of an annotation; empty when an alternative is unknown."""
     checks = []
-    for alternative in _alternatives(annotation):
+    for alternative in _split_alternatives(annotation):
         base, _, inner = alternative.partition("[")
         base = base.rpartition(".")[2]
         if base in _PLAIN:
             description, check = _PLAIN[base]
             lists_values = description == "a list" and not inner.startswith(("str", "Any"))
-            checks.append((description, _not_text(check) if lists_values else check))
+            checks.append((description, _exclude_text(check) if lists_values else check))
         elif base in known:
             checks.append((f"a {base}", _is_instance(base)))
         else:
@@ -103,7 +105,7 @@ def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
     return checks
 
 
-def _alternatives(annotation: str) -> list[str]:
+def _split_alternatives(annotation: str) -> list[str]:
     """Split an annotation at each ``|`` that is outside of brackets."""
     parts, depth = [""], 0
     for character in annotation:
@@ -115,7 +117,7 @@ def _alternatives(annotation: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _not_text(check: Check) -> Check:
+def _exclude_text(check: Check) -> Check:
     return lambda value: check(value) and not isinstance(value, (str, bytes))
 
 
@@ -132,7 +134,7 @@ def _describe_value(value: object) -> str:
     return repr(value)[:60] if isinstance(value, _SHOWN) else f"a {type(value).__name__}"
 
 
-def _hint(name: str, parameter: str, value: Any, expected: str) -> str:  # noqa: ANN401  (a list of cases)
+def _suggest_value(name: str, parameter: str, value: Any, expected: str) -> str:  # noqa: ANN401  (a list of cases)
     """Return what to write instead of a value of a wrong type; frequent mistakes have hints of their own."""
     if name == "ml.Entity" and isinstance(value, (list, tuple)):
         return f"name the entity and list its columns: ml.Entity({'_'.join(map(str, value))!r}, join_keys={list(value)!r})"
@@ -146,10 +148,10 @@ def _hint(name: str, parameter: str, value: Any, expected: str) -> str:  # noqa:
         return (
             f"write @{name}(…) above '{value.__name__}'" if name == "ml.gate" else f"decorate '{value.__name__}' first, or give {expected}"
         )
-    return _plain_hint(parameter, value, expected)
+    return _suggest_plain_value(parameter, value, expected)
 
 
-def _plain_hint(parameter: str, value: object, expected: str) -> str:
+def _suggest_plain_value(parameter: str, value: object, expected: str) -> str:
     if isinstance(value, str):
         return f"give {expected} itself, not its name"
     return f"give one text as {parameter}=" if expected == "a text" else f"give {expected}"

@@ -110,11 +110,11 @@ def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], 
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        problem, hint = _describe(name, signature, args, kwargs, str(error))
+        problem, hint = _explain_call(name, signature, args, kwargs, str(error))
         raise DefinitionError(problem, hint=hint) from None
 
 
-def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: str) -> tuple[str, str]:
+def _explain_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: str) -> tuple[str, str]:
     """Return the problem with the number of arguments, and the hint; ``error`` is Python's message for cases without a better one."""
     parameters = signature.parameters
     placed = [n for n, p in parameters.items() if p.kind in _POSITIONAL]
@@ -122,7 +122,7 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
     if len(args) > len(placed) and inspect.isfunction(args[-1]) and required:
         return (
             f"@{name} stands above '{args[-1].__name__}' without its arguments",
-            f"write @{name}({_keywords(required)})",
+            f"write @{name}({_format_keywords(required)})",
         )
     skipped = len(placed) - len([n for n in placed if n not in ("self", "cls")])
     accepted = len(placed) - skipped
@@ -132,15 +132,15 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
         by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in kwargs]
         return (
             f"{name} takes {accepted} argument{'' if accepted == 1 else 's'} by position, {len(args) - skipped} were given",
-            f"give the others by name: {_keywords(by_name)}" if by_name else f"give {_keywords(placed[skipped:]) or 'none'}",
+            f"give the others by name: {_format_keywords(by_name)}" if by_name else f"give {_format_keywords(placed[skipped:]) or 'none'}",
         )
     missing = [n for n in (*placed[len(args) :], *required) if parameters[n].default is parameters[n].empty and n not in kwargs]
     if missing == ["function"]:
         return f"@{name}() lacks the function", f"write @{name} without parentheses"
     if missing:
-        return f"{name} lacks '{missing[0]}'", f"give {_keywords(missing)}"
+        return f"{name} lacks '{missing[0]}'", f"give {_format_keywords(missing)}"
     return f"{name}: {error}", "give every argument once"
 
 
-def _keywords(names: Iterable[str]) -> str:
+def _format_keywords(names: Iterable[str]) -> str:
     return ", ".join(f"{name}=…" for name in names)

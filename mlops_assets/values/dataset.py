@@ -72,7 +72,7 @@ class Table:
     @property
     def schema_columns(self) -> tuple[str, ...]:
         """The names of the schema's columns, in its order; empty without a schema."""
-        return tuple(_schema_fields(self.schema)) if self.schema is not None else ()
+        return tuple(_list_schema_columns(self.schema)) if self.schema is not None else ()
 
     @property
     def schema_types(self) -> dict[str, type]:
@@ -113,7 +113,7 @@ class Table:
                 hint="set True, or the share of a partition's rows that may be quarantined, up to 1",
             )
         self._check_duplicates(what)
-        for use, column in self._named_columns():
+        for use, column in self._list_named_columns():
             if self.schema is not None and column not in self.schema_columns:
                 raise DefinitionError(
                     f"{what}: {use} names the column '{column}', which its schema {self.schema.__name__} lacks",
@@ -126,7 +126,7 @@ class Table:
         if self.keep and not self.key:
             raise DefinitionError(f"{what} sets order_by= or keep=, but declares no key", hint="name the columns of the key in key=")
 
-    def _named_columns(self) -> Iterator[tuple[str, str]]:
+    def _list_named_columns(self) -> Iterator[tuple[str, str]]:
         """Yield argument and column, for each column that an argument names."""
         yield from (("key", column) for column in self.key)
         if self.event_timestamp:
@@ -141,7 +141,7 @@ class Table:
             yield from (("known_at", column), ("known_at", time_column))
 
 
-def _schema_fields(schema: type) -> Iterator[str]:
+def _list_schema_columns(schema: type) -> Iterator[str]:
     """Yield the column names of a DataFrameModel, base classes first and aliases applied, without importing pandera."""
     seen: set[str] = set()
     for base in reversed(schema.__mro__):

@@ -17,7 +17,7 @@ def item_type(kind: Any) -> type | None:  # noqa: ANN401  (a type, or typing's d
     return typing.get_args(bare)[0] if typing.get_origin(bare) is list and typing.get_args(bare) else None
 
 
-def length(kind: Any) -> int | None:  # noqa: ANN401
+def embedding_length(kind: Any) -> int | None:  # noqa: ANN401
     """Return the number of items of an embedding, such as 384 for ``Annotated[list[float], 384]``; None for any other type."""
     metadata = getattr(kind, "__metadata__", ())
     return next((value for value in metadata if isinstance(value, int)), None)
@@ -28,7 +28,7 @@ def type_label(kind: Any) -> str:  # noqa: ANN401
     item = item_type(kind)
     if item is None:
         return str(getattr(kind, "__name__", kind))
-    return f"list[{item.__name__}]" + (f" of {length(kind)}" if length(kind) is not None else "")
+    return f"list[{item.__name__}]" + (f" of {embedding_length(kind)}" if embedding_length(kind) is not None else "")
 
 
 def check_type(view: str, feature: str, kind: Any) -> None:  # noqa: ANN401
@@ -45,7 +45,11 @@ def fits_value(kind: Any, value: object) -> bool:  # noqa: ANN401
     """Return True if a value can be the default of a feature of this type; an int fits ``float``, a bool fits only ``bool``."""
     item = item_type(kind)
     if item is not None:
-        return isinstance(value, (list, tuple)) and all(fits_value(item, part) for part in value) and length(kind) in (None, len(value))
+        return (
+            isinstance(value, (list, tuple))
+            and all(fits_value(item, part) for part in value)
+            and embedding_length(kind) in (None, len(value))
+        )
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

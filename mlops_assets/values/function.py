@@ -145,7 +145,7 @@ def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:
 
 
 def _read_parameters(function: Callable[..., object], where: str, allowed: Collection[Injection]) -> Iterator[Parameter]:
-    hints = _hints(function, where)
+    hints = _resolve_annotations(function, where)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise DefinitionError(f"{where} takes *{name}", hint="name every parameter: what it receives is decided by its name and type")
@@ -157,7 +157,7 @@ def _read_parameters(function: Callable[..., object], where: str, allowed: Colle
         yield _classify(name, hints[name], where, allowed)
 
 
-def _hints(function: Callable[..., object], where: str) -> dict[str, type]:
+def _resolve_annotations(function: Callable[..., object], where: str) -> dict[str, type]:
     try:
         return typing.get_type_hints(function)
     except NameError as error:
@@ -180,10 +180,10 @@ def _classify(name: str, annotation: type, where: str, allowed: Collection[Injec
         return Parameter(name, annotation, injection, frame)
     choices = ", ".join(sorted(what.value for what in allowed))
     raise DefinitionError(
-        f"{where}: parameter '{name}' is annotated {_label(annotation)}, which it cannot receive",
+        f"{where}: parameter '{name}' is annotated {_format_annotation(annotation)}, which it cannot receive",
         hint=f"it can receive {choices}; a table is annotated pl.LazyFrame, pl.DataFrame, pd.DataFrame or duckdb.DuckDBPyRelation",
     )
 
 
-def _label(annotation: object) -> str:
+def _format_annotation(annotation: object) -> str:
     return getattr(annotation, "__qualname__", None) or str(annotation)

@@ -1,4 +1,4 @@
-"""The platform of a project: where its stores are, which environment it is, and how to read both from environment variables."""
+"""The platform of a project: its stores and its environment, declared in code or read from environment variables."""
 
 from __future__ import annotations
 

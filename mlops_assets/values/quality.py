@@ -129,7 +129,7 @@ class Quality:
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
-        for problem, hint in self._mistakes():
+        for problem, hint in self._list_mistakes():
             raise DefinitionError(f"ml.Quality: {problem}", hint=hint)
 
     @property
@@ -152,7 +152,7 @@ class Quality:
             *((Limit(ROWS, "", *self.rows),) if self.rows else ()),
         )
 
-    def _mistakes(self) -> Iterator[tuple[str, str]]:
+    def _list_mistakes(self) -> Iterator[tuple[str, str]]:
         """Yield problem and hint of each mistake in the declaration."""
         if not (self.declared or self.learn_from):
             yield "nothing is declared", "give nulls=, ranges=, categories=, rows= or learn_from="
@@ -169,9 +169,9 @@ class Quality:
             yield f"margin={self.margin}", "give a margin of 0 or more"
         if self.severity not in {"error", "warn"}:
             yield f"severity={self.severity!r}", "give 'error' or 'warn'"
-        yield from self._learning_mistakes()
+        yield from self._list_learning_mistakes()
 
-    def _learning_mistakes(self) -> Iterator[tuple[str, str]]:
+    def _list_learning_mistakes(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.learn_from, int) and self.learn_from < 1:
             yield f"learn_from={self.learn_from}", "give the number of first partitions to learn from, 1 or more"
         # Keys of another format are compared later, when the partitions are known.

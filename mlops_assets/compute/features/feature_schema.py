@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import DataError
-from mlops_assets.values.feature_types import item_type, length, type_label
+from mlops_assets.values.feature_types import embedding_length, item_type, type_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
     """
     frame = frame.with_columns(_cast_feature(frame[name], kind, name, view) for name, kind in features)
     for name, kind in features:
-        size = length(kind)
+        size = embedding_length(kind)
         if size is None:
             continue
         misfits = frame.with_row_index("__row").filter(pl.col(name).list.len() != size)

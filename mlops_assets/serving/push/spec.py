@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.feature_types import PLAIN, item_type, length
+from mlops_assets.values.feature_types import PLAIN, embedding_length, item_type
 from mlops_assets.values.push import PushSource, views_of
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _find_bounds(table: Table) -> tuple[datetime | None, datetime | None]:
 def _encode_type(kind: Any) -> list[Any]:  # noqa: ANN401
     """Return a feature type as JSON: name of the plain type, whether it is a list, and the list's fixed length or None."""
     item = item_type(kind)
-    return [kind.__name__, False, None] if item is None else [item.__name__, True, length(kind)]
+    return [kind.__name__, False, None] if item is None else [item.__name__, True, embedding_length(kind)]
 
 
 def _decode_type(label: Sequence[Any]) -> Any:  # noqa: ANN401

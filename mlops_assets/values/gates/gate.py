@@ -266,11 +266,11 @@ def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, valu
     """Judge a metric by itself, or by the end of its interval that is nearer to the bound."""
     if gate.confidence is None:
         passed = value <= gate.threshold if gate.is_maximum else value >= gate.threshold
-        sign = ("≤" if passed else ">") if gate.is_maximum else _sign(passed)
+        sign = ("≤" if passed else ">") if gate.is_maximum else _format_sign(passed)
         return GateResult(passed, f"{gate.metric} {value:.5g} {sign} {gate.threshold:.5g}{_describe_slice(within)}", value, gate.threshold)
     low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
     passed = high <= gate.threshold if gate.is_maximum else low >= gate.threshold
-    what = f"the {_interval(gate.confidence, low, high)}{_format_interval_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
+    what = f"the {_format_interval(gate.confidence, low, high)}{_format_interval_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
     if gate.is_maximum:
         end = "ends at or below" if passed else _explain_high_end(high)
     else:
@@ -287,11 +287,11 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
     shown = (
         ""
         if math.isnan(low) and gate.confidence is None
-        else f", {_interval(confidence, low, high)} of the difference{_format_interval_method(candidate)}"
+        else f", {_format_interval(confidence, low, high)} of the difference{_format_interval_method(candidate)}"
     )
     if gate.confidence is None:
         passed = value >= champion_value + min_difference
-        text = f"{gate.metric} {value:.5g} {_sign(passed)} {champion_value + min_difference:.5g}: {compared}{shown}"
+        text = f"{gate.metric} {value:.5g} {_format_sign(passed)} {champion_value + min_difference:.5g}: {compared}{shown}"
     else:
         passed = low >= min_difference
         text = (
@@ -312,7 +312,7 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
         return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {largest}")
     results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in judged]
     failed = [(s, result) for s, result in results if not result.passed]
-    worst, result = min(failed or results, key=lambda entry: _margin(gate, entry[1]))
+    worst, result = min(failed or results, key=lambda entry: _measure_margin(gate, entry[1]))
     note = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
     head = (
         f"fails in {len(failed)} of {len(results)} slices by {column}, worst"
@@ -324,7 +324,7 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
     )
 
 
-def _margin(gate: Gate, result: GateResult) -> float:
+def _measure_margin(gate: Gate, result: GateResult) -> float:
     """Return how far the value of a result is on the passing side of its bound: −∞ without a value, ∞ without a bound."""
     if result.value is None:
         return -math.inf
@@ -333,7 +333,7 @@ def _margin(gate: Gate, result: GateResult) -> float:
     return result.threshold - result.value if gate.is_maximum else result.value - result.threshold
 
 
-def _sign(passed: bool) -> str:  # noqa: FBT001
+def _format_sign(passed: bool) -> str:  # noqa: FBT001
     return "≥" if passed else "<"
 
 
@@ -345,7 +345,7 @@ def _explain_high_end(high: float) -> str:
     return "is undefined, so that it cannot be shown to end at or below" if math.isnan(high) else "ends above"
 
 
-def _interval(confidence: float, low: float, high: float) -> str:
+def _format_interval(confidence: float, low: float, high: float) -> str:
     return f"{confidence:.4g} interval" + ("" if math.isnan(low) else f" {low:.4g} … {high:.4g}")
 
 

@@ -1,4 +1,4 @@
-"""The calibration of a judge: labelled answers, and the agreement that the judge needs before it may decide a gate."""
+"""The calibration of a judge: labelled answers, and the agreement with them that a judge needs before gates may use its scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of endpoints, and the names of environment variables with their secrets."""
+"""Check the URLs of endpoints, and the names of environment variables that hold secrets."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def make_trace_id(start: int) -> str:
         Start of the trace, in nanoseconds since 1970.
     """
     seconds = b"%08x" % (start // SECOND)
-    return (seconds + _mark(seconds)).decode() + secrets.token_hex(10)
+    return (seconds + _compute_mark(seconds)).decode() + secrets.token_hex(10)
 
 
 def read_start_second(trace_id: str) -> int | None:
@@ -112,10 +112,10 @@ def read_start_second(trace_id: str) -> int | None:
         32 hexadecimal digits.
     """
     seconds = trace_id[:8].encode()
-    return int(seconds, 16) if trace_id[8:12].encode() == _mark(seconds) else None
+    return int(seconds, 16) if trace_id[8:12].encode() == _compute_mark(seconds) else None
 
 
-def _mark(seconds: bytes) -> bytes:
+def _compute_mark(seconds: bytes) -> bytes:
     """Return four digits that follow the seconds: one in 65536 random ids has them by accident."""
     return b"%04x" % (crc32(seconds) & 0xFFFF)
 

@@ -66,7 +66,8 @@ def describe_span(span: timedelta) -> str:
     >>> describe_span(timedelta(days=14)), describe_span(timedelta(days=1, hours=12))
     ('14 days', '36 hours')
     """
-    return f"{span.days} days" if not span.seconds else f"{span.total_seconds() / 3600:g} hours"
+    number, unit = (span.days, "day") if not span.seconds else (span.total_seconds() / 3600, "hour")
+    return f"{number:g} {unit}{'s' * (number != 1)}"
 
 
 def truncate(text: str, max_length: int) -> str:

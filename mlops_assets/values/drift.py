@@ -196,8 +196,9 @@ class SameWeeks:
 
     Notes
     -----
-    If these weeks have fewer than 100 training rows, or fewer than 8 windows with 30 rows or more, the report compares with all training
-    rows and says so. Predictions are always compared with those for the whole holdout.
+    Thresholds are calibrated on the windows of these weeks: they need a span of 20 windows or more, which is 3 weeks for daily windows and 20
+    weeks for weekly ones. With a shorter span, fewer than 100 training rows, or fewer than 8 windows with 30 rows or more, the report
+    compares with all training rows and says so. Predictions are always compared with those for the whole holdout.
 
     Examples
     --------

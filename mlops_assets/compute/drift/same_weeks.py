@@ -7,8 +7,9 @@ from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlops_assets.compute.drift.profile import MIN_REFERENCE_ROWS, build_profile
+from mlops_assets.compute.drift.profile import MIN_REFERENCE_ROWS, MIN_WINDOWS, build_profile
 from mlops_assets.compute.drift.statistic_changes import MIN_HISTORY
+from mlops_assets.compute.text import describe_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +71,8 @@ def profile_same_weeks(
     Returns
     -------
     tuple
-        The profile is None with fewer than 100 rows, or fewer than 8 windows with 30 rows or more: too few to calibrate thresholds.
+        The profile is None with fewer than 100 rows, fewer than 8 windows with 30 rows or more, or weeks so short that thresholds would be
+        calibrated on shorter windows than those of the monitor.
     """
     clock = times.dt.replace_time_zone(None)
     inside = clock.is_between(*spans[0], closed="left")
@@ -84,5 +86,10 @@ def profile_same_weeks(
         return None, (
             f"compared with all training rows: those of the same weeks ({dates}) are {chosen.height:,} in {windows} windows, "
             f"{MIN_REFERENCE_ROWS} in {MIN_HISTORY} windows are needed"
+        )
+    if profile is not None and profile["window_seconds"] < length.total_seconds():
+        return None, (
+            f"compared with all training rows: the same weeks ({dates}) are shorter than {MIN_WINDOWS} windows of {describe_span(length)}, "
+            "which thresholds need; declare more weeks or years"
         )
     return profile, f"compared with the same weeks of earlier years: {chosen.height:,} training rows of {dates}"

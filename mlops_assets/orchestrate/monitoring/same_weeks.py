@@ -13,6 +13,7 @@ from mlops_assets.compute.monitoring.windows import PredictionWindow, VersionRef
 from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.partitions import partition_length
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.monitoring import Monitor
 
@@ -33,8 +34,8 @@ class SameWeeksReferences:
     def __init__(self, stores: Stores, monitor: Monitor) -> None:
         self._stores, self._monitor = stores, monitor
         self._timezone = getattr(monitor.partitions, "timezone", None) or "UTC"
-        self._snapshots = {version.version: version.snapshot for version in stores.registry.versions(monitor.model.name)}
-        self._rows: dict[int, pl.DataFrame] = {}
+        self._versions = {version.version: version for version in stores.registry.versions(monitor.model.name)}
+        self._rows: dict[int, tuple[pl.DataFrame, pl.Series]] = {}
         self._profiles: dict[tuple[int, _Spans], tuple[Mapping[str, Any] | None, str]] = {}
 
     def choose(self, window: PredictionWindow, reference: VersionReference) -> VersionReference:
@@ -62,13 +63,20 @@ class SameWeeksReferences:
 
     def _build(self, version: int, spans: _Spans, features: list[str]) -> tuple[Mapping[str, Any] | None, str]:
         """Return the profile of a version's training rows in the spans, and a note; None when there are too few."""
-        declared = self._monitor.model.training_set
         try:
             if version not in self._rows:
-                table = self._stores.lake.read(declared.key, snapshot=self._snapshots[version])
-                self._rows[version] = rename_from_table(table, TRAINING_SET_COLUMNS)
+                self._rows[version] = self._read_rows(version)
         except LakeError as error:
             return None, f"compared with all training rows as they were stored: those of the same weeks cannot be read, {error.message}"
-        rows = self._rows[version]
-        times = rows[declared.event_timestamp or ""].dt.convert_time_zone(self._timezone)
+        rows, times = self._rows[version]
         return profile_same_weeks(rows.select(features), times, spans, partition_length(self._monitor.partitions))
+
+    def _read_rows(self, number: int) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the training rows of a version, and their local times in the column that was declared when it was trained."""
+        version = self._versions[number]
+        table = self._stores.lake.read(self._monitor.model.training_set.key, snapshot=version.snapshot)
+        rows = rename_from_table(table, TRAINING_SET_COLUMNS)
+        name = read_manifest(self._stores.artifacts, version.artifact)["event_timestamp"]
+        if name is None:
+            raise LakeError(f"version {number} was trained on rows without event times", hint="train again")
+        return rows, rows[name].dt.convert_time_zone(self._timezone)

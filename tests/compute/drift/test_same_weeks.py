@@ -97,6 +97,16 @@ def test_too_few_rows_of_the_same_weeks_are_named_and_not_used(first: int, found
     assert note.endswith(f"{found}, 100 in 8 windows are needed")
 
 
+@pytest.mark.parametrize(("weeks", "length"), [(2, DAY), (3, 7 * DAY)])
+def test_weeks_too_short_for_windows_of_the_monitor_are_not_used(weeks: int, length: timedelta) -> None:
+    spans = find_same_weeks(TimeWindow(window(TRAINED).start, window(TRAINED).start + length), SameWeeks(weeks=weeks), "UTC")
+    profile, note = profile_same_weeks(*known(), spans, length)
+    assert profile is None
+    assert note.endswith(
+        f"shorter than 20 windows of {length.days} day{'s' * (length > DAY)}, which thresholds need; declare more weeks or years"
+    )
+
+
 @pytest.mark.parametrize("wrong", [{"years": 0}, {"weeks": 0}, {"weeks": 27}])
 def test_impossible_weeks_are_refused(wrong: dict) -> None:
     with pytest.raises(DefinitionError, match="is not 1 year or more and 1 to 26 weeks"):

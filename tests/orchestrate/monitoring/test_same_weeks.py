@@ -46,7 +46,7 @@ def nouns(since: datetime, event_timestamp: str | None = "at") -> list:
 
     @ml.training_set(columns=["temp"], label="y", event_timestamp=event_timestamp, split=split)
     def examples(history: pl.LazyFrame) -> pl.LazyFrame:
-        return history
+        return history if event_timestamp in (None, "at") else history.rename({"at": event_timestamp})
 
     @ml.model(training_set=examples, metrics=["r2"])
     def line(train: ml.Split) -> LinearRegression:
@@ -81,6 +81,13 @@ def test_windows_are_compared_with_the_same_weeks_of_the_training_set_of_the_ver
     later = Runner(ml.build_definitions(nouns(datetime(2023, 3, 1, tzinfo=UTC)), platform=platform), instance)
     later("dataset/history", "training_set/examples")
     assert metadata(later("drift_report/watch", partitions="2024-01-16"), "drift_report/watch")["summary"].endswith(note)
+
+
+def test_a_version_keeps_the_event_times_that_its_training_set_had(platform, instance) -> None:
+    trained(platform, instance, START)
+    renamed = Runner(ml.build_definitions(nouns(START, event_timestamp="time"), platform=platform), instance)
+    summary = metadata(renamed("drift_report/watch", partitions="2024-01-16"), "drift_report/watch")["summary"]
+    assert "compared with the same weeks of earlier years: 840 training rows" in summary
 
 
 def test_a_training_set_without_the_same_weeks_is_compared_as_a_whole(platform, instance) -> None:

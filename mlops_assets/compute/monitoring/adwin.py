@@ -11,6 +11,7 @@ import numpy as np
 
 MAX_CHUNKS = 256  # of a stream before older ones are merged
 _SHARE = 1 / 16  # of the following numbers: the maximum size of a merged chunk
+_END = 0.5  # of the bound: an increase ends below it
 FIELDS = ("counts", "sums", "squares", "starts")
 
 
@@ -134,15 +135,11 @@ class Level:
         """The mean of the numbers."""
         return self.total / self.rows
 
-    def is_exceeded(self, newer: Chunks, delta: float) -> bool:
-        """Return whether the mean of newer numbers is certainly above this mean."""
+    def is_exceeded(self, newer: Chunks, delta: float, share: float) -> bool:
+        """Return whether the mean of newer numbers is above this mean by more than a share of the bound."""
         rows = self.rows + newer.rows
         variance = max(0.0, (self.squares + newer.square) / rows - ((self.total + newer.total) / rows) ** 2)
-        return bool(newer.mean - self.mean > _compute_bound(self.rows, newer.rows, variance, delta))
-
-    def extend(self, newer: Chunks, until: datetime) -> Level:
-        """Return the sums over these numbers and newer ones, which an increase follows."""
-        return Level(self.rows + newer.rows, self.total + newer.total, self.squares + newer.square, until)
+        return bool(newer.mean - self.mean > share * _compute_bound(self.rows, newer.rows, variance, delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +153,16 @@ class Adwin:
     window
         The adaptive window.
     before
-        The numbers before an increase; None as long as no increase was detected.
+        The numbers before the last increase; None as long as no increase was detected.
+    increased
+        Whether the mean of the adaptive window is above the mean before the last increase: by more than the bound to begin with, and
+        then as long as by more than half of it.
     """
 
     delta: float
     window: Chunks = NO_CHUNKS
     before: Level | None = None
-
-    @property
-    def increased(self) -> bool:
-        """Whether the mean of the adaptive window is certainly above the mean before an increase."""
-        return self.before is not None and self.window.rows > 0 and self.before.is_exceeded(self.window, self.delta)
+    increased: bool = False
 
     def advance(self, chunks: Chunks) -> Adwin:
         """Return the state after newer numbers: older ones are dropped as long as any split of the window shows two different means.
@@ -176,12 +172,16 @@ class Adwin:
         chunks
             Sums over the newer numbers.
         """
-        window, before = self.window.append(chunks), self.before
+        window, before, increased = self.window.append(chunks), self.before, self.increased
         while (split := _find_change(window, self.delta)) is not None:
             older, window = window.take(0, split), window.take(split)
-            if window.mean > older.mean and not (before is not None and before.is_exceeded(older, self.delta)):
-                before = (before or Level(0, 0.0, 0.0, window.began)).extend(older, window.began)
-        return replace(self, window=window, before=before)
+            if window.mean > older.mean and not self._exceeds(before, older, increased=increased):
+                before, increased = Level(older.rows, older.total, older.square, window.began), True
+        return replace(self, window=window, before=before, increased=self._exceeds(before, window, increased=increased))
+
+    def _exceeds(self, before: Level | None, newer: Chunks, *, increased: bool) -> bool:
+        # One bound for both would end and begin a lasting increase again and again.
+        return before is not None and newer.rows > 0 and before.is_exceeded(newer, self.delta, _END if increased else 1.0)
 
 
 def _find_change(window: Chunks, delta: float) -> int | None:

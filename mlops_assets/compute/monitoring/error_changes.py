@@ -85,9 +85,10 @@ def measure_errors(
         return WindowErrors(problem="the predictions have no time", final=True)
     losses = _compute_losses(labelled, None if estimator is None else estimator.scale)
     if losses is None:
-        return WindowErrors(
-            problem="no scale of errors is stored with the version: train again on a holdout of 100 rows or more", final=True
+        why = (
+            "train again, on a holdout of 100 rows or more" if estimator is None else "it was trained before versions had one, train again"
         )
+        return WindowErrors(problem=f"no scale of errors is stored with the version: {why}", final=True)
     return WindowErrors(chunk_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS))
 
 

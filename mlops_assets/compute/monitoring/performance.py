@@ -19,6 +19,7 @@ from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
 from mlops_assets.errors import DataError, nearest
+from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mlops_assets.compute.estimation.estimator import PerformanceEstimator
     from mlops_assets.compute.monitoring.error_changes import WindowErrors
     from mlops_assets.values.evaluation import Evaluation
-    from mlops_assets.values.expectations.error_change import ErrorChange
     from mlops_assets.values.monitoring import Performance
 
 CONFIDENCE = 0.95
@@ -85,11 +85,12 @@ class PerformanceReport:
         """``breach`` if any expectation is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``.
 
         ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if they do and are enough to
-        judge an expectation.
+        judge an expectation. An error change that cannot be measured does not count where another expectation is judged.
         """
         if self.in_training and not self.arrivals.predicted:
             return IN_TRAINING
-        states = {verdict.state for verdict in self.verdicts}
+        unmeasured = self._unmeasured_change
+        states = {verdict.state for verdict in self.verdicts if verdict is not unmeasured}
         if self.inverted and states & {GOOD, BREACH}:
             return INVERTED
         if BREACH in states:
@@ -97,6 +98,12 @@ class PerformanceReport:
         if CANNOT in states:
             return CANNOT
         return NOT_ENOUGH if self.problem or NOT_ENOUGH in states else GOOD
+
+    @property
+    def _unmeasured_change(self) -> Verdict | None:
+        """The verdict on an error change that cannot be measured, where another expectation is judged; else None."""
+        judged = any(verdict.state in (GOOD, BREACH) for verdict in self.verdicts)
+        return next((v for v in self.verdicts if judged and v.expectation == ErrorChange.NAME and v.state == CANNOT), None)
 
     @property
     def summary(self) -> str:
@@ -111,7 +118,9 @@ class PerformanceReport:
             reasons = [verdict.reason for verdict in self.verdicts if verdict.state == self.state]
         without = self.arrivals.unpredicted
         share = f"{without} of {self.arrivals.predicted} rows ({without / max(1, self.arrivals.predicted):.1%}) have no prediction"
-        notes = [share if without else "", "" if any(self.arrivals.bias in reason for reason in reasons) else self.arrivals.bias]
+        bias = "" if any(self.arrivals.bias in reason for reason in reasons) else self.arrivals.bias
+        unmeasured = self._unmeasured_change
+        notes = [share if without else "", bias, f"{unmeasured.expectation} {CANNOT}: {unmeasured.reason}" if unmeasured else ""]
         stated = reasons or [self.problem or "; ".join(map(describe_metric, self.metrics))]
         return f"{self.state}: {'; '.join(dict.fromkeys([*stated, *filter(None, notes)]))}"
 

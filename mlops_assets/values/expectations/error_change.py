@@ -18,8 +18,8 @@ class ErrorChange:
     probability of the true class, or 1 for a wrong class without probabilities. The error of a number is the absolute error, divided by
     its 95 % quantile on the version's holdout and cut off at 1.
 
-    Windows are breaches from the detection of an increase until the error is no longer certainly above its former mean. A decrease is
-    none. The check is part of the performance report, and ``Retrain(on=("performance",))`` follows it.
+    Windows are breaches from the detection of an increase until the error is above its former mean by less than half of what a detection
+    needs. A decrease is none. The check is part of the performance report, and ``Retrain(on=("performance",))`` follows it.
 
     Parameters
     ----------

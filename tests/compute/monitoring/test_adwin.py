@@ -84,6 +84,22 @@ def test_an_increase_ends_with_the_return_to_the_former_error():
     assert again[-1] == 18_000
 
 
+def test_an_increase_that_lasts_is_reported_without_a_gap():
+    for seed in range(12):
+        _, increased = live(flip(np.random.default_rng(seed), (2_000, 0.1), (8_000, 0.16)))
+        assert increased == list(range(increased[0], 10_001, 100)), seed
+
+
+def test_an_increase_after_an_increase_that_ended_counts_from_the_newest_level():
+    rates = ((20_000, 0.1), (2_000, 0.3), (10_000, 0.05), (10_000, 0.09))
+    state, increased = live(flip(np.random.default_rng(0), *rates), window=500)
+    assert 20_000 < increased[0] < 21_000
+    assert [rows for rows in increased if 23_000 < rows <= 32_000] == []
+    assert 32_000 < next(rows for rows in increased if rows > 23_000) < 35_000
+    assert increased[-1] == 42_000
+    assert state.before.mean == pytest.approx(0.05, abs=0.01)
+
+
 @pytest.mark.parametrize("rates", [(0.3, 0.1), (0.3, 0.2, 0.1), (0.0, 0.0)])
 def test_an_error_that_falls_or_stays_is_never_worse(rates):
     assert live(flip(np.random.default_rng(2), *((4_000, rate) for rate in rates)))[1] == []

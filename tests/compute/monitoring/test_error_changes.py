@@ -12,6 +12,7 @@ from mlops_assets.compute.monitoring.performance import PerformanceReport, measu
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.expectations.error_change import ErrorChange
+from mlops_assets.values.monitoring import Performance
 
 BEGIN, ROWS = datetime(2024, 1, 1, tzinfo=UTC), 200
 EXPECTED = ErrorChange()
@@ -95,7 +96,7 @@ def test_a_window_without_predictions_or_in_training_data_is_not_judged():
     assert judge_errors(fitted, EXPECTED, start_of(0), stream).state == "in training data"
 
 
-def report_numbers(estimator: PerformanceEstimator | None) -> PerformanceReport:
+def report_numbers(estimator: PerformanceEstimator | None, *expectations: Performance) -> PerformanceReport:
     y = np.arange(100.0)
     at = [BEGIN + timedelta(minutes=n) for n in range(100)]
     predictions = pl.DataFrame({"id": range(100), "at": at, PREDICTION: y + np.where(y < 50, 1.0, 8.0)})
@@ -106,6 +107,7 @@ def report_numbers(estimator: PerformanceEstimator | None) -> PerformanceReport:
         key=["id"],
         label="y",
         metrics=(),
+        expectations=expectations,
         event_timestamp="at",
         estimator=estimator,
         error_change=EXPECTED,
@@ -121,7 +123,17 @@ def test_the_error_of_a_number_is_scaled_by_the_holdout_and_cut_off_at_one():
 def test_a_regressor_without_stored_errors_cannot_be_judged():
     report = judge_errors(report_numbers(None), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
     assert report.state == "cannot be measured"
-    assert "no scale of errors is stored with the version" in report.summary
+    assert "no scale of errors is stored with the version: train again, on a holdout of 100 rows or more" in report.summary
+    older = judge_errors(report_numbers(PerformanceEstimator(100, 1.0)), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
+    assert older.summary.endswith("no scale of errors is stored with the version: it was trained before versions had one, train again")
+
+
+@pytest.mark.parametrize(("bound", "state"), [(-10.0, "good"), (-1.0, "breach")])
+def test_an_error_change_that_cannot_be_measured_leaves_the_state_to_other_expectations(bound, state):
+    expected = Performance("neg_mean_absolute_error", at_least=bound, min_labels=10)
+    report = judge_errors(report_numbers(PerformanceEstimator(100, 1.0), expected), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
+    assert (report.state, report.verdicts[-1].state) == (state, "cannot be measured")
+    assert "error_change cannot be measured: no scale of errors" in report.summary
 
 
 @pytest.mark.parametrize("options", [{"delta": 0.0}, {"delta": 1.0}, {"min_coverage": 1.5}])

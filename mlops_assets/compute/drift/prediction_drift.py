@@ -75,6 +75,8 @@ def add_prediction_drift(
 ) -> DriftReport:
     """Return the report of a window's inputs with the drift of its predictions added.
 
+    A prediction with the name of an input, e.g. ``prediction``, is reported as ``prediction (output)``.
+
     Parameters
     ----------
     report
@@ -90,6 +92,8 @@ def add_prediction_drift(
     """
     rate = expected.false_alarm_rate
     found = measure_drift(profile, predictions, false_alarm_rate=rate * PREDICTION_SHARE, min_psi=expected.min_psi, min_rows=min_rows)
-    columns = tuple(sorted((*report.columns, *found.columns), key=lambda column: (-column.severity, column.name)))
+    inputs = {column.name for column in report.columns}
+    outputs = [replace(column, name=f"{column.name} (output)") if column.name in inputs else column for column in found.columns]
+    columns = tuple(sorted((*report.columns, *outputs), key=lambda column: (-column.severity, column.name)))
     joined = replace(report, columns=columns, false_alarm_rate=rate)
     return replace(joined, summary=summarise(joined)) if report.enough else joined

@@ -91,6 +91,17 @@ def test_predictions_that_are_lost_or_constant_are_found() -> None:
         assert why in found.columns[0].why
 
 
+def test_an_input_and_an_output_of_one_name_have_different_names_in_the_report() -> None:
+    X = sensors(np.random.default_rng(4), 1)
+    inputs, predictions = references("classifier")
+    renamed = inputs["columns"] | {"prediction": inputs["columns"]["sensor_0"]}
+    report = measure_drift(inputs | {"columns": renamed}, X.with_columns(prediction="sensor_0"))
+    found = add_prediction_drift(report, predictions, select(X, "classifier"), EXPECTED, 100)
+    roles = {column.name: column.role for column in found.columns if not column.name.startswith("sensor")}
+    assert roles == {"prediction": "feature", "prediction (output)": "prediction", "probability of 1": "prediction"}
+    assert len(found.columns) == len(SENSORS) + 3
+
+
 def test_the_stored_predictions_have_a_history_but_no_associations() -> None:
     profile = references("classifier")[1]
     assert all(HISTORY in column and column["role"] == "prediction" for column in profile["columns"].values())

@@ -182,12 +182,14 @@ def _cross_validate(window: np.ndarray, reference: np.ndarray, categorical: np.n
     scores = np.zeros(len(y))
     with threadpool_limits(1):  # threads that wait for each other cost more than they gain on so few rows
         for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(X, y):
+            # A column without any value cannot be binned; a constant one separates nothing.
+            usable = np.where(np.isfinite(X[train]).any(axis=0), X, 0)
             model = HistGradientBoostingClassifier(
                 max_iter=_ITERATIONS, categorical_features=categorical, early_stopping=False, random_state=0
-            ).fit(X[train], y[train])
-            scores[test] = model.decision_function(X[test])
+            ).fit(usable[train], y[train])
+            scores[test] = model.decision_function(usable[test])
             for k in range(len(categorical)) if explain else ():
-                changed = X[test].copy()
+                changed = usable[test].copy()
                 changed[:, k] = random.permutation(changed[:, k])
                 shuffled[k, test] = model.decision_function(changed)
     auc = float(roc_auc_score(y, scores))
@@ -199,7 +201,8 @@ def judge_by_classifier(
 ) -> tuple[list[ColumnDrift], str]:
     """Return the reports of columns, and what the classifier found in words.
 
-    If the classifier separates the window better than past windows, the columns that it needs have drifted.
+    If the classifier separates the window better than past windows, the columns that it needs have drifted. Columns that stand in for each
+    other may all be dispensable: the one with the largest fall has drifted then.
 
     Parameters
     ----------
@@ -228,17 +231,20 @@ def judge_by_classifier(
     if measured.auc <= threshold:
         return list(columns), words
     falls = _cross_validate(encoded, reference.sample, reference.categorical, explain=True).falls
-    needed = {
-        name: float(fall)
-        for name, fall in zip(reference.columns, falls, strict=True)
-        if fall >= max(MIN_IMPORTANCE, MIN_SHARE * falls.max())
-    }
+    needed = _find_needed(dict(zip(reference.columns, falls.tolist(), strict=True)))
     usual = tuple(map(_to_auc, reference.separations.tolist()))
-    named = ", ".join(sorted(needed, key=lambda name: -needed[name])) or "no column by itself"
+    named = ", ".join(sorted(needed, key=lambda name: -needed[name]))
     return [
         _report(column, needed, measured.auc, threshold, usual) if column.name in needed and not column.drifted else column
         for column in columns
     ], f"{words}, by {named}"
+
+
+def _find_needed(falls: Mapping[str, float]) -> dict[str, float]:
+    """Return column → fall of the AUC for the columns that the classifier needs; if it needs none, for the one with the largest fall."""
+    largest = max(falls, key=lambda name: falls[name])
+    limit = max(MIN_IMPORTANCE, MIN_SHARE * falls[largest])
+    return {name: fall for name, fall in falls.items() if fall >= limit} or {largest: falls[largest]}
 
 
 def _explain_unjudged(reference: ClassifierReference, window: Mapping[str, pl.Series]) -> str:
@@ -282,6 +288,10 @@ def _explain_blindness(reference: ClassifierReference, threshold: float) -> str:
 def _report(column: ColumnDrift, needed: Mapping[str, float], auc: float, threshold: float, usual: tuple[float, ...]) -> ColumnDrift:
     others = ", ".join(name for name in needed if name != column.name)
     joint = f" together with {others}" if others else ""
+    fall = needed[column.name]
+    shuffled = f"shuffling this column lowers the AUC by {fall:.3f}"
+    if fall < MIN_IMPORTANCE:
+        shuffled = f"no column is needed by itself; shuffling this one has the largest effect on the AUC, {fall:.3f}"
     return replace(
         column,
         statistic=DOMAIN_CLASSIFIER,
@@ -289,9 +299,6 @@ def _report(column: ColumnDrift, needed: Mapping[str, float], auc: float, thresh
         threshold=threshold,
         severity=auc / threshold,
         drifted=True,
-        why=(
-            f"its values{joint} separate the window from the reference; AUC {auc:.3f}, threshold {threshold:.3f}; "
-            f"shuffling this column lowers the AUC by {needed[column.name]:.3f}"
-        ),
+        why=f"its values{joint} separate the window from the reference; AUC {auc:.3f}, threshold {threshold:.3f}; {shuffled}",
         usual=usual,
     )

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 
 BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
 RAISED_CAP = 0.8  # of the way from a cap to the largest distance
-NO_CLASSIFIER = "not judged: the version was trained before a monitor declared it for these columns; train again"
+NO_CLASSIFIER = (
+    "not judged: the version stores none for these columns. It was trained before a monitor declared it, "
+    "or the log of its training has a warning; train again"
+)
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
@@ -143,7 +146,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     fixed
         Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones.
     classifier
-        Whether a domain classifier judges the columns as well. The profile must have been built for it.
+        Whether a domain classifier judges the columns as well, those with a fixed threshold included. The profile must have been built
+        for it.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. The rate holds for windows of real time when the profile had
         event times, and for independent rows when it had none. With fewer than some ``10 / false_alarm_rate`` reference windows,
@@ -199,13 +203,13 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged = merge_measures(judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi))
     if profile.get(ASSOCIATIONS):
         judged = _judge_relations(profile[ASSOCIATIONS], current, judged, false_alarm_rate / views, min_psi)
+    judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     found = f"{DOMAIN_CLASSIFIER} {NO_CLASSIFIER}" if classifier else ""
     if domain is not None:
         shared = [name for name in domain.columns if name in stored_columns and name not in broken]
         window = {name: sample_rows(_read_column(current, name)) for name in shared}
         judged, words = judge_by_classifier(domain, window, judged, false_alarm_rate / views, min_psi)
         found = f"{DOMAIN_CLASSIFIER} {words}"
-    judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)

@@ -171,7 +171,7 @@ def _build_reference_profile(
     """
     rows, role = (pl.concat([split.X for split in splits]), FEATURE) if predictions is None else (predictions, PREDICTION)
     monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
-    build = partial(build_profile, rows, role=role, classifiers=_list_classifiers(monitors) if predictions is None else None)
+    build = partial(_build_profile, step, _list_classifiers(monitors) if predictions is None else {}, rows, role=role)
     if training_set.event_timestamp is None:
         return json.dumps(build(), sort_keys=True).encode()
     partitions = next((ref.partitions for ref in list_source_tables(step.project, training_set) if ref.partitions is not None), None)
@@ -185,6 +185,23 @@ def _build_reference_profile(
             for length in sorted(other_lengths)
         }
     return json.dumps(profile, sort_keys=True).encode()
+
+
+def _build_profile(
+    step: StepContext,
+    classifiers: Mapping[tuple[str, ...], int],
+    rows: pl.DataFrame,
+    times: pl.Series | None = None,
+    **options: Any,  # noqa: ANN401  (those of build_profile)
+) -> dict[str, Any]:
+    """Return a profile; one without classifiers if they cannot be built: they serve monitors only, so they must not fail the training."""
+    if classifiers:
+        try:
+            return build_profile(rows, times, classifiers=classifiers, **options)
+        except Exception as error:  # noqa: BLE001  (columns may hold anything)
+            reason = f"{type(error).__name__}: {error}"
+            step.context.log.warning(f"no domain classifier is stored with the reference of drift: {reason[:_MAX_REASON]}")
+    return build_profile(rows, times, **options)
 
 
 def _list_classifiers(monitors: Sequence[Monitor]) -> dict[tuple[str, ...], int]:

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from mlops_assets.compute.drift.column_drift import ColumnDrift
 from mlops_assets.compute.drift.domain_classifier import (
     DOMAIN_CLASSIFIER,
     MAX_THRESHOLD,
@@ -22,6 +23,8 @@ from mlops_assets.compute.drift.domain_classifier import (
 )
 from mlops_assets.compute.drift.drift_report import NO_CLASSIFIER, DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import CLASSIFIERS, build_profile
+from mlops_assets.compute.drift.statistic_changes import MIN_HISTORY
+from mlops_assets.values.drift import PSI
 
 DAYS, ROWS, MAX_ROWS = 20, 200, 200
 
@@ -97,6 +100,40 @@ def test_a_column_that_has_drifted_by_itself_keeps_its_reason() -> None:
     assert report.drifted == ("wind",)
     assert report.columns[0].statistic != DOMAIN_CLASSIFIER
     assert report.summary.endswith(", by wind")
+
+
+def test_columns_with_fixed_thresholds_are_found_by_the_classifier() -> None:
+    window = day(np.random.default_rng(100), turned=True)
+    fixed = {name: PSI(5.0) for name in VARYING}
+    assert measure_drift(profile(), window, columns=VARYING, fixed=fixed).drifted == ()
+    report = measure_drift(profile(), window, columns=VARYING, fixed=fixed, classifier=True)
+    assert set(report.drifted) == {"a", "b", "c"}
+    assert {column.statistic for column in report.columns if column.drifted} == {DOMAIN_CLASSIFIER}
+
+
+def test_of_columns_that_are_dispensable_alone_the_most_important_one_has_drifted() -> None:
+    rng, names = np.random.default_rng(0), [f"x{n}" for n in range(12)]
+    separations, rows = rng.normal(0, 0.05, DAYS), np.full(DAYS, ROWS)
+    reference = ClassifierReference((), dict.fromkeys(names), rng.normal(size=(3 * ROWS, 12)), separations, rows, ROWS)
+    window = pl.DataFrame(rng.normal(2.5, 1, size=(ROWS, 12)), schema=names).to_dict()
+    columns, words = judge_by_classifier(reference, window, [ColumnDrift(name, "feature", "numeric") for name in names], 0.01, 0.1)
+    [named] = [column for column in columns if column.drifted]
+    assert words.endswith(f", by {named.name}")
+    assert named.severity > 1
+    assert "no column is needed by itself; shuffling this one has the largest effect on the AUC, 0.00" in named.why
+
+
+@pytest.mark.parametrize("values", [0, 1, 5])
+def test_a_column_with_few_values_is_classified(values: int) -> None:
+    frame, at = days(MIN_HISTORY)
+    rare = pl.int_range(pl.len()) % ROWS == 7
+    X = frame.select("a", rare=pl.when(rare & (pl.int_range(pl.len()) < values * ROWS)).then(1.5))
+    assert X["rare"].count() == values
+    built = build_profile(X, at, classifiers={(): 100})
+    report = measure_drift(built, X.head(ROWS), classifier=True)
+    assert "domain classifier AUC 0." in report.summary
+    empty = measure_drift(built, X.head(ROWS).with_columns(rare=pl.lit(None, dtype=pl.Float64)), classifier=True)
+    assert "domain classifier AUC 0." in empty.summary
 
 
 def test_what_cannot_be_classified_is_said() -> None:

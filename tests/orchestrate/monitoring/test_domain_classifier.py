@@ -8,6 +8,7 @@ import polars as pl
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
+from mlops_assets.compute.drift import profile
 from mlops_assets.orchestrate.monitoring.reports import page_path
 from tests.conftest import Runner, metadata
 
@@ -54,7 +55,7 @@ def test_a_new_dependence_of_two_columns_is_named(platform, instance) -> None:
     runner(*train)
     later = Runner(ml.build_definitions(declare(expected), platform=platform), instance)
     later("dataset/points", "predictions/scores", partitions="2024-01-18")
-    assert summarize(later, "2024-01-18").endswith("the version was trained before a monitor declared it for these columns; train again")
+    assert summarize(later, "2024-01-18").endswith("or the log of its training has a warning; train again")
 
     later(*train)
     later("dataset/points", "predictions/scores", partitions="2024-01-19...2024-01-20")
@@ -62,3 +63,17 @@ def test_a_new_dependence_of_two_columns_is_named(platform, instance) -> None:
     summary = summarize(later, "2024-01-20")
     assert summary.startswith("drift in 2 of 2 columns. a: its values together with b separate the window from the reference; AUC ")
     assert "; domain classifier AUC" in page_path(platform.home, "watch", "2024-01-20").read_text()
+
+
+def test_a_classifier_that_cannot_be_built_does_not_fail_the_training(platform, instance, monkeypatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ValueError("this reference cannot be classified")
+
+    monkeypatch.setattr(profile, "build_reference", fail)
+    runner = Runner(ml.build_definitions(declare(ml.Drift(classifier=True)), platform=platform), instance)
+    runner("dataset/points", partitions="2024-01-01...2024-01-16")
+    trained = runner("training_set/examples", "model/guess", "version/guess", "champion/guess")
+    warning = "no domain classifier is stored with the reference of drift: ValueError: this reference cannot be classified"
+    assert any(warning in entry.user_message for entry in instance.all_logs(trained.run_id))
+    runner("dataset/points", "predictions/scores", partitions="2024-01-18")
+    assert "no drift in 2 columns; domain classifier not judged: the version stores none" in summarize(runner, "2024-01-18")

@@ -241,6 +241,7 @@ def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
     """Return sentences on the differences between a replay of a model and production."""
     notes = [
         "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit.",
+        "Versions of `never` and `every:` have no holdout: expectations that compare with it raise no alarm for them.",
         "The line for the project of an `every:` policy has the same times and rows, and also a holdout and the gates of the model.",
     ]
     if skipped:

@@ -113,10 +113,10 @@ def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, hea
     against = result.compare(chosen.policy, first.policy)
     significant = against is not None and against.low > 0
     figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_count_trainings(chosen)}"
-    if chosen is not first:
+    if chosen.policy != first.policy:
         sure = "significantly better than" if significant else "not significantly better than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
-    if chosen is best:
+    if chosen.policy == best.policy:
         return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.", significant)
     highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_count_trainings(best)}"
     return Advice(chosen.policy, headline, f"{figures}. {highest}.", significant)

@@ -198,9 +198,10 @@ def _draw_timeline(site: ConsoleSite, monitor: Monitor, windows: _Windows, facts
     starts = {window.start: position for position, key in enumerate(keys) if (window := find_window(monitor, key)) is not None}
     marks = _list_marks(windows, facts.all_decisions)
     charts = []
-    rows = read_rows(site, monitor.performance_key, span) if monitor.performance else pl.DataFrame()
-    if monitor.performance and not rows.is_empty():
-        metric, bound = monitor.performance[0].metric, monitor.performance[0].at_least
+    rows = read_rows(site, monitor.performance_key, span) if monitor.labelled else pl.DataFrame()
+    if not rows.is_empty():
+        judged = monitor.performance[0] if monitor.performance else None
+        metric, bound = (judged.metric, judged.at_least) if judged else (monitor.model.metrics[0], None)
         points = _build_points(keys, starts, rows.filter(pl.col("metric") == metric).sort("predicted"))
         limit = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
         legend = "; below: ▲ drift, ◆ decision to retrain" if any(mark.kind != "version" for mark in marks) else ""

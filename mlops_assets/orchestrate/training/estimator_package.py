@@ -105,7 +105,7 @@ def _store_performance_estimator(step: StepContext, model: Model[..., Any], pred
     """
     fitted, problem = fit_version_estimator(model, predictor, holdout)
     if fitted is not None:
-        return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json(), allow_nan=False).encode())}
+        return {PERFORMANCE_ESTIMATOR: step.stores.artifacts.put(json.dumps(fitted.as_json()).encode())}
     if problem.startswith(_UNEXPECTED):
         step.context.log.warning(f"no performance estimator is stored with '{model.key}': {problem}")
     return {ESTIMATOR_PROBLEM: problem}
@@ -126,12 +126,14 @@ def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, ho
     declared = model.training_set
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp else None
     try:
-        return fit_estimator(predictor, holdout, model.positive, times, declared.block_length), ""
+        fitted = fit_estimator(predictor, holdout, model.positive, times, declared.block_length)
+        json.dumps(fitted.as_json(), allow_nan=False)  # infinite labels give numbers that cannot be stored
     except DataError as error:
         return None, error.message
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
         reason = f"{type(error).__name__}: {error}"
         return None, f"{_UNEXPECTED}: {reason[:_MAX_REASON]}"
+    return fitted, ""
 
 
 def _store_prediction_profile(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:

@@ -103,5 +103,10 @@ def test_policies_are_compared_in_the_windows_that_all_of_them_measure():
     assert advise(result(early, late)).policy == "never"
 
 
+def test_the_first_policy_is_not_compared_with_itself():
+    found = advise(result(policy("never", noisy(0.7, 1)), policy("often", noisy(0.6, 2), 9)))
+    assert (found.policy, "than never" in found.text) == ("never", False)
+
+
 def test_few_windows_compare_nothing():
     assert advise(result(policy("never", [0.5] * 4), policy("often", [0.8] * 4, 3))).headline == "Too few windows to compare policies"

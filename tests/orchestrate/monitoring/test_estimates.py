@@ -1,6 +1,7 @@
 """Estimates before labels: a window warns before a label is there, and the estimate is scored when labels arrive."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -11,13 +12,17 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 
 import mlops_assets as ml
 from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.estimates import estimate_node
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import find_due
+from mlops_assets.orchestrate.training.estimator_package import fit_version_estimator
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.model import Model
 from tests.conftest import Runner, metadata
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -178,3 +183,17 @@ def _replace(version, artifact: str):
     from dataclasses import replace
 
     return replace(version, artifact=artifact)
+
+
+def test_labels_that_give_no_number_to_store_give_a_reason_and_fail_no_training() -> None:
+    model = next(
+        item for item in nouns(LinearRegression, ml.monitoring.EstimatedPerformance("r2", at_least=0.1)) if isinstance(item, Model)
+    )
+    span = ml.TimeWindow(BASE, BASE + timedelta(days=2))
+    holdout = rows(span, LinearRegression).with_columns(y=pl.when(pl.int_range(pl.len()) % 10 == 0).then(math.inf).otherwise("y"))
+    X = holdout.select("x", "shop")
+    predictor = CachedPredictor(LinearRegression().fit(X, X["x"]), X)
+    with np.errstate(all="ignore"):
+        fitted, problem = fit_version_estimator(model, predictor, Split(X, holdout["y"].to_numpy(), holdout))
+    assert fitted is None
+    assert problem.startswith("no performance estimator could be fitted on the holdout: ValueError")

@@ -117,9 +117,15 @@ def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, hea
         sure = "significantly better than" if significant else "not significantly better than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
     if chosen.policy == best.policy:
-        return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.", significant)
+        return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.{_explain_missing(result)}", significant)
     highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_count_trainings(best)}"
-    return Advice(chosen.policy, headline, f"{figures}. {highest}.", significant)
+    return Advice(chosen.policy, headline, f"{figures}. {highest}.{_explain_missing(result)}", significant)
+
+
+def _explain_missing(result: ReplayResult) -> str:
+    """Return a sentence for each policy that has no metric, with its last outcome; empty when all have one."""
+    missing = [policy for policy in result.policies if not math.isfinite(policy.mean(result.metric))]
+    return "".join(f" {p.policy} could not be measured: {p.events[-1].outcome if p.events else 'it trained no version'}." for p in missing)
 
 
 def _count_trainings(policy: PolicyResult) -> str:

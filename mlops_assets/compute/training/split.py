@@ -268,17 +268,18 @@ def choose_rows(
     validation
         Whether the model needs a validation part.
     """
-    declared, facts = training_set, dict[str, Any]()
-    if not isinstance(declared.split, TimeSplit):
+    facts = dict[str, Any]()
+    if not isinstance(training_set.split, TimeSplit):
         return rows, facts
     if judge_on is not None:
-        declared = hold_out_newest(rows, training_set, judge_on, validation=validation)
-        split: Any = declared.split
+        split: Any = hold_out_newest(rows, training_set, judge_on, validation=validation).split
         lengths = {"holdout": split.holdout.total_seconds(), "validation": split.validation and split.validation.total_seconds()}
         facts[JUDGED_SPLIT] = lengths | {"label_known_at": training_set.label_known_at}
-    if first := find_train_start(rows, declared, window):
+    parted, time = apply_choice(rows, training_set.event_timestamp, facts), training_set.event_timestamp or ""
+    if first := find_train_start(parted, time, window):
         facts |= {TRAIN_FROM: first, TRAIN_WINDOW: window.total_seconds() if window else None}
-    return apply_choice(rows, training_set.event_timestamp, facts), facts
+        parted = _keep_rows_from(parted, time, first)
+    return parted, facts
 
 
 def apply_choice(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping[str, Any]) -> pl.DataFrame:
@@ -304,24 +305,23 @@ def apply_choice(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping
     return _keep_rows_from(rows, event_timestamp, facts.get(TRAIN_FROM, ""))
 
 
-def find_train_start(rows: pl.DataFrame, training_set: TrainingSet[..., Any], window: timedelta | None) -> str:
+def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta | None) -> str:
     """Return the event time of the first row to train on, as ISO text; empty when all rows are training rows.
 
     Parameters
     ----------
     rows
-        The rows of the training set.
-    training_set
-        The declaration of the training set, with a split by time.
+        The rows of the training set, each with its part.
+    event_timestamp
+        The column of the event time.
     window
-        The span of the training rows before the validation part or the holdout; None for every row.
+        The span of the newest training rows. It ends with them: where labels arrive late, that is long before the holdout. None for every row.
     """
-    split: Any = training_set.split
-    times = rows[training_set.event_timestamp or ""]
+    times = rows.filter(pl.col(SPLIT) == "train")[event_timestamp]
     newest, oldest = times.max(), times.min()
     if window is None or not isinstance(newest, datetime) or not isinstance(oldest, datetime):
         return ""
-    first = newest + timedelta(microseconds=1) - split.holdout - (split.validation or timedelta(0)) - window
+    first = newest + timedelta(microseconds=1) - window
     return _to_utc(first).isoformat() if oldest < first else ""
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.window import TimeWindow
 
 FIRST = "the first training"
+_MIN_GROWTH = 1.1  # of the known rows, before a first training that crashed is tried again
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,7 @@ class _PolicyState:
     events: list[ReplayEvent] = field(default_factory=list)
     alarms: dict[tuple[str, int, str], ReplayAlarm] = field(default_factory=dict)
     fits: dict[str, Fit] = field(default_factory=dict)
+    crashed_rows: int = 0  # known rows at the last first training, if it crashed
 
     @property
     def serving(self) -> ReplayedVersion | None:
@@ -157,7 +159,7 @@ class _Simulation:
     def advance(self, name: str, span: TimeWindow) -> None:
         """Predict a window, and do what the policy does at its end."""
         state, history = self.state, self.plan.history
-        if state.serving is None:
+        if self._needs_first_training(span.start):
             self._train(span.start, FIRST)
         segment = None
         if state.serving is not None:
@@ -174,6 +176,10 @@ class _Simulation:
             self._decide(span.end, self.policy.retrain)
         elif self.policy.every is not None and span.end >= state.events[-1].time + self.policy.every:
             self._train(span.end, f"{describe_span(self.policy.every)} after the last one")
+
+    def _needs_first_training(self, now: datetime) -> bool:
+        """Return whether no version serves, and a training that crashed would now have some more rows."""
+        return self.state.serving is None and self.plan.history.count_before(now) >= _MIN_GROWTH * self.state.crashed_rows
 
     def _report(self, name: str, span: TimeWindow, segment: Segment) -> None:
         """Measure this window, and earlier ones for which labels have arrived since."""
@@ -245,6 +251,8 @@ class _Simulation:
         """Train a candidate and promote it, or record why it was not promoted."""
         judged = self._judge(now) if self.policy.retrain is not None else self._accept(now)
         state = self.state
+        if state.serving is None:
+            state.crashed_rows = self.plan.history.count_before(now) if judged.crashed else 0
         number = None
         if judged.passed:
             number = len(state.versions) + 1

@@ -108,5 +108,11 @@ def test_the_first_policy_is_not_compared_with_itself():
     assert (found.policy, "than never" in found.text) == ("never", False)
 
 
+def test_a_policy_without_a_version_is_named_with_its_reason():
+    failed = PolicyResult("follow", policy("x", [math.nan] * 30).windows, (ReplayEvent(START, "first", None, "the training failed"),))
+    found = advise(result(policy("never", noisy(0.7, 1)), policy("often", noisy(0.6, 2), 9), failed))
+    assert found.text.endswith("No other policy has a higher mean. follow could not be measured: the training failed.")
+
+
 def test_few_windows_compare_nothing():
     assert advise(result(policy("never", [0.5] * 4), policy("often", [0.8] * 4, 3))).headline == "Too few windows to compare policies"

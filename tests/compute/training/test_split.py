@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.training.split import sort_canonically, split_by_group, split_by_time
+import mlops_assets as ml
+from mlops_assets.compute.tables.own_columns import SPLIT
+from mlops_assets.compute.training.split import apply_choice, choose_rows, sort_canonically, split_by_group, split_by_time
 from mlops_assets.errors import DataError
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -89,3 +91,17 @@ def test_rows_are_sorted_by_time_and_then_by_every_column(rows, distinct) -> Non
     )
     frame = pl.DataFrame({"b": [number for _, number in rows], "at": at, "a": [str(number) for number in range(len(rows))]})
     assert sort_canonically(frame, "at").equals(frame.sort("at", "a", "b"))
+
+
+def test_a_training_window_ends_with_the_newest_training_row_where_labels_arrive_late() -> None:
+    @ml.training_set(columns=["x"], features=[], label="y", event_timestamp="at", label_known_at="known", split=ml.TimeSplit(holdout=DAY))
+    def examples(events: pl.LazyFrame) -> pl.LazyFrame:
+        return events
+
+    at = times(range(0, 24 * 120, 24)).alias("at")
+    rows = pl.DataFrame([at, at.dt.offset_by("30d").alias("known")]).with_columns(pl.lit("train").alias(SPLIT))
+    found, facts = choose_rows(rows, examples, window=7 * DAY, judge_on=15 * DAY, validation=False)
+    train, holdout = (found.filter(pl.col(SPLIT) == part)["at"] for part in ("train", "holdout"))
+    assert train.max() + 30 * DAY <= holdout.min()
+    assert (train.len(), train.max() - train.min()) == (7, 6 * DAY)
+    assert apply_choice(rows, "at", facts).equals(found)

@@ -225,7 +225,7 @@ class DomainClassifier:
     """Judge the rows of a window by how well gradient boosting separates them from those of the reference.
 
     It finds changes of a joint distribution that leave each column, and each pair of columns, alone. A version stores a sample of its
-    training rows for it: three times ``max_rows``, and at most 5,000. Columns of text take no part.
+    training rows for it: three times ``max_rows``, and at most 5,000. Columns of texts and embeddings take no part.
 
     ``mlops features erase`` does not reach these rows. After an erasure, train again and delete the profiles of older versions. Omit
     columns with personal data from ``columns=`` of :class:`mlops_assets.Drift`.

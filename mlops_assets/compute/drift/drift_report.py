@@ -10,22 +10,25 @@ import polars as pl
 
 from mlops_assets.compute.drift.association_drift import judge_associations
 from mlops_assets.compute.drift.associations import sample_rows
-from mlops_assets.compute.drift.binning import CATEGORICAL, find_kind
+from mlops_assets.compute.drift.binning import CATEGORICAL, PRESENCE, find_kind
 from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, merge_measures, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.dependencies import judge_dependencies
 from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, judge_by_classifier
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
+from mlops_assets.compute.drift.embeddings import SHIFT, EmbeddingSpace, holds_numbers, note_lengths
 from mlops_assets.compute.drift.profile import (
     ASSOCIATIONS,
     CLASSIFIERS,
     DEPENDENCIES,
+    EMBEDDING,
     FEATURE,
     FORMAT,
     HISTORY,
     MEASURES,
     MIN_REFERENCE_ROWS,
     PREDICTION,
+    SPACE,
     TEXT,
     VOCABULARY,
     ColumnProfile,
@@ -213,7 +216,12 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
-    return replace(report, summary=summarise(report)).add_notes([found])
+    lengths = [
+        note_lengths(name, _read_column(current, name), len(stored[SPACE]["mean"]))
+        for name, stored in stored_columns.items()
+        if stored["kind"] == EMBEDDING and name not in broken
+    ]
+    return replace(report, summary=summarise(report)).add_notes([found, *lengths])
 
 
 def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) -> ClassifierReference | None:
@@ -246,7 +254,9 @@ def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float)
     narrow = np.array([comparison.is_narrow for comparison in comparisons], dtype=bool)[:, None]
     capped = has_history & allowed.capped
     raised = np.where(capped, allowed.limits + RAISED_CAP * (maxima - allowed.limits), allowed.limits)
-    undecided = narrow & np.isin(statistics, BOUNDED) | capped & np.isin(statistics, "js")
+    # Rows with a shared shift depend on each other: their histogram varies more than that of independent rows.
+    shared = np.array([comparison.measure == SHIFT for comparison in comparisons], dtype=bool)[:, None]
+    undecided = (narrow | shared) & np.isin(statistics, BOUNDED) | capped & np.isin(statistics, "js")
     return replace(allowed, limits=np.where(undecided, np.nan, raised), capped=allowed.capped & ~capped & ~undecided)
 
 
@@ -285,8 +295,12 @@ def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str
     if dtype is None:
         return "the column is missing"
     # A column without any value, in the window or in the reference, has no type of its own and fits any other type.
-    kind = CATEGORICAL if stored["kind"] == TEXT else stored["kind"]
-    same_kind = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == kind
+    kind = {TEXT: CATEGORICAL, EMBEDDING: PRESENCE}.get(stored["kind"], stored["kind"])
+    same_kind = (
+        dtype == pl.Null
+        or stored["dtype"] == "Null"
+        or (find_kind(dtype) == kind and (stored["kind"] != EMBEDDING or holds_numbers(dtype)))
+    )
     if same_kind and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
     return f"the column's type is {dtype}, but {stored['dtype']} in the reference"
@@ -297,7 +311,12 @@ def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.La
     column = _read_column(current, name)
     if MEASURES not in stored:
         return [_compare_values(name, stored["role"], stored, column)]
-    measures, words = measure_texts(sample_rows(column), stored[VOCABULARY])
+    sampled = sample_rows(column)
+    measures, words = (
+        measure_texts(sampled, stored[VOCABULARY])
+        if stored["kind"] == TEXT
+        else (EmbeddingSpace.from_json(stored[SPACE]).measure(sampled), None)
+    )
     compared = {
         measure: _compare_values(name, stored["role"], stored[MEASURES][measure], each.values) for measure, each in measures.items()
     }

@@ -5,7 +5,7 @@ The profile is stored with the version, and monitors compare every later window 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from mlops_assets.compute.drift.column_values import FACTS, ColumnValues
 from mlops_assets.compute.drift.dependencies import find_dependencies
 from mlops_assets.compute.drift.distances import correct_crossings
 from mlops_assets.compute.drift.domain_classifier import build_reference
+from mlops_assets.compute.drift.embeddings import MAX_EMBEDDINGS, SHIFT, describe_embeddings, find_size
 from mlops_assets.compute.drift.texts import MAX_TEXTS, WORDS, is_text, list_vocabulary
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
@@ -37,7 +38,7 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 3  # 2 stores calibrations by the name of each statistic, 3 measures of text columns; 1 and 2 can still be read
+FORMAT = 4  # 2 stores calibrations by the name of each statistic, 3 measures of texts, 4 of embeddings; 1 to 3 can still be read
 FEATURE, PREDICTION = "feature", "prediction"  # roles of columns: inputs of the model, and what it predicted
 BY_WINDOW = "by window"  # key of a profile: window length in whole seconds → the profile calibrated on windows of that length
 WINDOW_LENGTH = "window length"  # key of such a profile: the length in seconds that a monitor declares
@@ -45,8 +46,9 @@ ASSOCIATIONS = "associations"  # key of a profile: associations between columns;
 CLASSIFIERS = "classifiers"  # key of a profile: what domain classifiers compare with; missing where no monitor declares one
 DEPENDENCIES = "dependencies"  # key of associations: columns that follow from others; missing in older profiles
 HISTORY = "history"  # key of a column: its statistics in each calibrating window; missing in older profiles and without event times
-MEASURES, VOCABULARY = "measures", "vocabulary"  # keys of a column that is compared by measures: their profiles, and known words
-TEXT = "text"  # the kind of such a column
+MEASURES = "measures"  # key of a column that is compared by measures: their profiles
+VOCABULARY, SPACE = "vocabulary", "space"  # keys of such a column: the known words of texts, and the space of embeddings
+TEXT, EMBEDDING = "text", "embedding"  # the kinds of such columns
 MIN_REFERENCE_ROWS = 100
 MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
 MAX_CALIBRATION_ROWS = 250_000
@@ -176,6 +178,7 @@ def build_profile(
         ``classifiers`` have a sample of the rows each.
         ``history`` has the column's statistics in each calibrating window of real time, ``associations`` those between columns, with dependencies.
         A text column, see :func:`mlops_assets.compute.drift.texts.is_text`, has ``vocabulary``, and ``measures`` with a profile each.
+        An embedding column, see :func:`mlops_assets.compute.drift.embeddings.find_size`, has ``space`` and ``measures``.
 
     Raises
     ------
@@ -206,7 +209,7 @@ def build_profile(
 def _build_classifier(
     X: pl.DataFrame, columns: Mapping[str, Any], windows: _CalibrationWindows, declared: tuple[str, ...], max_rows: int
 ) -> dict[str, Any]:
-    """Return what a domain classifier compares with; text columns take no part."""
+    """Return what a domain classifier compares with; columns of texts and embeddings take no part."""
     kinds = {name: (stored["kind"], tuple(stored["values"])) for name, stored in columns.items() if MEASURES not in stored}
     groups = windows.shuffled[0] if windows.real is None else windows.real
     return build_reference(X[windows.rows], kinds, groups, declared, max_rows).as_json()
@@ -224,6 +227,8 @@ def _check_rows(X: pl.DataFrame, event_times: pl.Series | None) -> None:
 def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:
     if is_text(column):
         return {"role": role, "kind": TEXT, "dtype": str(column.dtype)} | ({} if windows is None else _describe_texts(column, windows))
+    if windows is not None and column.dtype.is_nested() and (size := find_size(column[windows.sample(MAX_EMBEDDINGS).rows])):
+        return {"role": role, "kind": EMBEDDING, "dtype": str(column.dtype), **_describe_embeddings(column, windows, size)}
     profile = ColumnProfile.from_series(column)
     calibrated = {"calibration": None} if windows is None else _calibrate(profile, column[windows.rows], windows)
     return {"role": role, **profile.as_json(), **calibrated}
@@ -239,6 +244,22 @@ def _describe_texts(column: pl.Series, windows: _CalibrationWindows) -> dict[str
         profile = ColumnProfile.from_values(values, binning=_bin_each(values.categories) if name == WORDS else None)
         described[name] = {**profile.as_json(), **_calibrate(profile, measure.values, sampled.repeat(measure.rows))}
     return {VOCABULARY: vocabulary, MEASURES: described}
+
+
+def _describe_embeddings(column: pl.Series, windows: _CalibrationWindows, size: int) -> dict[str, Any]:
+    """Return the space of an embedding column and the profile of each measure."""
+    sampled = windows.sample(MAX_EMBEDDINGS)
+    count = len(sampled.rows)
+    random = np.random.default_rng(0).permutation(np.arange(count) % max(10, min(MAX_WINDOWS, count // 150)))
+    groups = random if sampled.real is None else sampled.real
+    space, measures = describe_embeddings(column[sampled.rows], groups, size)
+    described = {}
+    for name, measure in measures.items():
+        profile = ColumnProfile.from_series(measure.values)
+        # The values of a shift depend on each other within a window, so that its windows calibrate it even if they are random.
+        inside = replace(sampled, real=groups) if name == SHIFT else sampled
+        described[name] = {**profile.as_json(), **_calibrate(profile, measure.values, inside.repeat(measure.rows))}
+    return {SPACE: space.as_json(), MEASURES: described}
 
 
 def _bin_each(categories: Mapping[str, int]) -> Binning:

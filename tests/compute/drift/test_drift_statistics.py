@@ -66,7 +66,7 @@ def assert_as_stored(report: DriftReport) -> None:
 
 
 def test_a_reference_of_format_1_gives_the_report_that_it_gave() -> None:
-    assert (STORED["profile"]["format"], FORMAT) == (1, 3)
+    assert (STORED["profile"]["format"], FORMAT) == (1, 4)
     assert_as_stored(measure_drift(STORED["profile"], window_of_stored()))
 
 

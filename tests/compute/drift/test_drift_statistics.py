@@ -75,8 +75,8 @@ def test_calibrations_are_stored_by_the_name_of_the_statistic() -> None:
     statistics = profile["columns"]["shop"]["calibration"]["statistics"]
     assert set(statistics) == {statistic.name for statistic in deciding_statistics()}
     assert len(statistics["js"]["strays"]) == 25
-    with pytest.raises(DataError, match="stored in format 4, but this program reads 3"):
-        measure_drift(profile | {"format": 4}, window_of_stored())
+    with pytest.raises(DataError, match="stored in format 5, but this program reads 4"):
+        measure_drift(profile | {"format": 5}, window_of_stored())
 
 
 def test_one_more_entry_is_calibrated_decides_and_is_shown(total_variation) -> None:

@@ -147,7 +147,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         The columns to compare; when None, all features of the profile, and its predictions as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
     fixed
-        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones.
+        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones. A text column has no such
+        statistic: its calibrated measures judge it, and a note says so.
     classifier
         Whether a domain classifier judges the columns as well, those with a fixed threshold included. The profile must have been built
         for it.
@@ -193,8 +194,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     if problem := _explain_too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
     schema = current.collect_schema()
-    stored_columns, fixed = _choose_columns(profile["columns"], schema, columns), fixed or {}
-    _check_fixed(stored_columns, fixed)
+    stored_columns = _choose_columns(profile["columns"], schema, columns)
+    fixed, unused = _choose_fixed(stored_columns, fixed or {})
     broken = {name: why for name, stored in stored_columns.items() if (why := _explain_broken(stored, schema.get(name)))}
     comparisons = [each for name, stored in stored_columns.items() if name not in broken for each in _compare(name, stored, current)]
     calibrated = [comparison for comparison in comparisons if comparison.name not in fixed]
@@ -221,7 +222,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         for name, stored in stored_columns.items()
         if stored["kind"] == EMBEDDING and name not in broken
     ]
-    return replace(report, summary=summarise(report)).add_notes([found, *lengths])
+    return replace(report, summary=summarise(report)).add_notes([found, unused, *lengths])
 
 
 def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) -> ClassifierReference | None:
@@ -264,9 +265,12 @@ def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> Col
     return judge_column(comparison, np.array([threshold.value]), None, [STATISTICS[threshold.STATISTIC]])
 
 
-def _check_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThreshold]) -> None:
-    """Raise DataError for a statistic that is not defined for its column's kind."""
-    for name, threshold in fixed.items():
+def _choose_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThreshold]) -> tuple[dict[str, DriftThreshold], str]:
+    """Return the thresholds that apply, and a note on those of text columns; raise DataError for a statistic that a column does not have."""
+    # New data turn a column of strings into text without any change of the project, so this is no error.
+    texts = [name for name in sorted(fixed) if stored_columns[name]["kind"] == TEXT]
+    chosen = {name: threshold for name, threshold in fixed.items() if name not in texts}
+    for name, threshold in chosen.items():
         kind = stored_columns[name]["kind"]
         if kind not in STATISTICS[threshold.STATISTIC].kinds:
             usable = ", ".join(s.label for s in reported_statistics() if kind in s.kinds)
@@ -274,6 +278,8 @@ def _check_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThr
                 f"drift of '{name}' is judged by {type(threshold).__name__}, but the column is {kind} in the reference",
                 hint=f"use one of {usable}, or None for the calibrated default" if usable else "use None for the calibrated default",
             )
+    named = ", ".join(f"{name}: {type(fixed[name]).__name__}({fixed[name].value:g})" for name in texts)
+    return chosen, f"fixed thresholds not used, because text is judged by calibrated measures: {named}" if texts else ""
 
 
 def _explain_too_few(reference: int, rows: int, minimum: int) -> str:

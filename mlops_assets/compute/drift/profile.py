@@ -30,7 +30,7 @@ from mlops_assets.compute.drift.dependencies import find_dependencies
 from mlops_assets.compute.drift.distances import correct_crossings
 from mlops_assets.compute.drift.domain_classifier import build_reference
 from mlops_assets.compute.drift.embeddings import MAX_EMBEDDINGS, SHIFT, describe_embeddings, find_size
-from mlops_assets.compute.drift.texts import MAX_TEXTS, WORDS, is_text, list_vocabulary
+from mlops_assets.compute.drift.texts import MAX_TEXTS, MAX_WORDS, WORDS, count_words, is_text, list_vocabulary
 from mlops_assets.compute.drift.thresholds import DriftCalibration, calibrate
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
 from mlops_assets.errors import DataError
@@ -52,7 +52,9 @@ TEXT, EMBEDDING = "text", "embedding"  # the kinds of such columns
 MIN_REFERENCE_ROWS = 100
 MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
 MAX_CALIBRATION_ROWS = 250_000
+MIN_SAMPLED_ROWS = 50  # of a window: with 30, clean windows alarmed too often
 _SHUFFLED_WINDOWS = 600  # windows of random rows, over all shuffles
+_MAX_SHUFFLED, _MIN_SHUFFLES = 15_000_000, 5  # values of rows that have several, over all shuffles
 _NO_POINTS = np.zeros(0)
 
 
@@ -237,6 +239,9 @@ def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, rol
 def _describe_texts(column: pl.Series, windows: _CalibrationWindows) -> dict[str, Any]:
     """Return the vocabulary of a text column and the profile of each measure; words are calibrated on windows of whole texts."""
     sampled = windows.sample(MAX_TEXTS)
+    words = count_words(column[sampled.rows])
+    if words > MAX_WORDS:  # each shuffle repeats every word
+        sampled = sampled.sample(len(sampled.rows) * MAX_WORDS // words)
     vocabulary, measures = list_vocabulary(column[sampled.rows], sampled.real)
     described = {}
     for name, measure in measures.items():
@@ -286,22 +291,23 @@ class _CalibrationWindows:
     seconds: float | None  # the length of a window of real time
 
     def sample(self, count: int) -> _CalibrationWindows:
-        """Return an even selection of at most some ``count`` rows, with rows of each window."""
+        """Return an even selection of some ``count`` rows in total, but of at least 50 rows of each window, or all that it has."""
         if len(self.rows) <= count:
             return self
         group = self.shuffled[0] if self.real is None else self.real
-        by_window = np.argsort(group, kind="stable")
-        first = np.flatnonzero(np.diff(group[by_window], prepend=-1))
-        chosen = np.sort(by_window[np.union1d(np.arange(0, len(by_window), -(-len(by_window) // count)), first)])
+        by_window, sizes = np.argsort(group, kind="stable"), np.bincount(group)
+        place = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row in its window
+        quotas = np.maximum(sizes * count // len(group), MIN_SAMPLED_ROWS)
+        quota, size = np.repeat(quotas, sizes), np.repeat(sizes, sizes)
+        chosen = np.sort(by_window[(place + 1) * quota // size > place * quota // size])
         random = np.random.default_rng(0)
         shuffled = np.stack([random.permutation(group[chosen]) for _ in self.shuffled])
         return _CalibrationWindows(self.rows[chosen], None if self.real is None else self.real[chosen], shuffled, self.seconds)
 
     def repeat(self, members: np.ndarray) -> _CalibrationWindows:
         """Return the windows of values that belong to these members of ``rows``; a row may have several values."""
-        return _CalibrationWindows(
-            self.rows[members], None if self.real is None else self.real[members], self.shuffled[:, members], self.seconds
-        )
+        real, shuffles = None if self.real is None else self.real[members], max(_MAX_SHUFFLED // max(len(members), 1), _MIN_SHUFFLES)
+        return _CalibrationWindows(self.rows[members], real, self.shuffled[:shuffles, members], self.seconds)
 
 
 def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _CalibrationWindows:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MIN_DISTINCT = 0.5  # the share of distinct values from which a column is text, rather than a category
 MIN_WORDS = 3  # of the median text
 MAX_TEXTS = 50_000  # of a reference; of more, an even sample is measured
-MIN_TEXTS = 5  # that have a word of the vocabulary: rarer words may identify a person
+MAX_WORDS = 500_000  # of the measured texts of a reference; of longer texts, fewer are measured
+MIN_TEXTS = 5  # that have a word of the vocabulary. These are texts, not persons: a name in five texts of one person is stored
 MAX_VOCABULARY = 3_000
 MIN_SHARE, WORD_GROUPS = (
     0.002,
@@ -59,6 +60,11 @@ def is_text(column: pl.Series) -> bool:
     sample = present.gather_every(-(-len(present) // _MAX_SAMPLED))
     median = sample.str.count_matches(_PATTERN).median()
     return isinstance(median, float) and median >= MIN_WORDS and present.n_unique() >= MIN_DISTINCT * len(present)
+
+
+def count_words(texts: pl.Series) -> int:
+    """Return the number of words of all texts."""
+    return int(texts.cast(pl.String).str.count_matches(_PATTERN).sum() or 0)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from mlops_assets.compute.drift import profile
 from mlops_assets.compute.drift.drift_report import DriftReport, measure_drift
-from mlops_assets.compute.drift.profile import build_profile
-from mlops_assets.compute.drift.texts import MIN_TEXTS, WORDS, is_text, list_vocabulary, measure_texts
-from mlops_assets.errors import DataError
+from mlops_assets.compute.drift.profile import MIN_SAMPLED_ROWS, build_profile
+from mlops_assets.compute.drift.texts import MAX_WORDS, MIN_TEXTS, WORDS, count_words, is_text, list_vocabulary, measure_texts
 from mlops_assets.values.drift import PSI
 
 DAYS, ROWS = 60, 150
@@ -161,10 +161,33 @@ def test_a_text_column_without_values_or_of_another_type_has_drifted() -> None:
     assert measure_drift(reference(), window.with_columns(review=pl.lit("It is all the same"))).drifted == ("review",)
 
 
-def test_a_fixed_threshold_of_a_text_column_is_refused() -> None:
-    with pytest.raises(DataError, match="'review' is judged by PSI, but the column is text") as error:
-        measure_drift(reference(), day(1), fixed={"review": PSI(0.2)})
-    assert "use None" in str(error.value)
+def test_a_text_column_with_a_fixed_threshold_is_judged_by_calibrated_measures_and_the_report_says_so() -> None:
+    note = "fixed thresholds not used, because text is judged by calibrated measures: review: PSI(0.2)"
+    for window, drifted in ((day(1), ()), (with_words(day(1), 0.3, ("verspätet",)), ("review",))):
+        report = measure_drift(reference(), window, fixed={"review": PSI(0.2), "stars": PSI(0.2)})
+        assert report.drifted == drifted
+        assert report.notes == (note,)
+        assert report.summary.endswith(note)
+        assert {column.name: column.statistic for column in report.columns}["stars"] == "psi"
+
+
+def test_a_profile_of_long_texts_measures_a_bounded_number_of_words() -> None:
+    rng = np.random.default_rng(0)
+    texts = pl.Series("review", [" ".join(rng.choice(LEXICON, 200)) for _ in range(4_000)])
+    at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=9 * n) for n in range(len(texts))])
+    assert count_words(texts) == 800_000
+    for times in (at, None):
+        measures = build_profile(texts.to_frame(), times)["columns"]["review"]["measures"]
+        assert sum(measures[WORDS]["cells"]) == pytest.approx(MAX_WORDS, rel=0.02)
+        assert sum(measures["characters"]["cells"]) == pytest.approx(MAX_WORDS / 200, rel=0.02)
+
+
+def test_enough_texts_of_each_window_are_measured_for_clean_windows_to_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "MAX_WORDS", 2_000)
+    built = build_profile(*rows())
+    measured = built["columns"]["review"]["measures"]["characters"]
+    assert sum(measured["cells"]) + measured["nulls"] == DAYS * MIN_SAMPLED_ROWS
+    assert not [name for seed in range(20) for name in measure_drift(built, day(seed)).drifted]
 
 
 def test_a_column_without_statistics_of_windows_is_judged_by_distances() -> None:

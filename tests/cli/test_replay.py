@@ -15,9 +15,13 @@ import psutil
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.cli.replay.preparation import describe_label_delay
+from mlops_assets.cli.replay.progress import ProgressLines
+from mlops_assets.orchestrate.replay.history import History
 from tests.commands import ROOT
 
 MLOPS = Path(sys.executable).with_name("mlops")
+SPLIT = ml.TimeSplit(holdout=timedelta(days=5))
 PERIOD = ("--from", "2024-01-11", "--to", "2024-02-01")
 PROJECT = "import mlops_assets as ml\nfrom tests.projects.changing import ITEMS, POLICY\ndefs = ml.build_definitions(ITEMS)\n"
 
@@ -189,3 +193,33 @@ def test_a_period_without_partitions_is_refused(project):
 
     assert done.returncode == 1
     assert "no whole partition" in done.stderr
+
+
+def test_progress_outside_of_a_terminal_is_a_line_now_and_then_on_standard_error(capsys):
+    often, seldom = ProgressLines(seconds=0), ProgressLines(seconds=3600)
+
+    for line in ("never: 2024-01-11, 2%", "never: 2024-01-12, 4%"):
+        often.show(line)
+        seldom.show(line)
+
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "never: 2024-01-11, 2%\nnever: 2024-01-12, 4%\n")
+
+
+@pytest.mark.parametrize(
+    ("known_at", "sentence"),
+    [
+        ("known", "A label is known about 30 days after its event (median; 95 % of the labels within 40 days)."),
+        (None, "Each label counts as known at the time of its event, because the training set declares no label_known_at=."),
+    ],
+)
+def test_a_note_says_how_late_labels_are(known_at, sentence):
+    @ml.training_set(columns=["x"], features=[], label="y", event_timestamp="at", label_known_at=known_at, split=SPLIT)
+    def examples(events: pl.LazyFrame) -> pl.LazyFrame:
+        return events
+
+    at = pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 1, 10), "1d", eager=True)
+    late = [*[timedelta(days=30)] * 7, *[timedelta(days=40)] * 2, None]
+    rows = pl.DataFrame({"at": at, "known": at + pl.Series(late)})
+
+    assert describe_label_delay(History(examples, rows, ("x",))) == sentence

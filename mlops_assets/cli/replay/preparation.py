@@ -6,22 +6,25 @@ import hashlib
 import importlib.util
 import sys
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from mlops_assets.cli import project as projects
+from mlops_assets.cli.replay.progress import ProgressLines
 from mlops_assets.cli.replay.replay_tables import provide_stores
 from mlops_assets.compute.replay.advice import advise
-from mlops_assets.compute.replay.grid import build_grid, choose_period
+from mlops_assets.compute.replay.grid import build_grid, choose_period, round_span
 from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, parse_policy
-from mlops_assets.compute.text import format_number
+from mlops_assets.compute.text import describe_span, format_number
 from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.replay.fits import FitCache
-from mlops_assets.orchestrate.replay.history import read_history
+from mlops_assets.orchestrate.replay.history import History, read_history
 from mlops_assets.orchestrate.replay.judging import select_gates
 from mlops_assets.orchestrate.replay.run import run_policies, write_result
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan
@@ -111,7 +114,8 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     fits = FitCache(history, model, folder, request.processes, partial(load_model, location, str(Path.cwd()), model.name))
     try:
         with out.status("replaying") as status:
-            result = run_policies(plan, policies, fits, by=by, notes=list_notes(model, skipped), show=status.update)
+            show = status.update if out.is_terminal else ProgressLines().show
+            result = run_policies(plan, policies, fits, by=by, notes=list_notes(history, model, skipped), show=show)
     finally:
         fits.close()
     page = write_result(result, folder / name_replay(result, history.digest))
@@ -237,9 +241,10 @@ def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
     return choose_model(projects.load(location, Path(folder)), name)[1]
 
 
-def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
-    """Return sentences on the differences between a replay of a model and production."""
+def list_notes(history: History, model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
+    """Return sentences on the labels of a replay, and on its differences from production."""
     notes = [
+        describe_label_delay(history),
         "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit.",
         "Versions of `never` and `every:` have no holdout: expectations that compare with it raise no alarm for them.",
         "The line for the project of an `every:` policy has the same times and rows, and also a holdout and the gates of the model.",
@@ -251,6 +256,18 @@ def list_notes(model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
     if model.cron_schedule:
         notes.append(f"The schedule '{model.cron_schedule}' of the model is not replayed; every: policies are similar to schedules.")
     return notes
+
+
+def describe_label_delay(history: History) -> str:
+    """Return a sentence on the time between events and their labels."""
+    if history.training_set.label_known_at is None:
+        return "Each label counts as known at the time of its event, because the training set declares no label_known_at=."
+    known = history.label_times < np.iinfo(np.int64).max
+    if not known.any():
+        return "No label is known."
+    delays = np.quantile(history.label_times[known] - history.times[known], [0.5, 0.95])
+    median, late = (describe_span(round_span(timedelta(microseconds=float(delay)))) for delay in delays)
+    return f"A label is known about {median} after its event (median; 95 % of the labels within {late})."
 
 
 def name_replay(result: ReplayResult, digest: str) -> str:

@@ -82,8 +82,12 @@ class ChampionGate:
                 passed=False, reason=f"{self.metric} is undefined: {value} of the candidate, {champion_value} of the champion"
             )
         low, high = candidate.intervals.difference(self.metric, CONFIDENCE) if candidate.intervals else (math.nan, math.nan)
+        interval, degree = f"90 % interval of the difference {low:.3g} to {high:.3g}", "significantly "
         if math.isnan(low):
             low = high = value - champion_value
+            interval, degree = "no interval of the difference", ""
         passed = high >= 0 if self.rule == NOT_WORSE else low > 0
-        reason = f"{self.metric} {value:.5g}: the champion has {champion_value:.5g} on the same rows, 0.9 interval {low:.4g} … {high:.4g} of the difference"
+        compared = f"{value:.5g} against the champion's {champion_value:.5g} on the same rows; {interval}"
+        word = "worse" if self.rule == NOT_WORSE else "better"
+        reason = f"{'' if passed is (self.rule == BETTER) else 'not '}{degree}{word} ({compared})"
         return GateResult(passed, reason, value, champion_value, low, high)

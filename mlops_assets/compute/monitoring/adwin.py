@@ -11,6 +11,9 @@ import numpy as np
 
 MAX_CHUNKS = 256  # of a stream before older ones are merged
 _SHARE = 1 / 16  # of the following numbers: the maximum size of a merged chunk
+_MAX_CORRELATION = 0.9  # of neighbouring chunks
+_TINY = 1e-9  # variance
+_FEW = 6  # chunks at which the estimate of a design effect is doubled
 _END = 0.5  # of the bound: an increase ends below it
 FIELDS = ("counts", "sums", "squares", "starts")
 
@@ -123,12 +126,15 @@ class Level:
         Their sum, and the sum of their squares.
     until
         The time of the first number after the increase.
+    effect
+        The design effect: by how much dependence between neighbours increases the variance of a mean; 1 for independent numbers.
     """
 
     rows: int
     total: float
     squares: float
     until: datetime
+    effect: float
 
     @property
     def mean(self) -> float:
@@ -139,7 +145,7 @@ class Level:
         """Return whether the mean of newer numbers is above this mean by more than a share of the bound."""
         rows = self.rows + newer.rows
         variance = max(0.0, (self.squares + newer.square) / rows - ((self.total + newer.total) / rows) ** 2)
-        return bool(newer.mean - self.mean > share * _compute_bound(self.rows, newer.rows, variance, delta))
+        return bool(newer.mean - self.mean > share * _compute_bound(self.rows / self.effect, newer.rows / self.effect, variance, delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,10 +179,11 @@ class Adwin:
             Sums over the newer numbers.
         """
         window, before, increased = self.window.append(chunks), self.before, self.increased
-        while (split := _find_change(window, self.delta)) is not None:
+        while (change := _find_change(window, self.delta)) is not None:
+            split, effect = change
             older, window = window.take(0, split), window.take(split)
             if window.mean > older.mean and not self._exceeds(before, older, increased=increased):
-                before, increased = Level(older.rows, older.total, older.square, window.began), True
+                before, increased = Level(older.rows, older.total, older.square, window.began, effect), True
         return replace(self, window=window, before=before, increased=self._exceeds(before, window, increased=increased))
 
     def _exceeds(self, before: Level | None, newer: Chunks, *, increased: bool) -> bool:
@@ -184,20 +191,50 @@ class Adwin:
         return before is not None and newer.rows > 0 and before.is_exceeded(newer, self.delta, _END if increased else 1.0)
 
 
-def _find_change(window: Chunks, delta: float) -> int | None:
-    """Return the number of chunks before the clearest change of the mean; None if no split shows a change."""
+def _find_change(window: Chunks, delta: float) -> tuple[int, float] | None:
+    """Return the number of chunks before the clearest change of the mean, and the design effect; None if no split shows a change."""
     if len(window) < 2:
         return None
     counts, sums = np.cumsum(window.counts)[:-1], np.cumsum(window.sums)[:-1]
     rows = window.rows
     variance = max(0.0, window.square / rows - window.mean**2)
-    difference = np.abs(sums / counts - (window.total - sums) / (rows - counts))
-    excess = difference - _compute_bound(counts, rows - counts, variance, delta)
+    older, newer = sums / counts, (window.total - sums) / (rows - counts)
+    effects = _estimate_effects(window, older, newer)
+    excess = np.abs(older - newer) - _compute_bound(counts / effects, (rows - counts) / effects, variance, delta)
     best = int(np.argmax(excess))
-    return best + 1 if excess[best] > 0 else None
+    return (best + 1, float(effects[best])) if excess[best] > 0 else None
 
 
-def _compute_bound(older: np.ndarray | int, newer: np.ndarray | int, variance: float, delta: float) -> np.ndarray:
+def _estimate_effects(window: Chunks, older: np.ndarray, newer: np.ndarray) -> np.ndarray:
+    """Return for each split by how much dependence increases the variance of a mean: of chunks that are autoregressive of order 1.
+
+    Deviations are from the mean before and the mean after the split, ``older`` and ``newer``, so that the change itself does not count.
+    """
+    squares, products = (_sum_products(window, lag, older, newer) for lag in (0, 1))
+    counts = np.cumsum(window.counts)[:-1]
+    within = window.square - counts * older**2 - (window.rows - counts) * newer**2
+    varied = (within > _TINY * window.rows) & (squares > _TINY * window.rows)
+    correlation = np.clip(products / np.where(varied, squares, 1.0), 0.0, _MAX_CORRELATION)
+    effects = squares / np.where(varied, within, 1.0) * (1 + correlation) / (1 - correlation)
+    # An estimate from few chunks is uncertain, and one that is too small causes false detections.
+    raised: np.ndarray = np.where(varied, np.maximum(effects * (1 + _FEW / len(window)), 1.0), 1.0)
+    return raised
+
+
+def _sum_products(window: Chunks, lag: int, older: np.ndarray, newer: np.ndarray) -> np.ndarray:
+    """Return for each split the sum of products of the deviations of chunks that are ``lag`` apart, on the same side of the split."""
+    sums, counts, last = window.sums, window.counts.astype(float), len(window) - lag
+    first, second = slice(None, last), slice(lag, None)
+    mixed = sums[first] * counts[second] + counts[first] * sums[second]
+    totals = np.zeros((3, last + 1))
+    np.cumsum([sums[first] * sums[second], -mixed, counts[first] * counts[second]], axis=1, out=totals[:, 1:])
+    splits = np.arange(1, len(window))
+    before, after = totals[:, splits - lag], totals[:, -1:] - totals[:, splits]
+    products: np.ndarray = before[0] + before[1] * older + before[2] * older**2 + after[0] + after[1] * newer + after[2] * newer**2
+    return products
+
+
+def _compute_bound(older: np.ndarray | float, newer: np.ndarray | float, variance: float, delta: float) -> np.ndarray:
     """Return by how much two means differ at most without a change, as in the paper: a normal bound, corrected for few numbers."""
     size = 1 / (1 / np.asarray(older) + 1 / np.asarray(newer))
     tests = np.log(2 * np.log(np.maximum(np.asarray(older) + np.asarray(newer), 3)) / delta)

@@ -39,23 +39,27 @@ class WindowErrors:
         The reason why the errors are not known; empty when they are.
     final
         Whether more labels would not help.
+    loss
+        How an error is computed: from a ``number``, a ``class`` or a ``probability``; empty when it was not stored.
     """
 
     chunks: Chunks = NO_CHUNKS
     problem: str = ""
     final: bool = False
+    loss: str = ""
 
     @property
     def as_text(self) -> str | None:
-        """The chunks as JSON; None with a problem."""
-        return None if self.problem else json.dumps({name: getattr(self.chunks, name).tolist() for name in FIELDS})
+        """The chunks and the loss as JSON; None with a problem."""
+        return None if self.problem else json.dumps({name: getattr(self.chunks, name).tolist() for name in FIELDS} | {"loss": self.loss})
 
 
-def read_chunks(text: str) -> Chunks:
-    """Return the chunks that :attr:`WindowErrors.as_text` wrote."""
+def read_errors(text: str) -> WindowErrors:
+    """Return the errors that :attr:`WindowErrors.as_text` wrote."""
     stored = json.loads(text)
     kinds = dict.fromkeys(FIELDS, np.int64) | {"sums": np.float64, "squares": np.float64}
-    return Chunks(*(np.asarray(stored[name], dtype=kinds[name]) for name in FIELDS))
+    chunks = Chunks(*(np.asarray(stored[name], dtype=kinds[name]) for name in FIELDS))
+    return WindowErrors(chunks, loss=stored.get("loss", ""))
 
 
 def measure_errors(
@@ -89,7 +93,8 @@ def measure_errors(
             "train again, on a holdout of 100 rows or more" if estimator is None else "it was trained before versions had one, train again"
         )
         return WindowErrors(problem=f"no scale of errors is stored with the version: {why}", final=True)
-    return WindowErrors(chunk_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS))
+    loss = "number" if labelled.classes is None else "class" if labelled.probabilities is None else "probability"
+    return WindowErrors(chunk_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS), loss=loss)
 
 
 def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.ndarray | None:
@@ -110,6 +115,8 @@ def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.nd
 class ErrorStream:
     """The errors of one version by window. A window is judged by all windows until then, as they were reported last.
 
+    The detector starts again at a window whose errors are computed in another way, e.g. the first one with probabilities.
+
     Parameters
     ----------
     delta
@@ -119,26 +126,29 @@ class ErrorStream:
     def __init__(self, delta: float) -> None:
         self._delta = delta
         self._starts: list[datetime] = []
-        self._chunks: list[Chunks] = []
-        self._states: list[Adwin] = []  # after each of the first windows; shorter than the list of windows
+        self._errors: list[WindowErrors] = []
+        self._states: list[tuple[Adwin, str]] = []  # after each of the first windows, with the loss; may be shorter than the windows
 
-    def record(self, start: datetime, chunks: Chunks) -> None:
+    def record(self, start: datetime, errors: WindowErrors) -> None:
         """Record the errors of the window that begins at ``start``; they replace earlier ones of the same window."""
         position = bisect_left(self._starts, start)
         del self._states[position:]
         if position < len(self._starts) and self._starts[position] == start:
-            self._chunks[position] = chunks
+            self._errors[position] = errors
         else:
             self._starts.insert(position, start)
-            self._chunks.insert(position, chunks)
+            self._errors.insert(position, errors)
 
     def find_state(self, start: datetime) -> Adwin:
         """Return the state of the detector after the window that begins at ``start``."""
         count = bisect_right(self._starts, start)
         while len(self._states) < count:
-            state = self._states[-1] if self._states else Adwin(self._delta)
-            self._states.append(state.advance(self._chunks[len(self._states)]))
-        return self._states[count - 1] if count else Adwin(self._delta)
+            state, loss = self._states[-1] if self._states else (Adwin(self._delta), "")
+            errors = self._errors[len(self._states)]
+            if loss and errors.loss and errors.loss != loss:
+                state = Adwin(self._delta)
+            self._states.append((state.advance(errors.chunks), errors.loss or loss))
+        return self._states[count - 1][0] if count else Adwin(self._delta)
 
 
 def judge_errors(report: PerformanceReport, expectation: ErrorChange, start: datetime, stream: ErrorStream) -> PerformanceReport:
@@ -154,10 +164,10 @@ def judge_errors(report: PerformanceReport, expectation: ErrorChange, start: dat
         The errors of the version's windows; later windows are not used.
     """
     if report.errors is None:
-        stream.record(start, NO_CHUNKS)
+        stream.record(start, WindowErrors())
         verdict = Verdict(expectation.name, IN_TRAINING if report.state == IN_TRAINING else NOT_ENOUGH, None, None, report.problem)
     else:
-        stream.record(start, report.errors.chunks)
+        stream.record(start, report.errors)
         verdict = _judge(report.errors, expectation.name, stream.find_state(start))
     return replace(report, verdicts=(*report.verdicts, verdict))
 

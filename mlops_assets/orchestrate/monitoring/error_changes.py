@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_chunks
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_errors
 from mlops_assets.compute.monitoring.windows import WindowMeasurement
 from mlops_assets.values.expectations.error_change import ErrorChange
 
@@ -43,5 +43,5 @@ def judge_error_changes(
 def _read_stream(delta: float, rows: pl.DataFrame, window_start: str) -> ErrorStream:
     stream = ErrorStream(delta)
     for start, text in rows.select(window_start, ERRORS).drop_nulls().sort(window_start).iter_rows():
-        stream.record(start, read_chunks(text))
+        stream.record(start, read_errors(text))
     return stream

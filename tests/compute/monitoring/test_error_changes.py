@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.compute.estimation.estimator import PerformanceEstimator
-from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_chunks
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_errors
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.errors import DefinitionError
@@ -81,11 +81,22 @@ def test_labels_that_arrive_late_count_from_the_next_report_on():
 
 def test_stored_sums_are_read_as_they_were():
     errors = report_of(0, 0.2, shares=True).errors
-    read = read_chunks(errors.as_text)
+    stored = read_errors(errors.as_text)
+    read = stored.chunks
+    assert stored.loss == "probability"
     for name in ("counts", "sums", "squares", "starts"):
         assert getattr(read, name).tolist() == getattr(errors.chunks, name).tolist()
     assert len(read) == 16
     assert read.mean == pytest.approx(0.1 + 0.8 * report_of(0, 0.2).errors.chunks.mean)
+
+
+def test_probabilities_from_a_later_window_on_are_no_increase():
+    stream, verdicts = ErrorStream(EXPECTED.delta), []
+    for day in range(30):
+        report = report_of(day, 0.1, shares=day >= 20)
+        verdicts.append(judge_errors(report, EXPECTED, start_of(day), stream).verdicts[-1])
+    assert {v.state for v in verdicts} == {"good"}
+    assert "of 2000 predictions since 2024-01-21" in verdicts[-1].reason
 
 
 def test_a_window_without_predictions_or_in_training_data_is_not_judged():

@@ -70,7 +70,7 @@ def shorten_input(text: str | None) -> str:
     return replace_controls(" ".join(text.split()))
 
 
-def describe_steps(trace: Trace) -> dict[str, Any]:
+def describe_full_trace(trace: Trace) -> dict[str, Any]:
     """Return a trace with all its spans as JSON-like values; a span has its depth in the tree and its offset in seconds."""
     return {
         **describe_trace(trace),

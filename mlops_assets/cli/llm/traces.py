@@ -75,7 +75,7 @@ def show(source: str, trace_id: str, page: str | None, file: str, json_file: str
 
     Example: mlops traces show delay_answer_api 6a1f3c22b94e --html trace.html
     """
-    from mlops_assets.cli.llm.trace_facts import describe_steps
+    from mlops_assets.cli.llm.trace_facts import describe_full_trace
 
     with _open_reader(file, source) as reader:
         trace = reader.find(trace_id)
@@ -85,7 +85,7 @@ def show(source: str, trace_id: str, page: str | None, file: str, json_file: str
         write_text(render_trace(trace, source), page)
         click.echo(f"wrote {page}", err=json_file == "-")
     if json_file:
-        write_json(describe_steps(trace), json_file)
+        write_json(describe_full_trace(trace), json_file)
     elif page is None:
         _print_trace(trace)
 

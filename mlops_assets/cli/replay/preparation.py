@@ -301,4 +301,4 @@ def describe_advice(result: ReplayResult) -> list[str]:
     """Return the advice as lines for the console."""
     advice = advise(result)
     line = result.declarations.get(advice.policy)
-    return [f"{advice.headline}. {advice.text}", *([f"in the monitor of the project: on_failure={line}"] if line else [])]
+    return [f"{advice.headline}. {advice.text}", *([f"to use it, declare in the ml.Monitor: on_failure={line}"] if line else [])]

@@ -58,15 +58,15 @@ def judge_associations(
         np.ones(len(pairs), dtype=bool),
     )
     changes = compare_with_past(windows, rate)
-    blamed = _blame(pairs, changes.severities, {column.name for column in columns if column.drifted})
+    blamed = _choose_drifted_columns(pairs, changes.severities, {column.name for column in columns if column.drifted})
     return [
         _report(column, pairs[blamed[column.name]], blamed[column.name], current, changes) if column.name in blamed else column
         for column in columns
     ]
 
 
-def _blame(pairs: Sequence[Association], severities: np.ndarray, drifted: set[str]) -> dict[str, int]:
-    """Return column → its worst pair, for the fewest columns that explain all broken pairs without a drifted column."""
+def _choose_drifted_columns(pairs: Sequence[Association], severities: np.ndarray, drifted: set[str]) -> dict[str, int]:
+    """Return column → its worst pair, for a small set of columns that covers every broken pair of columns that have not drifted."""
     broken = [k for k, pair in enumerate(pairs) if severities[k] > 1 and not set(pair.columns) & drifted]
     blamed: dict[str, int] = {}
     while broken:

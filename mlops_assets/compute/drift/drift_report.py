@@ -354,7 +354,7 @@ def summarise(report: DriftReport) -> str:
 
 
 def _describe_capped(report: DriftReport) -> str:
-    """Return a clause that the columns with a capped threshold cannot be judged at the stated rate; empty when there are none.
+    """Return a clause for the summary: columns with a capped threshold cannot be judged at the false-alarm rate. Empty without such columns.
 
     The clause names at most three columns.
     """

@@ -175,7 +175,7 @@ class EstimateScore:
     windows
         The number of windows, the current one included, with an estimate and enough labels.
     error, holdout_error
-        The mean absolute difference from the truth over these windows: of the estimate, and of the version's value on its holdout. None
+        The mean absolute error over these windows, of the estimate and of a constant guess: the version's value on its holdout. None
         without such windows.
     """
 
@@ -200,7 +200,7 @@ class EstimateScore:
             return found
         better = self.error < self.holdout_error
         verdict = "" if better else ": the estimate is no better than assuming the holdout's value"
-        return f"{found}; mean absolute error over {self.windows} windows {self.error:.2g}, of the holdout's value {self.holdout_error:.2g}{verdict}"
+        return f"{found}; mean absolute error over {self.windows} windows: {self.error:.2g}; with the holdout's value as the estimate: {self.holdout_error:.2g}{verdict}"
 
 
 def score_estimates(

@@ -116,7 +116,7 @@ class _Closure:
             if isinstance(local, _DEFINITIONS) and (names := (decorators - set(values)) & set(bound_names(local))):
                 self.parts.append(f"{min(names)}={ast.dump(local)}")
                 self.add_statement(path, function.__module__, local, values, without=min(names))
-        for wrapped in _list_decorated(function):
+        for wrapped in _find_wrapped_functions(function):
             self.add_function(wrapped)
 
     def _strip_declaration(self, path: Path, node: ast.stmt, values: Mapping[str, Any]) -> ast.stmt:
@@ -227,12 +227,12 @@ def _find_file(function: Callable[..., Any]) -> Path | None:
     return Path(file) if file is not None and Path(file).is_file() else None
 
 
-def _list_decorated(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Yield the decorated functions that a function closes over: functions that it wraps without :func:`functools.wraps`."""
+def _find_wrapped_functions(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield the decorated functions in a wrapper's closure: a wrapper made without :func:`functools.wraps` shows them only there."""
     for cell in getattr(function, "__closure__", None) or ():
         held = getattr(cell, "cell_contents", None)  # an empty cell has none
         if inspect.isfunction(held) and _find_file(held) is not None:
-            yield from [held] if getattr(_read_definition(held), "decorator_list", []) else _list_decorated(held)
+            yield from [held] if getattr(_read_definition(held), "decorator_list", []) else _find_wrapped_functions(held)
 
 
 def _read_definition(function: Callable[..., Any]) -> ast.stmt:

@@ -63,7 +63,7 @@ def hash_evaluation_gates(project: Project, evaluation: PromptEvaluation, lake: 
 
 
 def _list_inputs(project: Project, evaluation: PromptEvaluation, lake: Lake, snapshot: int | None) -> list[Any]:
-    """Return the contents of the tables that an evaluation reads, and the current fingerprints of its judges' calibrations."""
+    """Return the content hashes of the tables that an evaluation reads, and the current fingerprints of its judges' calibrations."""
     tables = [edge.parent for edge in project.node(evaluation).edges]
     contents = [
         [table, sorted((key, record.content_hash) for key, record in lake.records(table, snapshot=snapshot).items())] for table in tables

@@ -106,9 +106,9 @@ def read_facts(sources: AlertSources, positions: Mapping[str, SourcePosition], n
 
 
 def _name_run_source(sources: AlertSources, positions: Mapping[str, SourcePosition]) -> str:
-    """Return the name of this code location's position in the runs of the instance, which other code locations read too.
+    """Return the key under which this code location stores how far it has read the runs of the instance.
 
-    The name holds one of its assets, which no other code location makes, or one of its jobs: the first one that has a position.
+    All code locations read the same runs, so the key contains one of this location's assets or jobs: the first one that has a position.
     """
     assets = [key.to_user_string() for key in sorted(sources.graph.materializable_asset_keys)]
     jobs = [f"job {name}" for name in sorted(sources.jobs) if name != IMPLICIT_ASSET_JOB_NAME]

@@ -151,7 +151,7 @@ def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_win
 
 
 class _Simulation:
-    """One policy on its way through the windows."""
+    """The simulation of one policy, window by window."""
 
     def __init__(self, plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache) -> None:
         self.plan, self.policy, self.fits, self.state = plan, policy, fits, _PolicyState()

@@ -87,7 +87,7 @@ def build_records(
         partitions, time = shapes.get(table, (None, None))
         changed = {
             p: _rebuild_record(record, rows, now)
-            for p, record, rows in _remaining_partitions(lake, erasing, table, partitions, time, snapshot)
+            for p, record, rows in _list_reduced_partitions(lake, erasing, table, partitions, time, snapshot)
         }
         new_records[table] = {p: record for p, record in changed.items() if record is not None}
     keyed, stale = set(erasing.tables()), []
@@ -122,7 +122,7 @@ def collect_shapes(projects: Sequence[Project]) -> dict[str, Shape]:
     return shapes
 
 
-def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
+def _list_reduced_partitions(  # noqa: PLR0913  (one table, described in full)
     lake: Lake, erasing: Erasure, table: str, partitions: dg.PartitionsDefinition | None, time: str | None, snapshot: int
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
     """Yield each partition that loses rows, with its record and its remaining rows; an undeclared table yields nothing."""

@@ -56,7 +56,7 @@ class EmbeddedServer:
 
 def find_server() -> EmbeddedServer | None:
     """Return the running server of this user; None when there is none."""
-    return _read_state(server_folder())
+    return _read_state(ensure_server_folder())
 
 
 def start_server(seconds: float = _MAX_START_SECONDS) -> EmbeddedServer:
@@ -74,7 +74,7 @@ def start_server(seconds: float = _MAX_START_SECONDS) -> EmbeddedServer:
     AttemptError
         The server did not start in time, or ended.
     """
-    folder = server_folder()
+    folder = ensure_server_folder()
     if server := _read_state(folder):
         return server
     _require_packages()
@@ -87,7 +87,7 @@ def stop_server() -> bool:
 
     A server that does not end within ten seconds is killed.
     """
-    folder = server_folder()
+    folder = ensure_server_folder()
     with hold_lock(folder / _LOCK):
         server = _read_state(folder)
         if server is None:
@@ -103,7 +103,7 @@ def stop_server() -> bool:
     return True
 
 
-def server_folder() -> Path:
+def ensure_server_folder() -> Path:
     """Return the folder with the state of this user's server on this machine; it is created if needed.
 
     Raises

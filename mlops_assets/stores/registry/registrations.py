@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from mlops_assets.compute.training.lifecycle import DAMAGED
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.database.cached_statements import delete_rows, insert_if_new, insert_rows, upsert_row
+from mlops_assets.stores.database.cached_statements import build_delete, build_insert, build_insert_if_new, build_upsert
 from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.records import (
     CANARY,
@@ -28,7 +28,7 @@ from mlops_assets.values.names import validate_name
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-_DELETE_GATE_EVIDENCE = delete_rows(schema.evidence, "environment", "model", "digest").where(
+_DELETE_GATE_EVIDENCE = build_delete(schema.evidence, "environment", "model", "digest").where(
     schema.evidence.c.gate.not_in((SHADOW, CANARY))  # evidence from real requests stays
 )
 _CURRENT_CANDIDATE = (
@@ -104,7 +104,7 @@ class Registrations:
         key = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.write_transaction() as connection:
             row = vars(candidate) | {"created_at": candidate.created_at.isoformat()}
-            connection.execute(insert_if_new(schema.candidates), row)
+            connection.execute(build_insert_if_new(schema.candidates), row)
             if replace is not None:  # the same prompt, evaluated again: its version should name the evaluation that passed
                 facts = {name: row[name] for name in ("run_id", "artifact", "snapshot")}
                 connection.execute(schema.candidates.update().filter_by(model=candidate.model, digest=candidate.digest).values(**facts))
@@ -113,8 +113,8 @@ class Registrations:
             elif replace:
                 connection.execute(schema.evidence.delete().filter_by(**key).where(schema.evidence.c.gate.in_(sorted(replace))))
             if evidence:
-                connection.execute(insert_rows(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(upsert_row(schema.waiting), key)
+                connection.execute(build_insert(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(build_upsert(schema.waiting), key)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the current candidate of a model in this environment, and its evidence; None before the first candidate."""
@@ -153,7 +153,7 @@ class Registrations:
             if registered is not None:
                 return self._version(connection, model, registered)
             number, at = (newest or 0) + 1, sql.timestamp()
-            connection.execute(insert_rows(schema.versions), {**vars(record), "version": number, "created_at": at})
+            connection.execute(build_insert(schema.versions), {**vars(record), "version": number, "created_at": at})
             return version_queries.new_version(record, number, at, evidence_found)
 
     def observe(self, model: str, version: int, live: LiveEvidence) -> None:

@@ -20,7 +20,7 @@ from mlops_assets.compute.training.lifecycle import (
 )
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.database.cached_statements import delete_rows, insert_rows
+from mlops_assets.stores.database.cached_statements import build_delete, build_insert
 from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION, copy_evidence, previous_champion, refuse_lost_race, refuse_state
 from mlops_assets.stores.registry.protocol import Registry
@@ -243,8 +243,8 @@ class SqlRegistry(Registrations):
     ) -> Version:
         """Move an alias, log the move, and return the version in its new state; a challenger that becomes champion loses its old alias."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
-        connection.execute(delete_rows(schema.aliases, *row), row)
-        connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})
+        connection.execute(build_delete(schema.aliases, *row), row)
+        connection.execute(build_insert(schema.aliases), {**row, "version": chosen.version})
         self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, evidence)
         if alias == CHAMPION and CHALLENGER in chosen.aliases:
             self._withdraw_challenger(connection, chosen, actor, f"became champion by a {kind}")
@@ -252,7 +252,7 @@ class SqlRegistry(Registrations):
 
     def _withdraw_challenger(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
         row = {"environment": self._environment, "model": current.model, "alias": CHALLENGER}
-        connection.execute(delete_rows(schema.aliases, *row), row)
+        connection.execute(build_delete(schema.aliases, *row), row)
         self._log(connection, row, current.version, current.version, WITHDRAWAL, actor, reason, ())
 
     def _log(  # noqa: PLR0913  (one row of the log)
@@ -268,7 +268,7 @@ class SqlRegistry(Registrations):
     ) -> None:
         report = [asdict(e) for e in evidence]
         log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.timestamp()}
-        connection.execute(insert_rows(schema.alias_log), {**row, "version": version, **log})
+        connection.execute(build_insert(schema.alias_log), {**row, "version": version, **log})
 
 
 def open_registry(url: str, environment: str = "dev") -> SqlRegistry:

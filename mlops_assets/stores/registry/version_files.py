@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.database.cached_statements import insert_rows, select_rows
+from mlops_assets.stores.database.cached_statements import build_insert, build_select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ class VersionFiles:
         """Return name → sha256 of a version's files."""
         values = {"model": model, "version": version}
         with self._database.read_transaction() as connection:
-            return {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
+            return {row.name: row.sha256 for row in connection.execute(build_select(schema.version_files, *values), values)}
 
     def add(self, model: str, version: int, files: Mapping[str, str]) -> dict[str, str]:
         """Add files to a version and return name → sha256 of all its files; a name that exists keeps its earlier file.
@@ -35,11 +35,11 @@ class VersionFiles:
         """
         values = {"model": model, "version": version}
         with self._database.write_transaction() as connection:
-            existing = {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
+            existing = {row.name: row.sha256 for row in connection.execute(build_select(schema.version_files, *values), values)}
             new = {name: sha256 for name, sha256 in files.items() if name not in existing}
             if new:
                 connection.execute(
-                    insert_rows(schema.version_files), [{**values, "name": n, "sha256": s, "at": sql.timestamp()} for n, s in new.items()]
+                    build_insert(schema.version_files), [{**values, "name": n, "sha256": s, "at": sql.timestamp()} for n, s in new.items()]
                 )
         return existing | new
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, find_state
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores.database import schema
-from mlops_assets.stores.database.cached_statements import select_rows
+from mlops_assets.stores.database.cached_statements import build_select
 from mlops_assets.stores.registry.records import AliasEvent, ApprovalDecision, CandidateRecord, DamageMark, Evidence, Version
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     """
     names, values = (() if model is None else ("model",)), ({} if model is None else {"model": model})
     parameters = {"environment": environment, **values}
-    aliases = _group_aliases(connection.execute(select_rows(schema.aliases, "environment", *names), parameters).all())
+    aliases = _group_aliases(connection.execute(build_select(schema.aliases, "environment", *names), parameters).all())
     moves = _last_moves(connection.execute(_alias_log_query(*names), parameters).all())
     approvals = {
         (row.model, row.version, row.digest): APPROVED if row.approved else REJECTED
-        for row in connection.execute(select_rows(schema.approvals, "environment", *names), parameters).all()
+        for row in connection.execute(build_select(schema.approvals, "environment", *names), parameters).all()
     }
     marks = {
-        (row.model, row.version): (row.mark, row.reason) for row in connection.execute(select_rows(schema.version_marks, *names), values)
+        (row.model, row.version): (row.mark, row.reason) for row in connection.execute(build_select(schema.version_marks, *names), values)
     }
     touched = {*aliases, *moves, *marks, *((model_, number) for model_, number, _ in approvals)}
     unmoved_states = {passed: _derive_state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
@@ -78,7 +78,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         facts = VersionFacts(aliases, bool(row["passed"]), approval, move, row["mark"] or "")
         was = CHAMPION in aliases or move is not None
         return _build_version(row, find_state(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
-    numbers = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
+    numbers = [str(known_row.version) for known_row in connection.execute(build_select(schema.versions, "model"), {"model": model})]
     raise RegistryError(
         f"{noun} '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
     )
@@ -110,7 +110,7 @@ def champion(connection: sa.Connection, environment: str, model: str) -> Version
 def alias_holder(connection: sa.Connection, environment: str, model: str, alias: str) -> Version | None:
     """Return the version that has an alias in an environment; None when none has it."""
     values = {"environment": environment, "model": model, "alias": alias}
-    row = connection.execute(select_rows(schema.aliases, *values), values).first()
+    row = connection.execute(build_select(schema.aliases, *values), values).first()
     return None if row is None else version(connection, environment, model, row.version)
 
 
@@ -130,7 +130,7 @@ def alias_events(connection: sa.Connection, model: str) -> list[AliasEvent]:
 def evidence(connection: sa.Connection, environment: str, model: str, digest: str) -> tuple[Evidence, ...]:
     """Return the evidence about one candidate in an environment."""
     values = {"environment": environment, "model": model, "digest": digest}
-    rows = connection.execute(select_rows(schema.evidence, *values), values).mappings()
+    rows = connection.execute(build_select(schema.evidence, *values), values).mappings()
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
 
 

@@ -89,7 +89,7 @@ def test_an_estimate_that_is_no_better_than_the_holdout_says_so() -> None:
     assert (better.windows, better.error, better.holdout_error) == (4, pytest.approx(0.01), pytest.approx(0.09))
     assert better.text == (
         "roc_auc was estimated at 0.72 (0.7 to 0.74), the labels give 0.71, a difference of -0.01; "
-        "mean absolute error over 4 windows 0.01, of the holdout's value 0.09"
+        "mean absolute error over 4 windows: 0.01; with the holdout's value as the estimate: 0.09"
     )
     (worse,) = score_estimates(found, truth, GOOD, past([0.2, 0.2], [0.01, 0.01]))
     assert worse.text.endswith("no better than assuming the holdout's value")

@@ -97,7 +97,7 @@ def test_only_its_user_may_call_it(folder) -> None:
     body = {"model": "smollm2", "messages": QUESTION, "max_tokens": 1}
     url = f"{server.base_url}/chat/completions"
     assert httpx.post(url, json=body, headers={"authorization": "Bearer other"}, timeout=60).status_code == 401
-    home = embedded.server_folder()
+    home = embedded.ensure_server_folder()
     assert {path.name: path.stat().st_mode & 0o077 for path in home.iterdir() if path.name == "server.json"} == {"server.json": 0}
     home.chmod(0o755)
     with pytest.raises(InstallationError, match="is open to other users"):

@@ -256,5 +256,5 @@ def test_a_monitor_with_impossible_judges_is_refused(change, problem) -> None:
 def test_a_judge_reads_variables_of_the_prompt_only() -> None:
     model = ml.llm.LLM("large", base_url="http://127.0.0.1:1/v1")
     judge = ml.llm.Judge("support", prompt=ml.llm.prompt(model=model)(reads_more), verdicts=VERDICTS)
-    with pytest.raises(DefinitionError, match="which reads 'weather', no variable of 'prompt/delay_answer'"):
+    with pytest.raises(DefinitionError, match="which reads 'weather': not a variable of 'prompt/delay_answer'"):
         declare_monitor(judge)

@@ -200,9 +200,9 @@ def test_the_result_of_a_canary_counts_for_the_champion(facts) -> None:
 def test_declared_tests_count_half_or_full_and_a_missing_file_earns_nothing(facts) -> None:
     found = rows(score_model(facts))
     assert (found["feature_tests"].points, found["data_privacy"].points) == (1, 0.5)
-    assert found["data_privacy"].advice == "automate it, then Declared('data_privacy', how='automated', where=…)"
+    assert found["data_privacy"].advice == "automate it, then DeclaredTest('data_privacy', how='automated', where=…)"
     assert found["inclusion"] == RubricResult(
-        0, "declared, but there is no file no_such_file.md", "correct where= of Declared('inclusion')"
+        0, "declared, but there is no file no_such_file.md", "correct where= of DeclaredTest('inclusion')"
     )
     assert found["simpler_model"].points == 1  # computed: half a point
     assert found["validation"].points == 1  # declared: half a point

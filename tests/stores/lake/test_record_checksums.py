@@ -76,7 +76,7 @@ def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_a
     assert "marked the partition of 'dataset/people' as damaged" in found.fix()
     assert lake.records("dataset/people")[""].damaged
     lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
-    assert [(f.state, "a later record counts" in f.text) for f in check_records(Stores(platform), [project])] == [("warning", True)]
+    assert [(f.state, "a later record replaces it" in f.text) for f in check_records(Stores(platform), [project])] == [("warning", True)]
 
 
 def test_an_altered_record_of_a_table_that_is_not_declared_is_a_failure_without_a_fix(lake, platform) -> None:

@@ -273,7 +273,7 @@ class Drift:
     columns
         The columns of ``X`` to compare; all when None. A mapping gives a column a statistic with a fixed threshold of
         :mod:`mlops_assets.monitoring`, e.g. ``{"temp": ml.monitoring.PSI(0.2), "wind": None}``; None keeps the calibrated default.
-        A text column keeps it as well, and the report says so.
+        A column of texts or embeddings keeps it as well, and the report says so.
     false_alarm_rate
         The expected share of windows without drift that are reported as drifted. Columns with a fixed threshold do not count.
     min_psi

@@ -147,8 +147,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         The columns to compare; when None, all features of the profile, and its predictions as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
     fixed
-        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones. A text column has no such
-        statistic: its calibrated measures judge it, and a note says so.
+        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones. A column of texts or
+        embeddings has no such statistic: its calibrated measures judge it, and a note says so.
     classifier
         Whether a domain classifier judges the columns as well, those with a fixed threshold included. The profile must have been built
         for it.
@@ -266,10 +266,10 @@ def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> Col
 
 
 def _choose_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThreshold]) -> tuple[dict[str, DriftThreshold], str]:
-    """Return the thresholds that apply, and a note on those of text columns; raise DataError for a statistic that a column does not have."""
-    # New data turn a column of strings into text without any change of the project, so this is no error.
-    texts = [name for name in sorted(fixed) if stored_columns[name]["kind"] == TEXT]
-    chosen = {name: threshold for name, threshold in fixed.items() if name not in texts}
+    """Return the thresholds that apply, and a note on those of texts and embeddings; raise DataError for a statistic that a column does not have."""
+    # New data turn a column of strings into text, and one of lists into embeddings, without any change of the project: this is no error.
+    measured = [name for name in sorted(fixed) if MEASURES in stored_columns[name]]
+    chosen = {name: threshold for name, threshold in fixed.items() if name not in measured}
     for name, threshold in chosen.items():
         kind = stored_columns[name]["kind"]
         if kind not in STATISTICS[threshold.STATISTIC].kinds:
@@ -278,8 +278,8 @@ def _choose_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftTh
                 f"drift of '{name}' is judged by {type(threshold).__name__}, but the column is {kind} in the reference",
                 hint=f"use one of {usable}, or None for the calibrated default" if usable else "use None for the calibrated default",
             )
-    named = ", ".join(f"{name}: {type(fixed[name]).__name__}({fixed[name].value:g})" for name in texts)
-    return chosen, f"fixed thresholds not used, because text is judged by calibrated measures: {named}" if texts else ""
+    named = ", ".join(f"{name}: {type(fixed[name]).__name__}({fixed[name].value:g})" for name in measured)
+    return chosen, f"fixed thresholds not used, because texts and embeddings are judged by calibrated measures: {named}" if measured else ""
 
 
 def _explain_too_few(reference: int, rows: int, minimum: int) -> str:

@@ -157,8 +157,9 @@ def build_profile(
     Parameters
     ----------
     X
-        The training rows, or predictions from :func:`mlops_assets.compute.drift.prediction_drift.select_predictions`. Strings, booleans, categoricals and enums are compared by value and numbers by size; of other types, only nulls are
-        compared.
+        The training rows, or predictions from :func:`mlops_assets.compute.drift.prediction_drift.select_predictions`. Strings, booleans,
+        categoricals and enums are compared by value and numbers by size; texts and embeddings by measures. Of other types, only nulls
+        are compared.
     event_times
         The time of each row, shape (rows,). Windows use the time zone of these times: pass New York's times for New York's days.
         Without times, thresholds allow for chance alone. This is right for independent rows and alarms too often for dependent rows.

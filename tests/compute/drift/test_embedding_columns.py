@@ -12,7 +12,6 @@ from scipy import stats
 from mlops_assets.compute.drift.drift_report import measure_drift
 from mlops_assets.compute.drift.embeddings import COMPONENT, NORM, RESIDUAL, SHIFT, EmbeddingSpace, find_size
 from mlops_assets.compute.drift.profile import FORMAT, build_profile
-from mlops_assets.errors import DataError
 from mlops_assets.values.drift import PSI
 
 DAYS, ROWS, SIZE = 60, 300, 32
@@ -169,7 +168,7 @@ def test_a_profile_of_format_3_compares_nulls_only() -> None:
     assert measure_drift(profile, frame([None] * ROWS)).drifted == ("picture",)
 
 
-def test_a_fixed_threshold_of_an_embedding_column_is_refused() -> None:
-    with pytest.raises(DataError, match="'picture' is judged by PSI, but the column is embedding") as error:
-        measure_drift(reference(), frame(draw(1)), fixed={"picture": PSI(0.2)})
-    assert "use None" in str(error.value)
+def test_an_embedding_column_with_a_fixed_threshold_is_judged_by_calibrated_measures_and_the_report_says_so() -> None:
+    report = measure_drift(reference(), frame(draw(1) + 5), fixed={"picture": PSI(0.2)})
+    assert report.drifted == ("picture",)
+    assert "fixed thresholds not used, because texts and embeddings are judged by calibrated measures: picture: PSI(0.2)" in report.notes

@@ -173,8 +173,8 @@ def test_a_logged_row_that_the_lake_cannot_hold_is_set_aside_and_named(trained) 
     assert trained.rows["prediction"].to_list() == [False, False]
     assert not check.passed
     assert check.metadata["lines set aside"].value == 5
-    told = metadata(result, project.PREDICTIONS)["lines set aside"]
-    assert all(f"prediction 'bad {name}': '{name}' has a value that a column of type" in told for name in bad)
+    reasons = metadata(result, project.PREDICTIONS)["lines set aside"]
+    assert all(f"prediction 'bad {name}': '{name}' has a value that a column of type" in reasons for name in bad)
 
 
 def test_a_changed_digit_of_a_line_is_noticed_and_the_other_lines_are_brought_in(trained) -> None:

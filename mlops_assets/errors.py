@@ -254,7 +254,7 @@ def find_public_class(error: MlopsError) -> type[MlopsError]:
     return next(cls for cls in type(error).__mro__ if issubclass(cls, MlopsError) and cls.__module__ == __name__)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'? `` for the known name most like ``name``; an empty string when none is similar."""
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return the start of a hint, ``did you mean 'x'? ``, with the known name most similar to ``name``; empty when none is similar."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean '{match[0]}'? " if match else ""

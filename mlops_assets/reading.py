@@ -21,7 +21,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,7 +170,7 @@ def _check_header(path: Path, header: list[str], types: Mapping[str, Any]) -> No
     if duplicated := [name for name in header if header.count(name) > 1]:
         raise DataError(f"'{path}' has two columns named '{duplicated[0]}'", hint="rename one of them where the file is made")
     if missing := [name for name in types if name not in header]:
-        raise DataError(f"'{path}' has no column '{missing[0]}'", hint=nearest(missing[0], header) + f"it has {', '.join(header)}")
+        raise DataError(f"'{path}' has no column '{missing[0]}'", hint=suggest_name(missing[0], header) + f"it has {', '.join(header)}")
 
 
 def _explain_ragged_row(path: Path, data: bytes, fields: int, error: Exception) -> DataError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows
-from mlops_assets.errors import DefinitionError, LakeError, nearest
+from mlops_assets.errors import DefinitionError, LakeError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +96,7 @@ def _declared_datasets(project: LoadedProject) -> Mapping[str, Dataset[..., Any]
 def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
     """Return partition → record of a dataset; refuse a dataset that is unknown or was never written."""
     if name not in (known := _list_names(project)):
-        raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
+        raise DefinitionError(f"there is no dataset '{name}'", hint=suggest_name(name, known) + f"there are {', '.join(known) or 'none'}")
     records = project.stores.lake.records(_PREFIX + name)
     if not records:
         raise LakeError(f"'{_PREFIX}{name}' is empty", hint=f"materialise it: mlops run --select 'key:\"{_PREFIX}{name}\"'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.window import TimeWindow, window_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
         )
     for key in (first, last or first):
         if key not in keys:
-            raise DefinitionError(f"{owner} has no partition '{key}'", hint=nearest(key, keys) + known)
+            raise DefinitionError(f"{owner} has no partition '{key}'", hint=suggest_name(key, keys) + known)
     start, end = keys.index(first), keys.index(last or first)
     if end < start:
         raise DefinitionError(f"the partitions {partitions} of {owner} are reversed", hint=f"write {last}...{first}")

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster.components.definitions import LazyDefinitions
 
 from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
-from mlops_assets.errors import DefinitionError, MlopsError, nearest
+from mlops_assets.errors import DefinitionError, MlopsError, suggest_name
 from mlops_assets.orchestrate.compiler.build import CompiledProject, compiled_projects
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import reap_dead_runs
@@ -66,7 +66,7 @@ class LoadedProject:
         """
         known = {value.name: (part.project, value) for part in self.parts for value in part.project.select(kind)}  # type: ignore[attr-defined]
         if name not in known:
-            raise error(f"there is no {what} '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+            raise error(f"there is no {what} '{name}'", hint=suggest_name(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
         return known[name]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 
 DEFAULT_FILE = "definitions.py"
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -130,7 +130,7 @@ def _find_module_file(name: str) -> Path | None:
 def _module_hint(name: str) -> str:
     package, _, last = name.rpartition(".")
     search_path = getattr(sys.modules.get(package), "__path__", None)
-    suggestion = nearest(last, [module.name for module in pkgutil.iter_modules(search_path)]) if search_path else ""
+    suggestion = suggest_name(last, [module.name for module in pkgutil.iter_modules(search_path)]) if search_path else ""
     return f"{suggestion}name the module that calls ml.build_definitions, e.g. -m shop.definitions, in the folder that holds its package or `src`"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops_assets.cli.options import console, file_option, json_option, load, print_rows
-from mlops_assets.errors import DefinitionError, LakeError, nearest
+from mlops_assets.errors import DefinitionError, LakeError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,7 +117,7 @@ def _find_dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
     if name not in known:
         raise DefinitionError(
             f"there is no dataset '{name}' with a quarantine",
-            hint=nearest(name, known) + f"there are {', '.join(known) or 'none: set quarantine=True in @ml.dataset'}",
+            hint=suggest_name(name, known) + f"there are {', '.join(known) or 'none: set quarantine=True in @ml.dataset'}",
         )
     return known[name]
 
@@ -147,7 +147,7 @@ def _check_partition(dataset: Dataset[..., Any], partition: str) -> None:
         advice = (
             f"there are {keys[0]} to {keys[-1]}" if keys else "it has none yet" if definition else "it is not partitioned: omit --partition"
         )
-        raise DefinitionError(f"'{dataset.key}' has no partition '{partition}'", hint=nearest(partition, keys) + advice)
+        raise DefinitionError(f"'{dataset.key}' has no partition '{partition}'", hint=suggest_name(partition, keys) + advice)
 
 
 def _count_reasons(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:

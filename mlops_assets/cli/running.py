@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from mlops_assets.cli.partition_range import find_partitions
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
-from mlops_assets.errors import DefinitionError, InstallationError, nearest
+from mlops_assets.errors import DefinitionError, InstallationError, suggest_name
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.liveness import process_tags
@@ -116,7 +116,9 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
     if not assets:
         known = sorted(key.to_user_string() for key in graph.materializable_asset_keys)
         pattern = select.split('"')[1] if '"' in select else select
-        raise DefinitionError(f"the selection {select!r} matches no asset", hint=nearest(pattern, known) + f"there are {', '.join(known)}")
+        raise DefinitionError(
+            f"the selection {select!r} matches no asset", hint=suggest_name(pattern, known) + f"there are {', '.join(known)}"
+        )
     return assets
 
 

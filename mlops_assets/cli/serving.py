@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.errors import ServiceError, nearest
+from mlops_assets.errors import ServiceError, suggest_name
 from mlops_assets.orchestrate.compiler.services import list_services
 from mlops_assets.orchestrate.serving.service import build_service_spec, read_service_prices
 from mlops_assets.serving.http import control
@@ -29,7 +29,9 @@ def find_service(project: LoadedProject, name: str) -> Service | PromptService:
     """
     known = {service.name: service for part in project.parts for service in list_services(part.project)}
     if name not in known:
-        raise ServiceError(f"there is no service '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+        raise ServiceError(
+            f"there is no service '{name}'", hint=suggest_name(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
+        )
     return known[name]
 
 

@@ -7,7 +7,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.argument_types import check_types, type_checks
 from mlops_assets.values.options import AssetArguments
 
@@ -105,7 +105,7 @@ def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], 
     for argument in kwargs:
         if argument not in known:
             raise DefinitionError(
-                f"{name} has no argument '{argument}'", hint=nearest(argument, known) + f"it takes {', '.join(known) or 'no keyword'}"
+                f"{name} has no argument '{argument}'", hint=suggest_name(argument, known) + f"it takes {', '.join(known) or 'no keyword'}"
             ) from None
     try:
         signature.bind(*args, **kwargs)

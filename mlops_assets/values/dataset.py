@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Generic, Literal
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import CallPer, P, R, UserFunction
 from mlops_assets.values.names import names, pairs, validate_name
@@ -117,7 +117,7 @@ class Table:
             if self.schema is not None and column not in self.schema_columns:
                 raise DefinitionError(
                     f"{what}: {use} names the column '{column}', which its schema {self.schema.__name__} lacks",
-                    hint=nearest(column, self.schema_columns) + f"it has {', '.join(self.schema_columns)}",
+                    hint=suggest_name(column, self.schema_columns) + f"it has {', '.join(self.schema_columns)}",
                 )
 
     def _check_duplicates(self, what: str) -> None:

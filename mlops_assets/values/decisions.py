@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.champion_gate import RULES
 
@@ -115,7 +115,7 @@ class Retrain:
         if self.promote_if not in ("", *RULES):
             raise DefinitionError(
                 f"Retrain(promote_if={self.promote_if!r}) is no rule",
-                hint=nearest(self.promote_if, RULES) + f"there are {', '.join(RULES)}",
+                hint=suggest_name(self.promote_if, RULES) + f"there are {', '.join(RULES)}",
             )
         if self.judge_on is not None and self.judge_on <= timedelta(0):
             raise DefinitionError(
@@ -127,7 +127,7 @@ class Retrain:
     def _check_triggers(self) -> None:
         if unknown := [name for name in self.on if name not in TRIGGERS]:
             raise DefinitionError(
-                f"Retrain(on={self.on}) names '{unknown[0]}'", hint=nearest(unknown[0], TRIGGERS) + f"there are {', '.join(TRIGGERS)}"
+                f"Retrain(on={self.on}) names '{unknown[0]}'", hint=suggest_name(unknown[0], TRIGGERS) + f"there are {', '.join(TRIGGERS)}"
             )
         if not self.on and self.every is None and self.max_age is None:
             raise DefinitionError("Retrain(on=()) never starts a training", hint="set every= or max_age=, or name a report in on=")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, Sql
@@ -191,7 +191,7 @@ class FeatureView:
             if feature not in kinds:
                 raise DefinitionError(
                     f"feature view '{self.name}' has a default for '{feature}', which is not among its features",
-                    hint=nearest(feature, kinds) + f"it has {', '.join(kinds)}",
+                    hint=suggest_name(feature, kinds) + f"it has {', '.join(kinds)}",
                 )
             if not fits_value(kinds[feature], value):
                 raise DefinitionError(
@@ -291,7 +291,7 @@ class FeatureView:
         if unknown := [key for key, _ in mapped if key not in self.entity.join_keys]:
             raise DefinitionError(
                 f"feature view '{self.name}' has no join key '{unknown[0]}' to rename",
-                hint=nearest(unknown[0], self.entity.join_keys) + f"it has {', '.join(self.entity.join_keys)}",
+                hint=suggest_name(unknown[0], self.entity.join_keys) + f"it has {', '.join(self.entity.join_keys)}",
             )
         view = copy.copy(self)
         object.__setattr__(view, "prefix", prefix)
@@ -303,7 +303,7 @@ class FeatureView:
             )
         return view
 
-    def definition(self, source: str = "") -> str:
+    def hash_definition(self, source: str = "") -> str:
         """Return a hash of the keys, time columns, feature types and code; when it changes, every partition is stale.
 
         Partition mappings are not in the hash: they decide a partition's recorded inputs, which make it stale when they change.
@@ -318,9 +318,9 @@ class FeatureView:
         return _hash([self.entity.join_keys, self.event_timestamp, self.created_timestamp, kinds, text])
 
     def version(self, source: str = "") -> str:
-        """Return the view's version, eight characters of a hash of :meth:`definition`, ttl and defaults."""
+        """Return the view's version, eight characters of a hash of :meth:`hash_definition`, ttl and defaults."""
         ttl = None if self.ttl is None else self.ttl.total_seconds()
-        return _hash([self.definition(source), ttl, [(name, repr(value)) for name, value in self.defaults]])[:8]
+        return _hash([self.hash_definition(source), ttl, [(name, repr(value)) for name, value in self.defaults]])[:8]
 
 
 def _hash(facts: object) -> str:

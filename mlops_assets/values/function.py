@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:
     """Raise DefinitionError for an unknown ``call_per``, and for ``"range"`` without partitions; ``what`` names the asset in the message."""
     known = typing.get_args(CallPer)
     if call_per not in known:
-        raise DefinitionError(f"{what} has call_per={call_per!r}", hint=nearest(str(call_per), known) + f"it is one of {', '.join(known)}")
+        raise DefinitionError(
+            f"{what} has call_per={call_per!r}", hint=suggest_name(str(call_per), known) + f"it is one of {', '.join(known)}"
+        )
     if call_per == "range" and not partitioned:
         raise DefinitionError(f"{what} has call_per='range' but no partitions", hint="give partitions=, or drop call_per=")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
@@ -36,7 +36,7 @@ def check_format(name: str) -> None:
     """
     if name not in get_args(Format):
         raise DefinitionError(
-            f"there is no format '{name}'", hint=nearest(name, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
+            f"there is no format '{name}'", hint=suggest_name(name, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
         )
 
 
@@ -56,7 +56,7 @@ def check_refit(name: str | None) -> None:
     if name is not None and name not in get_args(Refit):
         raise DefinitionError(
             f"there is no refit={name!r}",
-            hint=nearest(str(name), get_args(Refit)) + "refit='after_gates' refits on all rows after the gates have passed",
+            hint=suggest_name(str(name), get_args(Refit)) + "refit='after_gates' refits on all rows after the gates have passed",
         )
 
 

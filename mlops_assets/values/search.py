@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ class Search:
         if processes < 1:
             raise DefinitionError(f"a search cannot run in {processes} processes", hint="omit processes=, or set processes=2")
         if sampler not in SAMPLERS:
-            raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
+            raise DefinitionError(
+                f"there is no sampler '{sampler}'", hint=suggest_name(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}"
+            )
         pairs = tuple(sorted((name, values if isinstance(values, SearchRange) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
             _check_values(name, values, sampler)
@@ -173,7 +175,8 @@ class Search:
         if missing := [name for name, _ in self.space if name not in fields]:
             raise DefinitionError(
                 f"{where} searches '{missing[0]}', which is not a field of its configuration",
-                hint=nearest(missing[0], fields) + f"it has {', '.join(fields) or 'none: give the function a dagster.Config parameter'}",
+                hint=suggest_name(missing[0], fields)
+                + f"it has {', '.join(fields) or 'none: give the function a dagster.Config parameter'}",
             )
         if self.metric and self.metric not in metrics:
             raise DefinitionError(

@@ -54,11 +54,11 @@ def test_what_users_read_takes_public_names_only(name: str) -> None:
 
 
 def test_a_private_use_is_found() -> None:
-    source = "import mlops_assets.values.gates.gate\nfrom mlops_assets.stores.lake.ducklake import DuckLake\nml.nearest\nml.errors.nearest\nml.errors.LakeError"
+    source = "import mlops_assets.values.gates.gate\nfrom mlops_assets.stores.lake.ducklake import DuckLake\nml.suggest_name\nml.errors.suggest_name\nml.errors.LakeError"
     assert private_uses(source) == [
         "mlops_assets.values.gates.gate",
         "mlops_assets.stores.lake.ducklake.DuckLake",
-        "ml.nearest",
-        "ml.errors.nearest",
+        "ml.suggest_name",
+        "ml.errors.suggest_name",
     ]
     assert {"README.md", "definitions.py", "mlops_assets/cli/template/definitions.py.txt"} <= set(SOURCES)

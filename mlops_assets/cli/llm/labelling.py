@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import polars as pl
 
-from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.project import reads_labels
 from mlops_assets.stores.platform.labels import CASE, LABEL_COLUMNS, add_label
 from mlops_assets.values.asset_names import select_nodes
@@ -211,7 +211,9 @@ def _check_columns(target: LabelTarget, labels: Mapping[str, str], types: Mappin
             raise DataError(f"column '{name}' of a label cannot be set", hint="--case names the case, --by the labeller")
         if name not in known:
             offered = sorted(known - set(LABEL_COLUMNS))
-            raise DataError(f"'{target.dataset.key}' has no column '{name}'", hint=nearest(name, offered) + f"it has {', '.join(offered)}")
+            raise DataError(
+                f"'{target.dataset.key}' has no column '{name}'", hint=suggest_name(name, offered) + f"it has {', '.join(offered)}"
+            )
 
 
 def _check_variables(target: LabelTarget, trace: Trace, values: Mapping[str, pl.Series]) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_KEY, TRACE_TIME, build_trace_rows
 from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_roots
-from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.orchestrate.llm.traces_step import trace_folder, traces_node
 from mlops_assets.serving.logs.day_log import list_log_days
@@ -279,7 +279,8 @@ def find_source(project: LoadedProject, name: str) -> tuple[TraceSource, Platfor
     if name not in known:
         raise DefinitionError(
             f"there is no source of traces '{name}'",
-            hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none: declare an ml.llm.PromptService or TraceSource'}",
+            hint=suggest_name(name, known)
+            + f"there are {', '.join(sorted(known)) or 'none: declare an ml.llm.PromptService or TraceSource'}",
         )
     return known[name]
 

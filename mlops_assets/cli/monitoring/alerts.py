@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops_assets.cli.options import console, file_option, json_option, load, print_facts, write_json
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def silence_check(check: str, until: str, reason: str, file: str) -> None:
     silent = [subject for subject in subjects if fnmatchcase(subject, check)]
     if not silent:
         raise DefinitionError(
-            f"there is no check, asset or job '{check}'", hint=nearest(check, subjects) + "`mlops alerts list` names them"
+            f"there is no check, asset or job '{check}'", hint=suggest_name(check, subjects) + "`mlops alerts list` names them"
         )
     project.stores.alerts.silence(TimedSilence(check, end, reason, getpass.getuser()))
     click.echo(f"{check} is silent until {end.isoformat(timespec='minutes')}: {len(silent)} checks and runs")
@@ -132,7 +132,7 @@ def unsilence_check(check: str, file: str) -> None:
     stores, now = load(file).stores.alerts, datetime.now(UTC)
     known = [silence.pattern for silence in stores.silences(now)]
     if not stores.end_silences(check, now):
-        raise DefinitionError(f"'{check}' is not silent", hint=nearest(check, known) + f"silent are {', '.join(known) or 'none'}")
+        raise DefinitionError(f"'{check}' is not silent", hint=suggest_name(check, known) + f"silent are {', '.join(known) or 'none'}")
     click.echo(f"{check} is not silent any more")
 
 
@@ -147,7 +147,9 @@ def close_alert(check: str, file: str) -> None:
     stores = load(file).stores.alerts
     if not stores.close(check, datetime.now(UTC).timestamp()):
         known = [episode.subject for episode in stores.episodes(only_open=True)]
-        raise DefinitionError(f"there is no open alert of '{check}'", hint=nearest(check, known) + f"open are {', '.join(known) or 'none'}")
+        raise DefinitionError(
+            f"there is no open alert of '{check}'", hint=suggest_name(check, known) + f"open are {', '.join(known) or 'none'}"
+        )
     click.echo(f"the alert of {check} is closed")
 
 

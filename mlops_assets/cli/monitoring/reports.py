@@ -8,7 +8,7 @@ from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
-from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.sensor_state import explain_sensors_off
 from mlops_assets.orchestrate.monitoring.reading import describe_missing_windows, list_missing_windows
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
@@ -118,7 +118,7 @@ def _check_window(monitor: Monitor, partition: str | None) -> None:
     keys = monitor.partitions.get_partition_keys()
     if partition is not None and partition not in keys:
         advice = f"there are {keys[0]} to {keys[-1]}" if keys else "there is none yet"
-        raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=nearest(partition, keys) + advice)
+        raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=suggest_name(partition, keys) + advice)
 
 
 def write_evidently_report(project: LoadedProject, name: str, partition: str) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.cli.registry.aliases import find_model
 from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.training.fitted_rows import FittedRows
-from mlops_assets.errors import ArtifactError, RegistryError, nearest
+from mlops_assets.errors import ArtifactError, RegistryError, suggest_name
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.versions.card import ensure_card
 from mlops_assets.serving.formats.integrity import list_parts, mark_damage
@@ -118,7 +118,7 @@ def find_version(project: LoadedProject, name: str, number: str, noun: str = "mo
     if chosen not in by_number:
         raise RegistryError(
             f"{noun} '{name}' has no version {chosen or 'at all'}",
-            hint=nearest(chosen, by_number) + f"it has {', '.join(by_number) or 'none'}",
+            hint=suggest_name(chosen, by_number) + f"it has {', '.join(by_number) or 'none'}",
         )
     return by_number[chosen]
 
@@ -247,7 +247,9 @@ def list_versions(project: LoadedProject, model: str | None, *, kind: type[Any] 
     """
     noun, (known, other) = kind.__name__.lower(), (_list_names(project, each) for each in (kind, Model if kind is Prompt else Prompt))
     if model is not None and model not in known:
-        raise RegistryError(f"there is no {noun} '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+        raise RegistryError(
+            f"there is no {noun} '{model}'", hint=suggest_name(model, known) + f"there are {', '.join(sorted(known)) or 'none'}"
+        )
     stores = project.stores
     for aliased in (v for v in stores.registry.versions(model) if v.aliases or v.damage):
         mark_damage(stores.registry, stores.artifacts, aliased)  # a service that answers from memory does not notice damaged files

@@ -22,7 +22,7 @@ from mlops_assets.compute.replay.grid import build_grid, choose_period, round_sp
 from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, parse_policy
 from mlops_assets.compute.text import describe_span, format_number
 from mlops_assets.compute.training.evaluate import check_metrics
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.orchestrate.replay.fits import FitCache
 from mlops_assets.orchestrate.replay.history import History, read_history
 from mlops_assets.orchestrate.replay.judging import select_gates
@@ -130,7 +130,7 @@ def choose_model(loaded: LoadedProject, name: str) -> tuple[Project, Model[..., 
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
         why = f"there is no model '{name}'" if name else "the project has several models" if models else "the project has no model"
-        raise DefinitionError(why, hint=nearest(name, models) + f"name one with --model; there are {known}")
+        raise DefinitionError(why, hint=suggest_name(name, models) + f"name one with --model; there are {known}")
     return models[name]
 
 
@@ -194,7 +194,7 @@ def _import_policy(path: Path, name: str) -> Retrain:
     if not isinstance(value, Retrain):
         known = [n for n, v in vars(module).items() if isinstance(v, Retrain)]
         raise DefinitionError(
-            f"'{path}' has no ml.Retrain(…) named '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}"
+            f"'{path}' has no ml.Retrain(…) named '{name}'", hint=suggest_name(name, known) + f"there are {', '.join(known) or 'none'}"
         )
     return value
 

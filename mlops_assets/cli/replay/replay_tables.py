@@ -119,7 +119,7 @@ def _list_keys(partitions: dg.PartitionsDefinition, end: datetime) -> list[str]:
 def _hash_sources(project: Project, model: Model[..., Any], end: datetime) -> str:
     """Return a hash of the code that builds tables, the key of the training set, and the end of the period."""
     sources = [source_hash(dataset.function.function) for dataset in project.select(Dataset)]
-    views = [view.definition(view_source_text(view)) for view in project.select(FeatureView)]
+    views = [view.hash_definition(view_source_text(view)) for view in project.select(FeatureView)]
     return hashlib.sha256("\n".join([*sources, *views, model.training_set.key, end.isoformat()]).encode()).hexdigest()[:12]
 
 

@@ -37,7 +37,7 @@ from mlops_assets.compute.drift.statistic_drift import judge_statistics
 from mlops_assets.compute.drift.texts import WORDS, measure_texts
 from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _choose_columns(known: Mapping[str, Any], schema: pl.Schema, columns: Sequen
     if columns is None:
         return {name: stored for name, stored in known.items() if stored["role"] == FEATURE or name in schema}
     if unknown := [name for name in columns if name not in known]:
-        raise DataError(f"the reference has no column '{unknown[0]}'", hint=nearest(unknown[0], known) + f"it has {', '.join(known)}")
+        raise DataError(f"the reference has no column '{unknown[0]}'", hint=suggest_name(unknown[0], known) + f"it has {', '.join(known)}")
     return {name: known[name] for name in columns}
 
 

@@ -16,7 +16,7 @@ from mlops_assets.compute.llm_evaluation.prices import (
     UNKNOWN_MODEL,
     to_amount,
 )
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -194,7 +194,9 @@ def _check_calls(calls: pl.DataFrame) -> None:
 
     for name in ("model", "at", *_COUNTS):
         if name not in calls.columns:
-            raise DataError(f"the calls have no column '{name}'", hint=nearest(name, calls.columns) + "a column of nulls means unknown")
+            raise DataError(
+                f"the calls have no column '{name}'", hint=suggest_name(name, calls.columns) + "a column of nulls means unknown"
+            )
         dtype = calls.schema[name]
         zoned = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
         fits = zoned if name == "at" else dtype in (pl.String, pl.Categorical) if name == "model" else dtype.is_integer()

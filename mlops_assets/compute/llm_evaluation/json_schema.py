@@ -10,7 +10,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DefinitionError, MissingExtraError, nearest
+from mlops_assets.errors import DefinitionError, MissingExtraError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,7 +126,8 @@ def _build_validator(schema: Mapping[str, Any]) -> Any:
     for where, keyword in _list_keywords(schema, "$"):
         if keyword not in known:
             raise DefinitionError(
-                f"the JSON schema has the unknown keyword '{keyword}' at {where}", hint=nearest(keyword, known) or "see json-schema.org"
+                f"the JSON schema has the unknown keyword '{keyword}' at {where}",
+                hint=suggest_name(keyword, known) or "see json-schema.org",
             )
     return validator(schema, registry=referencing.Registry(), format_checker=validator.FORMAT_CHECKER)  # this registry fetches nothing
 

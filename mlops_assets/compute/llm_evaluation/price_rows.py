@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.llm_evaluation.prices import Price, PriceTable
-from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.errors import DataError, DefinitionError, suggest_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,9 @@ def read_prices(rows: pl.DataFrame, source: str) -> PriceTable:
     """
     for name in _COLUMNS:
         if name not in rows.columns:
-            raise DataError(f"'{source}' has no column '{name}'", hint=nearest(name, rows.columns) + f"prices need {', '.join(_COLUMNS)}")
+            raise DataError(
+                f"'{source}' has no column '{name}'", hint=suggest_name(name, rows.columns) + f"prices need {', '.join(_COLUMNS)}"
+            )
     prices = [_read_price(row, f"'{source}', row {number}") for number, row in enumerate(rows.iter_rows(named=True))]
     try:
         return PriceTable(tuple(prices))

@@ -11,7 +11,7 @@ import polars as pl
 from mlops_assets.compute.monitoring.label_bias import describe_label_bias
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES, PROBABILITY
 from mlops_assets.compute.training.classes import class_names
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 from mlops_assets.values.evaluation import Split
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
         if missing := [name for name in required if name not in frame.columns]:
             raise DataError(
                 f"{noun} lack the column '{missing[0]}'",
-                hint=nearest(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
+                hint=suggest_name(missing[0], frame.columns) + f"the columns are {', '.join(frame.columns)}",
             )
     arrived, repeated, corrected = _drop_repeats(labels, key, label, known_at)
     joined = _match_key_types(predictions, arrived, key).join(arrived, on=list(key), how="left", maintain_order="left")

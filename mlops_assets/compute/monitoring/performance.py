@@ -18,7 +18,7 @@ from mlops_assets.compute.training.classes import class_names, class_to_encode, 
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, INVERTED, NOT_ENOUGH
 
@@ -287,7 +287,7 @@ def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in predictions.columns]:
         raise DataError(
             f"the predictions lack the column '{missing[0]}' to slice by",
-            hint=nearest(missing[0], predictions.columns) + f"the columns are {', '.join(predictions.columns)}",
+            hint=suggest_name(missing[0], predictions.columns) + f"the columns are {', '.join(predictions.columns)}",
         )
 
 

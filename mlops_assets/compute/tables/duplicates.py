@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from mlops_assets.compute.tables.stored_types import cast_to_stored
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_b
     if order_by is not None and order_by not in frame.columns:
         raise DataError(
             f"order_by names the column '{order_by}', which the rows lack",
-            hint=nearest(order_by, frame.columns) + f"they have {', '.join(frame.columns)}",
+            hint=suggest_name(order_by, frame.columns) + f"they have {', '.join(frame.columns)}",
         )
     if not set(key) <= set(frame.columns):
         return frame, 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.user_code.user_errors import find_hint, shorten
-from mlops_assets.errors import nearest
+from mlops_assets.errors import suggest_name
 from mlops_assets.values.window import TimeWindow, join_windows
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _is_inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) ->
 
 def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> RuleViolation:
     """Return the violation of a missing column."""
-    hint = nearest(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
+    hint = suggest_name(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
     return RuleViolation(check, column, "the column exists", f"column '{column}' is missing", hint)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.responses import CachedPredictor
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
         if name not in scorer_names:
             raise DefinitionError(
                 f"{where} names the metric '{name}', which scikit-learn does not have",
-                hint=nearest(name, scorer_names) + "see sklearn.metrics.get_scorer_names()",
+                hint=suggest_name(name, scorer_names) + "see sklearn.metrics.get_scorer_names()",
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mlops_assets.errors import DataError, DefinitionError, nearest
+from mlops_assets.errors import DataError, DefinitionError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     if unknown := [name for name in allowed if name not in X.columns]:
         raise DefinitionError(
             f"{what}: label_copies= names '{unknown[0]}', which is no column of X",
-            hint=nearest(unknown[0], X.columns) + f"X has {', '.join(X.columns)}",
+            hint=suggest_name(unknown[0], X.columns) + f"X has {', '.join(X.columns)}",
         )
     copies = find_label_copies(X.drop(allowed), label)
     if not copies:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DataError, MlopsError, nearest
+from mlops_assets.errors import DataError, MlopsError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +146,9 @@ def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
         if match := pattern.search(text):
             known = re.findall(r'"(.*?)"', match.groupdict().get("known") or "")
             known = list(dict.fromkeys([*known, *columns]))
-            return nearest(match["name"], known) + (f"there are {', '.join(known)}" if known else "look at the names of the columns there")
+            return suggest_name(match["name"], known) + (
+                f"there are {', '.join(known)}" if known else "look at the names of the columns there"
+            )
     return _zone_hint(text) or _type_hint(text)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
 from mlops_assets.orchestrate.compiler.prompt_rules import check_prompts, list_prompt_references
 from mlops_assets.orchestrate.compiler.services import check_prompt_services, check_service
@@ -168,7 +168,7 @@ def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]
             known = sorted(project.tables)
             raise DefinitionError(
                 f"'{key}' asks for the table '{parameter.name}', which no item of the project makes",
-                hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
+                hint=suggest_name(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
             )
         if ref.key == key:
             raise DefinitionError(f"'{key}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
@@ -204,7 +204,7 @@ def _check_partitions(
     if unknown := set(mappings) - set(names):
         raise DefinitionError(
             f"'{key}' maps the partitions of '{min(unknown)}', which it does not read",
-            hint=nearest(min(unknown), names) + f"it reads {', '.join(sorted(names)) or 'nothing'}",
+            hint=suggest_name(min(unknown), names) + f"it reads {', '.join(sorted(names)) or 'nothing'}",
         )
     for name in sorted(names):
         ref = project.tables[name]
@@ -289,7 +289,7 @@ def _check_computed_view(project: Project, view: FeatureView, source: Computed[.
             known = sorted(name for name, ref in project.tables.items() if ref.plain is None)
             raise DefinitionError(
                 f"the query of '{view.key}' reads the table '{name}', which no item of the project makes",
-                hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}",
+                hint=suggest_name(name, known) + f"there are {', '.join(known) or 'none'}",
             )
         if ref.key == view.key:
             raise DefinitionError(f"the query of '{view.key}' reads itself", hint="give the view another name than the table that it reads")
@@ -301,7 +301,8 @@ def _check_columns(owner: str, source: str, required: Iterable[str], columns: Se
     for name in required:
         if columns and name not in columns:
             raise DefinitionError(
-                f"{owner} needs the column '{name}', which '{source}' lacks", hint=nearest(name, columns) + f"it has {', '.join(columns)}"
+                f"{owner} needs the column '{name}', which '{source}' lacks",
+                hint=suggest_name(name, columns) + f"it has {', '.join(columns)}",
             )
 
 

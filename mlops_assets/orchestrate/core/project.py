@@ -191,7 +191,7 @@ class Project:
                     declaration.key,
                     declaration.partitions,
                     self._view_edges(declaration),
-                    definition=declaration.definition(view_source_text(declaration)),
+                    definition=declaration.hash_definition(view_source_text(declaration)),
                 )
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in declaration.function.tables)

@@ -15,7 +15,7 @@ import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 from packaging.version import Version
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.graph import Edge, Node, compute_fingerprints
 from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY, lake_io_manager
@@ -83,7 +83,7 @@ def _read_tables(project: Project, declared: DbtProject, manifest: Props) -> dic
     if unknown := [name for name in views if name not in models]:
         raise DefinitionError(
             f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks",
-            hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}",
+            hint=suggest_name(unknown[0], models) + f"it has {', '.join(sorted(models))}",
         )
     return {name: _read_table(project, views, manifest, model) for name, model in models.items()}
 
@@ -101,13 +101,16 @@ def _read_table(project: Project, views: Mapping[str, FeatureView], manifest: Pr
         if ref is None and parent["resource_type"] == "source":
             raise DefinitionError(
                 f"the dbt model '{model['name']}' reads '{key}', which is not in the project",
-                hint=nearest(key, project.by_key)
+                hint=suggest_name(key, project.by_key)
                 + "add it to the list given to build_definitions, or correct the source in the dbt project",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
     code_hash = _hash_model(manifest, model)
     node = Node(
-        _table_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(code_hash) if view else code_hash
+        _table_key(model),
+        source.partitions if source else None,
+        tuple(edges),
+        definition=view.hash_definition(code_hash) if view else code_hash,
     )
     event_timestamp = view.event_timestamp if view else None
     row_key = (*view.entity.join_keys, view.event_timestamp) if view else ()

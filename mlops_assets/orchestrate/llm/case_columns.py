@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -54,7 +54,7 @@ def find_absent_column(declared: PromptEvaluation | Calibration, columns: Collec
     for name, user in declared.read_columns.items():
         if name not in columns:
             message = f"'{declared.key}' needs the column '{name}' for {user}, which '{declared.cases.key}' lacks"
-            return message, nearest(name, columns) + f"it has {', '.join(columns)}"
+            return message, suggest_name(name, columns) + f"it has {', '.join(columns)}"
     return None
 
 
@@ -73,7 +73,7 @@ def find_column_problem(evaluation: PromptEvaluation, columns: Collection[str]) 
         return problem
     absent = [variable.name for variable in evaluation.prompt.variables if variable.name not in columns]
     for name in list_unused_columns(evaluation, columns):
-        if meant := nearest(name, absent):  # the variable's default would be sent in each call
+        if meant := suggest_name(name, absent):  # the variable's default would be sent in each call
             return f"'{source}' has the column '{name}', which is no variable of '{evaluation.prompt.key}'", f"{meant}rename it, or drop it"
     return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlops_assets.errors import ArtifactError, nearest
+from mlops_assets.errors import ArtifactError, suggest_name
 from mlops_assets.orchestrate.training.candidate_kind import CandidateKind
 from mlops_assets.orchestrate.training.estimator_kind import EstimatorKind
 from mlops_assets.values.model import ESTIMATOR, KIND
@@ -27,7 +27,7 @@ def find_kind(name: str) -> CandidateKind:
     if name not in KINDS:
         raise ArtifactError(
             f"this version of mlops_assets has no kind of candidate '{name}'",
-            hint=nearest(name, KINDS) + "upgrade mlops_assets to the version that made the candidate",
+            hint=suggest_name(name, KINDS) + "upgrade mlops_assets to the version that made the candidate",
         )
     return KINDS[name]
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import sort_as_of
-from mlops_assets.errors import DefinitionError, LakeError, nearest
+from mlops_assets.errors import DefinitionError, LakeError, suggest_name
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.lake_events import materialization_event
 from mlops_assets.orchestrate.upkeep.erased_records import build_records, collect_nodes, collect_shapes
@@ -94,7 +94,7 @@ class ErasureRequest:
         if missing := [name for name in self.views if name not in known]:
             raise DefinitionError(
                 f"there is no feature view '{missing[0]}'",
-                hint=nearest(missing[0], known) + f"there are {', '.join(sorted(known)) or 'none'}",
+                hint=suggest_name(missing[0], known) + f"there are {', '.join(sorted(known)) or 'none'}",
             )
 
     @property

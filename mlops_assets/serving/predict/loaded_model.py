@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
@@ -102,7 +102,7 @@ def _find_version(registry: Registry, model: str) -> Version:
     if not versions:
         names = sorted({version.model for version in registry.versions()})
         advice = f"there are {', '.join(names)}" if names else "there are none in this home: train one, or look at `mlops models list`"
-        raise RegistryError(f"there is no registered model '{name}'", hint=nearest(name, names) + advice)
+        raise RegistryError(f"there is no registered model '{name}'", hint=suggest_name(name, names) + advice)
     match = next((version for version in versions if reference in (*version.aliases, str(version.version))), None)
     if match is None:
         numbers = [str(version.version) for version in versions]
@@ -110,6 +110,6 @@ def _find_version(registry: Registry, model: str) -> Version:
         what = f"has no '{reference}'" if reference else "is named without a version"
         raise RegistryError(
             f"model '{name}' {what}",
-            hint=nearest(reference, [*aliases, *numbers]) + f"give {name}@ and one of {', '.join([*aliases, *numbers])}",
+            hint=suggest_name(reference, [*aliases, *numbers]) + f"give {name}@ and one of {', '.join([*aliases, *numbers])}",
         )
     return match

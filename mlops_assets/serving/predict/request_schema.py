@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from mlops_assets.errors import DataError, nearest
+from mlops_assets.errors import DataError, suggest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -207,7 +207,7 @@ class RequestSchema:
         row = 0 if single or path is None else int(path["row"] or 0)
         if text.startswith("Object contains unknown field"):
             match = _NAMED.search(text[: path.start()] if path and not single else text)
-            hint = nearest(match[1] if match else "", self.names) + f"a row has {', '.join(self.names)}"
+            hint = suggest_name(match[1] if match else "", self.names) + f"a row has {', '.join(self.names)}"
             return RequestError(f"row {row} has a field that {self._receiver} does not accept", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)

@@ -10,7 +10,7 @@ from mlops_assets.compute.llm_evaluation.json_schema import parse_json
 from mlops_assets.compute.prompts.messages import build_data_messages, build_fixed_messages, convert_value
 from mlops_assets.compute.prompts.redaction import redact_text
 from mlops_assets.compute.prompts.version import build_json_schema
-from mlops_assets.errors import MlopsError, nearest
+from mlops_assets.errors import MlopsError, suggest_name
 from mlops_assets.serving.prompts.openapi_document import build_document
 from mlops_assets.serving.prompts.refusal import RefusalError
 from mlops_assets.values.llm.prompt import Message
@@ -144,7 +144,7 @@ class ServedPrompt:
         if first["type"] == "missing" and not place:
             return RefusalError(f"the variable '{name}' is missing", hint=f"the variables are {known}", variable=name)
         if first["type"] == "extra_forbidden" and not place:
-            hint = nearest(name, [variable.name for variable in self.prompt.variables]) + f"the variables are {known}"
+            hint = suggest_name(name, [variable.name for variable in self.prompt.variables]) + f"the variables are {known}"
             return RefusalError(f"there is no variable '{name}'", hint=hint, variable=name)
         return RefusalError(f"the variable '{name}'{place}: {first['msg']}", hint="/openapi.json has its type", variable=name)
 

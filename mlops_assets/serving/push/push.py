@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DataError, DefinitionError, InstallationError, nearest
+from mlops_assets.errors import DataError, DefinitionError, InstallationError, suggest_name
 from mlops_assets.serving.logs.push_log import open_push_log
 from mlops_assets.serving.push.spec import PushSpec, PushView, push_log_folder
 from mlops_assets.stores.online.opening import open_online
@@ -223,7 +223,7 @@ class Pusher:
 
         types = dict(self.spec.types)
         if unknown := [name for name in frame.columns if name not in types]:
-            hint = nearest(unknown[0], types) + f"a row has {', '.join(types)}"
+            hint = suggest_name(unknown[0], types) + f"a row has {', '.join(types)}"
             raise PushError(
                 f"'{self.spec.name}' has no column '{unknown[0]}'; nothing was pushed",
                 hint=hint,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from mlops_assets.errors import LakeError, nearest
+from mlops_assets.errors import LakeError, suggest_name
 from mlops_assets.stores.lake.column_types import refuse_difference
 from mlops_assets.stores.lake.rows import quote_name, quote_value, register_rows, split_name, sql_name, to_polars
 from mlops_assets.values.window import join_windows
@@ -57,7 +57,7 @@ def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot:
     tables, when = list_tables(cursor), "" if snapshot is None else f" in snapshot {snapshot}"
     return LakeError(
         f"the lake has no table '{table}'{when}",
-        hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
+        hint=suggest_name(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
     )
 
 

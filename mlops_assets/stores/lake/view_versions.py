@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database import schema, sql
 from mlops_assets.values.feature_types import PLAIN, type_label
 from mlops_assets.values.features import Entity, FeatureView
@@ -106,7 +106,7 @@ class ViewVersions:
             names = [version.version for version in versions]
             raise RegistryError(
                 f"'{view.key}' has no version '{view.pinned}'",
-                hint=nearest(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
+                hint=suggest_name(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
             )
         return _restore_view(view, match.definition), match.last_snapshot
 
@@ -131,7 +131,8 @@ class ViewVersions:
         if not removed:
             names = [earlier.version for earlier in versions]
             raise RegistryError(
-                f"'features/{name}' has no version '{version}'", hint=nearest(version, names) + f"there are {', '.join(names) or 'none'}"
+                f"'features/{name}' has no version '{version}'",
+                hint=suggest_name(version, names) + f"there are {', '.join(names) or 'none'}",
             )
         return int(removed)
 

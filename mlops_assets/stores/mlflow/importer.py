@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.mlflow.client import PAGE_SIZE, connect, hide_password, import_mlflow, iterate_pages
 from mlops_assets.stores.mlflow.names import from_mlflow_experiment, from_mlflow_key, from_mlflow_path, from_mlflow_value
 from mlops_assets.stores.mlflow.runs import FOREIGN, MIRROR, RUN
@@ -95,7 +95,7 @@ class _Importer:
         if lacking := [name for name in names if name not in by_name]:
             raise RegistryError(
                 f"there is no experiment '{lacking[0]}' at {hide_password(self._uri)}",
-                hint=nearest(lacking[0], by_name) + f"it has {', '.join(by_name)}",
+                hint=suggest_name(lacking[0], by_name) + f"it has {', '.join(by_name)}",
             )
         return [experiment for experiment in experiments if (not names or experiment.name in names) and MIRROR not in experiment.tags]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlops_assets.errors import InstallationError, nearest
+from mlops_assets.errors import InstallationError, suggest_name
 from mlops_assets.stores.online.records import ID_BYTES, MAX_ENTITY_BYTES, RecordSchema, entity_key, unpack_rows
 from mlops_assets.values.asset_names import graph_key
 
@@ -178,7 +178,7 @@ class OnlineReader(ABC):
         if lacking := [name for name in lookup.features if name not in schema.names]:
             raise InstallationError(
                 f"feature '{lacking[0]}' of view '{lookup.view}' is not in the online store",
-                hint=nearest(lacking[0], schema.names)
+                hint=suggest_name(lacking[0], schema.names)
                 + f"it holds {', '.join(schema.names)}: materialise {graph_key(f'online/{lookup.view}')}, or train again",
             )
         plan = self._plans[i][digest] = (_FixedPlan if schema.fixed else _MixedPlan)(schema, lookup)

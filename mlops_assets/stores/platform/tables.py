@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
+from mlops_assets.errors import DataError, DefinitionError, LakeError, suggest_name
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.readers import record_reader
@@ -125,7 +125,7 @@ def _choose_partitions(table: str, partitions: str | Sequence[str], records: Map
         raise DefinitionError("ml.read_table was given no partition", hint="omit partitions= to read the whole table")
     if missing := sorted(chosen - set(known)):
         advice = f"it has {known[0]} to {known[-1]}" if known else "it is not partitioned" if records else "nothing was written yet"
-        raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=nearest(missing[0], known) + advice)
+        raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=suggest_name(missing[0], known) + advice)
     return chosen
 
 
@@ -134,6 +134,6 @@ def _select_columns(frame: pl.DataFrame, columns: Sequence[str] | None, table: s
         return frame
     if missing := [name for name in columns if name not in frame.columns]:
         raise DataError(
-            f"'{table}' has no column '{missing[0]}'", hint=nearest(missing[0], frame.columns) + f"it has {', '.join(frame.columns)}"
+            f"'{table}' has no column '{missing[0]}'", hint=suggest_name(missing[0], frame.columns) + f"it has {', '.join(frame.columns)}"
         )
     return frame.select(columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, find_state
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database import schema
 from mlops_assets.stores.database.cached_statements import build_select
 from mlops_assets.stores.registry.records import AliasEvent, ApprovalDecision, CandidateRecord, DamageMark, Evidence, Version
@@ -80,7 +80,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         return _build_version(row, find_state(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
     numbers = [str(known_row.version) for known_row in connection.execute(build_select(schema.versions, "model"), {"model": model})]
     raise RegistryError(
-        f"{noun} '{model}' has no version {number}", hint=nearest(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
+        f"{noun} '{model}' has no version {number}", hint=suggest_name(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database.schema import metrics, runs
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Parser:
         if kind == "field":
             return self._named_field(*_split_field(token))
         if kind != "word" or token.lower() not in COLUMNS:
-            hint = nearest(token, COLUMNS) if kind == "word" else ""
+            hint = suggest_name(token, COLUMNS) if kind == "word" else ""
             raise self._build_syntax_error(
                 f"{hint}metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}", back=1
             )

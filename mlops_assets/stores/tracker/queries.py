@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database.schema import metrics, runs
 from mlops_assets.stores.tracker.filters import list_fields, parse_condition, parse_order
 
@@ -199,7 +199,7 @@ def _names_query(dialect: str, prefix: str, among: sa.ColumnElement[bool]) -> tu
 
 def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
     names_by_prefix = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
-    hint = nearest(name, names_by_prefix[prefix]) or next(
+    hint = suggest_name(name, names_by_prefix[prefix]) or next(
         (f"did you mean '{kind}.{name}'? " for kind, names in names_by_prefix.items() if name in names), ""
     )
     listed = ", ".join(f"{prefix}.{quote_name(known_name)}" for known_name in names_by_prefix[prefix][:10]) + (

@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, ParamSpec, TypeVar
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.names import validate_name
 
@@ -293,7 +293,7 @@ def check_names(values: Mapping[str, Any], variables: tuple[Variable, ...], what
     for name in values:
         if name not in known:
             raise DefinitionError(
-                f"{what} has no variable '{name}'", hint=nearest(name, known) + f"its variables are {', '.join(known) or 'none'}"
+                f"{what} has no variable '{name}'", hint=suggest_name(name, known) + f"its variables are {', '.join(known) or 'none'}"
             )
     for name, variable in known.items():
         if variable.is_required and name not in values:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
@@ -298,7 +298,7 @@ def _check_gate(gate: Gate, measured: set[str], slices: tuple[str, ...], where: 
     if gate.metric not in measured:
         raise DefinitionError(
             f"{where} has a gate on '{gate.metric}', which is not measured",
-            hint=nearest(gate.metric, sorted(measured)) + f"it measures {', '.join(sorted(measured))}",
+            hint=suggest_name(gate.metric, sorted(measured)) + f"it measures {', '.join(sorted(measured))}",
         )
     if gate.metric in OPERATIONAL_METRICS and not gate.is_maximum:
         raise DefinitionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.gates.rule import OneRule
 from mlops_assets.values.llm.judge import Judge
@@ -287,5 +287,6 @@ class QualityMonitor:
                 )
         if unknown := sorted(measures - set(known)):
             raise DefinitionError(
-                f"{where} expects '{unknown[0]}', an unknown measure", hint=nearest(unknown[0], known) + f"measures are {', '.join(known)}"
+                f"{where} expects '{unknown[0]}', an unknown measure",
+                hint=suggest_name(unknown[0], known) + f"measures are {', '.join(known)}",
             )

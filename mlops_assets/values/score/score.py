@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.model import Model
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -57,11 +57,11 @@ class DeclaredTest:
         """Refuse an unknown test, an unknown ``how`` and an empty ``where``."""
         if self.test not in TESTS:
             raise DefinitionError(
-                f"the ML Test Score has no test '{self.test}'", hint=nearest(self.test, TESTS) + f"there are {', '.join(TESTS)}"
+                f"the ML Test Score has no test '{self.test}'", hint=suggest_name(self.test, TESTS) + f"there are {', '.join(TESTS)}"
             )
         if self.how not in _POINTS:
             raise DefinitionError(
-                f"DeclaredTest('{self.test}') has how={self.how!r}", hint=nearest(self.how, _POINTS) + "give 'by hand' or 'automated'"
+                f"DeclaredTest('{self.test}') has how={self.how!r}", hint=suggest_name(self.how, _POINTS) + "give 'by hand' or 'automated'"
             )
         if not self.where.strip():
             raise DefinitionError(

@@ -15,7 +15,7 @@ import mlops_assets as ml
 from bench.harness import OUT
 from bench.report import Facts
 from mlops_assets.compute.monitoring.answer_comparison import compare_measures
-from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, judge_measure
+from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, evaluate_measure
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.values.monitoring import BREACH
 
@@ -26,7 +26,7 @@ TRIALS, MAX_WINDOWS = 100, 30  # releases of a degraded prompt; windows that eac
 MARGIN = 0.05  # by which a version may be worse than the one before it
 DECLARED, TIGHT = 0.8, 0.95  # what the reference project expects of its answers, and a bound next to their quality
 NOTES = [
-    f"A window has {ANSWERS} answers, drawn with replacement; a degraded one draws a share of them from the bad answers. `judge_measure` of the monitor judges it: a breach only if the whole 99 % interval of the mean lies below the bound.",
+    f"A window has {ANSWERS} answers, drawn with replacement; a degraded one draws a share of them from the bad answers. `evaluate_measure` of the monitor judges it: a breach only if the whole 99 % interval of the mean lies below the bound.",
     "Held-out pairs: the supported answers of every second context set the bound, their mean minus a third of their standard deviation. Windows are drawn from the other contexts, good answers from the supported ones, bad ones from the others.",
     "The cosine is judged by the same code, with a bound of its own by the same rule.",
     f"SmolLM2: 36 questions on delays, answered by the prompt of the reference project and by its worse one, 'invent details'. The bounds are the project's, {DECLARED}, and {TIGHT}.",
@@ -75,7 +75,7 @@ class AnswerPool:
             before = MeasuredValues("groundedness", tuple(generator.choice(self.good, ANSWERS)))
             expectation = ml.llm.QualityExpectation("groundedness", no_worse_than_before_by=MARGIN)
             return compare_measures(expectation, current, before).state == BREACH
-        return judge_measure(ml.llm.QualityExpectation("groundedness", at_least=self.bound), current).state == BREACH
+        return evaluate_measure(ml.llm.QualityExpectation("groundedness", at_least=self.bound), current).state == BREACH
 
     @property
     def rule(self) -> str:

@@ -83,10 +83,10 @@ def _check_equal(actual: object, expected: object, what: str) -> None:
         raise AssertionError(f"{what}: {actual!r}, not {expected!r}")
 
 
-def _check_refusal(work: Callable[[], object], text: str) -> None:
+def _check_refusal(call: Callable[[], object], text: str) -> None:
     """Raise AssertionError unless a call raises InstallationError with ``text`` in its message."""
     try:
-        work()
+        call()
     except InstallationError as error:
         if text not in error.message:
             raise AssertionError(f"the message {error.message!r} does not name '{text}'") from error

@@ -11,7 +11,7 @@ from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
 from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
 from mlops_assets.values.model import Format, GateFunction, Model, Refit, check_format, check_refit
-from mlops_assets.values.names import names
+from mlops_assets.values.names import to_names
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 
@@ -106,8 +106,8 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
 
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
         user_function = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
-        X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.from_arguments(options)
-        value = TrainingSet(user_function, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
+        X, times, options_ = (tuple(features), to_names(columns)), (event_timestamp, label_known_at), AssetOptions.from_arguments(options)
+        value = TrainingSet(user_function, *X, label, split, *times, as_known, to_names(label_copies), block_length, options_)
         if block_length is not None and (event_timestamp is None or block_length < timedelta(0)):
             raise DefinitionError(
                 f"training set '{value.name}' declares block_length={block_length}, which needs an event_timestamp and a length of 0 or more",
@@ -226,8 +226,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         _check_refit_without_tuning(user_function, refit)
         if search is not None:
             search.check(user_function.parameters_for(Injection.CONFIG), metrics, f"model '{user_function.name}'")
-        evaluation, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
-        storage, limits_, options_ = (names(trusted_types), format), names(limits), AssetOptions.from_arguments(options)
+        evaluation, schedule = (to_names(metrics), tuple(gates), to_names(slices)), (cron_schedule, cron_timezone)
+        storage, limits_, options_ = (to_names(trusted_types), format), to_names(limits), AssetOptions.from_arguments(options)
         return Model(
             user_function, training_set, *evaluation, *schedule, *storage, approval, search, limits_, positive, refit, options=options_
         )

@@ -11,7 +11,7 @@ from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, CallPer, Injection, check_call_per, read_function
-from mlops_assets.values.names import names, pairs
+from mlops_assets.values.names import to_names, to_pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     table = Table(
         schema,
         partitions,
-        names(key),
+        to_names(key),
         event_timestamp,
-        pairs(known_at),
+        to_pairs(known_at),
         created_timestamp,
         allow_empty,
         quality,
@@ -171,7 +171,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
                 f"dataset '{user_function.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
         check_call_per(call_per, f"dataset '{user_function.name}'", partitioned=partitions is not None)
-        return Dataset(user_function, table, pairs(partition_mappings), AssetOptions.from_arguments(options), call_per)
+        return Dataset(user_function, table, to_pairs(partition_mappings), AssetOptions.from_arguments(options), call_per)
 
     return decorate if function is None else decorate(function)
 
@@ -242,7 +242,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
             )
         check_call_per(call_per, f"feature view '{user_function.name}'", partitioned=partitions is not None)
         return ComputedFeatureView(
-            source=Computed(user_function, partitions, pairs(partition_mappings), call_per),
+            source=Computed(user_function, partitions, to_pairs(partition_mappings), call_per),
             entity=entity,
             event_timestamp=event_timestamp,
             features=features,

@@ -41,7 +41,7 @@ _EXAMPLES = {
 _SHOWN = (str, int, float, bool, list, tuple, type(None))  # values that an error message quotes; others are named by their class
 
 
-def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[str, list[tuple[str, Check]]]:
+def list_type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[str, list[tuple[str, Check]]]:
     """Return parameter → what it accepts, as a description and a check for each alternative of its type.
 
     A parameter with a type that is not known here is omitted, and accepts everything.
@@ -70,7 +70,7 @@ def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, li
     arguments
         Parameter → value, as :meth:`inspect.Signature.bind` assigns them.
     checks
-        The result of :func:`type_checks`.
+        The result of :func:`list_type_checks`.
     """
     for parameter, value in arguments.items():
         accepted = checks.get(parameter, [])

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mlops_assets.errors import DefinitionError, suggest_name
-from mlops_assets.values.argument_types import check_types, type_checks
+from mlops_assets.values.argument_types import check_types, list_type_checks
 from mlops_assets.values.options import AssetArguments
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(function)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     typed = not name.startswith(_ACTIONS)
-    checks = functools.cache(lambda: type_checks(signature, _CLASSES))  # at the first call, when all classes are known
+    checks = functools.cache(lambda: list_type_checks(signature, _CLASSES))  # at the first call, when all classes are known
     positional = [parameter.name for parameter in signature.parameters.values() if parameter.kind in _POSITIONAL]
     accepted: set[tuple[str, type]] = set()  # parameters with types that passed: no check depends on more of a value than its type
 

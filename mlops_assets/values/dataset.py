@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Literal
 from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import CallPer, P, R, UserFunction
-from mlops_assets.values.names import names, pairs, validate_name
+from mlops_assets.values.names import to_names, to_pairs, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -262,9 +262,9 @@ class ExternalDataset:
             Table(
                 schema,
                 partitions,
-                names(key),
+                to_names(key),
                 event_timestamp,
-                pairs(known_at),
+                to_pairs(known_at),
                 created_timestamp,
                 allow_empty,
                 quality,

@@ -30,7 +30,7 @@ class Retrain:
         The minimum event time between two trainings that decisions start: from the end of the previous training's data to the end of the
         current data.
     after
-        The number of consecutive windows with a breach that start a retraining. Windows that are not judged are skipped.
+        The number of consecutive windows with a breach that start a retraining. Windows without a verdict are skipped.
     after_rejection
         Replaces ``after`` when the last candidate did not become champion, or when the last decision ended after ``max_attempts`` crashes.
     max_attempts

@@ -1,4 +1,4 @@
-"""The expectation that features do not drift, and statistics with a fixed threshold that judge a column in place of the default."""
+"""The expectation that features do not drift, and statistics with a fixed threshold that replace a column's default statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import names
+from mlops_assets.values.names import to_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ class DriftThreshold:
 @check_constructor
 @dataclass(frozen=True)
 class PSI(DriftThreshold):
-    """Judge a column by the population stability index, over the deciles or categories of the reference.
+    """Test a column by the population stability index, over the deciles or categories of the reference.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class PSI(DriftThreshold):
 @check_constructor
 @dataclass(frozen=True)
 class KolmogorovSmirnov(DriftThreshold):
-    """Judge a numeric column by the largest difference of the distribution functions.
+    """Test a numeric column by the largest difference of the distribution functions.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class KolmogorovSmirnov(DriftThreshold):
 @check_constructor
 @dataclass(frozen=True)
 class Wasserstein(DriftThreshold):
-    """Judge a numeric column by the Wasserstein-1 distance, in standard deviations of the reference.
+    """Test a numeric column by the Wasserstein-1 distance, in standard deviations of the reference.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Wasserstein(DriftThreshold):
 @check_constructor
 @dataclass(frozen=True)
 class JensenShannon(DriftThreshold):
-    """Judge a column by the Jensen–Shannon distance (base 2), over the deciles or categories of the reference.
+    """Test a column by the Jensen–Shannon distance (base 2), over the deciles or categories of the reference.
 
     Parameters
     ----------
@@ -222,9 +222,9 @@ class SameWeeks:
 @check_constructor
 @dataclass(frozen=True)
 class DomainClassifier:
-    """Judge the rows of a window by how well gradient boosting separates them from those of the reference.
+    """Test the rows of a window by how well gradient boosting separates them from those of the reference.
 
-    It finds changes of a joint distribution that leave each column, and each pair of columns, alone. A version stores a sample of its
+    It finds changes of a joint distribution that leave each column, and each pair of columns, unchanged. A version stores a sample of its
     training rows for it: three times ``max_rows``, and at most 5,000. Columns of texts and embeddings take no part.
 
     ``mlops features erase`` does not reach these rows. After an erasure, train again and delete the profiles of older versions. Omit
@@ -233,7 +233,7 @@ class DomainClassifier:
     Parameters
     ----------
     max_rows
-        The maximum number of rows of a window that are classified, 100 or more; of more rows, an even sample is.
+        The maximum number of rows of a window that are classified, 100 or more; of a larger window, an even sample is classified.
 
     Raises
     ------
@@ -273,7 +273,7 @@ class Drift:
     columns
         The columns of ``X`` to compare; all when None. A mapping gives a column a statistic with a fixed threshold of
         :mod:`mlops_assets.monitoring`, e.g. ``{"temp": ml.monitoring.PSI(0.2), "wind": None}``; None keeps the calibrated default.
-        A column of texts or embeddings keeps it as well, and the report says so.
+        A column of texts or embeddings keeps the default in any case, and the report says so.
     false_alarm_rate
         The expected share of windows without drift that are reported as drifted. Columns with a fixed threshold do not count.
     min_psi
@@ -285,7 +285,7 @@ class Drift:
     reference
         The training rows to compare with: :class:`mlops_assets.monitoring.SameWeeks` of earlier years, for seasonal data; all when None.
     classifier
-        Whether a domain classifier judges all columns together as one more view, or its options. It does not by default.
+        Whether a domain classifier compares all columns together, in addition to each column; or its options. False by default.
 
     Raises
     ------
@@ -295,7 +295,7 @@ class Drift:
 
     See Also
     --------
-    Performance : Judges a metric.
+    Performance : The expectation on a metric.
     Monitor : Takes expectations.
 
     Examples
@@ -329,7 +329,9 @@ class Drift:
                 f"Drift has {unexpected[0][1]!r} as the threshold of '{unexpected[0][0]}'",
                 hint="give a statistic with its threshold, e.g. ml.monitoring.PSI(0.2), or None for the default",
             )
-        object.__setattr__(self, "columns", None if columns is None else names(tuple(columns) if isinstance(columns, Mapping) else columns))
+        object.__setattr__(
+            self, "columns", None if columns is None else to_names(tuple(columns) if isinstance(columns, Mapping) else columns)
+        )
         object.__setattr__(self, "fixed", tuple((name, value) for name, value in sorted(by_column.items()) if value is not None))
         object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
         object.__setattr__(self, "min_psi", min_psi)

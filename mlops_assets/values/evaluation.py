@@ -134,7 +134,7 @@ class GateResult:
     reason
         The reason for the result, in words.
     value, threshold
-        The judged number and its bound; None for a gate without them.
+        The number that the gate compares, and its bound; None for a gate without them.
     low, high
         The confidence interval of the difference from the champion, or of the value if the gate is not relative; None without an interval.
 

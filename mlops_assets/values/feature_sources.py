@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.function import CallPer, P, R, UserFunction
-from mlops_assets.values.names import pairs, validate_name
+from mlops_assets.values.names import to_pairs, validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +92,7 @@ class Sql:
             raise DefinitionError("ml.Sql was given an empty query", hint="give one SELECT")
         object.__setattr__(self, "query", query)
         object.__setattr__(self, "partitions", partitions)
-        object.__setattr__(self, "partition_mappings", pairs(partition_mappings))
+        object.__setattr__(self, "partition_mappings", to_pairs(partition_mappings))
 
     @property
     def text(self) -> str:

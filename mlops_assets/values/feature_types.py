@@ -41,13 +41,13 @@ def check_type(view: str, feature: str, kind: Any) -> None:  # noqa: ANN401
     )
 
 
-def fits_value(kind: Any, value: object) -> bool:  # noqa: ANN401
+def accepts_default(kind: Any, value: object) -> bool:  # noqa: ANN401
     """Return True if a value can be the default of a feature of this type; an int fits ``float``, a bool fits only ``bool``."""
     item = item_type(kind)
     if item is not None:
         return (
             isinstance(value, (list, tuple))
-            and all(fits_value(item, part) for part in value)
+            and all(accepts_default(item, part) for part in value)
             and embedding_length(kind) in (None, len(value))
         )
     if kind is float:

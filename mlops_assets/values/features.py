@@ -14,9 +14,9 @@ from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, Sql
-from mlops_assets.values.feature_types import check_type, fits_value, type_label
+from mlops_assets.values.feature_types import accepts_default, check_type, type_label
 from mlops_assets.values.function import P, R
-from mlops_assets.values.names import names, pairs, validate_name
+from mlops_assets.values.names import to_names, to_pairs, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Entity:
     def __post_init__(self) -> None:
         """Check the name, and make the name the join key when none is given."""
         validate_name(self.name, "an entity")
-        object.__setattr__(self, "join_keys", names(self.join_keys) or (self.name,))
+        object.__setattr__(self, "join_keys", to_names(self.join_keys) or (self.name,))
 
 
 FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel | Computed[..., Any] | Sql
@@ -164,10 +164,10 @@ class FeatureView:
             "entity": entity,
             "event_timestamp": event_timestamp,
             "ttl": ttl,
-            "features": pairs(features),
+            "features": to_pairs(features),
             "created_timestamp": created_timestamp,
             "online": online,
-            "defaults": pairs(defaults),
+            "defaults": to_pairs(defaults),
             "quality": quality,
             "freshness": freshness,
             "description": description,
@@ -193,7 +193,7 @@ class FeatureView:
                     f"feature view '{self.name}' has a default for '{feature}', which is not among its features",
                     hint=suggest_name(feature, kinds) + f"it has {', '.join(kinds)}",
                 )
-            if not fits_value(kinds[feature], value):
+            if not accepts_default(kinds[feature], value):
                 raise DefinitionError(
                     f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {type_label(kinds[feature])}",
                     hint="give a value of the feature's own type",
@@ -287,7 +287,7 @@ class FeatureView:
             raise DefinitionError(
                 f"feature view '{self.name}' is renamed twice", hint="call renamed() on the original view, once for each lookup"
             )
-        mapped = pairs(join_keys)
+        mapped = to_pairs(join_keys)
         if unknown := [key for key, _ in mapped if key not in self.entity.join_keys]:
             raise DefinitionError(
                 f"feature view '{self.name}' has no join key '{unknown[0]}' to rename",
@@ -381,16 +381,16 @@ class OnDemandFeatures(Generic[P, R]):
 Features = FeatureView | OnDemandFeatures[..., Any]
 
 
-def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
-    """Return the feature views among ``features``, in order; the others are on-demand features."""
+def select_feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
+    """Return those of ``features`` that are feature views, in order; the others are on-demand features."""
     return tuple(f for f in features if isinstance(f, FeatureView))
 
 
-def stored_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
+def select_stored_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
     """Return the feature views among ``features``, one for each key: renamed copies of a view read the same stored rows."""
-    return tuple({view.key: view for view in feature_views(features)}.values())
+    return tuple({view.key: view for view in select_feature_views(features)}.values())
 
 
-def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., Any], ...]:
-    """Return the on-demand features among ``features``, in order."""
+def select_on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., Any], ...]:
+    """Return those of ``features`` that are on-demand features, in order."""
     return tuple(f for f in features if isinstance(f, OnDemandFeatures))

@@ -14,7 +14,7 @@ from mlops_assets.values.expectations.error_change import ErrorChange
 from mlops_assets.values.expectations.estimated_performance import EstimatedPerformance
 from mlops_assets.values.expectations.objectives import ErrorRate, Latency, MissingFeatures, Objective
 from mlops_assets.values.gates.rule import OneRule
-from mlops_assets.values.names import names, validate_name
+from mlops_assets.values.names import to_names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.serving import BatchPrediction, Service
 
@@ -44,11 +44,11 @@ class Performance(OneRule):
     no_worse_than_reference_by
         How far the metric may be below the metric of the same version on its holdout.
     min_labels
-        The minimum number of labels; a window with fewer is not judged.
+        The minimum number of labels; a window with fewer is not evaluated.
     min_coverage
-        The minimum share of predictions with a label; a window with a smaller share is not judged.
+        The minimum share of predictions with a label; a window with a smaller share is not evaluated.
     slices
-        Columns; the metric is also reported for each of their values, but only the metric of all rows is judged.
+        Columns; the metric is also reported for each of their values, but only the metric of all rows decides.
     significant
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
@@ -100,7 +100,7 @@ class Performance(OneRule):
             "no_worse_than_reference_by": no_worse_than_reference_by,
             "min_labels": min_labels,
             "min_coverage": min_coverage,
-            "slices": names(slices),
+            "slices": to_names(slices),
             "significant": significant,
             "confidence": confidence,
         }
@@ -152,7 +152,7 @@ class Monitor:
     on_failure
         The rule by which the model is retrained; None for no retraining.
     min_rows
-        The minimum number of rows of a window; drift is not judged in a window with fewer.
+        The minimum number of rows of a window; drift is not evaluated in a window with fewer.
     labels_within
         How long after a window its labels may arrive, for tables that are partitioned by the time of arrival. The partitions until then are
         searched for labels, and each new partition updates the performance report. Zero: labels are in the partitions of the window.
@@ -305,8 +305,8 @@ class Monitor:
         return next((e for e in self.expectations if isinstance(e, ErrorChange)), None)
 
     @property
-    def labelled(self) -> tuple[Performance | ErrorChange, ...]:
-        """The expectations that the performance report judges by labels: metrics, then the error."""
+    def label_expectations(self) -> tuple[Performance | ErrorChange, ...]:
+        """The expectations that the performance report evaluates by labels: metrics, then the error."""
         return (*self.performance, *((self.error_change,) if self.error_change else ()))
 
     @property
@@ -332,7 +332,7 @@ def check_triggers(policy: Retrain, monitor: Monitor | None, where: str) -> None
     where
         The place of the retraining, for messages.
     """
-    if PERFORMANCE in policy.on and not (monitor and monitor.labelled):
+    if PERFORMANCE in policy.on and not (monitor and monitor.label_expectations):
         raise DefinitionError(
             f"{where} retrains on failure but has no expectation of performance: drift alone never retrains",
             hint="add ml.Performance(metric, at_least=…), or retrain by time alone: ml.Retrain(every=…, on=())",

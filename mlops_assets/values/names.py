@@ -58,11 +58,11 @@ def check_columns(columns: Iterable[str], what: str) -> None:
             )
 
 
-def pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:
+def to_pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:
     """Return a mapping as a tuple of ``(key, value)`` sorted by key, which can be hashed if its values can; empty for None."""
     return tuple(sorted((mapping or {}).items(), key=lambda pair: pair[0]))
 
 
-def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def to_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return one name or several names as a tuple; empty for None."""
     return (value,) if isinstance(value, str) else tuple(value or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mlops_assets.values.names import pairs
+from mlops_assets.values.names import to_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class AssetOptions:
     def from_arguments(cls, arguments: AssetArguments) -> AssetOptions:
         """Return the arguments as a frozen value, with mappings and lists as tuples."""
         values: dict[str, object] = dict(arguments)
-        values["op_tags"] = pairs(arguments.get("op_tags"))
-        values["tags"] = pairs(arguments.get("tags"))
+        values["op_tags"] = to_pairs(arguments.get("op_tags"))
+        values["tags"] = to_pairs(arguments.get("tags"))
         values["owners"] = tuple(arguments.get("owners", ()))
         return cls(**values)  # type: ignore[arg-type]  # the keys are the fields

@@ -8,7 +8,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.dataset import DAY_AHEAD, Dataset, Table
 from mlops_assets.values.function import UserFunction
-from mlops_assets.values.names import names, validate_name
+from mlops_assets.values.names import to_names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PushSource(Dataset[..., Any]):
         description: str = "",
         **options: object,
     ) -> None:
-        about = names(key)
+        about = to_names(key)
         if schema is None or not about:
             raise DefinitionError(f"push source '{name}' has no {'key' if about == () else 'schema'}", hint="give schema= and key=")
         table = Table(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import pairs
+from mlops_assets.values.names import to_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,9 +119,9 @@ class Quality:
         severity: Literal["error", "warn"] = "error",
     ) -> None:
         values = {
-            "nulls": pairs(nulls),
-            "ranges": pairs({name: (bounds[0], bounds[1]) for name, bounds in (ranges or {}).items()}),
-            "categories": pairs({name: tuple(str(v) for v in allowed) for name, allowed in (categories or {}).items()}),
+            "nulls": to_pairs(nulls),
+            "ranges": to_pairs({name: (bounds[0], bounds[1]) for name, bounds in (ranges or {}).items()}),
+            "categories": to_pairs({name: tuple(str(v) for v in allowed) for name, allowed in (categories or {}).items()}),
             "rows": rows,
             "learn_from": learn_from if learn_from is None or isinstance(learn_from, int) else (str(learn_from[0]), str(learn_from[1])),
             "margin": margin,

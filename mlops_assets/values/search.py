@@ -62,7 +62,7 @@ class SearchRange:
             raise DefinitionError(f"the range has the step {self.step}, which is not above 0", hint="set step= above 0, or omit it")
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether all values are whole numbers."""
         return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
 
@@ -188,5 +188,5 @@ class Search:
 def _check_values(name: str, values: SearchRange | tuple[Any, ...], sampler: str) -> None:
     if not isinstance(values, SearchRange) and not values:
         raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give at least one")
-    if sampler == "grid" and isinstance(values, SearchRange) and values.step is None and not values.whole:
+    if sampler == "grid" and isinstance(values, SearchRange) and values.step is None and not values.is_integer:
         raise DefinitionError(f"the grid over '{name}' has infinitely many values", hint="set step=, or list the values to choose from")

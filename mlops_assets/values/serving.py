@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import names, validate_name
+from mlops_assets.values.names import to_names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Service:
     ) -> None:
         values = {
             "model": model,
-            "row_key": names(key),
+            "row_key": to_names(key),
             "host": host,
             "port": port,
             "workers": workers,

@@ -8,7 +8,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError, MlopsError
-from mlops_assets.values.argument_types import type_checks
+from mlops_assets.values.argument_types import list_type_checks
 from mlops_assets.values.arguments import _ACTIONS, _CLASSES, check_arguments
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -172,7 +172,7 @@ class Confused:
 def _checked_parameters(name):
     """Return the parameters whose type can be checked, of a public callable."""
     target = PUBLIC[name].__init__ if inspect.isclass(PUBLIC[name]) else PUBLIC[name]
-    return set(type_checks(inspect.signature(target), _CLASSES)) - {"self"}
+    return set(list_type_checks(inspect.signature(target), _CLASSES)) - {"self"}
 
 
 @pytest.mark.parametrize("name", sorted(n for n in PUBLIC if _declares(n) and not n.startswith(_ACTIONS)))
@@ -190,7 +190,7 @@ def test_every_argument_of_what_declares_is_refused_when_it_is_of_no_type_that_i
 def _sound(parameter):
     """Return a value that passes the check of a parameter's type."""
     candidates = (*VALUES, None, "x", 1, True, (), {}, NOW, timedelta(1), Confused)
-    checks = type_checks(inspect.Signature([parameter]), _CLASSES).get(parameter.name, [])
+    checks = list_type_checks(inspect.Signature([parameter]), _CLASSES).get(parameter.name, [])
     return next(value for value in candidates if not checks or any(check(value) for _, check in checks))
 
 

@@ -98,7 +98,7 @@ class TraceDay:
     outline
         The rows of the lake, with the columns that a filter needs.
     read
-        Returns the rows of the lake of some traces.
+        A function that returns the lake's rows of the given traces.
     """
 
     day: date
@@ -291,7 +291,7 @@ def find_receiving_source(project: LoadedProject, name: str) -> tuple[TraceSourc
     Raises
     ------
     DefinitionError
-        There is no such source, or its log is that of a service: monitors judge what that log holds, and senders are not authenticated.
+        There is no such source, or its log is that of a service: monitors evaluate what that log holds, and senders are not authenticated.
     """
     source, platform = find_source(project, name)
     services = [service.name for part in project.parts for service in part.project.select(PromptService)]

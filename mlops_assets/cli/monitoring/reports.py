@@ -102,7 +102,7 @@ def summarise_monitors(project: LoadedProject, instance: dg.DagsterInstance) -> 
     for part in project.parts:
         for monitor in part.project.select(Monitor):
             facts = collect_facts(project.stores, part.project, monitor, instance)
-            newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.labelled), None)
+            newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.label_expectations), None)
             rows.append(
                 {
                     "monitor": monitor.name,

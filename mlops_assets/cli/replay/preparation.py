@@ -23,9 +23,9 @@ from mlops_assets.compute.replay.policies import LOOP, NEVER, ReplayPolicy, pars
 from mlops_assets.compute.text import describe_span, format_number
 from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.errors import DefinitionError, suggest_name
+from mlops_assets.orchestrate.replay.candidate_gates import select_gates
 from mlops_assets.orchestrate.replay.fits import FitCache
 from mlops_assets.orchestrate.replay.history import History, read_history
-from mlops_assets.orchestrate.replay.judging import select_gates
 from mlops_assets.orchestrate.replay.run import run_policies, write_result
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan
 from mlops_assets.orchestrate.replay.windows import group_windows, list_windows

@@ -1,4 +1,4 @@
-"""Judge the associations between columns in a window, and find the columns that break associations."""
+"""Evaluate the associations between columns in a window, and find the columns that break associations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ASSOCIATION = "association with "  # followed by the other column
 
 
-def judge_associations(
+def evaluate_associations(
     stored: Mapping[str, Any], samples: Mapping[str, pl.Series], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> list[ColumnDrift]:
     """Return the reports of columns; columns that break associations are reported as drifted.

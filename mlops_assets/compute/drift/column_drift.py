@@ -154,7 +154,7 @@ class ColumnComparison:
         return self.calibration.distances[calibrated.index(statistic)] if statistic in calibrated else np.zeros(0)
 
 
-def judge_column(
+def evaluate_column(
     comparison: ColumnComparison, limits: np.ndarray, capped: np.ndarray | None = None, statistics: Sequence[Statistic] | None = None
 ) -> ColumnDrift:
     """Compare a column's statistics with their thresholds; a collapsed column always counts as drifted.
@@ -205,10 +205,10 @@ def judge_column(
     )
 
 
-def merge_measures(judged: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+def merge_measures(reports: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     """Return one report for each column: for several measures, the most severe report, with the measure named in its reason."""
     by_column: dict[str, list[ColumnDrift]] = {}
-    for column in judged:
+    for column in reports:
         by_column.setdefault(column.name, []).append(column)
     return [_choose_worst(measures) for measures in by_column.values()]
 

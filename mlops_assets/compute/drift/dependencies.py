@@ -120,7 +120,7 @@ def measure_exceptions(dependency: Dependency, codes: Mapping[str, np.ndarray], 
     return result
 
 
-def judge_dependencies(
+def evaluate_dependencies(
     stored: Sequence[Mapping[str, Any]], samples: Mapping[str, pl.Series], columns: Sequence[ColumnDrift], min_psi: float
 ) -> list[ColumnDrift]:
     """Return the reports of columns; those that contradict a dependency have drifted.

@@ -196,7 +196,7 @@ def _cross_validate(window: np.ndarray, reference: np.ndarray, categorical: np.n
     return _CrossValidation(auc, np.array([auc - roc_auc_score(y, row) for row in shuffled]) if explain else np.zeros(0))
 
 
-def judge_by_classifier(
+def evaluate_by_classifier(
     reference: ClassifierReference, window: Mapping[str, pl.Series], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> tuple[list[ColumnDrift], str]:
     """Return the reports of columns, and what the classifier found in words.
@@ -217,8 +217,8 @@ def judge_by_classifier(
     min_psi
         The minimum effect as a PSI: that of two normal distributions with the standard deviation 1 whose means differ by its root.
     """
-    if problem := _explain_unjudged(reference, window):
-        return list(columns), f"not judged: {problem}"
+    if problem := _explain_unclassifiable(reference, window):
+        return list(columns), f"not evaluated: {problem}"
     rows = len(next(iter(window.values())))
     size = min(rows, int(reference.rows.max()))
     picked = np.linspace(0, rows - 1, size).round().astype(int)
@@ -247,7 +247,7 @@ def _find_needed(falls: Mapping[str, float]) -> dict[str, float]:
     return {name: fall for name, fall in falls.items() if fall >= limit} or {largest: falls[largest]}
 
 
-def _explain_unjudged(reference: ClassifierReference, window: Mapping[str, pl.Series]) -> str:
+def _explain_unclassifiable(reference: ClassifierReference, window: Mapping[str, pl.Series]) -> str:
     """Return why a window cannot be classified; empty when it can."""
     if not reference.columns:
         return "no column is a number or a category"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.drift.association_drift import judge_associations
+from mlops_assets.compute.drift.association_drift import evaluate_associations
 from mlops_assets.compute.drift.associations import sample_rows
 from mlops_assets.compute.drift.binning import CATEGORICAL, PRESENCE, find_kind
-from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, judge_column, merge_measures, report_broken_column
+from mlops_assets.compute.drift.column_drift import ColumnComparison, ColumnDrift, evaluate_column, merge_measures, report_broken_column
 from mlops_assets.compute.drift.column_values import ColumnValues
-from mlops_assets.compute.drift.dependencies import judge_dependencies
-from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, judge_by_classifier
+from mlops_assets.compute.drift.dependencies import evaluate_dependencies
+from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, evaluate_by_classifier
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
 from mlops_assets.compute.drift.embeddings import SHIFT, EmbeddingSpace, holds_numbers, note_lengths
 from mlops_assets.compute.drift.profile import (
@@ -33,7 +33,7 @@ from mlops_assets.compute.drift.profile import (
     VOCABULARY,
     ColumnProfile,
 )
-from mlops_assets.compute.drift.statistic_drift import judge_statistics
+from mlops_assets.compute.drift.statistic_drift import evaluate_statistics
 from mlops_assets.compute.drift.texts import WORDS, measure_texts
 from mlops_assets.compute.drift.thresholds import DriftCalibration, Thresholds, compute_thresholds
 from mlops_assets.compute.drift.window_statistics import StatisticHistory
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
 RAISED_CAP = 0.8  # of the way from a cap to the largest distance
 NO_CLASSIFIER = (
-    "not judged: the version stores none for these columns. It was trained before a monitor declared it, "
+    "not evaluated: the version stores none for these columns. It was trained before a monitor declared it, "
     "or the log of its training has a warning; train again"
 )
 CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
@@ -63,7 +63,7 @@ class DriftReport:
     rows
         The number of compared rows of the window, without those in training data.
     enough
-        Whether there is a reference, and it and the window have enough rows to judge the drift; if not, ``columns`` is empty.
+        Whether there is a reference, and it and the window have enough rows to evaluate the drift; if not, ``columns`` is empty.
     columns
         Most drifted first.
     summary
@@ -93,7 +93,7 @@ class DriftReport:
 
     @property
     def state(self) -> str:
-        """``breach`` when a column has drifted, ``good`` when none has, ``in training data`` or ``not enough data`` when nothing is judged."""
+        """``breach`` when a column has drifted, ``good`` when none has, ``in training data`` or ``not enough data`` when nothing is evaluated."""
         if not self.rows and self.in_training:
             return IN_TRAINING
         return NOT_ENOUGH if not self.enough else BREACH if self.drifted else GOOD
@@ -147,10 +147,10 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         The columns to compare; when None, all features of the profile, and its predictions as far as the window has them. A column that the
         window lacks, or has with another type, counts as drifted.
     fixed
-        Column → the statistic with a fixed threshold that judges the column in place of the calibrated ones. A column of texts or
-        embeddings has no such statistic: its calibrated measures judge it, and a note says so.
+        Column → the statistic with a fixed threshold that replaces, for this column, the calibrated ones. A column of texts or
+        embeddings has no such statistic: its calibrated measures are used, and a note says so.
     classifier
-        Whether a domain classifier judges the columns as well, those with a fixed threshold included. The profile must have been built
+        Whether a domain classifier compares the columns as well, those with a fixed threshold included. The profile must have been built
         for it.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. The rate holds for windows of real time when the profile had
@@ -160,7 +160,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         The minimum effect as a PSI: a smaller change is no drift, however significant. Each statistic has its own minimum effect, its value
         for a normal column whose mean shifts by this PSI.
     min_rows
-        The minimum number of rows; a window with fewer is not judged.
+        The minimum number of rows; a window with fewer is not column_drifts.
 
     Returns
     -------
@@ -203,19 +203,23 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     domain = _find_classifier(profile, columns) if classifier else None
     views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS)) + (domain is not None)
     allowed = _allow(calibrated, false_alarm_rate / views, min_psi)
-    judged = [judge_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
-    judged = merge_measures(judge_statistics(calibrated, judged, false_alarm_rate / views, min_psi))
+    column_drifts = [evaluate_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
+    column_drifts = merge_measures(evaluate_statistics(calibrated, column_drifts, false_alarm_rate / views, min_psi))
     if profile.get(ASSOCIATIONS):
-        judged = _judge_relations(profile[ASSOCIATIONS], current, judged, false_alarm_rate / views, min_psi)
-    judged += [_judge_fixed(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed]
+        column_drifts = _evaluate_relations(profile[ASSOCIATIONS], current, column_drifts, false_alarm_rate / views, min_psi)
+    column_drifts += [
+        _evaluate_fixed_threshold(comparison, fixed[comparison.name]) for comparison in comparisons if comparison.name in fixed
+    ]
     found = f"{DOMAIN_CLASSIFIER} {NO_CLASSIFIER}" if classifier else ""
     if domain is not None:
         shared = [name for name in domain.columns if name in stored_columns and name not in broken]
         window = {name: sample_rows(_read_column(current, name)) for name in shared}
-        judged, words = judge_by_classifier(domain, window, judged, false_alarm_rate / views, min_psi)
+        column_drifts, words = evaluate_by_classifier(domain, window, column_drifts, false_alarm_rate / views, min_psi)
         found = f"{DOMAIN_CLASSIFIER} {words}"
-    judged += [report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()]
-    ordered = tuple(sorted(judged, key=lambda column: (-column.severity, column.name)))
+    column_drifts += [
+        report_broken_column(name, stored_columns[name]["role"], stored_columns[name]["kind"], why) for name, why in broken.items()
+    ]
+    ordered = tuple(sorted(column_drifts, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     lengths = [
         note_lengths(name, _read_column(current, name), len(stored[SPACE]["mean"]))
@@ -231,24 +235,24 @@ def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) 
     return next((reference for reference in references if reference.declared == tuple(columns or ())), None)
 
 
-def _judge_relations(
+def _evaluate_relations(
     stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame, columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> list[ColumnDrift]:
     """Return the reports of columns; those that break associations or contradict dependencies have drifted."""
     dependencies = stored.get(DEPENDENCIES, [])
     used = {*stored["codes"], *(name for each in dependencies for name in (each["column"], *each["on"]))}
     samples = {column.name: sample_rows(_read_column(current, column.name)) for column in columns if column.name in used}
-    return judge_dependencies(dependencies, samples, judge_associations(stored, samples, columns, rate, min_psi), min_psi)
+    return evaluate_dependencies(dependencies, samples, evaluate_associations(stored, samples, columns, rate, min_psi), min_psi)
 
 
 def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
-    """Return the thresholds of the columns that are judged by calibrated statistics."""
+    """Return the thresholds of the columns that are tested by calibrated statistics."""
     effects, calibrations = min_effects(min_psi), [comparison.calibration for comparison in comparisons]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(-1, len(effects))
     maxima = np.array([comparison.maxima for comparison in comparisons]).reshape(variances.shape)
     histories = any(comparison.history for comparison in comparisons)
     allowed = compute_thresholds(calibrations, variances, rate, effects, maxima, cautious=histories)
-    # Statistics of windows judge these columns at the stated rate, which a cap and a saturated distance cannot. A window without any value
+    # Statistics of windows test these columns at the stated rate, which a cap and a saturated distance cannot. A window without any value
     # in the reference's range still exceeds a cap that lies near the largest KS distance.
     statistics = [statistic.name for statistic in deciding_statistics()]
     has_history = np.array([comparison.history is not None for comparison in comparisons], dtype=bool)[:, None]
@@ -261,8 +265,8 @@ def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float)
     return replace(allowed, limits=np.where(undecided, np.nan, raised), capped=allowed.capped & ~capped & ~undecided)
 
 
-def _judge_fixed(comparison: ColumnComparison, threshold: DriftThreshold) -> ColumnDrift:
-    return judge_column(comparison, np.array([threshold.value]), None, [STATISTICS[threshold.STATISTIC]])
+def _evaluate_fixed_threshold(comparison: ColumnComparison, threshold: DriftThreshold) -> ColumnDrift:
+    return evaluate_column(comparison, np.array([threshold.value]), None, [STATISTICS[threshold.STATISTIC]])
 
 
 def _choose_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftThreshold]) -> tuple[dict[str, DriftThreshold], str]:
@@ -275,11 +279,11 @@ def _choose_fixed(stored_columns: Mapping[str, Any], fixed: Mapping[str, DriftTh
         if kind not in STATISTICS[threshold.STATISTIC].kinds:
             usable = ", ".join(s.label for s in reported_statistics() if kind in s.kinds)
             raise DataError(
-                f"drift of '{name}' is judged by {type(threshold).__name__}, but the column is {kind} in the reference",
+                f"drift of '{name}' is tested by {type(threshold).__name__}, but the column is {kind} in the reference",
                 hint=f"use one of {usable}, or None for the calibrated default" if usable else "use None for the calibrated default",
             )
     named = ", ".join(f"{name}: {type(fixed[name]).__name__}({fixed[name].value:g})" for name in measured)
-    return chosen, f"fixed thresholds not used, because texts and embeddings are judged by calibrated measures: {named}" if measured else ""
+    return chosen, f"fixed thresholds not used, because texts and embeddings are tested by calibrated measures: {named}" if measured else ""
 
 
 def _explain_too_few(reference: int, rows: int, minimum: int) -> str:
@@ -354,11 +358,11 @@ def summarise(report: DriftReport) -> str:
 
 
 def _describe_capped(report: DriftReport) -> str:
-    """Return a clause for the summary: columns with a capped threshold cannot be judged at the false-alarm rate. Empty without such columns.
+    """Return a clause for the summary: columns with a capped threshold cannot be tested at the false-alarm rate. Empty without such columns.
 
     The clause names at most three columns.
     """
     if not report.capped:
         return ""
     names = ", ".join(report.capped[:3]) + (f" and {len(report.capped) - 3} more" if len(report.capped) > 3 else "")
-    return f"; {names} cannot be judged at {report.false_alarm_rate:.2g}: {report.windows} reference windows, {report.needed} needed. {CAP_RULE}"
+    return f"; {names} cannot be tested at {report.false_alarm_rate:.2g}: {report.windows} reference windows, {report.needed} needed. {CAP_RULE}"

@@ -88,7 +88,7 @@ def add_prediction_drift(
     expected
         The false-alarm rate of the whole report, and the minimum effect.
     min_rows
-        The minimum number of rows; a window with fewer is not judged.
+        The minimum number of rows; a window with fewer is not evaluated.
     """
     rate = expected.false_alarm_rate
     found = measure_drift(profile, predictions, false_alarm_rate=rate * PREDICTION_SHARE, min_psi=expected.min_psi, min_rows=min_rows)

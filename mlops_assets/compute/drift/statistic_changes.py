@@ -15,7 +15,7 @@ _MAX_SURPRISE = 600.0  # -ln of the smallest probability that is distinguished
 
 @dataclass(frozen=True, eq=False)
 class StatisticWindows:
-    """Statistics of the reference windows and of the window to judge.
+    """Statistics of the reference windows and of the window to evaluate.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class StatisticWindows:
     past_variances, current_variances
         The sampling variances of the statistics, of the same shapes.
     min_effects
-        The minimum change that counts as drift, shape (statistics,); NaN for a statistic that is not judged.
+        The minimum change that counts as drift, shape (statistics,); NaN for a statistic that is not evaluated.
     only_increases
         Whether only an increase counts as drift, shape (statistics,).
     are_rates
@@ -49,7 +49,7 @@ class StatisticChanges:
     Parameters
     ----------
     changes
-        Absolute changes, shape (statistics,); NaN for a statistic that is not judged.
+        Absolute changes, shape (statistics,); NaN for a statistic that is not evaluated.
     limits
         A change above its limit is drift, shape (statistics,).
     usual
@@ -62,7 +62,7 @@ class StatisticChanges:
 
     @property
     def severities(self) -> np.ndarray:
-        """Changes divided by their limits, shape (statistics,); −1 where a statistic is not judged."""
+        """Changes divided by their limits, shape (statistics,); −1 where a statistic is not evaluated."""
         return np.where(np.isfinite(self.changes) & (self.limits > 0), self.changes / np.where(self.limits > 0, self.limits, 1), -1.0)
 
 

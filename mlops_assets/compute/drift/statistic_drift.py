@@ -1,4 +1,4 @@
-"""Judge columns by statistics of their window, in addition to distances between rows."""
+"""Evaluate columns by statistics of their window, in addition to distances between rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.drift.window_statistics import StatisticHistory
 
 
-def judge_statistics(
+def evaluate_statistics(
     comparisons: Sequence[ColumnComparison], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> list[ColumnDrift]:
     """Return the reports of columns; a window statistic decides where it is more severe than the distances of the column.

@@ -152,7 +152,7 @@ def compute_thresholds(  # noqa: PLR0913  (what a threshold depends on)
     drift_calibrations
         The calibration of each column.
     variances
-        From :func:`sampling_variances` for the window to judge, shape (columns, statistics).
+        From :func:`sampling_variances` for the window to evaluate, shape (columns, statistics).
     rate
         The probability that a window without drift exceeds any threshold.
     min_effects

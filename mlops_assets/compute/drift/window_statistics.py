@@ -1,6 +1,6 @@
 """Statistics of a window by column, compared with the same statistics of earlier windows.
 
-The distance of rows cannot judge a column that is nearly constant within a window, e.g. a feature that is computed once a day: every window
+Distances between rows cannot test a column that is nearly constant within a window, e.g. a feature that is computed once a day: every window
 differs from all others. Its mean can be compared with the means of the reference windows. Rates of zeros and new values reveal faults of
 few rows, which hardly change a distance. The null rate is among the distances.
 """

@@ -136,7 +136,7 @@ def find_fallen_metric(report: PerformanceReport, expectations: Sequence[Perform
     report
         The performance report of the window.
     expectations
-        The expectations that its verdicts judge.
+        The expectations that its verdicts are about.
     """
     if report.inverted:
         return None

@@ -1,4 +1,4 @@
-"""Measure the answers of one version in one window, and judge them by expectations."""
+"""Measure the answers of one version in one window, and evaluate them by expectations."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def _measure_drift(answered: pl.DataFrame, inputs: QualityInputs) -> MeasuredVal
     return MeasuredValues(names.INPUT_DRIFT, (distance,) * min(len(current), len(earlier)), p_value=p_value)
 
 
-def judge_measure(expectation: QualityExpectation, measured: MeasuredValues) -> QualityVerdict:
+def evaluate_measure(expectation: QualityExpectation, measured: MeasuredValues) -> QualityVerdict:
     """Return the verdict on one expectation: a breach only if the whole interval lies beyond the bound.
 
     Parameters

@@ -205,7 +205,7 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
     if len(_list_crashes(decision, facts)) >= facts.policy.max_attempts:
         return f"gave up after {facts.policy.max_attempts} attempts that crashed"
     started = any(t.decision == decision.id for t in facts.runs)
-    states = {report.partition: report.state for report in _judged_reports(facts)}
+    states = {report.partition: report.state for report in _list_decisive_reports(facts)}
     if decision.evidence and not started and all(states.get(partition, BREACH) == GOOD for partition in decision.evidence):
         return f"the breach is gone: {', '.join(decision.evidence)} reported again as good"
     return ""
@@ -270,12 +270,12 @@ def _explain_answer(facts: LoopFacts) -> str:
 
     The clause is empty when there is no breach or nothing explains it.
     """
-    judged = _judged_reports(facts)
-    breach = next((report for report in reversed(judged) if report.state == BREACH), None)
+    evaluated = _list_decisive_reports(facts)
+    breach = next((report for report in reversed(evaluated) if report.state == BREACH), None)
     if breach is None:
         return _describe_other_version(facts)
-    if judged[-1] is not breach:
-        return f"; the breach of {breach.partition} is over: {judged[-1].partition} is good"
+    if evaluated[-1] is not breach:
+        return f"; the breach of {breach.partition} is over: {evaluated[-1].partition} is good"
     last = facts.last_training
     if last is not None and breach.end <= last.as_of:
         return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_format_day(last.as_of)}"
@@ -284,27 +284,27 @@ def _explain_answer(facts: LoopFacts) -> str:
 
 
 def _describe_other_version(facts: LoopFacts) -> str:
-    """Return a clause about the newest judged window when it is a breach; empty otherwise.
+    """Return a clause about the newest evaluated window when it is a breach; empty otherwise.
 
     Callers make sure that the serving version has no breach, so that the breach is of another version.
     """
-    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
-    if not judged or judged[-1].state != BREACH:
+    evaluated = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
+    if not evaluated or evaluated[-1].state != BREACH:
         return ""
-    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_name_serving_version(facts)}"
+    return f"; the breach of {evaluated[-1].partition} is about version {evaluated[-1].version}, which does not serve: {_name_serving_version(facts)}"
 
 
-def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
+def _list_decisive_reports(facts: LoopFacts) -> list[WindowReport]:
     """Return the serving version's reports that can start a training and are good or a breach, one per window, oldest first.
 
     A report with labels takes precedence over an estimate.
     """
-    judged: dict[str, WindowReport] = {}
+    evaluated: dict[str, WindowReport] = {}
     for report in facts.latest_reports:
         counts = report.kind in facts.policy.on and report.version == facts.serving and report.state in (GOOD, BREACH)
-        if counts and (report.kind == PERFORMANCE or report.partition not in judged):
-            judged[report.partition] = report
-    return list(judged.values())
+        if counts and (report.kind == PERFORMANCE or report.partition not in evaluated):
+            evaluated[report.partition] = report
+    return list(evaluated.values())
 
 
 def _explain_in_flight(facts: LoopFacts) -> str:
@@ -326,7 +326,7 @@ def _find_streak(facts: LoopFacts) -> list[WindowReport]:
     """Return the newest consecutive breaches that no training and no settled decision answered, oldest first."""
     until = max(_answered_ends(facts), default=None)
     streak: list[WindowReport] = []
-    for report in reversed(_judged_reports(facts)):
+    for report in reversed(_list_decisive_reports(facts)):
         if report.state != BREACH or (until is not None and report.end <= until):
             break
         streak.insert(0, report)

@@ -113,7 +113,7 @@ def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.nd
 
 
 class ErrorStream:
-    """The errors of one version by window. A window is judged by all windows until then, as they were reported last.
+    """The errors of one version by window. A window is compared with all windows until then, as they were reported last.
 
     The detector starts again at a window whose errors are computed in another way, e.g. the first one with probabilities.
 
@@ -151,7 +151,7 @@ class ErrorStream:
         return self._states[count - 1][0] if count else Adwin(self._delta)
 
 
-def judge_errors(report: PerformanceReport, expectation: ErrorChange, start: datetime, stream: ErrorStream) -> PerformanceReport:
+def add_error_verdict(report: PerformanceReport, expectation: ErrorChange, start: datetime, stream: ErrorStream) -> PerformanceReport:
     """Record the errors of a window in the stream of its version, and return the report with the verdict on them.
 
     Parameters
@@ -168,11 +168,11 @@ def judge_errors(report: PerformanceReport, expectation: ErrorChange, start: dat
         verdict = Verdict(expectation.name, IN_TRAINING if report.state == IN_TRAINING else NOT_ENOUGH, None, None, report.problem)
     else:
         stream.record(start, report.errors)
-        verdict = _judge(report.errors, expectation.name, stream.find_state(start))
+        verdict = _build_verdict(report.errors, expectation.name, stream.find_state(start))
     return replace(report, verdicts=(*report.verdicts, verdict))
 
 
-def _judge(errors: WindowErrors, name: str, found: Adwin) -> Verdict:
+def _build_verdict(errors: WindowErrors, name: str, found: Adwin) -> Verdict:
     if errors.problem:
         return Verdict(name, CANNOT if errors.final else NOT_ENOUGH, None, None, errors.problem)
     window, before = found.window, found.before

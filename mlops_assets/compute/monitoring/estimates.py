@@ -1,4 +1,4 @@
-"""Estimate the metrics of a window before its labels arrive, judge the estimates, and score them when labels have arrived."""
+"""Estimate the metrics of a window before its labels arrive, evaluate the estimates, and score them when labels have arrived."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     in_training: int = 0,
     problem: str = "",
 ) -> EstimateReport:
-    """Estimate the metrics of predictions without labels, and judge the estimates.
+    """Estimate the metrics of predictions without labels, and evaluate the estimates.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     reference
         Metric → the version's value on its holdout.
     min_rows
-        The minimum number of rows; with fewer, estimates are shown and not judged.
+        The minimum number of rows; with fewer, estimates are shown and not evaluated.
     in_training
         The number of predictions left out because the version was fitted on their rows.
     problem
@@ -128,7 +128,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
         )
     predictor = _replay(read)
     metrics = tuple(estimator.estimate(e.metric, predictor, read.rows, e.confidence, positive) for e in expectations)
-    verdicts = tuple(_judge(e, m, known, rows, min_rows) for e, m in zip(expectations, metrics, strict=True))
+    verdicts = tuple(_evaluate_estimate(e, m, known, rows, min_rows) for e, m in zip(expectations, metrics, strict=True))
     return EstimateReport(rows, metrics, verdicts, used, in_training)
 
 
@@ -142,7 +142,9 @@ def _find_bound(expectation: EstimatedPerformance, reference: Mapping[str, float
     return reference[expectation.metric] - expectation.threshold if expectation.metric in reference else None
 
 
-def _judge(expectation: EstimatedPerformance, metric: EstimatedMetric, reference: Mapping[str, float], rows: int, min_rows: int) -> Verdict:
+def _evaluate_estimate(
+    expectation: EstimatedPerformance, metric: EstimatedMetric, reference: Mapping[str, float], rows: int, min_rows: int
+) -> Verdict:
     bound = _find_bound(expectation, reference)
     if metric.value is None:
         return Verdict(expectation.name, CANNOT, None, bound, f"cannot be estimated: {metric.problem}")
@@ -225,8 +227,8 @@ def score_estimates(
 def _score(
     found: EstimatedMetric, report: EstimateReport, metrics: Sequence[WindowMetric], state: str, earlier: pl.DataFrame
 ) -> EstimateScore:
-    judged = state in (GOOD, BREACH)
-    truth = next((metric.value for metric in metrics if metric.name == found.name), None) if judged else None
+    is_evaluated = state in (GOOD, BREACH)
+    truth = next((metric.value for metric in metrics if metric.name == found.name), None) if is_evaluated else None
     past = earlier.filter((pl.col("metric") == found.name) & pl.col("state").is_in([GOOD, BREACH]))
     known = past.select("estimate", "value", "reference").drop_nulls().to_numpy().astype(float).reshape(-1, 3)
     holdout = report.find_reference(found.name)

@@ -10,7 +10,7 @@ from mlops_assets.compute.monitoring.error_changes import measure_errors
 from mlops_assets.compute.monitoring.inverted_labels import look_inverted
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
-from mlops_assets.compute.monitoring.verdicts import Verdict, WindowMetric, describe_metric, judge_metrics
+from mlops_assets.compute.monitoring.verdicts import Verdict, WindowMetric, describe_metric, evaluate_expectations
 from mlops_assets.compute.monitoring.window_calibration import WindowCalibration, measure_calibration
 from mlops_assets.compute.monitoring.window_intervals import CERTAIN, WindowJackknife
 from mlops_assets.compute.monitoring.window_slices import WindowSlice, measure_slices
@@ -85,7 +85,7 @@ class PerformanceReport:
         """``breach`` if any expectation is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``.
 
         ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if they do and are enough to
-        judge an expectation. An error change that cannot be measured does not count where another expectation is judged.
+        evaluate an expectation. An error change that cannot be measured does not count where another expectation is evaluated.
         """
         if self.in_training and not self.arrivals.predicted:
             return IN_TRAINING
@@ -101,9 +101,9 @@ class PerformanceReport:
 
     @property
     def _unmeasured_change(self) -> Verdict | None:
-        """The verdict on an error change that cannot be measured, where another expectation is judged; else None."""
-        judged = any(verdict.state in (GOOD, BREACH) for verdict in self.verdicts)
-        return next((v for v in self.verdicts if judged and v.expectation == ErrorChange.NAME and v.state == CANNOT), None)
+        """The verdict on an error change that cannot be measured, where another expectation is evaluated; else None."""
+        is_evaluated = any(verdict.state in (GOOD, BREACH) for verdict in self.verdicts)
+        return next((v for v in self.verdicts if is_evaluated and v.expectation == ErrorChange.NAME and v.state == CANNOT), None)
 
     @property
     def summary(self) -> str:
@@ -163,7 +163,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     estimator: PerformanceEstimator | None = None,
     error_change: ErrorChange | None = None,
 ) -> PerformanceReport:
-    """Measure the performance of a window's predictions and judge the expectations.
+    """Measure the performance of a window's predictions and evaluate the expectations.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     slices
         Columns of ``predictions``, in addition to those of the expectations.
     expectations
-        The expectations to judge. The intervals have the highest confidence that one of them declares; 95 % without expectations.
+        The expectations to evaluate. The intervals have the highest confidence that one of them declares; 95 % without expectations.
     reference
         Metric → the version's value on its holdout.
     classes
@@ -235,7 +235,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     if measure_intervals != "always":
         found, _ = _measure_metrics(evaluation, None, confidence, problems, reference)
-        verdicts = judge_metrics(expectations, found, arrivals, inverted=False, problem="")
+        verdicts = evaluate_expectations(expectations, found, arrivals, inverted=False, problem="")
         below = any(verdict.below for verdict in verdicts) or any(m.name == "roc_auc" and (m.value or 1.0) < 0.5 for m in found)
         if not below:
             return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence, errors=errors)
@@ -247,7 +247,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     return PerformanceReport(
         arrivals,
         window_metrics,
-        judge_metrics(expectations, window_metrics, arrivals, inverted=inverted, problem=""),
+        evaluate_expectations(expectations, window_metrics, arrivals, inverted=inverted, problem=""),
         _measure_calibration(labelled, positive, jackknife, confidence, estimator),
         measure_slices(evaluation.slices, labelled.rows, jackknife, dict(evaluation.metrics), confidence),
         inverted,
@@ -302,7 +302,7 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
     """Return the report of a window in which nothing could be measured: every metric is undefined for the reason ``problem``."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
     window_metrics = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
-    verdicts = judge_metrics(expectations, window_metrics, arrivals, inverted=False, problem=problem)
+    verdicts = evaluate_expectations(expectations, window_metrics, arrivals, inverted=False, problem=problem)
     if in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
     return PerformanceReport(arrivals, window_metrics, verdicts, problem=problem, in_training=in_training)

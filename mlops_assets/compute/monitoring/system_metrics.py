@@ -136,8 +136,8 @@ class SystemReport:
     verdicts: tuple[ObjectiveVerdict, ...]
 
 
-def judge_objective(objective: Objective, window: SystemCounts, period: SystemCounts) -> ObjectiveVerdict:
-    """Judge an objective in a window, with the error budget of the period that ends with the window.
+def evaluate_objective(objective: Objective, window: SystemCounts, period: SystemCounts) -> ObjectiveVerdict:
+    """Evaluate an objective in a window, with the error budget of the period that ends with the window.
 
     Parameters
     ----------
@@ -150,12 +150,12 @@ def judge_objective(objective: Objective, window: SystemCounts, period: SystemCo
     value = _measure(objective, window)
     spent, of = _count_bad(objective, period)
     budget_used = spent / (objective.allowed * of) if of else None
-    judged, of_period = (counts.requests if isinstance(objective, ErrorRate) else counts.answered for counts in (window, period))
+    evaluated, of_period = (counts.requests if isinstance(objective, ErrorRate) else counts.answered for counts in (window, period))
     # At low traffic no window has enough requests: then the period decides.
     is_exhausted = budget_used is not None and budget_used >= 1 and of_period >= objective.min_requests
-    if value is None or (judged < objective.min_requests and not (is_exhausted and value > objective.bound)):
+    if value is None or (evaluated < objective.min_requests and not (is_exhausted and value > objective.bound)):
         kind = "requests" if isinstance(objective, ErrorRate) else "answered requests"
-        reason = f"{judged} {kind}, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
+        reason = f"{evaluated} {kind}, fewer than {objective.min_requests}" if value is not None else "nothing to measure"
         return ObjectiveVerdict(objective.name, NOT_ENOUGH, value, objective.bound, budget_used, None, reason)
     rate = bad / (objective.allowed * total)  # 1 uses up the budget in exactly one period
     left = None if budget_used is None or not rate else max(0.0, 1 - budget_used) / rate * objective.period.total_seconds()

@@ -68,7 +68,7 @@ class Verdict:
         return self.value is not None and self.bound is not None and self.value < self.bound
 
 
-def judge_metrics(
+def evaluate_expectations(
     expectations: Sequence[Performance], metrics: Sequence[WindowMetric], arrivals: LabelArrivals, *, inverted: bool, problem: str
 ) -> tuple[Verdict, ...]:
     """Return the verdict on each expectation.
@@ -87,10 +87,12 @@ def judge_metrics(
         The reason why the whole window cannot be measured; empty when it can.
     """
     by_name = {metric.name: metric for metric in metrics}
-    return tuple(_judge(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
+    return tuple(_evaluate_expectation(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
 
 
-def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
+def _evaluate_expectation(
+    expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str
+) -> Verdict:
     """Return the verdict on one expectation; ``problem`` is why the whole window cannot be measured, empty when it can."""
     bound = _find_bound(expectation, metric)
     if (
@@ -129,7 +131,7 @@ def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
 
 
 def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
-    """Return why too few labels have arrived to judge; empty if there are enough."""
+    """Return why too few labels have arrived to evaluate; empty if there are enough."""
     if arrivals.coverage < expectation.min_coverage:
         return (
             f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions {arrivals.predicate}, {expectation.min_coverage:.1%} are needed"

@@ -45,7 +45,7 @@ class PredictionWindow:
     rows
         The version's predictions, with the column names that they have in memory.
     fitted
-        For each row, True if the version was fitted on this row, which is then not judged.
+        For each row, True if the version was fitted on this row, which is then not evaluated.
     event_timestamp
         The column of ``rows`` with the time of each row; empty without such a column.
     shared
@@ -62,7 +62,7 @@ class PredictionWindow:
 
     @property
     def unseen(self) -> pl.DataFrame:
-        """The rows that the version was not fitted on: only these are judged."""
+        """The rows that the version was not fitted on: only these are evaluated."""
         return self.rows.filter(~self.fitted)
 
     @property

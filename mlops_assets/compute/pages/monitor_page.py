@@ -190,9 +190,9 @@ def _performance_state(report: PerformanceReport | None) -> _State:
         GOOD: ("good", "✓", "Performance is good" if report.verdicts else "Performance is measured"),
         BREACH: ("bad", "✗", "Performance is too low"),
         INVERTED: ("bad", "✗", "The labels look inverted"),
-        IN_TRAINING: ("", UNKNOWN, "In training data: performance is not judged"),
+        IN_TRAINING: ("", UNKNOWN, "In training data: performance is not evaluated"),
         CANNOT: ("", UNKNOWN, "Performance cannot be measured"),
-    }.get(report.state, ("", "…", "Not enough data to judge performance"))
+    }.get(report.state, ("", "…", "Not enough data to evaluate performance"))
     return _State(kind, mark, headline, report.summary.partition(": ")[2])
 
 
@@ -205,7 +205,7 @@ def _list_estimate_states(report: EstimateReport | None) -> tuple[_State, ...]:
         BREACH: ("warn", "!", "Estimated performance is too low"),
         IN_TRAINING: ("", UNKNOWN, "In training data: performance is not estimated"),
         CANNOT: ("", UNKNOWN, "Performance cannot be estimated"),
-    }.get(report.state, ("", "…", "Not enough data to judge estimated performance"))
+    }.get(report.state, ("", "…", "Not enough data to evaluate estimated performance"))
     return (_State(kind, mark, headline, report.summary.partition(": ")[2]),)
 
 
@@ -213,9 +213,9 @@ def _drift_state(report: DriftReport | None) -> _State:
     if report is None:
         return _State("", UNKNOWN, "No drift report", "the monitor declares no drift expectation")
     if report.state == IN_TRAINING:
-        return _State("", UNKNOWN, "In training data: drift is not judged", report.summary)
+        return _State("", UNKNOWN, "In training data: drift is not evaluated", report.summary)
     if not report.enough:
-        return _State("", "…", "Not enough data to judge drift", report.summary)
+        return _State("", "…", "Not enough data to evaluate drift", report.summary)
     count = len(report.drifted)
     if not count:
         text = f"{report.compared} look as they did in training, on {report.rows:,} rows"
@@ -228,7 +228,7 @@ def _objective_state(verdict: ObjectiveVerdict) -> _State:
     kind, mark, headline = {
         GOOD: ("good", "✓", f"{verdict.name} keeps its objective"),
         BREACH: ("bad", "✗", f"{verdict.name} misses its objective"),
-    }.get(verdict.state, ("", "…", f"Not enough requests to judge {verdict.name}"))
+    }.get(verdict.state, ("", "…", f"Not enough requests to evaluate {verdict.name}"))
     return _State(kind, mark, headline, verdict.reason)
 
 
@@ -314,7 +314,7 @@ def _capped_text(report: DriftReport) -> str:
     if not report.capped:
         return ""
     return (
-        f" Not judged at {_percent(report.false_alarm_rate)}: {', '.join(report.capped)}; {report.needed} reference windows are needed, "
+        f" Not evaluated at {_percent(report.false_alarm_rate)}: {', '.join(report.capped)}; {report.needed} reference windows are needed, "
         f"there are {report.windows}. {CAP_RULE}. Without drift, at most one window in {report.windows + 1} exceeds that largest distance "
         "in one column, and about a quarter of these the threshold."
     )
@@ -373,7 +373,7 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     name = report.metrics[0].name
     bound = next((verdict.bound for verdict in report.verdicts if verdict.expectation != ErrorChange.NAME), None)
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
-    caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not judged{line}"
+    caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not evaluated{line}"
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
     return _Figure(caption, _mark_safe(charts.draw_history(points, bound, label)))
 

@@ -53,7 +53,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
         max_every=2 * period,
         on=(),
         train_windows=(None, *spans) if by_time else (None,),
-        judge_on=_choose_judged(period) if by_time else None,
+        judge_on=_choose_holdout(period) if by_time else None,
         promote_if=NOT_WORSE if name == FOLLOW else BETTER,
         refit=not tunes,
     )
@@ -93,12 +93,12 @@ def declare_policy(policy: ReplayPolicy, *, by_time: bool, tunes: bool) -> Retra
         every=policy.every,
         on=(),
         train_windows=(policy.window,),
-        judge_on=_choose_judged(policy.every) if by_time else None,
+        judge_on=_choose_holdout(policy.every) if by_time else None,
         refit=not tunes,
     )
 
 
-def _choose_judged(period: timedelta) -> timedelta:
+def _choose_holdout(period: timedelta) -> timedelta:
     """Return the span of the holdout, the newest rows: half of a period in whole hours, at least one hour."""
     hour = timedelta(hours=1)
     return max(hour, period // 2 // hour * hour)

@@ -140,7 +140,7 @@ def _list_grid_values(values: SearchRange | tuple[Any, ...]) -> Sequence[Any]:
         return values
     step = values.step or 1
     steps = (values.low + index * step for index in range(int((values.high - values.low) / step + 1e-9) + 1))
-    return [int(value) if values.whole else value for value in steps]
+    return [int(value) if values.is_integer else value for value in steps]
 
 
 def _to_distribution(values: SearchRange | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
@@ -148,7 +148,7 @@ def _to_distribution(values: SearchRange | tuple[Any, ...]) -> Any:  # noqa: ANN
 
     if not isinstance(values, SearchRange):
         return CategoricalDistribution(tuple(range(len(values))))  # by index: Optuna stores few types of values
-    if values.whole:
+    if values.is_integer:
         return IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 

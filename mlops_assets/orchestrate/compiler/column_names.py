@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.features import FeatureView, select_feature_views
 from mlops_assets.values.names import check_columns
 from mlops_assets.values.training import GroupSplit, TrainingSet
 
@@ -40,7 +40,9 @@ def _list_declared_columns(project: Project) -> Iterator[tuple[str, tuple[str | 
             )
         elif isinstance(declaration, TrainingSet):
             group = declaration.split.column if isinstance(declaration.split, GroupSplit) else None
-            looked_up = (name for view in feature_views(declaration.features) for name in (*view.renamed_keys, *view.renamed_features))
+            looked_up = (
+                name for view in select_feature_views(declaration.features) for name in (*view.renamed_keys, *view.renamed_features)
+            )
             yield (
                 declaration.key,
                 (*declaration.columns, declaration.label, declaration.event_timestamp, declaration.label_known_at, group, *looked_up),

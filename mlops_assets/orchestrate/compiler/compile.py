@@ -46,7 +46,7 @@ from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
-from mlops_assets.values.features import FeatureView, stored_views
+from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -250,12 +250,14 @@ class Compiler:
     def _find_online_group(self, view: FeatureView) -> str:
         """Return the name of the only model whose services look up a view; the data group if none or several do."""
         users = {
-            s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
+            s.model.name
+            for s in self.project.select(Service)
+            if view.key in {v.key for v in select_stored_views(s.model.training_set.features)}
         }
         return users.pop() if len(users) == 1 else DATA_GROUP
 
     def _compile_service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
-        looked_up = [view for view in stored_views(service.model.training_set.features) if view.online]
+        looked_up = [view for view in select_stored_views(service.model.training_set.features) if view.online]
         node = Node(
             service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
         )
@@ -294,7 +296,7 @@ class Compiler:
             yield self._compile_report(
                 monitor, estimate_node(self.project, monitor), estimate_body(monitor), estimate_checks(monitor), text
             )
-        if monitor.labelled:
+        if monitor.label_expectations:
             text = f"Performance of {monitor.predictions_key} on the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
             yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)

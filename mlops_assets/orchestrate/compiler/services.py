@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.serving.service import service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates
-from mlops_assets.values.features import feature_views
+from mlops_assets.values.features import select_feature_views
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.serving import Service
@@ -31,7 +31,7 @@ def check_service(project: Project, service: Service) -> None:
             f"'{other.key}' and '{service.key}' serve '{service.model.key}' with different keys: {keys}",
             hint="labels are joined by one key of the model: give the same key= to both services, or to one of them",
         )
-    for view in feature_views(service.model.training_set.features):
+    for view in select_feature_views(service.model.training_set.features):
         if not view.online:
             raise DefinitionError(
                 f"'{service.key}' looks up '{view.key}', which is not online", hint=f"set online=True in the feature view '{view.name}'"

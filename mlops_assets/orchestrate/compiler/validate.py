@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
 from mlops_assets.orchestrate.training.train_windows import check_retraining
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
-from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
+from mlops_assets.values.features import FeatureView, OnDemandFeatures, select_feature_views, select_on_demand
 from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -125,7 +125,7 @@ def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
     for model in project.select(Model):
         yield f"'{model.key}'", "the training set", model.training_set.key
     for training_set in project.select(TrainingSet):
-        yield from ((f"'{training_set.key}'", "the feature view", view.key) for view in feature_views(training_set.features))
+        yield from ((f"'{training_set.key}'", "the feature view", view.key) for view in select_feature_views(training_set.features))
     yield from _list_sources(project)
     for batch in project.select(BatchPrediction):
         yield f"'{batch.key}'", "the model", batch.model.key
@@ -309,7 +309,7 @@ def _check_columns(owner: str, source: str, required: Iterable[str], columns: Se
 def _check_training_set(project: Project, training_set: TrainingSet[..., Any]) -> None:
     _check_label(training_set)
     _check_unique_inputs(training_set)
-    for function in on_demand(training_set.features):
+    for function in select_on_demand(training_set.features):
         check_on_demand(project, training_set, function)
     for dataset in project.datasets_of(training_set):
         _check_known_in_time(training_set, dataset)
@@ -321,13 +321,13 @@ def _check_label(training_set: TrainingSet[..., Any]) -> None:
             f"'{training_set.key}' has its label '{training_set.label}' among its columns",
             hint=f"drop '{training_set.label}' from columns=: it is what is predicted",
         )
-    for view in feature_views(training_set.features):
+    for view in select_feature_views(training_set.features):
         if training_set.label in view.renamed_features:
             raise DefinitionError(
                 f"the label '{training_set.label}' of '{training_set.key}' is also a feature of '{view.key}'",
                 hint="drop the feature if it is the label; if it is something else, rename one of them",
             )
-    for function in on_demand(training_set.features):
+    for function in select_on_demand(training_set.features):
         if training_set.label in function.parameters:
             raise DefinitionError(
                 f"on-demand features '{function.name}' read the label '{training_set.label}' of '{training_set.key}'",
@@ -336,21 +336,21 @@ def _check_label(training_set: TrainingSet[..., Any]) -> None:
 
 
 def _check_unique_inputs(training_set: TrainingSet[..., Any]) -> None:
-    names = [*training_set.columns, *(n for view in feature_views(training_set.features) for n in view.renamed_features)]
+    names = [*training_set.columns, *(n for view in select_feature_views(training_set.features) for n in view.renamed_features)]
     duplicates = [name for name, count in Counter(names).items() if count > 1]
     if duplicates:
         raise DefinitionError(
             f"'{training_set.key}' has two inputs named '{duplicates[0]}'",
             hint="rename one of the features, or look the view up as view.renamed('prefix_')",
         )
-    if not names and not on_demand(training_set.features):
+    if not names and not select_on_demand(training_set.features):
         raise DefinitionError(f"'{training_set.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
 
 
 def _check_known_in_time(training_set: TrainingSet[..., Any], dataset: _Source) -> None:
     known = dict(dataset.table.known_at)
     reads = [(name, "columns=") for name in training_set.columns] + [
-        (p, f"on-demand features '{f.name}'") for f in on_demand(training_set.features) for p in f.parameters
+        (p, f"on-demand features '{f.name}'") for f in select_on_demand(training_set.features) for p in f.parameters
     ]
     for name, where in reads:
         if name in known:
@@ -376,7 +376,7 @@ def _check_slices(model: Model[..., Any]) -> None:
 
 def _check_batch(batch: BatchPrediction) -> None:
     training_set, table = batch.model.training_set, batch.dataset.table
-    views = feature_views(training_set.features)
+    views = select_feature_views(training_set.features)
     keys = [key for view in views for key in view.renamed_keys]
     required = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
     _check_columns(f"'{batch.key}'", batch.dataset.key, required, table.schema_columns)
@@ -389,9 +389,9 @@ def _check_batch(batch: BatchPrediction) -> None:
 
 
 def _check_monitor(project: Project, monitor: Monitor) -> None:
-    if monitor.drift or monitor.labelled or monitor.estimates:
+    if monitor.drift or monitor.label_expectations or monitor.estimates:
         check_monitor_windows(project, monitor)
-    if monitor.labelled and not row_key(project, monitor.model):
+    if monitor.label_expectations and not row_key(project, monitor.model):
         raise DefinitionError(
             f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",
             hint="set key= of the dataset that has the labels",

@@ -8,7 +8,7 @@ from mlops_assets.orchestrate.console.site import ConsoleSite, format_time
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.readers import list_readers
 from mlops_assets.values.asset_names import graph_key
-from mlops_assets.values.features import FeatureView, stored_views
+from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
@@ -57,7 +57,7 @@ def find_consumers(site: ConsoleSite, key: str, view: FeatureView | None = None)
 
 def _find_declared(site: ConsoleSite, view: FeatureView) -> Iterator[Consumer]:
     """Yield the training sets, models, services and newest versions that look a view up."""
-    sets = [t for _, t in site.select(TrainingSet) if view.key in {each.key for each in stored_views(t.features)}]
+    sets = [t for _, t in site.select(TrainingSet) if view.key in {each.key for each in select_stored_views(t.features)}]
     models = [model for _, model in site.select(Model) if model.training_set in sets]
     yield from (Consumer(each.key, "training set", declared=True, evidence="features= of the training set") for each in sets)
     yield from (Consumer(model.name, "model", declared=True, evidence=f"its training set {model.training_set.name}") for model in models)

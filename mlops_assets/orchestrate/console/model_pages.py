@@ -92,14 +92,14 @@ def _summarise(
 ) -> tuple[ConsoleCell | str, ...]:
     newest = versions[-1] if versions else None
     kind = declared_names(site).get(name, "not declared any more")
-    metrics = _judged_metrics(runs.get(champion.run_id)) if champion else {}
+    metrics = _list_gate_metrics(runs.get(champion.run_id)) if champion else {}
     shown = ", ".join(f"{metric} {format_number(value)}" for metric, value in list(metrics.items())[:2])
     state = f"version {newest.version}: {newest.state}, {format_time(newest.created_at)}" if newest else "not trained yet"
     cells = (version_cell(champion), shown, version_cell(find_alias(versions, CHALLENGER)), str(len(versions)), state)
     return (ConsoleCell(name, f"{SECTION}/{encode(name)}"), kind, *cells)
 
 
-def _judged_metrics(run: Run | None) -> Mapping[str, float]:
+def _list_gate_metrics(run: Run | None) -> Mapping[str, float]:
     """Return the metrics that gates judge."""
     if run is None:
         return {}
@@ -169,10 +169,10 @@ def _build_approve_command(site: ConsoleSite, version: Version, group: str = "mo
 
 def _list_versions(site: ConsoleSite, path: str, shown: Sequence[Version], more: tuple[ConsoleCell, ...]) -> ConsoleTable:
     runs = site.tracker.load([version.run_id for version in shown])
-    metrics = list_metric_names((_judged_metrics(run) for run in runs.values()), _MAX_METRICS)
+    metrics = list_metric_names((_list_gate_metrics(run) for run in runs.values()), _MAX_METRICS)
     rows = []
     for version in shown:
-        values = _judged_metrics(runs.get(version.run_id))
+        values = _list_gate_metrics(runs.get(version.run_id))
         state = ConsoleCell(version.state, kind=_KINDS.get(version.state, ""))
         figures = [format_number(values.get(name), 5) for name in metrics]
         run = run_cell(version.run_id)

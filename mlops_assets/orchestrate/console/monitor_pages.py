@@ -107,7 +107,7 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
-    return [(PERFORMANCE, bool(monitor.labelled)), (DRIFT, monitor.drift is not None)]
+    return [(PERFORMANCE, bool(monitor.label_expectations)), (DRIFT, monitor.drift is not None)]
 
 
 def _state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
@@ -148,7 +148,7 @@ def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 
 
 def _list_facts(site: ConsoleSite, monitor: Monitor, facts: LoopFacts) -> tuple[tuple[str, ConsoleCell | str], ...]:
-    key = monitor.performance_key if monitor.labelled else monitor.drift_key if monitor.drift else monitor.system_key
+    key = monitor.performance_key if monitor.label_expectations else monitor.drift_key if monitor.drift else monitor.system_key
     asset = site.asset_url(key)
     return (
         ("watches", monitor.of.name),
@@ -198,16 +198,16 @@ def _draw_timeline(site: ConsoleSite, monitor: Monitor, windows: _Windows, facts
     starts = {window.start: position for position, key in enumerate(keys) if (window := find_window(monitor, key)) is not None}
     marks = _list_marks(windows, facts.all_decisions)
     charts = []
-    rows = read_rows(site, monitor.performance_key, span) if monitor.labelled else pl.DataFrame()
+    rows = read_rows(site, monitor.performance_key, span) if monitor.label_expectations else pl.DataFrame()
     if not rows.is_empty():
-        judged = monitor.performance[0] if monitor.performance else None
-        metric, bound = (judged.metric, judged.at_least) if judged else (monitor.model.metrics[0], None)
+        evaluated = monitor.performance[0] if monitor.performance else None
+        metric, bound = (evaluated.metric, evaluated.at_least) if evaluated else (monitor.model.metrics[0], None)
         points = _build_points(keys, starts, rows.filter(pl.col("metric") == metric).sort("predicted"))
         limit = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
         legend = "; below: ▲ drift, ◆ decision to retrain" if any(mark.kind != "version" for mark in marks) else ""
         charts.append(
             (
-                f"{metric} by window with its confidence interval; red: a breach; hollow: not judged{limit}{legend}",
+                f"{metric} by window with its confidence interval; red: a breach; hollow: not evaluated{limit}{legend}",
                 draw_history(points, bound, f"{metric} of {len(keys)} windows", marks),
             )
         )

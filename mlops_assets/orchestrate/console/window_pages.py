@@ -64,7 +64,7 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
 def _select_reports(monitor: Monitor) -> str:
     reports = {
         monitor.drift_key: monitor.drift,
-        monitor.performance_key: monitor.labelled,
+        monitor.performance_key: monitor.label_expectations,
         monitor.estimate_key: monitor.estimates,
         monitor.system_key: monitor.objectives,
     }
@@ -80,7 +80,7 @@ def _require_window(site: ConsoleSite, monitor: Monitor, key: str) -> TimeWindow
 
 
 def _describe_metrics(site: ConsoleSite, monitor: Monitor, span: TimeWindow) -> list[ConsoleBlock]:
-    rows = read_rows(site, monitor.performance_key, span) if monitor.labelled else pl.DataFrame()
+    rows = read_rows(site, monitor.performance_key, span) if monitor.label_expectations else pl.DataFrame()
     if rows.is_empty() or "metric" not in rows.columns:
         return []
     cells = tuple(

@@ -10,7 +10,7 @@ from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING
 from mlops_assets.orchestrate.core.project import Declaration, Project
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
-from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.features import FeatureView, select_feature_views
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
 from mlops_assets.values.serving import BatchPrediction, Service
@@ -120,7 +120,7 @@ def _describe_training_set(project: Project, training_set: TrainingSet[..., Any]
     descriptions: dict[str, str] = {}
     for dataset in project.datasets_of(training_set):
         descriptions |= _describe_dataset(dataset)
-    for view in feature_views(training_set.features):
+    for view in select_feature_views(training_set.features):
         described = _describe_view(view)
         renamed = zip((*view.renamed_keys, *view.renamed_features), (*view.entity.join_keys, *view.feature_names), strict=True)
         descriptions |= {new: described[name] for new, name in renamed if name in described}

@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import days_until_today, lookback_mapping
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
-from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
+from mlops_assets.values.features import FeatureView, OnDemandFeatures, select_stored_views
 from mlops_assets.values.llm.calibration import Calibration
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
@@ -195,10 +195,10 @@ class Project:
                 )
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in declaration.function.tables)
-                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(declaration.features))
+                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in select_stored_views(declaration.features))
                 return Node(declaration.key, None, (*(e for e in tables if e), *views))
             case BatchPrediction():
-                views = (_lookup_edge(view) for view in stored_views(declaration.model.training_set.features))
+                views = (_lookup_edge(view) for view in select_stored_views(declaration.model.training_set.features))
                 return Node(
                     declaration.key,
                     declaration.dataset.table.partitions,

@@ -17,7 +17,7 @@ from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Sql
-from mlops_assets.values.features import FeatureView, feature_views, stored_views
+from mlops_assets.values.features import FeatureView, select_feature_views, select_stored_views
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
@@ -45,7 +45,7 @@ class FeatureUsage:
 
 def find_usage(project: Project, stores: Stores, view: FeatureView) -> FeatureUsage:
     """Return the training sets, models, services and versions that use a feature view."""
-    sets = [t for t in project.select(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
+    sets = [t for t in project.select(TrainingSet) if view.key in {v.key for v in select_stored_views(t.features)}]
     models = [m for m in project.select(Model) if m.training_set in sets]
     services = [s.name for s in project.select(Service) if s.model in models]
     registered = [version for model in models for version in stores.registry.versions(model.name)]
@@ -93,7 +93,7 @@ def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
     """Return as metadata the lineage of a training set's looked-up columns; empty when it looks up no feature view."""
     deps = {
         lake_column(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
-        for view in feature_views(training_set.features)
+        for view in select_feature_views(training_set.features)
         for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
     }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}

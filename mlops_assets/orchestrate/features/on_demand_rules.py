@@ -12,7 +12,7 @@ from mlops_assets.compute.features.parity import find_disparity, make_sample_row
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.values.feature_types import PLAIN
-from mlops_assets.values.features import OnDemandFeatures, feature_views
+from mlops_assets.values.features import OnDemandFeatures, select_feature_views
 from mlops_assets.values.training import TrainingSet
 
 
@@ -48,7 +48,7 @@ def _declared_types(project: Project, training_set: TrainingSet[..., Any]) -> di
         types |= dataset.table.schema_types if dataset is not None else {}
     return types | {
         name: kind
-        for view in feature_views(training_set.features)
+        for view in select_feature_views(training_set.features)
         for name, (_, kind) in zip(view.renamed_features, view.features, strict=True)
         if kind in PLAIN
     }

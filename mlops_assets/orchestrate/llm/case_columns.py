@@ -51,7 +51,7 @@ def find_absent_column(declared: PromptEvaluation | Calibration, columns: Collec
     columns
         The columns of the cases.
     """
-    for name, user in declared.read_columns.items():
+    for name, user in declared.required_columns.items():
         if name not in columns:
             message = f"'{declared.key}' needs the column '{name}' for {user}, which '{declared.cases.key}' lacks"
             return message, suggest_name(name, columns) + f"it has {', '.join(columns)}"
@@ -88,4 +88,4 @@ def list_unused_columns(evaluation: PromptEvaluation, columns: Collection[str]) 
     """
     table, variables = evaluation.cases.table, [variable.name for variable in evaluation.prompt.variables]
     times = (table.event_timestamp, table.created_timestamp, table.order_by, *(name for pair in table.known_at for name in pair))
-    return [name for name in columns if name not in {*evaluation.read_columns, *variables, *times}]
+    return [name for name in columns if name not in {*evaluation.required_columns, *variables, *times}]

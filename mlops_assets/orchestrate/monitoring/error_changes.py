@@ -1,18 +1,18 @@
-"""Judge the errors of a step's windows by those of earlier windows, which their reports stored."""
+"""Evaluate the errors of a step's windows by those of earlier windows, which their reports stored."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl
 
-from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_errors
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, add_error_verdict, read_errors
 from mlops_assets.compute.monitoring.windows import WindowMeasurement
 from mlops_assets.values.expectations.error_change import ErrorChange
 
 ERRORS = "errors"  # column of the performance table: sums over the errors of a window, in the first row of each version
 
 
-def judge_error_changes(
+def add_error_verdicts(
     expectation: ErrorChange | None, measurements: Sequence[WindowMeasurement], earlier: pl.DataFrame, window_start: str
 ) -> list[WindowMeasurement]:
     """Return the measurements with a verdict on the errors of each version; unchanged without the expectation.
@@ -22,7 +22,7 @@ def judge_error_changes(
     expectation
         The monitor's expectation that errors do not increase.
     measurements
-        The windows of this step, oldest first; each is judged by itself and older windows.
+        The windows of this step, oldest first; each is compared with itself and older windows.
     earlier
         The performance table: the errors of windows that were reported before.
     window_start
@@ -30,14 +30,14 @@ def judge_error_changes(
     """
     if expectation is None:
         return list(measurements)
-    streams, judged = dict[int | None, ErrorStream](), []
+    streams, evaluated = dict[int | None, ErrorStream](), []
     for measured in measurements:
         version, report = measured.window.version, measured.performance
         if version not in streams:
             streams[version] = _read_stream(expectation.delta, earlier.filter(pl.col("version") == version), window_start)
-        found = None if report is None else judge_errors(report, expectation, measured.window.span.start, streams[version])
-        judged.append(replace(measured, performance=found))
-    return judged
+        found = None if report is None else add_error_verdict(report, expectation, measured.window.span.start, streams[version])
+        evaluated.append(replace(measured, performance=found))
+    return evaluated
 
 
 def _read_stream(delta: float, rows: pl.DataFrame, window_start: str) -> ErrorStream:

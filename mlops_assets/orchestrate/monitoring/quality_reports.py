@@ -17,7 +17,7 @@ from mlops_assets.compute.monitoring.answer_quality import (
     MeasuredValues,
     QualityInputs,
     QualityVerdict,
-    judge_measure,
+    evaluate_measure,
     measure_answers,
 )
 from mlops_assets.compute.prompts.version import hash_judge
@@ -215,7 +215,7 @@ def _measure_units(step: StepContext, monitor: QualityMonitor) -> list[QualityUn
 def _measure_unit(monitor: QualityMonitor, partition: str, window: TimeWindow, rows: pl.DataFrame, inputs: QualityInputs) -> QualityUnit:
     measured = {values.measure: values for values in measure_answers(rows, inputs)}
     bounds = [expectation for expectation in monitor.expectations if expectation.rule != BEFORE]
-    verdicts = tuple(judge_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in bounds)
+    verdicts = tuple(evaluate_measure(e, measured.get(e.measure, MeasuredValues(e.measure))) for e in bounds)
     version = rows["prompt_version"][0] if rows.height else None
     return QualityUnit(partition, window, version, rows.height, tuple(measured.values()), verdicts)
 
@@ -239,7 +239,7 @@ def _judge_unit(step: StepContext, monitor: QualityMonitor, unit: QualityUnit, r
     sampled = judge_sample(step, monitor, unit.title, rows)
     scores = {values.measure: values for each in sampled for values in each.measured}
     judged = tuple(
-        judge_measure(verdict.expectation, scores[verdict.expectation.measure]) if verdict.expectation.measure in scores else verdict
+        evaluate_measure(verdict.expectation, scores[verdict.expectation.measure]) if verdict.expectation.measure in scores else verdict
         for verdict in unit.verdicts
     )
     measured = (*unit.measured, *scores.values())

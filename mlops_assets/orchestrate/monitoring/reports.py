@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.monitoring.error_changes import ERRORS, judge_error_changes
+from mlops_assets.orchestrate.monitoring.error_changes import ERRORS, add_error_verdicts
 from mlops_assets.orchestrate.monitoring.explanations import explain_windows, list_explanation_facts
 from mlops_assets.orchestrate.monitoring.performance_facts import TOP, list_performance_facts
 from mlops_assets.orchestrate.monitoring.reading import (
@@ -78,7 +78,7 @@ def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
 
 def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the performance checks, which only warn."""
-    names = [expectation.name for expectation in monitor.labelled]
+    names = [expectation.name for expectation in monitor.label_expectations]
     return check_specs(monitor.performance_key, names, warnings=names)
 
 
@@ -222,7 +222,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     labels = read_labels(step, monitor)
     earlier = _read_earlier(step, monitor)
     measured_windows = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
-    measurements = judge_error_changes(monitor.error_change, measured_windows, earlier, WINDOW_START)
+    measurements = add_error_verdicts(monitor.error_change, measured_windows, earlier, WINDOW_START)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
@@ -262,7 +262,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
         | scored
     )
     facts |= list_window_facts(step, monitor, last, measurements) | {"the loop": loop}
-    return CheckedTable(frame, build_outcomes([e.name for e in monitor.labelled], [(w, r.verdicts) for w, r in reports]), facts)
+    return CheckedTable(frame, build_outcomes([e.name for e in monitor.label_expectations], [(w, r.verdicts) for w, r in reports]), facts)
 
 
 def _score(measured: WindowMeasurement, earlier: pl.DataFrame) -> tuple[EstimateScore, ...]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
-from mlops_assets.compute.monitoring.system_metrics import SystemCounts, SystemReport, judge_objective
+from mlops_assets.compute.monitoring.system_metrics import SystemCounts, SystemReport, evaluate_objective
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import TimeWindow, window_of
@@ -72,7 +72,7 @@ def read_system_report(monitor: Monitor, platform: Platform, window: TimeWindow)
     whole = SystemCounts.merge(versions.values())
     periods = {objective.period for objective in monitor.objectives}
     spent = {each: SystemCounts.merge(c for _, c in _read_counts(folder, window.end - each, window.end)) for each in periods}
-    verdicts = [judge_objective(objective, whole, spent[objective.period]) for objective in monitor.objectives]
+    verdicts = [evaluate_objective(objective, whole, spent[objective.period]) for objective in monitor.objectives]
     seconds = (window.end - window.start).total_seconds()
     return SystemReport(seconds, whole, tuple((version or None, counts) for version, counts in versions.items()), tuple(verdicts))
 

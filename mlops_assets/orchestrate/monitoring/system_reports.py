@@ -57,7 +57,7 @@ def _publish_system(step: StepContext, monitor: Monitor) -> CheckedTable:
     reports = [
         (partition, window, read_system_report(monitor, platform, window)) for partition, window in step.windows if window is not None
     ]
-    if not (monitor.drift or monitor.labelled or monitor.estimates):
+    if not (monitor.drift or monitor.label_expectations or monitor.estimates):
         for partition, _, _ in reports:
             write_page(step, monitor, partition, [])
     partition, _, last = reports[-1]

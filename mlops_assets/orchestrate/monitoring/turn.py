@@ -24,7 +24,7 @@ def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict
     """Return the table of each report → the windows that automation would materialise now, oldest first; without idle reports."""
     nodes = [drift_node(project, monitor)] if monitor.drift else []
     nodes += [estimate_node(project, monitor)] if monitor.estimates else []
-    nodes += [performance_node(project, monitor)] if monitor.labelled else []
+    nodes += [performance_node(project, monitor)] if monitor.label_expectations else []
     nodes += [system_node(monitor, stores.platform)] if monitor.objectives else []
     clock = datetime.now(UTC)
     return {node.key: due for node in nodes if (due := find_due(node, stores.platform, clock))}

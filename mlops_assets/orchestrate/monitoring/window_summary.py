@@ -60,7 +60,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
 
 
 def check_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
-    """Return the metadata of a check that judges windows: the worst state, the summary, and the newest good window.
+    """Return the metadata of a check that evaluates windows: the worst state, the summary, and the newest good window.
 
     Parameters
     ----------

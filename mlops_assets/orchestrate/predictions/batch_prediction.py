@@ -34,7 +34,7 @@ from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import feature_views
+from mlops_assets.values.features import select_feature_views
 from mlops_assets.values.serving import BatchPrediction
 
 
@@ -106,7 +106,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     steps: list[ViewRows | AsOfLayout | Callable[..., Any]] = [
         *(
             rename_view_rows(view, read_view_rows(step, view), as_known=training_set.as_known)
-            for view in feature_views(training_set.features)
+            for view in select_feature_views(training_set.features)
         ),
         *bundle.functions,
     ]

@@ -1,4 +1,4 @@
-"""Simulate one policy window by window: predict, report, decide, train, judge and promote with the functions that production calls.
+"""Simulate one policy window by window: predict, report, decide, train, run gates and promote with the functions that production calls.
 
 At the end of each window, only rows and labels that were known then are used. A version that is promoted then predicts from the next
 window on.
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
-from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, add_error_verdict
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
 from mlops_assets.compute.text import describe_span
+from mlops_assets.orchestrate.replay.candidate_gates import GatedCandidate, run_gates
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
-from mlops_assets.orchestrate.replay.judging import Judged, judge_fits
 from mlops_assets.orchestrate.replay.window_reports import estimate_predictions, measure_predictions
 from mlops_assets.orchestrate.replay.windows import measure_windows
 from mlops_assets.values.decisions import CRASHED, ESTIMATED, PERFORMANCE, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
@@ -74,18 +74,18 @@ class ReplayPlan:
 
 @dataclass(frozen=True, eq=False)
 class ReplayedVersion:
-    """A version of a replay: the fit that serves, and what the gates judged.
+    """A version of a replay: the fit that serves, and the fit that was tested by the gates.
 
     Parameters
     ----------
     number
         The number of the version, from 1.
     candidate
-        The fit that gates judged, the fit that serves, which may be the same, and what the holdout showed.
+        The fit that the gates tested, the fit that serves, which may be the same, and what the holdout showed.
     """
 
     number: int
-    candidate: Judged
+    candidate: GatedCandidate
 
     @property
     def serving(self) -> Fit:
@@ -93,8 +93,8 @@ class ReplayedVersion:
         return self.candidate.serving
 
     @property
-    def judged(self) -> Fit:
-        """The fit that gates judged."""
+    def gated_fit(self) -> Fit:
+        """The fit that the gates tested."""
         return self.candidate.fit
 
 
@@ -198,12 +198,12 @@ class _Simulation:
 
     def _measure(self, window: str, span: TimeWindow, rows: Segment, known: np.ndarray) -> None:
         monitor = self.plan.monitor
-        if monitor is None or not monitor.labelled:
+        if monitor is None or not monitor.label_expectations:
             return
         report, expected = measure_predictions(self.plan, monitor, rows, known), monitor.error_change
         if expected is not None:
             stream = self.state.errors.setdefault(rows.version.number, ErrorStream(expected.delta))
-            report = judge_errors(report, expected, span.start, stream)
+            report = add_error_verdict(report, expected, span.start, stream)
         self._record(PERFORMANCE, window, span, rows.version, report)
 
     def _record(
@@ -234,7 +234,7 @@ class _Simulation:
         state = self.state
         serving = state.serving.number if state.serving else None
         reports = tuple(report for report in state.reports if report.version == serving)
-        rolling = state.serving is not None and state.serving.judged.request.window is not None
+        rolling = state.serving is not None and state.serving.gated_fit.request.window is not None
         return LoopFacts(
             self.plan.model.name,
             serving,
@@ -249,20 +249,20 @@ class _Simulation:
 
     def _train(self, now: datetime, reason: str, launch: Launch | None = None) -> None:
         """Train a candidate and promote it, or record why it was not promoted."""
-        judged = self._judge(now) if self.policy.retrain is not None else self._accept(now)
+        candidate = self._run_gates(now) if self.policy.retrain is not None else self._accept(now)
         state = self.state
         if state.serving is None:
-            state.crashed_rows = self.plan.history.count_before(now) if judged.crashed else 0
+            state.crashed_rows = self.plan.history.count_before(now) if candidate.crashed else 0
         number = None
-        if judged.passed:
+        if candidate.passed:
             number = len(state.versions) + 1
-            state.versions.append(ReplayedVersion(number, judged))
-        if number is None and state.serving is None and state.events and state.events[-1].outcome == judged.outcome:
+            state.versions.append(ReplayedVersion(number, candidate))
+        if number is None and state.serving is None and state.events and state.events[-1].outcome == candidate.outcome:
             return  # still no version, for the same reason
-        fitted = judged.serving.facts["rows"]
-        state.events.append(ReplayEvent(now, reason, number, judged.outcome, fitted, _describe_rows(judged.serving.request)))
+        fitted = candidate.serving.facts["rows"]
+        state.events.append(ReplayEvent(now, reason, number, candidate.outcome, fitted, _describe_rows(candidate.serving.request)))
         run, decision = (f"training {len(state.trainings)}", None) if launch is None else (launch.run_key, launch.decision.id)
-        outcome = CRASHED if judged.crashed else PROMOTED if judged.passed else REJECTED
+        outcome = CRASHED if candidate.crashed else PROMOTED if candidate.passed else REJECTED
         state.trainings.append(Training(run, now, outcome, decision, now))
 
     def _fit(self, request: FitRequest) -> Fit:
@@ -270,22 +270,24 @@ class _Simulation:
         self.state.fits[fit.id] = fit
         return fit
 
-    def _accept(self, now: datetime) -> Judged:
+    def _accept(self, now: datetime) -> GatedCandidate:
         """Fit on every known row, without a gate."""
         fit = self._fit(FitRequest(now, self.policy.window, "all"))
-        return Judged(fit, fit, not fit.error, fit.error or "promoted without a gate", {}, crashed=bool(fit.error))
+        return GatedCandidate(fit, fit, not fit.error, fit.error or "promoted without a gate", {}, crashed=bool(fit.error))
 
-    def _judge(self, now: datetime) -> Judged:
-        """Fit the candidates, judge the best of them by the gates, and fit it again on every row if the policy says so."""
+    def _run_gates(self, now: datetime) -> GatedCandidate:
+        """Fit the candidates, run the gates on the best of them, and refit it on every row if the policy says so."""
         assert self.policy.retrain is not None  # noqa: S101  (for the type checker)
         policy = self.policy.retrain
         fits = self.fits.fit_all([FitRequest(now, window, "judged", policy.judge_on) for window in policy.train_windows])
         self.state.fits.update((fit.id, fit) for fit in fits)
-        judged = judge_fits(self.plan, policy, fits, self.state.serving)
-        if not judged.passed or not (policy.refit or self.plan.model.refit):
-            return judged
-        second = self._fit(replace(judged.fit.request, rows="refitted", params=judged.fit.facts["params"]))
-        return replace(judged, serving=second, passed=not second.error, outcome=second.error or judged.outcome, crashed=bool(second.error))
+        candidate = run_gates(self.plan, policy, fits, self.state.serving)
+        if not candidate.passed or not (policy.refit or self.plan.model.refit):
+            return candidate
+        second = self._fit(replace(candidate.fit.request, rows="refitted", params=candidate.fit.facts["params"]))
+        return replace(
+            candidate, serving=second, passed=not second.error, outcome=second.error or candidate.outcome, crashed=bool(second.error)
+        )
 
 
 def _describe_rows(request: FitRequest) -> str:

@@ -157,8 +157,8 @@ def describe_next_action(facts: LoopFacts, monitor: Monitor, sensors_off: str = 
 
 def _describe_newest_breach(facts: LoopFacts) -> str:
     """Return a note if the newest window with an evaluated performance is a breach; empty otherwise."""
-    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
-    return f"; the breach of {judged[-1].partition} opens no decision" if judged and judged[-1].state == BREACH else ""
+    evaluated = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
+    return f"; the breach of {evaluated[-1].partition} opens no decision" if evaluated and evaluated[-1].state == BREACH else ""
 
 
 def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:

@@ -41,17 +41,17 @@ def examine_drift(facts: ScoreFacts) -> RubricResult:
 def examine_performance(facts: ScoreFacts) -> RubricResult:
     """Look for the newest performance report on the champion."""
     declaration = f'ml.Performance("{facts.model.metrics[0]}", at_least=…)'
-    return _examine_report(facts, [m for m in facts.monitors if m.labelled], PERFORMANCE, declaration)
+    return _examine_report(facts, [m for m in facts.monitors if m.label_expectations], PERFORMANCE, declaration)
 
 
 def _examine_report(facts: ScoreFacts, monitors: list[Monitor], kind: str, declaration: str) -> RubricResult:
     if not monitors:
-        return RubricResult(0, f"no monitor of {facts.model.name} judges {kind}", f"ml.Monitor(…, expectations=({declaration},))")
+        return RubricResult(0, f"no monitor of {facts.model.name} evaluates {kind}", f"ml.Monitor(…, expectations=({declaration},))")
     good = []
     for monitor in monitors:
         report = facts.find_report(monitor, kind)
         if report is None:
-            return RubricResult(0, f"{monitor.name} has judged no window of the champion", f"mlops monitor step {monitor.name}")
+            return RubricResult(0, f"{monitor.name} has evaluated no window of the champion", f"mlops monitor step {monitor.name}")
         if report.state != GOOD:
             text = f"{monitor.name}, {report.partition}: {report.state}, {report.reason}"
             return RubricResult(0, text, f"mlops monitor show {monitor.name}")
@@ -122,7 +122,7 @@ def examine_latency(facts: ScoreFacts) -> RubricResult:
     for monitor, objective in ((m, each) for m in facts.monitors for each in m.objectives if isinstance(each, Latency)):
         check = facts.read_check(monitor.system_key, objective.name)
         if check is None or check.metadata.get("state") != GOOD:
-            state = "no window is judged" if check is None else str(check.text or check.metadata.get("state"))
+            state = "no window is evaluated" if check is None else str(check.text or check.metadata.get("state"))
             return RubricResult(0, f"{monitor.name}, {objective.name}: {state}", f"mlops monitor show {monitor.name}")
         good.append(f"{monitor.name}: {objective.name} holds, checked {format_day(check.at)}")
     return RubricResult(FULL, "; ".join(good)) if good else _examine_latency_gates(facts)

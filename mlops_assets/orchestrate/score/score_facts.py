@@ -23,7 +23,7 @@ from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.decisions import WindowReport
 from mlops_assets.values.feature_sources import Computed, Sql
-from mlops_assets.values.features import FeatureView, stored_views
+from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED, Monitor
@@ -129,7 +129,7 @@ class ScoreFacts:
     @property
     def views(self) -> tuple[FeatureView, ...]:
         """The stored feature views of the training set."""
-        return stored_views(self.model.training_set.features)
+        return select_stored_views(self.model.training_set.features)
 
     @property
     def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
@@ -141,10 +141,10 @@ class ScoreFacts:
         return tuple(found.values())
 
     def find_report(self, monitor: Monitor, kind: str) -> WindowReport | None:
-        """Return the newest report of a kind on the champion that is judged; None without one."""
+        """Return the newest report of a kind on the champion that is evaluated; None without one."""
         reports = collect_facts(self.stores, self.project, monitor, self.instance).latest_reports
-        judged = (r for r in reversed(reports) if r.kind == kind and self.champion is not None and r.version == self.champion.version)
-        return next((report for report in judged if report.state in (GOOD, BREACH, INVERTED)), None)
+        evaluated = (r for r in reversed(reports) if r.kind == kind and self.champion is not None and r.version == self.champion.version)
+        return next((report for report in evaluated if report.state in (GOOD, BREACH, INVERTED)), None)
 
     def read_check(self, key: str, name: str) -> CheckReading | None:
         """Return the latest result of a check of ``<kind>/<name>``; None when it has not run."""

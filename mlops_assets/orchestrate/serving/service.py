@@ -41,7 +41,7 @@ from mlops_assets.serving.formats.prediction_columns import PredictionKind
 from mlops_assets.serving.logs.prediction_rows import build_prediction_rows, read_key_types, split_storable
 from mlops_assets.serving.push.spec import list_push_specs
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import feature_views, stored_views
+from mlops_assets.values.features import select_feature_views, select_stored_views
 from mlops_assets.values.llm.prompt_service import PromptService
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
@@ -110,7 +110,7 @@ def build_service_spec(service: Service | PromptService, platform: Platform, pri
 
         drain_seconds = max(plan.drain_seconds, service.prompt.model.time_limit.total_seconds())
         return replace(plan, kind="prompt", settings=encode_settings(service, prices), drain_seconds=drain_seconds)
-    push = list_push_specs(stored_views(service.model.training_set.features))
+    push = list_push_specs(select_stored_views(service.model.training_set.features))
     return replace(plan, max_rows=service.max_rows, trusted_types=service.model.trusted_types, push=push)
 
 
@@ -208,7 +208,7 @@ def served_rules(project: Project, service: Service) -> Table:
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a service's predictions; unreadable log lines and feature skew only warn."""
-    own_checks = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
+    own_checks = (LOG_READABLE, NO_SKEW) if select_feature_views(service.model.training_set.features) else (LOG_READABLE,)
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
 
 
@@ -248,7 +248,7 @@ def _import_predictions(step: StepContext, service: Service, rules: Table) -> Ch
         "logged until": str(frame[LOGGED_AT].max()),
         **log_metadata(counts, corrupt, unfit),
     }
-    skew = [skew_outcome(step, service, frame)] if feature_views(service.model.training_set.features) else []
+    skew = [skew_outcome(step, service, frame)] if select_feature_views(service.model.training_set.features) else []
     return CheckedTable(stored, [*verify(stored, rules, step.windows), log_readable_outcome(corrupt, unfit), *skew], facts)
 
 

@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.training_set import check_leakage
 from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.values.evaluation import Evaluation, Intervals, Split
-from mlops_assets.values.features import FeatureView, on_demand
+from mlops_assets.values.features import FeatureView, select_on_demand
 from mlops_assets.values.training import TrainingSet
 
 MEASURED = "measured"  # in the record of a training: the artifact with its CardMeasurements
@@ -118,7 +118,7 @@ def list_sources(training_set: TrainingSet[..., Any], functions: Sequence[Callab
     for view in training_set.features:
         if isinstance(view, FeatureView):
             sources |= dict.fromkeys(view.renamed_features, view.key)
-    for declared, function in zip(on_demand(training_set.features), functions, strict=False):
+    for declared, function in zip(select_on_demand(training_set.features), functions, strict=False):
         computed = apply_on_demand([function], columns_as_arrays(sample, sample.columns))
         sources |= dict.fromkeys(computed, f"{declared.name}, on demand")
     return sources

@@ -34,7 +34,7 @@ from mlops_assets.stores.platform.run_log import start_run
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.evaluation import Candidate, Evaluation, Intervals, Split
-from mlops_assets.values.features import on_demand
+from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, Model
 from mlops_assets.values.platform import Platform
@@ -159,7 +159,7 @@ def _measure_for_card(  # noqa: PLR0913  (what is measured, and on what)
         measured = CardMeasurements(
             *measure_sections(reads, predictor, inputs.splits, evaluation, intervals, model.positive),
             importance,
-            list_sources(declared, [features.function for features in on_demand(declared.features)], inputs.rows),
+            list_sources(declared, [features.function for features in select_on_demand(declared.features)], inputs.rows),
             find_leaks(step.project, step.stores.lake, declared, inputs.rows, X, step.snapshot),
         )
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)

@@ -27,7 +27,7 @@ from mlops_assets.serving.formats.judged_fit import REFIT
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
 from mlops_assets.serving.formats.prediction_columns import PredictionKind, make_probability_structs
 from mlops_assets.values.evaluation import Split
-from mlops_assets.values.features import on_demand
+from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.model import KIND, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
@@ -70,7 +70,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         estimator,
         X=fitted_on.X,
         holdout=predictor,
-        modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(training_set.features)],
+        modules=[OnDemandSource(f.module_source, f.name) for f in select_on_demand(training_set.features)],
         trusted_types=model.trusted_types,
         requested_format=model.format,
         facts={

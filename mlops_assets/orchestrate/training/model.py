@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.training.train_windows import choose_window, find_
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
-from mlops_assets.orchestrate.training.unchanged import JUDGED_FROM, find_last_result, hash_judgement
+from mlops_assets.orchestrate.training.unchanged import JUDGED_FROM, find_last_result, hash_step_inputs
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
@@ -69,7 +69,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             asset_key(model.key),
             check_results=[to_gate_check_result(model, name, result) for name, result in results.items()],
             metadata=_training_metadata(trained, candidate)
-            | {"candidate": submission.digest, JUDGED_FROM: hash_judgement(step, model, gates, str(trained.run.fingerprint), champion)}
+            | {"candidate": submission.digest, JUDGED_FROM: hash_step_inputs(step, model, gates, str(trained.run.fingerprint), champion)}
             | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(submission, refitted=needs_refit(step.project, model))
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)

@@ -26,7 +26,7 @@ from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
 from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.stores.tracker.tracker import Run
-from mlops_assets.values.features import on_demand
+from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.model import ESTIMATOR, KIND, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
@@ -88,7 +88,7 @@ def gather_deciding_facts(step: StepContext, model: Model[..., Any], columns: Se
         "X": list(columns),
         "params": step.config,
         "code": source_hash(model.function.function),
-        "on_demand": [source_hash(f.function) for f in on_demand(training_set.features)],
+        "on_demand": [source_hash(f.function) for f in select_on_demand(training_set.features)],
         "steps": serving_steps(training_set),
         "key": list(row_key(step.project, model)),
         "trusted_types": list(model.trusted_types),

@@ -31,7 +31,7 @@ from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import FeatureView, on_demand
+from mlops_assets.values.features import FeatureView, select_on_demand
 from mlops_assets.values.training import TrainingSet
 
 AS_OF_CONFIG = {
@@ -68,7 +68,7 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
     """
     as_of = parse_as_of(step.config.get("as_of"))
     spine, frame, names = assemble_rows(step, training_set, as_of)
-    for function in on_demand(training_set.features):
+    for function in select_on_demand(training_set.features):
         sample = sample_evenly(frame.select(function.parameters), SAMPLE_ROWS)
         refuse_disparity(function.function, sample, f"'{training_set.key}'")
     frame = frame.with_columns(assign_parts(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)

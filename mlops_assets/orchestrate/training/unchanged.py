@@ -20,7 +20,7 @@ from mlops_assets.serving.formats.packaging import find_changed_libraries, read_
 from mlops_assets.serving.formats.project_code import changed_sources
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.values.evaluation import GateResult
-from mlops_assets.values.features import on_demand
+from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.gates.champion_gate import ChampionGate
 from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.gates.gate import Gate, GateLike
@@ -109,7 +109,7 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     if JUDGED_FROM not in metadata or str(metadata["candidate"].value) != last.candidate.digest:
         return None
     fingerprint = _find_fingerprint(step, model)
-    if fingerprint is None or metadata[JUDGED_FROM].value != hash_judgement(step, model, gates, fingerprint, champion):
+    if fingerprint is None or metadata[JUDGED_FROM].value != hash_step_inputs(step, model, gates, fingerprint, champion):
         return None
     return last if _is_usable(step, last.candidate) else None
 
@@ -122,7 +122,7 @@ def _find_fingerprint(step: StepContext, model: Model[..., Any]) -> str | None:
     training_set = model.training_set
     if not step.stores.lake.records(training_set.key, snapshot=step.snapshot):
         return None
-    parameters = {name for function in on_demand(training_set.features) for name in function.parameters}
+    parameters = {name for function in select_on_demand(training_set.features) for name in function.parameters}
     stored = step.stores.lake.schema(training_set.key)
     sample = (
         step.stores.lake.read(training_set.key, columns=sorted(parameters & set(stored)), snapshot=step.snapshot)
@@ -142,7 +142,9 @@ def _is_usable(step: StepContext, candidate: CandidateRecord) -> bool:
     return not changed_sources(manifest) and not find_changed_libraries(manifest)
 
 
-def hash_judgement(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, champion: Version | None) -> str:
+def hash_step_inputs(
+    step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], fingerprint: str, champion: Version | None
+) -> str:
     """Return a hash of everything that determines the result of a model's step.
 
     Parameters

@@ -19,7 +19,7 @@ from mlops_assets.serving.logs.erasure import erase_predictions, erase_pushes
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, open_erasure_log
-from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.features import FeatureView, select_feature_views
 from mlops_assets.values.training import TrainingSet
 
 _STORED_NAMES = {"stale_tables": "anew"}  # as the log of erasures names them
@@ -108,7 +108,10 @@ class ErasureRequest:
     def other_names(self) -> tuple[str, ...]:
         """The sorted columns by which training sets look the entity up under another name than the join key, e.g. ``from_card``."""
         looked_up = [
-            view for project in self.projects for declared in project.select(TrainingSet) for view in feature_views(declared.features)
+            view
+            for project in self.projects
+            for declared in project.select(TrainingSet)
+            for view in select_feature_views(declared.features)
         ]
         renamings = {pair for view in looked_up for pair in zip(view.entity.join_keys, view.renamed_keys, strict=True)}
         return tuple(sorted(column for key, column in renamings if key in self.entity and column != key))

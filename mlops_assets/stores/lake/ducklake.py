@@ -215,7 +215,7 @@ class DuckLake:
                         if plan.rows is not None:
                             self._replace_rows(plan)
                     self._append_records([record for plan in plans for record in plan.new_records])
-            return self._commit(partitions, plans[0].new_records, plans[0].old_records, plans[0].changes)
+            return self._build_commit(partitions, plans[0].new_records, plans[0].old_records, plans[0].changes)
 
     def record(
         self, table: str, partitions: Sequence[Partition], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
@@ -237,7 +237,7 @@ class DuckLake:
             if new_records:
                 with self._transaction():
                     self._append_records(new_records)
-        return self._commit(partitions, new_records, stored.records)
+        return self._build_commit(partitions, new_records, stored.records)
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
         """Record partitions as damaged by a prefix of their hash: they count as stale, and the next run that makes them rebuilds them."""
@@ -300,7 +300,7 @@ class DuckLake:
         return run_maintenance(self.connections, pins, older_than=older_than)
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Return a context that yields the newest snapshot and keeps it readable until it or this process ends."""
+        """Return a context that yields the newest snapshot and keeps it readable until the context or this process ends."""
         # Opening a connection takes the lake's lock. Upkeep takes that lock before the one of the leases; the other order could deadlock.
         self.connections.cursor()
         return self.connections.leases.lease(self.snapshot)
@@ -373,7 +373,7 @@ class DuckLake:
     def _insert_rows(self, target: str, rows: pl.DataFrame) -> None:
         table_sql.insert_rows(self._cursor, target, rows)
 
-    def _commit(
+    def _build_commit(
         self,
         partitions: Sequence[Partition],
         new: Sequence[PartitionRecord],

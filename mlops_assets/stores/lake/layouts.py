@@ -192,7 +192,7 @@ class _LayoutUpdate:
         state, cached = self._read_state(), self._cache.get(self._folder)
         if state is None or state.partitions != hashes:
             return None
-        opened = cached if cached is not None and self._is_unchanged(cached) else self._open_verified(state)
+        opened = cached if cached is not None and self._is_unchanged(cached) else self._open_buckets(state)
         if opened is None:
             return None
         self._cache[self._folder] = replace(opened, snapshot_checked=snapshot)
@@ -213,7 +213,7 @@ class _LayoutUpdate:
         """Return the inode and the modification time in nanoseconds of each file; None for a missing file."""
         return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
 
-    def _open_verified(self, state: _LayoutState) -> _OpenLayout | None:
+    def _open_buckets(self, state: _LayoutState) -> _OpenLayout | None:
         """Open all buckets and verify their checksums; return None when one is missing or damaged."""
         stamps = self._file_stamps(state)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # checksums and comparisons release the GIL

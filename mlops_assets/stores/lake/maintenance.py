@@ -51,7 +51,7 @@ class Leases:
         Parameters
         ----------
         snapshot
-            Returns the snapshot to lease. It is called while no snapshot can expire.
+            A function that returns the snapshot to lease; it is called while no snapshot can expire.
         """
         with contextlib.ExitStack() as stack:
             with self.block():

@@ -264,7 +264,7 @@ class LakeUpkeep(Protocol):
         ...
 
     def lease_snapshot(self) -> AbstractContextManager[int]:
-        """Return a context that yields the newest snapshot and keeps it readable until it ends."""
+        """Return a context that yields the newest snapshot and keeps the snapshot readable until the context ends."""
         ...
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:

@@ -207,16 +207,16 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
     else:
         windows = join_windows([part.window for part in plan.partitions if part.window is not None])
         if plan.damaged:
-            _rebuild_around(cursor, plan, target, windows)
+            _rebuild_without_windows(cursor, plan, target, windows)
         _alter_columns(cursor, plan, target)
         time = quote_name(plan.event_timestamp or "")
         for window in windows:
             cursor.execute(f"DELETE FROM {target} WHERE {_window_condition(time, window)}")
 
 
-def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
+def _rebuild_without_windows(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
     """Rebuild the table from the rows outside of the replaced windows: a DELETE would read the damaged files."""
-    outside_rows = _read_outside(cursor, target, windows, plan.event_timestamp)
+    outside_rows = _read_rows_outside(cursor, target, windows, plan.event_timestamp)
     cursor.execute(f"DROP TABLE {target}")
     _create_table(cursor, target, outside_rows)
 
@@ -238,7 +238,7 @@ def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: s
             cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {name} TYPE {dtype}")
 
 
-def _read_outside(
+def _read_rows_outside(
     cursor: duckdb.DuckDBPyConnection, target: str, windows: Sequence[TimeWindow], event_timestamp: str | None
 ) -> pl.DataFrame:
     """Return a table's rows outside of some disjoint windows, without opening files that lie within them.

@@ -208,7 +208,7 @@ class _LmdbReader(OnlineReader):
         self._seen: tuple[int, list[Any]] = (-1, [])  # the id of the last write transaction that was read, and the table of each view in it
 
     def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
-        transaction, tables = self._begin_checked()
+        transaction, tables = self._check_and_begin()
         try:
             get = transaction.get
             return [
@@ -221,7 +221,7 @@ class _LmdbReader(OnlineReader):
             transaction.abort()
 
     def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
-        transaction, tables = self._begin_checked()
+        transaction, tables = self._check_and_begin()
         try:
             get = transaction.get
             return [
@@ -233,15 +233,15 @@ class _LmdbReader(OnlineReader):
         finally:
             transaction.abort()
 
-    def _begin_checked(self) -> tuple[Any, list[Any]]:
+    def _check_and_begin(self) -> tuple[Any, list[Any]]:
         """Check that the file was not replaced or shortened, begin a transaction, and return it with the tables to read."""
         self._file.refuse_changed()
         try:
-            return self._current_tables()
+            return self._begin_transaction()
         except self._damage as error:
             raise damaged_store_error(self._file.folder, str(error)) from error
 
-    def _current_tables(self) -> tuple[Any, list[Any]]:
+    def _begin_transaction(self) -> tuple[Any, list[Any]]:
         """Begin a transaction, and return it with the tables to read; tables are looked up again only after a write."""
         while True:
             transaction, cached = self._begin(), self._seen

@@ -38,7 +38,7 @@ class LabelScope:
     platform
         The platform of the step.
     find_snapshot
-        Returns the snapshot that the step reads.
+        A function that returns the snapshot that the step reads.
     """
 
     owner: str

@@ -126,7 +126,7 @@ class AlertStore:
         alerts
             The declared channels, silences and reminders.
         subjects
-            The checks and runs of the project. Episodes of other subjects do not change; one is closed when no project has
+            The checks and runs of the project. Episodes of other subjects do not change; such an episode is closed when no project has
             reminded of it for two weeks.
         now
             The current time (aware).

@@ -49,7 +49,7 @@ class Evidence:
     champion
         The digest of the champion in the comparison; ``""`` when there was none, or when the gate is not relative.
     value, threshold
-        The judged number and its bound; None for a gate without them.
+        The number that the gate compares, and its bound; None for a gate without them.
     low, high
         The confidence interval of the value, or of its difference from the champion's for a relative gate; None without an interval.
     """

@@ -167,38 +167,40 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
     RegistryError
         A field is unknown. The hint suggests a similar name. If no run is recorded or matches, no error is raised.
     """
-    for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
+    for fields, run_filter, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
         for prefix, name in dict.fromkeys(fields):
-            if not _has_name(connection, prefix, name, among) and _exists(connection, sa.select(runs.c.id).where(among)):
-                raise _unknown_field_error(connection, prefix, name, among, reason)
+            if not _has_name(connection, prefix, name, run_filter) and _exists(connection, sa.select(runs.c.id).where(run_filter)):
+                raise _unknown_field_error(connection, prefix, name, run_filter, reason)
 
 
 def _exists(connection: sa.Connection, query: sa.Select[Any]) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _has_name(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool]) -> bool:
-    query, key = _names_query(connection.dialect.name, prefix, among)
+def _has_name(connection: sa.Connection, prefix: str, name: str, run_filter: sa.ColumnElement[bool]) -> bool:
+    query, key = _names_query(connection.dialect.name, prefix, run_filter)
     return _exists(connection, query.where(key == name))
 
 
-def _names_query(dialect: str, prefix: str, among: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
+def _names_query(dialect: str, prefix: str, run_filter: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
     """Return the query for the names that some runs have with a prefix such as ``params``, and the column that holds the names.
 
-    ``among`` is the condition on the runs.
+    ``run_filter`` is the condition on the runs.
     """
     if _NOUNS[prefix] == "metric":
-        return sa.select(metrics.c.name).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(among), metrics.c.name
+        return sa.select(metrics.c.name).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(run_filter), metrics.c.name
     column = runs.c[prefix]
     if dialect == "sqlite":
         keys = sa.func.json_each(column).table_valued("key", "value", "type")
     else:
         keys = sa.func.json_object_keys(column).table_valued("key").render_derived()
-    return sa.select(keys.c.key).select_from(runs.join(keys, sa.true())).where(among), keys.c.key
+    return sa.select(keys.c.key).select_from(runs.join(keys, sa.true())).where(run_filter), keys.c.key
 
 
-def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
-    names_by_prefix = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
+def _unknown_field_error(
+    connection: sa.Connection, prefix: str, name: str, run_filter: sa.ColumnElement[bool], reason: str
+) -> RegistryError:
+    names_by_prefix = {kind: _known_names(connection, kind, run_filter) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}
     hint = suggest_name(name, names_by_prefix[prefix]) or next(
         (f"did you mean '{kind}.{name}'? " for kind, names in names_by_prefix.items() if name in names), ""
     )
@@ -211,8 +213,8 @@ def _unknown_field_error(connection: sa.Connection, prefix: str, name: str, amon
     )
 
 
-def _known_names(connection: sa.Connection, prefix: str, among: sa.ColumnElement[bool]) -> Sequence[str]:
-    query, key = _names_query(connection.dialect.name, prefix, among)
+def _known_names(connection: sa.Connection, prefix: str, run_filter: sa.ColumnElement[bool]) -> Sequence[str]:
+    query, key = _names_query(connection.dialect.name, prefix, run_filter)
     return list(connection.execute(query.distinct().order_by(key)).scalars())
 
 

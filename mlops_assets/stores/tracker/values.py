@@ -74,8 +74,8 @@ def check_number(value: object, name: str) -> float:
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _not_a_number(value, name) from error
-    raise _not_a_number(value, name)
+            raise _build_number_error(value, name) from error
+    raise _build_number_error(value, name)
 
 
 def check_step(step: object, name: str) -> int:
@@ -149,7 +149,7 @@ def _leaves_folder(name: str) -> bool:
     return name.startswith("/") or any(part in (".", "..") for part in re.split(r"[/\\]", name))
 
 
-def _not_a_number(value: object, name: str) -> DataError:
+def _build_number_error(value: object, name: str) -> DataError:
     return DataError(f"metric '{name}' has the value {_shorten(value)}, which is not a number", hint="log a number; set a tag for text")
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.alerts.episodes import SEVERITIES, WARN
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import names
+from mlops_assets.values.names import to_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,7 +163,7 @@ class Email:
         encryption: str = STARTTLS,
         min_severity: str = WARN,
     ) -> None:
-        values = {"smtp": smtp, "to": names(to), "sender": sender, "user": user, "password_variable": password_variable}
+        values = {"smtp": smtp, "to": to_names(to), "sender": sender, "user": user, "password_variable": password_variable}
         for attribute, value in (values | {"encryption": encryption, "min_severity": min_severity}).items():
             object.__setattr__(self, attribute, value)
         self._check()

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import names
+from mlops_assets.values.names import to_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Silence:
     checks: tuple[str, ...]
 
     def __init__(self, start: str, end: str, *, timezone: str = "UTC", checks: str | Sequence[str] = "*") -> None:
-        values = {"start": start.lower(), "end": end.lower(), "timezone": timezone, "checks": names(checks)}
+        values = {"start": start.lower(), "end": end.lower(), "timezone": timezone, "checks": to_names(checks)}
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
         described = f"Silence('{start}', '{end}')"

@@ -19,7 +19,7 @@ class ErrorChange:
     its 95 % quantile on the version's holdout and cut off at 1.
 
     Windows are breaches from the detection of an increase until the error is above its former mean by less than half of what a detection
-    needs. A decrease is none. The check is part of the performance report, and ``Retrain(on=("performance",))`` follows it.
+    needs. A decrease is not a breach. The check is part of the performance report, and ``Retrain(on=("performance",))`` follows it.
 
     A version that is bad from its first window is never a breach, because it is compared with itself. Declare a
     :class:`~mlops_assets.Performance` with it, or ``Retrain(every=...)``.
@@ -27,12 +27,13 @@ class ErrorChange:
     Parameters
     ----------
     delta
-        About the probability of a detection without a change. With 0.002, 30 streams of 10,000 independent rows had no false detection,
-        and an increase from 10 to 15 % after 10,000 rows was found after about 1,200 rows. Dependence between neighbouring rows is
-        estimated from their errors, and a detection then needs more rows. With a correlation of 0.95 and windows of 24 rows, a doubled
-        error was found after about 1,300 rows. With rows of one time only in each window, such errors can cause false detections.
+        The approximate probability of a detection without a change. With 0.002, 30 streams of 10,000 independent rows had no false
+        detection, and an increase from 10 to 15 % after 10,000 rows was found after about 1,200 rows. Dependence between neighbouring rows
+        is estimated from their errors, and a detection then needs more rows. With a correlation of 0.95 and windows of 24 rows, a doubled
+        error was found after about 1,300 rows. If all rows of a window have the same time, such errors can cause false detections.
     min_coverage
-        The minimum share of predictions with a label; a window with a smaller share is not judged, and later windows leave it out.
+        The minimum share of predictions with a label; a window with a smaller share is not evaluated, and its errors are not part of the
+        history of later windows.
 
     Raises
     ------

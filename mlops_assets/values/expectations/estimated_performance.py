@@ -40,7 +40,7 @@ class EstimatedPerformance(OneRule):
 
     See Also
     --------
-    mlops_assets.Performance : Judges the metric by the labels.
+    mlops_assets.Performance : The expectation on the metric, computed from labels.
     mlops_assets.Monitor : Takes expectations.
 
     Examples

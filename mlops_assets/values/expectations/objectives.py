@@ -21,8 +21,8 @@ class Objective:
     period
         The length of the period of the error budget; the period ends with the window.
     min_requests
-        The minimum number of requests; for latency and missing features, only answered requests count. A window with fewer is judged only
-        if the period has this many and its error budget is exhausted.
+        The minimum number of requests; for latency and missing features, only answered requests count. A window with fewer is evaluated
+        only if the period has this many and its error budget is exhausted.
     """
 
     NAME: ClassVar[str] = ""

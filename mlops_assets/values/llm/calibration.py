@@ -147,7 +147,7 @@ class Calibration:
         return self.judge.answers if isinstance(self.judge, PairwiseJudge) else (self.answer,)
 
     @property
-    def read_columns(self) -> dict[str, str]:
+    def required_columns(self) -> dict[str, str]:
         """Column of the cases that must be present → what needs it."""
         judged = dict.fromkeys(self.judge.columns, f"the judge '{self.judge.name}'")
         answers = dict.fromkeys(self.answers, f"the judge '{self.judge.name}'" if isinstance(self.judge, PairwiseJudge) else "answer=")

@@ -218,7 +218,7 @@ class PromptEvaluation:
         return EVALUATION_COLUMNS | (COST_COLUMNS if self.prices else {}) | judged
 
     @property
-    def read_columns(self) -> dict[str, str]:
+    def required_columns(self) -> dict[str, str]:
         """Required column of the cases → the declaration that needs it."""
         variables = {v.name: f"the variable '{v.name}' of '{self.prompt.key}'" for v in self.prompt.variables if v.is_required}
         scored = {column: f"the scorer '{scorer.name}'" for scorer in self.scorers for column in scorer.columns}

@@ -46,9 +46,9 @@ class QualityExpectation(OneRule):
     """The expectation that one measure of a window's answers meets a bound, or is not worse than that of the previous version.
 
     A window is a breach only if the whole confidence interval of the measure lies beyond the bound, so that chance alone rarely raises
-    an alarm. At the default confidence, if the true value equals the bound, at most 0.5 % of the windows raise an alarm; for a mean, about
-    as many. If the true value is better than the bound, alarms are rarer. Choose a bound close to the score of the evaluation: a change
-    that stays within the bound is not found.
+    an alarm. At the default confidence, if the true value equals the bound, at most 0.5 % of the windows raise an alarm, for a mean about
+    0.5 %. If the true value is better than the bound, alarms are rarer. Choose a bound close to the score of the evaluation: a change that
+    stays within the bound is not found.
 
     ``no_worse_than_before_by`` needs no bound: it compares with the answers of the previous production version, in the window and the seven
     days before it. It finds a release that makes only some answers worse. The result is ``not enough data`` for a first version, and for a
@@ -62,11 +62,11 @@ class QualityExpectation(OneRule):
     at_least, at_most
         The bound.
     no_worse_than_before_by
-        How much worse than before the measure may be, in the unit of the measure. Exactly one of the three rules is given. For
-        ``groundedness``, ``feedback``, ``language_rate``, ``hallucination_rate``, ``refusal_rate``, ``error_rate`` and ``cost``. A breach
-        needs the whole interval of the difference beyond it.
+        How much worse than before the measure may be, in the unit of the measure. Exactly one of the three rules is given. This rule is
+        available for ``groundedness``, ``feedback``, ``language_rate``, ``hallucination_rate``, ``refusal_rate``, ``error_rate`` and
+        ``cost``. It is broken if the whole interval of the difference lies beyond it.
     min_answers
-        The minimum number of measured answers, of each version; a window with fewer is not judged.
+        The minimum number of measured answers, of each version; a window with fewer is not evaluated.
     confidence
         The confidence level of the interval.
 

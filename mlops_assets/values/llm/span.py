@@ -116,7 +116,7 @@ def read_start_second(trace_id: str) -> int | None:
 
 
 def _compute_mark(seconds: bytes) -> bytes:
-    """Return four digits that follow the seconds: one in 65536 random ids has them by accident."""
+    """Return four digits by which :func:`read_start_second` recognises an id of :func:`make_trace_id`; 1 in 65,536 random ids has them."""
     return b"%04x" % (crc32(seconds) & 0xFFFF)
 
 

@@ -19,7 +19,7 @@ from mlops_assets.compute.drift.domain_classifier import (
     ClassifierReference,
     convert_auc,
     encode_rows,
-    judge_by_classifier,
+    evaluate_by_classifier,
 )
 from mlops_assets.compute.drift.drift_report import NO_CLASSIFIER, DriftReport, measure_drift
 from mlops_assets.compute.drift.profile import CLASSIFIERS, build_profile
@@ -116,7 +116,7 @@ def test_of_columns_that_are_dispensable_alone_the_most_important_one_has_drifte
     separations, rows = rng.normal(0, 0.05, DAYS), np.full(DAYS, ROWS)
     reference = ClassifierReference((), dict.fromkeys(names), rng.normal(size=(3 * ROWS, 12)), separations, rows, ROWS)
     window = pl.DataFrame(rng.normal(2.5, 1, size=(ROWS, 12)), schema=names).to_dict()
-    columns, words = judge_by_classifier(reference, window, [ColumnDrift(name, "feature", "numeric") for name in names], 0.01, 0.1)
+    columns, words = evaluate_by_classifier(reference, window, [ColumnDrift(name, "feature", "numeric") for name in names], 0.01, 0.1)
     [named] = [column for column in columns if column.drifted]
     assert words.endswith(f", by {named.name}")
     assert named.severity > 1
@@ -139,8 +139,8 @@ def test_a_column_with_few_values_is_classified(values: int) -> None:
 def test_what_cannot_be_classified_is_said() -> None:
     window = day(np.random.default_rng(4))
     assert measure_drift(profile(), window, columns=["a"], classifier=True).notes == (f"{DOMAIN_CLASSIFIER} {NO_CLASSIFIER}",)
-    assert judge(window.drop("b")).notes == ("domain classifier not judged: b cannot be compared",)
-    assert judge(window.head(MIN_ROWS - 1), min_rows=1).summary.endswith(f"not judged: {MIN_ROWS - 1} rows, {MIN_ROWS} are needed")
+    assert judge(window.drop("b")).notes == ("domain classifier not evaluated: b cannot be compared",)
+    assert judge(window.head(MIN_ROWS - 1), min_rows=1).summary.endswith(f"not evaluated: {MIN_ROWS - 1} rows, {MIN_ROWS} are needed")
     frame, at = days()
     few = build_profile(frame, at, window=timedelta(days=5), classifiers={("a",): 200})
     assert few["windows"] >= 8  # windows are shortened where there would be too few
@@ -153,7 +153,7 @@ def test_what_cannot_be_classified_is_said() -> None:
 def test_a_threshold_is_not_below_the_minimum_effect() -> None:
     reference = ClassifierReference.from_json(profile()[CLASSIFIERS][1])
     below = replace(reference, separations=np.full(DAYS, -0.5))
-    columns, words = judge_by_classifier(below, day(np.random.default_rng(9)).to_dict(), [], 0.01, 0.1)
+    columns, words = evaluate_by_classifier(below, day(np.random.default_rng(9)).to_dict(), [], 0.01, 0.1)
     assert columns == []
     assert words.endswith(f"threshold {stats.norm.cdf(np.sqrt(0.1 / 2)):.3f}")
 

@@ -277,7 +277,7 @@ def test_a_fixed_threshold_leaves_the_other_columns_to_the_calibrated_ones() -> 
 
 def test_a_statistic_that_a_column_does_not_have_is_refused() -> None:
     frame, profile = reference()
-    with pytest.raises(DataError, match="drift of 'few' is judged by KolmogorovSmirnov, but the column is categorical") as refused:
+    with pytest.raises(DataError, match="drift of 'few' is tested by KolmogorovSmirnov, but the column is categorical") as refused:
         measure_drift(profile, frame, fixed={"few": KolmogorovSmirnov(0.1)})
     assert "Jensen–Shannon" in refused.value.hint
 
@@ -411,7 +411,7 @@ def test_too_few_windows_for_the_rate_name_the_rule_that_decides() -> None:
     assert report.capped
     # Statistics of windows judge these columns at the rate, in a reference that has them.
     assert len(measure_drift(twenty_months(), frame).capped) < len(report.capped)
-    assert "cannot be judged at 0.01: 20 reference windows, " in report.summary
+    assert "cannot be tested at 0.01: 20 reference windows, " in report.summary
     assert f"{report.needed} needed" in report.summary
     assert report.needed >= 99
     assert measure_drift(reference()[1], rows(np.random.default_rng(8), 500)).capped == ()

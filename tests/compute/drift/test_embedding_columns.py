@@ -171,4 +171,4 @@ def test_a_profile_of_format_3_compares_nulls_only() -> None:
 def test_an_embedding_column_with_a_fixed_threshold_is_judged_by_calibrated_measures_and_the_report_says_so() -> None:
     report = measure_drift(reference(), frame(draw(1) + 5), fixed={"picture": PSI(0.2)})
     assert report.drifted == ("picture",)
-    assert "fixed thresholds not used, because texts and embeddings are judged by calibrated measures: picture: PSI(0.2)" in report.notes
+    assert "fixed thresholds not used, because texts and embeddings are tested by calibrated measures: picture: PSI(0.2)" in report.notes

@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from mlops_assets.compute.drift.binning import CellIndex
-from mlops_assets.compute.drift.column_drift import ColumnComparison, judge_column
+from mlops_assets.compute.drift.column_drift import ColumnComparison, evaluate_column
 from mlops_assets.compute.drift.distances import Comparison
 from mlops_assets.compute.drift.drift_statistics import deciding_statistics, measure_statistics, min_effects
 from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
@@ -54,7 +54,7 @@ def found(reference: np.ndarray, current: np.ndarray) -> dict[str, float | None]
         np.ones(DECIDING), (tail,) * DECIDING, 1.0, np.zeros((DECIDING, 0)), np.zeros((DECIDING, 0)), always_filled=True
     )
     comparison = ColumnComparison("x", "feature", before, ColumnProfile.from_series(pl.Series(current), before), calibration)
-    return judge_column(comparison, np.full(DECIDING, 0.1)).statistics
+    return evaluate_column(comparison, np.full(DECIDING, 0.1)).statistics
 
 
 def shares(values: np.ndarray, edges: np.ndarray, atoms: np.ndarray) -> np.ndarray:

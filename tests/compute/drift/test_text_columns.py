@@ -162,7 +162,7 @@ def test_a_text_column_without_values_or_of_another_type_has_drifted() -> None:
 
 
 def test_a_text_column_with_a_fixed_threshold_is_judged_by_calibrated_measures_and_the_report_says_so() -> None:
-    note = "fixed thresholds not used, because texts and embeddings are judged by calibrated measures: review: PSI(0.2)"
+    note = "fixed thresholds not used, because texts and embeddings are tested by calibrated measures: review: PSI(0.2)"
     for window, drifted in ((day(1), ()), (with_words(day(1), 0.3, ("verspätet",)), ("review",))):
         report = measure_drift(reference(), window, fixed={"review": PSI(0.2), "stars": PSI(0.2)})
         assert report.drifted == drifted

@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.compute.llm_traces.trace_rows import TRACE_COLUMNS, build_trace_rows
 from mlops_assets.compute.monitoring.answer_comparison import compare_measures
-from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, QualityInputs, judge_measure, measure_answers
+from mlops_assets.compute.monitoring.answer_quality import MeasuredValues, QualityInputs, evaluate_measure, measure_answers
 from mlops_assets.compute.monitoring.input_drift import compare_samples
 from mlops_assets.compute.monitoring.languages import recognise_language
 from mlops_assets.errors import DefinitionError
@@ -60,7 +60,7 @@ def inputs(rows: pl.DataFrame, *measures: str) -> QualityInputs:
 
 def judge(rows: pl.DataFrame, expectations=EXPECTATIONS) -> dict[str, str]:
     measured = {values.measure: values for values in measure_answers(rows, inputs(rows))}
-    return {e.measure: judge_measure(e, measured[e.measure]).state for e in expectations}
+    return {e.measure: evaluate_measure(e, measured[e.measure]).state for e in expectations}
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -89,7 +89,7 @@ def test_a_bound_at_the_true_value_seldom_alarms() -> None:
     generator = np.random.default_rng(0)
     expectation = QualityExpectation("error_rate", at_most=0.1)
     windows = [MeasuredValues("error_rate", tuple((generator.random(100) < 0.1).astype(float))) for _ in range(400)]
-    assert sum(judge_measure(expectation, window).state == "breach" for window in windows) <= 8
+    assert sum(evaluate_measure(expectation, window).state == "breach" for window in windows) <= 8
 
 
 @pytest.mark.parametrize(("unknown", "known"), [(1, True), (2, True), (3, False), (40, False)])
@@ -98,7 +98,7 @@ def test_an_unknown_cost_is_no_zero_and_few_of_them_leave_the_mean_of_the_others
     rows = rows.with_columns(cost=pl.when(pl.int_range(pl.len()) >= unknown).then("cost"))
     measured = {values.measure: values for values in measure_answers(rows, inputs(rows))}["cost"]
     assert measured.value == (pytest.approx(0.001) if known else None)
-    verdict = judge_measure(QualityExpectation("cost", at_most=1.0), measured)
+    verdict = evaluate_measure(QualityExpectation("cost", at_most=1.0), measured)
     assert verdict.state == ("good" if known else "cannot be measured")
     assert f"{unknown} of 40 answers have no known cost" in verdict.reason
     compared = compare_measures(QualityExpectation("cost", no_worse_than_before_by=0.001), measured, measured)
@@ -112,7 +112,7 @@ def test_failed_calls_do_not_improve_the_latency() -> None:
     failed = slow.with_columns(status=pl.when(pl.int_range(pl.len()) < 20).then(pl.lit("error")).otherwise("status"))
     assert [judge(each)["latency_p95"] for each in (rows, slow, failed)] == ["good", "breach", "breach"]
     measured = {values.measure: values for values in measure_answers(failed, inputs(failed))}["latency_p95"]
-    reason = judge_measure(QualityExpectation("latency_p95", at_most=4.0), measured).reason
+    reason = evaluate_measure(QualityExpectation("latency_p95", at_most=4.0), measured).reason
     assert reason.startswith("latency_p95 has no upper bound, because of failed calls (99 % CI ")
 
 
@@ -151,7 +151,7 @@ def test_inputs_on_another_subject_drift() -> None:
     found = []
     for ours in (days, recipes):
         needs = QualityInputs(("facts",), None, 500, with_questions(days), frozenset({"input_drift"}))
-        found.append(judge_measure(expectation, measure_answers(with_questions(ours), needs)[-1]).state)
+        found.append(evaluate_measure(expectation, measure_answers(with_questions(ours), needs)[-1]).state)
     assert found == ["good", "breach"]
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.compute.estimation.estimator import PerformanceEstimator
-from mlops_assets.compute.monitoring.error_changes import ErrorStream, judge_errors, read_errors
+from mlops_assets.compute.monitoring.error_changes import ErrorStream, add_error_verdict, read_errors
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.errors import DefinitionError
@@ -44,7 +44,7 @@ def rate_of(day: int) -> float:
 
 
 def judge(stream: ErrorStream, day: int, **options):
-    return judge_errors(report_of(day, rate_of(day), **options), EXPECTED, start_of(day), stream).verdicts[-1]
+    return add_error_verdict(report_of(day, rate_of(day), **options), EXPECTED, start_of(day), stream).verdicts[-1]
 
 
 def test_the_verdict_says_from_which_error_to_which_and_when():
@@ -94,7 +94,7 @@ def test_probabilities_from_a_later_window_on_are_no_increase():
     stream, verdicts = ErrorStream(EXPECTED.delta), []
     for day in range(30):
         report = report_of(day, 0.1, shares=day >= 20)
-        verdicts.append(judge_errors(report, EXPECTED, start_of(day), stream).verdicts[-1])
+        verdicts.append(add_error_verdict(report, EXPECTED, start_of(day), stream).verdicts[-1])
     assert {v.state for v in verdicts} == {"good"}
     assert "of 2000 predictions since 2024-01-21" in verdicts[-1].reason
 
@@ -102,9 +102,9 @@ def test_probabilities_from_a_later_window_on_are_no_increase():
 def test_a_window_without_predictions_or_in_training_data_is_not_judged():
     stream = ErrorStream(EXPECTED.delta)
     empty = measure_performance(pl.DataFrame(), pl.DataFrame(), key=["id"], label="y", metrics=())
-    assert judge_errors(empty, EXPECTED, start_of(0), stream).state == "not enough data"
+    assert add_error_verdict(empty, EXPECTED, start_of(0), stream).state == "not enough data"
     fitted = measure_performance(pl.DataFrame(), pl.DataFrame(), key=["id"], label="y", metrics=(), in_training=5)
-    assert judge_errors(fitted, EXPECTED, start_of(0), stream).state == "in training data"
+    assert add_error_verdict(fitted, EXPECTED, start_of(0), stream).state == "in training data"
 
 
 def report_numbers(estimator: PerformanceEstimator | None, *expectations: Performance) -> PerformanceReport:
@@ -132,17 +132,17 @@ def test_the_error_of_a_number_is_scaled_by_the_holdout_and_cut_off_at_one():
 
 
 def test_a_regressor_without_stored_errors_cannot_be_judged():
-    report = judge_errors(report_numbers(None), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
+    report = add_error_verdict(report_numbers(None), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
     assert report.state == "cannot be measured"
     assert "no scale of errors is stored with the version: train again, on a holdout of 100 rows or more" in report.summary
-    older = judge_errors(report_numbers(PerformanceEstimator(100, 1.0)), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
+    older = add_error_verdict(report_numbers(PerformanceEstimator(100, 1.0)), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
     assert older.summary.endswith("no scale of errors is stored with the version: it was trained before versions had one, train again")
 
 
 @pytest.mark.parametrize(("bound", "state"), [(-10.0, "good"), (-1.0, "breach")])
 def test_an_error_change_that_cannot_be_measured_leaves_the_state_to_other_expectations(bound, state):
     expected = Performance("neg_mean_absolute_error", at_least=bound, min_labels=10)
-    report = judge_errors(report_numbers(PerformanceEstimator(100, 1.0), expected), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
+    report = add_error_verdict(report_numbers(PerformanceEstimator(100, 1.0), expected), EXPECTED, BEGIN, ErrorStream(EXPECTED.delta))
     assert (report.state, report.verdicts[-1].state) == (state, "cannot be measured")
     assert "error_change cannot be measured: no scale of errors" in report.summary
 

@@ -165,7 +165,7 @@ def test_a_window_of_two_versions_has_a_section_of_each() -> None:
     first, second = parsed.text.split("Version 6")[1].split("Version 7")
     assert "Predictions of m, versions 6, 7" in parsed.text
     assert "Performance is good" in first
-    assert "Not enough data to judge drift" in second
+    assert "Not enough data to evaluate drift" in second
     assert "Performance is good" not in second
 
 
@@ -189,8 +189,8 @@ def test_a_window_without_probabilities_is_not_short_of_data() -> None:
 
 def test_a_window_about_which_little_is_known() -> None:
     parsed = checked(page(frame(50, 4)))
-    assert "Not enough data to judge performance" in parsed.text
-    assert "Not enough data to judge drift" in parsed.text
+    assert "Not enough data to evaluate performance" in parsed.text
+    assert "Not enough data to evaluate drift" in parsed.text
     empty = checked(page(frame(900, 4).clear()))
     assert "nothing was predicted" in empty.text
     late = checked(page(frame(900, 4), frame(900, 4).head(100)))

@@ -76,4 +76,4 @@ def test_a_classifier_that_cannot_be_built_does_not_fail_the_training(platform, 
     warning = "no domain classifier is stored with the reference of drift: ValueError: this reference cannot be classified"
     assert any(warning in entry.user_message for entry in instance.all_logs(trained.run_id))
     runner("dataset/points", "predictions/scores", partitions="2024-01-18")
-    assert "no drift in 2 columns; domain classifier not judged: the version stores none" in summarize(runner, "2024-01-18")
+    assert "no drift in 2 columns; domain classifier not evaluated: the version stores none" in summarize(runner, "2024-01-18")

@@ -85,8 +85,8 @@ def test_a_tree_on_noise_is_never_good_on_what_it_was_fitted_on(run, platform) -
     assert found.filter(pl.col("state") == "in training data")["window_start"].n_unique() == 7
     assert found.filter(pl.col("state") == "good").is_empty()
     page = page_path(platform.home, "watch", day(3)).read_text()
-    assert "In training data: performance is not judged" in page
-    assert "In training data: drift is not judged" in page
+    assert "In training data: performance is not evaluated" in page
+    assert "In training data: drift is not evaluated" in page
     assert "Performance is good" not in page
     shown = metadata(result, "performance_report/watch")
     assert shown["state"] == "breach"

@@ -33,7 +33,7 @@ def declare(**more):
 def test_an_evaluation_names_its_table_and_the_columns_that_it_reads() -> None:
     found = declare(slices="airline")
     assert (found.key, found.slices, found.max_error_rate) == ("evaluation/replies", ("airline",), 0.0)
-    assert found.read_columns == {
+    assert found.required_columns == {
         "airline": "slices=",
         "expected": "the scorer 'exact_match'",
         "question": "the variable 'question' of 'prompt/reply'",

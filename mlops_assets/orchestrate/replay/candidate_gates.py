@@ -1,4 +1,4 @@
-"""Judge the candidates of a replay by the gates of the model, on the rows that none of the compared fits was trained on."""
+"""Run the gates of the model on the candidates of a replay, on the rows that none of the compared fits was trained on."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _COST_GATES = (ArtifactSizeGate, LatencyGate)
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class GatedCandidate:
     """A candidate with the results of its gates.
 
     Parameters
     ----------
     fit, serving
-        The fit that was judged, and the one that would serve.
+        The fit that the gates tested, and the fit that would serve.
     passed
         Whether every gate passed.
     outcome
@@ -73,7 +73,7 @@ def select_gates(gates: Sequence[GateLike]) -> tuple[tuple[GateLike, ...], list[
         if resources := _list_resources(gate):
             raise DefinitionError(
                 f"the gate '{gate.name}' asks for the resource '{resources[0]}', which a replay does not have",
-                hint="judge by what the candidate holds",
+                hint="use only what the candidate holds",
             )
     return tuple(g for g in gates if not isinstance(g, _COST_GATES)), [g.name for g in gates if isinstance(g, _COST_GATES)]
 
@@ -85,8 +85,8 @@ def _list_resources(gate: GateLike) -> list[str]:
     return [p.name for p in gate.declared.function.parameters_for(Injection.RESOURCE)] if isinstance(gate, FunctionGate) else []
 
 
-def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion: ReplayedVersion | None) -> Judged:
-    """Choose one of the fits by the training windows' rule, and judge it by the gates of the model and of the policy.
+def run_gates(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion: ReplayedVersion | None) -> GatedCandidate:
+    """Choose one of the fits by the training windows' rule, and run the gates of the model and of the policy on it.
 
     Parameters
     ----------
@@ -98,18 +98,18 @@ def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion:
         The version that serves; None when none does.
     """
     if failed_fit := next((fit for fit in fits if fit.error), None):
-        return Judged(failed_fit, failed_fit, passed=False, outcome=f"the training failed: {failed_fit.error}", crashed=True)
+        return GatedCandidate(failed_fit, failed_fit, passed=False, outcome=f"the training failed: {failed_fit.error}", crashed=True)
     model = plan.model
     parts = {fit.request.window: _split(plan, fit) for fit in fits}
     predictors = {fit.request.window: fit.predict_split(parts[fit.request.window]["holdout"]) for fit in fits}
-    serving = None if champion is None else champion.judged.request.window
+    serving = None if champion is None else champion.gated_fit.request.window
     window = choose_window(model, predictors, parts[fits[0].request.window]["holdout"], serving)
     fit, splits, predictor = next(fit for fit in fits if fit.request.window == window), parts[window], predictors[window]
     if problem := find_unusable_predictions(predictor.scores, len(splits["holdout"].y)):
-        return Judged(fit, fit, passed=False, outcome=f"the candidate {problem} of the holdout", crashed=True)
+        return GatedCandidate(fit, fit, passed=False, outcome=f"the candidate {problem} of the holdout", crashed=True)
     candidate = _build_candidate(plan, fit, splits, predictor, champion)
     results = {gate.name: judge(gate, candidate) for gate in gather_replayed_gates(plan, policy)}
-    if champion is not None and fit.id == champion.judged.id:
+    if champion is not None and fit.id == champion.gated_fit.id:
         same = GateResult(passed=True, reason=f"this is the champion, version {champion.number}")
         results |= {
             gate.name: same for gate in gather_replayed_gates(plan, policy) if isinstance(gate, (Gate, ChampionGate)) and gate.relative
@@ -117,7 +117,7 @@ def judge_fits(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion:
     failed = [f"{name}: {result.reason}" for name, result in results.items() if not result.passed]
     outcome = "; ".join(failed or [f"{name}: {result.reason}" for name, result in results.items()]) or "the model has no gates"
     estimated = (None, "") if failed else fit_version_estimator(model, predictor, splits["holdout"])
-    return Judged(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics), False, *estimated)  # noqa: FBT003  (in order)
+    return GatedCandidate(fit, fit, not failed, outcome, dict(candidate.evaluation.metrics), False, *estimated)  # noqa: FBT003  (in order)
 
 
 def gather_replayed_gates(plan: ReplayPlan, policy: Retrain) -> tuple[GateLike, ...]:
@@ -144,6 +144,6 @@ def _build_candidate(
 
 
 def select_champion_fit(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:
-    """Return the champion's fit that serves if none of the holdout's rows trained it, else its judged fit."""
+    """Return the champion's fit that serves if none of the holdout's rows trained it, else the fit that its gates tested."""
     first: Any = holdout.rows[plan.model.training_set.event_timestamp or ""].min()
-    return champion.serving if first > champion.serving.facts["newest"] else champion.judged
+    return champion.serving if first > champion.serving.facts["newest"] else champion.gated_fit

@@ -14,7 +14,7 @@ from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -190,6 +190,22 @@ def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
     return [
         {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_compare_with_champion(candidate, name, value)}
         for name, value in candidate.evaluation.metrics
+    ]
+
+
+def compare_with_itself(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """Return rows of :func:`tabulate_metrics` for a candidate that has become the champion: no metric differs.
+
+    Parameters
+    ----------
+    rows
+        The rows of the candidate, whatever it was compared with.
+    """
+    return [
+        {**row, "champion": row["holdout"], "Δ": 0.0, "95 % CI of Δ": "+0 … +0"}
+        if isinstance(row["holdout"], float)
+        else {**row, "champion": row["holdout"], "Δ": "nan", "95 % CI of Δ": "undefined"}
+        for row in rows
     ]
 
 

@@ -79,12 +79,28 @@ def judge_candidate(
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
     if champion is None:
         return results
-    fit, relative = find_judged_fit(step.stores, champion), [g.name for g in gates if isinstance(g, (Gate, ChampionGate)) and g.relative]
-    if fit.digest == candidate.digest:
-        return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {champion.version}"))
+    if find_judged_fit(step.stores, champion).digest == candidate.digest:
+        return results | pass_as_champion(gates, champion)
     if find_compared_fit(step.stores, champion, candidate.holdout, event_timestamp).refitted:
-        return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in relative}
+        return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in _list_relative(gates)}
     return results
+
+
+def pass_as_champion(gates: Iterable[GateLike], champion: Version) -> dict[str, GateResult]:
+    """Return relative gate → its result for a candidate that is the champion itself.
+
+    Parameters
+    ----------
+    gates
+        The gates of the model.
+    champion
+        The champion.
+    """
+    return dict.fromkeys(_list_relative(gates), GateResult(passed=True, reason=f"this is the champion, version {champion.version}"))
+
+
+def _list_relative(gates: Iterable[GateLike]) -> list[str]:
+    return [gate.name for gate in gates if isinstance(gate, (Gate, ChampionGate)) and gate.relative]
 
 
 def _with_resources(gate: GateLike, step: StepContext) -> GateLike:

@@ -54,6 +54,8 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         champion = find_champion(step.stores, model.name)
         if (last := find_last_result(step, model, gates, champion)) is not None:
             step.context.log.info("nothing that decides the result has changed: the last result stands, nothing is trained or judged again")
+            if last.is_promoted:
+                step.stores.registry.submit(last.candidate, last.evidence)
             step.stores.decisions.record_training(replace(record, outcome=PASSED if last.passed else REJECTED))
             mirror_to_mlflow(step)  # an earlier mirror may have failed
             yield last.repeat(model, gates)

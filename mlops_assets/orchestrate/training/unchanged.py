@@ -4,14 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.training.evaluate import compare_with_itself
+from mlops_assets.orchestrate.core.metadata import to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.training.gates import hash_gates, to_gate_check_result
+from mlops_assets.orchestrate.training.gates import bind_evidence, hash_gates, pass_as_champion, to_gate_check_result
 from mlops_assets.orchestrate.training.train_windows import find_retraining, needs_refit
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
 from mlops_assets.orchestrate.training.training_set import list_x_columns
@@ -42,11 +45,14 @@ class LastResult:
         The results of its gates.
     metadata
         The metadata of its materialisation.
+    is_promoted
+        Whether the candidate has become the champion since then. The evidence and the metadata then compare it with itself.
     """
 
     candidate: CandidateRecord
     evidence: Sequence[Evidence]
     metadata: Mapping[str, Any]
+    is_promoted: bool = False
 
     @property
     def passed(self) -> bool:
@@ -65,11 +71,24 @@ class LastResult:
             data_version=dg.DataVersion(self.candidate.digest),
         )
 
+    def compare_with_itself(self, gates: Sequence[GateLike], champion: Version, judged_from: str) -> "LastResult":
+        """Return the result of judging the candidate again after its promotion: relative gates pass, and no metric differs."""
+        results = self._gate_results() | pass_as_champion(gates, champion)
+        table = self.metadata["metrics"]
+        rows = [record.data for record in _order_columns(table).records]
+        return LastResult(
+            self.candidate,
+            bind_evidence(results, gates, self.candidate.digest, champion),
+            {**self.metadata, "metrics": to_table(compare_with_itself(rows)), JUDGED_FROM: judged_from},
+            is_promoted=True,
+        )
+
+    def _gate_results(self) -> dict[str, GateResult]:
+        return {e.gate: GateResult(e.passed, e.reason, e.value, e.threshold, e.low, e.high) for e in self.evidence}
+
     def _check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
-        by_gate = {item.gate: item for item in self.evidence}
-        for item in (by_gate[gate.name] for gate in gates):
-            result = GateResult(item.passed, item.reason, item.value, item.threshold, item.low, item.high)
-            yield to_gate_check_result(model, item.gate, result)
+        results = self._gate_results()
+        return (to_gate_check_result(model, gate.name, results[gate.name]) for gate in gates)
 
 
 def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
@@ -88,6 +107,8 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     For a model with a gate function, the result is None, because it is not recorded what such a function reads. It is also None for a
     model whose retraining declares the rows that train or judge: its candidates are compared again.
 
+    If only the champion has changed, and the candidate is the new champion, the result compares the candidate with itself.
+
     Parameters
     ----------
     step, model, gates
@@ -95,6 +116,25 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     champion
         The champion to compare with; None if there is none.
     """
+    last = _read_last_result(step, model, gates)
+    if last is None:
+        return None
+    metadata = last.metadata
+    fingerprint = _find_fingerprint(step, model)
+    if fingerprint is None or not _is_usable(step, last.candidate):
+        return None
+    judged_from = partial(hash_step_inputs, step, model, gates, fingerprint)
+    if metadata[JUDGED_FROM].value == judged_from(champion):
+        return last
+    if champion is None or (champion.digest, champion.artifact) != (last.candidate.digest, last.candidate.artifact):
+        return None
+    earlier_champions = (None, *step.stores.registry.versions(model.name))
+    is_promoted = metadata[JUDGED_FROM].value in map(judged_from, earlier_champions)
+    return last.compare_with_itself(gates, champion, judged_from(champion)) if is_promoted else None
+
+
+def _read_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike]) -> LastResult | None:
+    """Return the recorded result of the model's last step, judged by the same gates; None if it cannot be repeated."""
     declared = find_retraining(step.project, model)
     if declared is not None and (declared.train_windows != (None,) or declared.judge_on is not None):
         return None
@@ -106,12 +146,7 @@ def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[
     last = LastResult(*submitted, metadata)
     if {item.gate: item.definition for item in last.evidence} != hash_gates(gates):
         return None
-    if JUDGED_FROM not in metadata or str(metadata["candidate"].value) != last.candidate.digest:
-        return None
-    fingerprint = _find_fingerprint(step, model)
-    if fingerprint is None or metadata[JUDGED_FROM].value != hash_step_inputs(step, model, gates, fingerprint, champion):
-        return None
-    return last if _is_usable(step, last.candidate) else None
+    return last if JUDGED_FROM in metadata and str(metadata["candidate"].value) == last.candidate.digest else None
 
 
 def _find_fingerprint(step: StepContext, model: Model[..., Any]) -> str | None:

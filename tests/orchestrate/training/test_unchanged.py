@@ -48,7 +48,7 @@ def template(tmp_path_factory) -> Iterator[tuple[Path, dg.DagsterInstance]]:
         runner = build(ml.Platform.at(home), instance, BUYER)
         runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(2)}")
         runner("training_set/examples", *REGISTERED)
-        runner("model/buyer")  # the first step had no champion to compare with
+        runner("model/buyer")  # compares the new champion with itself
         yield home, instance
 
 
@@ -121,22 +121,43 @@ def test_new_data_another_champion_and_a_damaged_candidate_are_judged_again(proj
     runner("training_set/examples", *REGISTERED)
     assert judged == ["buyer"]
     runner("model/buyer")
-    assert judged == ["buyer"] * 2, "the champion is another one"
-    runner("model/buyer")
-    assert judged == ["buyer"] * 2
+    assert judged == ["buyer"], "the candidate itself is the new champion"
 
     at.registry.rollback("buyer", actor="ada", reason="a complaint")
     runner("model/buyer")
-    assert judged == ["buyer"] * 3
+    assert judged == ["buyer"] * 2, "the champion is another one"
     runner("model/buyer")
-    assert judged == ["buyer"] * 3
+    assert judged == ["buyer"] * 2
 
     (candidate, _) = at.registry.candidate("buyer")
     estimator = read_manifest(at.artifacts, candidate.artifact)["estimator"]
     (file,) = Path(platform.artifacts.removeprefix("file://")).rglob(estimator)
     file.write_bytes(b"changed")
     runner("model/buyer")
-    assert judged == ["buyer"] * 4
+    assert judged == ["buyer"] * 3
+
+
+def test_a_promoted_candidate_is_compared_with_itself_as_if_it_were_judged_again(project, judged, platform, monkeypatch) -> None:
+    runner, registry = project(BUYER), open_stores(platform).registry
+    runner("dataset/visits", partitions=shop.day_of(3))
+    runner("training_set/examples", *REGISTERED)
+    assert judged == ["buyer"]
+    quick = runner("model/buyer")
+    quick_evidence = registry.candidate("buyer")
+    assert judged == ["buyer"]
+    monkeypatch.setattr(model_step, "find_last_result", lambda *_: None)
+    slow = runner("model/buyer")
+    assert judged == ["buyer"] * 2
+    assert quick_evidence == registry.candidate("buyer")
+    assert checks(quick) == checks(slow)
+    shown, judged_again = metadata(quick, "model/buyer"), metadata(slow, "model/buyer")
+    assert shown.pop("trained").startswith("no")
+    assert judged_again.pop("trained").startswith("no")
+    assert shown == judged_again
+    monkeypatch.undo()
+    monkeypatch.setenv("SHOP_WORLD", "")
+    again = runner("model/buyer")
+    assert checks(again) == checks(slow)
 
 
 def test_what_the_function_read_is_compared(project, judged, tmp_path, monkeypatch) -> None:

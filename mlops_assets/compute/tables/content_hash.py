@@ -55,7 +55,7 @@ def ordered_hash(frame: pl.DataFrame) -> str:
     return hash_ordered_slices(frame, [(0, frame.height)])[0]
 
 
-def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]]) -> list[str]:
+def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], *, types: Mapping[str, str] | None = None) -> list[str]:
     """Return the :func:`ordered_hash` of each slice ``[start, end)`` of a frame; slices may overlap.
 
     Parameters
@@ -64,8 +64,10 @@ def hash_ordered_slices(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]]) 
         Normalised rows.
     bounds
         Start and end row of each slice.
+    types
+        As in :func:`hash_slices`.
     """
-    return _hash_columns(frame, bounds, {})
+    return _hash_columns(frame, bounds, types or {})
 
 
 def logical_types(frame: pl.DataFrame) -> dict[str, str]:

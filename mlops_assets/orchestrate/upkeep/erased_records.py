@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.push import push_node
 from mlops_assets.orchestrate.serving.service import served_node
 from mlops_assets.stores.lake.erasure import Erasure
-from mlops_assets.stores.lake.protocol import Lake, Partition, PartitionRecord
+from mlops_assets.stores.lake.protocol import STORED_ORDER, Lake, Partition, PartitionRecord
 from mlops_assets.stores.lake.rows import slice_partitions
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -146,4 +146,5 @@ def _rebuild_record(record: PartitionRecord, rows: pl.DataFrame, now: datetime) 
     recipe = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     hashed_rows = rows.select(name for name in recipe["columns"] if name in rows.columns)
     (digest,) = hash_slices(hashed_rows, [(0, hashed_rows.height)], recipe["key"], types=recipe.get("types"))
-    return replace(record, content_hash=digest, rows=rows.height, recorded_at=now)
+    hashed = json.dumps({name: value for name, value in recipe.items() if name != STORED_ORDER}) if record.hashed else ""
+    return replace(record, content_hash=digest, rows=rows.height, recorded_at=now, hashed=hashed)

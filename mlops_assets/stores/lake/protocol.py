@@ -5,6 +5,7 @@ The lake holds versioned tables: they are written in transactions, and read as o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 DAMAGED_PREFIX = "damaged:"
+STORED_ORDER = "stored_order"  # in the coverage of a record: the rows in the order in which they were written, by bind_order
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ class PartitionRecord:
 
     @property
     def coverage(self) -> Mapping[str, Any]:
-        """The ``key``, ``columns`` and ``types`` that the hash covers, the ``time`` column and the ``window``; empty in records of older lakes."""
+        """The ``key``, ``columns`` and ``types`` that the hash covers, the hash of the ``stored_order``, the ``time`` column and the ``window``.
+
+        Records of older lakes lack some of them.
+        """
         recorded: dict[str, Any] = json.loads(self.hashed) if self.hashed else {}
         return recorded
 
@@ -97,10 +102,26 @@ class PartitionRecord:
         ends = self.coverage.get("window")
         return TimeWindow(*map(datetime.fromisoformat, ends)) if ends else None
 
+    def holds_in_order(self, ordered_hash: str) -> bool:
+        """Return whether the partition was written with exactly these rows, in this order; never for a damaged partition.
+
+        Parameters
+        ----------
+        ordered_hash
+            The :func:`mlops_assets.compute.tables.content_hash.ordered_hash` of the covered columns. If it is the recorded one, the rows
+            need not be sorted to compare their content hash.
+        """
+        return self.coverage.get(STORED_ORDER) == bind_order(ordered_hash, self.content_hash)
+
     @property
     def damaged(self) -> bool:
         """Whether a check found that the stored rows cannot be read or differ from the written rows."""
         return self.content_hash.startswith(DAMAGED_PREFIX)
+
+
+def bind_order(ordered_hash: str, content_hash: str) -> str:
+    """Return one hash of the rows in their order and of their content hash, so that damage to either record is found."""
+    return hashlib.sha256(f"{ordered_hash} {content_hash}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

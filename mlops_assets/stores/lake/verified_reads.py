@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.tables.content_hash import hash_slices
+from mlops_assets.compute.tables.content_hash import hash_ordered_slices, hash_slices
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Partition
@@ -84,26 +84,39 @@ def _is_readable(lake: Lake, table: str, partition: Partition, event_timestamp: 
 def _find_differing(
     frame: pl.DataFrame, table: str, partitions: Sequence[Partition], records: Mapping[str, PartitionRecord], event_timestamp: str | None
 ) -> list[Partition]:
-    """Return the partitions whose rows have another hash than was recorded; those with the same coverage are hashed together."""
+    """Return the partitions whose rows have another hash than was recorded; those hashed in the same way are hashed together."""
     by_coverage: dict[str, list[Partition]] = {}
     for partition in partitions:
         coverage = {name: value for name, value in records[partition.key].coverage.items() if name in _HASH_INPUTS}
         by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(partition)
-    differing: list[Partition] = []
-    for coverage_json, group in by_coverage.items():
-        digests = _hash_partitions(frame, json.loads(coverage_json), group, event_timestamp, table)
-        differing += [partition for partition, digest in zip(group, digests, strict=True) if digest != records[partition.key].content_hash]
-    return [partition for partition in partitions if partition in differing]
+    differing = {
+        partition.key
+        for coverage_json, group in by_coverage.items()
+        for partition in _find_differing_group(frame, table, json.loads(coverage_json), group, records, event_timestamp)
+    }
+    return [partition for partition in partitions if partition.key in differing]
 
 
-def _hash_partitions(
-    frame: pl.DataFrame, coverage: Mapping[str, Any], partitions: Sequence[Partition], time: str | None, table: str
-) -> list[str]:
-    """Return the content hash of each partition; a text that matches no hash when the rows lack a covered column."""
-    if missing := [c for c in coverage["columns"] if c not in frame.columns]:  # no hash equals this text, so each partition differs
-        return [f"without {missing[0]}"] * len(partitions)
-    rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, skip_outside=True)
-    return hash_slices(rows, bounds, coverage["key"], types=coverage.get("types"))
+def _find_differing_group(  # noqa: PLR0913  (partitions that are hashed together)
+    frame: pl.DataFrame,
+    table: str,
+    coverage: Mapping[str, Any],
+    partitions: Sequence[Partition],
+    records: Mapping[str, PartitionRecord],
+    event_timestamp: str | None,
+) -> list[Partition]:
+    """Return the partitions whose rows have another hash than was recorded; only rows in another order than the recorded one are sorted."""
+    if any(column not in frame.columns for column in coverage["columns"]):
+        return list(partitions)
+    types, covered = coverage.get("types"), cast_to_stored(frame.select(coverage["columns"]))
+    rows, bounds = slice_partitions(covered, partitions, event_timestamp, table, skip_outside=True)
+    orders = hash_ordered_slices(rows, bounds, types=types)
+    reordered = [p for p, order in zip(partitions, orders, strict=True) if not records[p.key].holds_in_order(order)]
+    if not reordered:
+        return []
+    rows, bounds = slice_partitions(covered, reordered, event_timestamp, table, skip_outside=True)
+    digests = hash_slices(rows, bounds, coverage["key"], types=types)
+    return [p for p, digest in zip(reordered, digests, strict=True) if digest != records[p.key].content_hash]
 
 
 def _report_damage(  # noqa: PLR0913  (what a message names)

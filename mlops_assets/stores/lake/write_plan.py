@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.content_hash import hash_slices, logical_types
+from mlops_assets.compute.tables.content_hash import hash_ordered_slices, hash_slices, logical_types
 from mlops_assets.stores.lake.column_types import TypeFit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
-from mlops_assets.stores.lake.protocol import PartitionRecord
+from mlops_assets.stores.lake.protocol import STORED_ORDER, PartitionRecord, bind_order
 from mlops_assets.stores.lake.rows import slice_partitions, to_storable
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ def build_records(
     run_id
         The run that writes.
     """
-    hashed = frame.drop(write.unhashed_columns, strict=False)
-    digests, now = hash_slices(hashed, bounds, write.key), datetime.now(UTC)
+    hashed, now = frame.drop(write.unhashed_columns, strict=False), datetime.now(UTC)
     coverage = {"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed), "time": write.event_timestamp}
+    digests, orders = _hash_partitions(write, hashed, bounds, stored)
     records = [
         PartitionRecord(
             write.table,
@@ -151,14 +152,40 @@ def build_records(
             run_id,
             stored.next_snapshot,
             now,
-            _describe_coverage(coverage, partition),
+            _describe_coverage({**coverage, STORED_ORDER: order}, partition),
         )
-        for partition, digest, (start, end) in zip(write.partitions, digests, bounds, strict=True)
+        for partition, digest, order, (start, end) in zip(write.partitions, digests, orders, bounds, strict=True)
     ]
     return [
         record
         for record in records
         if has_other_content(record, stored.records) or stored.records[record.partition].inputs != record.inputs
+    ]
+
+
+def _hash_partitions(
+    write: TableWrite, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState
+) -> tuple[list[str], list[str]]:
+    """Return the content hash of each partition, and the hash of its stored rows in their order.
+
+    Rows that are recorded in the same order are not sorted to hash them.
+    """
+    orders = hash_ordered_slices(frame, bounds)
+    records = [stored.records.get(partition.key) for partition in write.partitions]
+    digests = [
+        record.content_hash if record and record.holds_in_order(order) and record.coverage["key"] == list(write.key) else ""
+        for record, order in zip(records, orders, strict=True)
+    ]
+    if unknown := [bound for bound, digest in zip(bounds, digests, strict=True) if not digest]:
+        rows = frame if len(unknown) == len(bounds) else pl.concat([frame[start:end] for start, end in unknown])
+        ends = itertools.accumulate((end - start for start, end in unknown), initial=0)
+        computed = iter(hash_slices(rows, list(itertools.pairwise(ends)), write.key))
+        digests = [digest or next(computed) for digest in digests]
+    # Rows with the recorded content are not written again, so the stored rows keep their order.
+    kept = [record is not None and record.content_hash == digest for record, digest in zip(records, digests, strict=True)]
+    return digests, [
+        record.coverage.get(STORED_ORDER, "") if record and is_kept else bind_order(order, digest)
+        for record, order, digest, is_kept in zip(records, orders, digests, kept, strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """Damaged files: a flipped bit that DuckDB reads without a word is found, named, and written anew."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_assets.compute.tables import content_hash
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
@@ -163,6 +165,84 @@ def test_a_lake_from_before_hashes_were_explained_is_read_and_gets_them_with_the
     lake.write(TABLE, rows(1).head(10), [PARTS[1]], event_timestamp="at", key=["id"])
     assert [bool(r.hashed) for r in lake.records(TABLE).values()] == [False, True, False]
     assert read(lake).height == 10_010
+
+
+@pytest.fixture
+def sorted_rows(monkeypatch) -> list[int]:
+    """The numbers of rows that were sorted to hash them."""
+    sizes, sort = [], content_hash._sort_rows
+    monkeypatch.setattr(content_hash, "_sort_rows", lambda frame, *more: sizes.append(frame.height) or sort(frame, *more))
+    return sizes
+
+
+def test_rows_in_the_order_in_which_they_were_written_are_verified_without_a_sort(lake, sorted_rows) -> None:
+    assert read(lake).height == 15_000
+    assert sorted_rows == []
+    flip(file_of(lake, 1))
+    with pytest.raises(ArtifactError, match="'dataset/numbers' partition '2024-01-02' does not hold what was recorded"):
+        read(lake)
+
+
+def test_rows_that_a_lake_returns_in_another_order_are_sorted_and_verified(lake, sorted_rows, monkeypatch) -> None:
+    stored = DuckLake.read
+    monkeypatch.setattr(
+        DuckLake, "read", lambda *args, **kwargs: stored(*args, **kwargs).with_columns(pl.col("at").dt.truncate("1d"))[::-1]
+    )
+    for day, part in enumerate(PARTS):
+        lake.write(TABLE, rows(day).with_columns(pl.col("at").dt.truncate("1d")), [part], event_timestamp="at", key=["id"])
+    sorted_rows.clear()
+    assert read(lake).height == 15_000
+    assert sorted_rows == [15_000]
+
+
+def test_only_the_changed_partition_of_a_write_is_sorted(lake, sorted_rows) -> None:
+    before = lake.records(TABLE)
+    changed = rows(1).with_columns(value=pl.lit(0.5))
+    commit = lake.write(TABLE, pl.concat([rows(0), changed, rows(2)]), PARTS, event_timestamp="at", key=["id"])
+    assert commit.changed == (PARTS[1].key,)
+    assert sorted_rows == [5000]
+    again = lake.write(TABLE, pl.concat([rows(2), changed, rows(0)]), PARTS, event_timestamp="at", key=["id"])
+    assert again.changed == ()
+    assert sorted_rows == [5000]
+    after = lake.records(TABLE)
+    assert {key: after[key].content_hash == before[key].content_hash for key in after} == {
+        "2024-01-01": True,
+        "2024-01-02": False,
+        "2024-01-03": True,
+    }
+
+
+def test_another_key_is_hashed_again_and_new_inputs_keep_the_order_of_the_stored_rows(lake, sorted_rows) -> None:
+    lake.write(TABLE, rows(0), [PARTS[0]], event_timestamp="at", key=["value"])
+    assert sorted_rows == [5000]
+    assert lake.records(TABLE)[PARTS[0].key].coverage["key"] == ["value"]
+    stored = lake.records(TABLE)[PARTS[1].key].coverage["stored_order"]
+    same_time = rows(1).with_columns(pl.lit(BASE + timedelta(days=1)).alias("at"))
+    lake.write(TABLE, same_time, [PARTS[1]], event_timestamp="at", key=["id"])
+    written = lake.records(TABLE)[PARTS[1].key]
+    assert written.coverage["stored_order"] != stored
+    lake.write(TABLE, same_time[::-1], [replace(PARTS[1], inputs="others")], event_timestamp="at", key=["id"])
+    kept = lake.records(TABLE)[PARTS[1].key]
+    assert (kept.inputs, kept.content_hash, kept.coverage) == ("others", written.content_hash, written.coverage)
+    sorted_rows.clear()
+    assert read(lake).height == 15_000
+    assert sorted_rows == []
+
+
+def test_a_damaged_content_hash_in_a_record_is_found_although_the_rows_are_in_order(lake) -> None:
+    other = "f" * 64
+    lake.connections.cursor().execute(
+        f"UPDATE lake.\"_mlops\".\"partitions\" SET content_hash = '{other}' WHERE partition = '{PARTS[1].key}'"
+    )
+    with pytest.raises(ArtifactError, match="partition '2024-01-02' does not hold what was recorded"):
+        read(lake)
+
+
+def test_a_partition_that_is_marked_as_damaged_is_rebuilt_from_the_same_rows(lake, sorted_rows) -> None:
+    lake.mark_damaged([lake.records(TABLE)[PARTS[1].key]])
+    assert lake.write(TABLE, rows(1), [PARTS[1]], event_timestamp="at", key=["id"]).changed == (PARTS[1].key,)
+    assert sorted_rows == [5000]
+    assert read(lake).height == 15_000
 
 
 def test_no_training_set_and_no_model_is_made_from_a_damaged_file(run, platform) -> None:

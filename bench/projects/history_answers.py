@@ -10,21 +10,21 @@ import numpy as np
 import polars as pl
 
 from bench.projects import history_data
-from bench.projects.history_data import ALL, CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, names, spine_file, view_file
+from bench.projects.history_data import ALL, CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, find_view_file, names, spine_file
 from bench.worker import serve
 
 
 def make(folder: str, spine: int, rows: int) -> dict[str, Any]:
     """Write the files of one size."""
     history_data.make(Path(folder), spine, rows)
-    return {"rows": [pl.scan_parquet(view_file(Path(folder), view)).select(pl.len()).collect().item() for view in range(VIEWS)]}
+    return {"rows": [pl.scan_parquet(find_view_file(Path(folder), view)).select(pl.len()).collect().item() for view in range(VIEWS)]}
 
 
 def by_definition(folder: str, known: bool, sample: int) -> pl.DataFrame:
     """Return some rows of the spine with their features, found one by one as the definition says."""
     spine = pl.read_parquet(spine_file(Path(folder)))
     spine = spine[np.random.default_rng(5).permutation(spine.height)[:sample]].sort(ROW)
-    columns = [_found(pl.read_parquet(view_file(Path(folder), view)), spine, names(view), known) for view in range(VIEWS)]
+    columns = [_found(pl.read_parquet(find_view_file(Path(folder), view)), spine, names(view), known) for view in range(VIEWS)]
     return pl.concat([spine, *columns], how="horizontal")
 
 

@@ -30,7 +30,7 @@ def spine_file(folder: Path) -> Path:
     return folder / "spine.parquet"
 
 
-def view_file(folder: Path, view: int) -> Path:
+def find_view_file(folder: Path, view: int) -> Path:
     """Return where the rows of a view lie."""
     return folder / f"view{view}.parquet"
 
@@ -82,7 +82,7 @@ def make(folder: Path, spine: int, rows: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for view in range(VIEWS):
         frame = view_rows(view, rows)
-        frame.write_parquet(view_file(folder, view))
+        frame.write_parquet(find_view_file(folder, view))
         if view == 0:
             spine_rows(spine, frame).write_parquet(spine_file(folder))
 

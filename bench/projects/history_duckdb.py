@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from bench.projects.history_data import CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, names, spine_file, view_file
+from bench.projects.history_data import CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, find_view_file, names, spine_file
 
 MICROSECONDS = TTL // timedelta(microseconds=1)
 
@@ -25,7 +25,7 @@ def ready(folder: Path, kind: str, known: bool) -> Callable[[], pl.DataFrame]:  
 
 
 def _query(folder: Path, known: bool) -> str:
-    layouts = ", ".join(f"layout{view} AS ({_layout(view_file(folder, view), names(view), known)})" for view in range(VIEWS))
+    layouts = ", ".join(f"layout{view} AS ({_layout(find_view_file(folder, view), names(view), known)})" for view in range(VIEWS))
     features = ", ".join(
         f"CASE WHEN s.t <= v{view}.event + {MICROSECONDS} THEN v{view}.{name} END AS {name}"
         for view in range(VIEWS)

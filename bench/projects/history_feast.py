@@ -11,7 +11,7 @@ import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64, Int64
 
-from bench.projects.history_data import CREATED, EVENT, FEATURES, KEY, TTL, VIEWS, names, spine_file, view_file
+from bench.projects.history_data import CREATED, EVENT, FEATURES, KEY, TTL, VIEWS, find_view_file, names, spine_file
 
 
 def opened(folder: Path, kind: str) -> tuple[FeatureStore, list[str]]:
@@ -37,7 +37,7 @@ def opened(folder: Path, kind: str) -> tuple[FeatureStore, list[str]]:
 
 def _view(folder: Path, view: int, entity: Entity) -> FeatureView:
     schema = [Field(name=name, dtype=Int64 if i == FEATURES - 1 else Float64) for i, name in enumerate(names(view))]
-    source = FileSource(path=str(view_file(folder, view)), timestamp_field=EVENT, created_timestamp_column=CREATED)
+    source = FileSource(path=str(find_view_file(folder, view)), timestamp_field=EVENT, created_timestamp_column=CREATED)
     return FeatureView(name=f"view{view}", entities=[entity], ttl=TTL, schema=schema, source=source)
 
 

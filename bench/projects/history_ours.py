@@ -23,9 +23,9 @@ from bench.projects.history_data import (
     TIME,
     TTL,
     VIEWS,
+    find_view_file,
     names,
     spine_file,
-    view_file,
     view_rows,
 )
 from bench.worker import serve
@@ -81,7 +81,7 @@ def main(where: str) -> None:
         return time.perf_counter() - begun
 
     def write() -> dict[str, Any]:
-        return {"seconds": written([pl.read_parquet(view_file(folder, view)) for view in range(VIEWS)], 0, DAYS)}
+        return {"seconds": written([pl.read_parquet(find_view_file(folder, view)) for view in range(VIEWS)], 0, DAYS)}
 
     def one_more_day(rows: int) -> dict[str, Any]:
         frames = [view_rows(view, rows, DAYS) for view in range(VIEWS)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from bench.projects.history_data import ALL, CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, names, spine_file, view_file
+from bench.projects.history_data import ALL, CREATED, EVENT, KEY, ROW, TIME, TTL, VIEWS, find_view_file, names, spine_file
 
 
 def ready(folder: Path, kind: str, known: bool) -> Callable[[], pl.DataFrame]:  # noqa: ARG001  (as the others)
@@ -17,7 +17,7 @@ def ready(folder: Path, kind: str, known: bool) -> Callable[[], pl.DataFrame]:  
     def joined() -> pl.DataFrame:
         frame = spine.lazy().sort(TIME)
         for view in range(VIEWS):
-            right = _prepared(pl.scan_parquet(view_file(folder, view)), names(view), known)
+            right = _prepared(pl.scan_parquet(find_view_file(folder, view)), names(view), known)
             frame = frame.join_asof(right, left_on=TIME, right_on="valid", by=KEY, strategy="backward", check_sortedness=False)
             alive = pl.col(TIME) - pl.col(EVENT) <= TTL
             frame = frame.with_columns(pl.when(alive).then(pl.col(name)).alias(name) for name in names(view)).drop(

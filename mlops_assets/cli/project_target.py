@@ -74,11 +74,11 @@ def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
     here = (folder or Path.cwd()).absolute()
     if not location:
         configured = _configured_module(here)
-        return _module_target(configured, here) if configured else _file_target(here / DEFAULT_FILE, DEFAULT_FILE)
+        return _find_module_target(configured, here) if configured else _find_file_target(here / DEFAULT_FILE, DEFAULT_FILE)
     path = Path(os.path.normpath(here / location))
     if not path.is_file() and path.suffix != ".py" and _MODULE.fullmatch(location):
-        return _module_target(location, here)
-    return _file_target(path, location)
+        return _find_module_target(location, here)
+    return _find_file_target(path, location)
 
 
 def has_project(folder: Path) -> bool:
@@ -86,7 +86,7 @@ def has_project(folder: Path) -> bool:
     return (folder / DEFAULT_FILE).exists() or bool(_configured_module(folder))
 
 
-def _file_target(path: Path, location: str) -> ProjectTarget:
+def _find_file_target(path: Path, location: str) -> ProjectTarget:
     if not path.is_file():
         raise DefinitionError(
             f"there is no project file '{location}'",
@@ -98,7 +98,7 @@ def _file_target(path: Path, location: str) -> ProjectTarget:
     return ProjectTarget(path, ".".join(names), root, in_package=root != path.parent)
 
 
-def _module_target(name: str, here: Path) -> ProjectTarget:
+def _find_module_target(name: str, here: Path) -> ProjectTarget:
     """Return the target of a module, found in the folder's ``src``, in the folder or among what is installed.
 
     ``sys.path`` is extended by these folders.

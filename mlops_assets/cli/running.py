@@ -20,7 +20,7 @@ from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.errors import DefinitionError, InstallationError, suggest_name
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.core.beta import allow_beta
-from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.liveness import build_process_tags
 from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG
 from mlops_assets.values.asset_names import find_declared_name, graph_key
 
@@ -80,8 +80,8 @@ def run_assets(project: LoadedProject, *, select: str, partitions: str | None, a
     """
     assets = drop_decisions(select_assets(project.definitions, select), models_with_approval(project.definitions))
     _refuse_missing_packages(project, assets)
-    tags = {**_partition_tags(project.definitions, assets, partitions), **process_tags(os.getpid())}
-    config = _run_config(assets, as_of)
+    tags = {**_partition_tags(project.definitions, assets, partitions), **build_process_tags(os.getpid())}
+    config = _build_run_config(assets, as_of)
     with lock_home(Path(project.platform.home)):
         instance = open_reconciled_instance(project.platform)
         return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), instance, assets, tags, config, console)
@@ -190,7 +190,7 @@ def _partition_tags(definitions: dg.Definitions, assets: Sequence[dg.AssetKey], 
     return {RANGE_START: chosen[0], RANGE_END: chosen[-1]}
 
 
-def _run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
+def _build_run_config(assets: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
     if as_of is None:
         return dict(QUIET)
     names = ["__".join(key.path) for key in assets if key.path[0] == "training_set"]

@@ -38,7 +38,7 @@ def print_summary(project: LoadedProject, finished: FinishedRun, console: Consol
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "model":
             console.print(_metric_table(find_declared_name(key.to_user_string()), metadata))
-    gates = _check_table(finished)
+    gates = _build_check_table(finished)
     if gates.row_count:
         console.print(gates)
     outcomes, stores = map(escape, _list_outcomes(project, finished)), map(escape, _describe_stores(project, finished))
@@ -118,7 +118,7 @@ def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
     return table
 
 
-def _check_table(finished: FinishedRun) -> Table:
+def _build_check_table(finished: FinishedRun) -> Table:
     """Return a table of the checks of models and evaluations, which are mostly gates, and of other checks that did not pass."""
     table = Table(title="gates and failed checks", title_justify="left")
     for column in ("check", "result", "reason"):

@@ -40,7 +40,7 @@ EVENT = datetime(2013, 4, 1, 12, tzinfo=UTC)
 CARRIERS = ["AA", "B6", "UA"]
 
 
-def request_fields() -> list[dict]:
+def describe_request_fields() -> list[dict]:
     rows = [
         ("at", "datetime", False, "time"),
         ("carrier", "str", False, "column"),
@@ -81,7 +81,7 @@ def facts(**more) -> dict:
         {"view": VIEW, "join_keys": ["carrier"], "features": FEATURES, "ttl": 86_400.0, "defaults": {"mean_delay": 0.0}},
         {"function": "clock", "parameters": ["at"]},
     ]
-    return {"model": "lateness", "event_timestamp": "at", "request": request_fields(), "steps": steps} | more
+    return {"model": "lateness", "event_timestamp": "at", "request": describe_request_fields(), "steps": steps} | more
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mlops_assets.compute.llm_traces.trace_rows import TRACE_KEY, TRACE_TIME, bu
 from mlops_assets.compute.llm_traces.trace_tree import build_traces, select_roots
 from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
-from mlops_assets.orchestrate.llm.traces_step import trace_folder, traces_node
+from mlops_assets.orchestrate.llm.traces_step import find_trace_folder, traces_node
 from mlops_assets.serving.logs.day_log import list_log_days
 from mlops_assets.serving.logs.trace_log import group_by_trace, read_traces
 from mlops_assets.values.llm.prompt_service import PromptService
@@ -190,7 +190,7 @@ class TraceReader:
     @cached_property
     def folder(self) -> Path:
         """The folder of the log."""
-        return trace_folder(self.source, self.platform)
+        return find_trace_folder(self.source, self.platform)
 
     @property
     def _lake(self) -> Lake:
@@ -295,8 +295,8 @@ def find_receiving_source(project: LoadedProject, name: str) -> tuple[TraceSourc
     """
     source, platform = find_source(project, name)
     services = [service.name for part in project.parts for service in part.project.select(PromptService)]
-    logs = {trace_folder(*find_source(project, service)).resolve(): service for service in services}
-    if (service := logs.get(trace_folder(source, platform).resolve())) is not None:
+    logs = {find_trace_folder(*find_source(project, service)).resolve(): service for service in services}
+    if (service := logs.get(find_trace_folder(source, platform).resolve())) is not None:
         raise DefinitionError(
             f"the source of traces '{name}' is the log of the service '{service}', which receives no other traces",
             hint='declare a source for the application, e.g. ml.llm.TraceSource("shop")',

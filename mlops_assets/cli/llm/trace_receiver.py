@@ -24,7 +24,7 @@ def receive(source: str, host: str, port: int, file: str, *, redact: bool) -> No
 
     from mlops_assets.cli.llm.trace_reading import find_receiving_source
     from mlops_assets.compute.llm_traces.otlp_protobuf import require_protobuf
-    from mlops_assets.orchestrate.llm.traces_step import trace_folder
+    from mlops_assets.orchestrate.llm.traces_step import find_trace_folder
     from mlops_assets.serving.http.supervisor import make_url
     from mlops_assets.serving.http.trace_receiver import PATH, TraceReceiver, run_receiver
     from mlops_assets.serving.logs.trace_days import TraceDays
@@ -33,7 +33,7 @@ def receive(source: str, host: str, port: int, file: str, *, redact: bool) -> No
 
     require_protobuf()
     declared, platform = find_receiving_source(load(file), source)
-    folder = trace_folder(declared, platform)
+    folder = find_trace_folder(declared, platform)
     log, first = TraceLog(folder), datetime.fromisoformat(declared.start).replace(tzinfo=UTC)
     days = TraceDays(folder, datetime.now(UTC).date())
     receiver = TraceReceiver(log, days, first_start=int(first.timestamp()) * SECOND, redact=redact)

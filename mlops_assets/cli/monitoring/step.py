@@ -14,7 +14,7 @@ from mlops_assets.cli.monitoring.reports import find_monitor
 from mlops_assets.cli.project import open_reconciled_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
 from mlops_assets.cli.summary import list_failures
-from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.liveness import build_process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
 from mlops_assets.orchestrate.retraining.decisions import advance_loop, collect_facts, describe_next_action, job_name, record_decision
 from mlops_assets.values.asset_names import select_nodes
@@ -66,7 +66,7 @@ class _Loop:
 
     def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> FinishedRun:
         """Run the chosen assets of a job, or with None the whole job, in this process."""
-        return execute_job(job, self.instance, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
+        return execute_job(job, self.instance, chosen, {**tags, **build_process_tags(os.getpid())}, dict(QUIET), self.console)
 
 
 def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:

@@ -16,7 +16,7 @@ from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.compiler.build import build_definitions
-from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.liveness import build_process_tags
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.dataset import Dataset
@@ -139,7 +139,7 @@ def _load_tables(  # noqa: PLR0913  (what is loaded, and where)
         for partitions, assets in _group_by_partitions(definitions, model):
             keys = [] if partitions is None else _list_keys(partitions, end)
             tags = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
-            finished = execute_job(job, instance, assets, {**tags, **process_tags(os.getpid())}, dict(QUIET), out)
+            finished = execute_job(job, instance, assets, {**tags, **build_process_tags(os.getpid())}, dict(QUIET), out)
             if not finished.result.success:
                 raise DataError(
                     f"the tables of the replay cannot be loaded: {'; '.join(list_failures(finished))}",

@@ -166,17 +166,17 @@ def find_associations(frame: pl.DataFrame, binnings: Mapping[str, Binning], wind
 def _associate(columns: tuple[str, str], counts: np.ndarray) -> Association | None:
     """Return the association of two columns from their counts, shape (windows, codes, codes); None for a weak or unstable association."""
     whole = counts.sum(axis=0)
-    lifts = _log_lifts(whole[None])[0]
+    lifts = _compute_log_lifts(whole[None])[0]
     mean = float((whole * lifts).sum() / whole.sum())
     if mean < MIN_ASSOCIATION:
         return None
     rows = counts.sum(axis=(1, 2))
-    history = (counts * _log_lifts(whole - counts)).sum(axis=(1, 2)) / np.maximum(rows, 1)
+    history = (counts * _compute_log_lifts(whole - counts)).sum(axis=(1, 2)) / np.maximum(rows, 1)
     pair = Association(columns, lifts, history, float((whole * (lifts - mean) ** 2).sum() / whole.sum()))
     return pair if pair.stability >= MIN_STABILITY else None
 
 
-def _log_lifts(counts: np.ndarray) -> np.ndarray:
+def _compute_log_lifts(counts: np.ndarray) -> np.ndarray:
     """Return ln(lift) of each pair of codes, for counts of shape (tables, codes, codes)."""
     expected = counts.sum(axis=2, keepdims=True) * counts.sum(axis=1, keepdims=True) / np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1)
     result: np.ndarray = np.log((counts + _PSEUDO_ROWS) / (expected + _PSEUDO_ROWS))

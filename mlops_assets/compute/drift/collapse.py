@@ -42,7 +42,7 @@ def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]
         return f"every value is {label_category(value)}; no window of the reference had one value only"
     if comparison.is_narrow:
         return ""
-    return "no value in common with the reference" if _is_beyond(comparison) or _measure_overlap(bars) < MAX_OVERLAP else ""
+    return "no value in common with the reference" if _is_out_of_range(comparison) or _measure_overlap(bars) < MAX_OVERLAP else ""
 
 
 def _find_only_value(comparison: ColumnComparison) -> str | None:
@@ -68,7 +68,7 @@ def _measure_reference_share(comparison: ColumnComparison, value: str) -> float:
     return 0.0 if cell is None else float(counts.cells[0, cell] / max(counts.values[0], 1))
 
 
-def _is_beyond(comparison: ColumnComparison) -> bool:
+def _is_out_of_range(comparison: ColumnComparison) -> bool:
     """Return True if all numbers of a window lie above, or all below, the range of the reference; False without numbers."""
     ends = [column.facts.get(name) for column in (comparison.current, comparison.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)

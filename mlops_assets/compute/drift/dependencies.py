@@ -75,7 +75,7 @@ def find_dependencies(frame: pl.DataFrame, binnings: Mapping[str, Binning], wind
     codes = {name: encode_values(frame[name]) for name, binning in binnings.items() if binning.kind in (NUMERIC, CATEGORICAL)}
     codes = {name: each for name, each in codes.items() if np.bincount(each).max() <= _MAX_COMMON * len(each)}
     found = list[Dependency]()
-    for dependency in _search(codes, windows):
+    for dependency in _propose_dependencies(codes, windows):
         largest = float(measure_exceptions(dependency, codes, windows).max())
         if largest <= MAX_EXCEPTIONS and sum(other.column == dependency.column for other in found) < MAX_PER_COLUMN:
             found.append(replace(dependency, exceptions=largest))
@@ -174,7 +174,7 @@ def blame_columns(known: Sequence[Dependency], broken: Sequence[Dependency], sha
     return blamed
 
 
-def _search(codes: Mapping[str, np.ndarray], windows: np.ndarray) -> list[Dependency]:
+def _propose_dependencies(codes: Mapping[str, np.ndarray], windows: np.ndarray) -> list[Dependency]:
     """Return possible dependencies from rows of some windows: fewer determining columns first, then fewer groups."""
     chosen = _choose_rows(windows)
     some, at = {name: each[chosen] for name, each in codes.items()}, windows[chosen]

@@ -16,7 +16,7 @@ from mlops_assets.compute.drift.column_values import ColumnValues
 from mlops_assets.compute.drift.dependencies import evaluate_dependencies
 from mlops_assets.compute.drift.domain_classifier import DOMAIN_CLASSIFIER, ClassifierReference, evaluate_by_classifier
 from mlops_assets.compute.drift.drift_statistics import STATISTICS, deciding_statistics, min_effects, reported_statistics
-from mlops_assets.compute.drift.embeddings import SHIFT, EmbeddingSpace, holds_numbers, note_lengths
+from mlops_assets.compute.drift.embeddings import SHIFT, EmbeddingSpace, describe_other_lengths, holds_numbers
 from mlops_assets.compute.drift.profile import (
     ASSOCIATIONS,
     CLASSIFIERS,
@@ -202,7 +202,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     # The views share the rate evenly, so that it holds for the whole report.
     domain = _find_classifier(profile, columns) if classifier else None
     views = 1 + any(comparison.history for comparison in calibrated) + bool(profile.get(ASSOCIATIONS)) + (domain is not None)
-    allowed = _allow(calibrated, false_alarm_rate / views, min_psi)
+    allowed = _set_thresholds(calibrated, false_alarm_rate / views, min_psi)
     column_drifts = [evaluate_column(*each) for each in zip(calibrated, allowed.limits, allowed.capped, strict=True)]
     column_drifts = merge_measures(evaluate_statistics(calibrated, column_drifts, false_alarm_rate / views, min_psi))
     if profile.get(ASSOCIATIONS):
@@ -222,7 +222,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     ordered = tuple(sorted(column_drifts, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     lengths = [
-        note_lengths(name, _read_column(current, name), len(stored[SPACE]["mean"]))
+        describe_other_lengths(name, _read_column(current, name), len(stored[SPACE]["mean"]))
         for name, stored in stored_columns.items()
         if stored["kind"] == EMBEDDING and name not in broken
     ]
@@ -245,7 +245,7 @@ def _evaluate_relations(
     return evaluate_dependencies(dependencies, samples, evaluate_associations(stored, samples, columns, rate, min_psi), min_psi)
 
 
-def _allow(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
+def _set_thresholds(comparisons: Sequence[ColumnComparison], rate: float, min_psi: float) -> Thresholds:
     """Return the thresholds of the columns that are tested by calibrated statistics."""
     effects, calibrations = min_effects(min_psi), [comparison.calibration for comparison in comparisons]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(-1, len(effects))

@@ -91,7 +91,7 @@ class EmbeddingSpace:
             **{f"{COMPONENT}{place + 1}": column for place, column in enumerate((scores / self.scales).T)},
         }
         rows = np.arange(len(embeddings))
-        return {name: Measure(_spread(value, valid), rows) for name, value in values.items()}
+        return {name: Measure(_place_values(value, valid), rows) for name, value in values.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return the space as a dict of JSON values; numbers have six significant digits."""
@@ -168,7 +168,7 @@ def holds_numbers(dtype: pl.DataType) -> bool:
     return isinstance(dtype, (pl.List, pl.Array)) and (dtype.inner.is_numeric() or dtype.inner == pl.Null)
 
 
-def note_lengths(name: str, column: pl.Series, size: int) -> str:
+def describe_other_lengths(name: str, column: pl.Series, size: int) -> str:
     """Return how many embeddings of a window have another length; empty if none has."""
     lengths = _to_lists(column).list.len().drop_nulls()
     others = lengths.filter(lengths != size)
@@ -202,7 +202,7 @@ def _measure_shift(rows: np.ndarray, windows: np.ndarray, block: int) -> np.ndar
     return result
 
 
-def _spread(values: np.ndarray, valid: np.ndarray) -> pl.Series:
+def _place_values(values: np.ndarray, valid: np.ndarray) -> pl.Series:
     """Return rounded values at the valid rows, and nulls at the others."""
     result = np.full(len(valid), np.nan)
     result[valid] = values

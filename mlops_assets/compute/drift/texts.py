@@ -149,11 +149,11 @@ def _measure(texts: pl.Series, split: pl.DataFrame, known: pl.Series, vocabulary
         CHARACTERS: Measure(every.str.len_chars(), rows),
         WORD_COUNT: Measure(count, rows),
         UNKNOWN_WORDS: Measure(100 * numbers["unknown"], rows),
-        WORDS: Measure(_categorize(split[_WORD], vocabulary), split[_ROW].to_numpy()),
+        WORDS: Measure(_categorise(split[_WORD], vocabulary), split[_ROW].to_numpy()),
     }
 
 
-def _categorize(words: pl.Series, vocabulary: Mapping[str, float]) -> pl.Series:
+def _categorise(words: pl.Series, vocabulary: Mapping[str, float]) -> pl.Series:
     """Return the category of each word; null for null."""
     categories = {
         word: word if share >= MIN_SHARE else f"{WORD_GROUP}{zlib.crc32(word.encode()) % WORD_GROUPS}" for word, share in vocabulary.items()

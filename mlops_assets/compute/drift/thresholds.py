@@ -243,7 +243,7 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
         _WindowTail(
             k,
             float(beyond[k]),
-            _allow_for_few(scaled[k]),
+            _correct_for_few_windows(scaled[k]),
             count_independent(scaled[k]),
             ExponentialTail.fit(scaled[k], heavy=heavy),
             scaled[k],
@@ -253,7 +253,7 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
     ]
 
 
-def _allow_for_few(values: np.ndarray) -> float:
+def _correct_for_few_windows(values: np.ndarray) -> float:
     """Return the factor c by which a new window's distance exceeds, on average, the distance of a reference window.
 
     The reference contains its own n windows, which lowers their mean square distance by 1 / n; that of a new window is higher by 1 / n.

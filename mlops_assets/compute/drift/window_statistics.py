@@ -72,13 +72,18 @@ class StatisticHistory:
         if not values.rows:
             return np.full(len(self.names), math.nan)
         zeros = values.count_equal(np.zeros(1)) / values.rows
-        measured = {MEAN: _or_nan(values.facts.get("mean")), SPREAD: _log_spread(values), ZEROS: zeros, NEW_VALUES: self._rate_new(values)}
+        measured = {
+            MEAN: _or_nan(values.facts.get("mean")),
+            SPREAD: _compute_log_spread(values),
+            ZEROS: zeros,
+            NEW_VALUES: self._measure_new_rate(values),
+        }
         measured |= {name: values.quantile(share) for name, share in QUANTILES.items()}
         return np.array(
             [values.categories.get(n.removeprefix(SHARE), 0) / values.rows if n.startswith(SHARE) else measured[n] for n in self.names]
         )
 
-    def _rate_new(self, values: ColumnValues) -> float:
+    def _measure_new_rate(self, values: ColumnValues) -> float:
         """Return the share of rows whose value counts as new, see :func:`_is_inside`."""
         if not self.levels or isinstance(self.levels[0], str):
             known = sum(values.categories.get(level, 0) for level in self.levels or ())
@@ -158,7 +163,7 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _log_spread(values: ColumnValues) -> float:
+def _compute_log_spread(values: ColumnValues) -> float:
     """Return the logarithm of the sample's standard deviation; NaN for a constant column."""
     spread, count = values.facts.get("std"), len(values.ordered)
     return math.log(spread) + math.log(count / (count - 1)) / 2 if spread else math.nan

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # keys in the serving step of a renamed view
 
 
-def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
+def describe_request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
     """Return a description of each field in a row of a request.
 
     Parameters

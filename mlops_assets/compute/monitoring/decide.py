@@ -130,10 +130,10 @@ def decide(facts: LoopFacts) -> Decision | Hold:
         return Hold(f"decision {standing.id} about {standing.partition} is open")
     streak, due = _find_streak(facts), explain_due(facts)
     short = _explain_short_streak(facts, streak)
-    if wait := _explain_in_flight(facts) or explain_inverted_labels(facts) or ("" if due else short) or _explain_cooldown(facts):
+    if wait := _explain_pending_training(facts) or explain_inverted_labels(facts) or ("" if due else short) or _explain_cooldown(facts):
         return _hold_with_breach(facts, wait)
     if short:
-        return _open_due(facts, facts.serving, due)
+        return _decide_by_time(facts, facts.serving, due)
     first, last = streak[0], streak[-1]
     return Decision(
         compute_decision_id(facts.model, facts.serving, first.partition),
@@ -148,7 +148,7 @@ def decide(facts: LoopFacts) -> Decision | Hold:
     )
 
 
-def _open_due(facts: LoopFacts, serving: int, reason: str) -> Decision:
+def _decide_by_time(facts: LoopFacts, serving: int, reason: str) -> Decision:
     """Return the decision of a training that time alone starts."""
     day = _format_day(facts.now)
     return Decision(compute_decision_id(facts.model, serving, f"due {day}"), facts.model, serving, day, facts.now, reason, ())
@@ -168,7 +168,7 @@ def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
     -------
     Launch or Hold
     """
-    if busy := _explain_in_flight(facts):
+    if busy := _explain_pending_training(facts):
         return _hold_with_breach(facts, busy)
     if not facts.open_decisions:
         outcome = decide(facts)
@@ -262,10 +262,10 @@ def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
         return Hold(f"{reason}; this holds decision {standing[0].id} about {standing[0].partition}")
     if streak:
         return Hold(f"{reason}; this holds the breach of {streak[-1].partition}")
-    return Hold(f"{reason}{_explain_answer(facts)}")
+    return Hold(f"{reason}{_explain_settled_breach(facts)}")
 
 
-def _explain_answer(facts: LoopFacts) -> str:
+def _explain_settled_breach(facts: LoopFacts) -> str:
     """Return a clause why the newest breach needs no training: it is over, answered, or about a version that does not serve.
 
     The clause is empty when there is no breach or nothing explains it.
@@ -307,7 +307,7 @@ def _list_decisive_reports(facts: LoopFacts) -> list[WindowReport]:
     return list(evaluated.values())
 
 
-def _explain_in_flight(facts: LoopFacts) -> str:
+def _explain_pending_training(facts: LoopFacts) -> str:
     """Return a reason to wait: a training is running, or the candidate of the last training waits for approval; empty otherwise."""
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
@@ -316,7 +316,7 @@ def _explain_in_flight(facts: LoopFacts) -> str:
     return f"waits: the candidate of training run {last.run_id[:8]} waits for approval" if last and last.state == WAITING else ""
 
 
-def _answered_ends(facts: LoopFacts) -> list[datetime]:
+def _list_settled_times(facts: LoopFacts) -> list[datetime]:
     """Return the times until which breaches need no new decision: the end of the last training's data, and the breach of each settled decision."""
     last = facts.last_training
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
@@ -324,7 +324,7 @@ def _answered_ends(facts: LoopFacts) -> list[datetime]:
 
 def _find_streak(facts: LoopFacts) -> list[WindowReport]:
     """Return the newest consecutive breaches that no training and no settled decision answered, oldest first."""
-    until = max(_answered_ends(facts), default=None)
+    until = max(_list_settled_times(facts), default=None)
     streak: list[WindowReport] = []
     for report in reversed(_list_decisive_reports(facts)):
         if report.state != BREACH or (until is not None and report.end <= until):

@@ -30,9 +30,9 @@ def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict
         if not fact.passed:
             windows.pop(fact.window.label, None)  # the newest failure is the last one
             windows[fact.window.label] = [(fact.window, fact.must_pass)]
-            by_subject[fact.subject] = _open(fact) if known is None else _count_failure(known, fact)
+            by_subject[fact.subject] = _open_episode(fact) if known is None else _count_failure(known, fact)
         elif known is not None and known.resolved is None:
-            _settle(windows, fact.window)
+            _remove_settled(windows, fact.window)
             by_subject[fact.subject] = known if windows else replace(known, resolved=fact.at)
     return {
         subject: replace(episode, failing=tuple(window for pieces in failing[subject].values() for window in pieces))
@@ -48,7 +48,7 @@ def _group_by_label(episode: Episode) -> dict[str, list[tuple[AlertWindow, bool]
     return groups
 
 
-def _open(fact: AlertFact) -> Episode:
+def _open_episode(fact: AlertFact) -> Episode:
     return Episode(fact.subject, fact.severity, fact.at, (), 1, fact)
 
 
@@ -59,7 +59,7 @@ def _count_failure(episode: Episode, fact: AlertFact) -> Episode:
     return replace(episode, severity=severity, failures=episode.failures + 1, latest=fact, announced=announced, resolved=None)
 
 
-def _settle(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWindow) -> None:
+def _remove_settled(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWindow) -> None:
     """Remove the parts that a passed window settles from the failing windows."""
     failing.pop(passed.label, None)
     first, last = passed.first, passed.last

@@ -21,10 +21,10 @@ def look_inverted(labelled: LabelledPredictions) -> bool:
     second = labelled.y == labelled.classes[1]
     if min(int(second.sum()), int((~second).sum())) < MIN_CLASS_ROWS:
         return False
-    return measure_chance(labelled.probabilities[:, 1], second) < SIGNIFICANCE
+    return compute_low_score_p_value(labelled.probabilities[:, 1], second) < SIGNIFICANCE
 
 
-def measure_chance(scores: np.ndarray, chosen: np.ndarray) -> float:
+def compute_low_score_p_value(scores: np.ndarray, chosen: np.ndarray) -> float:
     """Return the p-value of the chosen rows having scores this low by chance (normal approximation with ties).
 
     Parameters

@@ -69,12 +69,12 @@ def measure_calibration(
     if jackknife.groups < 2:
         return WindowCalibration(curve.error, curve.bins)
     bins = np.unique(bin_predictions(predicted), return_inverse=True)[1]
-    gaps, errors, deviations = leave_out_groups(observed - predicted, bins, jackknife)
+    gaps, errors, deviations = estimate_bin_errors(observed - predicted, bins, jackknife)
     shares = np.bincount(bins) / len(bins)
     width = jackknife.width(deviations, confidence)
     by_chance = shares * errors
     largest = math.sqrt(2 / math.pi) * by_chance.sum() + jackknife.width(by_chance * math.sqrt(1 - 2 / math.pi), confidence)
-    unbiased = curve.error - float(shares @ _chance_part(np.abs(gaps), errors))
+    unbiased = curve.error - float(shares @ _compute_sampling_bias(np.abs(gaps), errors))
     low = 0.0 if curve.error <= largest else max(0.0, unbiased - width)
     drift = _measure_drift(predicted, observed, bins, jackknife, holdout)
     return WindowCalibration(curve.error, curve.bins, low, curve.error + width, *drift)
@@ -87,7 +87,7 @@ def _measure_drift(
     if holdout is None or len(holdout.maps) != 1:
         return None, None
     expected = holdout.maps[0](predicted)
-    gaps, errors, _ = leave_out_groups(observed - expected, bins, jackknife)
+    gaps, errors, _ = estimate_bin_errors(observed - expected, bins, jackknife)
     shares = np.bincount(bins) / len(bins)
     variances = np.bincount(bins, expected * (1 - expected)) / np.bincount(bins)
     # A bin with few rows of the outcome shows no spread of its own: the expected one is the minimum.
@@ -97,7 +97,7 @@ def _measure_drift(
     return float(shares @ np.abs(gaps)), float(np.quantile(draws @ shares, 1 - FALSE_ALARM_RATE))
 
 
-def leave_out_groups(differences: np.ndarray, bins: np.ndarray, jackknife: WindowJackknife) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def estimate_bin_errors(differences: np.ndarray, bins: np.ndarray, jackknife: WindowJackknife) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean difference of each bin, its standard error, and the scaled deviations of the mean absolute gap.
 
     Parameters
@@ -121,7 +121,7 @@ def leave_out_groups(differences: np.ndarray, bins: np.ndarray, jackknife: Windo
     return sums.sum(axis=0) / rows.sum(axis=0), errors, scale * (totals - totals.mean())
 
 
-def _chance_part(gaps: np.ndarray, errors: np.ndarray) -> np.ndarray:
+def _compute_sampling_bias(gaps: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Return the bias of a mean absolute gap due to sampling, for normal gaps with these means and standard errors."""
     from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 

@@ -338,7 +338,7 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
 
     errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in curve.bins)
     dots = [
-        f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_point_title(b.rows, b.predicted, b.observed)}</title></circle>'
+        f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_build_point_title(b.rows, b.predicted, b.observed)}</title></circle>'
         for b in curve.bins
     ]
     ticks = [low, (low + high) / 2, high]
@@ -351,7 +351,7 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
     return _svg(left + side, side + 20, label, [frame, f'<path class="interval" d="{errors}"/>', *dots, *texts])
 
 
-def _point_title(rows: int, predicted: float, observed: float) -> str:
+def _build_point_title(rows: int, predicted: float, observed: float) -> str:
     return f"{rows} rows: predicted {format_number(predicted)}, observed {format_number(observed)}"
 
 

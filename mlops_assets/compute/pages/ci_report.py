@@ -139,7 +139,7 @@ def render_report(reports: Sequence[CiReport]) -> str:
     reports
         One per model.
     """
-    return "\n".join(line for report in reports for line in _report_lines(report)).rstrip() + "\n"
+    return "\n".join(line for report in reports for line in _write_report_lines(report)).rstrip() + "\n"
 
 
 def escape_markdown(value: object) -> str:
@@ -157,7 +157,7 @@ def _escape_character(sign: str) -> str:
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign) or f"&#{ord(sign)};" if sign in "<>&|@#" else f"\\{sign}"
 
 
-def _report_lines(report: CiReport) -> Iterator[str]:
+def _write_report_lines(report: CiReport) -> Iterator[str]:
     yield f"## {_SIGNS[report.verdict]} {escape_markdown(report.model)}: {_headline(report)}"
     yield ""
     yield f"Candidate `{report.candidate[:12]}`" + (
@@ -165,7 +165,7 @@ def _report_lines(report: CiReport) -> Iterator[str]:
     )
     yield ""
     yield from _table_lines(
-        ("metric", "candidate", "champion", "Δ", "95 % CI of Δ", "gate"), (_metric_cells(row, report) for row in report.metrics)
+        ("metric", "candidate", "champion", "Δ", "95 % CI of Δ", "gate"), (_build_metric_cells(row, report) for row in report.metrics)
     )
     if report.compared and report.intervals:
         yield from (f"The bootstrap resamples {escape_markdown(report.intervals)}.", "")
@@ -179,11 +179,11 @@ def _report_lines(report: CiReport) -> Iterator[str]:
     for problem in report.problems:
         yield from (f"> ⚠️ {escape_markdown(problem)}", "")
     yield from _folded_table_lines(
-        "Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_slice_cells(row) for row in report.slices]
+        "Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_build_slice_cells(row) for row in report.slices]
     )
     columns = ("", "was", "is")
-    yield from _folded_table_lines("Training data", columns, [_change_cells(row) for row in report.data], none="unchanged")
-    yield from _folded_table_lines("Other changes of the record", columns, [_change_cells(row) for row in report.record], none="none")
+    yield from _folded_table_lines("Training data", columns, [_build_change_cells(row) for row in report.data], none="unchanged")
+    yield from _folded_table_lines("Other changes of the record", columns, [_build_change_cells(row) for row in report.record], none="none")
     if report.pictures:
         yield from (" ".join(f"![{escape_markdown(title)}]({path})" for title, path in report.pictures.items()), "")
     yield from _table_lines(("cost", ""), ((escape_markdown(name), escape_markdown(figure)) for name, figure in report.cost.items()))
@@ -201,7 +201,7 @@ def _headline(report: CiReport) -> str:
     return f"{verdicts.get(report.verdict, f'{report.verdict} than the champion')}, {gates}"
 
 
-def _metric_cells(row: MetricRow, report: CiReport) -> tuple[str, ...]:
+def _build_metric_cells(row: MetricRow, report: CiReport) -> tuple[str, ...]:
     results = [report.gates[name] for name in row.gates]
     gate = "; ".join(f"{_passed_sign(passed)} {escape_markdown(reason)}" for passed, reason in results) or "–"
     interval = "–" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}".replace("-", "−")
@@ -215,7 +215,7 @@ def _metric_cells(row: MetricRow, report: CiReport) -> tuple[str, ...]:
     )
 
 
-def _slice_cells(row: SliceRow) -> tuple[str, ...]:
+def _build_slice_cells(row: SliceRow) -> tuple[str, ...]:
     delta = _format_difference(row.candidate, row.champion)
     return (
         escape_markdown(row.slice),
@@ -227,7 +227,7 @@ def _slice_cells(row: SliceRow) -> tuple[str, ...]:
     )
 
 
-def _change_cells(row: FieldChange) -> tuple[str, ...]:
+def _build_change_cells(row: FieldChange) -> tuple[str, ...]:
     return escape_markdown(row.field), escape_markdown(truncate(row.was, _MAX_LENGTH)), escape_markdown(truncate(row.now, _MAX_LENGTH))
 
 

@@ -155,7 +155,7 @@ def render_monitor(page: MonitorPage) -> str:
         dependence_chart=lambda summary: _mark_safe(draw_dependence(summary)),
         metrics_caption=_metrics_caption,
         slices_caption=_slices_caption,
-        slice_cell=_slice_cell,
+        slice_cell=_build_slice_cell,
         shown_columns=_shown_columns,
         format_severity=_format_severity,
         column_chart=_column_chart,
@@ -164,7 +164,7 @@ def render_monitor(page: MonitorPage) -> str:
         gauge_percent=_gauge_percent,
         statistics=reported_statistics(),
         objective_state=_objective_state,
-        system_cells=_system_cells,
+        system_cells=_build_system_cells,
         PREDICTION=PREDICTION,
         deciding_statistic_text=_deciding_statistic_text,
         thresholds_text=_thresholds_text,
@@ -232,7 +232,7 @@ def _objective_state(verdict: ObjectiveVerdict) -> _State:
     return _State(kind, mark, headline, verdict.reason)
 
 
-def _system_cells(counts: SystemCounts, seconds: float) -> list[str]:
+def _build_system_cells(counts: SystemCounts, seconds: float) -> list[str]:
     """Return the cells of a row: requests, throughput, rates, quantiles of the latency in milliseconds."""
     rates = [counts.errors / counts.requests if counts.requests else None, counts.missing_rate]
     quantiles = [counts.quantile(share) for share in (0.5, 0.95, 0.99)]
@@ -359,7 +359,7 @@ def _slices_caption(report: PerformanceReport, shown: Sequence[WindowSlice]) -> 
     return f"By slice with {_percent(report.confidence)} CI{left_out}{f'; {hidden} more are not shown' if hidden else ''}{worst}."
 
 
-def _slice_cell(found: WindowSlice, metric: str, value: float) -> str:
+def _build_slice_cell(found: WindowSlice, metric: str, value: float) -> str:
     """Return a metric of a slice with its interval; a mark precedes a metric that is significantly below that of the whole window."""
     low, high = found.interval(metric)
     between = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"

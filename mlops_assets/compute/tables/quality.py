@@ -140,7 +140,7 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
         hint = f"its range is {limit.text}"
         yield RuleViolation("quality", limit.column, limit.rule, f"column '{limit.column}' is {values.dtype}, which has no range", hint)
         return
-    bad = find_outside(values, limit)
+    bad = mask_violations(values, limit)
     if bad.any():
         first = values.filter(bad)[0]
         relation = "outside of the range" if limit.rule == RANGE else "none of the categories"
@@ -148,7 +148,7 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
         yield RuleViolation("quality", limit.column, f"{limit.rule}: {limit.text}", message, _hint(limit), bad)
 
 
-def find_outside(values: pl.Series, limit: Limit) -> pl.Series:
+def mask_violations(values: pl.Series, limit: Limit) -> pl.Series:
     """Return a Boolean series: True for values that break a limit. Null breaks no limit; NaN breaks every limit except categories."""
     if limit.rule == CATEGORIES:
         return (~values.cast(pl.String).is_in(list(limit.values))).fill_null(value=False)
@@ -165,7 +165,7 @@ def _check_partition_limit(
 ) -> Iterator[RuleViolation]:
     rows = figures["__rows"]
     values = rows.cast(pl.Float64) if limit.rule == ROWS else figures[limit.column] / rows.clip(1)
-    bad = find_outside(values, limit)
+    bad = mask_violations(values, limit)
     if bad.any():
         number = int(bad.arg_max() or 0)
         where = f"partition '{windows[number][0]}'" if windows[number][0] else "the table"

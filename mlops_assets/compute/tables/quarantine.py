@@ -105,7 +105,7 @@ def _display_value(row: dict[str, Any], column: str) -> str:
     return f"{column} = {row[column]!r}" if isinstance(row[column], str) else f"{column} = {row[column]}"
 
 
-def quarantine_outcome(
+def build_quarantine_outcome(
     refused: pl.DataFrame, counts: Sequence[int], windows: Sequence[tuple[str, TimeWindow | None]], *, share: float, name: str
 ) -> Outcome:
     """Return the outcome of the quarantine check, which refuses the write if more than ``share`` of a partition is bad, and else warns.

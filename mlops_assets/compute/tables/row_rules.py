@@ -186,7 +186,7 @@ def find_time_violations(
         message = f"column '{column}' is null in {nulls} row(s)"
         yield RuleViolation("event_time", column, "not null", message, "drop or repair rows without a time", times.is_null())
     if merge_windows(windows):
-        yield from _range_violation(frame, column, windows)
+        yield from _build_range_violation(frame, column, windows)
     else:
         yield from _implausible_violation(times, column, max_future)
 
@@ -203,7 +203,7 @@ def _zone_hint(column: str) -> str:
     return f"`pl.col('{column}').dt.replace_time_zone('<zone of the data>').dt.convert_time_zone('UTC')` gives it a zone"
 
 
-def _range_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+def _build_range_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
     outside = ~frame.select(_is_inside(column, windows)).to_series().fill_null(value=True)
     if outside.any():
         keys = [key for key, _ in windows]

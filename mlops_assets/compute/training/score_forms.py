@@ -66,7 +66,7 @@ def _residuals(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.
     return np.asarray(y, dtype=float) - model.predict(chosen)  # type: ignore[no-any-return]
 
 
-def _log_likelihood(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _compute_log_likelihood(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
     shares = model.predict_proba(chosen)
     epsilon = np.finfo(shares.dtype).eps
     clipped = np.clip(shares, epsilon, 1 - epsilon)
@@ -88,7 +88,7 @@ def _brier_by_row(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> 
 _ROW_SCORES: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": lambda model, chosen, y: model.predict(chosen) == y,
     "neg_brier_score": _brier_by_row,
-    "neg_log_loss": _log_likelihood,
+    "neg_log_loss": _compute_log_likelihood,
     "neg_mean_absolute_error": lambda model, chosen, y: -np.abs(_residuals(model, chosen, y)),
     "neg_mean_absolute_percentage_error": lambda model, chosen, y: (
         -np.abs(_residuals(model, chosen, y)) / np.maximum(np.abs(y), np.finfo(float).eps)

@@ -106,12 +106,12 @@ def _canonicalise_object(value: Any, kind: type, inner: Callable[[object], str])
         return f"{kind.__qualname__}{inner({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
     if hasattr(value, "model_dump"):  # pydantic
         return f"{kind.__qualname__}{inner(value.model_dump())}"
-    if (state := _object_state(value, kind)) is not None and "site-packages" not in _class_file(kind):
+    if (state := _read_object_state(value, kind)) is not None and "site-packages" not in _class_file(kind):
         return f"{kind.__qualname__}{inner(state)}"
     raise UnrecordableError
 
 
-def _object_state(value: object, kind: type) -> dict[str, object] | None:
+def _read_object_state(value: object, kind: type) -> dict[str, object] | None:
     """Return an object's attributes, including those in ``__slots__``; None for an object that cannot have attributes."""
     slots = [
         name for base in kind.__mro__ for name in _list_items(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")

@@ -22,9 +22,9 @@ from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
 from mlops_assets.orchestrate.retraining.decisions import job_name
 from mlops_assets.orchestrate.retraining.sensor import build_retrain_sensor
-from mlops_assets.orchestrate.serving.repair import repair_sensor
-from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
-from mlops_assets.orchestrate.tables.external import external_assets, external_checks, external_sensor
+from mlops_assets.orchestrate.serving.repair import build_repair_sensor
+from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, build_automation_sensor, build_dead_run_sensor
+from mlops_assets.orchestrate.tables.external import build_external_sensor, external_assets, external_checks
 from mlops_assets.orchestrate.tables.quality import companion_assets
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
@@ -187,11 +187,11 @@ def _build_sensors(
 ) -> list[dg.SensorDefinition]:
     seconds, services = int(interval.total_seconds()), list_services(project)
     return [
-        automation_sensor(running=running, interval=interval),
-        dead_run_sensor(platform, running=running, interval=interval),
-        *external_sensor(project, platform, running=running),
+        build_automation_sensor(running=running, interval=interval),
+        build_dead_run_sensor(platform, running=running, interval=interval),
+        *build_external_sensor(project, platform, running=running),
         *(build_retrain_sensor(project, m, platform, running=running, interval=seconds) for m in project.select(Monitor) if m.on_failure),
-        *([repair_sensor(services, platform, running=running, interval=seconds)] if services else []),
+        *([build_repair_sensor(services, platform, running=running, interval=seconds)] if services else []),
         *build_alert_sensor(project, alerts, platform, running=running, interval=seconds),
     ]
 

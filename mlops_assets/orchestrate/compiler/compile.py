@@ -18,8 +18,8 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_step, function_requirements
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
-from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
-from mlops_assets.orchestrate.monitoring.estimates import estimate_body, estimate_checks, estimate_node
+from mlops_assets.orchestrate.features.push import build_push_node, list_push_checks, publish_pushed_rows
+from mlops_assets.orchestrate.monitoring.estimates import build_estimate_body, build_estimate_node, list_estimate_checks
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -35,7 +35,7 @@ from mlops_assets.orchestrate.score.score_step import build_score_step
 from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
 from mlops_assets.orchestrate.tables.external import require_valid
-from mlops_assets.orchestrate.tables.tables import publish_dataset, table_check_specs
+from mlops_assets.orchestrate.tables.tables import build_table_check_specs, publish_dataset
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.train_windows import find_retraining
@@ -120,7 +120,7 @@ class Compiler:
             partitions=dataset.table.partitions,
             deps=list_deps(node),
             ins=self._list_plain_inputs(dataset.function),
-            checks=table_check_specs(dataset.key, dataset.table),
+            checks=build_table_check_specs(dataset.key, dataset.table),
             config=config,
             resources=resources,
             options=dataset.options,
@@ -129,7 +129,7 @@ class Compiler:
         return compile_step(step, self.io)
 
     def _compile_pushed(self, source: PushSource) -> dg.AssetsDefinition:
-        node = push_node(source, self.platform)
+        node = build_push_node(source, self.platform)
         step = StepSpec(
             source.key,
             self._bind_body(node, partial(publish_pushed_rows, source=source)),
@@ -137,7 +137,7 @@ class Compiler:
             description=source.function.description,
             kinds=frozenset({"dataset", "stream", "duckdb"}),
             partitions=source.table.partitions,
-            checks=push_checks(source),
+            checks=list_push_checks(source),
             options=source.options,
             condition=follow_inputs(node, self.platform),
         )
@@ -157,7 +157,7 @@ class Compiler:
             partitions=view.partitions,
             deps=list_deps(node),
             ins=self._list_plain_inputs(function) if function else {},
-            checks=table_check_specs(view.key, view_rules(view)),
+            checks=build_table_check_specs(view.key, view_rules(view)),
             config=config,
             resources=resources,
             options=view.options,
@@ -294,7 +294,7 @@ class Compiler:
         if monitor.estimates:
             text = f"Performance of {monitor.predictions_key}, estimated without labels."
             yield self._compile_report(
-                monitor, estimate_node(self.project, monitor), estimate_body(monitor), estimate_checks(monitor), text
+                monitor, build_estimate_node(self.project, monitor), build_estimate_body(monitor), list_estimate_checks(monitor), text
             )
         if monitor.label_expectations:
             text = f"Performance of {monitor.predictions_key} on the labels that have arrived."

@@ -13,9 +13,9 @@ from mlops_assets.compute.pages.console_page import (
     ConsoleTable,
 )
 from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED
-from mlops_assets.orchestrate.console.model_pages import declared_names, find_alias, find_waiting, version_cell, version_path
+from mlops_assets.orchestrate.console.model_pages import declared_names, find_alias, find_waiting, link_version, version_path
 from mlops_assets.orchestrate.console.monitor_pages import find_newest, monitor_path, read_windows
-from mlops_assets.orchestrate.console.run_pages import describe_status, run_cell
+from mlops_assets.orchestrate.console.run_pages import describe_status, link_run
 from mlops_assets.orchestrate.console.service_pages import read_statuses, service_path
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, encode, format_time
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -56,7 +56,7 @@ def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         ConsoleTable(
             "Latest runs",
             ("run", "experiment", "kind", "status", "started (UTC)"),
-            tuple((run_cell(run.id), run.model, run.kind, describe_status(run), format_time(run.started_at)) for run in runs),
+            tuple((link_run(run.id), run.model, run.kind, describe_status(run), format_time(run.started_at)) for run in runs),
             "No run is recorded yet.",
             more=(ConsoleCell("all runs", "/runs"),) if runs else (),
         ),
@@ -123,7 +123,7 @@ def _list_champions(site: ConsoleSite, versions: list[Version]) -> ConsoleTable:
     for version in versions:
         by_model.setdefault(version.model, []).append(version)
     rows = tuple(
-        (ConsoleCell(name, f"/models/{encode(name)}"), version_cell(find_alias(known, CHAMPION)), str(len(known)))
+        (ConsoleCell(name, f"/models/{encode(name)}"), link_version(find_alias(known, CHAMPION)), str(len(known)))
         for name, known in sorted(by_model.items())
     )
     return ConsoleTable("Models", ("model", "champion", "versions"), rows, "The project declares no model.", frozenset({2}))

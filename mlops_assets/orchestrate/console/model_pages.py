@@ -16,7 +16,7 @@ from mlops_assets.compute.pages.console_page import (
 )
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION, DAMAGED, GATES_PASSED
-from mlops_assets.orchestrate.console.run_pages import MAX_COMPARED, compare_run, list_metric_names, run_cell
+from mlops_assets.orchestrate.console.run_pages import MAX_COMPARED, compare_run, link_run, list_metric_names
 from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
@@ -67,7 +67,7 @@ def find_alias(versions: Sequence[Version], alias: str) -> Version | None:
     return next((version for version in versions if alias in version.aliases), None)
 
 
-def version_cell(version: Version | None) -> ConsoleCell | str:
+def link_version(version: Version | None) -> ConsoleCell | str:
     """Return a version as a link to its page; a dash for None."""
     if version is None:
         return UNKNOWN
@@ -95,7 +95,7 @@ def _summarise(
     metrics = _list_gate_metrics(runs.get(champion.run_id)) if champion else {}
     shown = ", ".join(f"{metric} {format_number(value)}" for metric, value in list(metrics.items())[:2])
     state = f"version {newest.version}: {newest.state}, {format_time(newest.created_at)}" if newest else "not trained yet"
-    cells = (version_cell(champion), shown, version_cell(find_alias(versions, CHALLENGER)), str(len(versions)), state)
+    cells = (link_version(champion), shown, link_version(find_alias(versions, CHALLENGER)), str(len(versions)), state)
     return (ConsoleCell(name, f"{SECTION}/{encode(name)}"), kind, *cells)
 
 
@@ -175,8 +175,8 @@ def _list_versions(site: ConsoleSite, path: str, shown: Sequence[Version], more:
         values = _list_gate_metrics(runs.get(version.run_id))
         state = ConsoleCell(version.state, kind=_KINDS.get(version.state, ""))
         figures = [format_number(values.get(name), 5) for name in metrics]
-        run = run_cell(version.run_id)
-        rows.append((version_cell(version), state, *figures, format_time(version.created_at), run))
+        run = link_run(version.run_id)
+        rows.append((link_version(version), state, *figures, format_time(version.created_at), run))
     head = ("version", "state", *metrics, "registered (UTC)", "run")
     numeric = frozenset(range(2, 2 + len(metrics)))
     empty = "No version yet: a candidate that passes its gates becomes one."
@@ -260,7 +260,7 @@ def _list_facts(site: ConsoleSite, version: Version) -> tuple[tuple[str, Console
         ("approval", version.approval or "undecided"),
         ("registered (UTC)", format_time(version.created_at)),
         ("model card", card),
-        ("run", run_cell(version.run_id)),
+        ("run", link_run(version.run_id)),
         ("candidate", version.digest),
         ("lake snapshot", str(version.snapshot)),
     )

@@ -86,7 +86,7 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         reports = [find_newest(windows, kind) if wanted else None for kind, wanted in _list_kinds(monitor)]
         newest = windows.keys[-1] if windows.keys else "none"
         model = ConsoleCell(monitor.model.name, f"/models/{encode(monitor.model.name)}")
-        states = [_state_cell(monitor, report) for report in reports]
+        states = [_build_state_cell(monitor, report) for report in reports]
         rows.append(
             (ConsoleCell(monitor.name, monitor_path(monitor.name)), monitor.of.name, model, newest, *states, _describe_policy(monitor))
         )
@@ -110,7 +110,7 @@ def _list_kinds(monitor: Monitor) -> list[tuple[str, bool]]:
     return [(PERFORMANCE, bool(monitor.label_expectations)), (DRIFT, monitor.drift is not None)]
 
 
-def _state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
+def _build_state_cell(monitor: Monitor, report: WindowReport | None) -> ConsoleCell | str:
     if report is None:
         return UNKNOWN
     return ConsoleCell(f"{report.state} ({report.partition})", monitor_path(monitor.name, report.partition), KINDS.get(report.state, ""))

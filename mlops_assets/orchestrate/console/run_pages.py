@@ -68,15 +68,15 @@ def _build_table(runs: Sequence[Run], where: str, order: str, links: tuple[Conso
     metrics = list_metric_names((run.metrics for run in runs), _MAX_COLUMNS)
     params = _list_param_names(runs)
     heads: list[ConsoleCell | str] = [
-        *(_sort_cell(name, name, where, order) for name in ("experiment", "name", "kind", "status")),
-        _sort_cell("started (UTC)", "started_at", where, order),
+        *(_build_sort_heading(name, name, where, order) for name in ("experiment", "name", "kind", "status")),
+        _build_sort_heading("started (UTC)", "started_at", where, order),
         "took",
-        *(_sort_cell(name, f"metrics.{quote_name(name)}", where, order) for name in metrics),
-        *(_sort_cell(name, f"params.{quote_name(name)}", where, order) for name in params),
+        *(_build_sort_heading(name, f"metrics.{quote_name(name)}", where, order) for name in metrics),
+        *(_build_sort_heading(name, f"params.{quote_name(name)}", where, order) for name in params),
     ]
     rows: tuple[ConsoleRow, ...] = tuple(
         (
-            run_cell(run.id),
+            link_run(run.id),
             run.model,
             run.name,
             run.kind,
@@ -98,7 +98,7 @@ def _build_table(runs: Sequence[Run], where: str, order: str, links: tuple[Conso
     return ConsoleTable("", ("run", *heads), rows, empty, numeric, "run" if compare else "", compare, tuple(run.id for run in runs), links)
 
 
-def _sort_cell(text: str, field: str, where: str, order: str) -> ConsoleCell:
+def _build_sort_heading(text: str, field: str, where: str, order: str) -> ConsoleCell:
     """Return a heading that sorts by its column; in reverse order when the list is sorted by it already."""
     mark = {f"{field} desc": " ↓", field: " ↑"}.get(order, "")
     to = field if order == f"{field} desc" else f"{field} desc"
@@ -129,7 +129,7 @@ def _quote_shell(text: str) -> str:
     return '"{}"'.format("".join(f"\\{sign}" if sign in '\\"$`' else sign for sign in text))
 
 
-def run_cell(run_id: str) -> ConsoleCell:
+def link_run(run_id: str) -> ConsoleCell:
     """Return a run as a link to its page."""
     return ConsoleCell(run_id[:8], f"{SECTION}/{encode(run_id)}")
 
@@ -191,7 +191,7 @@ def _list_facts(site: ConsoleSite, run: Run) -> tuple[tuple[str, ConsoleCell | s
         ("started (UTC)", format_time(run.started_at)),
         ("took", _format_run_duration(run)),
         ("environment", run.environment),
-        *([("parent", run_cell(run.parent_id))] if run.parent_id else []),
+        *([("parent", link_run(run.parent_id))] if run.parent_id else []),
         *([("Dagster run", dagster)] if run.dagster_run_id else []),
         ("lake snapshot", UNKNOWN if run.snapshot is None else str(run.snapshot)),
         *((f"tag {name}", value) for name, value in run.tags.items()),
@@ -214,7 +214,7 @@ def _list_children(site: ConsoleSite, run: Run) -> list[ConsoleBlock]:
     children = site.tracker.search(condition, limit=_MAX_CHILDREN + 1)
     if not children:
         return []
-    rows = tuple((run_cell(child.id), child.kind, child.name, describe_status(child)) for child in children[:_MAX_CHILDREN])
+    rows = tuple((link_run(child.id), child.kind, child.name, describe_status(child)) for child in children[:_MAX_CHILDREN])
     more = (ConsoleCell("all children", f"{SECTION}?{join_query([('where', condition)])}"),) if len(children) > _MAX_CHILDREN else ()
     return [ConsoleTable("Children", ("run", "kind", "name", "status"), rows, "", more=more)]
 

@@ -9,7 +9,7 @@ from functools import cache
 
 import dagster as dg
 
-from mlops_assets.stores.base.process import identify_process, start_time
+from mlops_assets.stores.base.process import identify_process, read_start_time
 from mlops_assets.stores.base.process import is_gone as _is_gone
 
 TAGS = ("mlops/host", "mlops/boot", "mlops/pid", "mlops/started")
@@ -23,7 +23,7 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
 def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
     # A step may have its own process, which ends before the run does; the process of the run is the first one in its log.
     pid, _ = _find_first_process(instance, run_id) or (process, 0.0)
-    instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
+    instance.add_run_tags(run_id, {_RUN: run_id, **build_process_tags(pid)})
 
 
 def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -31,7 +31,7 @@ def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
     _tag_once(instance, run_id, os.getpid())
 
 
-def process_tags(pid: int) -> dict[str, str]:
+def build_process_tags(pid: int) -> dict[str, str]:
     """Return the tags that identify a process of this machine."""
     return dict(zip(TAGS, identify_process(pid).values(), strict=True))
 
@@ -106,5 +106,5 @@ def _find_first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int,
 
 def _is_alive(process: tuple[int, float] | None) -> bool:
     """Return True if a process with this id runs and has started before its log entry: ids are reused."""
-    since = start_time(process[0]) if process else None
+    since = read_start_time(process[0]) if process else None
     return process is not None and since is not None and float(since) <= process[1]

@@ -34,10 +34,10 @@ def draw_safely(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LO
     try:
         return dict(draw())
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
-        return figure_warning(name, f"{type(error).__name__}: {error}", log)
+        return warn_of_figure(name, f"{type(error).__name__}: {error}", log)
 
 
-def figure_warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
+def warn_of_figure(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
     """Log that a figure cannot be drawn, and return the warning as metadata."""
     log(f"'{name}' cannot be drawn: {reason}")
     return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
@@ -81,7 +81,7 @@ def to_images(drawings: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -
     """Return drawings, title → PNG, as metadata; a text in place of a PNG is the reason of a failure and becomes a warning."""
     images: dict[str, Any] = {}
     for title, png in drawings.items():
-        images |= figure_warning(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
+        images |= warn_of_figure(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
     return images
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.graph import Edge
-from mlops_assets.orchestrate.core.partitions import partition_length, window_mapping
+from mlops_assets.orchestrate.core.partitions import build_window_mapping, partition_length
 from mlops_assets.orchestrate.core.project import Project, served_partitions
 from mlops_assets.values.serving import BatchPrediction, Service
 
@@ -29,9 +29,9 @@ def predicted_partitions(project: Project, monitor: Monitor) -> dg.PartitionsDef
     return served_partitions(project, watched) if isinstance(watched, Service) else watched.dataset.table.partitions
 
 
-def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
+def build_report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
     """Return the mapping from a monitor's window to the table partitions within it; None if they are the same, or without partitions."""
-    return None if partitions is None or partitions == monitor.partitions else window_mapping()
+    return None if partitions is None or partitions == monitor.partitions else build_window_mapping()
 
 
 def link_labels(monitor: Monitor, table: str, partitions: dg.PartitionsDefinition | None) -> Edge:
@@ -49,7 +49,7 @@ def link_labels(monitor: Monitor, table: str, partitions: dg.PartitionsDefinitio
     """
     predicted = isinstance(monitor.of, BatchPrediction) and monitor.of.dataset.key == table
     if partitions is None or predicted or not monitor.labels_within:
-        return Edge(table, partitions, report_mapping(partitions, monitor))
+        return Edge(table, partitions, build_report_mapping(partitions, monitor))
     windows = -(-monitor.labels_within // partition_length(monitor.partitions))
     with allow_beta():
         mapping = dg.TimeWindowPartitionMapping(end_offset=windows, allow_nonexistent_upstream_partitions=True)

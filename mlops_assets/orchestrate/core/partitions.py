@@ -79,7 +79,7 @@ def _map_by_dagster(
     """Return the parent partitions by Dagster's mapping, which takes milliseconds; cache them once the child's window has ended."""
     if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
         return _FINAL_RESULTS[request]
-    parents = _map_uncached(mapping or window_mapping(), child, parent, key)
+    parents = _map_uncached(mapping or build_window_mapping(), child, parent, key)
     grows = getattr(mapping, "end_offset", 0) > 0
     timed = not grows and all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
     if timed and partition_length(parent) <= partition_length(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def _map_by_dagster(
     return parents
 
 
-def window_mapping() -> dg.TimeWindowPartitionMapping:
+def build_window_mapping() -> dg.TimeWindowPartitionMapping:
     """Return the mapping to every existing parent partition within the time window of the child partition."""
     with allow_beta():
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
@@ -108,7 +108,7 @@ def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
     return timedelta(seconds=first.end.timestamp() - first.start.timestamp())
 
 
-def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
+def build_lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
     """Return the mapping to the same parent partition and to those of the ``seconds`` before it; to all partitions if ``seconds`` is None.
 
     Without parent partitions, return None.

@@ -17,7 +17,7 @@ from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.evaluation_hash import hash_calibration, hash_evaluation
 from mlops_assets.orchestrate.core.graph import Edge, Node
-from mlops_assets.orchestrate.core.partitions import days_until_today, lookback_mapping
+from mlops_assets.orchestrate.core.partitions import build_lookback_mapping, days_until_today
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, select_stored_views
@@ -247,7 +247,7 @@ def _link_all(dataset: Dataset[..., Any] | ExternalDataset) -> Edge:
 
 def _lookup_edge(view: FeatureView) -> Edge:
     """Return the edge to a feature view that predictions look up; a prediction reads the rows of the last ttl before its event time."""
-    return Edge(view.key, view.partitions, lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
+    return Edge(view.key, view.partitions, build_lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
 
 
 def view_rules(view: FeatureView) -> Table:

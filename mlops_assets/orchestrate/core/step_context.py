@@ -131,13 +131,13 @@ class StepContext:
 
     def call(self, function: UserFunction[..., Any], **overrides: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
         """Call a user's function with the arguments of its signature; ``overrides`` replaces arguments by name."""
-        return self._call_and_use(function, overrides, lambda value: value)
+        return self._call_and_apply(function, overrides, lambda value: value)
 
     def call_for_frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
         """Call a user's function and collect the frame that it returns."""
-        return self._call_and_use(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
+        return self._call_and_apply(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
 
-    def _call_and_use(self, function: UserFunction[..., Any], overrides: Mapping[str, object], use: Callable[[Any], T]) -> T:
+    def _call_and_apply(self, function: UserFunction[..., Any], overrides: Mapping[str, object], use: Callable[[Any], T]) -> T:
         """Call a user's function and pass the result to ``use``; errors of either call name the function.
 
         A lazy query runs in ``use``.
@@ -191,7 +191,7 @@ class StepContext:
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._translate_lake_error(ref, lambda: self._read_rows(ref, None, None, columns))
         parent_keys = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
-        span = _time_span(ref, parent_keys)
+        span = _find_time_span(ref, parent_keys)
         if span is None:
             return self._translate_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
         return self._translate_lake_error(ref, lambda: self._read_rows(ref, span, parent_keys, columns))
@@ -201,7 +201,9 @@ class StepContext:
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return rows
-        span = _time_span(ref, [parent for parents in map_partitions(edge, self.node.partitions, [key]).values() for parent in parents])
+        span = _find_time_span(
+            ref, [parent for parents in map_partitions(edge, self.node.partitions, [key]).values() for parent in parents]
+        )
         if span is None:
             return rows.clear()
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
@@ -246,7 +248,7 @@ def _select_partition(value: object, key: str) -> object:
     return value[key] if isinstance(value, Mapping) and key in value else value
 
 
-def _time_span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
+def _find_time_span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
     """Return the event time from the start of the first partition to the end of the last; None without partitions."""
     ends = [window_of(ref.partitions, key) for key in (keys[0], keys[-1])] if keys else []
     spans = [span for span in ends if span is not None]

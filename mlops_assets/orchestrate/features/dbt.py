@@ -354,7 +354,9 @@ def _list_partitions(table: DbtTable, keys: Sequence[str], stores: Stores) -> li
     return [Partition(key, window_of(table.node.partitions, key), inputs.get(key, "")) for key in keys]
 
 
-def _view_facts(context: dg.AssetExecutionContext, stores: Stores, table: DbtTable, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+def _list_view_facts(
+    context: dg.AssetExecutionContext, stores: Stores, table: DbtTable, rows: pl.DataFrame, compiled: str
+) -> dict[str, Any]:
     view, node = table.view, table.node
     if view is None:
         return {}
@@ -388,7 +390,7 @@ def _record_output(  # noqa: PLR0913  (one output)
     facts = {
         "lake snapshot": commit.snapshot,
         **({COLUMNS: "; ".join(changes)} if changes else {}),
-        **_view_facts(context, stores, table, rows, compiled),
+        **_list_view_facts(context, stores, table, rows, compiled),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows, table.descriptions),
     }

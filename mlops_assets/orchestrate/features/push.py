@@ -13,9 +13,9 @@ from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
 from mlops_assets.orchestrate.core.partitions import day_span, list_days, list_partition_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
-from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table, table_check_specs
-from mlops_assets.serving.push.spec import PushSpec, push_log_folder
+from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, build_log_metadata, build_log_outcome
+from mlops_assets.orchestrate.tables.tables import build_check_specs, build_table_check_specs, publish_table
+from mlops_assets.serving.push.spec import PushSpec, find_push_log_folder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
@@ -23,7 +23,7 @@ from mlops_assets.values.push import PushSource, views_of
 from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 
-def push_node(source: PushSource, platform: Platform) -> Node:
+def build_push_node(source: PushSource, platform: Platform) -> Node:
     """Return the node of a push source's table; the push log is its input."""
     partitions = source.table.partitions
     return Node(source.key, partitions, external_inputs=lambda keys: _hash_log(source, platform, partitions, keys))
@@ -31,7 +31,7 @@ def push_node(source: PushSource, platform: Platform) -> Node:
 
 def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
     """Return partition → hash of its log files, for partitions with pushed rows."""
-    folder = push_log_folder(platform.home, source.name)
+    folder = find_push_log_folder(platform.home, source.name)
     if not folder.is_dir():
         return {}
     from mlops_assets.serving.logs.day_log import list_log_days
@@ -50,7 +50,7 @@ def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[objec
 def _make_pushed_rows(step: StepContext, source: PushSource) -> CheckedTable:
     from mlops_assets.serving.logs.day_log import list_log_days
 
-    days = set(list_log_days(push_log_folder(step.stores.platform.home, source.name)))
+    days = set(list_log_days(find_push_log_folder(step.stores.platform.home, source.name)))
     windows = [window for _, window in step.windows]
     spans = [span for span in (day_span(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
@@ -64,14 +64,14 @@ def _make_pushed_rows(step: StepContext, source: PushSource) -> CheckedTable:
     checked = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
     return replace(
         checked,
-        outcomes=[*checked.outcomes, log_readable_outcome(corrupt)],
-        metadata={**checked.metadata, **log_metadata(lake_only, corrupt)},
+        outcomes=[*checked.outcomes, build_log_outcome(corrupt)],
+        metadata={**checked.metadata, **build_log_metadata(lake_only, corrupt)},
     )
 
 
-def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
+def list_push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a push source: those of a dataset, and one for unreadable lines of the log."""
-    return [*table_check_specs(source.key, source.table), *check_specs(source.key, (LOG_READABLE,), warnings=(LOG_READABLE,))]
+    return [*build_table_check_specs(source.key, source.table), *build_check_specs(source.key, (LOG_READABLE,), warnings=(LOG_READABLE,))]
 
 
 def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
@@ -89,7 +89,7 @@ def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date
     from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed_rows
 
     types = dict(PushSpec.from_source(source, views_of(source)).types)
-    rows = read_pushed_rows(push_log_folder(stores.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
+    rows = read_pushed_rows(find_push_log_folder(stores.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 
@@ -110,7 +110,7 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
     from mlops_assets.compute.features.feature_schema import cast_features
     from mlops_assets.serving.logs.day_log import list_log_days
 
-    folder = push_log_folder(step.stores.platform.home, source.name)
+    folder = find_push_log_folder(step.stores.platform.home, source.name)
     settled_windows = _find_settled_windows(step, source, view)
     open_days = [day for day in list_log_days(folder) if not _is_covered(day, settled_windows)]
     frames = [load_pushed_rows(step.stores, source, day, day) for day in open_days]
@@ -128,7 +128,7 @@ def _find_settled_windows(step: StepContext, source: PushSource, view: FeatureVi
     lake, snapshot = step.stores.lake, step.snapshot
     keys = list(list_partition_keys(source.table.partitions))
     fresh = set(keys)
-    for node in (push_node(source, step.stores.platform), step.project.node(view)):
+    for node in (build_push_node(source, step.stores.platform), step.project.node(view)):
         records = lake.records(node.key, snapshot=snapshot)
         current = compute_fingerprints(node, keys, lake, snapshot=snapshot)
         fresh &= {key for key in keys if key in records and records[key].inputs == current.get(key)} | {

@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.llm.case_columns import find_absent_column
 from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 
@@ -55,7 +55,7 @@ def calibration_spec(
         description=f"Agreement of the judge {calibration.judge.name} with the labels of {calibration.cases.key}.",
         kinds=frozenset({"llm", "duckdb"}),
         deps=[dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges],
-        checks=check_specs(calibration.key, (*check_names(_table_rules(calibration)), MAY_GATE), warnings=(MAY_GATE,)),
+        checks=build_check_specs(calibration.key, (*check_names(_table_rules(calibration)), MAY_GATE), warnings=(MAY_GATE,)),
         options=calibration.options,
         condition=condition,
         code_version=node.definition,
@@ -126,12 +126,12 @@ def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
             )
         if (row := _find_row(rows, pl.col(column).is_null())) is not None:
             raise DataError(
-                f"'{calibration.key}': column '{column}' of case {_label(calibration, row)} is null",
+                f"'{calibration.key}': column '{column}' of case {_build_label(calibration, row)} is null",
                 hint=f"fill it in, or drop the case from '{source}'",
             )
     if (row := _find_row(rows, ~pl.col(calibration.label).is_in(calibration.judge.allowed))) is not None:
         raise DataError(
-            f"'{calibration.key}': case {_label(calibration, row)} has the label {row[calibration.label]!r} in column '{calibration.label}', "
+            f"'{calibration.key}': case {_build_label(calibration, row)} has the label {row[calibration.label]!r} in column '{calibration.label}', "
             f"which is no verdict of the judge '{calibration.judge.name}'",
             hint=f"its verdicts are {', '.join(calibration.judge.allowed)}",
         )
@@ -142,7 +142,7 @@ def _find_row(rows: pl.DataFrame, condition: pl.Expr) -> dict[str, Any] | None:
     return found.row(0, named=True) if found.height else None
 
 
-def _label(calibration: Calibration, row: dict[str, Any]) -> str:
+def _build_label(calibration: Calibration, row: dict[str, Any]) -> str:
     return ", ".join(repr(row[name]) for name in calibration.case_key)
 
 

@@ -96,17 +96,17 @@ def _check_keys(evaluation: PromptEvaluation, frame: pl.DataFrame) -> None:
     for rows, problem in ((without, "is null"), (repeated, "occurs twice")):
         if rows.height:
             raise DataError(
-                f"'{evaluation.key}': the key of case {_label(evaluation, rows.row(0, named=True))} {problem}",
+                f"'{evaluation.key}': the key of case {_build_label(evaluation, rows.row(0, named=True))} {problem}",
                 hint=f"give each row of '{evaluation.cases.key}' a key of its own",
             )
 
 
-def _label(evaluation: PromptEvaluation, row: Mapping[str, Any]) -> str:
+def _build_label(evaluation: PromptEvaluation, row: Mapping[str, Any]) -> str:
     return ", ".join(repr(row[name]) if isinstance(row[name], str) else str(row[name]) for name in evaluation.case_key)
 
 
 def _read_case(evaluation: PromptEvaluation, prompt: Prompt[..., Any], row: Mapping[str, Any]) -> EvaluationCase:
-    label = _label(evaluation, row)
+    label = _build_label(evaluation, row)
     where = f"'{evaluation.key}', case {label}"
     present = [variable for variable in prompt.variables if variable.name in row]
     for variable in present:

@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.llm.call_costs import PRICED
 from mlops_assets.orchestrate.llm.evaluation_results import TOKEN_COUNTS, EvaluationResults, ScoredCase
 from mlops_assets.orchestrate.llm.progress import CallProgress
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.prompt_evaluation import COMPLETE
@@ -66,7 +66,7 @@ def evaluation_spec(
             dg.AssetDep(asset_key(evaluation.prompt.key)),
             *(dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges),
         ],
-        checks=[*check_specs(evaluation.key, names, warnings=(TOKEN_COUNTS, PRICED)), *gates],
+        checks=[*build_check_specs(evaluation.key, names, warnings=(TOKEN_COUNTS, PRICED)), *gates],
         options=evaluation.options,
         condition=condition,
         code_version=node.definition,

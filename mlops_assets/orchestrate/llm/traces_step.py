@@ -17,8 +17,8 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.partitions import days_until_today
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, build_log_metadata, build_log_outcome
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.dataset import Table
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LLM_GROUP = "llm"  # of traces without a prompt
 _MAX_MODELS = 10  # rows of the table in the metadata
 
 
-def trace_folder(source: TraceSource, platform: Platform) -> Path:
+def find_trace_folder(source: TraceSource, platform: Platform) -> Path:
     """Return the folder of a trace log; it may not exist yet."""
     from mlops_assets.serving.logs.trace_log import TRACE_FOLDER
 
@@ -49,7 +49,7 @@ def _hash_days(source: TraceSource, platform: Platform, keys: Sequence[str]) -> 
     """Return day → hash of its log files, for the days among ``keys`` that the log has."""
     from mlops_assets.serving.logs.day_log import hash_log_files, list_log_days
 
-    folder, wanted = trace_folder(source, platform), set(keys)
+    folder, wanted = find_trace_folder(source, platform), set(keys)
     return {day.isoformat(): hash_log_files(folder, day, day) for day in list_log_days(folder) if day.isoformat() in wanted}
 
 
@@ -87,7 +87,7 @@ def traces_spec(
         kinds=frozenset({"llm", "duckdb"}),
         partitions=node.partitions,
         deps=[dg.AssetDep(asset_key(service.key))] if service else [],  # for the graph; the traces follow the log
-        checks=check_specs(node.key, names, warnings=(LOG_READABLE,)),
+        checks=build_check_specs(node.key, names, warnings=(LOG_READABLE,)),
         options=source.options,
         condition=condition,
     )
@@ -108,13 +108,13 @@ def _import_traces(step: StepContext, source: TraceSource) -> CheckedTable:
 
     rules, corrupt = _table_rules(source), list[str]()
     days = [date.fromisoformat(key) for key in step.keys]
-    logged = read_traces(trace_folder(source, step.stores.platform), min(days), max(days), corrupt)
+    logged = read_traces(find_trace_folder(source, step.stores.platform), min(days), max(days), corrupt)
     rows = build_trace_rows({day: spans for day, spans in logged.items() if day in set(days)})
     stored, lake_only = add_stored_rows(step, rows.frame, rules)
-    facts = describe_traces(stored) | log_metadata(lake_only, corrupt)
+    facts = describe_traces(stored) | build_log_metadata(lake_only, corrupt)
     if rows.lost_feedback:
         facts["feedback without its trace"] = rows.lost_feedback
-    return CheckedTable(stored, [*verify(stored, rules, step.windows), log_readable_outcome(corrupt)], facts)
+    return CheckedTable(stored, [*verify(stored, rules, step.windows), build_log_outcome(corrupt)], facts)
 
 
 def describe_traces(frame: pl.DataFrame) -> dict[str, Any]:

@@ -23,24 +23,24 @@ from mlops_assets.orchestrate.monitoring.reports import (
     measure_windows,
     write_page,
 )
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.monitoring import Monitor
 
 
-def estimate_node(project: Project, monitor: Monitor) -> Node:
+def build_estimate_node(project: Project, monitor: Monitor) -> Node:
     """Return the node of the estimate report; the predictions are its only input, so that it never waits for labels."""
     return Node(monitor.estimate_key, monitor.partitions, (link_predictions(project, monitor),))
 
 
-def estimate_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+def list_estimate_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the checks of estimates, which only warn."""
     names = [expectation.name for expectation in monitor.estimates]
-    return check_specs(monitor.estimate_key, names, warnings=names)
+    return build_check_specs(monitor.estimate_key, names, warnings=names)
 
 
-def estimate_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
+def build_estimate_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that publishes estimate reports."""
 
     def body(step: StepContext) -> Iterator[object]:
@@ -60,13 +60,13 @@ def _publish_estimates(step: StepContext, monitor: Monitor) -> CheckedTable:
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     reports = [(measured.window, measured.estimate) for measured in measurements if measured.estimate is not None]
     last, report = reports[-1]
-    facts = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
-    facts |= _estimate_facts(report) | list_window_facts(step, monitor, last, measurements)
+    facts = build_summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
+    facts |= _list_estimate_facts(report) | list_window_facts(step, monitor, last, measurements)
     outcomes = build_outcomes([e.name for e in monitor.estimates], [(w, r.verdicts) for w, r in reports])
-    return CheckedTable(pl.concat([_estimate_rows(w, r) for w, r in reports]), outcomes, facts)
+    return CheckedTable(pl.concat([_build_estimate_rows(w, r) for w, r in reports]), outcomes, facts)
 
 
-def _estimate_rows(window: PredictionWindow, report: EstimateReport) -> pl.DataFrame:
+def _build_estimate_rows(window: PredictionWindow, report: EstimateReport) -> pl.DataFrame:
     schema: dict[str, Any] = {WINDOW_START: pl.Datetime("us", "UTC"), "version": pl.Int64, "state": pl.String, "predicted": pl.Int64}
     schema |= {"metric": pl.String, **dict.fromkeys(("estimate", "low", "high", "reference"), pl.Float64), "problem": pl.String}
     common = {WINDOW_START: window.span.start, "version": window.version, "state": report.state, "predicted": report.rows}
@@ -78,7 +78,7 @@ def _estimate_rows(window: PredictionWindow, report: EstimateReport) -> pl.DataF
     return pl.DataFrame([common | row for row in rows], schema=schema)
 
 
-def _estimate_facts(report: EstimateReport) -> dict[str, Any]:
+def _list_estimate_facts(report: EstimateReport) -> dict[str, Any]:
     reference = dict(report.reference)
     rows = [
         {"metric": m.name, "estimate": m.value, "from": m.low, "to": m.high, "holdout": reference.get(m.name), "": m.problem}

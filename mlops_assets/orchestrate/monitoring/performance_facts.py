@@ -14,7 +14,7 @@ def list_performance_facts(report: PerformanceReport) -> dict[str, Any]:
     metrics = [
         {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
     ]
-    arrivals, slices = report.arrivals, [_slice_facts(found) for found in report.slices]
+    arrivals, slices = report.arrivals, [_list_slice_facts(found) for found in report.slices]
     counts = {
         "repeated labels": arrivals.repeated,
         "corrected labels": arrivals.corrected,
@@ -36,7 +36,7 @@ def list_performance_facts(report: PerformanceReport) -> dict[str, Any]:
     }
 
 
-def _slice_facts(found: WindowSlice) -> dict[str, Any]:
+def _list_slice_facts(found: WindowSlice) -> dict[str, Any]:
     facts: dict[str, Any] = {"slice": f"{found.column} = {found.value}", "rows": found.rows}
     for name, value in found.metrics:
         low, high = found.interval(name)

@@ -26,7 +26,7 @@ from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION, ROLLED_
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
-from mlops_assets.orchestrate.core.partitions import lookback_mapping
+from mlops_assets.orchestrate.core.partitions import build_lookback_mapping
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.monitoring.judged_answers import (
     SampledScores,
@@ -36,9 +36,9 @@ from mlops_assets.orchestrate.monitoring.judged_answers import (
     read_judge_prices,
     withhold_verdicts,
 )
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_check_facts, build_summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Decision
 from mlops_assets.values.llm.quality_monitor import BEFORE, INPUT_DRIFT, ROLLBACK
@@ -119,7 +119,7 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     The prices of the judges' calls are none: they change what the metadata says, and no measure.
     """
     days = project.by_key[monitor.traces_key].partitions
-    mapping = lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None
+    mapping = build_lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None
     prompt = monitor.prompt.name if monitor.prompt else ""
     # Unset fields are left out: a field that a later release adds leaves the reports of all past days as they are.
     expectations = [{name: value for name, value in vars(each).items() if value is not None} for each in monitor.expectations]
@@ -161,7 +161,7 @@ def quality_spec(
         kinds=frozenset({"report", "duckdb"}),
         partitions=node.partitions,
         deps=deps,
-        checks=check_specs(monitor.key, names, warnings=names),
+        checks=build_check_specs(monitor.key, names, warnings=names),
         options=monitor.options,
         condition=condition,
         code_version=node.definition,
@@ -183,7 +183,7 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
     units = _measure_units(step, monitor)
     actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act(step, monitor, unit)]
     states = [WindowState(unit.partition, unit.state, _summarise(unit), unit.version) for unit in units]
-    facts = summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
+    facts = build_summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
     facts |= describe_judging(monitor, prices, [scores for unit in units for scores in unit.sampled])
     if actions:
         facts["decisions"] = to_markdown([{"decision": text} for text in actions])
@@ -286,7 +286,7 @@ def _build_outcome(name: str, units: Sequence[QualityUnit], traces_key: str) -> 
         blocking=False,
         message="; ".join(f"{unit.title}: {verdict.reason}" for unit, verdict in failures),
         hint=f"read the rows of the day in '{traces_key}'",
-        facts=check_facts([WindowState(u.partition, v.state, v.reason, u.version) for u, v in verdicts], "breached"),
+        facts=build_check_facts([WindowState(u.partition, v.state, v.reason, u.version) for u, v in verdicts], "breached"),
     )
 
 

@@ -14,7 +14,7 @@ from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.graph import Edge
-from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
+from mlops_assets.orchestrate.core.monitor_windows import build_report_mapping, predicted_partitions
 from mlops_assets.orchestrate.core.partitions import list_partition_keys, map_partitions, partition_length
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -103,7 +103,7 @@ def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[s
 def list_missing_windows(stores: Stores, project: Project, monitor: Monitor) -> list[str]:
     """Return the windows without recorded predictions between the first window and the newest one that have some, oldest first."""
     partitions = predicted_partitions(project, monitor)
-    edge = Edge(monitor.predictions_key, partitions, report_mapping(partitions, monitor))
+    edge = Edge(monitor.predictions_key, partitions, build_report_mapping(partitions, monitor))
     recorded, windows = set(stores.lake.records(monitor.predictions_key)), list_partition_keys(monitor.partitions)
     mapped = map_partitions(edge, monitor.partitions, windows)
     present = [not recorded.isdisjoint(mapped.get(window, ())) for window in windows]

@@ -20,7 +20,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
-from mlops_assets.orchestrate.core.monitor_windows import link_labels, predicted_partitions, report_mapping
+from mlops_assets.orchestrate.core.monitor_windows import build_report_mapping, link_labels, predicted_partitions
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.error_changes import ERRORS, add_error_verdicts
@@ -34,12 +34,12 @@ from mlops_assets.orchestrate.monitoring.reading import (
     read_windows,
 )
 from mlops_assets.orchestrate.monitoring.same_weeks import SameWeeksReferences
-from mlops_assets.orchestrate.monitoring.shap_summaries import list_dependence_facts, summarize_windows
+from mlops_assets.orchestrate.monitoring.shap_summaries import list_dependence_facts, summarise_shap_values
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_check_facts, build_summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold
@@ -67,19 +67,19 @@ def performance_node(project: Project, monitor: Monitor) -> Node:
 def link_predictions(project: Project, monitor: Monitor) -> Edge:
     """Return the edge from a monitor's report to the predictions of its window."""
     partitions = predicted_partitions(project, monitor)
-    return Edge(monitor.predictions_key, partitions, report_mapping(partitions, monitor), required=True)
+    return Edge(monitor.predictions_key, partitions, build_report_mapping(partitions, monitor), required=True)
 
 
 def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the spec of the drift check, which only warns."""
     names = [monitor.drift.name] if monitor.drift else []
-    return check_specs(monitor.drift_key, names, warnings=names)
+    return build_check_specs(monitor.drift_key, names, warnings=names)
 
 
 def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the performance checks, which only warn."""
     names = [expectation.name for expectation in monitor.label_expectations]
-    return check_specs(monitor.performance_key, names, warnings=names)
+    return build_check_specs(monitor.performance_key, names, warnings=names)
 
 
 def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
@@ -113,7 +113,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     with_performance = step.stores.lake.records(monitor.performance_key)
     # The performance step draws the page of other windows, again when the predictions change.
     drawn = [measured for measured in measurements if measured.window.partition not in with_performance]
-    summaries = summarize_windows(step, monitor, drawn)
+    summaries = summarise_shap_values(step, monitor, drawn)
     depended = {id(measured): found for measured, found in zip(drawn, summaries, strict=True)}
     for partition, group in group_by_partition(drawn).items():
         sections = [VersionReports(m.window.version, m.drift, estimate=m.estimate, dependence=depended[id(m)]) for m in group]
@@ -123,7 +123,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     )
     reports = [(measured.window, measured.drift) for measured in measurements if measured.drift is not None]
     states = [WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports]
-    summary = summary_facts(states, "drifted")
+    summary = build_summary_facts(states, "drifted")
     drifted = [(window, report.drifted) for window, report in reports if report.drifted]
     outcome = Outcome(
         monitor.drift.name if monitor.drift else "",
@@ -131,7 +131,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
         blocking=False,
         message="; ".join(f"{window.title}: {', '.join(names[:TOP])} drifted" for window, names in drifted),
         hint="look at the page of the window; drift alone never starts a retraining",
-        facts=check_facts(states, "drifted")
+        facts=build_check_facts(states, "drifted")
         | {
             "rows": sum(report.rows for _, report in reports),
             "drifted": len({name for _, names in drifted for name in names}),
@@ -220,7 +220,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Measure performance, record the reports and the retraining decision, write the pages, and return the table to commit."""
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     labels = read_labels(step, monitor)
-    earlier = _read_earlier(step, monitor)
+    earlier = _read_earlier_reports(step, monitor)
     measured_windows = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
     measurements = add_error_verdicts(monitor.error_change, measured_windows, earlier, WINDOW_START)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
@@ -230,7 +230,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     scores = {id(measured): _score(measured, earlier) for measured in measurements}
     explanations = explain_windows(step, monitor, measurements, labels)
     explained = {id(measured): found for measured, found in zip(measurements, explanations, strict=True)}
-    summaries = summarize_windows(step, monitor, measurements)
+    summaries = summarise_shap_values(step, monitor, measurements)
     depended = {id(measured): found for measured, found in zip(measurements, summaries, strict=True)}
     for partition, group in group_by_partition(measurements).items():
         sections = [
@@ -252,7 +252,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     rows = [_performance_rows(window, report, estimate) for (window, report), estimate in zip(reports, estimates, strict=True)]
     frame = pl.concat(rows, how="vertical_relaxed")
     last, report = reports[-1]
-    summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
+    summary = build_summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
     scored = {f"estimate of {score.metric}": score.text for score in scores[id(measurements[-1])]}
     facts = (
         summary
@@ -281,7 +281,7 @@ def build_outcomes(names: Sequence[str], reports: Sequence[tuple[PredictionWindo
 
 def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
     breaches = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
-    facts = check_facts([WindowState(w.partition, v.state, v.reason, w.version) for w, v in verdicts], "breached")
+    facts = build_check_facts([WindowState(w.partition, v.state, v.reason, w.version) for w, v in verdicts], "breached")
     if verdicts:
         last = breaches[-1][1] if breaches else verdicts[-1][1]
         facts |= {k: v for k, v in (("value", last.value), ("bound", last.bound)) if v is not None}
@@ -324,7 +324,7 @@ def _performance_rows(window: PredictionWindow, report: PerformanceReport, estim
     return pl.DataFrame(rows, schema=schema)
 
 
-def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
+def _read_earlier_reports(step: StepContext, monitor: Monitor) -> pl.DataFrame:
     """Return the monitor's performance table as of the step's snapshot, with nulls in columns that an older table lacks."""
     columns = {"version": pl.Int64, "metric": pl.String, "state": pl.String, "predicted": pl.Int64, ERRORS: pl.String}
     numbers = dict.fromkeys(("value", "low", "high", "reference", "estimate"), pl.Float64)

@@ -86,7 +86,7 @@ def read_run_ends(instance: dg.DagsterInstance, before: SourcePosition | None, *
     records = sorted((r for page in pages for r in page if last is None or r.storage_id <= last), key=lambda record: record.storage_id)
     runs = find_runs(instance, {*record_ids, *(record.run_id for record in records)})
     ends = [
-        _describe_end(instance, runs[record.run_id], record.timestamp, passed=record.event_type is DagsterEventType.RUN_SUCCESS)
+        _describe_run_end(instance, runs[record.run_id], record.timestamp, passed=record.event_type is DagsterEventType.RUN_SUCCESS)
         for record in records
         if record.run_id in runs
     ]
@@ -100,7 +100,7 @@ def find_runs(instance: dg.DagsterInstance, ids: Collection[str]) -> dict[str, d
     return {run.run_id: run for group in groups for run in instance.get_runs(filters=dg.RunsFilter(run_ids=group))}
 
 
-def _describe_end(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, *, passed: bool) -> EndedRun:
+def _describe_run_end(instance: dg.DagsterInstance, run: dg.DagsterRun, at: float, *, passed: bool) -> EndedRun:
     if passed and run.asset_selection:
         return EndedRun(run, at, passed=True, assets=tuple(sorted(run.asset_selection)))
     events = [

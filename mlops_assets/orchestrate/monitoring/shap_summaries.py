@@ -25,7 +25,7 @@ from mlops_assets.values.monitoring import BREACH, Monitor
 MAX_SECONDS = 10.0  # of CPU for the rows of one window: a slow model explains fewer rows
 
 
-def summarize_windows(step: StepContext, monitor: Monitor, measurements: Sequence[WindowMeasurement]) -> list[ShapSummary | None]:
+def summarise_shap_values(step: StepContext, monitor: Monitor, measurements: Sequence[WindowMeasurement]) -> list[ShapSummary | None]:
     """Return what the predictions of each measured window depended on.
 
     It is None for windows without a breach, without drift and without a fallen metric, and for all but the newest three others. An error
@@ -42,7 +42,7 @@ def summarize_windows(step: StepContext, monitor: Monitor, measurements: Sequenc
     for i, window in alarming[-MAX_EXPLAINED_WINDOWS:]:
         try:
             import_shap()
-            summaries[i] = None if window.version is None else versions.summarize(window.version, window.unseen)
+            summaries[i] = None if window.version is None else versions.summarise(window.version, window.unseen)
         except MissingExtraError as error:
             summaries[i] = ShapSummary(problem=f"{error.message}: {error.hint}")
         except RequestError as error:
@@ -89,7 +89,7 @@ class _ExplainedVersions:
         self._step, self._monitor = step, monitor
         self._loaded: dict[int, _ExplainedVersion] = {}
 
-    def summarize(self, version: int, rows: pl.DataFrame) -> ShapSummary:
+    def summarise(self, version: int, rows: pl.DataFrame) -> ShapSummary:
         """Explain random rows of a window; the seed is fixed, so that the same window gives the same rows."""
         began = time.perf_counter()
         loaded = self._load(version)

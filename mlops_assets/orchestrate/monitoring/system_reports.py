@@ -14,9 +14,9 @@ from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path, write_page
 from mlops_assets.orchestrate.monitoring.system_reading import hash_request_windows, read_system_report
-from mlops_assets.orchestrate.monitoring.window_summary import WindowState, check_facts, summary_facts
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_check_facts, build_summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Monitor
 from mlops_assets.values.platform import Platform
@@ -39,7 +39,7 @@ def system_node(monitor: Monitor, platform: Platform) -> Node:
 def system_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the checks of objectives, which never keep a report from being written."""
     names = [objective.name for objective in monitor.objectives]
-    return check_specs(monitor.system_key, names, warnings=names)
+    return build_check_specs(monitor.system_key, names, warnings=names)
 
 
 def system_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
@@ -61,7 +61,7 @@ def _publish_system(step: StepContext, monitor: Monitor) -> CheckedTable:
         for partition, _, _ in reports:
             write_page(step, monitor, partition, [])
     partition, _, last = reports[-1]
-    facts = summary_facts([WindowState(p, _find_state(r), _summarise(r)) for p, _, r in reports], "breached")
+    facts = build_summary_facts([WindowState(p, _find_state(r), _summarise(r)) for p, _, r in reports], "breached")
     facts |= {
         "requests": last.whole.requests,
         "versions": to_markdown([_describe_counts(version, counts, last.seconds) for version, counts in last.versions]),
@@ -113,7 +113,7 @@ def _summarise(report: SystemReport) -> str:
 def _build_outcome(name: str, verdicts: list[tuple[str, ObjectiveVerdict]]) -> Outcome:
     breaches = [(partition, verdict) for partition, verdict in verdicts if verdict.state == BREACH]
     last = (breaches or verdicts)[-1][1]
-    facts = check_facts([WindowState(partition, v.state, v.reason) for partition, v in verdicts], "breached") | {
+    facts = build_check_facts([WindowState(partition, v.state, v.reason) for partition, v in verdicts], "breached") | {
         "value": last.value,
         "bound": last.bound,
         "error budget used up": last.budget_used,

@@ -10,7 +10,7 @@ from mlops_assets.compute.training.lifecycle import APPROVED
 from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.monitoring.estimates import estimate_node
+from mlops_assets.orchestrate.monitoring.estimates import build_estimate_node
 from mlops_assets.orchestrate.monitoring.reports import drift_node, performance_node
 from mlops_assets.orchestrate.monitoring.system_reports import system_node
 from mlops_assets.orchestrate.tables.automation import find_due
@@ -23,7 +23,7 @@ from mlops_assets.values.serving import BatchPrediction, Service
 def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict[str, list[str]]:
     """Return the table of each report → the windows that automation would materialise now, oldest first; without idle reports."""
     nodes = [drift_node(project, monitor)] if monitor.drift else []
-    nodes += [estimate_node(project, monitor)] if monitor.estimates else []
+    nodes += [build_estimate_node(project, monitor)] if monitor.estimates else []
     nodes += [performance_node(project, monitor)] if monitor.label_expectations else []
     nodes += [system_node(monitor, stores.platform)] if monitor.objectives else []
     clock = datetime.now(UTC)

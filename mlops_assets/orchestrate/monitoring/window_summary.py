@@ -38,7 +38,7 @@ class WindowState:
     version: int | None = None
 
 
-def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
+def build_summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
     """Return the worst state and the summary of the windows of one run as metadata; with several windows, also a table of them.
 
     Parameters
@@ -59,7 +59,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
     return facts
 
 
-def check_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
+def build_check_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
     """Return the metadata of a check that evaluates windows: the worst state, the summary, and the newest good window.
 
     Parameters
@@ -67,11 +67,11 @@ def check_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
     windows
         Oldest first; empty when nothing was predicted.
     failing
-        As in :func:`summary_facts`.
+        As in :func:`build_summary_facts`.
     """
     if not windows:
         return {"state": NOT_ENOUGH}
-    summary = summary_facts(windows, failing)
+    summary = build_summary_facts(windows, failing)
     good = [window.partition for window in _merge_versions(windows) if window.state == GOOD]
     return {"state": summary["state"], "windows": summary["summary"], **({NEWEST_GOOD: good[-1]} if good else {})}
 
@@ -100,7 +100,7 @@ def summarise_windows(windows: Sequence[WindowState], failing: str) -> str:
     Parameters
     ----------
     windows, failing
-        As in :func:`summary_facts`.
+        As in :func:`build_summary_facts`.
     """
     if len(windows) == 1:
         return windows[0].summary

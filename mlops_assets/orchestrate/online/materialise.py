@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import load_pending_rows, merge_pending
 from mlops_assets.orchestrate.online.check import MATCHES, compare_with_lake
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.stores.lake.verified_reads import read_view
 from mlops_assets.stores.online.protocol import HISTORY, ViewState, WriteCounts
@@ -101,7 +101,7 @@ def online_node(view: FeatureView) -> Node:
 
 def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
     """Return the spec of the check that compares the online store with the lake."""
-    return check_specs(online_key(view), (MATCHES,))
+    return build_check_specs(online_key(view), (MATCHES,))
 
 
 def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
@@ -158,7 +158,7 @@ class _OnlineUpdate:
         self._step, self._view, self._state = step, view, state
         records = step.stores.lake.records(view.key, snapshot=step.snapshot)
         self._content_hashes = {key: record.content_hash[:_HASH_LETTERS] for key, record in sorted(records.items())}
-        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_time_columns(view)))]}))[
+        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_list_time_columns(view)))]}))[
             :_HASH_LETTERS
         ]
         self._before = Mark.parse(state.mark) if state is not None and state.mark else None
@@ -228,7 +228,7 @@ class _OnlineUpdate:
 
     def _advance_mark(self, rows: pl.DataFrame) -> None:
         """Move the mark to the step's snapshot; its times only move forward, to the latest times of these rows."""
-        event, created = _time_columns(self._view)
+        event, created = _list_time_columns(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
         watermark, newest = _max_time(before.watermark, rows[created].max()), _max_time(before.newest, rows[event].max())
         self.mark = Mark(self._definition, self._step.snapshot, self._content_hashes, watermark, newest)
@@ -264,10 +264,10 @@ def _write(
 
 
 def _list_columns(view: FeatureView) -> list[str]:
-    return list(dict.fromkeys((*view.entity.join_keys, *_time_columns(view), *view.feature_names)))
+    return list(dict.fromkeys((*view.entity.join_keys, *_list_time_columns(view), *view.feature_names)))
 
 
-def _time_columns(view: FeatureView) -> tuple[str, str]:
+def _list_time_columns(view: FeatureView) -> tuple[str, str]:
     """Return the names of a view's columns with the event time and the created time."""
     return view.event_timestamp, view.created_timestamp or view.event_timestamp
 

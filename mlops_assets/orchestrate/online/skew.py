@@ -184,7 +184,7 @@ def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFr
     stored = {name: _load_layout(step, view, states) for name, view in version.views.items()}
     steps = [_rename_columns(stored[e["view"]], e) if "view" in e else next(functions) for e in version.manifest["steps"]]
     layouts = [entry for entry in steps if isinstance(entry, AsOfLayout)]
-    spine = rows.select(name for name in _request_fields(version) if name in rows.columns)
+    spine = rows.select(name for name in _list_request_fields(version) if name in rows.columns)
     keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
     return joined
@@ -194,7 +194,7 @@ def _rename_columns(layout: AsOfLayout, step: Mapping[str, Any]) -> AsOfLayout:
     return layout.rename(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
 
 
-def _request_fields(version: _ServedVersion) -> list[str]:
+def _list_request_fields(version: _ServedVersion) -> list[str]:
     return [field["name"] for field in version.manifest["request"]]
 
 

@@ -25,7 +25,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.predictions.fitted_rows import choose_versions
 from mlops_assets.orchestrate.predictions.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.serving.formats.packaging import find_changed_libraries, unpack
@@ -48,7 +48,7 @@ def prediction_rules(batch: BatchPrediction) -> Table:
 
 def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
     """Return the Dagster check specs of a batch prediction's table."""
-    return check_specs(batch.key, check_names(prediction_rules(batch)))
+    return build_check_specs(batch.key, check_names(prediction_rules(batch)))
 
 
 def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[object]]:

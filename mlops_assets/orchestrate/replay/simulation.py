@@ -249,7 +249,7 @@ class _Simulation:
 
     def _train(self, now: datetime, reason: str, launch: Launch | None = None) -> None:
         """Train a candidate and promote it, or record why it was not promoted."""
-        candidate = self._run_gates(now) if self.policy.retrain is not None else self._accept(now)
+        candidate = self._run_gates(now) if self.policy.retrain is not None else self._fit_without_gate(now)
         state = self.state
         if state.serving is None:
             state.crashed_rows = self.plan.history.count_before(now) if candidate.crashed else 0
@@ -270,7 +270,7 @@ class _Simulation:
         self.state.fits[fit.id] = fit
         return fit
 
-    def _accept(self, now: datetime) -> GatedCandidate:
+    def _fit_without_gate(self, now: datetime) -> GatedCandidate:
         """Fit on every known row, without a gate."""
         fit = self._fit(FitRequest(now, self.policy.window, "all"))
         return GatedCandidate(fit, fit, not fit.error, fit.error or "promoted without a gate", {}, crashed=bool(fit.error))

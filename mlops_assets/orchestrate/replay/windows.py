@@ -68,14 +68,14 @@ def group_windows(windows: Sequence[NamedWindow], unit: str | None, timezone: st
 
 def _group_by(windows: Sequence[NamedWindow], unit: str, timezone: str) -> tuple[NamedWindow, ...]:
     starts = pl.Series([span.start for _, span in windows]).dt.convert_time_zone(timezone)
-    labels = starts.dt.truncate(UNITS[unit]).dt.strftime(_label_format(unit)).to_list()
+    labels = starts.dt.truncate(UNITS[unit]).dt.strftime(_choose_label_format(unit)).to_list()
     grouped: dict[str, TimeWindow] = {}
     for label, (_, span) in zip(labels, windows, strict=True):
         grouped[label] = TimeWindow(grouped[label].start, span.end) if label in grouped else span
     return tuple(grouped.items())
 
 
-def _label_format(unit: str) -> str:
+def _choose_label_format(unit: str) -> str:
     return {"hour": "%Y-%m-%d %H:%M", "month": "%Y-%m", "year": "%Y"}.get(unit, "%Y-%m-%d")
 
 

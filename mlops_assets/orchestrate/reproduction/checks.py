@@ -35,7 +35,7 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
         stores = open_stores(platform)
         newest = stores.registry.versions(model.name)[-1]
         reproduction = open_reproductions(platform.registry).latest(model.name, newest.digest)
-        yield dg.AssetCheckResult(asset_key=_version_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, reproduction))
+        yield dg.AssetCheckResult(asset_key=_version_key(model), check_name=REPRODUCIBLE, **_build_check_fields(newest, reproduction))
         facts = stores.tracker.get(newest.run_id).record.get("facts", {})
         reasons = find_nondeterminism(facts)
         yield dg.AssetCheckResult(
@@ -67,7 +67,7 @@ def _version_key(model: Model[..., Any]) -> dg.AssetKey:
     return asset_key(f"version/{model.name}")
 
 
-def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[str, Any]:
+def _build_check_fields(version: Version, reproduction: Reproduction | None) -> dict[str, Any]:
     """Return the fields of the check result. A version that was never reproduced passes, and the description says so."""
     if reproduction is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
@@ -89,7 +89,7 @@ def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[s
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
     """Report a reproduction as the result of the version's check."""
-    fields = _check_fields(version, reproduction)
+    fields = _build_check_fields(version, reproduction)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_version_key(model), check_name=REPRODUCIBLE, **fields))
 
 

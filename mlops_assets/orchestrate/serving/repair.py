@@ -12,7 +12,9 @@ from mlops_assets.values.serving import Service
 SENSOR, TAG, MAX_ATTEMPTS = "mlops_services", "mlops/repair", 3
 
 
-def repair_sensor(services: Sequence[Service | PromptService], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
+def build_repair_sensor(
+    services: Sequence[Service | PromptService], platform: Platform, *, running: bool, interval: int
+) -> dg.SensorDefinition:
     """Return the sensor that repairs services by requesting runs of their assets, so that a repair is visible like every run."""
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 

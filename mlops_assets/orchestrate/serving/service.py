@@ -34,8 +34,8 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.predictions.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, build_log_metadata, build_log_outcome
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.formats.prediction_columns import PredictionKind
 from mlops_assets.serving.logs.prediction_rows import build_prediction_rows, read_key_types, split_storable
@@ -149,10 +149,10 @@ def _service_metadata(service: Service | PromptService, status: "ServiceStatus")
     facts |= {"url": dg.MetadataValue.url(status.url), "version": status.champion or 0}
     if isinstance(service, PromptService):
         return facts  # a call of its model would cost money
-    return facts | {"smoke latency ms": round(1000 * _time_smoke(service, status.url), 3)}
+    return facts | {"smoke latency ms": round(1000 * _time_smoke_prediction(service, status.url), 3)}
 
 
-def _time_smoke(service: Service, url: str) -> float:
+def _time_smoke_prediction(service: Service, url: str) -> float:
     """Return the seconds that the service takes to predict its stored example row; raise ServiceError if it cannot.
 
     The row is predicted twice and the second call is timed; neither call is logged.
@@ -177,7 +177,7 @@ def served_node(project: Project, service: Service, platform: Platform) -> Node:
     )
 
 
-def log_folder(service: Service, platform: Platform) -> Path:
+def find_log_folder(service: Service, platform: Platform) -> Path:
     """Return the folder of the service's prediction log; it may not exist yet."""
     return Path(platform.home) / "services" / service.name / "log"
 
@@ -186,7 +186,7 @@ def _hash_logged_partitions(
     service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]
 ) -> Mapping[str, str]:
     """Return partition → hash of its log files, for the partitions among ``keys`` with logged predictions."""
-    folder = log_folder(service, platform)
+    folder = find_log_folder(service, platform)
     if not folder.is_dir():
         return {}
     from mlops_assets.serving.logs.day_log import hash_log_files, list_log_days
@@ -209,7 +209,7 @@ def served_rules(project: Project, service: Service) -> Table:
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a service's predictions; unreadable log lines and feature skew only warn."""
     own_checks = (LOG_READABLE, NO_SKEW) if select_feature_views(service.model.training_set.features) else (LOG_READABLE,)
-    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
+    return build_check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
 
 
 def publish_served(step: StepContext, service: Service) -> Iterator[object]:
@@ -225,7 +225,7 @@ def _import_predictions(step: StepContext, service: Service, rules: Table) -> Ch
     from mlops_assets.serving.logs.day_log import list_log_days
     from mlops_assets.serving.logs.inference_log import PredictionRecord, build_records_frame, read_records
 
-    folder, corrupt = log_folder(service, step.stores.platform), list[str]()
+    folder, corrupt = find_log_folder(service, step.stores.platform), list[str]()
     windows = [window for _, window in step.windows]
     spans = [span for span in (day_span(window, set(list_log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
@@ -246,10 +246,10 @@ def _import_predictions(step: StepContext, service: Service, rules: Table) -> Ch
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),
-        **log_metadata(counts, corrupt, unfit),
+        **build_log_metadata(counts, corrupt, unfit),
     }
     skew = [skew_outcome(step, service, frame)] if select_feature_views(service.model.training_set.features) else []
-    return CheckedTable(stored, [*verify(stored, rules, step.windows), log_readable_outcome(corrupt, unfit), *skew], facts)
+    return CheckedTable(stored, [*verify(stored, rules, step.windows), build_log_outcome(corrupt, unfit), *skew], facts)
 
 
 def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:

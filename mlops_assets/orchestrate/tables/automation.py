@@ -127,7 +127,7 @@ def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
     ).with_label("after the gates")
 
 
-def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
+def build_automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates all automation conditions, in the code server because they need the project."""
     with allow_beta():
         return dg.AutomationConditionSensorDefinition(
@@ -139,7 +139,7 @@ def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVA
         )
 
 
-def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
+def build_dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
     """Return the sensor that marks runs whose process is gone as failed, since automation conditions would wait for them.
 
     It also reports to Dagster the partitions that failed or cancelled runs committed without an event.

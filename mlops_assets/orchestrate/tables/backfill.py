@@ -12,7 +12,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, reference_windows
-from mlops_assets.orchestrate.tables.tables import check_results, make_and_commit, materialize_result, publish_table, refusal_error
+from mlops_assets.orchestrate.tables.tables import build_check_results, make_and_commit, materialize_result, publish_table, refusal_error
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
 from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
@@ -114,7 +114,7 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     try:
         checked, commit = _make_chunks(step, chunks, groups)
     except _ChunkRefusedError as refusal:
-        yield from check_results(step, refusal.outcomes)
+        yield from build_check_results(step, refusal.outcomes)
         raise refusal.error from None
     except ColumnTypeError:
         if not step.stores.lake.records(step.node.key).keys() <= set(step.keys):

@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.lake_events import materialization_event
-from mlops_assets.orchestrate.tables.tables import check_specs
+from mlops_assets.orchestrate.tables.tables import build_check_specs
 from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import ExternalDataset
@@ -43,7 +43,9 @@ def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecks
 
 
 def _build_checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefinition:
-    @dg.multi_asset_check(name=f"{external.key.replace('/', '__')}__checks", specs=check_specs(external.key, check_names(external.table)))
+    @dg.multi_asset_check(
+        name=f"{external.key.replace('/', '__')}__checks", specs=build_check_specs(external.key, check_names(external.table))
+    )
     def checks() -> Iterator[dg.AssetCheckResult]:
         for outcome in verify_external(external, platform):
             yield to_check_result(asset_key(external.key), outcome)
@@ -122,7 +124,7 @@ def record_all_external(project: Project, platform: Platform, instance: dg.Dagst
     return changed
 
 
-def external_sensor(project: Project, platform: Platform, *, running: bool) -> list[dg.SensorDefinition]:
+def build_external_sensor(project: Project, platform: Platform, *, running: bool) -> list[dg.SensorDefinition]:
     """Return the sensor that records external tables after each write into the lake; empty when the project has no such table."""
     if not project.select(ExternalDataset):
         return []

@@ -15,9 +15,9 @@ from mlops_assets.compute.tables.quarantine import (
     NO_QUARANTINED_ROWS,
     ORIGIN_COLUMNS,
     TIME,
+    build_quarantine_outcome,
     count_partitions,
     count_reasons,
-    quarantine_outcome,
     reword_for_refused_write,
     split_quarantine,
 )
@@ -198,7 +198,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     bad_rows = pl.concat([bad_rows, *strays])
     counts = count_partitions(frame, table, step.windows)
     counts = [n + (produced.strays[key].height if key in produced.strays else 0) for n, key in zip(counts, windows, strict=True)]
-    quarantined = quarantine_outcome(bad_rows, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
+    quarantined = build_quarantine_outcome(bad_rows, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
     # Without bad rows, the violations above are complete.
     verified = verify(good_rows, table, step.windows, limits=limits, violations=violations if good_rows.height == frame.height else None)
     outcomes = [*verified, *_check_other_partitions(step, good_rows, table), quarantined]

@@ -94,7 +94,7 @@ def _cast_to_log_types(step: StepContext, stored: pl.DataFrame, rows: pl.DataFra
     return pl.DataFrame(columns)
 
 
-def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
+def build_log_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
     """Return the outcome of the non-blocking check that fails when lines of a log were set aside; it names the first.
 
     Parameters
@@ -115,7 +115,7 @@ def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> O
     )
 
 
-def log_metadata(lake_only: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
+def build_log_metadata(lake_only: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
     """Return metadata of a table that is filled from a log: the number of rows that only the lake has, and the first lines set aside."""
     lines = [*corrupt, *unfit]
     facts: dict[str, Any] = {"rows that the log lacks": lake_only} if lake_only else {}

@@ -26,7 +26,7 @@ from mlops_assets.values.dataset import Dataset, Table
 COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds", "duplicates"
 
 
-def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
+def build_check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a table; every check blocks, except those in ``warnings``."""
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
@@ -54,7 +54,7 @@ def publish_table(
     """
     checked, commit = make_and_commit(step, rules, make, unhashed_columns=unhashed_columns)
     if commit is None:
-        yield from check_results(step, checked.outcomes)
+        yield from build_check_results(step, checked.outcomes)
         raise refusal_error(step, checked.outcomes)
     yield materialize_result(step, checked, commit)
 
@@ -91,9 +91,9 @@ def materialize_result(step: StepContext, checked: CheckedTable, commit: Commit)
     descriptions = draw_safely("column descriptions", lambda: describe_columns(step.project, step.node.key), step.context.log.warning)
     return dg.MaterializeResult(
         asset_key(step.node.key),
-        check_results=check_results(step, checked.outcomes),
+        check_results=build_check_results(step, checked.outcomes),
         metadata={
-            **_commit_facts(step, commit),
+            **_describe_commit(step, commit),
             **cut_times,
             **checked.metadata,
             **table_metadata(cast_to_stored(checked.frame), descriptions),
@@ -102,7 +102,7 @@ def materialize_result(step: StepContext, checked: CheckedTable, commit: Commit)
     )
 
 
-def check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
+def build_check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """Return the outcomes of a step's checks as Dagster's results."""
     return [to_check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
 
@@ -141,7 +141,7 @@ def _data_version(commit: Commit) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
+def _describe_commit(step: StepContext, commit: Commit) -> dict[str, Any]:
     """Return a commit as metadata; with several partitions, also attach each one's rows and hash to its materialisation."""
     for record in commit.records if step.node.partitions is not None and len(commit.records) > 1 else ():
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
@@ -188,7 +188,7 @@ def _drop_duplicates(step: StepContext, produced: ProducedRows, table: Table) ->
     return replace(produced, frame=frame), {DUPLICATES: text}
 
 
-def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
+def build_table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a dataset or a feature view."""
     names, warnings = list_checks(table)
-    return check_specs(key, names, warnings=warnings)
+    return build_check_specs(key, names, warnings=warnings)

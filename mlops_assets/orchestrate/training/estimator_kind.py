@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.training.training_log import autolog, record_fit, 
 from mlops_assets.serving.formats.argmax import predict_labels
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.packaging import POSITIVE, compute_responses, read_manifest, unpack
-from mlops_assets.serving.formats.serialisation import as_served, refuse_unavailable_format
+from mlops_assets.serving.formats.serialisation import load_as_served, refuse_unavailable_format
 from mlops_assets.serving.formats.trusted_types import refuse_lambdas, refuse_unknown_types
 from mlops_assets.stores.platform.run_log import start_run
 from mlops_assets.stores.platform.stores import Stores
@@ -117,7 +117,7 @@ class EstimatorKind:
         refit = (
             None if refit_manifest is None else _repeat_fit(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
         )
-        served = as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
+        served = load_as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
         stored = _read_stored_predictions(manifest)
         current = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
         if refit_manifest is not None:

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE, select_predictions
 from mlops_assets.compute.drift.profile import BY_WINDOW, FEATURE, PREDICTION, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, PerformanceEstimator, fit_estimator
-from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
+from mlops_assets.compute.features.request import describe_request_fields, example_row, serving_steps
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
@@ -64,7 +64,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     """
     training_set, artifacts = model.training_set, step.stores.artifacts
     predictor = CachedPredictor(estimator, splits["holdout"].X)
-    fields = request_fields(training_set, fitted_on.rows, row_key(step.project, model))
+    fields = describe_request_fields(training_set, fitted_on.rows, row_key(step.project, model))
     artifact = pack(
         artifacts,
         estimator,

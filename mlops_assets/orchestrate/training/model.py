@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candida
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
-from mlops_assets.orchestrate.training.search import search_metadata
+from mlops_assets.orchestrate.training.search import describe_search
 from mlops_assets.orchestrate.training.train_windows import choose_window, find_serving_window, list_train_windows, needs_refit
 from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
@@ -75,7 +75,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
             | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(submission, refitted=needs_refit(step.project, model))
             | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
-            | draw_safely("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
+            | draw_safely("search", lambda: describe_search(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
         )
 

@@ -35,7 +35,7 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
     """
     if model.search is None:
         return step
-    context = SearchContext(model.search, _search_metric(model), active.run, fingerprint, splits, model.positive)
+    context = SearchContext(model.search, _find_search_metric(model), active.run, fingerprint, splits, model.positive)
     finished = _read_finished_trials(step, fingerprint)
     with _open_rounds(step, model, context) as run_new_trials:
 
@@ -49,28 +49,28 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
         trials = run_trials(model.search, run_round)
     best = best_trial(trials, f"'{model.key}'")
     active.log_params({**best.params, "search/best_trial": best.number})
-    active.log_metric(f"search/{_search_metric(model)}", best.value)
+    active.log_metric(f"search/{_find_search_metric(model)}", best.value)
     earlier = sum(trial.number in finished for trial in trials)
-    result = f"{_search_metric(model)} {best.value:.5g} on the validation part"
+    result = f"{_find_search_metric(model)} {best.value:.5g} on the validation part"
     step.context.log.info(f"trial {best.number} of {len(trials)} is the best, {result}; {earlier} of the trials come from an earlier run")
     return step.with_params(best.params)
 
 
-def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
+def describe_search(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
     """Return the ten best trials of a training as a table, and all trials as a plot; empty without trials."""
     if model.search is None:
         return {}
     trials = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
     if not trials:
         return {}
-    metric = _search_metric(model)
+    metric = _find_search_metric(model)
     ranked = sorted(trials, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
     rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_MAX_TRIALS]]
     cells = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
     return {"trials": to_table(cells), "search": to_image(plot_search(model.search, trials, metric), "search")}
 
 
-def _search_metric(model: Model[..., Any]) -> str:
+def _find_search_metric(model: Model[..., Any]) -> str:
     return (model.search.metric if model.search else "") or model.metrics[0]
 
 

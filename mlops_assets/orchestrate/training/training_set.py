@@ -27,7 +27,7 @@ from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
@@ -49,7 +49,9 @@ def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
     """Return the Dagster check specs of a training set; the leakage check only warns."""
-    return check_specs(training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
+    return build_check_specs(
+        training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,)
+    )
 
 
 def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepContext], Iterator[object]]:

@@ -63,7 +63,7 @@ class LastResult:
         """Return the result for Dagster again, with ``trained: no``; table columns get their order back, which the event log loses."""
         return dg.MaterializeResult(
             asset_key(model.key),
-            check_results=list(self._check_results(model, gates)),
+            check_results=list(self._build_check_results(model, gates)),
             metadata={
                 **{name: _order_columns(value) for name, value in self.metadata.items()},
                 "trained": "no: nothing that decides the result has changed since the last materialisation",
@@ -86,7 +86,7 @@ class LastResult:
     def _gate_results(self) -> dict[str, GateResult]:
         return {e.gate: GateResult(e.passed, e.reason, e.value, e.threshold, e.low, e.high) for e in self.evidence}
 
-    def _check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
+    def _build_check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
         results = self._gate_results()
         return (to_gate_check_result(model, gate.name, results[gate.name]) for gate in gates)
 

@@ -14,7 +14,7 @@ from mlops_assets.compute.tables.quarantine import TIME
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.features.push import push_node
+from mlops_assets.orchestrate.features.push import build_push_node
 from mlops_assets.orchestrate.serving.service import served_node
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.lake.protocol import STORED_ORDER, Lake, Partition, PartitionRecord
@@ -47,14 +47,14 @@ class _LakeAfterErasure:
 
 def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
     """Return key → node of push sources, datasets, training sets, batch predictions, services, evaluations, calibrations, and feature views except dbt."""
-    return {node.key: node for project in projects for node in _project_nodes(project, platform)}
+    return {node.key: node for project in projects for node in _collect_project_nodes(project, platform)}
 
 
-def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
+def _collect_project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
     for declaration in project.declarations:
         match declaration:
             case PushSource():
-                yield push_node(declaration, platform)
+                yield build_push_node(declaration, platform)
             case FeatureView(source=DbtModel()):
                 continue
             case Dataset() | FeatureView() | TrainingSet() | BatchPrediction() | PromptEvaluation() | Calibration():

@@ -157,7 +157,7 @@ def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str,
     """
     measured = _read_measurements(subject)
     if measured is not None:
-        sections = _measured_sections(subject, fits, measured, subject.manifest["signature"])
+        sections = _build_measurement_sections(subject, fits, measured, subject.manifest["signature"])
     else:
         rows, why = _read_rows(subject)
         sections = _recorded_sections(subject, why) if rows is None else _measure_sections(subject, fits, rows)
@@ -270,10 +270,12 @@ def _measure_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Ite
         list_sources(model.training_set, fits.served.functions, rows),
         find_leaks(subject.project, subject.stores.lake, model.training_set, rows, reads["X"], subject.version.snapshot),
     )
-    yield from _measured_sections(subject, fits, measured, subject.manifest.get("signature") or describe_signature(parts["train"].X))
+    yield from _build_measurement_sections(
+        subject, fits, measured, subject.manifest.get("signature") or describe_signature(parts["train"].X)
+    )
 
 
-def _measured_sections(
+def _build_measurement_sections(
     subject: _Subject, fits: _Fits, measured: CardMeasurements, signature: Sequence[Mapping[str, Any]]
 ) -> Iterator[Section]:
     """Yield the sections that show measurements on the training rows of the version."""

@@ -112,7 +112,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     ArtifactError
         The estimator contains an untrusted type, cannot be stored in that format, or predicts differently when it is read back.
     """
-    written, probe = write_estimator(estimator, requested_format, X, trusted_types), probe_rows(X)
+    written, probe = write_estimator(estimator, requested_format, X, trusted_types), sample_probe_rows(X)
     predictions = compute_responses(estimator, probe)
     manifest = {
         **facts,
@@ -275,7 +275,7 @@ def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[C
     return tuple(f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]]))
 
 
-def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
+def sample_probe_rows(X: pl.DataFrame) -> pl.DataFrame:
     """Return at most 64 rows, evenly spaced over all rows."""
     return sample_evenly(X, PROBE_ROWS)
 

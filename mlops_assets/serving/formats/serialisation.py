@@ -125,7 +125,7 @@ def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # no
     raise ArtifactError(f"the model is stored as '{stored.form}', which this program does not know", hint="upgrade mlops_assets")
 
 
-def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
+def load_as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
     """Return the estimator as a service will load it.
 
     Only LightGBM's file and ONNX are written and read back, because they break ties differently from the fitted estimator. In every other

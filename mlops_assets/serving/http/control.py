@@ -23,10 +23,10 @@ from mlops_assets.serving.http.service_folder import (
     ServiceStatus,
     WorkerStatus,
     is_alive,
-    start_time,
+    read_start_time,
     write_json,
 )
-from mlops_assets.serving.http.service_processes import find_processes, is_label_of, label_path
+from mlops_assets.serving.http.service_processes import find_processes, is_label_of, read_label_path
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.values.asset_names import graph_key
 
@@ -189,7 +189,7 @@ def _explain_absence(folder: ServiceFolder) -> str:
     facts = folder.read_or_none(folder.supervisor) or {}
     label = facts.get("folder", "")
     if _is_running(facts) and not is_label_of(label, folder.path):
-        return f"it runs in '{label_path(label)}', and this folder is a copy; `mlops serve start {folder.path.name}` starts it here"
+        return f"it runs in '{read_label_path(label)}', and this folder is a copy; `mlops serve start {folder.path.name}` starts it here"
     return "its supervisor is gone"
 
 
@@ -290,7 +290,7 @@ def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) ->
         )
     if launched.returncode:
         fallback = f"it ended with code {launched.returncode} and wrote nothing: look at the machine's memory and disk"
-        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=_log_hint(folder, fallback))
+        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=_build_log_hint(folder, fallback))
     _await_supervisor(spec, folder, int(launched.stdout), until)
 
 
@@ -303,16 +303,16 @@ def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until:
         facts = folder.read_or_none(folder.supervisor) or {}
         if _is_running(facts) and facts.get("url"):
             return
-        if start_time(pid) is None:
+        if read_start_time(pid) is None:
             facts = folder.read_or_none(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
-                raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "run `mlops doctor`")))
+                raise ServiceError(facts["problem"], hint=facts.get("hint", _build_log_hint(folder, "run `mlops doctor`")))
             fallback = f"process {pid} wrote nothing before it ended, so it may have been killed: look at the machine's memory"
-            raise ServiceError(f"the supervisor of '{spec.name}' ended while it was starting", hint=_log_hint(folder, fallback))
+            raise ServiceError(f"the supervisor of '{spec.name}' ended while it was starting", hint=_build_log_hint(folder, fallback))
         if time.monotonic() > until:
             _signal(pid, signal.SIGTERM)  # no state file names it, so `stop` would not find it
             fallback = "it wrote nothing and was still starting: the machine may be busy; start the service again"
-            raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_log_hint(folder, fallback))
+            raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_build_log_hint(folder, fallback))
         time.sleep(_POLL_SECONDS)
 
 
@@ -339,10 +339,10 @@ def _await_champion(spec: ServiceSpec, folder: ServiceFolder, until: float) -> S
 
 def _rollback_hint(folder: ServiceFolder) -> str:
     rollback = "to return to the previous version: mlops models rollback"
-    return "; ".join(dict.fromkeys([_log_hint(folder, rollback), rollback]))
+    return "; ".join(dict.fromkeys([_build_log_hint(folder, rollback), rollback]))
 
 
-def _log_hint(folder: ServiceFolder, fallback: str) -> str:
+def _build_log_hint(folder: ServiceFolder, fallback: str) -> str:
     """Return a hint that names the log, or ``fallback`` where the log is empty."""
     return f"{folder.output} has details" if folder.output.exists() and folder.output.stat().st_size else fallback
 

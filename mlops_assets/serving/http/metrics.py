@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.view_metrics import SIZE, ViewMetrics, view_file
+from mlops_assets.serving.http.view_metrics import SIZE, ViewMetrics, find_view_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -168,13 +168,13 @@ def read_request_counts(folder: Path) -> RequestCounts:
     return RequestCounts(by_status, buckets, totals[_PLACE["seconds"]])
 
 
-def counter_file(folder: Path, index: int) -> Path:
+def find_counter_file(folder: Path, index: int) -> Path:
     """Return the file of one worker's counters, for this layout of counters."""
     return folder / f"{index}{_SUFFIX}"
 
 
 def allocate_counters(folder: Path, index: int) -> Path:
-    """Allocate both files of a worker's counters and return the one of :func:`counter_file`.
+    """Allocate both files of a worker's counters and return the one of :func:`find_counter_file`.
 
     The files get their full size at once, because a mapped page that does not fit on a full disk would kill the process.
 
@@ -183,8 +183,8 @@ def allocate_counters(folder: Path, index: int) -> Path:
     ServiceError
         A file cannot be created, or the disk is full.
     """
-    _allocate(view_file(folder, index), SIZE)
-    return _allocate(counter_file(folder, index), _SIZE)
+    _allocate(find_view_file(folder, index), SIZE)
+    return _allocate(find_counter_file(folder, index), _SIZE)
 
 
 def _allocate(path: Path, size: int) -> Path:

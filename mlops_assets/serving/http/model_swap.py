@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from mlops_assets.errors import MlopsError
-from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion, WorkerStatus, start_time, write_json
+from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion, WorkerStatus, read_start_time, write_json
 from mlops_assets.serving.http.service_processes import make_label
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ModelLoader(threading.Thread, Generic[V]):
         super().__init__(name="loader", daemon=True)
         self._load_version, self._app, self._metrics = load, app, metrics
         self._file = folder.worker(index)
-        self._status = WorkerStatus(index, os.getpid(), start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
+        self._status = WorkerStatus(index, os.getpid(), read_start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
         self._target: TargetVersion | None = None
         self._changed = threading.Event()
         self._before: V | None = None  # the previous model, so that a rollback need not load it

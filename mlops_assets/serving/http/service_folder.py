@@ -357,7 +357,7 @@ def _damage_error(path: Path, reason: str) -> ServiceError:
     )
 
 
-def start_time(pid: int) -> float | None:
+def read_start_time(pid: int) -> float | None:
     """Return the start time of a process, seconds since 1970; None when it has ended."""
     import psutil
 
@@ -370,5 +370,5 @@ def start_time(pid: int) -> float | None:
 
 def is_alive(pid: int, began: float) -> bool:
     """Whether the process with this id and start time runs; another process may have the id by now."""
-    started = start_time(pid)
+    started = read_start_time(pid)
     return started is not None and abs(started - began) < 0.5

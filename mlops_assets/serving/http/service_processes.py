@@ -35,7 +35,7 @@ def is_label_of(label: str, folder: Path) -> bool:
     return any(labelled == current for labelled, current in zip(label.split(" ", 1), make_label(folder).split(" ", 1), strict=False))
 
 
-def label_path(label: str) -> str:
+def read_label_path(label: str) -> str:
     """Return the path in a label."""
     return label.partition(" ")[2]
 

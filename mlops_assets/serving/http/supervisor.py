@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.errors import MlopsError, ServiceError
 from mlops_assets.serving.http.metrics import allocate_counters
-from mlops_assets.serving.http.service_folder import ServiceFolder, ServiceSpec, TargetVersion, is_alive, start_time, write_json
+from mlops_assets.serving.http.service_folder import ServiceFolder, ServiceSpec, TargetVersion, is_alive, read_start_time, write_json
 from mlops_assets.serving.http.service_processes import make_label
 from mlops_assets.serving.http.worker_pool import MAX_EXIT_SECONDS, WorkerPool
 
@@ -106,7 +106,7 @@ class Supervisor:
             return
         facts = {
             "pid": os.getpid(),
-            "started": start_time(os.getpid()),
+            "started": read_start_time(os.getpid()),
             "host": self._spec.host,
             "port": self._port,
             "folder": self._label,
@@ -204,7 +204,7 @@ def main(path: str) -> None:
         try:
             run_service(folder)
         except MlopsError as error:
-            facts = {"pid": os.getpid(), "started": start_time(os.getpid()), "folder": make_label(folder.path), "url": None}
+            facts = {"pid": os.getpid(), "started": read_start_time(os.getpid()), "folder": make_label(folder.path), "url": None}
             write_json(folder.supervisor, facts | {"problem": error.message, "hint": error.hint})
             sys.exit(1)
 

@@ -31,7 +31,7 @@ def _row_dtype() -> np.dtype[np.void]:
     )
 
 
-def view_file(folder: Path, index: int) -> Path:
+def find_view_file(folder: Path, index: int) -> Path:
     """Return the file of one worker's lookup metrics."""
     return folder / f"{index}{_SUFFIX}"
 
@@ -42,14 +42,14 @@ class ViewMetrics:
     Parameters
     ----------
     folder, index
-        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` must exist in full size.
+        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`find_view_file` must exist in full size.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
         import numpy as np
 
         self._folder = folder
-        with view_file(folder, index).open("r+b") as file:
+        with find_view_file(folder, index).open("r+b") as file:
             self._table = np.frombuffer(mmap.mmap(file.fileno(), SIZE), dtype=_row_dtype())
         bytes_ = memoryview(self._table.view(np.uint8))  # type: ignore[arg-type]  # an array is a buffer
         self._places = {name.decode(): place for place, name in enumerate(self._table["name"].tolist()) if name}

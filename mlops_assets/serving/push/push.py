@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DataError, DefinitionError, InstallationError, suggest_name
 from mlops_assets.serving.logs.push_log import open_push_log
-from mlops_assets.serving.push.spec import PushSpec, PushView, push_log_folder
+from mlops_assets.serving.push.spec import PushSpec, PushView, find_push_log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import FeatureView
@@ -156,7 +156,7 @@ class Pusher:
 
     def __init__(self, spec: PushSpec, home: str, online: str) -> None:
         self.spec = spec
-        self._folder, self._online = push_log_folder(home, spec.name), online
+        self._folder, self._online = find_push_log_folder(home, spec.name), online
 
     def push(self, rows: Rows, call: str | None = None) -> PushResult:
         """Verify rows, log them and write them online; parameters and errors as in :func:`push`."""
@@ -202,7 +202,7 @@ class Pusher:
         moment = pl.lit(now).cast(pl.Datetime("us", "UTC"))
         frame = frame.with_columns(pl.col(created).fill_null(moment)).select(name for name, _ in spec.types)
         _refuse_nul(frame)
-        window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._find_horizon())
+        window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._find_max_event_time())
         for finding in find_violations(frame, table, [("", window)]):
             raise self._make_error(finding, frame)
         for view in spec.views:
@@ -212,7 +212,7 @@ class Pusher:
                 raise PushError(error.message, hint=error.hint, public_message=f"the rows do not fit the view '{view.name}'") from error
         return frame
 
-    def _find_horizon(self) -> datetime:
+    def _find_max_event_time(self) -> datetime:
         """Return the end of the allowed event times of a source without a last time: ``max_future`` from now, or never."""
         future = self.spec.table.max_future
         return _FOREVER if future is None else datetime.now(UTC) + future

@@ -185,7 +185,7 @@ def list_push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def push_log_folder(home: str, name: str) -> Path:
+def find_push_log_folder(home: str, name: str) -> Path:
     """Return the folder of a source's push log."""
     return Path(home) / "push" / name
 

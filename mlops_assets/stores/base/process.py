@@ -24,7 +24,7 @@ def identify_process(pid: int | None = None) -> dict[str, str]:
         The process id; the current process when None.
     """
     number = os.getpid() if pid is None else pid
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": str(number), "started": start_time(number) or ""}
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": str(number), "started": read_start_time(number) or ""}
 
 
 def is_gone(process: Mapping[str, str]) -> bool:
@@ -37,10 +37,10 @@ def is_gone(process: Mapping[str, str]) -> bool:
     """
     if not all(process.get(name) for name in ("host", "boot", "pid")) or process["host"] != socket.gethostname():
         return False
-    return process["boot"] != _boot_id() or start_time(int(process["pid"])) != process.get("started")
+    return process["boot"] != _boot_id() or read_start_time(int(process["pid"])) != process.get("started")
 
 
-def start_time(pid: int) -> str | None:
+def read_start_time(pid: int) -> str | None:
     """Return when a process was started, in seconds since 1970 as text; None when it has ended or is a zombie."""
     try:
         process = psutil.Process(pid)

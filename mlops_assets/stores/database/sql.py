@@ -133,13 +133,15 @@ class Database:
         except sa.exc.DatabaseError as error:
             if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
                 raise
-            raise InstallationError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
+            raise InstallationError(
+                f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_build_hint(str(error.orig))
+            ) from error
 
 
 _WRITABLE_HINT = "make its folder writable, or set MLOPS_HOME"
 
 
-def _hint_for(message: str) -> str:
+def _build_hint(message: str) -> str:
     if "locked" in message:
         return "another process has been writing for longer than two minutes: find it, stop it, and run this command again"
     if "full" in message or "No space" in message:

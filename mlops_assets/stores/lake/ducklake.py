@@ -16,7 +16,7 @@ from mlops_assets.errors import InstallationError
 from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
-from mlops_assets.stores.lake.record_checksums import RecordsReport, examine_records, record_checksum
+from mlops_assets.stores.lake.record_checksums import RecordsReport, compute_record_checksum, examine_records
 from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, read_record, slice_partitions, sql_name, to_polars
 from mlops_assets.stores.lake.write_plan import TableState, build_records, has_other_content, plan_write
 
@@ -364,7 +364,7 @@ class DuckLake:
         for column in ("hashed", "checksum"):
             if column not in existing:
                 self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
-        rows = pl.DataFrame([{**asdict(record), "checksum": record_checksum(record)} for record in records])
+        rows = pl.DataFrame([{**asdict(record), "checksum": compute_record_checksum(record)} for record in records])
         self._insert_rows(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
     def _replace_rows(self, plan: WritePlan) -> None:

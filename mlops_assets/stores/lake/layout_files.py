@@ -64,11 +64,11 @@ def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
         path = folder / file["name"]
         if not path.exists():
             yield path, "it is missing"
-        elif (path.stat().st_size, file_checksum(path.read_bytes())) != (file["size"], file["check"]):
+        elif (path.stat().st_size, compute_file_checksum(path.read_bytes())) != (file["size"], file["check"]):
             yield path, "its content has changed"
 
 
-def file_checksum(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
+def compute_file_checksum(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
     """Return a fast checksum of bytes: the sum and the XOR of their 64-bit words, in hex. Any single flipped bit changes both."""
     data = np.frombuffer(content, dtype=np.uint8)
     words = data[: len(data) // 8 * 8].view(np.uint64)

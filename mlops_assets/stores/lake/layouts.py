@@ -36,7 +36,7 @@ from mlops_assets.compute.features.point_in_time import (
     split_buckets,
 )
 from mlops_assets.stores.base.lock import hold_lock
-from mlops_assets.stores.lake.layout_files import STATE, file_checksum, read_state, write_state
+from mlops_assets.stores.lake.layout_files import STATE, compute_file_checksum, read_state, write_state
 from mlops_assets.stores.lake.verified_reads import read_view
 from mlops_assets.values.window import join_windows, window_of
 
@@ -206,16 +206,16 @@ class _LayoutUpdate:
         return (
             time.monotonic() - cached.verified_at < MAX_TRUST_SECONDS
             and cached.state == self._read_state()
-            and cached.stamps == self._file_stamps(cached.state)
+            and cached.stamps == self._read_file_stamps(cached.state)
         )
 
-    def _file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
+    def _read_file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
         """Return the inode and the modification time in nanoseconds of each file; None for a missing file."""
-        return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
+        return tuple(_read_file_stamp(self._folder / file.name) for file in state.buckets)
 
     def _open_buckets(self, state: _LayoutState) -> _OpenLayout | None:
         """Open all buckets and verify their checksums; return None when one is missing or damaged."""
-        stamps = self._file_stamps(state)
+        stamps = self._read_file_stamps(state)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # checksums and comparisons release the GIL
             opened = [bucket for bucket in pool.map(self._open_bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
         if len(opened) < len(state.buckets):
@@ -249,7 +249,7 @@ class _LayoutUpdate:
         content = mapped.read_buffer()
         return (
             pa.ipc.open_file(pa.BufferReader(content)).read_all()
-            if (len(content), file_checksum(content)) == (file.size, file.check)
+            if (len(content), compute_file_checksum(content)) == (file.size, file.check)
             else None
         )
 
@@ -328,10 +328,10 @@ class _LayoutUpdate:
         name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
         rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         content = (self._folder / name).read_bytes()
-        return _BucketFile(name, rows.height, len(content), file_checksum(content))
+        return _BucketFile(name, rows.height, len(content), compute_file_checksum(content))
 
 
-def _file_stamp(path: Path) -> tuple[int, int] | None:
+def _read_file_stamp(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(FileNotFoundError):
         info = path.stat()
         return info.st_ino, info.st_mtime_ns

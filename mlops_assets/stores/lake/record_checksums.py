@@ -55,7 +55,7 @@ class RecordsReport:
     without_checksum: int
 
 
-def record_checksum(record: PartitionRecord) -> str:
+def compute_record_checksum(record: PartitionRecord) -> str:
     """Return the checksum of every field of a record."""
     fields = [
         record.table,
@@ -85,18 +85,18 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
         return RecordsReport((), 0, 0)
     except (duckdb.Error, UnicodeDecodeError) as error:
         raise damaged_lake_error(connections.folder, error) from error
-    records, checksums = [read_record(row[:-1]) for row in rows], [_stored_checksum(row[:-1]) for row in rows]
+    records, checksums = [read_record(row[:-1]) for row in rows], [_read_stored_checksum(row[:-1]) for row in rows]
     latest = {(record.table, record.partition): record for record in records}
     first_checked = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)
     altered, unchecked = [], 0
     for record, checksum, row in zip(records, checksums, rows, strict=True):
         if not checksum and (first_checked is None or record.snapshot < first_checked):  # every later record was written with a checksum
             unchecked += 1
-        elif checksum != record_checksum(record):
+        elif checksum != compute_record_checksum(record):
             altered.append(AlteredRecord(record, row[-1], latest[record.table, record.partition] is record))
     return RecordsReport(tuple(altered), len(records) - len(altered) - unchecked, unchecked)
 
 
-def _stored_checksum(row: tuple[object, ...]) -> str:
+def _read_stored_checksum(row: tuple[object, ...]) -> str:
     """Return the checksum in a row of the records; ``""`` when the row has none."""
     return str(row[CHECKSUM_INDEX] or "") if len(row) > CHECKSUM_INDEX else ""

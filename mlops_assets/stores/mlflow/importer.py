@@ -108,7 +108,7 @@ class _Importer:
             self._chosen_runs.add(run.info.run_id)
             if run.info.status not in _STATUS and not self._running:
                 self.done.running += 1
-            elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_batch(run), _run_end(run)):
+            elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_batch(run), _build_run_end(run)):
                 self.done.runs += 1
 
     def import_versions(self, *, only: bool) -> None:
@@ -150,7 +150,7 @@ class _Importer:
             name=f"version {version.version}",
             parent=version.run_id or None,
         )
-        batch = lambda: Batch(tags=tags, artifacts=self._version_files(version))  # noqa: E731
+        batch = lambda: Batch(tags=tags, artifacts=self._download_version_files(version))  # noqa: E731
         if self._record(run, batch, RunEnd(FINISHED, ended)):
             self.done.versions += 1
         else:
@@ -182,14 +182,14 @@ class _Importer:
         """Return the metric histories, parameters, tags and files of a run; the files are stored."""
         points = {from_mlflow_key(name): list(self._load_points(run.info.run_id, name)) for name in run.data.metrics}
         params = {from_mlflow_key(name): _clean_text(value) for name, value in run.data.params.items()}
-        return Batch(points, {}, params, _tags(run.data.tags), self._run_files(run.info.run_id))
+        return Batch(points, {}, params, _tags(run.data.tags), self._download_run_files(run.info.run_id))
 
     def _load_points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
         """Return step, value and time in microseconds of each value of a metric, sorted by time."""
         history = sorted(self._server.get_metric_history(run_id, name), key=lambda point: (point.timestamp, point.step))
         return ((int(point.step), from_mlflow_value(point.value), int(point.timestamp) * 1000) for point in history)
 
-    def _version_files(self, version: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
+    def _download_version_files(self, version: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
         """Download the model files of a version and store them as artifacts."""
         import mlflow
 
@@ -199,7 +199,7 @@ class _Importer:
             address = f"models:/{version.name}/{version.version}"
             return self._store_files(Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)))
 
-    def _run_files(self, run_id: str) -> dict[str, RunArtifact]:
+    def _download_run_files(self, run_id: str) -> dict[str, RunArtifact]:
         with tempfile.TemporaryDirectory() as folder:
             return self._store_files(Path(self._server.download_artifacts(run_id, "", folder)))
 
@@ -231,7 +231,7 @@ def _foreign_run(  # noqa: PLR0913  (the fields of a run)
     )
 
 
-def _run_end(run: Any) -> RunEnd:  # noqa: ANN401
+def _build_run_end(run: Any) -> RunEnd:  # noqa: ANN401
     status = _STATUS.get(run.info.status, KILLED)
     error = "" if status == FINISHED else f"it ended as {run.info.status} in MLflow"
     return RunEnd(status, _parse_time(run.info.end_time or run.info.start_time), error)

@@ -132,12 +132,14 @@ class AlertStore:
             The current time (aware).
         """
         with self._database.read_transaction() as connection:
-            if not readings and not self._decide(connection, (), alerts, subjects, now)[0]:
+            if not readings and not self._decide_messages(connection, (), alerts, subjects, now)[0]:
                 return []
         with self._database.write_transaction() as connection:
             positions = self._positions(connection, instance)
             valid = [reading for reading in readings if reading.before == positions.get(reading.source)]
-            episodes, events = self._decide(connection, [fact for reading in valid for fact in reading.facts], alerts, subjects, now)
+            episodes, events = self._decide_messages(
+                connection, [fact for reading in valid for fact in reading.facts], alerts, subjects, now
+            )
             numbers = {episode.subject: self._save_episode(connection, episode) for episode in episodes}
             numbered = [replace(event, episode=replace(event.episode, number=numbers[event.episode.subject])) for event in events]
             self._add_deliveries(connection, numbered, alerts, now)
@@ -145,7 +147,7 @@ class AlertStore:
                 self._save_position(connection, instance, reading)
         return numbered
 
-    def _decide(
+    def _decide_messages(
         self, connection: sa.Connection, facts: Sequence[AlertFact], alerts: Alerts, subjects: frozenset[str], now: datetime
     ) -> tuple[list[Episode], list[AlertEvent]]:
         """Return the episodes that change, and the messages that are due."""

@@ -61,7 +61,7 @@ class Decisions:
 
     def record_reports(self, monitor: str, model: str, reports: Sequence[WindowReport]) -> None:
         """Append reports of a monitor. Earlier reports stay; for each time window, version and kind of report, the latest counts."""
-        rows = [self._report_row(monitor, model, report) for report in reports]
+        rows = [self._build_report_row(monitor, model, report) for report in reports]
         if rows:
             with self._database.write_transaction() as connection:
                 connection.execute(schema.reports.insert(), rows)
@@ -136,7 +136,7 @@ class Decisions:
             for r in self._read_rows(query)
         )
 
-    def _report_row(self, monitor: str, model: str, report: WindowReport) -> dict[str, Any]:
+    def _build_report_row(self, monitor: str, model: str, report: WindowReport) -> dict[str, Any]:
         row = {name: getattr(report, name) for name in ("partition", "kind", "version", "state", "reason")}
         return row | {"environment": self._environment, "monitor": monitor, "model": model, "end": report.end.isoformat()}
 

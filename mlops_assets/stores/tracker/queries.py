@@ -86,11 +86,11 @@ def _order_by_metric(
     return [*ids, *connection.execute(without_value.offset(max(0, offset - before))).scalars()]
 
 
-def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
+def build_run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
     """Return runs as a frame, one row for each run, in the order of ``ids``; all runs, newest first, when ``ids`` is None."""
     import polars as pl
 
-    rows = _run_rows(connection, ids)
+    rows = _load_run_rows(connection, ids)
     positions = {row["id"]: i for i, row in enumerate(rows)}
     begun, ended = ([_parse_time(row[name]) for row in rows] for name in ("started_at", "ended_at"))
     plain: dict[str, Any] = {name: pl.Series([row[column] for row in rows], dtype=pl.String) for name, column in _FIRST_COLUMNS.items()}
@@ -103,7 +103,7 @@ def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFr
     return frame.with_columns(**params, **last_values, **tags)
 
 
-def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
+def _load_run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
     query = sa.select(*(column for column in runs.c if column.name != "record"))
     if ids is None:
         return [dict(row) for row in connection.execute(query.order_by(runs.c.sequence.desc())).mappings()]

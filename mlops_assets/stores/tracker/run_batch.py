@@ -118,14 +118,14 @@ def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
     _update_run(connection, run_id, batch, ending)
     _append_curves(connection, run_id, batch.points)
     summaries = {name: _summarise_points(points) for name, points in batch.points.items()}
-    _upsert_metrics(connection, run_id, summaries | {name: metric_row(value) for name, value in batch.plain.items()})
+    _upsert_metrics(connection, run_id, summaries | {name: build_metric_row(value) for name, value in batch.plain.items()})
     if batch.artifacts:
         replaced = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
         connection.execute(run_artifacts.delete().where(replaced))
         connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(artifact)} for artifact in batch.artifacts.values()])
 
 
-def metric_row(value: float) -> dict[str, Any]:
+def build_metric_row(value: float) -> dict[str, Any]:
     """Return the row of a metric that has one value and no steps; NaN and infinities go into ``text``."""
     finite = sql.finite_or_none(value)
     return {"value": finite, "low": finite, "high": finite, "text": "" if finite is not None else str(value), "step": None, "count": 1}
@@ -185,7 +185,7 @@ def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
         if point_step >= step:  # of several values at one step, the last counts
             step, last = point_step, value
     finite_values = [value for _, value, _ in points if math.isfinite(value)]
-    return metric_row(last) | {
+    return build_metric_row(last) | {
         "step": step,
         "count": len(points),
         "low": min(finite_values, default=None),

@@ -15,8 +15,8 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.stores.base.process import is_gone
 from mlops_assets.stores.database import sql
 from mlops_assets.stores.database.schema import curves, metrics, run_artifacts, runs
-from mlops_assets.stores.tracker.queries import find_run_ids, last_values_query, run_frame, split_ids
-from mlops_assets.stores.tracker.run_batch import Batch, Curve, RunArtifact, RunEnd, metric_row, unpack_curve, write_batch
+from mlops_assets.stores.tracker.queries import build_run_frame, find_run_ids, last_values_query, split_ids
+from mlops_assets.stores.tracker.run_batch import Batch, Curve, RunArtifact, RunEnd, build_metric_row, unpack_curve, write_batch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -128,7 +128,7 @@ class SqlTracker:
             texts = {name: dict(getattr(run, name)) for name in ("params", "record", "tags")}
             times = {"started_at": run.started_at.isoformat(), "ended_at": run.ended_at.isoformat() if run.ended_at else None}
             connection.execute(runs.insert().values(**row, **times, **texts))
-            if values := [{"run_id": run.id, "name": name, **metric_row(value)} for name, value in run.metrics.items()]:
+            if values := [{"run_id": run.id, "name": name, **build_metric_row(value)} for name, value in run.metrics.items()]:
                 connection.execute(metrics.insert(), values)
 
     def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
@@ -219,7 +219,7 @@ class SqlTracker:
         self.reap()
         with self._database.read_transaction() as connection:
             everything = not where and not order_by and limit is None
-            return run_frame(connection, None if everything else find_run_ids(connection, where, order_by, limit, 0))
+            return build_run_frame(connection, None if everything else find_run_ids(connection, where, order_by, limit, 0))
 
     def load(self, run_ids: Sequence[str]) -> Mapping[str, Run]:
         """Return id → run for whole ids; unknown ids are omitted."""

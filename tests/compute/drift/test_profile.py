@@ -22,7 +22,7 @@ from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
 from mlops_assets.compute.drift.thresholds import (
     DriftCalibration,
     ExponentialTail,
-    _allow_for_few,
+    _correct_for_few_windows,
     calibrate,
     compute_thresholds,
 )
@@ -239,5 +239,5 @@ def test_a_tail_is_extrapolated_with_its_uncertainty() -> None:
 def test_correlated_windows_count_as_fewer() -> None:
     steady = np.abs(RNG.normal(size=200))
     alike = np.convolve(RNG.normal(size=219), np.ones(20), "valid")
-    assert 1.0 < _allow_for_few(steady) < 1.02
-    assert _allow_for_few(np.abs(alike)) > 1.04
+    assert 1.0 < _correct_for_few_windows(steady) < 1.02
+    assert _correct_for_few_windows(np.abs(alike)) > 1.04

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from mlops_assets.compute.monitoring.decide import decide, next_action
-from mlops_assets.compute.monitoring.inverted_labels import MIN_CLASS_ROWS, measure_chance
+from mlops_assets.compute.monitoring.inverted_labels import MIN_CLASS_ROWS, compute_low_score_p_value
 from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.values.decisions import PROMOTED, Training
 from mlops_assets.values.monitoring import BREACH, GOOD, INVERTED, Performance
@@ -72,5 +72,5 @@ def test_the_chance_of_low_scores_is_that_of_scipys_test_with_ties(steps: int) -
     rng = np.random.default_rng(1)
     scores, chosen = rng.integers(0, steps, 120) / steps, np.arange(120) < 15
     oracle = mannwhitneyu(scores[chosen], scores[~chosen], alternative="less", method="asymptotic").pvalue
-    assert measure_chance(scores, chosen) == pytest.approx(oracle)
-    assert measure_chance(np.ones(120), chosen) == 1.0
+    assert compute_low_score_p_value(scores, chosen) == pytest.approx(oracle)
+    assert compute_low_score_p_value(np.ones(120), chosen) == 1.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mlops_assets as ml
 from mlops_assets.compute.tables.quality import find_limit_violations, learn_limits, limits_from_table, limits_to_table
-from mlops_assets.compute.tables.quarantine import count_partitions, quarantine_outcome, split_quarantine
+from mlops_assets.compute.tables.quarantine import build_quarantine_outcome, count_partitions, split_quarantine
 from mlops_assets.compute.tables.verify import verify
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.window import TimeWindow
@@ -184,17 +184,17 @@ def test_exact_ids_survive_in_the_quarantine() -> None:
 def test_too_many_bad_rows_of_one_partition_refuse_the_write_and_say_which_and_why() -> None:
     spoilt = frame(2).with_columns(x=pl.when(pl.col("id").cast(pl.Int64) >= 194).then(99.0).otherwise("x"))
     _, refused = divided(spoilt, days=2)
-    found = quarantine_outcome(refused, count_partitions(spoilt, TABLE, windows(2)), windows(2), share=0.05, name="t")
+    found = build_quarantine_outcome(refused, count_partitions(spoilt, TABLE, windows(2)), windows(2), share=0.05, name="t")
     assert (found.passed, found.blocking) == (False, True)
     assert found.message.startswith(
         "partition '2024-01-02': 6 of 100 rows (6.00%) break a rule on rows, more than the 5.00% that quarantine= allows; "
         "most often x: range: -9 to 9 (declared) (6); the first: quality: x = 99.0 breaks range: -9 to 9 (declared), in {"
     )
-    allowed = quarantine_outcome(refused, [100, 100], windows(2), share=0.06, name="t")
+    allowed = build_quarantine_outcome(refused, [100, 100], windows(2), share=0.06, name="t")
     assert (allowed.passed, allowed.blocking) == (False, False)
     assert allowed.message == "6 row(s) were quarantined in 'quarantine/t': x: range: -9 to 9 (declared) (6)"
     assert "mlops quarantine replay t" in allowed.hint
-    assert quarantine_outcome(refused.clear(), [100, 100], windows(2), share=0.05, name="t").passed
+    assert build_quarantine_outcome(refused.clear(), [100, 100], windows(2), share=0.05, name="t").passed
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,7 +21,7 @@ from dagster._core.events import EngineEventData
 
 from mlops_assets.orchestrate.core import liveness
 from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
-from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
+from mlops_assets.orchestrate.core.liveness import build_process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.values.platform import Platform
@@ -261,15 +261,15 @@ def test_a_step_in_a_process_of_its_own_does_not_speak_for_its_run(stored, dead_
 
 
 def test_tags_that_were_copied_from_a_dead_run_do_not_count(stored, dead_pid) -> None:
-    tags = process_tags(dead_pid) | {"mlops/run": "the run that is repeated"}
+    tags = build_process_tags(dead_pid) | {"mlops/run": "the run that is repeated"}
     launched(stored, STARTED, **tags)
-    launched(stored, STARTING, **process_tags(dead_pid))
+    launched(stored, STARTING, **build_process_tags(dead_pid))
     assert reap_dead_runs(stored) == []
 
 
 def test_a_process_that_ended_unnoticed_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    tags = process_tags(child.pid)
+    tags = build_process_tags(child.pid)
     assert not liveness.is_gone(tags)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie: nobody has taken notice

@@ -18,7 +18,7 @@ from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
 from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
-from mlops_assets.serving.push.spec import push_log_folder
+from mlops_assets.serving.push.spec import find_push_log_folder
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
@@ -204,7 +204,7 @@ def test_pushed_rows_stay_when_their_log_is_gone_and_a_bad_line_keeps_no_day_out
     at = run(streams.definitions)
     for ship in "abc":
         streams.push(stream.row(ship, 1, 1, 5.0))
-    folder = push_log_folder(platform.home, "positions")
+    folder = find_push_log_folder(platform.home, "positions")
     path = next(folder.glob("*/*.jsonl"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], lines[1].replace(b"5.0", b"6.0"), lines[2]]))
@@ -223,4 +223,4 @@ def test_a_pushed_row_with_a_nul_character_is_refused_and_nothing_is_pushed(plat
     streams = stream.Project(platform)
     with pytest.raises(ml.DataError, match="row 1, column 'ship' holds a NUL character"):
         streams.push([stream.row("a", 1, 1), stream.row("b\0", 1, 1)])
-    assert list(push_log_folder(platform.home, "positions").glob("*/*.jsonl")) == []
+    assert list(find_push_log_folder(platform.home, "positions").glob("*/*.jsonl")) == []

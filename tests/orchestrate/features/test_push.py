@@ -18,9 +18,9 @@ import mlops_assets as ml
 from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import point_in_time_join
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.orchestrate.features.push import push_node
+from mlops_assets.orchestrate.features.push import build_push_node
 from mlops_assets.orchestrate.tables.automation import find_stale
-from mlops_assets.serving.push.spec import push_log_folder
+from mlops_assets.serving.push.spec import find_push_log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 from mlops_assets.stores.platform.stores import open_stores
@@ -68,15 +68,15 @@ def test_a_pushed_row_is_online_at_once_and_in_the_lake_when_it_is_compacted(pro
     assert online(project.platform, "b", 30.5) == (None, None)
     assert online(project.platform, "b", 31) == (None, "x")
     at = run(project.definitions)
-    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
+    assert set(find_stale(build_push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
-    assert find_stale(push_node(project.source, project.platform), project.platform) == {}
+    assert find_stale(build_push_node(project.source, project.platform), project.platform) == {}
     lake = open_stores(project.platform).lake.read("dataset/positions").sort("ship")
     assert lake["speed"].to_list() == [5.0, None]
     shown = metadata(at(*ONLINE), "online/fixes")
     assert shown["mode"] == "full rebuild: the first materialisation"
     project.push([row("a", 100, 100, 7.0)])
-    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
+    assert set(find_stale(build_push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
     for config in ({}, {"full_rebuild": True}):  # neither loses what is not in the lake yet
         at("online/fixes", config={"online__fixes_online": config})
         assert online(project.platform, "a", 100) == (7.0, "x")
@@ -93,7 +93,7 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     assert online(project.platform, "a", 61) == (7.0, "x")
     project.push(rows)  # the same once more, under another id
     # A call of which only a part was written, as by a kill between two of its days, counts nowhere.
-    folder = push_log_folder(project.platform.home, "positions")
+    folder = find_push_log_folder(project.platform.home, "positions")
     line = json.dumps(
         {"id": "half", "logged_at": 1, "days": [19783, 19784], "columns": {"ship": ["h"], "at": [micros(2)], "heard_at": [micros(2)]}}
     )
@@ -106,7 +106,7 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     # Once its other half is there, it counts, and automation sees that.
     other = line.replace(str(micros(2)), str(micros(26)))
     (folder / "2024-03-02" / "1-3.days.jsonl").write_text(f"{other}\n")
-    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
+    assert set(find_stale(build_push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
     assert open_stores(project.platform).lake.read("dataset/positions").height == 5
 
@@ -144,7 +144,7 @@ def test_what_breaks_a_rule_is_named_and_nothing_is_pushed(tmp_path, bad, text) 
         project.push([row("a", 1, 1), row("b", 2, 2) | bad])
     assert text in caught.value.message
     assert "nothing was pushed" in caught.value.message
-    folder = push_log_folder(project.platform.home, "positions")
+    folder = find_push_log_folder(project.platform.home, "positions")
     assert [path for path in folder.rglob("*.jsonl") if path.stat().st_size] == []
     assert open_online(project.platform.online).state("fixes") is None
 

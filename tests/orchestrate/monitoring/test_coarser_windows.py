@@ -13,7 +13,7 @@ import mlops_assets as ml
 from mlops_assets.compute.drift.profile import BY_WINDOW
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge
-from mlops_assets.orchestrate.core.partitions import map_partitions, window_mapping
+from mlops_assets.orchestrate.core.partitions import build_window_mapping, map_partitions
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
@@ -228,7 +228,7 @@ def test_every_partition_is_mapped_to_exactly_the_window_that_holds_it(zone) -> 
         dg.MonthlyPartitionsDefinition("2024-02-01", end_date="2024-05-01", timezone=zone),
     ):
         for _ in range(2):  # asked again, it is remembered
-            found = map_partitions(Edge("predictions/x", daily, window_mapping()), coarser, coarser.get_partition_keys())
+            found = map_partitions(Edge("predictions/x", daily, build_window_mapping()), coarser, coarser.get_partition_keys())
             assert sorted(day for days in found.values() for day in days) == daily.get_partition_keys()
             for key, days in found.items():
                 window = coarser.time_window_for_partition_key(key)

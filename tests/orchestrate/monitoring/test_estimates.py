@@ -14,7 +14,7 @@ import mlops_assets as ml
 from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.estimates import estimate_node
+from mlops_assets.orchestrate.monitoring.estimates import build_estimate_node
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import find_due
@@ -83,7 +83,7 @@ def test_a_window_warns_before_its_labels_and_is_scored_with_them(platform, inst
     project, monitor = Project.from_items(declared), declared[-1]
     late = [f"2024-01-{day}" for day in range(15, 25)]
     now = datetime.now(UTC)
-    assert find_due(estimate_node(project, monitor), platform, now) == late
+    assert find_due(build_estimate_node(project, monitor), platform, now) == late
     assert find_due(performance_node(project, monitor), platform, now) == []  # labels are not there
     assert list(find_due_reports(project, monitor, at)) == ["estimate_report/watch"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
+from mlops_assets.orchestrate.core.liveness import build_process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables import automation
 from mlops_assets.stores.platform.stores import open_stores
@@ -196,7 +196,7 @@ def test_runs_whose_process_is_gone_are_reaped_and_automation_continues(ticks) -
     import sys
 
     dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    tags = process_tags(dead.pid)
+    tags = build_process_tags(dead.pid)
     instance, definitions = ticks.runner.instance, ticks.runner.definitions
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset_key("dataset/shares")})
     more = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-21"}
@@ -266,7 +266,7 @@ def test_unreported_commits_of_a_run_are_reported_once(ticks, world, platform, m
 
 
 def test_another_hosts_runs_are_left_alone(instance) -> None:
-    tags = process_tags(1) | {"mlops/host": "elsewhere", "mlops/pid": "999999"}
+    tags = build_process_tags(1) | {"mlops/host": "elsewhere", "mlops/pid": "999999"}
     instance.create_run_for_job(dg.GraphDefinition("g").to_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert reap_dead_runs(instance) == []
 

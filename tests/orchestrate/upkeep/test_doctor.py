@@ -17,7 +17,7 @@ from mlops_assets.cli.main import mlops
 from mlops_assets.errors import InstallationError
 from mlops_assets.orchestrate.compiler import build
 from mlops_assets.orchestrate.core.dagster_files import open_instance
-from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.liveness import build_process_tags
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep import doctor, doctor_machine
 from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
@@ -127,7 +127,7 @@ def test_orphaned_artifacts_are_counted_and_removed(installation) -> None:
 
 def test_a_run_whose_process_is_gone(installation) -> None:
     run = installation.instance.create_run_for_job(
-        dg.GraphDefinition("g").to_job(), tags=process_tags(os.getpid()) | {"mlops/pid": "999999"}
+        dg.GraphDefinition("g").to_job(), tags=build_process_tags(os.getpid()) | {"mlops/pid": "999999"}
     )
     installation.instance.add_run_tags(run.run_id, {"mlops/run": run.run_id})
     installation.instance.report_run_canceling(run)

@@ -31,8 +31,8 @@ from mlops_assets.serving.formats.packaging import (
     describe_format,
     find_changed_libraries,
     pack,
-    probe_rows,
     read_manifest,
+    sample_probe_rows,
     unpack,
 )
 from mlops_assets.serving.formats.serialisation import ALLOW_PICKLE
@@ -134,7 +134,7 @@ def test_the_number_that_stands_for_a_missing_one_is_kept_though_no_probe_row_ha
     values = np.random.default_rng(0).normal(size=640)
     values[[i for i in range(640) if i % 10 in (3, 7)]] = -999.0
     rows = pl.DataFrame({"a": values, "b": np.arange(640.0)})
-    assert -999.0 not in probe_rows(rows)["a"]
+    assert -999.0 not in sample_probe_rows(rows)["a"]
     fitted = xgboost.XGBRegressor(**XGB, missing=-999.0).fit(rows, np.where(values == -999.0, 9.0, values))
     read, _ = kept(artifacts, fitted, rows, "native")
     np.testing.assert_array_equal(read.predict(rows), fitted.predict(rows))

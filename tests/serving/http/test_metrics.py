@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file, read_request_counts
+from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, find_counter_file, read_request_counts
 from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.predict.model_inputs import ViewLookup
 from mlops_assets.serving.predict.request_schema import RequestSchema
@@ -93,7 +93,7 @@ def test_a_full_disk_refuses_a_new_file_instead_of_killing_the_process_later(tmp
             allocate_counters(tmp_path, 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert allocate_counters(tmp_path, 0).stat().st_size == counter_file(tmp_path, 0).stat().st_size > 100
+    assert allocate_counters(tmp_path, 0).stat().st_size == find_counter_file(tmp_path, 0).stat().st_size > 100
 
 
 def test_counts_of_requests_are_read_without_a_running_worker(tmp_path) -> None:

@@ -11,11 +11,11 @@ from openapi_spec_validator import validate
 
 from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.predict.request_schema import RequestError, RequestSchema
-from tests.serving.support import request_fields, row
+from tests.serving.support import describe_request_fields, row
 
 NOON = 1_364_817_600_000_000
 TYPES = {"carrier": "String", "distance": "Int16", "wind": "Float32"}
-SCHEMA = RequestSchema(request_fields(), TYPES, max_rows=3)
+SCHEMA = RequestSchema(describe_request_fields(), TYPES, max_rows=3)
 
 
 def refusal(body) -> RequestError:

@@ -15,7 +15,7 @@ from mlops_assets.serving.http.service_folder import RequestLimits
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.serving.logs.push_log import read_pushed_rows
 from mlops_assets.serving.push.endpoint import PushEndpoint
-from mlops_assets.serving.push.spec import PushSpec, list_push_specs, push_log_folder
+from mlops_assets.serving.push.spec import PushSpec, find_push_log_folder, list_push_specs
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 from tests.projects import stream
@@ -57,7 +57,7 @@ def test_rows_are_online_and_logged_when_the_reply_comes(app, project) -> None:
     status, reply = post(app, {name: ROW[name] for name in ("ship", "at")} | {"speed": 7, "ship": "c"})  # what may be null may be left out
     assert (status, reply["rows"]) == (200, 1)
     types = dict(PushSpec.from_source(project.source, [project.fixes]).types)
-    pushed = read_pushed_rows(push_log_folder(project.platform.home, "positions"), date(2024, 3, 1), date(2024, 3, 1), types)
+    pushed = read_pushed_rows(find_push_log_folder(project.platform.home, "positions"), date(2024, 3, 1), date(2024, 3, 1), types)
     assert pushed["ship"].to_list() == ["a", "b", "c"]
     assert pushed["speed"].to_list() == [5.5, None, 7.0]
     assert call(app, "GET", "/metrics")[2].count(b"mlops_push_requests_total 2") == 1

@@ -332,7 +332,7 @@ def _check_refit_without_tuning(user_function: UserFunction[P, R], refit: Refit 
 
 
 def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[GateLike]) -> None:
-    """Raise DefinitionError without metrics, for an object that is no gate, a repeated gate name, or a gate on an unmeasured metric."""
+    """Raise DefinitionError without metrics, for an object that is not a gate, a repeated gate name, or a gate on an unmeasured metric."""
     if not metrics:
         raise DefinitionError(f"model '{name}' declares no metric", hint="set metrics=['roc_auc'] or another scikit-learn scorer name")
     for declared in gates:

@@ -114,7 +114,7 @@ class Retrain:
             )
         if self.promote_if not in ("", *RULES):
             raise DefinitionError(
-                f"Retrain(promote_if={self.promote_if!r}) is no rule",
+                f"Retrain(promote_if={self.promote_if!r}) is not a rule",
                 hint=suggest_name(self.promote_if, RULES) + f"there are {', '.join(RULES)}",
             )
         if self.judge_on is not None and self.judge_on <= timedelta(0):

@@ -138,7 +138,7 @@ class TraceReader:
     source, platform
         The source, and the platform of its log and its table.
     corrupt
-        Receives the ``file:line`` of unreadable lines of the log.
+        The ``file:line`` of unreadable lines of the log, as keys; filled while traces are read.
     """
 
     project: LoadedProject

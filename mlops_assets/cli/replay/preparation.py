@@ -161,7 +161,7 @@ def check_policies(policies: Sequence[ReplayPolicy], model: Model[..., Any], mon
 def suggest_policies(plan: ReplayPlan) -> list[ReplayPolicy]:
     """Return the grid of policies for `--suggest`."""
     start, end = plan.windows[0][1].start, plan.windows[-1][1].end
-    if start <= (began := plan.history.began):
+    if start <= (began := plan.history.data_start):
         raise DefinitionError(f"there are no data before {start}, on which the first version could train", hint="choose a later --from")
     shortest = min(span.end - span.start for _, span in plan.windows)
     by_time = isinstance(plan.model.training_set.split, TimeSplit)

@@ -99,5 +99,5 @@ def _report(column: ColumnDrift, pair: Association, place: int, current: np.ndar
             f"its values do not fit those of {other} as before: mean ln(lift) {current[place]:.3g}, in the reference windows "
             f"{low:.3g} to {high:.3g}; changed by {change:.3g}, threshold {limit:.3g}"
         ),
-        usual=tuple(changes.usual[:, place].tolist()),
+        reference_values=tuple(changes.reference_values[:, place].tolist()),
     )

@@ -73,7 +73,7 @@ class ColumnDrift:
         The change behind ``statistic`` in words.
     bars
         The bars of the column's chart, from :func:`draw_bars`; empty for a column that is missing or of another type.
-    usual
+    reference_values
         The finite values of this statistic in the reference windows.
     capped
         Whether the threshold of any statistic is a cap, because the reference has too few windows for the false-alarm rate.
@@ -96,7 +96,7 @@ class ColumnDrift:
     drifted: bool = False
     why: str = ""
     bars: tuple[HistogramBar, ...] = ()
-    usual: tuple[float, ...] = ()
+    reference_values: tuple[float, ...] = ()
     capped: bool = False
     measure: str = ""
 
@@ -144,11 +144,11 @@ class ColumnComparison:
         """
         if self.history is None:
             return False
-        distances = self.usual(STATISTICS["js"])
+        distances = self.measure_reference_windows(STATISTICS["js"])
         known = distances[np.isfinite(distances)]
         return len(known) > 0 and bool((known >= MIN_NARROW).all())
 
-    def usual(self, statistic: Statistic) -> np.ndarray:
+    def measure_reference_windows(self, statistic: Statistic) -> np.ndarray:
         """Return the statistic of each reference window, shape (windows,); empty if the statistic is not calibrated."""
         calibrated = deciding_statistics()
         return self.calibration.distances[calibrated.index(statistic)] if statistic in calibrated else np.zeros(0)
@@ -183,7 +183,7 @@ def evaluate_column(
     histogram = draw_bars(comparison)
     if collapse := describe_collapse(comparison, histogram):
         severity, why = math.inf, collapse if math.isnan(value) else f"{collapse}; {explanation}"
-    usual = comparison.usual(worst)
+    reference_values = comparison.measure_reference_windows(worst)
     return ColumnDrift(
         comparison.name,
         comparison.role,
@@ -199,7 +199,7 @@ def evaluate_column(
         drifted=severity > 1,
         why=why,
         bars=histogram,
-        usual=tuple(usual[np.isfinite(usual)].tolist()),
+        reference_values=tuple(reference_values[np.isfinite(reference_values)].tolist()),
         capped=capped is not None and bool(capped.any()),
         measure=comparison.measure,
     )

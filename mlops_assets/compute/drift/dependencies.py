@@ -1,7 +1,7 @@
 """Dependencies between columns: rows that agree in some columns agree in another one, as in a table that was joined.
 
-All flights of an airport and an hour share one wind speed. A fault that changes some of these rows leaves the distribution of a column alone
-if its values are usual ones, e.g. zeros among calm hours. But the rows then contradict each other.
+All flights of an airport and an hour share one wind speed. A fault that changes some of these rows leaves the distribution of a column
+unchanged if its values are common, e.g. zeros among calm hours. But the rows then contradict each other.
 """
 
 from __future__ import annotations
@@ -237,5 +237,5 @@ def _report(column: ColumnDrift, dependency: Dependency, share: float, limit: fl
             f"rows with equal {' and '.join(dependency.on)} differ in {dependency.column}: {share:.1%} of the rows, in the reference "
             f"windows {dependency.exceptions:.1%} at most; threshold {limit:.1%}"
         ),
-        usual=(dependency.exceptions,),
+        reference_values=(dependency.exceptions,),
     )

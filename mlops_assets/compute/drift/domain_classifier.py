@@ -1,7 +1,7 @@
 """A domain classifier: how well gradient boosting separates the rows of a window from those of the reference.
 
-It sees changes of the joint distribution of columns that leave each column and each pair of columns alone. The profile stores a sample of
-reference rows, and how well past windows of the reference were separated from the others.
+It finds changes of the joint distribution of columns that leave each column and each pair of columns unchanged. The profile stores a sample
+of reference rows, and how well past windows of the reference were separated from the others.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ def evaluate_by_classifier(
 ) -> tuple[list[ColumnDrift], str]:
     """Return the reports of columns, and what the classifier found in words.
 
-    If the classifier separates the window better than past windows, the columns that it needs have drifted. Columns that stand in for each
-    other may all be dispensable: the one with the largest fall has drifted then.
+    If the classifier separates the window better than past windows, the columns that it needs have drifted. If columns are redundant, the
+    classifier may need none of them; then the one with the largest fall has drifted.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def evaluate_by_classifier(
     rate
         The probability that a window without drift alarms.
     min_psi
-        The minimum effect as a PSI: that of two normal distributions with the standard deviation 1 whose means differ by its root.
+        The minimum effect as a PSI: that of two normal distributions with the standard deviation 1 whose means differ by √PSI.
     """
     if problem := _explain_unclassifiable(reference, window):
         return list(columns), f"not evaluated: {problem}"
@@ -232,10 +232,10 @@ def evaluate_by_classifier(
         return list(columns), words
     falls = _cross_validate(encoded, reference.sample, reference.categorical, explain=True).falls
     needed = _find_needed(dict(zip(reference.columns, falls.tolist(), strict=True)))
-    usual = tuple(map(_to_auc, reference.separations.tolist()))
+    reference_values = tuple(map(_to_auc, reference.separations.tolist()))
     named = ", ".join(sorted(needed, key=lambda name: -needed[name]))
     return [
-        _report(column, needed, measured.auc, threshold, usual) if column.name in needed and not column.drifted else column
+        _report(column, needed, measured.auc, threshold, reference_values) if column.name in needed and not column.drifted else column
         for column in columns
     ], f"{words}, by {named}"
 
@@ -278,14 +278,16 @@ def _find_threshold(reference: ClassifierReference, rows: int, separation: float
 
 
 def _explain_blindness(reference: ClassifierReference, threshold: float) -> str:
-    usual = _to_auc(float(np.median(reference.separations)))
+    median_auc = _to_auc(float(np.median(reference.separations)))
     return (
-        f"blind: it separates a window of the reference from the others with an AUC of {usual:.3f} (median), so that its threshold is "
+        f"blind: it separates a window of the reference from the others with an AUC of {median_auc:.3f} (median), so that its threshold is "
         f"{threshold:.4f}. Columns that hardly vary within a window cause this; compare the others with columns="
     )
 
 
-def _report(column: ColumnDrift, needed: Mapping[str, float], auc: float, threshold: float, usual: tuple[float, ...]) -> ColumnDrift:
+def _report(
+    column: ColumnDrift, needed: Mapping[str, float], auc: float, threshold: float, reference_values: tuple[float, ...]
+) -> ColumnDrift:
     others = ", ".join(name for name in needed if name != column.name)
     joint = f" together with {others}" if others else ""
     fall = needed[column.name]
@@ -300,5 +302,5 @@ def _report(column: ColumnDrift, needed: Mapping[str, float], auc: float, thresh
         severity=auc / threshold,
         drifted=True,
         why=f"its values{joint} separate the window from the reference; AUC {auc:.3f}, threshold {threshold:.3f}; {shuffled}",
-        usual=usual,
+        reference_values=reference_values,
     )

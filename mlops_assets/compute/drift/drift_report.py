@@ -157,8 +157,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         event times, and for independent rows when it had none. With fewer than some ``10 / false_alarm_rate`` reference windows,
         thresholds are extrapolated, see :func:`compute_thresholds`.
     min_psi
-        The minimum effect as a PSI: a smaller change is no drift, however significant. Each statistic has its own minimum effect, its value
-        for a normal column whose mean shifts by this PSI.
+        The minimum effect as a PSI: a smaller change is not drift, however significant. Each statistic has its own minimum effect, its
+        value for a normal column whose mean shifts by this PSI.
     min_rows
         The minimum number of rows; a window with fewer is not column_drifts.
 

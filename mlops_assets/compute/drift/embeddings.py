@@ -1,6 +1,6 @@
 """Embedding columns: lists of one length, compared by projections, norms, and the shift that the rows of a window share.
 
-The numbers of an embedding mean nothing one by one. A profile stores the mean and the first principal components of the reference, and no row.
+A single number of an embedding has no meaning. A profile stores the mean and the first principal components of the reference, and no row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EmbeddingSpace:
     Parameters
     ----------
     mean
-        Of the embeddings, shape (size,).
+        The mean of the embeddings, shape (size,).
     components
         Orthonormal directions, shape (components, size).
     scales
@@ -188,7 +188,8 @@ def _to_lists(column: pl.Series) -> pl.Series:
 def _measure_shift(rows: np.ndarray, windows: np.ndarray, block: int) -> np.ndarray:
     """Return the product of each row with the mean of the other rows of its block, times the root of their number.
 
-    Its mean is the squared shift of the mean in units of the rows, its spread does not depend on the size of blocks. NaN for a row alone.
+    The mean of the products is the squared shift of the mean; their spread does not depend on the size of blocks. NaN for a block of one
+    row.
     """
     result = np.full(len(rows), np.nan)
     for window in np.unique(windows):

@@ -52,13 +52,13 @@ class StatisticChanges:
         Absolute changes, shape (statistics,); NaN for a statistic that is not evaluated.
     limits
         A change above its limit is drift, shape (statistics,).
-    usual
+    reference_values
         The absolute changes of the reference windows, shape (windows, statistics).
     """
 
     changes: np.ndarray
     limits: np.ndarray
-    usual: np.ndarray
+    reference_values: np.ndarray
 
     @property
     def severities(self) -> np.ndarray:
@@ -89,10 +89,10 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
     The limit is the larger of the two changes with the probability rate / m, where m is the effective number of independent statistics.
     """
     limits, changes = (np.full(len(windows.current), math.nan) for _ in range(2))
-    usual = np.full(windows.past.shape, math.nan)
+    reference_values = np.full(windows.past.shape, math.nan)
     models = {k: model for k in np.flatnonzero(np.isfinite(windows.min_effects)).tolist() if (model := _fit_model(windows, k))}
     if not models:
-        return StatisticChanges(changes, limits, usual)
+        return StatisticChanges(changes, limits, reference_values)
     surprises = {k: model.surprises() for k, model in models.items()}
     tails = {k: ExponentialTail.fit(values[np.isfinite(values)]) for k, values in surprises.items()}
     # An undefined statistic is as frequent as any.
@@ -105,8 +105,8 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
             limits[k] = min(limits[k], _cap_rate(windows.past[:, k], model.mean))
         change = float(windows.current[k] - model.mean)
         changes[k] = max(change, 0.0) if windows.only_increases[k] else abs(change)
-        usual[:, k] = np.abs(windows.past[:, k] - model.mean)
-    return StatisticChanges(changes, limits, usual)
+        reference_values[:, k] = np.abs(windows.past[:, k] - model.mean)
+    return StatisticChanges(changes, limits, reference_values)
 
 
 def _cap_rate(past: np.ndarray, mean: float) -> float:

@@ -61,7 +61,7 @@ class _WorstStatistic:
     threshold: float
     severity: float
     why: str
-    usual: tuple[float, ...]
+    reference_values: tuple[float, ...]
 
 
 def _report_worse(column: ColumnDrift, worst: _WorstStatistic | None) -> ColumnDrift:
@@ -76,7 +76,7 @@ def _report_worse(column: ColumnDrift, worst: _WorstStatistic | None) -> ColumnD
         severity=worst.severity,
         drifted=worst.severity > 1,
         why=worst.why,
-        usual=worst.usual,
+        reference_values=worst.reference_values,
     )
 
 
@@ -101,11 +101,13 @@ def _find_worst(
     place = int(np.argmax(changes.severities[first : first + len(history.names)]))
     at, name = first + place, history.names[place]
     change, limit = float(changes.changes[at]), float(changes.limits[at])
-    past, usual = history.values[:, place], changes.usual[:, at]
+    past, reference_values = history.values[:, place], changes.reference_values[:, at]
     known = past[np.isfinite(past)]
     explained = explain_words(comparison.words) if comparison.words else _explain(name, float(statistics[place]), known)
     why = f"{explained}; changed by {change:.3g}, threshold {limit:.3g}"
-    return _WorstStatistic(name, change, limit, float(changes.severities[at]), why, tuple(usual[np.isfinite(usual)].tolist()))
+    return _WorstStatistic(
+        name, change, limit, float(changes.severities[at]), why, tuple(reference_values[np.isfinite(reference_values)].tolist())
+    )
 
 
 def _explain(name: str, now: float, past: np.ndarray) -> str:

@@ -133,7 +133,7 @@ def explain_words(words: Sequence[WordShare]) -> str:
 
 
 def _split_words(texts: pl.Series) -> pl.DataFrame:
-    """Return each word in lower case with the row of its text; a text without words has one null, so that each row is there."""
+    """Return each word in lower case with the row of its text; a text without words has one null, so that each row is present."""
     words = texts.cast(pl.String).str.to_lowercase().str.extract_all(_PATTERN)
     filled = pl.when(pl.col(_WORD).list.len() > 0).then(_WORD)  # explode may drop empty lists, and keeps nulls
     return pl.DataFrame({_ROW: np.arange(len(texts)), _WORD: words}).with_columns(filled).explode(_WORD)

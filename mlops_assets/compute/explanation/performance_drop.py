@@ -88,7 +88,7 @@ class DropExplanation:
 
     @property
     def causes(self) -> tuple[ColumnEffect, ...]:
-        """The columns that explain a part of the drop with certainty, at least a twentieth of it; the largest gain first."""
+        """The columns that significantly explain a part of the drop, at least a twentieth of it; the largest gain first."""
         significant = (effect for effect in self.columns if effect.low is not None and effect.low > 0)
         return tuple(effect for effect in significant if effect.gain >= MIN_SHARE * self.drop)
 
@@ -245,7 +245,7 @@ class _RescoredWindow:
         deviations = [found for _, found in scores if found is not None]
         if self._deviations is None or len(deviations) < len(scores):
             return ColumnEffect(names, gain)
-        width = self._jackknife.width(np.mean(deviations, axis=0) - self._deviations, confidence)
+        width = self._jackknife.half_width(np.mean(deviations, axis=0) - self._deviations, confidence)
         return ColumnEffect(names, gain, gain - width, gain + width) if math.isfinite(width) else ColumnEffect(names, gain)
 
 

@@ -66,7 +66,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
 
 
 def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
-    """Return 32 synthetic rows with typed columns, to check functions before data exists; the same for the same types.
+    """Return 32 synthetic rows with typed columns, to check functions before data exists; equal types give equal rows.
 
     Parameters
     ----------

@@ -242,7 +242,7 @@ def _check_rows(view: ViewRows) -> None:
         _check_utc(view.rows, column, f"feature view '{view.name}':")
 
 
-def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: AsOfLayout, event_timestamp: str) -> None:
+def _check_spine(spine: pl.DataFrame, used_names: Sequence[str], layout: AsOfLayout, event_timestamp: str) -> None:
     _check_columns(spine, (*layout.join_keys, event_timestamp), "the spine", layout.name)
     _check_utc(spine, event_timestamp, "the spine's")
     for key in layout.join_keys:
@@ -251,7 +251,7 @@ def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: AsOfLayout, 
                 f"join key '{key}' is {spine[key].dtype} in the spine and {layout.schema[key]} in feature view '{layout.name}'",
                 hint="cast one of them: keys are only compared with keys of the same type",
             )
-    if clash := [name for name in layout.features if name in taken]:
+    if clash := [name for name in layout.features if name in used_names]:
         raise DataError(
             f"feature '{clash[0]}' of view '{layout.name}' is already a column of the training set", hint="rename the feature or the column"
         )

@@ -29,7 +29,7 @@ def describe_request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFr
     rows
         The rows of the training set. A field has the type of its column, and is nullable when the column has nulls.
     key
-        Columns that identify a row; a column that ``rows`` lacks is no field.
+        Columns that identify a row; a column that ``rows`` lacks is not a field.
 
     Returns
     -------

@@ -78,20 +78,20 @@ def find_unknown_names(answer: str, context: str) -> list[str]:
     ['Boston']
     """
     stems = {stem_word(word) for word in re.findall(r"[\w-]+", context)}
-    written = context.lower()
+    context_text = context.lower()
     initials = _list_initials(context)
-    spelled_out = {word for code in _list_initials(answer) if re.search(rf"\b{code}\b", written) for word in code}
+    spelled_out = {word for code in _list_initials(answer) if re.search(rf"\b{code}\b", context_text) for word in code}
     return [
         name
         for name in list_names(answer, context)
-        if not _is_mentioned(name, written, stems, initials) and not (spelled_out and name[0].lower() in spelled_out)
+        if not _is_mentioned(name, context_text, stems, initials) and not (spelled_out and name[0].lower() in spelled_out)
     ]
 
 
-def _is_mentioned(name: str, written: str, stems: set[str], initials: set[str]) -> bool:
+def _is_mentioned(name: str, context_text: str, stems: set[str], initials: set[str]) -> bool:
     """Return True if the context contains a name: a code or short name literally or as initials, any other name in any word form."""
     if _is_code(name) or len(name) < 3:
-        return re.search(rf"\b{re.escape(name.lower())}\b", written) is not None or name.lower() in initials
+        return re.search(rf"\b{re.escape(name.lower())}\b", context_text) is not None or name.lower() in initials
     return any(match_stems(stem_word(name), stem) for stem in stems)
 
 

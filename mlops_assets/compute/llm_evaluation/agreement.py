@@ -56,7 +56,7 @@ class Rate:
     def __post_init__(self) -> None:
         """Check that ``count`` is at most ``trials``, and that the confidence is between 0 and 1."""
         if not 0 <= self.count <= self.trials:
-            raise ValueError(f"{self.count} of {self.trials} trials is no rate")
+            raise ValueError(f"{self.count} of {self.trials} trials is not a rate")
         if not 0 < self.confidence < 1:
             raise ValueError(f"the confidence {self.confidence} is not between 0 and 1")
 

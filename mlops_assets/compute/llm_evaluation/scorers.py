@@ -142,7 +142,7 @@ def score_regex(answer: str | None, pattern: str) -> Score:
     Raises
     ------
     DefinitionError
-        The pattern is no regular expression.
+        The pattern is not a regular expression.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def score_regex(answer: str | None, pattern: str) -> Score:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DefinitionError(f"the pattern {pattern!r} is no regular expression: {error}", hint="correct the pattern") from None
+        raise DefinitionError(f"the pattern {pattern!r} is not a regular expression: {error}", hint="correct the pattern") from None
     return _report_missing(answer) if answer is None else Score(float(compiled.search(answer) is not None))
 
 

@@ -272,7 +272,7 @@ def _read_json(text: str, field: str) -> str | JudgeVerdict:
     if len(mentions) > 1:
         return JudgeVerdict(UNPARSABLE, f"the reply has the field '{field}' {len(mentions)} times")
     if not isinstance(top[0], str):
-        return JudgeVerdict(UNPARSABLE, f"the field '{field}' is no text")
+        return JudgeVerdict(UNPARSABLE, f"the field '{field}' is not text")
     return top[0]
 
 

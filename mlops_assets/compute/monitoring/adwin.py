@@ -62,7 +62,7 @@ class Chunks:
         return self.total / self.rows if self.rows else math.nan
 
     @property
-    def began(self) -> datetime:
+    def start(self) -> datetime:
         """The time of the first number."""
         return datetime.fromtimestamp(int(self.starts[0]) / 1e6, UTC)
 
@@ -76,7 +76,7 @@ class Chunks:
         return joined if len(joined) <= MAX_CHUNKS else joined._merge_older()
 
     def _merge_older(self) -> Chunks:
-        """Merge neighbours as long as they have at most a sixteenth of the numbers that follow them: few chunks for any length."""
+        """Merge neighbours that have at most a sixteenth of the numbers that follow them, so that a stream of any length has few chunks."""
         firsts, size, following = [len(self) - 1], 0, 0
         for number in range(len(self) - 1, -1, -1):
             count = int(self.counts[number])
@@ -155,14 +155,14 @@ class Adwin:
     Parameters
     ----------
     delta
-        The confidence parameter: about the probability of a false detection.
+        The confidence parameter: the approximate probability of a false detection.
     window
         The adaptive window.
     before
         The numbers before the last increase; None as long as no increase was detected.
     increased
-        Whether the mean of the adaptive window is above the mean before the last increase: by more than the bound to begin with, and
-        then as long as by more than half of it.
+        Whether the mean of the adaptive window is above the mean before the last increase. It must first exceed that mean by the bound;
+        from then on, half of the bound suffices.
     """
 
     delta: float
@@ -183,7 +183,7 @@ class Adwin:
             split, effect = change
             older, window = window.take(0, split), window.take(split)
             if window.mean > older.mean and not self._exceeds(before, older, increased=increased):
-                before, increased = Level(older.rows, older.total, older.square, window.began, effect), True
+                before, increased = Level(older.rows, older.total, older.square, window.start, effect), True
         return replace(self, window=window, before=before, increased=self._exceeds(before, window, increased=increased))
 
     def _exceeds(self, before: Level | None, newer: Chunks, *, increased: bool) -> bool:
@@ -206,7 +206,7 @@ def _find_change(window: Chunks, delta: float) -> tuple[int, float] | None:
 
 
 def _estimate_effects(window: Chunks, older: np.ndarray, newer: np.ndarray) -> np.ndarray:
-    """Return for each split by how much dependence increases the variance of a mean: of chunks that are autoregressive of order 1.
+    """Return the design effect of each split, if chunks are autoregressive of order 1: by how much this increases the variance of a mean.
 
     Deviations are from the mean before and the mean after the split, ``older`` and ``newer``, so that the change itself does not count.
     """
@@ -235,7 +235,7 @@ def _sum_products(window: Chunks, lag: int, older: np.ndarray, newer: np.ndarray
 
 
 def _compute_bound(older: np.ndarray | float, newer: np.ndarray | float, variance: float, delta: float) -> np.ndarray:
-    """Return by how much two means differ at most without a change, as in the paper: a normal bound, corrected for few numbers."""
+    """Return the maximum difference of two means without a change, as in the paper: a normal bound, corrected for few numbers."""
     size = 1 / (1 / np.asarray(older) + 1 / np.asarray(newer))
     tests = np.log(2 * np.log(np.maximum(np.asarray(older) + np.asarray(newer), 3)) / delta)
     bound: np.ndarray = np.sqrt(2 / size * variance * tests) + 2 / (3 * size) * tests

@@ -51,7 +51,7 @@ class LoopFacts:
         The end of the newest data (aware).
     reports, decisions, trainings
         The recorded window reports, decisions and training runs.
-    began
+    data_start
         The beginning of the oldest data (aware); None when it is unknown.
     rolling
         Whether the serving version was trained on the newest rows only.
@@ -64,7 +64,7 @@ class LoopFacts:
     reports: tuple[WindowReport, ...] = ()
     decisions: tuple[Decision, ...] = ()
     trainings: tuple[Training, ...] = ()
-    began: datetime | None = None
+    data_start: datetime | None = None
     rolling: bool = False
 
     @property

@@ -50,6 +50,6 @@ def choose_gap(facts: LoopFacts, every: timedelta, last: Training) -> timedelta:
         The last training; after a rejected one, the gap is the shortest.
     """
     max_every = facts.policy.max_every
-    if max_every is None or facts.began is None or facts.rolling or last.state == REJECTED:
+    if max_every is None or facts.data_start is None or facts.rolling or last.state == REJECTED:
         return every
-    return max(every, min(max_every, (last.as_of - facts.began) / _SHARE))
+    return max(every, min(max_every, (last.as_of - facts.data_start) / _SHARE))

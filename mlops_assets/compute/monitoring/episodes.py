@@ -41,7 +41,7 @@ def apply_facts(episodes: Iterable[Episode], facts: Iterable[AlertFact]) -> dict
 
 
 def _group_by_label(episode: Episode) -> dict[str, list[tuple[AlertWindow, bool]]]:
-    """Return the label of a failed window → its parts that still fail, each with its ``must_pass``."""
+    """Return the label of a failed window → the portions of the window that still fail, each with its ``must_pass``."""
     groups: dict[str, list[tuple[AlertWindow, bool]]] = {}
     for window, must_pass in episode.failing:
         groups.setdefault(window.label, []).append((window, must_pass))
@@ -60,7 +60,7 @@ def _count_failure(episode: Episode, fact: AlertFact) -> Episode:
 
 
 def _remove_settled(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: AlertWindow) -> None:
-    """Remove the parts that a passed window settles from the failing windows."""
+    """Remove the portions that a passed window covers from the failing windows."""
     failing.pop(passed.label, None)
     first, last = passed.first, passed.last
     touched = [  # of a storm, nearly all windows lie elsewhere
@@ -78,7 +78,7 @@ def _remove_settled(failing: dict[str, list[tuple[AlertWindow, bool]]], passed: 
 
 
 def _subtract(failed: AlertWindow, passed: AlertWindow, *, must_pass: bool) -> list[AlertWindow]:
-    """Return the parts of a failed window that still fail after another window has passed."""
+    """Return the portions of a failed window that still fail after another window has passed."""
     if not passed.label:
         return []
     if passed.first is None or passed.last is None or failed.first is None or failed.last is None:

@@ -38,7 +38,7 @@ class WindowErrors:
     problem
         The reason why the errors are not known; empty when they are.
     final
-        Whether more labels would not help.
+        Whether the problem stays when more labels arrive.
     loss
         How an error is computed: from a ``number``, a ``class`` or a ``probability``; empty when it was not stored.
     """
@@ -113,7 +113,7 @@ def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.nd
 
 
 class ErrorStream:
-    """The errors of one version by window. A window is compared with all windows until then, as they were reported last.
+    """The errors of one version by window. The verdict on a window uses this and all earlier windows, by their latest reports.
 
     The detector starts again at a window whose errors are computed in another way, e.g. the first one with probabilities.
 
@@ -177,8 +177,8 @@ def _build_verdict(errors: WindowErrors, name: str, found: Adwin) -> Verdict:
         return Verdict(name, CANNOT if errors.final else NOT_ENOUGH, None, None, errors.problem)
     window, before = found.window, found.before
     if before is None or not found.increased:
-        reason = f"mean error {window.mean:.3g} of {window.rows} predictions since {window.began:%Y-%m-%d %H:%M}, without an increase"
+        reason = f"mean error {window.mean:.3g} of {window.rows} predictions since {window.start:%Y-%m-%d %H:%M}, without an increase"
         return Verdict(name, GOOD, window.mean, None, reason)
-    since = "after" if window.began == before.until else f"since {window.began:%Y-%m-%d %H:%M}"
+    since = "after" if window.start == before.until else f"since {window.start:%Y-%m-%d %H:%M}"
     reason = f"mean error {before.mean:.3g} before {before.until:%Y-%m-%d %H:%M}, {window.mean:.3g} {since}"
     return Verdict(name, BREACH, window.mean, before.mean, reason)

@@ -64,12 +64,12 @@ class LabelArrivals:
     repeated
         The number of labels that repeat the key and the value of another label.
     unpredicted
-        The number of predictions that are null or not finite, or have such probabilities; they count in no metric.
+        The number of predictions that are null or not finite, or whose probabilities are; they count in no metric.
     corrected
         The number of earlier labels that a later label with another value replaced.
     duplicated
         The number of predictions that repeat the key of another prediction of the window; each of them counts.
-    mostly
+    overrepresented
         The predictions for which labels have arrived more often than for the others, from :func:`describe_label_bias`; empty without bias.
     """
 
@@ -80,7 +80,7 @@ class LabelArrivals:
     unpredicted: int = 0
     corrected: int = 0
     duplicated: int = 0
-    mostly: str = ""
+    overrepresented: str = ""
 
     @property
     def coverage(self) -> float:
@@ -95,7 +95,7 @@ class LabelArrivals:
     @property
     def bias(self) -> str:
         """A clause that names the predictions with labels when they differ from the others; empty without bias."""
-        return f"labels have arrived mostly for {self.mostly}, so the metrics are biased" if self.mostly else ""
+        return f"labels have arrived mostly for {self.overrepresented}, so the metrics are biased" if self.overrepresented else ""
 
 
 def join_labels(  # noqa: PLR0913  (the names of columns)
@@ -152,8 +152,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     usable = _find_usable(joined, prediction, probability, probabilities)
     unpredicted = int((~usable).sum())
     labelled = joined.filter(joined[_LABEL].is_not_null() & usable)
-    mostly = _describe_bias(joined.filter(usable), prediction, probability, probabilities)
-    counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted, corrected, duplicated, mostly)
+    overrepresented = _describe_bias(joined.filter(usable), prediction, probability, probabilities)
+    counts = LabelArrivals(predictions.height, labelled.height, keyless, repeated, unpredicted, corrected, duplicated, overrepresented)
     shares = _read_probabilities(labelled, probability, probabilities, classes)
     return _build_labelled(labelled, prediction, shares, classes), counts
 

@@ -54,8 +54,8 @@ class PerformanceReport:
     slices
         The metrics by the values of the slice columns, those significantly below the whole window first.
     inverted
-        Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5, and so does the AUC by a
-        Mann–Whitney test at a level of 0.001, with 10 rows of each class or more.
+        Whether the labels look inverted: the whole 99.9 % confidence interval of the ROC AUC lies below 0.5, and a Mann–Whitney test
+        confirms this at a level of 0.001, with 10 rows of each class or more.
     problem
         The reason why nothing could be measured; empty otherwise.
     intervals
@@ -82,10 +82,10 @@ class PerformanceReport:
 
     @property
     def state(self) -> str:
-        """``breach`` if any expectation is breached, else ``cannot be measured`` or ``not enough data`` if any is so, else ``good``.
+        """``breach`` if any verdict is a breach, else ``cannot be measured`` or ``not enough data`` if any verdict is that, else ``good``.
 
-        ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if they do and are enough to
-        evaluate an expectation. An error change that cannot be measured does not count where another expectation is evaluated.
+        ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if there are enough labels for an
+        expectation and they do. An error change that cannot be measured does not count if another expectation has a verdict.
         """
         if self.in_training and not self.arrivals.predicted:
             return IN_TRAINING
@@ -279,7 +279,7 @@ def _measure_metrics(
         ends = jackknife.estimate_interval(name, value, deviations, confidence)
         measured.append(WindowMetric(name, value if math.isfinite(value) else None, *ends, known))
         if name == "roc_auc" and deviations is not None:
-            below_chance = value + jackknife.width(deviations, CERTAIN) < 0.5
+            below_chance = value + jackknife.half_width(deviations, CERTAIN) < 0.5
     return tuple(measured), below_chance
 
 

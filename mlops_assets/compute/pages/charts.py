@@ -140,14 +140,14 @@ def draw_categories(bars: Sequence[HistogramBar], label: str, write: Callable[[f
     return _svg(width, line * max(len(bars), 1), label, shapes)
 
 
-def draw_threshold(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
+def draw_threshold(reference_values: Sequence[float], threshold: float, value: float, label: str) -> str:
     """Return one axis as SVG with the threshold of a drift statistic, and its values in this window and in the reference windows.
 
     The axis ends at the largest of these values, at most at :data:`MAX_THRESHOLDS` thresholds; larger values are drawn at its end.
 
     Parameters
     ----------
-    usual
+    reference_values
         The statistic's values in the reference windows.
     threshold, value
         The threshold, and the statistic's value in this window.
@@ -155,13 +155,13 @@ def draw_threshold(usual: Sequence[float], threshold: float, value: float, label
         The text alternative: what the chart shows.
     """
     width, middle = 320.0, 11.0
-    limit = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MAX_THRESHOLDS) or 1.0
+    limit = min(max([threshold * 1.15, value * 1.05, *reference_values]), threshold * MAX_THRESHOLDS) or 1.0
     scale = (width - 16) / limit
 
     def at(amount: float) -> float:
         return 6 + min(amount, limit) * scale
 
-    dots = "".join(f"M{_coord(at(amount))} {middle}h0" for amount in usual)
+    dots = "".join(f"M{_coord(at(amount))} {middle}h0" for amount in reference_values)
     bad = value > threshold
     mark = _coord(at(value))
     shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_coord(width - 12)} {middle - 6}l10 6l-10 6z"

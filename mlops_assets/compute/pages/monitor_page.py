@@ -263,7 +263,7 @@ def _threshold_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
         return ""
     label = f"{name_statistic(column.statistic)} {format_number(column.value)}, threshold {format_number(column.threshold)}"
-    return _mark_safe(charts.draw_threshold(column.usual, column.threshold, column.value, label))
+    return _mark_safe(charts.draw_threshold(column.reference_values, column.threshold, column.value, label))
 
 
 def _mark_safe(svg: str) -> Markup:

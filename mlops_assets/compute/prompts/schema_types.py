@@ -169,7 +169,7 @@ class _TypeBuilder:
         return list[self.build(schema.get("items", {}))]  # type: ignore[misc]  # of a computed type
 
     def _build_object(self, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401  (a type)
-        """Return a dict type for an object without named properties, a typed dict if an optional one has no default, else a model."""
+        """Return a dict type for an object without named properties, a typed dict if an optional property has no default, else a model."""
         properties: Mapping[str, Any] = schema.get("properties", {})
         additional = schema.get("additionalProperties")
         if not properties and additional not in (None, False):

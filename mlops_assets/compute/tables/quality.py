@@ -53,7 +53,12 @@ def limits_from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
 
 
 def learn_limits(
-    quality: Quality, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], *, ignoring: Sequence[str]
+    quality: Quality,
+    frame: pl.DataFrame,
+    time: str | None,
+    windows: Sequence[tuple[str, TimeWindow | None]],
+    *,
+    excluded_columns: Sequence[str],
 ) -> tuple[Limit, ...]:
     """Return the declared limits, followed by limits learned from a reference period for all other rules and columns.
 
@@ -67,18 +72,23 @@ def learn_limits(
         The column of ``frame`` with the event time, if there is one.
     windows
         Partition key and window of the reference period, oldest first; the window is None when unpartitioned.
-    ignoring
+    excluded_columns
         Columns without learned limits, such as keys; columns of dates and times never have learned limits.
     """
     first, last = windows[0][0], windows[-1][0]
     origin = f"learned from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
-    learned = list(_iterate_learned_limits(quality.margin, frame, time, windows, set(ignoring), origin))
+    learned = list(_iterate_learned_limits(quality.margin, frame, time, windows, set(excluded_columns), origin))
     declared = {(x.rule, x.column) for x in quality.declared}
     return (*quality.declared, *(x for x in learned if (x.rule, x.column) not in declared))
 
 
 def _iterate_learned_limits(  # noqa: PLR0913  (what it learns from)
-    margin: float, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], ignoring: set[str], origin: str
+    margin: float,
+    frame: pl.DataFrame,
+    time: str | None,
+    windows: Sequence[tuple[str, TimeWindow | None]],
+    excluded_columns: set[str],
+    origin: str,
 ) -> Iterator[Limit]:
     """Yield the limits of partition rows, then of each column: its share of nulls, and its range or categories."""
     counts_by_column = _count_values(frame, time, windows)
@@ -86,7 +96,7 @@ def _iterate_learned_limits(  # noqa: PLR0913  (what it learns from)
     minimum, maximum = min(counts.to_list()), max(counts.to_list())
     yield Limit(ROWS, "", minimum * max(0.0, 1 - margin), maximum * (1 + margin), origin=origin)
     for name, dtype in frame.schema.items():
-        if name in ignoring or dtype.is_temporal():
+        if name in excluded_columns or dtype.is_temporal():
             continue
         share = max((counts_by_column[name] / counts.clip(1)).to_list())
         yield Limit(NULLS, name, high=min(1.0, share + max(share * margin, MIN_NULL_MARGIN)), origin=origin)

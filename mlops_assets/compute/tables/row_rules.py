@@ -161,7 +161,7 @@ def _float_key_violation(column: str) -> RuleViolation:
     return RuleViolation(
         "key",
         column,
-        "a key is no float",
+        "a key is not a float",
         f"column '{column}' is part of the key and a float: whole numbers above 2^53 and leading zeros are lost in floats",
         f"read '{column}' as text or as a whole number; in pandas, as 'Int64' or 'string', which keep nulls without floats",
     )

@@ -1,4 +1,4 @@
-"""The rows that a version was fitted on; predictions for these rows are no evidence of the version's quality."""
+"""The rows that a version was fitted on; predictions for these rows are not evidence of the version's quality."""
 
 from __future__ import annotations
 

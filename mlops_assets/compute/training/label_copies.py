@@ -81,7 +81,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
     """
     if unknown := [name for name in allowed if name not in X.columns]:
         raise DefinitionError(
-            f"{what}: label_copies= names '{unknown[0]}', which is no column of X",
+            f"{what}: label_copies= names '{unknown[0]}', which is not a column of X",
             hint=suggest_name(unknown[0], X.columns) + f"X has {', '.join(X.columns)}",
         )
     copies = find_label_copies(X.drop(allowed), label)

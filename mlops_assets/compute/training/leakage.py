@@ -69,7 +69,7 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
 def _measure_agreement(first: pl.Series, second: pl.Series) -> float:
     """Return the share of equal values if at least 99 %, else the absolute rank correlation.
 
-    The result is 0 for fewer than 20 rows without nulls, a constant column, or unordered types that are not equal.
+    The result is 0 for fewer than 20 rows without nulls, for a constant column, and for unequal columns of a type without an order.
     """
     pairs = pl.DataFrame({"first": first, "second": second}).drop_nulls()
     if pairs.height < 20 or pairs["second"].n_unique() < 2 or pairs["first"].n_unique() < 2:

@@ -24,12 +24,12 @@ class CountedMetric:
     Parameters
     ----------
     measure
-        Counts of rows, shape (draws, rows) → values, shape (draws,).
+        A function from the counts of rows, shape (draws, rows), to values, shape (draws,).
     by_row
         Row values whose mean is the metric, shape (rows,); None when the metric is not such a mean.
     linearize
-        Returns row values whose mean is the metric, with nearly the same sampling variance over many rows; None where no such values are
-        known.
+        A function that returns row values whose mean is the metric, with nearly the same sampling variance over many rows; None where no
+        such values are known.
     """
 
     measure: Callable[[np.ndarray], np.ndarray]

@@ -315,7 +315,8 @@ def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta
     event_timestamp
         The column of the event time.
     window
-        The span of the newest training rows. It ends with them: where labels arrive late, that is long before the holdout. None for every row.
+        The span of the newest training rows. It is counted back from the newest training row, which precedes the holdout by days where
+        labels arrive late. None for every row.
     """
     times = rows.filter(pl.col(SPLIT) == "train")[event_timestamp]
     newest, oldest = times.max(), times.min()

@@ -73,11 +73,11 @@ class _Closure:
                 self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{held_name}", held_name, is_used) for held_name in held]
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which caches its first result,")
-            self.add_statement(path, module, definition, values, without=name)
+            self.add_statement(path, module, definition, values, excluded=name)
         return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
-    def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
-        """Add the dependencies of a statement, except its own name ``without``."""
+    def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, excluded: str) -> None:
+        """Add the dependencies of a statement, except its own name ``excluded``."""
         for inner in ast.walk(node):
             if isinstance(inner, ast.Attribute):
                 self.attributes.add(inner.attr)
@@ -87,7 +87,7 @@ class _Closure:
             elif isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
                     self._follow_import(path, module, inner, _local_name(inner, alias))
-        for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {without}):
+        for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {excluded}):
             self.add_name(path, module, used, values)
 
     def add_function(self, function: Callable[..., Any]) -> None:
@@ -110,12 +110,12 @@ class _Closure:
         """Add a function that is defined inside another function, with decorators that are defined there and the function that it wraps."""
         node = self._strip_declaration(path, _read_definition(function), values)
         self.parts.append(f"{function.__name__}={ast.dump(node)}")
-        self.add_statement(path, function.__module__, node, values, without=function.__name__)
+        self.add_statement(path, function.__module__, node, values, excluded=function.__name__)
         decorators = {n.id for each in getattr(node, "decorator_list", []) for n in ast.walk(each) if isinstance(n, ast.Name)}
         for local in ast.walk(self._tree(path)):
             if isinstance(local, _DEFINITIONS) and (names := (decorators - set(values)) & set(bound_names(local))):
                 self.parts.append(f"{min(names)}={ast.dump(local)}")
-                self.add_statement(path, function.__module__, local, values, without=min(names))
+                self.add_statement(path, function.__module__, local, values, excluded=min(names))
         for wrapped in _find_wrapped_functions(function):
             self.add_function(wrapped)
 

@@ -71,7 +71,7 @@ class _Slicer:
                 decorators = getattr(node, "decorator_list", [])
                 if entry:
                     held.kept[index] = select_code_decorators(node, held.tree, self.function.__globals__)
-                for used in _used_names(node, without=[each for each in decorators if each not in held.kept.get(index, decorators)]):
+                for used in _used_names(node, excluded=[each for each in decorators if each not in held.kept.get(index, decorators)]):
                     self.keep_name(module, path, used)
                 self.follow_inner_imports(module, path, node)
         return bool(binding)
@@ -211,9 +211,9 @@ def _parent_package(module: str, path: Path) -> str:
     return module if path.name == "__init__.py" else module.rpartition(".")[0]
 
 
-def _used_names(node: ast.stmt, without: Sequence[ast.expr] = ()) -> set[str]:
-    """Return the names that a statement uses, except the names in the decorators ``without``."""
-    skipped = {id(n) for decorator in without for n in ast.walk(decorator)}
+def _used_names(node: ast.stmt, excluded: Sequence[ast.expr] = ()) -> set[str]:
+    """Return the names that a statement uses, except the names in the decorators ``excluded``."""
+    skipped = {id(n) for decorator in excluded for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
 
 

@@ -55,7 +55,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
     what
         Asset and partition, for the message.
     columns
-        Returns the columns that the function received.
+        A function that returns the columns that the function received.
 
     Raises
     ------

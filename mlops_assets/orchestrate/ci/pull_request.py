@@ -39,7 +39,7 @@ _SHOWN_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "
 class _Facts:
     """A candidate and the champion that it is compared with, both evaluated on the candidate's holdout.
 
-    ``splits`` are those of the candidate's training set, ``judged`` is the comparison, and ``champion`` is the champion or None.
+    ``splits`` are those of the candidate's training set, ``comparison`` is the comparison, and ``champion`` is the champion or None.
     """
 
     stores: Stores
@@ -47,7 +47,7 @@ class _Facts:
     record: CandidateRecord
     run: Run
     splits: Mapping[str, Split]
-    judged: Candidate
+    comparison: Candidate
     champion: Version | None
 
     @property
@@ -84,8 +84,8 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     fitted = kind.open(stores, model, fit.artifact)
     run, champion = stores.tracker.get(record.run_id), find_champion(stores, model.name)
     splits = _read_splits(stores, model, record.snapshot, run.record.get("facts", {}).get("reads", {}))
-    judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), champion)
-    facts = _Facts(stores, model, record, run, splits, judged, champion)
+    comparison = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), champion)
+    facts = _Facts(stores, model, record, run, splits, comparison, champion)
     return CiReport(
         model=model.name,
         candidate=record.digest,
@@ -102,8 +102,8 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
         else _write_pictures(
             plot_model(fitted, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
         ),
-        problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
-        intervals=judged.intervals.method if judged.intervals else "",
+        problems=[f"{metric}: {why}" for metric, why in comparison.evaluation.problems],
+        intervals=comparison.intervals.method if comparison.intervals else "",
     )
 
 
@@ -124,17 +124,17 @@ def _describe_champion(stores: Stores, champion: Version | None) -> str:
 
 
 def _compare_metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
-    champion, judged = facts.judged.champion, {item.gate for item in evidence}
+    champion, gated = facts.comparison.champion, {item.gate for item in evidence}
     rows = []
-    for metric, value in facts.judged.evaluation.metrics:
-        gates = tuple(g.name for g in facts.model.gates if isinstance(g, Gate) and g.metric == metric and g.name in judged)
-        low, high = (None, None) if champion is None else _find_interval(facts.judged, metric)
+    for metric, value in facts.comparison.evaluation.metrics:
+        gates = tuple(g.name for g in facts.model.gates if isinstance(g, Gate) and g.metric == metric and g.name in gated)
+        low, high = (None, None) if champion is None else _find_interval(facts.comparison, metric)
         rows.append(MetricRow(metric, value, None if champion is None else champion.metric(metric), low, high, gates))
     return rows
 
 
-def _find_interval(judged: Candidate, metric: str) -> tuple[float | None, float | None]:
-    low, high = judged.intervals.difference(metric) if judged.intervals else (math.nan, math.nan)
+def _find_interval(comparison: Candidate, metric: str) -> tuple[float | None, float | None]:
+    low, high = comparison.intervals.difference(metric) if comparison.intervals else (math.nan, math.nan)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
 
@@ -145,9 +145,9 @@ def _compare_slices(facts: _Facts) -> list[SliceRow]:
             item.rows,
             metric,
             value,
-            _champion_metric(facts.judged.champion, item.column, item.value, metric),
+            _champion_metric(facts.comparison.champion, item.column, item.value, metric),
         )
-        for item in facts.judged.evaluation.slices
+        for item in facts.comparison.evaluation.slices
         for metric, value in item.metrics
     ]
 
@@ -224,7 +224,7 @@ def _to_text(item: object) -> str:
 
 
 def _describe_cost(facts: _Facts) -> dict[str, str]:
-    run, costs = facts.run, facts.judged.costs
+    run, costs = facts.run, facts.comparison.costs
     seconds = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
     return {
         "training": f"{seconds:.1f} s",

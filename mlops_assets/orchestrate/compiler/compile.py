@@ -228,7 +228,7 @@ class Compiler:
             deps=[*list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
             checks=prediction_checks(batch),
             options=batch.options,
-            condition=follow_inputs(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
+            condition=follow_inputs(node, self.platform, model=batch.model.name, ignored_assets=[f"champion/{batch.model.name}"]),
         )
         return compile_step(step, self.io)
 
@@ -269,7 +269,7 @@ class Compiler:
             kinds=frozenset({"service", "python"}),
             deps=list_deps(node),
             options=service.options,
-            condition=follow_gates(ignoring=[online_key(view) for view in looked_up]),
+            condition=follow_gates(ignored_assets=[online_key(view) for view in looked_up]),
         )
         yield compile_step(service_step, self.io)
         node = served_node(self.project, service, self.platform)
@@ -283,7 +283,7 @@ class Compiler:
             # The dependency is for the graph; the predictions follow the log.
             deps=[dg.AssetDep(asset_key(service.key))],
             checks=served_checks(self.project, service),
-            condition=follow_inputs(node, self.platform, ignoring=[service.key]),
+            condition=follow_inputs(node, self.platform, ignored_assets=[service.key]),
         )
         yield compile_step(predictions_step, self.io)
 

@@ -27,7 +27,7 @@ def check_prompts(project: Project) -> None:
 
 
 def list_prompt_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    """Yield (referring declaration, role of the other, key of the other) for each reference of an LLM declaration."""
+    """Yield (referring declaration, role of the target, key of the target) for each reference of an LLM declaration."""
     for service in project.select(PromptService):
         yield f"'{service.key}'", "the prompt", service.prompt.key
         if service.prices is not None:

@@ -33,7 +33,7 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     project, platform
         The declarations, and the platform that the steps use.
     bind
-        Returns the function that Dagster calls for a node and a body.
+        A function that returns the function that Dagster calls for a node and a body.
     """
     for prompt in project.select(Prompt):
         yield prompt_spec(prompt, bind(Node(prompt.key, None), prompt_body(prompt)))
@@ -47,7 +47,7 @@ def list_prompt_steps(project: Project, platform: Platform, bind: BindBody) -> I
     services = {service.name: service for service in project.select(PromptService)}
     for source in project.trace_sources:
         node, service = traces_node(source, platform), services.get(source.name)
-        condition = follow_inputs(node, platform, ignoring=[service.key] if service else [])
+        condition = follow_inputs(node, platform, ignored_assets=[service.key] if service else [])
         yield traces_spec(source, node, bind(node, traces_body(source)), condition, service)
     for monitor in project.select(QualityMonitor):
         node = quality_node(project, monitor)

@@ -35,7 +35,7 @@ def list_release_steps(
     bodies
         The bodies of the version's and of the champion's step.
     bind
-        Returns the function that Dagster calls for a node and a body.
+        A function that returns the function that Dagster calls for a node and a body.
     texts
         The descriptions of the version and of the champion.
     """
@@ -54,7 +54,7 @@ def list_release_steps(
     # A new version that waits for approval does not trigger the champion, but the champion runs after the version of the same run.
     inputs, ignored = ((approval_key(declared), registered), [registered]) if declared.approval else ((registered,), [])
     steps: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (("version", evidence, ()), ("champion", inputs, ignored))
-    for (kind, upstream, ignoring), body, text in zip(steps, bodies, texts, strict=True):
+    for (kind, upstream, ignored_assets), body, text in zip(steps, bodies, texts, strict=True):
         node = Node(f"{kind}/{name}", None, tuple(Edge(key, None) for key in upstream))
         yield StepSpec(
             node.key,
@@ -63,7 +63,7 @@ def list_release_steps(
             description=text,
             kinds=frozenset({kind}),
             deps=list_deps(node),
-            condition=follow_gates(ignoring=ignoring),
+            condition=follow_gates(ignored_assets=ignored_assets),
         )
 
 

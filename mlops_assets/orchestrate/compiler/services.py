@@ -57,7 +57,7 @@ def list_prompt_service_steps(project: Project, bind: BindBody) -> Iterator[Step
     project
         The declarations.
     bind
-        Returns the function that Dagster calls for a node and a body.
+        A function that returns the function that Dagster calls for a node and a body.
     """
     for service in project.select(PromptService):
         champion = f"champion/{service.prompt.name}"

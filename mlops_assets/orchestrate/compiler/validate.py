@@ -119,7 +119,7 @@ def _check_references(project: Project) -> None:
 
 
 def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    """Yield (referring declaration, role of the other, key of the other) for each reference between declarations."""
+    """Yield (referring declaration, role of the target, key of the target) for each reference between declarations."""
     for gate in project.select(GateFunction):
         yield f"gate '{gate.name}'", "the model", gate.model.key
     for model in project.select(Model):

@@ -12,7 +12,7 @@ _HEAD = ("test", "verifies that", "points", "evidence", "next")
 
 
 def show_score(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
-    """Return the page of a model's score, by section; raise MissingPageError for a name that is no declared model."""
+    """Return the page of a model's score, by section; raise MissingPageError for a name that is not a declared model."""
     name = request.path["model"]
     known = {model.name: (part, model) for part in site.parts for model in part.project.select(Model)}
     if name not in known:

@@ -132,7 +132,7 @@ def _check_cases(calibration: Calibration, rows: pl.DataFrame) -> None:
     if (row := _find_row(rows, ~pl.col(calibration.label).is_in(calibration.judge.allowed))) is not None:
         raise DataError(
             f"'{calibration.key}': case {_build_label(calibration, row)} has the label {row[calibration.label]!r} in column '{calibration.label}', "
-            f"which is no verdict of the judge '{calibration.judge.name}'",
+            f"which is not a verdict of the judge '{calibration.judge.name}'",
             hint=f"its verdicts are {', '.join(calibration.judge.allowed)}",
         )
 

@@ -74,7 +74,10 @@ def find_column_problem(evaluation: PromptEvaluation, columns: Collection[str]) 
     absent = [variable.name for variable in evaluation.prompt.variables if variable.name not in columns]
     for name in list_unused_columns(evaluation, columns):
         if meant := suggest_name(name, absent):  # the variable's default would be sent in each call
-            return f"'{source}' has the column '{name}', which is no variable of '{evaluation.prompt.key}'", f"{meant}rename it, or drop it"
+            return (
+                f"'{source}' has the column '{name}', which is not a variable of '{evaluation.prompt.key}'",
+                f"{meant}rename it, or drop it",
+            )
     return None
 
 

@@ -82,7 +82,7 @@ def judge_answers(
     cache
         Where verdicts are looked up, and stored as soon as they arrive.
     warn
-        Receives the reason when the judge's prompt cannot be built for an answer.
+        A function that receives the reason when the judge's prompt cannot be built for an answer.
     progress
         Counts the calls, and those without a verdict.
 

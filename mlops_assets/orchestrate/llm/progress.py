@@ -26,7 +26,7 @@ class CallProgress:
     key, total
         The asset that makes the calls, and their number.
     log
-        Receives the lines.
+        A function that receives the lines.
     unit
         The plural noun for the results of calls, such as ``verdicts``.
     prices

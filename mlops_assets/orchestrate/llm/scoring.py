@@ -70,7 +70,8 @@ def score_answer(scorer: PlainScorer, answer: str, row: Mapping[str, Any], warn:
     row
         Column of the case → value.
     warn
-        Receives the text of an exception that a scorer function raises. The error of the score omits the text, which may repeat data.
+        A function that receives the text of an exception of a scorer function. The error of the score omits the text, which may repeat
+        data.
     """
     match scorer:
         case ExactMatch() | TokenF1() | EditSimilarity():

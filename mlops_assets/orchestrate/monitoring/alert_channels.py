@@ -28,7 +28,7 @@ _SAFE_TEXTS = (InstallationError, smtplib.SMTPNotSupportedError)
 
 @dataclass(frozen=True)
 class SendResult:
-    """What became of a message.
+    """The outcome of sending a message.
 
     Parameters
     ----------

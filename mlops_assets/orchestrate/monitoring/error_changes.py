@@ -1,4 +1,4 @@
-"""Evaluate the errors of a step's windows by those of earlier windows, which their reports stored."""
+"""Compare the errors of a step's windows with those of earlier windows, which their reports stored."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -110,7 +110,7 @@ def withhold_verdicts(verdicts: Sequence[QualityVerdict], refused: dict[str, str
     Parameters
     ----------
     verdicts
-        The judgements of expectations.
+        The verdicts on expectations.
     refused
         Judge → why its scores may not decide.
     """
@@ -134,7 +134,7 @@ def find_prices(monitor: QualityMonitor) -> Dataset[..., Any] | None:
 
 
 def read_judge_prices(step: StepContext, monitor: QualityMonitor) -> PriceTable | str:
-    """Return the prices of the judges' calls, or why there are none: a report does not fail for want of a price.
+    """Return the prices of the judges' calls, or why there are none: a report does not fail because a price is missing.
 
     Parameters
     ----------

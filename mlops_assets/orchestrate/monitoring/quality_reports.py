@@ -82,7 +82,7 @@ class QualityUnit:
     answers
         The number of requests that were not refused.
     measured, verdicts
-        The measures, and the judgements of the expectations.
+        The measures, and the verdicts on the expectations.
     sampled
         What the judges found.
     """
@@ -116,7 +116,7 @@ def quality_node(project: Project, monitor: QualityMonitor) -> Node:
     """Return the node of a quality report.
 
     The traces of the day are its input; for input drift and comparisons, also those of the week before; with judges, their calibrations.
-    The prices of the judges' calls are none: they change what the metadata says, and no measure.
+    The prices of the judges' calls are not an input: they change the metadata, but no measure.
     """
     days = project.by_key[monitor.traces_key].partitions
     mapping = build_lookback_mapping(days, LOOKBACK) if _looks_back(monitor) else None

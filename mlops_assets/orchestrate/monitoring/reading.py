@@ -70,7 +70,7 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
 
 
 def _read_estimator(stores: Stores, manifest: Mapping[str, Any]) -> tuple[PerformanceEstimator | None, str]:
-    """Return the estimator of a version's performance and why it has none; of a second fit, that of the fit that its gates judged."""
+    """Return the performance estimator of a version, and why it has none; for a refitted version, that of the fit that gates judged."""
     judged = parse_judged_fit(manifest)
     try:
         source = manifest if judged is None else read_manifest(stores.artifacts, judged.artifact)

@@ -120,7 +120,7 @@ class _ExplainedVersions:
 
 
 def _explain_rows(explainer: ShapExplainer, X: pl.DataFrame) -> ShapValues:
-    """Explain rows in their order, some at a time, until the time is over; the first some in any case."""
+    """Explain rows in their order, batch by batch, until the time is over; the first batch is explained in any case."""
     began, parts = time.thread_time(), list[ShapValues]()  # of CPU, so that a busy machine explains as many rows
     for rows in X.iter_slices(MAX_EXPLAINED_ROWS):
         parts.append(explainer(list_columns(rows), rows.height, permutations=1))

@@ -65,7 +65,7 @@ class FitRequest:
         ``judged`` keeps the holdout from training, so that gates can judge on it. ``refitted`` trains on the rows of all parts, and
         ``all`` on every known row, whether it has a part or not.
     judge_on
-        The span of the newest rows that judge; the declared holdout when None.
+        The span of the newest rows, on which gates judge; the declared holdout when None.
     params
         Hyperparameters that an earlier fit has found, as JSON; a search is run when empty.
     """

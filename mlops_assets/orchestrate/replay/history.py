@@ -75,7 +75,7 @@ class History:
         return self.times if known is None else _to_microseconds(self.rows[known])
 
     @property
-    def began(self) -> datetime:
+    def data_start(self) -> datetime:
         """The event time of the first row, in UTC."""
         return _EPOCH + timedelta(microseconds=int(self.times[0]))
 

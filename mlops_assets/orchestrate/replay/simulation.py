@@ -58,7 +58,7 @@ class ReplayPlan:
         Name and span of each window of the result, which has one or more windows of ``windows``.
     metrics
         Scikit-learn scorer names of the result.
-    began
+    data_start
         The beginning of the oldest data (aware); None when it is not known.
     """
 
@@ -69,7 +69,7 @@ class ReplayPlan:
     windows: tuple[tuple[str, TimeWindow], ...]
     units: tuple[tuple[str, TimeWindow], ...]
     metrics: tuple[str, ...]
-    began: datetime | None
+    data_start: datetime | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +243,7 @@ class _Simulation:
             reports,
             tuple(state.decisions),
             tuple(state.trainings),
-            began=self.plan.began,
+            data_start=self.plan.data_start,
             rolling=rolling,
         )
 

@@ -54,7 +54,7 @@ def collect_facts(stores: Stores, project: Project, monitor: Monitor, instance: 
         reports=reports,
         decisions=stores.decisions.decisions(model.name),
         trainings=list_trainings(stores, model, instance),
-        began=find_data_start(stores, project, model) if policy.max_every else None,
+        data_start=find_data_start(stores, project, model) if policy.max_every else None,
         rolling=policy.max_every is not None and find_serving_window(stores, champion) is not None,
     )
 

@@ -81,7 +81,7 @@ def examine_staleness(facts: ScoreFacts) -> RubricResult:
 
 
 def _list_replays(facts: ScoreFacts) -> Iterator[tuple[datetime, str, str]]:
-    """Yield time, name and means of each replay of the model with ``never`` and another policy; unreadable files are no evidence."""
+    """Yield time, name and means of each replay of the model with ``never`` and another policy; unreadable files are not evidence."""
     for file in (Path(facts.stores.platform.home) / "replays").glob("*/replay.json"):
         try:
             result = json.loads(file.read_bytes())

@@ -94,7 +94,7 @@ def examine_age(facts: ScoreFacts) -> RubricResult:
 
 
 def _examine_schedule(facts: ScoreFacts, cron: str, trained: datetime) -> RubricResult:
-    """Compare the registration of the champion with the last tick but one of its schedule."""
+    """Compare the registration of the champion with the second-to-last tick of its schedule."""
     schedule = f"{job_name(facts.model.name)}_schedule"
     if not facts.is_on(schedule):
         return RubricResult(0, f"{schedule} ({cron}) is off", f"switch {schedule} on in the UI (Automation)")

@@ -141,7 +141,7 @@ class ScoreFacts:
         return tuple(found.values())
 
     def find_report(self, monitor: Monitor, kind: str) -> WindowReport | None:
-        """Return the newest report of a kind on the champion that is evaluated; None without one."""
+        """Return the newest report of a kind on the champion that has a verdict; None without one."""
         reports = collect_facts(self.stores, self.project, monitor, self.instance).latest_reports
         evaluated = (r for r in reversed(reports) if r.kind == kind and self.champion is not None and r.version == self.champion.version)
         return next((report for report in evaluated if report.state in (GOOD, BREACH, INVERTED)), None)

@@ -28,7 +28,7 @@ def build_score_step(declared: MLTestScore, alerts: Alerts | None, bind: BindBod
     alerts
         The alerts of the project; None without any.
     bind
-        Returns the function that Dagster calls for a node and a body.
+        A function that returns the function that Dagster calls for a node and a body.
     """
     champion = f"champion/{declared.name}"
     return StepSpec(

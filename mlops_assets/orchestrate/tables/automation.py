@@ -88,17 +88,17 @@ def _to_subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) 
     return context.candidate_subset.compute_intersection(exact)
 
 
-def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignored_assets: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
     """Return the default condition of a derived table: :class:`InputsChanged`, while no run makes the table or one of its inputs.
 
     Parameters
     ----------
     node, platform, model
         As in :class:`InputsChanged`.
-    ignoring
+    ignored_assets
         Upstream assets whose runs the table does not wait for.
     """
-    inputs_in_progress = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+    inputs_in_progress = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignored_assets)
     # Runs first, the lake after them: a run that ends in between is either still in progress here, or its rows are in the lake.
     idle = ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
     return (idle & InputsChanged(node, platform, model)).with_label("follows its inputs")
@@ -108,21 +108,21 @@ def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str])
     return condition.ignore(dg.AssetSelection.assets(*(asset_key(key) for key in keys))) if keys else condition
 
 
-def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+def follow_gates(ignored_assets: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
     """Return the condition of a version, a champion or a service: an input is new, and all inputs passed their blocking checks.
 
     No input may be missing, and no run may be making the asset or one of its inputs.
 
     Parameters
     ----------
-    ignoring
+    ignored_assets
         Upstream assets whose changes do not trigger a run, and whose runs are not waited for.
     """
     return (
-        _ignore_deps(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
+        _ignore_deps(dg.AutomationCondition.any_deps_updated(), ignored_assets).since_last_handled()
         & dg.AutomationCondition.all_deps_blocking_checks_passed()
         & ~dg.AutomationCondition.any_deps_missing()
-        & ~_ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+        & ~_ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignored_assets)
         & ~dg.AutomationCondition.in_progress()
     ).with_label("after the gates")
 

@@ -31,11 +31,11 @@ class ChunkPlan:
     rules
         Key, times and quality of the table.
     make
-        Makes and checks the rows of the step's partitions.
+        A function that makes and checks the rows of the step's partitions.
     read
-        Reads and checks partitions that the lake already holds.
+        A function that reads and checks partitions that the lake already holds.
     describe
-        Returns metadata of the rows in addition to the metadata that every table has.
+        A function that returns metadata of the rows in addition to the metadata that every table has.
     is_divisible
         Whether the run may be split into chunks.
     is_repeatable

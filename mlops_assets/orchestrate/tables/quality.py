@@ -257,8 +257,12 @@ def _find_limits(
         step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learned from")
         return quality.declared, []
     rows = _read_reference_rows(step, table, good_rows(), windows, new_keys)
-    ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
-    limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
+    excluded_columns = (
+        *table.key,
+        *(c for c in (table.event_timestamp, table.created_timestamp) if c),
+        *(known for _, known in table.known_at),
+    )
+    limits = learn_limits(quality, rows, table.event_timestamp, windows, excluded_columns=excluded_columns)
     metadata = {
         "": {"limits": to_markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}
     }

@@ -43,7 +43,7 @@ def publish_table(
     rules
         Key and event time of the table.
     make
-        Returns the rows and the outcomes of their checks.
+        A function that returns the rows and the outcomes of their checks.
     unhashed_columns
         Columns that the content hash ignores.
 

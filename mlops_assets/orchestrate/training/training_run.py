@@ -130,7 +130,7 @@ def find_earlier_run(
 
 
 def list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
-    """Return the metrics that the model declares, then those that only its monitors judge."""
+    """Return the metrics that the model declares, then those that only its monitors evaluate."""
     watched = [e.metric for monitor in project.select(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))
 

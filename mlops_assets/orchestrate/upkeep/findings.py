@@ -26,7 +26,7 @@ class Finding:
     advice
         The repair that a person can do; with ``fix``, a description of the fix.
     fix
-        Repairs the problem and returns what it did; None when only a person can.
+        A function that repairs the problem and returns what it did; None when only a person can repair it.
     """
 
     check: str

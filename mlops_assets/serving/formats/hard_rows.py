@@ -11,10 +11,10 @@ _EXTREMES = {"Float64": (-1e300, 1e300, 0.0), "Float32": (-1e38, 1e38, 0.0)}
 
 def make_hard_rows(probe: pl.DataFrame) -> pl.DataFrame:
     """Return a row of nulls, then copies of the first probe row with one null, extreme or unseen value each."""
-    usual = probe.head(1)
-    frames = [usual.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in probe.schema.items())]
+    base = probe.head(1)
+    frames = [base.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in probe.schema.items())]
     for name, dtype in probe.schema.items():
-        frames += [usual.with_columns(pl.lit(value, dtype=dtype).alias(name)) for value in (None, *_hard_values(dtype))]
+        frames += [base.with_columns(pl.lit(value, dtype=dtype).alias(name)) for value in (None, *_hard_values(dtype))]
     return pl.concat(frames)
 
 

@@ -116,7 +116,7 @@ def make_probability_structs(classes: Sequence[str], probabilities: np.ndarray) 
     return pl.DataFrame(fields).to_struct(PROBABILITIES)
 
 
-def find_column(base: str, dtype: pl.DataType, taken: Mapping[str, pl.DataType]) -> str:
+def find_column(base: str, dtype: pl.DataType, existing: Mapping[str, pl.DataType]) -> str:
     """Return the name of the column for values of a type: the first of ``base``, ``base_2``, … that fits the type or does not exist.
 
     Integers of any width fit each other, and so do floats.
@@ -127,28 +127,28 @@ def find_column(base: str, dtype: pl.DataType, taken: Mapping[str, pl.DataType])
         ``prediction`` or ``probabilities``.
     dtype
         Type of the values.
-    taken
+    existing
         Existing columns with their types.
     """
     names = (base if number == 1 else f"{base}_{number}" for number in count(1))
-    return next(name for name in names if name not in taken or _fits(dtype, taken[name]))
+    return next(name for name in names if name not in existing or _fits(dtype, existing[name]))
 
 
 def _fits(dtype: pl.DataType, other: pl.DataType) -> bool:
     return dtype == other or (dtype.is_integer() and other.is_integer()) or (dtype.is_float() and other.is_float())
 
 
-def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataType]) -> list[pl.DataFrame]:
+def rename_by_type(frames: Sequence[pl.DataFrame], existing: Mapping[str, pl.DataType]) -> list[pl.DataFrame]:
     """Return the frames, in order, with their predictions and probabilities renamed to columns of fitting types.
 
     Parameters
     ----------
     frames
         Rows of versions that may predict different types, under the names of the lake.
-    taken
+    existing
         Columns of the table that have values, with their types.
     """
-    column_types, renamed = dict(taken), []
+    column_types, renamed = dict(existing), []
     for frame in frames:
         # A name that a column of the user has is not free.
         others = {name: pl.Null() for name in frame.columns if name not in TYPED and name not in column_types}

@@ -56,7 +56,7 @@ class App:
     limits
         Limits of one request.
     versions
-        Returns the version of each worker, for the metrics.
+        A function that returns the version of each worker, for the metrics.
     push_endpoint
         Answers requests with pushed rows; None when no view has a push source.
     requests

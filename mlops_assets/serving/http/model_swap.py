@@ -50,7 +50,7 @@ class ModelLoader(threading.Thread, Generic[V]):
     Parameters
     ----------
     load
-        Loads a version.
+        A function that loads a version.
     app
         The app whose model is replaced.
     metrics, folder, index

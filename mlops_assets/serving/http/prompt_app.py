@@ -45,7 +45,7 @@ class PromptApp:
     max_bytes
         The maximum size of a body.
     versions
-        Returns the version of each worker, for the metrics.
+        A function that returns the version of each worker, for the metrics.
     max_waiting
         The number of calls that may wait for the model; others are refused with 503.
 

@@ -86,7 +86,7 @@ class Acceptor:
     listener
         A bound, listening, non-blocking socket.
     accept_delay
-        Returns the seconds to wait before accepting.
+        A function that returns the seconds to wait before accepting.
     """
 
     def __init__(self, server: Server, listener: socket.socket, accept_delay: Callable[[], float]) -> None:

@@ -134,7 +134,7 @@ class WorkerPool:
                 status = current.get(worker.index)
                 self._ask_for_report(worker, status)
                 empty = status is None or status.version is None
-                self._send_target(worker, self._choose_target(leads=worker is self._leader, empty=empty))
+                self._send_target(worker, self._choose_target(leads=worker is self._leader, has_no_version=empty))
 
     def end(self) -> None:
         """End all workers after they have answered requests in flight; kill those that take too long."""
@@ -149,13 +149,13 @@ class WorkerPool:
             process.kill()
             process.wait()
 
-    def _choose_target(self, *, leads: bool, empty: bool) -> TargetVersion | None:
+    def _choose_target(self, *, leads: bool, has_no_version: bool) -> TargetVersion | None:
         """Return the version that a worker should load, or None.
 
         The leader gets the target. The others get it once a worker has answered with it; until then, and when the target is refused, they
         get the last version that a worker answered with. A worker without a version gets that version as well.
         """
-        if empty and self._proven is not None:
+        if has_no_version and self._proven is not None:
             return self._proven
         refused = self._crashes.is_refused(self._target)
         if self._target is None or (not refused and (leads or self._proven is None or self._proven == self._target)):

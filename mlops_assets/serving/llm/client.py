@@ -233,8 +233,8 @@ def _prepare_request(
         )
     CONNECTIONS.client()  # without httpx, fail before anything else
     began = time.monotonic()
-    ends = began + (llm.time_limit if time_limit is None else time_limit).total_seconds()
-    request = CompletionRequest(messages, response_schema, began, ends, observer)
+    deadline = began + (llm.time_limit if time_limit is None else time_limit).total_seconds()
+    request = CompletionRequest(messages, response_schema, began, deadline, observer)
     encode_body(request.to_body(llm))
     return request
 
@@ -260,13 +260,13 @@ def _try_models(
             if request.observer is not None:
                 request.observer.fail(failures[-1])
             pause = _plan_pause(failure, number)
-            if not failure.retryable or number > target.retries or pause > min(MAX_PAUSE, request.ends - time.monotonic()):
+            if not failure.retryable or number > target.retries or pause > min(MAX_PAUSE, request.deadline - time.monotonic()):
                 break
             _pause(pause)
         final_failures.append(failures[-1])
         if reported is None or failure.kind not in HOPELESS:
             reported = target, failure
-        if time.monotonic() >= request.ends:
+        if time.monotonic() >= request.deadline:
             break
     raise combine_failures(*(reported or (target, failure)), final_failures, failures)
 

@@ -123,7 +123,7 @@ def ensure_server_folder() -> Path:
 
 
 def publish_server(folder: Path, base_url: str, api_key: str) -> None:
-    """Write the state by which clients find the server of the current process."""
+    """Write the file with the URL and the key by which clients find the server of the current process."""
     state = {"base_url": base_url, "api_key": api_key, "process": identify_process()}
     write_atomically(folder / _STATE, json.dumps(state).encode())
 

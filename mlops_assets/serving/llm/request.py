@@ -38,7 +38,7 @@ class CompletionRequest:
         Messages of the chat.
     response_schema
         The JSON schema that the endpoint is asked to follow; None for any text.
-    began, ends
+    start, deadline
         Start of the call and its deadline, in seconds of the monotonic clock.
     observer
         Follows the attempts; None when they are not observed.
@@ -46,8 +46,8 @@ class CompletionRequest:
 
     messages: Sequence[Mapping[str, Any]]
     response_schema: Mapping[str, Any] | None
-    began: float
-    ends: float
+    start: float
+    deadline: float
     observer: AttemptObserver | None = None
 
     def to_body(self, llm: LLM, *, streams: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class CompletionRequest:
 
     def elapsed_seconds(self) -> float:
         """Return the seconds since the call began."""
-        return time.monotonic() - self.began
+        return time.monotonic() - self.start
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
@@ -132,18 +132,18 @@ def open_reply(llm: LLM, request: CompletionRequest, *, streams: bool, live: boo
     url, key = _find_endpoint(llm, request)
     accepted = (_EVENTS,) if live else (_EVENTS, _JSON) if streams else (_JSON,)
     headers, slots = _make_headers(key, accepted), llm.slots
-    with CONNECTIONS.slots.hold(llm.endpoint, slots, request.ends - time.monotonic()):
+    with CONNECTIONS.slots.hold(llm.endpoint, slots, request.deadline - time.monotonic()):
         began = time.monotonic()
-        ends = min(request.ends, began + llm.timeout.total_seconds())
-        if ends <= began:
+        deadline = min(request.deadline, began + llm.timeout.total_seconds())
+        if deadline <= began:
             raise AttemptError.from_timeout(request.elapsed_seconds(), retryable=True, sent=False)
-        waits = _make_timeouts(ends - began, llm.stall_timeout.total_seconds() if live else ends - began)
+        waits = _make_timeouts(deadline - began, llm.stall_timeout.total_seconds() if live else deadline - began)
         # Built here, because Client.stream parses the URL and merges headers and cookies in each call.
         sent = httpx.Request("POST", _parse_url(url), headers=headers, content=content, extensions={"timeout": waits})
         try:
             with closing(CONNECTIONS.client().send(sent, stream=True)) as response:
                 received = _check_head(response, accepted)
-                yield OpenReply(_read_chunks(response, llm.max_bytes, began, ends), received == _EVENTS)
+                yield OpenReply(_read_chunks(response, llm.max_bytes, began, deadline), received == _EVENTS)
         except httpx.HTTPError as error:
             failure = AttemptError.from_transport(error, time.monotonic() - began)
         else:
@@ -189,7 +189,7 @@ def _find_endpoint(llm: LLM, request: CompletionRequest) -> tuple[str, str | Non
         The embedded model is not installed.
     """
     if llm.is_embedded:
-        server = start_server(max(0.0, request.ends - time.monotonic()))
+        server = start_server(max(0.0, request.deadline - time.monotonic()))
         return f"{server.base_url}/chat/completions", server.api_key
     return llm.endpoint, None if llm.api_key_env is None else _read_key(llm.api_key_env)
 
@@ -227,24 +227,24 @@ def _read_error(response: httpx.Response) -> bytes:
     """Return the beginning of an error reply, read for a second at most; empty when the connection fails."""
     import httpx
 
-    body, ends = b"", time.monotonic() + 1
+    body, deadline = b"", time.monotonic() + 1
     try:
         for chunk in response.iter_bytes():
             body += chunk
-            if len(body) > _MAX_ERROR_BYTES or time.monotonic() > ends:
+            if len(body) > _MAX_ERROR_BYTES or time.monotonic() > deadline:
                 break
     except httpx.HTTPError:
         return b""  # the status says enough
     return body
 
 
-def _read_chunks(response: httpx.Response, max_bytes: int, began: float, ends: float) -> Iterator[bytes]:
+def _read_chunks(response: httpx.Response, max_bytes: int, began: float, deadline: float) -> Iterator[bytes]:
     """Yield the bytes of a reply; raise AttemptError when they are too many or too late."""
     size = 0
     for chunk in response.iter_bytes() if "content-encoding" in response.headers else response.iter_raw():
         size += len(chunk)
         if size > max_bytes:
             raise AttemptError.from_reply(f"sent more than {max_bytes} bytes", hint="raise max_bytes, or lower max_tokens")
-        if time.monotonic() > ends:
+        if time.monotonic() > deadline:
             raise AttemptError.from_timeout(time.monotonic() - began, retryable=False)
         yield chunk

@@ -75,7 +75,7 @@ class SpanExporter:
     headers_env
         The environment variable with headers; None for no headers.
     count
-        Receives the name of a counter, ``exported_spans`` or ``unexported_spans``, and a number to add; one thread calls it at a time.
+        A function of the name of a counter, ``exported_spans`` or ``unexported_spans``, and a number to add; one thread calls it at a time.
 
     Raises
     ------

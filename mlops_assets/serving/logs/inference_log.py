@@ -106,7 +106,7 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
     first, last
         First and last day in UTC.
     corrupt
-        Receives ``file:line`` of every unreadable or changed line, except a torn last line, whose prediction was never sent.
+        A list that gets ``file:line`` of every unreadable or changed line, except a torn last line, whose prediction was never sent.
 
     Raises
     ------

@@ -121,8 +121,8 @@ def read_pushed_rows(
     types
         Column → type; a missing column is null.
     corrupt
-        Receives ``file:line`` of every line that is unreadable, changed, or has values that the lake cannot store. A torn last line is
-        ignored, because its call never returned.
+        A list that gets ``file:line`` of every line that is unreadable, changed, or has values that the lake cannot store. A torn last line
+        is ignored, because its call never returned.
 
     Returns
     -------

@@ -178,7 +178,7 @@ def read_request_file(path: Path, corrupt: list[int] | None = None) -> list[Requ
     path
         The file.
     corrupt
-        Receives the number of every unreadable or changed line.
+        A list that gets the number of every unreadable or changed line.
     """
     decode, found = msgspec.json.Decoder(RequestLine).decode, []
     for number, line in enumerate(read_lines(path), 1):

@@ -41,7 +41,7 @@ class TraceLog:
     folder, interval
         As in :class:`~mlops_assets.serving.logs.day_log.DayLog`.
     export
-        Receives the spans of each write after it; it must neither wait nor raise.
+        A function that receives the spans of each write after it; it must neither wait nor raise.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def read_traces(folder: Path, first: date, last: date, corrupt: list[str] | None
     first, last
         First and last day in UTC.
     corrupt
-        Receives ``file:line`` of every unreadable or changed line, except a torn last line, whose reply was never sent.
+        A list that gets ``file:line`` of every unreadable or changed line, except a torn last line, whose reply was never sent.
 
     Raises
     ------

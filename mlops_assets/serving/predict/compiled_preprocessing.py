@@ -253,9 +253,9 @@ class TransformerCompiler:
         if sum(map(len, encoder.categories_)) * _max_width(encoder) > _MAX_CELLS:
             raise NotCompilable("too many categories for a table")
         known = [_list_categories(categories, self.schema[c][1]) for categories, c in zip(encoder.categories_, columns, strict=True)]
-        usual = [values[0] for values in known]
-        probe = _TransformerProbe(fitted, tuple(self.schema[c] for c in columns), usual)
-        base = probe(0, [usual[0]])[0]
+        base_values = [values[0] for values in known]
+        probe = _TransformerProbe(fitted, tuple(self.schema[c] for c in columns), base_values)
+        base = probe(0, [base_values[0]])[0]
         tables, owners = list[EncodingTable](), np.full(len(base), -1)
         for position, column in enumerate(columns):
             table, slots = self._make_table(probe, position, column, known[position], base)
@@ -298,16 +298,16 @@ class TransformerCompiler:
 
 @dataclass(frozen=True, eq=False)
 class _TransformerProbe:
-    """Encodes values of one column with a transformer; every other column has its value in ``usual``."""
+    """Encodes values of one column with a transformer; every other column has its value in ``base_values``."""
 
     fitted: Any
     schema: tuple[tuple[str, pl.DataType], ...]
-    usual: list[Any]
+    base_values: list[Any]
 
     def __call__(self, position: int, values: list[Any]) -> np.ndarray:
         """Return the encodings of values, shape (values, width)."""
         columns = [
-            pl.Series(name, values if i == position else [self.usual[i]] * len(values), dtype=dtype)
+            pl.Series(name, values if i == position else [self.base_values[i]] * len(values), dtype=dtype)
             for i, (name, dtype) in enumerate(self.schema)
         ]
         return to_dense(self.fitted.transform(pl.DataFrame(columns)))

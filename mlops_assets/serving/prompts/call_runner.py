@@ -47,7 +47,7 @@ class PromptCall:
     api_key
         The name of the client's key; empty without one.
     send_text
-        Receives each piece of the answer; None for an answer in one piece.
+        A function that receives each piece of the answer; None for an answer in one piece.
     is_gone
         Whether the client has disconnected, so that a stream can stop.
     """
@@ -153,11 +153,11 @@ class CallRunner:
                 f"the call is about the denied topic '{topic}'", hint="ask about something else", code="denied_topic", topic=topic
             )
         messages, fault = list(call.messages), ""
-        ends = time.monotonic() + call.served.prompt.model.time_limit.total_seconds()
+        deadline = time.monotonic() + call.served.prompt.model.time_limit.total_seconds()
         for number in range(1 if call.send_text else 1 + self._settings.repairs):
-            if number and time.monotonic() >= ends:
+            if number and time.monotonic() >= deadline:
                 break
-            completion = self._request(call, messages, trace, ends)
+            completion = self._request(call, messages, trace, deadline)
             completions.append(completion)
             value, fault = call.served.parse_answer(completion)
             if not fault:
@@ -170,12 +170,12 @@ class CallRunner:
             code=INVALID_ANSWER,
         )
 
-    def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace, ends: float) -> Completion:
+    def _request(self, call: PromptCall, messages: Sequence[Message], trace: CallTrace, deadline: float) -> Completion:
         """Return one reply of the model; each attempt is reserved before it is sent, and settled after it."""
         llm, start, maximum = call.served.prompt.model, trace.read_time(), self._costs.find_maximum(call.served, messages)
         spending = CallSpending(self._ledger, call.api_key, maximum)
         try:
-            completion = self._complete(call, messages, spending, ends)
+            completion = self._complete(call, messages, spending, deadline)
             spending.settle(self._costs.find_spending(maximum, completion))
         except ProviderError as error:
             trace.add_request(llm, start, None, describe_failure(error), {**spending.make_attributes(), "mlops.hint": error.hint})
@@ -193,9 +193,9 @@ class CallRunner:
         trace.add_request(llm, start, completion, facts=self._costs.make_attributes([completion]))
         return completion
 
-    def _complete(self, call: PromptCall, messages: Sequence[Message], spending: CallSpending, ends: float) -> Completion:
+    def _complete(self, call: PromptCall, messages: Sequence[Message], spending: CallSpending, deadline: float) -> Completion:
         sent, schema = [message.as_json() for message in messages], call.served.response_schema
-        llm, limit = call.served.prompt.model, timedelta(seconds=max(0.0, ends - time.monotonic()))
+        llm, limit = call.served.prompt.model, timedelta(seconds=max(0.0, deadline - time.monotonic()))
         if call.send_text is None:
             return complete(llm, sent, response_schema=schema, time_limit=limit, observer=spending)
         with stream(llm, sent, response_schema=schema, time_limit=limit, observer=spending) as pieces:

@@ -143,7 +143,7 @@ class _ReplyWriter:
     form
         The format of the call.
     send
-        Receives the events.
+        A function that receives the events.
     """
 
     def __init__(self, form: CallFormat, send: Callable[[bytes], None]) -> None:

@@ -40,7 +40,7 @@ def _is_complete(state: Mapping[str, Any]) -> bool:
 
 
 def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the damaged files of all layouts, each with its problem; also each file or folder that is no layout, with an empty problem.
+    """Yield the damaged files of all layouts, each with its problem; also each file or folder that is not a layout, with an empty problem.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class BudgetLedger:
     Raises
     ------
     InstallationError
-        The file cannot be opened, or is no ledger.
+        The file cannot be opened, or is not a ledger.
 
     Notes
     -----

@@ -76,7 +76,7 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
         chosen = importer.choose_experiments(experiments)
         for experiment in chosen:
             importer.import_runs(experiment)
-        importer.import_versions(only=bool(experiments))
+        importer.import_versions(of_imported_runs=bool(experiments))
         return importer.done
 
 
@@ -111,8 +111,8 @@ class _Importer:
             elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_batch(run), _build_run_end(run)):
                 self.done.runs += 1
 
-    def import_versions(self, *, only: bool) -> None:
-        """Import the versions of registered models; with ``only``, just those from the runs that :meth:`import_runs` has met."""
+    def import_versions(self, *, of_imported_runs: bool) -> None:
+        """Import the versions of registered models; with ``of_imported_runs``, only those of the runs that :meth:`import_runs` has met."""
         for model in iterate_pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
             if MIRROR in model.tags:
                 continue
@@ -123,7 +123,7 @@ class _Importer:
             for version in iterate_pages(
                 lambda token, where=where: self._server.search_model_versions(where, max_results=200, page_token=token)
             ):
-                if only and version.run_id not in self._chosen_runs:
+                if of_imported_runs and version.run_id not in self._chosen_runs:
                     continue
                 self._import_version(version, sorted(aliases.get(str(version.version), [])))
 

@@ -128,7 +128,7 @@ class MappedFile:
 
 
 def _parse_meta_page(data: bytes) -> tuple[int, int, int] | None:
-    """Return page size, number of the last page, and transaction id of a meta page; None when the bytes are no meta page."""
+    """Return page size, number of the last page, and transaction id of a meta page; None when the bytes are not a meta page."""
     if len(data) < _META.size:
         return None
     magic, _, page_size, last, transaction = _META.unpack_from(data)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.platform import Platform
 
 _NAME = re.compile(r"\b[0-9a-f]{64}\b")
-_MAX_MANIFEST_BYTES = 20_000_000  # a larger file is no manifest and references nothing
+_MAX_MANIFEST_BYTES = 20_000_000  # a larger file is not a manifest and references nothing
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def read_labels(name: str, platform: Platform | None = None) -> pl.DataFrame:
     Raises
     ------
     DefinitionError
-        The function of a step reads labels that are no input of the step, or the name is invalid.
+        The function of a step reads labels that are not an input of the step, or the name is invalid.
     ArtifactError
         The labels are damaged in the lake.
 

@@ -58,7 +58,7 @@ class ErrorChange:
     min_coverage: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are no probability and no share."""
+        """Refuse numbers that are not a probability or a share."""
         if not 0 < self.delta < 1 or not 0 <= self.min_coverage <= 1:
             raise DefinitionError(
                 f"ErrorChange(delta={self.delta}, min_coverage={self.min_coverage}) has a number out of range",

@@ -69,7 +69,7 @@ class Calibration:
     Raises
     ------
     DefinitionError
-        The dataset has no key, ``min_kappa`` is out of range, ``positive`` is no verdict of the judge, or a column of the key has the name
+        The dataset has no key, ``min_kappa`` is out of range, ``positive`` is not a verdict of the judge, or a column of the key has the name
         of a column of the table.
 
     See Also

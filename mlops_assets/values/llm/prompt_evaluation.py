@@ -261,7 +261,7 @@ class PromptEvaluation:
 
 
 def check_gates(evaluation: PromptEvaluation, where: str) -> None:
-    """Raise DefinitionError for an object that is no gate, a repeated gate name, and a gate on something that is not measured.
+    """Raise DefinitionError for an object that is not a gate, a repeated gate name, and a gate on something that is not measured.
 
     Parameters
     ----------

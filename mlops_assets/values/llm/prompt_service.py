@@ -309,7 +309,7 @@ def _build_pattern(service: str, topic: str, words: str | Sequence[str]) -> str:
     try:
         matches_everything = re.search(pattern, "") is not None
     except re.error as error:
-        raise DefinitionError(f"{where} is no regular expression: {error}", hint="correct it, or give a list of words") from None
+        raise DefinitionError(f"{where} is not a regular expression: {error}", hint="correct it, or give a list of words") from None
     if not topic.strip():
         raise DefinitionError(f"{where} has an empty name", hint="give the topic a name")
     if matches_everything:

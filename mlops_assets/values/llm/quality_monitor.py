@@ -257,7 +257,7 @@ class QualityMonitor:
             raise DefinitionError(f"{where} has language='{self.language}'", hint=f"give one of {', '.join(LANGUAGES)}")
         if self.prompt is not None and (missing := set(self.context) - {variable.name for variable in self.prompt.variables}):
             raise DefinitionError(
-                f"{where} has the context '{min(missing)}', which is no variable of '{self.prompt.key}'",
+                f"{where} has the context '{min(missing)}', which is not a variable of '{self.prompt.key}'",
                 hint=f"its variables are {', '.join(variable.name for variable in self.prompt.variables)}",
             )
         if self.prompt is None and any(expectation.rule == BEFORE for expectation in self.expectations):

@@ -134,7 +134,7 @@ class RegexMatch:
     Raises
     ------
     DefinitionError
-        The pattern is no regular expression.
+        The pattern is not a regular expression.
 
     See Also
     --------
@@ -155,7 +155,9 @@ class RegexMatch:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise DefinitionError(f"the pattern {self.pattern!r} is no regular expression: {error}", hint="correct the pattern") from None
+            raise DefinitionError(
+                f"the pattern {self.pattern!r} is not a regular expression: {error}", hint="correct the pattern"
+            ) from None
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def test_a_changed_dependence_of_three_columns_is_found_and_named(seed: int) -> 
     assert worst.statistic == DOMAIN_CLASSIFIER
     assert worst.value > worst.threshold
     assert worst.severity == pytest.approx(worst.value / worst.threshold)
-    assert len(worst.usual) == DAYS
+    assert len(worst.reference_values) == DAYS
     assert f"AUC {worst.value:.3f}, threshold {worst.threshold:.3f}" in worst.why
     assert "; domain classifier AUC" in report.summary
 

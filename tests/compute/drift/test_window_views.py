@@ -132,7 +132,7 @@ def test_a_fault_that_moves_few_rows_is_named_first(fault: str) -> None:
     assert worst.value > worst.threshold
     assert worst.severity == pytest.approx(worst.value / worst.threshold)
     assert "in the reference" in worst.why or "in its windows" in worst.why
-    assert len(worst.usual) == DAYS
+    assert len(worst.reference_values) == DAYS
 
 
 def test_two_swapped_carriers_are_found_by_their_airports_and_distances() -> None:

@@ -125,7 +125,7 @@ def test_the_interval_of_a_rate_is_wilsons(count: int, others: int, confidence: 
 
 def test_a_share_that_is_none_is_no_rate() -> None:
     for count, trials, confidence in [(2, 1, 0.95), (-1, 1, 0.95), (0, 1, 1.0), (0, 1, math.nan)]:
-        with pytest.raises(ValueError, match="is no rate|not between"):
+        with pytest.raises(ValueError, match="is not a rate|not between"):
             Rate(count, trials, confidence)
 
 

@@ -179,7 +179,7 @@ def test_a_missing_answer_and_a_wrong_declaration_are_no_scores() -> None:
     for answer in (None, "no JSON", "1"):
         with pytest.raises(DefinitionError, match="unknown keyword"):
             score_json_schema(answer, {"multipleof": 2})
-        with pytest.raises(DefinitionError, match="no regular expression"):
+        with pytest.raises(DefinitionError, match="not a regular expression"):
             score_regex(answer, "(")
 
 

@@ -36,7 +36,7 @@ def test_a_cadence_counts_from_the_last_training(day, due):
     ],
 )
 def test_a_cadence_grows_to_a_quarter_of_the_history_but_not_after_a_rejection_or_on_the_newest_rows(began, state, rolling, gap):
-    known = {"began": START + timedelta(days=began), "rolling": rolling}
+    known = {"data_start": START + timedelta(days=began), "rolling": rolling}
     assert not is_due(facts(gap - 0.1, (0, state), **known))
     assert is_due(facts(gap, (0, state), **known))
 

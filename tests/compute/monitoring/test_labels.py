@@ -51,15 +51,15 @@ def test_labels_of_high_predictions_only_are_named_and_the_metric_is_biased() ->
     predictions, labels = window()
     high = predictions["__probability"] > predictions["__probability"].quantile(0.4)
     found = report(predictions, labels.filter(high))
-    assert found.arrivals.mostly.startswith("predictions above 0.")
-    assert "(100% of these have a label, 20% of the others)" in found.arrivals.mostly
+    assert found.arrivals.overrepresented.startswith("predictions above 0.")
+    assert "(100% of these have a label, 20% of the others)" in found.arrivals.overrepresented
     assert "labels have arrived mostly for predictions above" in found.verdicts[0].reason
     assert found.summary.count("biased") == 1
     easy = (predictions["__probability"] - 0.5).abs() > 0.2
-    both = report(predictions, labels.filter(easy)).arrivals.mostly
+    both = report(predictions, labels.filter(easy)).arrivals.overrepresented
     assert both.startswith("predictions below")
     assert " or above " in both
-    assert report(predictions, labels.filter(np.arange(600) % 2 == 0)).arrivals.mostly == ""
+    assert report(predictions, labels.filter(np.arange(600) % 2 == 0)).arrivals.overrepresented == ""
     assert "biased" not in report(predictions, labels, AUC).summary
 
 
@@ -74,7 +74,7 @@ def test_labels_of_one_class_or_of_sure_predictions_are_named_without_probabilit
         pl.struct(a=pl.Series(shares[:, 0]), b=pl.Series(shares[:, 1]), c=pl.Series(shares[:, 2])).alias("__probabilities")
     )
     labels = pl.DataFrame({"id": np.arange(900), "y": rng.choice(["a", "b", "c"], 900)}).filter(shares.max(axis=1) > 0.6)
-    assert join_labels(predictions, labels, ["id"], "y", classes=["a", "b", "c"])[1].mostly.startswith("predictions above")
+    assert join_labels(predictions, labels, ["id"], "y", classes=["a", "b", "c"])[1].overrepresented.startswith("predictions above")
 
 
 def test_labels_that_arrive_by_chance_are_rarely_called_biased() -> None:

@@ -68,7 +68,7 @@ def test_spans_are_whole():
         ({"train_windows": ()}, "names no span"),
         ({"train_windows": (None, None)}, "names a span twice"),
         ({"judge_on": 0 * DAY}, "judges on no row"),
-        ({"promote_if": "beter"}, "is no rule"),
+        ({"promote_if": "beter"}, "is not a rule"),
     ],
 )
 def test_a_retraining_that_cannot_work_is_refused(arguments, message):

@@ -99,7 +99,7 @@ def test_limits_are_learned_from_the_reference_period_with_the_margin_and_say_so
             "kind": ["a"] * 6,
         }
     )
-    limits = learn_limits(ml.Quality(learn_from=2, margin=0.5, ranges={"y": (0, 1)}), rows, "at", windows(2), ignoring=["id"])
+    limits = learn_limits(ml.Quality(learn_from=2, margin=0.5, ranges={"y": (0, 1)}), rows, "at", windows(2), excluded_columns=["id"])
     learned = "learned from 2 partition(s) '2024-01-01' to '2024-01-02', margin 50%"
     assert {(x.rule, x.column): x.text for x in limits} == {
         ("range", "y"): "0 to 1 (declared)",
@@ -119,7 +119,7 @@ def test_what_was_learned_from_passes_its_own_limits(seed, days, margin) -> None
     rows = frame(days, rows=20, seed=seed).filter(pl.Series(rng.random(20 * days) < 0.8))
     rows = rows.with_columns(x=pl.when(pl.Series(rng.random(rows.height) < 0.9)).then("x"))
     if rows.height:
-        limits = learn_limits(ml.Quality(learn_from=days, margin=margin), rows, "at", windows(days), ignoring=["id"])
+        limits = learn_limits(ml.Quality(learn_from=days, margin=margin), rows, "at", windows(days), excluded_columns=["id"])
         assert list(find_limit_violations(rows, "at", windows(days), limits)) == []
 
 

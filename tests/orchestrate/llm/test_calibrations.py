@@ -134,7 +134,7 @@ def test_every_calibration_of_a_judge_must_pass(platform, run) -> None:
 BAD_LABELS = {
     "unknown label": (
         {"human_verdict": ["good"] * 40},
-        "case 'label 0' has the label 'good' in column 'human_verdict', which is no verdict of the judge",
+        "case 'label 0' has the label 'good' in column 'human_verdict', which is not a verdict of the judge",
     ),
     "null label": ({"human_verdict": [None, *["supported"] * 39]}, "column 'human_verdict' of case 'label 0' is null"),
     "null answer": ({"answer": ["x", None, *["x"] * 38]}, "column 'answer' of case 'label 1' is null"),

@@ -247,7 +247,7 @@ BAD_ROWS = {
         "needs the column 'context' for the variable 'context' of 'prompt/reply', which 'dataset/questions' lacks",
     ),
     "not scored": ({"expected": None}, "needs the column 'expected' for the scorer 'is_short'"),
-    "misspelt": ({"sentence": [2] * 6}, "'dataset/questions' has the column 'sentence', which is no variable of 'prompt/reply'"),
+    "misspelt": ({"sentence": [2] * 6}, "'dataset/questions' has the column 'sentence', which is not a variable of 'prompt/reply'"),
     "null": ({"question": ["a", None, *"cdef"]}, "case 'case 1': column 'question' is null"),
     "other type": ({"question": list(range(6))}, "case 'case 0': 'prompt/reply', variable 'question': Input should be a valid string"),
     "number expected": (

@@ -102,7 +102,7 @@ def test_a_wrong_scorer_function_is_refused(function, problem) -> None:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: ml.llm.RegexMatch("("), "is no regular expression"),
+        (lambda: ml.llm.RegexMatch("("), "is not a regular expression"),
         (lambda: ml.llm.JsonSchemaMatch({"const": {1}}), "the schema of the scorer 'json_schema_match' is not JSON"),
         (lambda: ml.llm.RetrievalHit("a", "b", top=0), "considers the top 0 documents"),
     ],

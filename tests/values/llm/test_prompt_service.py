@@ -33,7 +33,7 @@ DOLLARS = ml.llm.Budget(usd_per_day=1.0)
         ({"port": 70_000}, "the service 'reply_api' has port=70000"),
         ({"repairs": 6}, "the service 'reply_api' has repairs=6"),
         ({"keys_env": "sk-secret"}, "the keys_env of the service 'reply_api' is not the name of an environment variable"),
-        ({"denied_topics": {"x": "("}}, "the denied topic 'x' of the service 'reply_api' is no regular expression"),
+        ({"denied_topics": {"x": "("}}, "the denied topic 'x' of the service 'reply_api' is not a regular expression"),
         (
             {"denied_topics": {"x": ["a", " "]}},
             "the denied topic 'x' of the service 'reply_api' matches every text, so that every call is refused",

@@ -239,13 +239,13 @@ def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any
 def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
     from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, lake_column, rename_from_table
     from mlops_assets.orchestrate.core.project import served_time
-    from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
+    from mlops_assets.orchestrate.online.skew import SkewReading, check_skew
 
     declared, service = _find_service(project, name)
     window = None if partitions is None else _find_window(declared, service, partitions)
     lake = project.stores.lake
     rows = lake.read(service.predictions_key, window=window, event_timestamp=lake_column(served_time(service), PREDICTION_COLUMNS))
-    return skew_outcome(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
+    return check_skew(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
 
 
 def _find_window(declared: Project, service: Service, partitions: str) -> TimeWindow:

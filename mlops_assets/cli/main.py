@@ -229,7 +229,7 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
 
     states = serving.status(_load(file), service)
     if json_file:
-        _write_json([serving.status_facts(state) for state in states], json_file)
+        _write_json([serving.list_status_facts(state) for state in states], json_file)
     else:
         _console().print(serving.build_service_table(states))
     sys.exit(1 if any(state.problem for state in states) else 0)

@@ -52,7 +52,7 @@ def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     return [control.status(project.platform.home, service.name, build_service_spec(service, project.platform)) for service in services]
 
 
-def status_facts(status: ServiceStatus) -> dict[str, Any]:
+def list_status_facts(status: ServiceStatus) -> dict[str, Any]:
     """Return a service's state as JSON-like values."""
     workers = [
         {

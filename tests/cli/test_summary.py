@@ -21,7 +21,7 @@ from mlops_assets.cli.serving import build_service_table
 from mlops_assets.cli.summary import _asset_table, _describe_service, list_notes, print_summary
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.tables.tables import CUT_TIMES
-from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
+from mlops_assets.orchestrate.tables.unrecorded import build_unrecorded_metadata, merge_unrecorded
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 DRAWS = random.Random(1)
@@ -66,7 +66,7 @@ def test_a_run_announces_each_thing_once(run, platform) -> None:
 
 
 def test_a_summary_merges_the_unrecorded_inputs_of_all_chunks() -> None:
-    parts = [unrecorded_metadata(["a", "b"]), {}, unrecorded_metadata(["b", "c"])]
+    parts = [build_unrecorded_metadata(["a", "b"]), {}, build_unrecorded_metadata(["b", "c"])]
     assert merge_unrecorded(parts) == {"not recorded": "a; b; c"}
     assert merge_unrecorded([{}]) == {}
 

@@ -231,7 +231,7 @@ def _cast_input(target: LabelTarget, name: str, value: object, dtype: pl.DataTyp
     try:
         return pl.Series(name, [value], dtype=dtype) if dtype is None or value is None else _convert(name, value, dtype)
     except _MISFITS:
-        raise _refuse_value(target, name, value, dtype) from None
+        raise _build_value_error(target, name, value, dtype) from None
 
 
 def _convert(name: str, value: object, dtype: pl.DataType) -> pl.Series:
@@ -252,7 +252,7 @@ def _cast_text(target: LabelTarget, name: str, text: str, dtype: pl.DataType | N
     try:
         return _parse(name, text, dtype or pl.String())
     except _MISFITS:
-        raise _refuse_value(target, name, text, dtype) from None
+        raise _build_value_error(target, name, text, dtype) from None
 
 
 def _parse(name: str, text: str, dtype: pl.DataType) -> pl.Series:
@@ -267,7 +267,7 @@ def _parse(name: str, text: str, dtype: pl.DataType) -> pl.Series:
     return series.cast(dtype, strict=True)
 
 
-def _refuse_value(target: LabelTarget, name: str, value: object, dtype: pl.DataType | None) -> DataError:
+def _build_value_error(target: LabelTarget, name: str, value: object, dtype: pl.DataType | None) -> DataError:
     where, shown = f"column '{name}' of '{target.dataset.key}'", f"{str(value)[:80]!r}"
     if dtype is None:
         return DataError(f"{where} cannot hold {shown}", hint=f'give another value: --set {name}="…"')

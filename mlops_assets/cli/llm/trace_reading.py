@@ -222,7 +222,7 @@ class TraceReader:
         is_whole, found = len(prefix) == _DIGITS, dict[str, date]()
         stored = [day for day in days if day.isoformat() in self._records]
         if stored:
-            window = TimeWindow(_midnight(min(stored)), _midnight(max(stored)) + timedelta(days=1))
+            window = TimeWindow(_start_of_day(min(stored)), _start_of_day(max(stored)) + timedelta(days=1))
             rows = self._read_rows(window, ["trace_id", TRACE_TIME], [prefix] if is_whole else None)
             rows = rows.filter(pl.col("trace_id").str.starts_with(prefix))
             found |= {trace_id: moment.date() for trace_id, moment in rows.iter_rows()}
@@ -246,7 +246,7 @@ class TraceReader:
         return logged.get(day, [])
 
     def _read_day(self, day: date) -> TraceDay:
-        window = TimeWindow(_midnight(day), _midnight(day) + timedelta(days=1))
+        window = TimeWindow(_start_of_day(day), _start_of_day(day) + timedelta(days=1))
         return TraceDay(day, self._read_log(day), self._read_rows(window, _OUTLINE), lambda ids: self._read_rows(window, ids=ids))
 
     def _read_rows(self, window: TimeWindow, columns: Sequence[str] = (), ids: Collection[str] | None = None) -> pl.DataFrame:
@@ -257,7 +257,7 @@ class TraceReader:
         return self._lake.read(self.source.key, window=window, event_timestamp=TRACE_TIME, columns=columns, values=values)
 
 
-def _midnight(day: date) -> datetime:
+def _start_of_day(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 

@@ -76,14 +76,14 @@ def provide_stores(  # noqa: PLR0913  (what is loaded, and where)
     return open_stores(platform)
 
 
-def _is_current(done: Path, root: Path) -> bool:
+def _is_current(marker: Path, root: Path) -> bool:
     """Return whether the tables were loaded after the last change of the project's data files."""
-    if not done.exists():
+    if not marker.exists():
         return False
     files = (
         path for path in root.rglob("*") if path.suffix.lower() in _DATA and not {p for p in path.parts if p.startswith(".")} - {".", ".."}
     )
-    return all(path.stat().st_mtime <= done.stat().st_mtime for path in files)
+    return all(path.stat().st_mtime <= marker.stat().st_mtime for path in files)
 
 
 def list_incomplete_tables(stores: Stores, project: Project, model: Model[..., Any], end: datetime) -> list[str]:

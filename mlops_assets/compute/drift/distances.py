@@ -182,7 +182,7 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
     """
     n, m = np.maximum(windows.values, 1)[:, None], np.maximum(reference.values, 1)[:, None]
     width = np.diff(points)
-    area = _areas(points, windows, steps, n) - _areas(points, reference, expected, m)
+    area = _compute_areas(points, windows, steps, n) - _compute_areas(points, reference, expected, m)
     left, right = (steps - expected)[:, 1:-2:2], (steps - expected)[:, 2:-1:2]
     inside = np.where(left * right < 0, _crossing_area(left, right, width), np.abs(area)).sum(axis=1)
     below = [points[0] * counts.cells[:, :1] / size - counts.sums[:, :1] / size for counts, size in ((windows, n), (reference, m))]
@@ -239,7 +239,7 @@ def _crossing_area(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np
     return result
 
 
-def _areas(points: np.ndarray, counts: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _compute_areas(points: np.ndarray, counts: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the area under the distribution function between each two neighbouring points, shape (windows, points − 1)."""
     result: np.ndarray = steps[:, 1:-2:2] * np.diff(points) + (points[1:] * counts.cells[:, 2:-1:2] - counts.sums[:, 1:-1]) / rows
     return result

@@ -200,13 +200,13 @@ def compute_thresholds(  # noqa: PLR0913  (what a threshold depends on)
         scale = math.sqrt(fit.beyond + drift_calibrations[column].chance[fit.statistic] * variances[at])
         widened = fit.widen(level) if cautious else 1.0
         extrapolated = fit.allowance * widened * scale * fit.tail.quantile(level)
-        cap = _cap(scale * float(fit.scaled.max()), float(largest[at]))
+        cap = _compute_cap(scale * float(fit.scaled.max()), float(largest[at]))
         capped[at] = extrapolated > max(cap, limits[at])
         limits[at] = max(limits[at], min(extrapolated, cap))
     return Thresholds(limits, capped, math.ceil(1 / level) - 1)
 
 
-def _cap(observed: float, largest: float) -> float:
+def _compute_cap(observed: float, largest: float) -> float:
     """Return the cap of a threshold, three quarters of the way from the largest observed to the largest attainable distance."""
     return observed + _CAP * (largest - observed) if observed < largest else largest
 

@@ -73,7 +73,7 @@ class StatisticHistory:
             return np.full(len(self.names), math.nan)
         zeros = values.count_equal(np.zeros(1)) / values.rows
         measured = {
-            MEAN: _or_nan(values.facts.get("mean")),
+            MEAN: _replace_none(values.facts.get("mean")),
             SPREAD: _compute_log_spread(values),
             ZEROS: zeros,
             NEW_VALUES: self._measure_new_rate(values),
@@ -159,7 +159,7 @@ class StatisticHistory:
 _QUANTILE_VARIANCES = {"10 % quantile": 2.92, "median": 1.57, "90 % quantile": 2.92}
 
 
-def _or_nan(value: float | None) -> float:
+def _replace_none(value: float | None) -> float:
     return math.nan if value is None else value
 
 

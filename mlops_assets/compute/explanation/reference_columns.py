@@ -112,23 +112,23 @@ def _restore_categories(column: pl.Series, reference: ColumnProfile, random: np.
     known = set(binning.known or ())
     named = dict(zip(binning.values, counts.cells[0].tolist(), strict=False))
     rows = [_find_category(value, named, known, named_only=binning.known is None) for value in column.cast(pl.String).to_list()]
-    shares = {**named, _category(_KNOWN): float(counts.cells[0][len(named)]), _category(_NULL): float(counts.nulls[0])}
+    shares = {**named, _name_group(_KNOWN): float(counts.cells[0][len(named)]), _name_group(_NULL): float(counts.nulls[0])}
     expected = _share_rows({name: count for name, count in shares.items() if count}, len(rows))
     if not expected:
         return None
     restored = _move_rows(np.array(rows, dtype=object), expected, random)
     rare = list(binning.known or ())
     values = [
-        old if new == before else None if new == _category(_NULL) else random.choice(rare) if new == _category(_KNOWN) and rare else new
+        old if new == before else None if new == _name_group(_NULL) else random.choice(rare) if new == _name_group(_KNOWN) and rare else new
         for old, before, new in zip(column.cast(pl.String).to_list(), rows, restored.tolist(), strict=True)
     ]
-    words = pl.Series(column.name, [None if value == _category(_KNOWN) else value for value in values], dtype=pl.String)
+    words = pl.Series(column.name, [None if value == _name_group(_KNOWN) else value for value in values], dtype=pl.String)
     if column.dtype == pl.Boolean or (column.dtype == pl.Null and reference.dtype == "Boolean"):
         return words == "true"
     return words if column.dtype == pl.Null else words.cast(column.dtype, strict=False)
 
 
-def _category(kind: str) -> str:
+def _name_group(kind: str) -> str:
     """Return a group name that no category can have."""
     return f"\x00{kind}"
 
@@ -136,8 +136,8 @@ def _category(kind: str) -> str:
 def _find_category(value: str | None, named: Mapping[str, float], known: set[str], *, named_only: bool) -> str:
     """Return the category of a value: the value, rare or null. If rare categories have no stored names, every other value is rare."""
     if value is None:
-        return _category(_NULL)
-    return _category(_KNOWN) if value in known or (named_only and value not in named) else value
+        return _name_group(_NULL)
+    return _name_group(_KNOWN) if value in known or (named_only and value not in named) else value
 
 
 def _share_rows(counts: Mapping[str, float], rows: int) -> dict[str, int]:

@@ -34,11 +34,11 @@ def hash_entities(keys: pl.DataFrame) -> np.ndarray:
     """
     result: np.ndarray = np.full(keys.height, _SEED, dtype=np.uint64)
     for series in keys:
-        result = _mix(result ^ _encode_words(series)) + _SEED
+        result = _mix_bits(result ^ _encode_words(series)) + _SEED
     return result
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix_bits(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = x ^ (x >> np.uint64(31))
@@ -68,7 +68,7 @@ def _hash_texts(values: Sequence[str]) -> np.ndarray:
     result = sizes.copy()
     for start, word in enumerate(padded.view("<u8").reshape(len(encoded), width // 8).T):
         longer = sizes > 8 * start  # the hash must not depend on the length of other values
-        result[longer] = _mix(result[longer] ^ word[longer]) + _SEED
+        result[longer] = _mix_bits(result[longer] ^ word[longer]) + _SEED
     for index in np.flatnonzero(sizes > _LONG):
         result[index] = int.from_bytes(hashlib.blake2b(encoded[index], digest_size=8).digest(), "little")
     return result

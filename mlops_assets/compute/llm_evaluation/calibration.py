@@ -237,12 +237,12 @@ def calibrate_judge(
     return _measure(cases, allowed, positive, confidence, _measure(constant, allowed, positive, confidence, None))
 
 
-def _check_labels(cases: Sequence[JudgedCase], allowed: tuple[str, ...], others: tuple[str, ...]) -> None:
+def _check_labels(cases: Sequence[JudgedCase], allowed: tuple[str, ...], unlabelled: tuple[str, ...]) -> None:
     check_cases([case.case for case in cases])
     for case in cases:
         check_known(case.case, case.label, allowed)
         for verdict in case.verdicts:
-            check_known(case.case, verdict, (*allowed, *others))
+            check_known(case.case, verdict, (*allowed, *unlabelled))
 
 
 def _measure(

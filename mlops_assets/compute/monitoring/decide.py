@@ -141,7 +141,7 @@ def decide(facts: LoopFacts) -> Decision | Hold:
         facts.serving,
         first.partition,
         last.end,
-        f"{_count_windows(len(streak))} in a row, {first.partition} to {last.partition}: {last.reason}"
+        f"{_format_windows(len(streak))} in a row, {first.partition} to {last.partition}: {last.reason}"
         if len(streak) > 1
         else f"{first.partition}: {first.reason}",
         tuple(report.partition for report in streak),
@@ -149,7 +149,7 @@ def decide(facts: LoopFacts) -> Decision | Hold:
 
 
 def _decide_by_time(facts: LoopFacts, serving: int, reason: str) -> Decision:
-    """Return the decision of a training that time alone starts."""
+    """Return the decision for a training that is due by time."""
     day = _format_day(facts.now)
     return Decision(compute_decision_id(facts.model, serving, f"due {day}"), facts.model, serving, day, facts.now, reason, ())
 
@@ -349,9 +349,9 @@ def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
     if len(streak) >= needed:
         return ""
     if refused:
-        return f"{refused}; waits for {needed} further {_bad_windows(needed)}, has {len(streak)}"
+        return f"{refused}; waits for {needed} further {_format_bad_windows(needed)}, has {len(streak)}"
     if streak:
-        return f"waits for {needed} {_bad_windows(needed)} in a row, has {len(streak)}"
+        return f"waits for {needed} {_format_bad_windows(needed)} in a row, has {len(streak)}"
     drifted = [r for r in facts.latest_reports if r.kind == DRIFT and r.version == facts.serving and r.state == BREACH]
     drift_note = f"; drift on {drifted[-1].partition} warns, it does not retrain" if drifted else ""
     return f"no open breach of the serving version {facts.serving}{drift_note}"
@@ -375,11 +375,11 @@ def _name_serving_version(facts: LoopFacts) -> str:
     return f"version {facts.serving} serves" if facts.serving is not None else "no version serves"
 
 
-def _count_windows(count: int) -> str:
-    return f"{count} {_bad_windows(count)}"
+def _format_windows(count: int) -> str:
+    return f"{count} {_format_bad_windows(count)}"
 
 
-def _bad_windows(count: int) -> str:
+def _format_bad_windows(count: int) -> str:
     return "bad windows" if count != 1 else "bad window"
 
 

@@ -101,7 +101,7 @@ class PerformanceReport:
 
     @property
     def _unmeasured_change(self) -> Verdict | None:
-        """The verdict on an error change that cannot be measured, where another expectation is evaluated; else None."""
+        """The verdict on the error change if it cannot be measured, but another expectation has a verdict; else None."""
         is_evaluated = any(verdict.state in (GOOD, BREACH) for verdict in self.verdicts)
         return next((v for v in self.verdicts if is_evaluated and v.expectation == ErrorChange.NAME and v.state == CANNOT), None)
 
@@ -279,7 +279,7 @@ def _measure_metrics(
         ends = jackknife.estimate_interval(name, value, deviations, confidence)
         measured.append(WindowMetric(name, value if math.isfinite(value) else None, *ends, known))
         if name == "roc_auc" and deviations is not None:
-            below_chance = value + jackknife.half_width(deviations, CERTAIN) < 0.5
+            below_chance = value + jackknife.margin_of_error(deviations, CERTAIN) < 0.5
     return tuple(measured), below_chance
 
 

@@ -97,7 +97,10 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
     def path(shares: Iterable[float], part: float) -> str:
         gap = slot * (1 - part) / 2
         placed = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
-        return "".join(f"M{_coord(x)} {_coord(height)}v{_coord(-tall)}h{_coord(slot * part)}v{_coord(tall)}z" for x, tall in placed)
+        return "".join(
+            f"M{_format_coordinate(x)} {_format_coordinate(height)}v{_format_coordinate(-tall)}h{_format_coordinate(slot * part)}v{_format_coordinate(tall)}z"
+            for x, tall in placed
+        )
 
     shapes = [
         f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
@@ -105,7 +108,7 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
         f'<path class="axis" d="M0 {height}H{width}"/>',
         *(_draw_name(bar.label, (i + 0.5) * slot, height + 13, width) for i, bar in _select_named(bars)),
     ]
-    return _svg(width, height + foot, label, shapes)
+    return _wrap_svg(width, height + foot, label, shapes)
 
 
 def draw_categories(bars: Sequence[HistogramBar], label: str, write: Callable[[float], str] = "{:.1%}".format, letters: int = 14) -> str:
@@ -128,16 +131,20 @@ def draw_categories(bars: Sequence[HistogramBar], label: str, write: Callable[[f
     shapes = []
     for i, bar in enumerate(bars):
         y = i * line
-        shapes.append(f'<text x="{left - 6}" y="{_coord(y + 12)}" text-anchor="end">{escape(truncate(bar.label, letters))}</text>')
         shapes.append(
-            f'<path class="reference" d="M{left} {_coord(y + 2)}h{_coord(max(bar.reference * scale, 0.5))}v13h{_coord(-max(bar.reference * scale, 0.5))}z"/>'
+            f'<text x="{left - 6}" y="{_format_coordinate(y + 12)}" text-anchor="end">{escape(truncate(bar.label, letters))}</text>'
         )
         shapes.append(
-            f'<path class="current" d="M{left} {_coord(y + 5.5)}h{_coord(bar.current * scale)}v6h{_coord(-bar.current * scale)}z"/>'
+            f'<path class="reference" d="M{left} {_format_coordinate(y + 2)}h{_format_coordinate(max(bar.reference * scale, 0.5))}v13h{_format_coordinate(-max(bar.reference * scale, 0.5))}z"/>'
+        )
+        shapes.append(
+            f'<path class="current" d="M{left} {_format_coordinate(y + 5.5)}h{_format_coordinate(bar.current * scale)}v6h{_format_coordinate(-bar.current * scale)}z"/>'
         )
         end = left + max(bar.reference, bar.current) * scale + 5
-        shapes.append(f'<text class="faint" x="{_coord(end)}" y="{_coord(y + 12)}">{escape(write(bar.current))}</text>')
-    return _svg(width, line * max(len(bars), 1), label, shapes)
+        shapes.append(
+            f'<text class="faint" x="{_format_coordinate(end)}" y="{_format_coordinate(y + 12)}">{escape(write(bar.current))}</text>'
+        )
+    return _wrap_svg(width, line * max(len(bars), 1), label, shapes)
 
 
 def draw_threshold(reference_values: Sequence[float], threshold: float, value: float, label: str) -> str:
@@ -161,18 +168,18 @@ def draw_threshold(reference_values: Sequence[float], threshold: float, value: f
     def at(amount: float) -> float:
         return 6 + min(amount, limit) * scale
 
-    dots = "".join(f"M{_coord(at(amount))} {middle}h0" for amount in reference_values)
+    dots = "".join(f"M{_format_coordinate(at(amount))} {middle}h0" for amount in reference_values)
     bad = value > threshold
-    mark = _coord(at(value))
-    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_coord(width - 12)} {middle - 6}l10 6l-10 6z"
-    return _svg(
+    mark = _format_coordinate(at(value))
+    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_format_coordinate(width - 12)} {middle - 6}l10 6l-10 6z"
+    return _wrap_svg(
         width,
         22.0,
         label,
         [
             f'<path class="axis" d="M6 {middle}H{width - 2}"/>',
             f'<path class="usual" d="{dots}"/>',
-            f'<path class="limit" d="M{_coord(at(threshold))} 1v20"/>',
+            f'<path class="limit" d="M{_format_coordinate(at(threshold))} 1v20"/>',
             f'<path class="{"bad" if bad else "now"}" d="{shape}"/>',
         ],
     )
@@ -202,7 +209,7 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str, marks
     step = (width - left - 14) / max(len(points) - 1, 1)
 
     def place(i: int, value: float) -> tuple[str, str]:
-        return _coord(left + i * step), _coord(8 + (high - value) / (high - low) * (height - 16))
+        return _format_coordinate(left + i * step), _format_coordinate(8 + (high - value) / (high - low) * (height - 16))
 
     known_points = [(i, p) for i, p in enumerate(points) if p.value is not None]
     axis_values = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
@@ -231,18 +238,18 @@ def draw_history(points: Sequence[Point], bound: float | None, label: str, marks
             f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(truncate(points[-1].label, 24))}</text>'
         )
     shapes += [_draw_mark(mark, left + mark.index * step, height) for mark in marks]
-    return _svg(width, height + (48 if marks else 16), label, shapes)
+    return _wrap_svg(width, height + (48 if marks else 16), label, shapes)
 
 
 def _draw_mark(mark: TimelineMark, x: float, height: float) -> str:
     """Return a vertical line at ``x`` in a chart of this height, or a sign below the chart."""
     title = f"<title>{escape(mark.text)}</title>"
     if mark.kind == "version":
-        text = f'<text x="{_coord(x + 4)}" y="12">{escape(truncate(mark.text, 16))}</text>'
-        return f'<g>{title}<path class="version" d="M{_coord(x)} 4V{_coord(height - 4)}"/>{text}</g>'
+        text = f'<text x="{_format_coordinate(x + 4)}" y="12">{escape(truncate(mark.text, 16))}</text>'
+        return f'<g>{title}<path class="version" d="M{_format_coordinate(x)} 4V{_format_coordinate(height - 4)}"/>{text}</g>'
     if mark.kind == "drift":
-        return f'<path class="drift-mark" d="M{_coord(x)} {_coord(height + 19)}l5 9h-10z">{title}</path>'
-    return f'<path class="bad" d="M{_coord(x)} {_coord(height + 35)}l5 5-5 5-5-5z">{title}</path>'
+        return f'<path class="drift-mark" d="M{_format_coordinate(x)} {_format_coordinate(height + 19)}l5 9h-10z">{title}</path>'
+    return f'<path class="bad" d="M{_format_coordinate(x)} {_format_coordinate(height + 35)}l5 5-5 5-5-5z">{title}</path>'
 
 
 def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends: tuple[str, str] | None = None) -> str:
@@ -262,13 +269,13 @@ def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends:
     height, left = 170.0, 50.0
     finite_points = [(float(x), float(y)) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     if not finite_points:
-        return _svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
+        return _wrap_svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
     (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*finite_points, strict=True))
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.05
     across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
 
     def at(x: float, y: float) -> tuple[str, str]:
-        return _coord(left + (x - first) * across), _coord(6 + (high + pad - y) * up)
+        return _format_coordinate(left + (x - first) * across), _format_coordinate(6 + (high + pad - y) * up)
 
     shapes = [
         f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
@@ -289,7 +296,7 @@ def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends:
             if len(piece) == 1
         )
         shapes.append(f'<g><title>{escape(line.label)}</title><path class="series {line.kind}" d="{path}"/>{dots}</g>')
-    return _svg(width, height + 14, label, shapes)
+    return _wrap_svg(width, height + 14, label, shapes)
 
 
 def _split_line(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
@@ -331,10 +338,10 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
         low, high = low - 1, high + 1
 
     def x(value: float) -> str:
-        return _coord(left + (min(max(value, low), high) - low) / (high - low) * (side - 8))
+        return _format_coordinate(left + (min(max(value, low), high) - low) / (high - low) * (side - 8))
 
     def y(value: float) -> str:
-        return _coord(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
+        return _format_coordinate(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
 
     errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in curve.bins)
     dots = [
@@ -348,7 +355,7 @@ def draw_reliability(curve: CalibrationCurve, label: str) -> str:
         for t, anchor in zip(ticks, ("start", "middle", "end"), strict=True)
     ]
     frame = f'<path class="axis" d="M{left} 8V{side}H{left + side - 8}"/><path class="agree" d="M{x(low)} {y(low)}L{x(high)} {y(high)}"/>'
-    return _svg(left + side, side + 20, label, [frame, f'<path class="interval" d="{errors}"/>', *dots, *texts])
+    return _wrap_svg(left + side, side + 20, label, [frame, f'<path class="interval" d="{errors}"/>', *dots, *texts])
 
 
 def _build_point_title(rows: int, predicted: float, observed: float) -> str:
@@ -365,14 +372,14 @@ def _select_named(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]
 def _draw_name(name: str, x: float, y: float, width: float) -> str:
     """Return a name below the chart, centred at ``x`` unless it would leave the chart."""
     anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
-    return f'<text class="faint" x="{_coord(x)}" y="{_coord(y)}" text-anchor="{anchor}">{escape(truncate(name, 18))}</text>'
+    return f'<text class="faint" x="{_format_coordinate(x)}" y="{_format_coordinate(y)}" text-anchor="{anchor}">{escape(truncate(name, 18))}</text>'
 
 
-def _coord(value: float) -> str:
+def _format_coordinate(value: float) -> str:
     """Return a coordinate with at most one decimal."""
     return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def _svg(width: float, height: float, label: str, shapes: Iterable[str]) -> str:
+def _wrap_svg(width: float, height: float, label: str, shapes: Iterable[str]) -> str:
     title = escape(label)
-    return f'<svg viewBox="0 0 {_coord(width)} {_coord(height)}" role="img" aria-label="{title}">{"".join(shapes)}</svg>'
+    return f'<svg viewBox="0 0 {_format_coordinate(width)} {_format_coordinate(height)}" role="img" aria-label="{title}">{"".join(shapes)}</svg>'

@@ -294,7 +294,7 @@ def _columns_caption(report: DriftReport) -> str:
 
 
 def _thresholds_text(report: DriftReport) -> str:
-    rate = f"Expected false alarms: {_percent(report.false_alarm_rate)} of windows"
+    rate = f"Expected false alarms: {_format_percent(report.false_alarm_rate)} of windows"
     if not report.windows:
         return f"{rate} if rows are independent. The reference has no event times, so that its windows cannot be compared."
     min_windows = math.ceil(1 / report.false_alarm_rate)
@@ -305,7 +305,7 @@ def _thresholds_text(report: DriftReport) -> str:
     )
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
@@ -314,7 +314,7 @@ def _capped_text(report: DriftReport) -> str:
     if not report.capped:
         return ""
     return (
-        f" Not evaluated at {_percent(report.false_alarm_rate)}: {', '.join(report.capped)}; {report.needed} reference windows are needed, "
+        f" Not evaluated at {_format_percent(report.false_alarm_rate)}: {', '.join(report.capped)}; {report.needed} reference windows are needed, "
         f"there are {report.windows}. {CAP_RULE}. Without drift, at most one window in {report.windows + 1} exceeds that largest distance "
         "in one column, and about a quarter of these the threshold."
     )
@@ -342,7 +342,7 @@ def _explanation_caption(found: DropExplanation) -> str:
 
 
 def _metrics_caption(report: PerformanceReport) -> str:
-    resampled = f"; {_percent(report.confidence)} CI by jackknife over {report.intervals}" if report.intervals else ""
+    resampled = f"; {_format_percent(report.confidence)} CI by jackknife over {report.intervals}" if report.intervals else ""
     return f"Metrics; greater is better{resampled}."
 
 
@@ -352,11 +352,11 @@ def _slices_caption(report: PerformanceReport, shown: Sequence[WindowSlice]) -> 
     hidden = len(report.slices) - small - len(shown)
     left_out = f", {small} with fewer than {MIN_SLICE_ROWS} rows left out" if small else ""
     worst = (
-        f"; ▼ significantly below the whole window, with {_percent(report.confidence)} confidence for all slices together"
+        f"; ▼ significantly below the whole window, with {_format_percent(report.confidence)} confidence for all slices together"
         if report.worst_slices
         else ""
     )
-    return f"By slice with {_percent(report.confidence)} CI{left_out}{f'; {hidden} more are not shown' if hidden else ''}{worst}."
+    return f"By slice with {_format_percent(report.confidence)} CI{left_out}{f'; {hidden} more are not shown' if hidden else ''}{worst}."
 
 
 def _build_slice_cell(found: WindowSlice, metric: str, value: float) -> str:
@@ -373,7 +373,7 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     name = report.metrics[0].name
     bound = next((verdict.bound for verdict in report.verdicts if verdict.expectation != ErrorChange.NAME), None)
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
-    caption = f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not evaluated{line}"
+    caption = f"{name} by window with its {_format_percent(report.confidence)} CI; red: a breach; hollow: not evaluated{line}"
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
     return _Figure(caption, _mark_safe(charts.draw_history(points, bound, label)))
 
@@ -390,6 +390,8 @@ def _calibration_figure(report: PerformanceReport) -> _Figure | None:
     if not report.calibration or not report.calibration.bins:
         return None
     curve = report.calibration
-    between = "" if curve.low is None else f" ({_percent(report.confidence)} CI {format_number(curve.low)} to {format_number(curve.high)})"
+    between = (
+        "" if curve.low is None else f" ({_format_percent(report.confidence)} CI {format_number(curve.low)} to {format_number(curve.high)})"
+    )
     caption = f"Predicted against observed; expected calibration error {format_number(curve.error)}{between}{_calibration_drift(curve)}"
     return _Figure(caption, _mark_safe(charts.draw_reliability(report.calibration, caption)))

@@ -83,7 +83,7 @@ def _keep_common_windows(result: ReplayResult) -> list[PolicyResult]:
 
 def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: PolicyResult) -> Advice:
     never = by_name[NEVER]
-    low, _ = estimate_interval(_differences(result, best, never), _CONFIDENCE)
+    low, _ = estimate_interval(_list_differences(result, best, never), _CONFIDENCE)
     if best is never or not low > 0:
         return _explain(result, by_name[PROVE], best, f"Use {PROVE}: the best policy shows no gain over never retraining")
     gain = best.mean(result.metric) - never.mean(result.metric)
@@ -97,7 +97,7 @@ def _keeps_gain(result: ReplayResult, policy: PolicyResult, best: PolicyResult, 
     return policy is best or policy.mean(result.metric) >= enough or not _is_worse(result, policy, best)
 
 
-def _differences(result: ReplayResult, policy: PolicyResult, other: PolicyResult) -> np.ndarray:
+def _list_differences(result: ReplayResult, policy: PolicyResult, other: PolicyResult) -> np.ndarray:
     pairs = zip(policy.windows, other.windows, strict=True)
     differences = np.array([a.metrics[result.metric] - b.metrics[result.metric] for a, b in pairs])
     return differences[np.isfinite(differences)]  # type: ignore[no-any-return]  # an array

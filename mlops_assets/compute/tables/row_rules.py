@@ -57,17 +57,17 @@ def find_schema_violations(frame: pl.DataFrame, schema: Any) -> Iterator[RuleVio
 
     required = [name for name, column in schema.to_schema().columns.items() if column.required and not column.regex]
     if missing := [name for name in required if name not in frame.columns]:
-        yield from (missing_column_violation("schema", name, frame) for name in missing)
+        yield from (build_missing_column_violation("schema", name, frame) for name in missing)
         return
     try:
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
-        yield from (_schema_violation(frame, schema_error) for schema_error in error.schema_errors)
+        yield from (_build_schema_violation(frame, schema_error) for schema_error in error.schema_errors)
     except SchemaError as error:
-        yield _schema_violation(frame, error)
+        yield _build_schema_violation(frame, error)
 
 
-def _schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa: ANN401  (pandera's two error classes share no base with these fields)
+def _build_schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa: ANN401  (pandera's two error classes share no base with these fields)
     column = getattr(error.schema, "name", None) or "the table"
     rule = str(getattr(error.check, "error", None) or getattr(error.check, "name", None) or error.check or error)
     return RuleViolation(
@@ -119,11 +119,11 @@ def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | N
     ``time``, the event-time column, decides the hint for duplicates.
     """
     if missing := [c for c in key if c not in frame.columns]:
-        yield missing_column_violation("key", missing[0], frame)
+        yield build_missing_column_violation("key", missing[0], frame)
         return
     for column in key:
         if frame[column].dtype.is_float():
-            yield _float_key_violation(column)
+            yield _build_float_key_violation(column)
             return
     for column in key:
         if nulls := frame[column].null_count():
@@ -157,7 +157,7 @@ def format_value(value: object) -> object:
     return value.isoformat() if isinstance(value, date | time) else value
 
 
-def _float_key_violation(column: str) -> RuleViolation:
+def _build_float_key_violation(column: str) -> RuleViolation:
     return RuleViolation(
         "key",
         column,
@@ -175,7 +175,7 @@ def find_time_violations(
     Without partitions, times before 1900 and more than ``max_future`` after now are violations.
     """
     if column not in frame.columns:
-        yield missing_column_violation("event_time", column, frame)
+        yield build_missing_column_violation("event_time", column, frame)
         return
     times = frame[column]
     if not is_utc(times.dtype):
@@ -188,7 +188,7 @@ def find_time_violations(
     if merge_windows(windows):
         yield from _build_range_violation(frame, column, windows)
     else:
-        yield from _implausible_violation(times, column, max_future)
+        yield from _build_implausible_violation(times, column, max_future)
 
 
 def find_zone_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
@@ -213,7 +213,7 @@ def _build_range_violation(frame: pl.DataFrame, column: str, windows: Sequence[t
         yield RuleViolation("event_time", column, "inside of the partition", message, hint, outside)
 
 
-def _implausible_violation(times: pl.Series, column: str, max_future: timedelta | None) -> Iterator[RuleViolation]:
+def _build_implausible_violation(times: pl.Series, column: str, max_future: timedelta | None) -> Iterator[RuleViolation]:
     early = (times < EARLIEST).fill_null(value=False)
     if early.any():
         message = f"column '{column}': {early.sum()} row(s) lie before 1900; the first at {format_value(times.filter(early)[0])}"
@@ -244,7 +244,7 @@ def _is_inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) ->
     return pl.any_horizontal([(pl.col(column) >= w.start) & (pl.col(column) < w.end) for w in merge_windows(windows)])
 
 
-def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> RuleViolation:
+def build_missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> RuleViolation:
     """Return the violation of a missing column."""
     hint = suggest_name(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
     return RuleViolation(check, column, "the column exists", f"column '{column}' is missing", hint)

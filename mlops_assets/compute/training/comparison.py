@@ -99,7 +99,7 @@ def _as_array(fit: Mapping[str, Any]) -> np.ndarray:
 
 
 def _compare_fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[RecordChange]:
-    """Yield the keys of the mappings ``names`` whose values differ; a missing value is ``absent``, except in circumstances."""
+    """Yield the keys of the mappings ``names`` whose values differ; ``absent`` stands for a missing value, except of a circumstance."""
     for name in names:
         old, new = was.get(name, {}), now.get(name, {})
         # Circumstances are compared when both trainings have them: a thread library that one process did not load computed nothing there.

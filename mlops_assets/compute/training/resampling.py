@@ -126,15 +126,15 @@ class PairedIntervals:
 
     def value(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
         """Return the interval of the candidate's metric, over all rows or a slice ``(column, value)``; NaN when unknown."""
-        return clip_interval(metric, *self._spreads(metric, within)[0].interval(confidence))
+        return clip_interval(metric, *self._estimate_spreads(metric, within)[0].interval(confidence))
 
     def difference(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
         """Return the interval of candidate − champion; NaN when unknown or without a champion."""
         if len(self._models) == 1:
             return math.nan, math.nan
-        return clip_interval(metric, *self._spreads(metric, within)[-1].interval(confidence), difference=True)
+        return clip_interval(metric, *self._estimate_spreads(metric, within)[-1].interval(confidence), difference=True)
 
-    def _spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
+    def _estimate_spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
         """Return the spread of the candidate's metric and, with a champion, of the difference; each is estimated once."""
         if (metric, within) not in self._known:
             chosen = self._select_rows(within)

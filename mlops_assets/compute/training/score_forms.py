@@ -143,10 +143,10 @@ def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Coun
         pairs = up.sum(axis=1) * below[:, -1]
         return np.where(pairs > 0, np.einsum("ij,ij->i", up, below - down / 2) / pairs, np.nan)
 
-    return CountedMetric(measure, linearize=lambda: _placements(order, first, above))
+    return CountedMetric(measure, linearize=lambda: _compute_placements(order, first, above))
 
 
-def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> np.ndarray | None:
+def _compute_placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> np.ndarray | None:
     """Return row values whose mean is the area under the ROC curve; None with fewer than 1,000 rows of a class.
 
     Parameters

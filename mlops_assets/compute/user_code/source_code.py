@@ -58,7 +58,7 @@ class _Closure:
             return True
         self.seen.add((str(path), name))
         is_bound = False
-        for node in self._tree(path).body:
+        for node in self._parse_tree(path).body:
             if name not in set(bound_names(node)):
                 continue
             is_bound = True
@@ -74,7 +74,7 @@ class _Closure:
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which caches its first result,")
             self.add_statement(path, module, definition, values, excluded=name)
-        return is_bound or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
+        return is_bound or any(self._add_star_import(path, module, node, name) for node in self._parse_tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, excluded: str) -> None:
         """Add the dependencies of a statement, except its own name ``excluded``."""
@@ -112,7 +112,7 @@ class _Closure:
         self.parts.append(f"{function.__name__}={ast.dump(node)}")
         self.add_statement(path, function.__module__, node, values, excluded=function.__name__)
         decorators = {n.id for each in getattr(node, "decorator_list", []) for n in ast.walk(each) if isinstance(n, ast.Name)}
-        for local in ast.walk(self._tree(path)):
+        for local in ast.walk(self._parse_tree(path)):
             if isinstance(local, _DEFINITIONS) and (names := (decorators - set(values)) & set(bound_names(local))):
                 self.parts.append(f"{min(names)}={ast.dump(local)}")
                 self.add_statement(path, function.__module__, local, values, excluded=min(names))
@@ -123,11 +123,11 @@ class _Closure:
         """Return a function's definition without its docstring and the decorators of ``mlops_assets``; another statement unchanged."""
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            decorators = select_code_decorators(node, self._tree(path), values)
+            decorators = select_code_decorators(node, self._parse_tree(path), values)
             return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], decorators, node.returns)
         return node
 
-    def _tree(self, path: Path) -> ast.Module:
+    def _parse_tree(self, path: Path) -> ast.Module:
         if path not in self.trees:
             self.trees[path] = ast.parse(path.read_text(encoding="utf-8"))
         return self.trees[path]
@@ -162,7 +162,7 @@ class _Closure:
 
     def _add_module(self, path: Path, module: str) -> None:
         """Add every name of a module that is imported as a whole."""
-        names = {name for node in self._tree(path).body for name in bound_names(node)}
+        names = {name for node in self._parse_tree(path).body for name in bound_names(node)}
         for name in sorted(names):
             self.add_name(path, module, name, _module_values(module), used=False)
 

@@ -27,7 +27,7 @@ from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, buil
 from mlops_assets.orchestrate.tables.external import build_external_sensor, external_assets, external_checks
 from mlops_assets.orchestrate.tables.quality import companion_assets
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
-from mlops_assets.orchestrate.versions.approval import approved_check
+from mlops_assets.orchestrate.versions.approval import build_approval_check
 from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.feature_sources import DbtProject
@@ -168,7 +168,7 @@ def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDe
     """Return the asset checks that run outside of the steps of their assets."""
     return [
         *external_checks(project, platform),
-        *(approved_check(m, platform) for m in project.select(Model) if m.approval),
+        *(build_approval_check(m, platform) for m in project.select(Model) if m.approval),
         *(reproduction_checks(m, platform) for m in project.select(Model)),
         *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
     ]

@@ -165,34 +165,34 @@ class _Translator(DagsterDbtTranslator):
             else super().get_asset_key(dbt_resource_props)
         )
 
-    def _view(self, props: Props) -> FeatureView | None:
+    def _find_view(self, props: Props) -> FeatureView | None:
         table = self._tables.get(props["name"]) if props["resource_type"] == "model" else None
         return table.view if table else None
 
     def get_group_name(self, dbt_resource_props: Props) -> str | None:
         """Return the group of the feature view; by default ``data``."""
-        view = self._view(dbt_resource_props)
+        view = self._find_view(dbt_resource_props)
         return (view.options.group if view else None) or "data"
 
     def get_description(self, dbt_resource_props: Props) -> str:
         """Return the description of the feature view; without one, the description in dbt."""
-        view = self._view(dbt_resource_props)
+        view = self._find_view(dbt_resource_props)
         return (view.description if view else "") or super().get_description(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Props) -> Sequence[str] | None:
         """Return the owners of the feature view; without owners, those in dbt."""
-        view = self._view(dbt_resource_props)
+        view = self._find_view(dbt_resource_props)
         return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
 
     def get_tags(self, dbt_resource_props: Props) -> Mapping[str, str]:
         """Return the tags of dbt and those of the feature view, which override dbt's."""
-        view = self._view(dbt_resource_props)
+        view = self._find_view(dbt_resource_props)
         return {**super().get_tags(dbt_resource_props), **(dict(view.options.tags) if view else {})}
 
     def get_asset_spec(self, manifest: Props, unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ANN401  (dagster-dbt's signature)
         """Return the spec of dagster-dbt, with the freshness policy of the feature view if it has one."""
         spec = super().get_asset_spec(manifest, unique_id, project)
-        view = self._view(self.get_resource_props(manifest, unique_id))
+        view = self._find_view(self.get_resource_props(manifest, unique_id))
         policy = (view.options.freshness_policy or build_freshness_policy(view)) if view else None
         return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
 

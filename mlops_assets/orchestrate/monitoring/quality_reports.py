@@ -181,7 +181,7 @@ def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable
     """Measure and judge the answers, act on breaches, and return the table to commit."""
     prices = read_judge_prices(step, monitor)
     units = _measure_units(step, monitor)
-    actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act(step, monitor, unit)]
+    actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act_on_breach(step, monitor, unit)]
     states = [WindowState(unit.partition, unit.state, _summarise(unit), unit.version) for unit in units]
     facts = build_summary_facts(states, "breached") | {"measures": to_markdown(_list_measures(units[-1]))}
     facts |= describe_judging(monitor, prices, [scores for unit in units for scores in unit.sampled])
@@ -290,7 +290,7 @@ def _build_outcome(name: str, units: Sequence[QualityUnit], traces_key: str) -> 
     )
 
 
-def _act(step: StepContext, monitor: QualityMonitor, unit: QualityUnit) -> Iterator[str]:
+def _act_on_breach(step: StepContext, monitor: QualityMonitor, unit: QualityUnit) -> Iterator[str]:
     """Record the decision about a breach, roll the prompt back if the monitor says so, and yield what was done.
 
     A decision is carried out once: a version that a person promotes again is not rolled back for the same day. A decision that a kill

@@ -83,7 +83,7 @@ class _ServedVersion:
         return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
 
 
-def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Outcome:
+def check_skew(step: SkewContext, service: Service, rows: pl.DataFrame) -> Outcome:
     """Return the outcome of the skew check: whether the served features equal those of the offline store; it never blocks.
 
     Rows of versions that look up no view, or a view that is no longer declared, are not compared.

@@ -352,9 +352,9 @@ def _search(model: Model[..., Any], splits: Mapping[str, Split]) -> Mapping[str,
     metric = model.search.metric or model.metrics[0]
 
     def run_round(proposed: Sequence[Trial], _: Sequence[Trial]) -> list[Trial]:
-        return [replace(trial, **_try(trial)) for trial in proposed]
+        return [replace(trial, **_run_proposed_trial(trial)) for trial in proposed]
 
-    def _try(trial: Trial) -> dict[str, Any]:
+    def _run_proposed_trial(trial: Trial) -> dict[str, Any]:
         try:
             estimator = call_recorded(model.function.function, splits, trial.params)
             return {"value": score_trial(estimator, splits, metric, model.positive)}

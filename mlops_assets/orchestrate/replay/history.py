@@ -116,7 +116,7 @@ class History:
         declared = self.training_set
         if fitted == "all":
             part = self._assign_without_holdout(rows, declared) if validation else pl.repeat("train", rows.height, eager=True)
-            newest = self._newest(rows.with_columns(part.alias(SPLIT)), window).drop_nulls(SPLIT)
+            newest = self._select_newest(rows.with_columns(part.alias(SPLIT)), window).drop_nulls(SPLIT)
             return (
                 split_rows(newest, self.columns, self._label) if validation else {"train": merge_parts(newest, self.columns, self._label)}
             )
@@ -131,7 +131,7 @@ class History:
     def _label(self) -> str:
         return self.training_set.label
 
-    def _newest(self, rows: pl.DataFrame, window: timedelta | None) -> pl.DataFrame:
+    def _select_newest(self, rows: pl.DataFrame, window: timedelta | None) -> pl.DataFrame:
         declared = self.training_set.split.train if isinstance(self.training_set.split, TimeSplit) else None
         span = window or declared
         if span is None:

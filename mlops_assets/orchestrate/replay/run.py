@@ -102,7 +102,7 @@ def _write_declarations(plan: ReplayPlan, policies: Sequence[ReplayPolicy]) -> d
 
 
 def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:
-    """Yield the fits that a policy needs whatever it predicts; they can run in advance, at the same time."""
+    """Yield the fits that a policy needs for any predictions; they can run in advance, at the same time."""
     start = plan.windows[0][1].start
     if policy.retrain is not None:
         yield from (FitRequest(start, window, "judged", policy.retrain.judge_on) for window in policy.retrain.train_windows)

@@ -31,7 +31,7 @@ from mlops_assets.orchestrate.core.partitions import day_span, list_days
 from mlops_assets.orchestrate.core.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
+from mlops_assets.orchestrate.online.skew import NO_SKEW, check_skew
 from mlops_assets.orchestrate.predictions.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, build_log_metadata, build_log_outcome
@@ -248,7 +248,7 @@ def _import_predictions(step: StepContext, service: Service, rules: Table) -> Ch
         "logged until": str(frame[LOGGED_AT].max()),
         **build_log_metadata(counts, corrupt, unfit),
     }
-    skew = [skew_outcome(step, service, frame)] if select_feature_views(service.model.training_set.features) else []
+    skew = [check_skew(step, service, frame)] if select_feature_views(service.model.training_set.features) else []
     return CheckedTable(stored, [*verify(stored, rules, step.windows), build_log_outcome(corrupt, unfit), *skew], facts)
 
 

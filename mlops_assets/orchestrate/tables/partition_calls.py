@@ -116,7 +116,7 @@ def _are_compatible(left: pl.DataType, right: pl.DataType) -> bool:
     return left == right or pl.Null in (left, right) or (left.is_integer() and right.is_integer()) or (left.is_float() and right.is_float())
 
 
-def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
+def build_misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
     """Return a failed ``event_time`` outcome for the first call that returned rows of another partition; None without strays."""
     for key, rows in produced.strays.items():
         violation = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
@@ -124,7 +124,7 @@ def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str
     return None
 
 
-def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
+def build_emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
     """Return a failed ``not_empty`` outcome if the rows of a range call would leave a recorded partition empty; None otherwise."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())

@@ -30,7 +30,7 @@ from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project, reads_labels
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, emptied_outcome, misplaced_outcome
+from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, build_emptied_outcome, build_misplaced_outcome
 from mlops_assets.stores.lake.protocol import Partition, TableWrite
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.stores.lake.table_sql import MAX_KEYS
@@ -214,8 +214,8 @@ def _add_call_outcomes(
     step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
     """Replace passed outcomes by failures of the same check that concern the calls: misplaced rows and emptied partitions."""
-    misplaced = misplaced_outcome(produced, table, dict(step.windows))
-    emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
+    misplaced = build_misplaced_outcome(produced, table, dict(step.windows))
+    emptied = build_emptied_outcome(step, frame, table) if produced.whole_range else None
     failures = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
     return [failures.get(outcome.check, outcome) if outcome.passed else outcome for outcome in outcomes]
 

@@ -12,7 +12,7 @@ UNRECORDED = "not recorded"
 _SEPARATOR = "; "
 
 
-def unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
+def build_unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
     """Return unrecorded dependencies of a result as metadata; empty when there are none."""
     text = _SEPARATOR.join(texts)
     return {UNRECORDED: text} if text else {}
@@ -21,7 +21,7 @@ def unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
 def merge_unrecorded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Merge the unrecorded dependencies in the metadata of chunks, without duplicates; empty when there are none."""
     texts = (text for chunk in chunks if UNRECORDED in chunk for text in chunk[UNRECORDED].split(_SEPARATOR))
-    return unrecorded_metadata(dict.fromkeys(texts))
+    return build_unrecorded_metadata(dict.fromkeys(texts))
 
 
 def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
@@ -36,4 +36,4 @@ def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
             f"'{view.key}' reads {name} while it runs, which its version does not cover: read it at the top level of the module instead"
         )
     texts = [f"{name}: rebuild every partition of the view when it changes" for name in names]
-    return unrecorded_metadata([*texts, *(f"{name}: read it at the top level of the module instead" for name in reads)])
+    return build_unrecorded_metadata([*texts, *(f"{name}: read it at the top level of the module instead" for name in reads)])

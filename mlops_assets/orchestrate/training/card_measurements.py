@@ -81,7 +81,7 @@ def measure_sections(  # noqa: PLR0913  (what is measured, and on what)
     Parameters
     ----------
     reads
-        ``table``, ``label`` and ``event_timestamp``, as the record of a training names them.
+        ``table``, ``label`` and ``event_timestamp``: the names of what the training read, from its record.
     predictor
         The cached predictions for the holdout.
     splits

@@ -76,7 +76,7 @@ def judge_candidate(
     event_timestamp
         The column of the holdout with the event time; None without one.
     """
-    results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
+    results = {gate.name: judge(_bind_resources(gate, step), candidate) for gate in gates}
     if champion is None:
         return results
     if find_judged_fit(step.stores, champion).digest == candidate.digest:
@@ -103,7 +103,7 @@ def _list_relative(gates: Iterable[GateLike]) -> list[str]:
     return [gate.name for gate in gates if isinstance(gate, (Gate, ChampionGate)) and gate.relative]
 
 
-def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
+def _bind_resources(gate: GateLike, step: StepContext) -> GateLike:
     """Return a gate function with the Dagster resources that it asks for; any other gate unchanged."""
     if not isinstance(gate, FunctionGate):
         return gate

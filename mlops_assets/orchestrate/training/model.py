@@ -16,7 +16,7 @@ from mlops_assets.compute.training.split import TRAIN_FROM
 from mlops_assets.orchestrate.core.metadata import draw_safely, to_images, to_markdown, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
+from mlops_assets.orchestrate.tables.unrecorded import build_unrecorded_metadata
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_champion
 from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candidate, to_gate_check_result
@@ -153,5 +153,5 @@ def _training_metadata(trained: TrainedModel, candidate: Candidate) -> dict[str,
         else "nothing",
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
-        **unrecorded_metadata(trained.unrecorded),
+        **build_unrecorded_metadata(trained.unrecorded),
     }

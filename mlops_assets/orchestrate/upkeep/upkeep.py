@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.online.materialise import online_views
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.lake.protocol import MaintenanceReport
 from mlops_assets.stores.platform.garbage import Garbage, collect_garbage, owns_artifacts
-from mlops_assets.stores.platform.pins import aliased_artifacts, collect_pins
+from mlops_assets.stores.platform.pins import collect_pins, list_aliased_artifacts
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.upkeep import Upkeep
@@ -104,7 +104,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
 def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
     """Return the names of the views that services look up: online views of the projects, and views of every version with an alias."""
     declared = {view.name for project in projects for view in online_views(project)}
-    steps = (step for artifact in aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
+    steps = (step for artifact in list_aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
 
 

@@ -70,7 +70,7 @@ def report_approval(instance: dg.DagsterInstance, model: Model[..., Any] | Promp
     )
 
 
-def approved_check(model: Model[..., Any] | Prompt[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
+def build_approval_check(model: Model[..., Any] | Prompt[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
     """Return the check that passes if a person has approved the newest version; otherwise it only warns."""
 
     @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")

@@ -98,9 +98,9 @@ class PromptApp:
             refusal = as_refusal(error)
         else:
             if served is None:
-                refusal = _refuse_for_now("no version of the prompt is loaded", "promote one, and try again when /readyz answers 200")
+                refusal = _build_busy_refusal("no version of the prompt is loaded", "promote one, and try again when /readyz answers 200")
             elif request.path in CALLS and self._running >= served.prompt.model.slots + self._max_waiting:
-                refusal = _refuse_for_now("too many calls wait for the model", "try again, or raise the concurrency of the model")
+                refusal = _build_busy_refusal("too many calls wait for the model", "try again, or raise the concurrency of the model")
             else:
                 return await self._run(served, request, receive, send)
         reply = write_refusal(refusal, scope["path"])
@@ -222,5 +222,5 @@ def _refuse(path: str, status: int, error: str, hint: str) -> EndpointReply:
     return write_refusal(RefusalError(error, hint=hint, status=status), path)
 
 
-def _refuse_for_now(error: str, hint: str) -> RefusalError:
+def _build_busy_refusal(error: str, hint: str) -> RefusalError:
     return RefusalError(error, hint=hint, status=503, seconds=1)

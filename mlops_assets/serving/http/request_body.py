@@ -41,10 +41,10 @@ def read_body(headers: Iterable[tuple[bytes, bytes]], body: bytes, max_bytes: in
     if encoding in ("gzip", "x-gzip"):
         body = _unpack(body, max_bytes)
     elif encoding not in ("", "identity"):
-        raise _refuse_media_type(f"the content encoding '{encoding}' is not accepted")
+        raise _build_media_type_error(f"the content encoding '{encoding}' is not accepted")
     charset = _find_charset(kind)
     if charset not in _UTF8 and not body.isascii():
-        raise _refuse_media_type(f"the charset '{charset}' is not accepted")
+        raise _build_media_type_error(f"the charset '{charset}' is not accepted")
     return body.removeprefix(_BOM)
 
 
@@ -59,13 +59,13 @@ def explain_not_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Req
     _, kind = _read_content_headers(headers)
     media = kind.partition(";")[0].strip()
     if body.startswith(_WIDE) or b"\0" in body[:4]:
-        return _refuse_media_type("the body is UTF-16 or UTF-32, which is not accepted")
+        return _build_media_type_error("the body is UTF-16 or UTF-32, which is not accepted")
     if media not in _PLAIN_TYPES and not media.endswith(("/json", "+json")):
-        return _refuse_media_type(f"the content type '{media}' is not accepted")
+        return _build_media_type_error(f"the content type '{media}' is not accepted")
     try:
         body.decode()
     except UnicodeDecodeError:
-        return _refuse_media_type("the body is not UTF-8")
+        return _build_media_type_error("the body is not UTF-8")
     return None
 
 
@@ -111,5 +111,5 @@ def _unpack(body: bytes, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _refuse_media_type(message: str) -> RequestError:
+def _build_media_type_error(message: str) -> RequestError:
     return RequestError(message, hint=_HINT, status=415)

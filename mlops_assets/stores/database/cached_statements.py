@@ -29,17 +29,17 @@ def build_insert(table: sa.Table) -> sa.Insert:
 @cache
 def build_insert_if_new(table: sa.Table) -> sa.TextClause:
     """Return the statement that inserts a row unless its primary key exists, for SQLite and PostgreSQL."""
-    return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO NOTHING")
+    return sa.text(f"{_build_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO NOTHING")
 
 
 @cache
 def build_upsert(table: sa.Table) -> sa.TextClause:
     """Return the statement that inserts a row, or updates the row with the same primary key, for SQLite and PostgreSQL."""
     rest = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if not c.primary_key)
-    return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO UPDATE SET {rest}")
+    return sa.text(f"{_build_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO UPDATE SET {rest}")
 
 
-def _insert_text(table: sa.Table) -> str:
+def _build_insert_text(table: sa.Table) -> str:
     names, values = (", ".join(form.format(c.name) for c in table.c) for form in ('"{}"', ":{}"))
     return f"INSERT INTO {table.name} ({names}) VALUES ({values})"
 

@@ -49,7 +49,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _with_driver(url)
+        self.url = _add_driver(url)
         self.engine = _create_engine(self.url)
         if len(_OPEN_DATABASES) >= _MAX_OPEN:
             _close_idle()
@@ -163,7 +163,7 @@ def _begin_writing(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
 
-def _with_driver(url: str) -> str:
+def _add_driver(url: str) -> str:
     """Return a PostgreSQL URL with the driver psycopg; other URLs are returned as they are."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
@@ -236,7 +236,7 @@ def inspect_database(url: str) -> tuple[str | None, str]:
     RegistryError
         The SQLite file is missing or empty, but artifacts or prediction logs of an earlier registry remain.
     """
-    engine = _create_engine(_with_driver(url))
+    engine = _create_engine(_add_driver(url))
     path = Path(str(engine.url.database))
     try:
         is_file = engine.dialect.name == "sqlite"

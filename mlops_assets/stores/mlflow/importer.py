@@ -140,7 +140,7 @@ class _Importer:
         identity = hashlib.sha256(
             f"{hide_password(self._uri)}\n{version.name}\n{version.version}\n{version.creation_timestamp}".encode()
         ).hexdigest()[:32]
-        tags = {from_mlflow_key(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _tags(version.tags)
+        tags = {from_mlflow_key(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _convert_tags(version.tags)
         run = _foreign_run(
             identity,
             from_mlflow_experiment(version.name),
@@ -182,7 +182,7 @@ class _Importer:
         """Return the metric histories, parameters, tags and files of a run; the files are stored."""
         points = {from_mlflow_key(name): list(self._load_points(run.info.run_id, name)) for name in run.data.metrics}
         params = {from_mlflow_key(name): _clean_text(value) for name, value in run.data.params.items()}
-        return Batch(points, {}, params, _tags(run.data.tags), self._download_run_files(run.info.run_id))
+        return Batch(points, {}, params, _convert_tags(run.data.tags), self._download_run_files(run.info.run_id))
 
     def _load_points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
         """Return step, value and time in microseconds of each value of a metric, sorted by time."""
@@ -237,7 +237,7 @@ def _build_run_end(run: Any) -> RunEnd:  # noqa: ANN401
     return RunEnd(status, _parse_time(run.info.end_time or run.info.start_time), error)
 
 
-def _tags(tags: Any) -> dict[str, str]:  # noqa: ANN401
+def _convert_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401
     return {from_mlflow_key(name): _clean_text(str(value)) for name, value in dict(tags).items()}
 
 

@@ -110,14 +110,14 @@ def read_labels(name: str, platform: Platform | None = None) -> pl.DataFrame:
 
     table, scope = LABELS + validate_name(name, "a dataset"), _SCOPE.get()
     if scope is not None and table != scope.table:
-        raise _refuse_foreign(name, scope)
+        raise _build_foreign_labels_error(name, scope)
     lake = open_stores(platform or (scope.platform if scope else Platform.from_env())).lake
     labels = _read_history(lake, table, scope.find_snapshot() if scope and platform is None else None)
     last = labels.sort(LABELLED_AT).unique(CASE, keep="last", maintain_order=True)
     return last.select(CASE, pl.exclude(LABEL_COLUMNS), *LABEL_COLUMNS[1:])
 
 
-def _refuse_foreign(name: str, scope: LabelScope) -> DefinitionError:
+def _build_foreign_labels_error(name: str, scope: LabelScope) -> DefinitionError:
     own = scope.table.removeprefix(LABELS)
     if own:
         return DefinitionError(

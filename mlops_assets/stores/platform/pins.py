@@ -31,7 +31,7 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
     return dict(sorted(pins.items()))
 
 
-def aliased_artifacts(stores: Stores) -> list[str]:
+def list_aliased_artifacts(stores: Stores) -> list[str]:
     """Return the artifact (sha256) of every version that has an alias, in any environment."""
     is_aliased = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
     with sql.open_database(stores.platform.registry).read_transaction() as connection:

@@ -14,7 +14,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.discovery import find_usage
-from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
+from mlops_assets.orchestrate.online.skew import SkewReading, check_skew
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.http.served_model import load_served_model
@@ -150,10 +150,10 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
     now = datetime.now(UTC)
     rows = pl.concat([spine, served], how="horizontal").with_columns(pl.lit(1).alias(MODEL_VERSION), pl.lit(now).alias(LOGGED_AT))
     reading = SkewReading(project, at, at.lake.snapshot())
-    fine = skew_outcome(reading, api, rows)
+    fine = check_skew(reading, api, rows)
     assert (fine.passed, fine.facts["values compared"]) == (True, ROWS * len(X))
     number = right["dest_wind"].is_not_null().arg_max()
-    wrong = skew_outcome(
+    wrong = check_skew(
         reading, api, rows.with_columns(pl.when(pl.int_range(pl.len()) == number).then(99.0).otherwise("dest_wind").alias("dest_wind"))
     )
     assert not wrong.passed

@@ -12,7 +12,7 @@ import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.online.serving_age import explain_short_ttl
-from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
+from mlops_assets.orchestrate.online.skew import SkewReading, check_skew
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
@@ -103,7 +103,7 @@ def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_
     def hint(day: int) -> str:
         rows = {"at": [datetime(2024, 1, day, 12, tzinfo=UTC)], "shop": ["north"], "sold": [None], MODEL_VERSION: [1]}
         served = pl.DataFrame(rows, schema_overrides={"at": pl.Datetime("us", "UTC"), "sold": pl.Float64})
-        outcome = skew_outcome(reading, api, served.with_columns(pl.lit(datetime.now(UTC)).alias(LOGGED_AT)))
+        outcome = check_skew(reading, api, served.with_columns(pl.lit(datetime.now(UTC)).alias(LOGGED_AT)))
         assert not outcome.passed
         return outcome.hint
 

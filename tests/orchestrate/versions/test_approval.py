@@ -50,7 +50,7 @@ def waiting(template, platform, instance, monkeypatch) -> Runner:
     return build(platform, instance)
 
 
-def approved_check(runner: Runner) -> tuple[bool, str]:
+def build_approval_check(runner: Runner) -> tuple[bool, str]:
     key = dg.AssetCheckKey(asset_key("version/buyer"), "approved")
     record = runner.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     found = record.event.dagster_event.asset_check_evaluation_data
@@ -60,10 +60,10 @@ def approved_check(runner: Runner) -> tuple[bool, str]:
 def test_the_job_ends_where_a_person_decides_and_promotion_waits(waiting, platform) -> None:
     registry = open_stores(platform).registry
     assert registry.champion("buyer") is None
-    assert approved_check(waiting) == (False, "version 1 is not approved yet")
+    assert build_approval_check(waiting) == (False, "version 1 is not approved yet")
     assert "version 1 of 'buyer' is not approved" in waiting.error("champion/buyer")
     waiting("approval/buyer", config=signed(1))
-    assert approved_check(waiting) == (True, "version 1 approved by grace (self-declared): looked at the slices")
+    assert build_approval_check(waiting) == (True, "version 1 approved by grace (self-declared): looked at the slices")
     waiting("champion/buyer")
     assert registry.champion("buyer").version == 1
     waiting("approval/buyer", config=signed(1))  # twice is once

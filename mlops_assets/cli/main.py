@@ -20,6 +20,7 @@ from mlops_assets.cli.monitoring.alerts import alerts
 from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import load as _load
+from mlops_assets.cli.options import load_without_dbt as _load_without_dbt
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.cli.registry.models import models
@@ -112,7 +113,7 @@ def status(file: str, json_file: str | None) -> None:
     """
     from mlops_assets.cli.status import collect_status
 
-    print_facts(collect_status(_load(file)), json_file)
+    print_facts(collect_status(_load_without_dbt(file)), json_file)
 
 
 @mlops.command()
@@ -227,7 +228,7 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
     """
     from mlops_assets.cli import serving
 
-    states = serving.status(_load(file), service)
+    states = serving.status(_load_without_dbt(file), service)
     if json_file:
         _write_json([serving.list_status_facts(state) for state in states], json_file)
     else:
@@ -278,7 +279,7 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
     """
     from mlops_assets.cli.monitoring import reports
 
-    report = reports.describe_monitor(_load(file), name, partition)
+    report = reports.describe_monitor(_load_without_dbt(file), name, partition)
     if json_file:
         _write_json(report, json_file)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops_assets.cli.options import console, json_option, load, platform_option, write_json
+from mlops_assets.cli.options import console, json_option, load_without_dbt, platform_option, write_json
 from mlops_assets.errors import InstallationError, RegistryError
 from mlops_assets.values.platform import Platform
 
@@ -26,7 +26,7 @@ def mlflow() -> None:
 def _open_stores(file: str | None) -> Stores:
     from mlops_assets.stores.platform.stores import open_stores
 
-    return open_stores(Platform.from_env() if file is None else load(file).platform)
+    return open_stores(Platform.from_env() if file is None else load_without_dbt(file).platform)
 
 
 def _server_url(stores: Stores, uri: str) -> str:

@@ -51,9 +51,22 @@ def load(file: str, folder: Path | None = None) -> LoadedProject:
     from mlops_assets.cli import project
 
     loaded = project.load(file, folder)
+    _enable_collector()
+    return loaded
+
+
+def load_without_dbt(file: str) -> LoadedProject:
+    """Import a project as :func:`load` does, but without the assets of dbt models, whose packages take a second to import."""
+    from mlops_assets.cli import project
+
+    loaded = project.load_without_dbt(file)
+    _enable_collector()
+    return loaded
+
+
+def _enable_collector() -> None:
     gc.freeze()  # what was imported stays: no later collection visits it
     gc.enable()  # cli.main has disabled it
-    return loaded
 
 
 def write_json(value: Any, target: str) -> None:  # noqa: ANN401

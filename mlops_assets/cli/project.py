@@ -15,7 +15,7 @@ from dagster.components.definitions import LazyDefinitions
 
 from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
 from mlops_assets.errors import DefinitionError, MlopsError, suggest_name
-from mlops_assets.orchestrate.compiler.build import CompiledProject, compiled_projects
+from mlops_assets.orchestrate.compiler.build import CompiledProject, compiled_projects, skip_dbt
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import reap_dead_runs
 from mlops_assets.orchestrate.tables.lake_events import report_missing_events
@@ -34,7 +34,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoadedProject:
-    """A project that was imported: its merged definitions, and one part for each call of ``build_definitions``."""
+    """A project that was imported: its merged definitions, and one part for each call of ``build_definitions``.
+
+    The definitions have no assets of dbt models if the project was loaded by :func:`load_without_dbt`.
+    """
 
     target: ProjectTarget
     definitions: dg.Definitions
@@ -92,6 +95,26 @@ def load(location: str = "", folder: Path | None = None) -> LoadedProject:
         raise DefinitionError(f"'{target}' builds no definitions", hint="end it with `defs = ml.build_definitions([...])`")
     parts = compiled_projects()[earlier:] or compiled_projects()  # none is new when the process had imported the project's modules before
     return LoadedProject(target, definitions[0] if len(definitions) == 1 else dg.Definitions.merge(*definitions), parts)
+
+
+def load_without_dbt(location: str = "") -> LoadedProject:
+    """Import a project for a command that reads declarations, stores and sensors, but no assets of dbt models.
+
+    Parameters
+    ----------
+    location
+        As in :func:`load`.
+
+    Raises
+    ------
+    DefinitionError
+        As in :func:`load`.
+    """
+    try:
+        with skip_dbt():
+            return load(location)
+    except Exception:  # noqa: BLE001  (the module may use the assets of its dbt models; otherwise it raises the same error again)
+        return load(location)
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:

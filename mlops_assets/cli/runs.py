@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.cli.options import console, json_option, load, platform_option, write_json, write_text
+from mlops_assets.cli.options import console, json_option, load_without_dbt, platform_option, write_json, write_text
 from mlops_assets.errors import DataError
 from mlops_assets.values.platform import Platform
 
@@ -37,7 +37,7 @@ def runs() -> None:
 def _open_stores(file: str | None) -> Stores:
     from mlops_assets.stores.platform.stores import open_stores
 
-    return open_stores(Platform.from_env() if file is None else load(file).platform)
+    return open_stores(Platform.from_env() if file is None else load_without_dbt(file).platform)
 
 
 @runs.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows
+from mlops_assets.cli.options import file_option, json_option, load_without_dbt, print_facts, print_rows
 
 _reason = click.option("--reason", required=True, help="The reason, which the history shows.")
 
@@ -28,7 +28,7 @@ def list_prompts(prompt: str | None, file: str, json_file: str | None) -> None:
     from mlops_assets.cli.llm.prompt_versions import list_prompt_versions
     from mlops_assets.values.llm.prompt_evaluation import LATENCY_METRICS
 
-    rows = list_prompt_versions(load(file), prompt)
+    rows = list_prompt_versions(load_without_dbt(file), prompt)
     hidden = set() if json_file else LATENCY_METRICS.keys() - {"p95_seconds"}
     print_rows("versions", [{name: value for name, value in row.items() if name not in hidden} for row in rows], json_file)
 
@@ -46,7 +46,7 @@ def show(version: str, file: str, json_file: str | None) -> None:
     """
     from mlops_assets.cli.llm.prompt_versions import describe_prompt_version
 
-    print_facts(describe_prompt_version(load(file), version), json_file)
+    print_facts(describe_prompt_version(load_without_dbt(file), version), json_file)
 
 
 @prompts.command("diff")
@@ -61,7 +61,7 @@ def diff(prompt: str, before: str, after: str, file: str) -> None:
     """
     from mlops_assets.cli.llm.prompt_versions import compare_versions
 
-    click.echo(compare_versions(load(file), prompt, before, after) or "no difference")
+    click.echo(compare_versions(load_without_dbt(file), prompt, before, after) or "no difference")
 
 
 @prompts.command("history")
@@ -76,7 +76,7 @@ def history(prompt: str, file: str, json_file: str | None) -> None:
     from mlops_assets.cli.registry.versions import format_event, list_history
     from mlops_assets.values.llm.prompt import Prompt
 
-    events = list_history(load(file), prompt, kind=Prompt)
+    events = list_history(load_without_dbt(file), prompt, kind=Prompt)
     print_rows(f"history of {prompt}", events if json_file else [format_event(event) for event in events], json_file)
 
 
@@ -99,7 +99,7 @@ def promote(prompt: str, version: int | None, source: str, force: bool, reason: 
         raise click.UsageError("give --version, or --force to promote the current candidate")
     if source and force:
         raise click.UsageError("--from names evidence, which --force does not read: give one of them")
-    project = load(file)
+    project = load_without_dbt(file)
     if force:
         done = aliases.force_promotion(project, prompt, version, reason)
     else:
@@ -120,7 +120,7 @@ def rollback(prompt: str, version: int | None, reason: str, file: str) -> None:
     from mlops_assets.cli.registry import aliases
     from mlops_assets.values.llm.prompt import Prompt
 
-    done = aliases.rollback(load(file), prompt, version, reason, kind=Prompt)
+    done = aliases.rollback(load_without_dbt(file), prompt, version, reason, kind=Prompt)
     click.echo(f"production of {prompt}: version {done.version}")
 
 
@@ -135,7 +135,7 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
         from mlops_assets.cli.registry import aliases
         from mlops_assets.values.llm.prompt import Prompt
 
-        aliases.approve(load(file), prompt, version, approved=approved, approver=approver, reason=reason, kind=Prompt)
+        aliases.approve(load_without_dbt(file), prompt, version, approved=approved, approver=approver, reason=reason, kind=Prompt)
         click.echo(f"{prompt} version {version}: {'approved' if approved else 'rejected'} by {approver}")
 
     verb = "Approve" if approved else "Reject"

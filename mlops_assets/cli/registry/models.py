@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows, write_text
+from mlops_assets.cli.options import file_option, json_option, load_without_dbt, print_facts, print_rows, write_text
 
 
 @click.group()
@@ -23,7 +23,7 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
     """
     from mlops_assets.cli.registry.versions import list_versions
 
-    print_rows("versions", list_versions(load(file), model), json_file)
+    print_rows("versions", list_versions(load_without_dbt(file), model), json_file)
 
 
 @models.command("history")
@@ -37,7 +37,7 @@ def history(model: str, file: str, json_file: str | None) -> None:
     """
     from mlops_assets.cli.registry.versions import format_event, list_history
 
-    events = list_history(load(file), model)
+    events = list_history(load_without_dbt(file), model)
     print_rows(f"history of {model}", events if json_file else [format_event(event) for event in events], json_file)
 
 
@@ -54,7 +54,7 @@ def show(version: str, file: str, json_file: str | None) -> None:
     """
     from mlops_assets.cli.registry.versions import describe_version
 
-    print_facts(describe_version(load(file), version), json_file)
+    print_facts(describe_version(load_without_dbt(file), version), json_file)
 
 
 @models.command("card")
@@ -73,7 +73,7 @@ def card(version: str, page: str | None, file: str) -> None:
     from mlops_assets.cli.registry import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
-    forms = versions.read_card(load(file), version)
+    forms = versions.read_card(load_without_dbt(file), version)
     if page is None:
         click.echo(forms[MARKDOWN], nl=False)
         return
@@ -103,7 +103,7 @@ def promote(model: str, version: int, source: str, expected: str | None, reason:
     """
     from mlops_assets.cli.registry import aliases
 
-    project = load(file)
+    project = load_without_dbt(file)
     before = aliases.champion(project, model)
     done = aliases.promote(project, model, version, reason, source=source, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
@@ -123,7 +123,7 @@ def challenge(model: str, version: int, expected: str | None, reason: str, file:
     """
     from mlops_assets.cli.registry import aliases
 
-    done = aliases.challenge(load(file), model, version, reason, expected=_parse_expected(expected))
+    done = aliases.challenge(load_without_dbt(file), model, version, reason, expected=_parse_expected(expected))
     click.echo(f"challenger of {model}: version {done.version}")
 
 
@@ -138,7 +138,7 @@ def withdraw(model: str, reason: str, file: str) -> None:
     """
     from mlops_assets.cli.registry import aliases
 
-    done = aliases.withdraw(load(file), model, reason)
+    done = aliases.withdraw(load_without_dbt(file), model, reason)
     click.echo(f"{model} has no challenger; version {done.version} is {done.state}")
 
 
@@ -155,7 +155,7 @@ def rollback(model: str, version: int | None, expected: str | None, reason: str,
     """
     from mlops_assets.cli.registry import aliases
 
-    project = load(file)
+    project = load_without_dbt(file)
     before = aliases.champion(project, model)
     done = aliases.rollback(project, model, version, reason, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
@@ -188,7 +188,7 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
     def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
         from mlops_assets.cli.registry import aliases
 
-        aliases.approve(load(file), model, version, approved=approved, approver=approver, reason=reason)
+        aliases.approve(load_without_dbt(file), model, version, approved=approved, approver=approver, reason=reason)
         click.echo(f"{model} version {version}: {'approved' if approved else 'rejected'} by {approver}")
 
     verb = "Approve" if approved else "Reject"

@@ -1,6 +1,8 @@
 """Compile the declarations of a project to plain Dagster definitions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 PLATFORM_KEY = "mlops/platform"
 _COMPILED: "list[CompiledProject]" = []
+_SKIPS_DBT: ContextVar[bool] = ContextVar("skips_dbt", default=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class CompiledProject:
 def compiled_projects() -> tuple[CompiledProject, ...]:
     """Return the projects that this process has compiled, for the command line."""
     return tuple(_COMPILED)
+
+
+@contextmanager
+def skip_dbt() -> Iterator[None]:
+    """Compile projects without the assets of their dbt models within the context: importing dagster-dbt and dbt takes a second."""
+    token = _SKIPS_DBT.set(True)
+    try:
+        yield
+    finally:
+        _SKIPS_DBT.reset(token)
 
 
 @check_arguments
@@ -201,7 +214,7 @@ def _list_plain_assets(project: Project) -> list[dg.AssetsDefinition | dg.AssetS
 
 
 def _compile_dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
-    if not project.select(DbtProject):
+    if _SKIPS_DBT.get() or not project.select(DbtProject):
         return
     if not is_installed("dagster_dbt"):
         refuse_missing_packages(find_missing_packages(project, platform))

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _POLL = 0.2  # seconds between two reads of the event log
+_SHOWN = {
+    dg.DagsterEventType.STEP_START,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_SKIPPED,
+}
 
 
 @dataclass
@@ -268,7 +274,7 @@ def _poll_events(  # noqa: PLR0913  (everything the thread shares with the run)
     cursor: str | None = None
     while True:
         last = ended.is_set()
-        page = instance.get_records_for_run(run_id, cursor=cursor)
+        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=_SHOWN)
         cursor = page.cursor
         for record in page.records:
             _show_event(record.event_log_entry, steps, console, show)

@@ -140,9 +140,10 @@ def _list_model_packages(prompt: Prompt[..., Any], key: str) -> Iterator[Require
 
 
 def _list_imported_packages(project: Project) -> Iterator[RequiredPackage]:
-    """Yield the packages that functions import when they are called; imports at the top of a module have already run."""
-    for key, function in _list_functions(project):
-        for name in sorted(_find_imports(function) & set(_EXTRAS)):
+    """Yield the missing packages that functions import when they are called; imports at the top of a module have already run."""
+    missing = {name for name in _EXTRAS if not is_installed(name)}
+    for key, function in _list_functions(project) if missing else ():
+        for name in sorted(_find_imports(function) & missing):
             yield RequiredPackage(name, _EXTRAS[name], f"the code of '{key}'", key)
 
 

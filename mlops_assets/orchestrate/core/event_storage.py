@@ -13,10 +13,11 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as db
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
@@ -65,6 +66,13 @@ def _has_tables(engine: Engine) -> bool:
         return db.inspect(connection).has_table("alembic_version")
 
 
+def _is_of_asset(event: EventLogEntry) -> bool:
+    """Return whether an event is one that Dagster mirrors for its asset, and nothing else."""
+    kind = event.dagster_event_type if event.is_dagster_event else None
+    others = {*ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
+    return kind in ASSET_EVENTS and kind not in others and event.get_dagster_event().asset_key is not None
+
+
 class PooledEventLog(SqliteEventLogStorage):
     """An event log whose databases stay open; a shard is the database of one run, or the index of all runs."""
 
@@ -105,16 +113,32 @@ class PooledEventLog(SqliteEventLogStorage):
         return table_name in self._tables
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Record events in one transaction for each database, and update the summary of each asset once."""
+        """Record events in one transaction for each database, and update the summary of each asset once.
+
+        Events of assets alone, such as the materialisations of many partitions, are inserted by one statement for each database.
+        """
         shards = dict.fromkeys([INDEX_SHARD_NAME, *(event.run_id for event in events)])
         with self._lock, ExitStack() as stack:
             connections = {shard: stack.enter_context(self._connect(shard)) for shard in shards}
             stack.callback(self._in_batch.clear)
             stack.callback(self._last_events.clear)
             self._in_batch.update(connections)
-            super().store_event_batch(events)
+            if len(shards) == 2 and all(_is_of_asset(event) for event in events):
+                self._insert_asset_events(events, *reversed(connections.values()))
+            else:
+                super().store_event_batch(events)
             for event, event_id in self._last_events.values():
                 super()._store_asset_event(connections[INDEX_SHARD_NAME], event, event_id)
+
+    def _insert_asset_events(self, events: Sequence[EventLogEntry], run: Connection, index: Connection) -> None:
+        """Insert events of assets of one run into its database and into the index of all runs, as Dagster does one by one."""
+        rows, insert = [self._event_to_row(event) for event in events], SqlEventLogStorageTable.insert()
+        run.execute(insert, rows)
+        inserted = insert.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+        event_ids: Sequence[int] = index.execute(inserted, rows).scalars().all()
+        self._store_asset_event_tags(index, events, event_ids)
+        for event, event_id in zip(events, event_ids, strict=True):
+            self._store_asset_event(index, event, event_id)
 
     def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
         """Update the summary of an asset; within a batch, keep the last event of each asset and type for one update at the end."""

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as db
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy.engine import Engine
 
@@ -68,8 +68,7 @@ def test_a_batch_that_fails_leaves_none_of_its_events(home, platform, monkeypatc
         assert isinstance(log, PooledEventLog)
         run_id = materialise(instance, platform).run_id
         told = [record.event_log_entry for record in instance.get_records_for_run(run_id).records]
-        store = SqliteEventLogStorage.store_event
-        monkeypatch.setattr(SqliteEventLogStorage, "store_event", lambda self, event: store(self, event) if event is not told[2] else 1 / 0)
+        monkeypatch.setattr(PooledEventLog, "_store_asset_event_tags", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             log.store_event_batch(told[:3])
         monkeypatch.undo()
@@ -96,6 +95,32 @@ def test_a_batch_leaves_the_summaries_that_single_events_leave(home, platform, t
     assert rows(batched, AssetKeyTable) == rows(single, AssetKeyTable)
     assert len(rows(batched, AssetCheckExecutionsTable)) >= 30
     assert rows(batched, AssetCheckExecutionsTable) == rows(single, AssetCheckExecutionsTable)
+    batched.dispose()
+
+
+def tags(log: SqliteEventLogStorage) -> list[tuple]:
+    columns = (AssetEventTagsTable.c.event_id, AssetEventTagsTable.c.value)
+    with log.index_connection() as connection:
+        return sorted(map(tuple, connection.execute(db.select(*columns)).fetchall()))
+
+
+def test_events_of_assets_are_inserted_together_as_dagster_inserts_them_one_by_one(home, platform, tmp_path, monkeypatch) -> None:
+    with open_instance(platform) as instance:
+        run_id = materialise(instance, platform).run_id
+        kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
+        recorded = [record.event_log_entry for record in instance.get_records_for_run(run_id, of_type=kinds).records]
+    assert len(recorded) == 60
+    batched, single = PooledEventLog(str(tmp_path / "batched")), SqliteEventLogStorage(str(tmp_path / "single"))
+    for event in recorded:
+        single.store_event(event)
+    monkeypatch.setattr(SqliteEventLogStorage, "store_event", lambda *_: pytest.fail("an event was inserted alone"))
+    batched.store_event_batch(recorded)
+    for table in (SqlEventLogStorageTable, AssetKeyTable, AssetEventTagsTable):
+        assert rows(batched, table) == rows(single, table)
+        assert rows(batched, table)
+    ordered = [[record.event_log_entry for record in log.get_records_for_run(run_id).records] for log in (batched, single)]
+    assert ordered[0] == ordered[1] == recorded
+    assert tags(batched) == tags(single)
     batched.dispose()
 
 

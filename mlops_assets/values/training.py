@@ -36,8 +36,8 @@ class TimeSplit:
 
     Notes
     -----
-    A row of train or validation whose label becomes known only after the end of its part is in no part: a training at that time could not
-    have used it.
+    A row of train or validation whose label becomes known only after the end of its part is in the part ``gap``: a training at that time
+    could not have used it. Only a refit after the gates trains on it.
 
     See Also
     --------

@@ -42,10 +42,10 @@ class Advice:
 def advise(result: ReplayResult) -> Advice:
     """Return the policy to use.
 
-    With the grid of ``--suggest``, the advice is ``follow`` if a policy is significantly better than ``never``, and ``follow`` has 95 % of
-    the best policy's gain or is not significantly worse than the best policy. Else it is ``prove`` by the same rule, else the best simple
-    policy. Without a significant gain, it is ``prove``, which promotes only significantly better candidates. For other policies, it is
-    the policy with the fewest trainings that is not significantly worse than the best policy.
+    With the grid of ``--suggest``, and if a policy is significantly better than ``never``, the advice is the first policy with 95 % of the
+    best policy's gain: ``follow``, ``prove``, then the simple policies, those with the fewest trainings first. Without a significant gain,
+    it is ``prove``, which promotes only significantly better candidates. For other policies, it is the policy with the fewest trainings
+    that is not significantly worse than the best policy.
 
     Parameters
     ----------
@@ -86,15 +86,11 @@ def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: Polic
     low, _ = estimate_interval(_list_differences(result, best, never), _CONFIDENCE)
     if best is never or not low > 0:
         return _explain(result, by_name[PROVE], best, f"Use {PROVE}: the best policy shows no gain over never retraining")
-    gain = best.mean(result.metric) - never.mean(result.metric)
+    worst, gain = never.mean(result.metric), best.mean(result.metric) - never.mean(result.metric)
     simple = [p for p in by_name.values() if p.policy not in (NEVER, *DECLARED)]
     candidates = [by_name[FOLLOW], by_name[PROVE], *sorted(simple, key=lambda p: (len(p.retrainings), -p.mean(result.metric)))]
-    chosen = next((p for p in candidates if _keeps_gain(result, p, best, never.mean(result.metric) + _SHARE * gain)), best)
+    chosen = next((p for p in candidates if p.mean(result.metric) >= worst + _SHARE * gain), best)
     return _explain(result, chosen, best, f"Use {chosen.policy}")
-
-
-def _keeps_gain(result: ReplayResult, policy: PolicyResult, best: PolicyResult, enough: float) -> bool:
-    return policy is best or policy.mean(result.metric) >= enough or not _is_worse(result, policy, best)
 
 
 def _list_differences(result: ReplayResult, policy: PolicyResult, other: PolicyResult) -> np.ndarray:

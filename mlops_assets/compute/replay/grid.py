@@ -14,7 +14,7 @@ from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
 
 FOLLOW, PROVE = "follow", "prove"
 DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
-_MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT = timedelta(days=30), timedelta(days=7), 8, 3
+_MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT, _MAX_GROWTH = timedelta(days=30), timedelta(days=7), 8, 3, 1.5
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
@@ -50,7 +50,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     return Retrain(
         cooldown=min(_MAX_COOLDOWN, period),
         every=period,
-        max_every=2 * period,
+        max_every=_MAX_GROWTH * period,
         on=(),
         train_windows=(None, *spans) if by_time else (None,),
         judge_on=_choose_holdout(period) if by_time else None,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.values.training import TimeSplit
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.values.evaluation import Split
+    from mlops_assets.values.training import TrainingSet
 
 FITTED = "fitted"  # their key in a version's manifest
 
@@ -23,8 +25,8 @@ class FittedRows:
     Parameters
     ----------
     parts
-        Parts of the training set: ``train``, and ``validation`` or ``holdout`` where the model's function receives them or a refit adds
-        them.
+        Parts of the training set: ``train``, and ``validation``, ``holdout`` or ``gap`` where the model's function receives them or a
+        refit adds them.
     rows
         The number of fitted rows.
     first, last
@@ -32,6 +34,8 @@ class FittedRows:
     by_time
         Whether every row between ``first`` and ``last`` counts as fitted, as after a split by time. If not, fitted rows are found by
         their keys.
+    labels_known
+        The time, in UTC, by which the labels of all these rows were known; None where labels have no such time.
     """
 
     parts: tuple[str, ...]
@@ -39,33 +43,33 @@ class FittedRows:
     first: datetime | None = None
     last: datetime | None = None
     by_time: bool = False
+    labels_known: datetime | None = None
 
     @classmethod
-    def from_splits(cls, splits: Mapping[str, Split], parts: Sequence[str], event_timestamp: str | None, *, by_time: bool) -> FittedRows:
-        """Return the description of the parts of a training set that an estimator was fitted on.
+    def from_rows(cls, rows: pl.DataFrame, parts: Sequence[str], training_set: TrainingSet[..., Any]) -> FittedRows:
+        """Return the description of the rows that an estimator was fitted on.
 
         Parameters
         ----------
-        splits
-            Every part by name.
+        rows
+            Every fitted row.
         parts
-            The names of the parts that the estimator was fitted on.
-        event_timestamp
-            The column with the event time; None without one.
-        by_time
-            Whether the training set was split by time; ignored when there are no event times.
+            The parts of the training set from which the rows are.
+        training_set
+            The declaration of the training set.
         """
-        rows = sum(len(splits[part].y) for part in parts)
-        if event_timestamp is None:
-            return cls(tuple(parts), rows)
-        times = pl.concat([splits[part].rows[event_timestamp] for part in parts])
-        first, last = (_to_utc(time) for time in (times.min(), times.max()))
-        return cls(tuple(parts), rows, first, last, by_time and first is not None)
+        time, known = training_set.event_timestamp, training_set.label_known_at
+        if time is None:
+            return cls(tuple(parts), rows.height)
+        first, last = _to_utc(rows[time].min()), _to_utc(rows[time].max())
+        by_time = isinstance(training_set.split, TimeSplit) and first is not None
+        return cls(tuple(parts), rows.height, first, last, by_time, _to_utc(rows[known].max()) if known else None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as the manifest stores them; times are ISO texts."""
         ends = {name: None if time is None else time.isoformat() for name, time in (("first", self.first), ("last", self.last))}
-        return {"parts": list(self.parts), "rows": self.rows, **ends, "by_time": self.by_time}
+        known = {} if self.labels_known is None else {"labels_known": self.labels_known.isoformat()}
+        return {"parts": list(self.parts), "rows": self.rows, **ends, "by_time": self.by_time, **known}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> FittedRows | None:
@@ -74,7 +78,19 @@ class FittedRows:
         if stored is None:
             return None
         first, last = (None if stored[name] is None else datetime.fromisoformat(stored[name]) for name in ("first", "last"))
-        return cls(tuple(stored["parts"]), stored["rows"], first, last, stored["by_time"])
+        known = datetime.fromisoformat(stored["labels_known"]) if "labels_known" in stored else None
+        return cls(tuple(stored["parts"]), stored["rows"], first, last, stored["by_time"], known)
+
+    def precede(self, times: pl.Series) -> bool:
+        """Return whether the fit was possible before the first of some times: its rows had happened, and their labels were known.
+
+        Parameters
+        ----------
+        times
+            Event times, shape (rows,).
+        """
+        first, ends = _to_utc(times.min()), [end for end in (self.last, self.labels_known) if end is not None]
+        return self.by_time and first is not None and max(ends) < first
 
     def mask_fitted_times(self, times: pl.Series) -> pl.Series:
         """Return True for each time from the first to the last fitted row, both included; False for other times and nulls.

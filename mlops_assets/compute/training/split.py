@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 SPLIT_NAMES = ("train", "validation", "holdout")
+GAP = "gap"  # rows whose label became known too late for their part: only a refit trains on them
 MIN_JUDGING_ROWS = 30
 # In a record: the time before which rows are left out (ISO text), the span of the newest training rows and the lengths of the parts in
 # seconds. A candidate with the rows and the split of its training set has none of them.
@@ -100,7 +101,7 @@ def is_known(training_set: TrainingSet[..., Any], as_of: datetime) -> pl.Expr:
 
 
 def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
-    """Return the name of the part of each row, by the split of a training set; null for a row in no part.
+    """Return the name of the part of each row, by the split of a training set; null for a row before a rolling window.
 
     Parameters
     ----------
@@ -170,8 +171,8 @@ def split_by_time(
     Returns
     -------
     polars.Series
-        ``train``, ``validation`` or ``holdout``. Null for a row before the first part, and for a row of the training or validation part
-        whose label became known only after that part had ended.
+        ``train``, ``validation`` or ``holdout``; ``gap`` for a row of the training or validation part whose label became known only after
+        that part had ended. Null for a row before the first part.
 
     Raises
     ------
@@ -192,6 +193,8 @@ def split_by_time(
         .then(pl.lit("validation"))
         .when((pl.col("t") >= to_train) & (pl.col("t") < to_validation) & (pl.col("known") < to_validation))
         .then(pl.lit("train"))
+        .when(pl.col("t") >= to_train)
+        .then(pl.lit(GAP))
     )
     spans = {"train": train, "validation": validation, "holdout": holdout}
     lengths = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
@@ -305,6 +308,25 @@ def apply_choice(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping
     return _keep_rows_from(rows, event_timestamp, facts.get(TRAIN_FROM, ""))
 
 
+def choose_refit_rows(rows: pl.DataFrame, event_timestamp: str | None, facts: Mapping[str, Any]) -> pl.DataFrame:
+    """Return the rows of a refit: the holdout and the gap too, and only the newest rows if the candidate had a training window.
+
+    Parameters
+    ----------
+    rows, event_timestamp, facts
+        As in :func:`apply_choice`.
+    """
+    seconds = facts.get(TRAIN_WINDOW)
+    if event_timestamp is None or seconds is None:
+        return rows
+    newest: Any = rows[event_timestamp].max()
+    return _keep_rows_from(rows, event_timestamp, _to_utc(_start_of_window(newest, timedelta(seconds=seconds))).isoformat())
+
+
+def _start_of_window(newest: datetime, window: timedelta) -> datetime:
+    return newest + timedelta(microseconds=1) - window
+
+
 def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta | None) -> str:
     """Return the event time of the first row to train on, as ISO text; empty when all rows are training rows.
 
@@ -322,7 +344,7 @@ def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta
     newest, oldest = times.max(), times.min()
     if window is None or not isinstance(newest, datetime) or not isinstance(oldest, datetime):
         return ""
-    first = newest + timedelta(microseconds=1) - window
+    first = _start_of_window(newest, window)
     return _to_utc(first).isoformat() if oldest < first else ""
 
 

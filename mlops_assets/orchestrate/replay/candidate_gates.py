@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlops_assets.compute.training.gates import judge
 from mlops_assets.compute.training.responses import find_unusable_predictions
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlops_assets.compute.estimation.estimator import PerformanceEstimator
+    from mlops_assets.compute.training.fitted_rows import FittedRows
     from mlops_assets.compute.training.responses import CachedPredictor
     from mlops_assets.orchestrate.replay.fits import Fit
     from mlops_assets.orchestrate.replay.simulation import ReplayedVersion, ReplayPlan
@@ -144,6 +145,7 @@ def _build_candidate(
 
 
 def select_champion_fit(plan: ReplayPlan, champion: ReplayedVersion, holdout: Split) -> Fit:
-    """Return the champion's fit that serves if none of the holdout's rows trained it, else the fit that its gates tested."""
-    first: Any = holdout.rows[plan.model.training_set.event_timestamp or ""].min()
-    return champion.serving if first > champion.serving.facts["newest"] else champion.gated_fit
+    """Return the champion's fit that serves if it could be fitted before the holdout began, else the fit that its gates tested."""
+    fitted: FittedRows = champion.serving.facts["fitted"]
+    times = holdout.rows[plan.model.training_set.event_timestamp or ""]
+    return champion.serving if fitted.precede(times) else champion.gated_fit

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.training.classes import refuse_unclear_classes
+from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.label_copies import refuse_label_copies
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.search import best_trial, run_trials
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 _IN_PROCESS = threading.Lock()  # seeds of the global generators are those of one fit at a time
 _BLOCK = 20_000  # rows that are predicted at once
-_FORMAT = 1  # of stored fits: another number makes every fit again
+_FORMAT = 2  # of stored fits: another number makes every fit again
 
 
 @dataclass(frozen=True)
@@ -327,9 +328,8 @@ def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fi
         params = json.loads(request.params) if request.params else _search(model, splits) if model.search else {}
         estimator = call_recorded(model.function.function, splits, params)
     refuse_without_predict(model, estimator)
-    fitted = splits["train"].rows[declared.event_timestamp or ""].max()
     return estimator, {
-        "newest": fitted,
+        "fitted": FittedRows.from_rows(splits["train"].rows, ("train",), declared),
         "rows": len(splits["train"].y),
         "params": json.dumps(dict(params), default=str) if model.search else "",
     }

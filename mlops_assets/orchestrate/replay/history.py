@@ -16,6 +16,7 @@ from mlops_assets.compute.tables.content_hash import ordered_hash
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table
 from mlops_assets.compute.training.split import (
     assign_parts,
+    choose_refit_rows,
     choose_rows,
     is_known,
     merge_parts,
@@ -120,11 +121,11 @@ class History:
             return (
                 split_rows(newest, self.columns, self._label) if validation else {"train": merge_parts(newest, self.columns, self._label)}
             )
-        # A training set is stored with its declared parts, from which candidates choose: rows that are in no part are not stored.
+        # As in production: a training set is stored with its declared parts, from which candidates choose.
         stored = rows.with_columns(assign_parts(rows, declared).alias(SPLIT)).drop_nulls(SPLIT)
-        parted, _ = choose_rows(stored, declared, window=window, judge_on=judge_on, validation=validation)
+        parted, facts = choose_rows(stored, declared, window=window, judge_on=judge_on, validation=validation)
         if fitted == "refitted":
-            return {"train": merge_parts(parted, self.columns, self._label)}
+            return {"train": merge_parts(choose_refit_rows(stored, declared.event_timestamp, facts), self.columns, self._label)}
         return split_rows(parted, self.columns, self._label)
 
     @property

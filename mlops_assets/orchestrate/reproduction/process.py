@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.compute.training.environment import installed_distributions
-from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
+from mlops_assets.compute.training.split import apply_choice, choose_refit_rows, sort_canonically, split_rows
 from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import load_source
@@ -47,13 +47,15 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     stored_rows = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in stored_rows.columns]:
         raise DataError(f"'{reads['table']}' no longer has the column '{missing[0]}'", hint="omit --data, or pass --data recorded")
-    rows = apply_choice(sort_canonically(stored_rows, reads["event_timestamp"]), reads["event_timestamp"], reads)
+    ordered = sort_canonically(stored_rows, reads["event_timestamp"])
+    rows = apply_choice(ordered, reads["event_timestamp"], reads)
     splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))
         code = source_hash(function)
         fits = (request["artifact"], request["refit_artifact"])
-        retraining = Retraining(function, request["source"], request["params"], rows, splits, recorded, *fits)
+        refit_rows = choose_refit_rows(ordered, reads["event_timestamp"], reads)
+        retraining = Retraining(function, request["source"], request["params"], splits, refit_rows, recorded, *fits)
         was, now = kind.reproduce(stores, retraining)
     neutral = {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},

@@ -124,8 +124,10 @@ class Retraining:
         The source of the function, from :func:`~mlops_assets.compute.user_code.source_slice.extract_source`.
     params
         Hyperparameters.
-    rows, splits
-        The training set in its canonical order, and its parts.
+    splits
+        The parts of the training set.
+    refit_rows
+        The rows of a refit, in their canonical order.
     facts
         The recorded facts of the first training.
     artifact
@@ -137,8 +139,8 @@ class Retraining:
     function: Callable[..., Any]
     source: Mapping[str, Any]
     params: Mapping[str, Any]
-    rows: pl.DataFrame
     splits: Mapping[str, Split]
+    refit_rows: pl.DataFrame
     facts: Mapping[str, Any]
     artifact: str
     refit_artifact: str | None

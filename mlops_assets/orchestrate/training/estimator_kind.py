@@ -38,7 +38,7 @@ from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import ESTIMATOR, Model
 from mlops_assets.values.platform import Platform
-from mlops_assets.values.training import TimeSplit, TrainingSet
+from mlops_assets.values.training import TrainingSet
 
 
 class EstimatorKind:
@@ -114,9 +114,8 @@ class EstimatorKind:
         manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
         refit_manifest = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
         estimator = _repeat_fit(retraining, retraining.splits)
-        refit = (
-            None if refit_manifest is None else _repeat_fit(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
-        )
+        all_rows = {"train": merge_parts(retraining.refit_rows, reads["X"], reads["label"])}
+        refit = None if refit_manifest is None else _repeat_fit(retraining, all_rows)
         served = load_as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
         stored = _read_stored_predictions(manifest)
         current = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
@@ -179,9 +178,8 @@ def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # n
 
 def _describe_fitted_rows(training_set: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
     """Describe the rows that the model's function received; a function without split parameters counts as fitted on ``train``."""
-    return FittedRows.from_splits(
-        splits, received or ("train",), training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit)
-    )
+    parts = received or ("train",)
+    return FittedRows.from_rows(pl.concat([splits[part].rows for part in parts]), parts, training_set)
 
 
 def _repeat_fit(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)

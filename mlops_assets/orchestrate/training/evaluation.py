@@ -159,9 +159,9 @@ def find_judged_fit(stores: Stores, champion: Version) -> JudgedFit:
 
 
 def find_compared_fit(stores: Stores, champion: Version, holdout: Split, event_timestamp: str | None) -> JudgedFit:
-    """Return the champion's fit to compare a candidate with: the one that serves if it was fitted on no row of the holdout.
+    """Return the champion's fit to compare a candidate with: the one that serves if it could be fitted before the holdout began.
 
-    Otherwise it is the judged fit, because a refit on rows of the holdout would have an unfair advantage.
+    Otherwise it is the judged fit: a refit on rows of the holdout, or with labels that became known later, would have an unfair advantage.
 
     Parameters
     ----------
@@ -176,8 +176,8 @@ def find_compared_fit(stores: Stores, champion: Version, holdout: Split, event_t
     if not judged.refitted or event_timestamp not in holdout.rows.columns:
         return judged
     fitted = FittedRows.from_manifest(read_manifest(stores.artifacts, champion.artifact))
-    unseen = fitted is not None and fitted.by_time and not fitted.mask_fitted_times(holdout.rows[event_timestamp]).any()
-    return JudgedFit(champion.artifact, champion.digest) if unseen else judged
+    is_fair = fitted is not None and fitted.precede(holdout.rows[event_timestamp])
+    return JudgedFit(champion.artifact, champion.digest) if is_fair else judged
 
 
 def evaluate_champion(

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from mlops_assets.compute.tables.own_columns import SPLIT
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.compute.training.seeds import seed_globals
-from mlops_assets.compute.training.split import SPLIT_NAMES, apply_choice, merge_parts
+from mlops_assets.compute.training.split import GAP, SPLIT_NAMES, choose_refit_rows, merge_parts
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
@@ -24,7 +25,6 @@ from mlops_assets.stores.tracker.active_run import record_run
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.model import Model
-from mlops_assets.values.training import TimeSplit
 
 RUN_KIND = "refit"  # kind of the run of a refit, a child of the run of the first fit
 
@@ -102,16 +102,15 @@ def _refit(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> 
     training_set, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
     reads = trained.run.record["facts"]["reads"]
-    rows = apply_choice(read_training_rows(step, training_set), training_set.event_timestamp, reads)
+    rows = choose_refit_rows(read_training_rows(step, training_set), training_set.event_timestamp, reads)
     all_rows = merge_parts(rows, list_x_columns(training_set, rows), training_set.label)
     with record_run(_build_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seed_globals(fingerprint) as draws:
             estimator = refitted.call(model.function, train=all_rows)
         refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
-        fitted = FittedRows.from_splits(
-            trained.splits, SPLIT_NAMES, training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit)
-        )
+        parts = (*SPLIT_NAMES, *([GAP] if GAP in rows[SPLIT] else []))
+        fitted = FittedRows.from_rows(all_rows.rows, parts, training_set)
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
         fit = find_kind(model.kind).package(refitted, model, estimator, all_rows, trained.splits, trained.digest, facts)
         _refuse_unusable(model, fit.fitted, trained.splits["holdout"])

@@ -21,7 +21,7 @@ from mlops_assets.compute.training.leakage import (
     find_strong_columns,
     sample_rows,
 )
-from mlops_assets.compute.training.split import SPLIT_NAMES, assign_parts, is_known
+from mlops_assets.compute.training.split import GAP, SPLIT_NAMES, assign_parts, is_known
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -66,7 +66,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:
     """Return the rows of a training set with features and split, the outcomes of its checks, and facts for the UI.
 
-    Rows in no part of the split are dropped. A warning is logged if a join may have duplicated rows.
+    Rows before a rolling window are dropped. A warning is logged if a join may have duplicated rows.
     """
     as_of = parse_as_of(step.config.get("as_of"))
     spine, frame, names = assemble_rows(step, training_set, as_of)
@@ -75,7 +75,7 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
         refuse_disparity(function.function, sample, f"'{training_set.key}'")
     frame = frame.with_columns(assign_parts(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *training_set.columns)
-    counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in SPLIT_NAMES}
+    counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in (*SPLIT_NAMES, GAP)}
     labels = check_labels(step.project, training_set, spine)
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated

@@ -85,6 +85,21 @@ def test_a_grid_advises_follow_where_it_keeps_the_gain_and_prove_where_none_is_s
     assert advise(result(policy("never", noisy(0.6, 1)), *policies)).policy == advised
 
 
+def test_a_policy_that_loses_a_tenth_of_the_gain_is_not_advised_because_windows_are_few():
+    never, every, follow, prove = (
+        policy(name, np.array(levels), 5)
+        for name, levels in (
+            ("never", [0.60, 0.61, 0.60, 0.61, 0.60, 0.61, 0.60, 0.61]),
+            ("every:30d", [0.70, 0.71, 0.66, 0.75, 0.70, 0.65, 0.76, 0.71]),
+            ("follow", [0.69, 0.70, 0.70, 0.69, 0.71, 0.66, 0.72, 0.69]),
+            ("prove", [0.62, 0.63, 0.62, 0.63, 0.62, 0.63, 0.62, 0.63]),
+        )
+    )
+    found = result(never, every, follow, prove)
+    assert found.compare("follow", "every:30d").high > 0, "the difference may be chance"
+    assert advise(found).policy == "every:30d"
+
+
 def test_a_replay_without_a_version_says_why():
     empty = tuple(replace(window, rows=0) for window in policy("x", [math.nan] * 8).windows)
     failed = PolicyResult("never", empty, (ReplayEvent(START, "first", None, "no row is known"),))

@@ -2,39 +2,44 @@
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import polars as pl
+import pytest
 
+import mlops_assets as ml
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
-from mlops_assets.values.evaluation import Split
 
-BASE = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-def part(first: int, last: int) -> Split:
-    rows = pl.DataFrame({"at": [BASE + timedelta(days=day) for day in range(first, last)]})
-    return Split(pl.DataFrame({"x": np.zeros(last - first)}), np.zeros(last - first), rows)
+BASE, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
+ROWS = pl.DataFrame({"at": [BASE + day * DAY for day in range(20)], "known": [BASE + (day + 3) * DAY for day in range(20)]})
 
 
-SPLITS = {"train": part(0, 20), "validation": part(20, 23), "holdout": part(23, 30)}
+def declare(event_timestamp: str | None = "at", label_known_at: str | None = None):
+    split = ml.TimeSplit(holdout=7 * DAY) if event_timestamp else ml.GroupSplit("shop")
 
+    @ml.training_set(columns=["x"], features=[], label="y", event_timestamp=event_timestamp, label_known_at=label_known_at, split=split)
+    def examples(events: pl.LazyFrame) -> pl.LazyFrame:
+        return events
 
-def test_a_version_without_a_refit_was_fitted_on_the_parts_that_its_function_received() -> None:
-    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
-    assert (fitted.rows, fitted.first, fitted.last) == (20, BASE, BASE + timedelta(days=19))
-    both = FittedRows.from_splits(SPLITS, ("train", "validation"), "at", by_time=True)
-    assert (both.rows, both.last) == (23, BASE + timedelta(days=22))
+    return examples
 
 
 def test_fitted_rows_survive_a_manifest_round_trip() -> None:
-    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
+    fitted = FittedRows.from_rows(ROWS, ("train",), declare(label_known_at="known"))
+    assert (fitted.rows, fitted.first, fitted.last, fitted.labels_known) == (20, BASE, BASE + 19 * DAY, BASE + 22 * DAY)
     assert FittedRows.from_manifest({FITTED: fitted.as_json()}) == fitted
     assert FittedRows.from_manifest({}) is None
-    timeless = FittedRows.from_splits(SPLITS, ("train",), None, by_time=False)
+    timeless = FittedRows.from_rows(ROWS, ("train",), declare(None))
     assert FittedRows.from_manifest({FITTED: timeless.as_json()}) == timeless
 
 
 def test_times_up_to_the_last_fitted_row_are_in_training() -> None:
-    fitted = FittedRows.from_splits(SPLITS, ("train",), "at", by_time=True)
+    fitted = FittedRows.from_rows(ROWS, ("train",), declare())
     times = pl.Series([BASE - timedelta(days=1), BASE, BASE + timedelta(days=19), BASE + timedelta(days=20), None])
     assert fitted.mask_fitted_times(times).to_list() == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(("label_known_at", "after"), [(None, 19), ("known", 22)])
+def test_a_fit_precedes_rows_that_begin_after_its_labels_were_known(label_known_at, after) -> None:
+    fitted = FittedRows.from_rows(ROWS, ("train",), declare(label_known_at=label_known_at))
+    assert not fitted.precede(pl.Series([BASE + after * DAY, BASE + 40 * DAY]))
+    assert fitted.precede(pl.Series([BASE + after * DAY + timedelta(seconds=1)]))
+    assert not FittedRows.from_rows(ROWS, ("train",), declare(None)).precede(pl.Series([BASE + 99 * DAY]))

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import SPLIT
-from mlops_assets.compute.training.split import apply_choice, choose_rows, sort_canonically, split_by_group, split_by_time
+from mlops_assets.compute.training.split import (
+    apply_choice,
+    assign_parts,
+    choose_refit_rows,
+    choose_rows,
+    sort_canonically,
+    split_by_group,
+    split_by_time,
+)
 from mlops_assets.errors import DataError
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -70,7 +78,7 @@ def test_a_rolling_window_trains_on_rows_of_its_span_alone(train, validation, de
     whole = split_by_time(at, known, validation=tunes, holdout=DAY)
     rolling = split_by_time(at, known, validation=tunes, holdout=DAY, train=train * DAY)
     first = at.max() + timedelta(microseconds=1) - DAY - (tunes or timedelta(0)) - train * DAY
-    expected = [None if part == "train" and time < first else part for part, time in zip(whole, at, strict=True)]
+    expected = [None if part in ("train", "gap") and time < first else part for part, time in zip(whole, at, strict=True)]
     assert rolling.to_list() == expected
     assert (validation is None) is ("validation" not in set(rolling))
 
@@ -105,3 +113,26 @@ def test_a_training_window_ends_with_the_newest_training_row_where_labels_arrive
     assert train.max() + 30 * DAY <= holdout.min()
     assert (train.len(), train.max() - train.min()) == (7, 6 * DAY)
     assert apply_choice(rows, "at", facts).equals(found)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 60), min_size=400, max_size=400), st.integers(2, 3), st.one_of(st.none(), st.integers(1, 5)))
+def test_a_stored_split_costs_candidates_and_refits_no_row(delays, judged, window) -> None:
+    @ml.training_set(
+        columns=["x"], features=[], label="y", event_timestamp="at", label_known_at="known", split=ml.TimeSplit(holdout=4 * DAY)
+    )
+    def examples(events: pl.LazyFrame) -> pl.LazyFrame:
+        return events
+
+    at = times(range(400)).alias("at")
+    rows = pl.DataFrame([at, times(hour + delay for hour, delay in zip(range(400), delays, strict=True)).alias("known")])
+    stored = rows.with_columns(assign_parts(rows, examples).alias(SPLIT)).drop_nulls(SPLIT)
+    span = None if window is None else window * DAY
+    found, facts = choose_rows(stored, examples, window=span, judge_on=judged * DAY, validation=False)
+    end = at.max() + timedelta(microseconds=1)
+    usable = rows.filter(pl.col("known") < end - judged * DAY)["at"]  # so that the holdout judges
+    usable = usable if span is None else usable.filter(usable > usable.max() - span)
+    assert found.filter(pl.col(SPLIT) == "train")["at"].to_list() == usable.to_list()
+    refitted = choose_refit_rows(stored, "at", facts)["at"]
+    newest = at if span is None else at.filter(at >= end - span)
+    assert refitted.to_list() == newest.to_list()

@@ -14,7 +14,8 @@ from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
 
 FOLLOW, PROVE = "follow", "prove"
 DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
-_MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT, _MAX_GROWTH = timedelta(days=30), timedelta(days=7), 8, 3, 1.5
+_MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT = timedelta(days=30), timedelta(days=7), 8, 3
+_MAX_GROWTH, _LONGER = 1.5, 4 / 3  # of the period: where the gap of declared policies ends, and the time between fewer refits
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
@@ -64,7 +65,7 @@ def build_grid(period: timedelta, initial: timedelta, *, by_time: bool, tunes: b
     long, short = round_span(initial), round_span(max(period, initial / _SHORT))
     every = f"every:{_name_span(period)}"
     simple = [
-        ReplayPolicy(every, period),
+        *(ReplayPolicy(f"every:{_name_span(gap)}", gap) for gap in dict.fromkeys((period, round_span(period * _LONGER)))),
         *(ReplayPolicy(f"{every},window={_name_span(s)}", period, s) for s in dict.fromkeys((long, short))),
     ]
     declared = [ReplayPolicy(name, retrain=build_policy(name, period, initial, by_time=by_time, tunes=tunes)) for name in DECLARED]

@@ -30,7 +30,7 @@ def test_a_written_declaration_is_the_policy(period, name, by_time, tunes):
 
 def test_a_grid_compares_never_and_simple_policies_with_those_that_can_be_declared():
     names = [policy.name for policy in build_grid(30 * DAY, 120 * DAY, by_time=True, tunes=False)]
-    assert names == ["never", "every:30d", "every:30d,window=120d", "every:30d,window=40d", "follow", "prove"]
+    assert names == ["never", "every:30d", "every:40d", "every:30d,window=120d", "every:30d,window=40d", "follow", "prove"]
     for name in names[:4]:
         assert parse_policy(name).name == name
 

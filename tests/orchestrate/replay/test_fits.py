@@ -63,7 +63,8 @@ def test_a_fit_uses_only_rows_whose_label_was_known(rows, tmp_path):
     late = rows.filter((pl.col("at") < noon) & (pl.col("known_at") > noon)).height
     assert late > 0
     assert fit.facts["rows"] == rows.filter(pl.col("at") < noon).height - late
-    assert fit.facts["newest"] <= noon - timedelta(hours=3)
+    assert fit.facts["fitted"].last <= noon - timedelta(hours=3)
+    assert fit.facts["fitted"].labels_known <= noon
 
 
 def test_a_copy_of_the_label_fails_the_training_as_in_production(rows, tmp_path):

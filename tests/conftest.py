@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 connection._CONFIG["threads"] = 1  # DuckDB's threads spin too, for small tables longer than they work; tests/stores has as many as users
 # In memory, where there is room, no commit waits for the disk: a month of a small project waits a thousand times.
 MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+pytest_plugins = ["tests.temporary_files"]
 if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -35,9 +36,13 @@ if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory
 LONG = (
     "docs/test_guides.py",
     "e2e/test_closed_loop.py",
+    "e2e/test_equals_replay.py",
     "reference/test_flights.py",
     "orchestrate/compiler/test_daemon.py",
+    "cli/test_replay.py",
+    "orchestrate/replay/test_matches_production.py",
     "cli/test_killed.py",
+    "cli/test_wheel.py",
     "orchestrate/features/test_dbt.py",
     "orchestrate/retraining/test_decisions.py",
     "serving/http/test_service.py",
@@ -47,6 +52,12 @@ LONG = (
     "orchestrate/tables/test_backfill.py",
     "ui/test_web_ui.py",
     "ui/test_approval.py",
+    "orchestrate/tables/test_automation.py",
+    "orchestrate/upkeep/test_erasure.py",
+    "orchestrate/tables/test_bad_input.py",
+    "orchestrate/features/test_push.py",
+    "orchestrate/llm/test_calibrations.py",
+    "compute/training/test_resampling.py",
     "typing/test_typing.py",
 )
 
@@ -56,8 +67,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path, len(LONG)))
 
 
+def pytest_collection() -> None:
+    gc.disable()  # imports make objects that stay; looking for garbage among them takes a third of the time
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what has been imported is not garbage: do not search it, nor take it apart at the end
+    gc.enable()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import atexit
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -44,14 +45,14 @@ def start_warm_dbt() -> str:
         listener.bind(address)
         listener.listen()
         command = [sys.executable, "-m", "tests.warm_dbt", str(listener.fileno())]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()], cwd=ROOT)
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()], cwd=ROOT, stdin=subprocess.PIPE)
     atexit.register(_end, process, folder)
     return str(program)
 
 
 def _end(process: subprocess.Popen, folder: tempfile.TemporaryDirectory) -> None:
     process.kill()
-    process.wait()
+    process.communicate()
     folder.cleanup()
 
 
@@ -70,7 +71,7 @@ def _serve(descriptor: int) -> None:
     gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the processes that answer
     with socket.socket(fileno=descriptor) as listener:
-        while True:
+        while select.select([listener, sys.stdin], [], [])[0] == [listener]:  # its input closes when the process that started it has ended
             here, _ = listener.accept()
             with here:
                 if os.fork() == 0:

@@ -20,6 +20,8 @@ from tests.conftest import ROOT, Runner, clean_environment
 from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
 
 DEADLINE = 600.0  # seconds
+# The code does not change, and a new code server each minute costs more than all that a test has it do; test_daemon lets it change servers.
+KEEP_CODE_SERVER = "\nfrom dagster._daemon import controller\ncontroller.RELOAD_WORKSPACE_INTERVAL = 3600\n"
 
 
 class ProjectDaemon(Daemon):
@@ -34,7 +36,7 @@ class ProjectDaemon(Daemon):
         return clean_environment(self.home, DAGSTER_HOME=str(self.dagster_home), PYTHONPATH=f"{ROOT}:{WARM_START}", **self.variables)
 
     def start(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", DAGSTER_DAEMON, "run", "-f", self.file]
+        command = [sys.executable, "-W", "ignore", "-c", KEEP_CODE_SERVER + DAGSTER_DAEMON, "run", "-f", self.file]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
 

@@ -73,10 +73,14 @@ def test_a_fresh_platform_is_replayed_and_stays_as_it_was(project):
 
 
 def test_a_replay_that_is_killed_ends_with_the_same_json_and_repeats_no_fit(project, tmp_path_factory):
+    (project / "definitions.py").write_text(
+        PROJECT.replace("ITEMS, POLICY", "POLICY, list_items").replace("ITEMS", "list_items(POLICY, ml.Drift())")
+    )
     options = ("--policy", "every:3d", "--policy", "loop", "--processes", "2")
     calls = project / "fits"
-    assert replay(project, *options, CHANGING_FITS=str(calls)).returncode == 0
+    done = replay(project, *options, CHANGING_FITS=str(calls), CHANGING_SPREAD="0.3")
     expected, fits = result_of(project), calls.read_text().count("\n")
+    check_drift(expected["policies"], done.stdout)
     again = tmp_path_factory.mktemp("killed")
     for name in ("definitions.py", "policies.py"):
         (again / name).write_text((project / name).read_text())
@@ -84,12 +88,28 @@ def test_a_replay_that_is_killed_ends_with_the_same_json_and_repeats_no_fit(proj
 
     for _ in range(5):
         start_and_kill(again, options, killed)
-    done = replay(again, *options, CHANGING_FITS=str(killed))
+    done = replay(again, *options, CHANGING_FITS=str(killed), CHANGING_SPREAD="0.3")
 
     assert done.returncode == 0, done.stderr
     assert result_of(again) == expected
     # A fit that was cut off is made again, at most one for each process and kill.
     assert fits <= killed.read_text().count("\n") <= fits + 10
+
+
+def check_drift(policies: dict, printed: str) -> None:
+    """The monitor expects no drift, and the spread of the column `a` changes on the day 2024-01-19."""
+    assert "drift" not in policies["every:3d"]
+    alarms = [alarm for alarm in policies["loop"]["alarms"] if alarm["kind"] == "drift"]
+    assert alarms[0]["window"] == "2024-01-19"
+    assert alarms[0]["columns"] == ["a"]
+    assert alarms[0]["reason"].startswith("drift in 1 of 2 columns. a: ")
+    found = policies["loop"]["drift"]
+    assert (found["windows"], found["evaluated"], found["alarms"]) == (21, 21, len(alarms))
+    assert found["columns"] == {"a": {"windows": len(alarms), "first": len(alarms)}}
+    assert f"drift alarms of loop: {len(alarms)} of 21 windows; first named: a in {len(alarms)}" in printed
+    page = Path(printed.rsplit("page: ", 1)[1].strip()).read_text()
+    assert f"Drift in {len(alarms)} of 21 evaluated windows" in page
+    assert "The drift of `loop` is evaluated with all options" in page
 
 
 def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path) -> None:
@@ -98,7 +118,7 @@ def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path) -> None:
     process = subprocess.Popen(
         [str(MLOPS), "replay", *PERIOD, *options],
         cwd=folder,
-        env=environment(CHANGING_FITS=str(calls)),
+        env=environment(CHANGING_FITS=str(calls), CHANGING_SPREAD="0.3"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -108,11 +108,11 @@ ERRORS = ml.Retrain(cooldown=timedelta(days=3))  # of a monitor that watches the
 POLICIES = {"breaches": POLICY, "errors": ERRORS, "estimates": ESTIMATES, "follow": FOLLOW}
 
 
-def list_items(policy: ml.Retrain) -> list[object]:
-    """Return the declarations of the project with a monitor that retrains by a policy."""
+def list_items(policy: ml.Retrain, *others: ml.Drift) -> list[object]:
+    """Return the declarations of the project with a monitor that retrains by a policy, and has other expectations too."""
     estimates = [ml.monitoring.EstimatedPerformance("roc_auc", no_worse_than_reference_by=0.1)] if "estimated" in policy.on else []
     expected = ml.monitoring.ErrorChange() if policy is ERRORS else ml.Performance("roc_auc", at_least=0.7)
-    expectations = [expected, *estimates]
+    expectations = [expected, *estimates, *others]
     watch = ml.Monitor("watch", of=tomorrow, expectations=expectations, on_failure=policy)
     return [events, examples, answers, no_worse, tomorrow, watch]
 

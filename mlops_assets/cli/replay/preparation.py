@@ -24,6 +24,7 @@ from mlops_assets.compute.text import describe_span, format_number
 from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.orchestrate.replay.candidate_gates import select_gates
+from mlops_assets.orchestrate.replay.drift import plan_drift
 from mlops_assets.orchestrate.replay.fits import FitCache
 from mlops_assets.orchestrate.replay.history import History, read_history
 from mlops_assets.orchestrate.replay.run import run_policies, write_result
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
 
 REPLAYS = "replays"  # the folder in the platform's home
+MAX_NAMED = 5  # columns in a line
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     stores = provide_stores(loaded, project, model, folder, windows[-1][1].end, out, refresh=request.refresh)
     with out.status("reading the history"):
         history = read_history(stores, project, model)
-    plan = ReplayPlan(model, gates, monitor, history, windows, units, metrics, find_data_start(stores, project, model))
+    began, drift = find_data_start(stores, project, model), plan_drift(project, monitor)
+    plan = ReplayPlan(model, gates, monitor, history, windows, units, metrics, began, drift)
     if request.suggest:
         suggested = suggest_policies(plan)
         policies = [*suggested, *(policy for policy in policies if policy not in suggested)]
@@ -115,11 +118,11 @@ def run(loaded: LoadedProject, location: str, request: ReplayRequest, out: Conso
     try:
         with out.status("replaying") as status:
             show = status.update if out.is_terminal else ProgressLines().show
-            result = run_policies(plan, policies, fits, by=by, notes=list_notes(history, model, skipped), show=show)
+            result = run_policies(plan, policies, fits, by=by, notes=list_notes(plan, policies, skipped), show=show)
     finally:
         fits.close()
     page = write_result(result, folder / name_replay(result, history.digest))
-    return FinishedReplay(result, summarise(result), [*describe_advice(result), f"page: {page}"])
+    return FinishedReplay(result, summarise(result), [*describe_drift(result), *describe_advice(result), f"page: {page}"])
 
 
 def choose_model(loaded: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
@@ -175,7 +178,7 @@ def _read_policy(text: str, monitor: Monitor | None) -> list[ReplayPolicy]:
                 "the policy 'loop' needs a monitor of the model with on_failure=ml.Retrain(…)",
                 hint="declare one, or replay FILE.py:NAME of an ml.Retrain(…)",
             )
-        return [ReplayPolicy(LOOP, retrain=monitor.on_failure)]
+        return [ReplayPolicy(LOOP, retrain=monitor.on_failure, drift=True)]
     path, colon, name = text.rpartition(":")
     if colon and path.endswith(".py"):
         return [ReplayPolicy(text, retrain=_import_policy(Path(path), name))]
@@ -241,10 +244,11 @@ def load_model(location: str, folder: str, name: str) -> Model[..., Any]:
     return choose_model(projects.load(location, Path(folder)), name)[1]
 
 
-def list_notes(history: History, model: Model[..., Any], skipped: Sequence[str]) -> list[str]:
+def list_notes(plan: ReplayPlan, policies: Sequence[ReplayPolicy], skipped: Sequence[str]) -> list[str]:
     """Return sentences on the labels of a replay, and on its differences from production."""
+    model = plan.model
     notes = [
-        describe_label_delay(history),
+        describe_label_delay(plan.history),
         "`never` and `every:` fit on every known row and have no gates. Other policies keep a holdout, which trains too if they declare a refit.",
         "Versions of `never` and `every:` have no holdout: expectations that compare with it raise no alarm for them.",
         "The line for the project of an `every:` policy has the same times and rows, and also a holdout and the gates of the model.",
@@ -255,6 +259,11 @@ def list_notes(history: History, model: Model[..., Any], skipped: Sequence[str])
         notes.append("Versions are promoted without the approval that production waits for.")
     if model.cron_schedule:
         notes.append(f"The schedule '{model.cron_schedule}' of the model is not replayed; every: policies are similar to schedules.")
+    if plan.drift is not None and (watched := [policy.name for policy in policies if policy.drift]):
+        notes.append(
+            f"The drift of `{watched[0]}` is evaluated with all options of the monitor's ml.Drift, on the rows of the training set. "
+            "Production also evaluates predicted rows that the training set leaves out. The drift of other policies is not evaluated."
+        )
     return notes
 
 
@@ -279,7 +288,12 @@ def name_replay(result: ReplayResult, digest: str) -> str:
 
 def summarise(result: ReplayResult) -> list[dict[str, Any]]:
     """Return one row for each policy."""
-    return [_summarise(result, policy) for policy in result.policies]
+    with_drift = any(policy.drift is not None for policy in result.policies)
+    return [_summarise(result, policy) | ({"drift alarms": _count_drift(policy)} if with_drift else {}) for policy in result.policies]
+
+
+def _count_drift(policy: PolicyResult) -> str:
+    return "" if policy.drift is None else f"{len(policy.drift_alarms)} of {policy.evaluated_windows}"
 
 
 def _summarise(result: ReplayResult, policy: PolicyResult) -> dict[str, Any]:
@@ -292,9 +306,21 @@ def _summarise(result: ReplayResult, policy: PolicyResult) -> dict[str, Any]:
         f"difference from {first.policy} (95 % CI)": interval,
         "trainings": len(policy.retrainings),
         "promoted": policy.promotions,
-        "alarms": len(policy.alarms),
+        "alarms": len(policy.performance_alarms),
         "CPU s": f"{policy.seconds:.0f}",
     }
+
+
+def describe_drift(result: ReplayResult) -> list[str]:
+    """Return a line on the columns that drift alarms name first, for each policy with such alarms."""
+    lines = []
+    for policy in result.policies:
+        named = ", ".join(f"{column.name} in {column.first}" for column in policy.drifted_columns[:MAX_NAMED] if column.first)
+        if named:
+            lines.append(
+                f"drift alarms of {policy.policy}: {len(policy.drift_alarms)} of {policy.evaluated_windows} windows; first named: {named}"
+            )
+    return lines
 
 
 def describe_advice(result: ReplayResult) -> list[str]:

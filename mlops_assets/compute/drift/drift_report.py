@@ -160,7 +160,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         The minimum effect as a PSI: a smaller change is not drift, however significant. Each statistic has its own minimum effect, its
         value for a normal column whose mean shifts by this PSI.
     min_rows
-        The minimum number of rows; a window with fewer is not column_drifts.
+        The minimum number of rows; a window with fewer is not evaluated.
 
     Returns
     -------

@@ -206,7 +206,7 @@ def measure_window(
         Labels or predictions lack a column, their types do not match, or a key has two different labels. Or the version's profile lacks a
         column that the monitor names, or a later version of the package wrote it.
     """
-    drifted = _measure_drift(monitor, window, reference) if drift else None
+    drifted = measure_window_drift(monitor.drift or Drift(), monitor.min_rows, window, reference) if drift else None
     performance = None if labels is None else _measure_performance(monitor, window, reference, labels)
     return WindowMeasurement(window, reference, drifted, performance, _estimate(monitor, window, reference) if monitor.estimates else None)
 
@@ -225,9 +225,24 @@ def _estimate(monitor: Monitor, window: PredictionWindow, reference: VersionRefe
     )
 
 
-def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> DriftReport:
-    """Measure the drift of the unseen rows, with the defaults of :class:`Drift` when the monitor declares none."""
-    declared, rows, in_training = monitor.drift or Drift(), window.unseen, int(window.fitted.sum())
+def measure_window_drift(declared: Drift, min_rows: int, window: PredictionWindow, reference: VersionReference) -> DriftReport:
+    """Measure the drift of the rows of a window that its version was not fitted on.
+
+    Parameters
+    ----------
+    declared
+        The expectation.
+    min_rows
+        The minimum number of rows; a window with fewer is not judged.
+    window, reference
+        As in :func:`measure_window`.
+
+    Raises
+    ------
+    DataError
+        As in :func:`measure_window`.
+    """
+    rows, in_training = window.unseen, int(window.fitted.sum())
     if reference.profile is None or (in_training and rows.is_empty()):
         why = _explain_unmeasured(window, rows, in_training)
         return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003  (in order)
@@ -241,11 +256,11 @@ def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: Versio
         classifier=declared.classifier is not None,
         false_alarm_rate=rate * (1 - PREDICTION_SHARE) if compares_predictions else rate,
         min_psi=declared.min_psi,
-        min_rows=monitor.min_rows,
+        min_rows=min_rows,
     )
     if compares_predictions and reference.predictions is not None:
         predictions = select_predictions(rows, reference.classes, reference.positive)
-        report = add_prediction_drift(report, reference.predictions, predictions, declared, monitor.min_rows)
+        report = add_prediction_drift(report, reference.predictions, predictions, declared, min_rows)
     left_out = f"{in_training} rows in training data are left out" if in_training else ""
     return replace(report, in_training=in_training).add_notes([left_out, problem, reference.note])
 

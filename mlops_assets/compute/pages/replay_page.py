@@ -43,6 +43,7 @@ def render_replay(result: ReplayResult) -> str:
         rows=[_Row(policy, policy.mean(result.metric), result.compare(policy.policy, baseline)) for policy in result.policies],
         chart=_draw(result),
         verdict=describe_comparison,
+        has_drift=any(policy.drift is not None for policy in result.policies),
     )
 
 

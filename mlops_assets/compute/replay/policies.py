@@ -31,12 +31,15 @@ class ReplayPolicy:
         The span of the newest rows for such a fit; all known rows when None.
     retrain
         The declared retraining, whose candidates must pass the model's gates; None for other policies.
+    drift
+        Whether the drift of its windows is evaluated, if the monitor expects that there is none.
     """
 
     name: str
     every: timedelta | None = None
     window: timedelta | None = None
     retrain: Retrain | None = None
+    drift: bool = False
 
 
 def parse_policy(text: str) -> ReplayPolicy:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from mlops_assets.values.decisions import DRIFT
+from mlops_assets.values.monitoring import BREACH, GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,13 +54,46 @@ class ReplayAlarm:
     reason
         The summary of the report.
     kind
-        ``performance`` or ``estimated``, as of a :class:`~mlops_assets.values.decisions.WindowReport`.
+        ``performance``, ``estimated`` or ``drift``, as of a :class:`~mlops_assets.values.decisions.WindowReport`.
+    columns
+        Of ``drift``: the columns that have drifted, most drifted first.
     """
 
     window: str
     version: int
     reason: str
     kind: str
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WindowDrift:
+    """The drift of a window from the training rows of the version that predicted it.
+
+    Parameters
+    ----------
+    window, version
+        The partition key of the window, and the version.
+    state, summary
+        State and summary of a drift report.
+    columns
+        The columns that have drifted, most drifted first.
+    """
+
+    window: str
+    version: int
+    state: str
+    summary: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DriftedColumn:
+    """A column, the number of windows in which it has drifted, and in how many of them it is named first."""
+
+    name: str
+    windows: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,8 @@ class PolicyResult:
         CPU seconds of the fits that this policy needed, including fits that it shares with other policies.
     fits
         The number of these fits; a training with a refit on all rows has two.
+    drift
+        The drift of each window with rows, oldest first; None for a policy whose drift is not evaluated.
     """
 
     policy: str
@@ -107,6 +146,38 @@ class PolicyResult:
     alarms: tuple[ReplayAlarm, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     fits: int = 0
+    drift: tuple[WindowDrift, ...] | None = None
+
+    @property
+    def performance_alarms(self) -> tuple[ReplayAlarm, ...]:
+        """The alarms of performance, of the error and of estimates."""
+        return tuple(alarm for alarm in self.alarms if alarm.kind != DRIFT)
+
+    @property
+    def drift_alarms(self) -> tuple[ReplayAlarm, ...]:
+        """The alarms of drift; empty for a policy whose drift is not evaluated."""
+        return tuple(alarm for alarm in self.alarms if alarm.kind == DRIFT)
+
+    @property
+    def evaluated_windows(self) -> int:
+        """The number of windows whose drift could be evaluated."""
+        return len(self.drift or ()) - len(self.unmeasured_windows)
+
+    @property
+    def unmeasured_windows(self) -> tuple[WindowDrift, ...]:
+        """The windows with rows whose drift could not be evaluated, such as those with few rows."""
+        return tuple(found for found in self.drift or () if found.state not in (GOOD, BREACH))
+
+    @property
+    def drifted_columns(self) -> tuple[DriftedColumn, ...]:
+        """The columns with drift alarms: those that are named first in most windows come first."""
+        named, first = (Counter(names) for names in self._name_columns())
+        columns = [DriftedColumn(name, count, first[name]) for name, count in named.items()]
+        return tuple(sorted(columns, key=lambda column: (-column.first, -column.windows, column.name)))
+
+    def _name_columns(self) -> tuple[list[str], list[str]]:
+        alarms = self.drift_alarms
+        return [name for alarm in alarms for name in alarm.columns], [alarm.columns[0] for alarm in alarms]
 
     @property
     def retrainings(self) -> tuple[ReplayEvent, ...]:
@@ -126,11 +197,16 @@ class PolicyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values; undefined metrics are None, and no value depends on the machine's speed."""
-        return {"windows": [self._window_json(window) for window in self.windows], "trainings": [_event_json(e) for e in self.events]} | {
-            "alarms": [
-                {"window": alarm.window, "version": alarm.version, "kind": alarm.kind, "reason": alarm.reason} for alarm in self.alarms
-            ]
+        return {
+            "windows": [self._window_json(window) for window in self.windows],
+            "trainings": [_event_json(event) for event in self.events],
+            "alarms": [_alarm_json(alarm) for alarm in self.alarms],
+            **({} if self.drift is None else {"drift": self._drift_json(self.drift)}),
         }
+
+    def _drift_json(self, drift: Sequence[WindowDrift]) -> dict[str, Any]:
+        columns = {column.name: {"windows": column.windows, "first": column.first} for column in self.drifted_columns}
+        return {"windows": len(drift), "evaluated": self.evaluated_windows, "alarms": len(self.drift_alarms), "columns": columns}
 
     def _window_json(self, window: WindowResult) -> dict[str, Any]:
         inside = [
@@ -146,6 +222,11 @@ class PolicyResult:
             "trained": len(inside),
             "promoted": sum(event.promoted is not None for event in inside),
         }
+
+
+def _alarm_json(alarm: ReplayAlarm) -> dict[str, Any]:
+    columns = {"columns": list(alarm.columns)} if alarm.kind == DRIFT else {}
+    return {"window": alarm.window, "version": alarm.version, "kind": alarm.kind, "reason": alarm.reason, **columns}
 
 
 def _event_json(event: ReplayEvent) -> dict[str, Any]:

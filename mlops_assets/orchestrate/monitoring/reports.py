@@ -33,7 +33,7 @@ from mlops_assets.orchestrate.monitoring.reading import (
     read_references,
     read_windows,
 )
-from mlops_assets.orchestrate.monitoring.same_weeks import SameWeeksReferences
+from mlops_assets.orchestrate.monitoring.same_weeks import read_same_weeks
 from mlops_assets.orchestrate.monitoring.shap_summaries import list_dependence_facts, summarise_shap_values
 from mlops_assets.orchestrate.monitoring.system_reading import read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_check_facts, build_summary_facts
@@ -98,7 +98,7 @@ def measure_windows(
     windows = read_windows(step, monitor)
     versions = {window.version for window in windows if window.version is not None}
     references = read_references(step.stores, step.project, monitor, versions)
-    same_weeks, nothing = SameWeeksReferences(step.stores, monitor), VersionReference()
+    same_weeks, nothing = read_same_weeks(step.stores, monitor), VersionReference()
     measurements = []
     for window in windows:
         reference = nothing if window.version is None else references.get(window.version, nothing)

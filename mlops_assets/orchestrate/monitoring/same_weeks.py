@@ -1,8 +1,8 @@
 """Replace the reference of a version by its training rows of the same weeks of earlier years, for monitors that declare it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -10,18 +10,20 @@ import polars as pl
 from mlops_assets.compute.drift.profile import FEATURE
 from mlops_assets.compute.drift.same_weeks import find_same_weeks, profile_same_weeks
 from mlops_assets.compute.monitoring.windows import PredictionWindow, VersionReference
-from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, rename_from_table
+from mlops_assets.compute.training.split import sort_canonically
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.values.drift import SameWeeks
 from mlops_assets.values.monitoring import Monitor
 
 _Spans = tuple[tuple[datetime, datetime], ...]
+DatedRows = tuple[pl.DataFrame, pl.Series]  # training rows, and the time of each
 
 
-class SameWeeksReferences:
-    """References of the same weeks of earlier years, built once for each version and week.
+def read_same_weeks(stores: Stores, monitor: Monitor) -> "SameWeeksReferences":
+    """Return the references of a monitor's windows, which read the stored training sets of versions.
 
     Parameters
     ----------
@@ -30,12 +32,36 @@ class SameWeeksReferences:
     monitor
         The monitor, whose drift expectation declares the weeks.
     """
+    versions = {version.version: version for version in stores.registry.versions(monitor.model.name)}
 
-    def __init__(self, stores: Stores, monitor: Monitor) -> None:
-        self._stores, self._monitor = stores, monitor
-        self._timezone = getattr(monitor.partitions, "timezone", None) or "UTC"
-        self._versions = {version.version: version for version in stores.registry.versions(monitor.model.name)}
-        self._rows: dict[int, tuple[pl.DataFrame, pl.Series]] = {}
+    def read_rows(number: int) -> DatedRows:
+        version = versions[number]
+        name = read_manifest(stores.artifacts, version.artifact)["event_timestamp"]  # as declared when it was trained
+        if name is None:
+            raise LakeError(f"version {number} was trained on rows without event times", hint="train again")
+        rows = sort_canonically(stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot), name)
+        return rows, rows[name]
+
+    declared = monitor.drift.reference if monitor.drift else None
+    return SameWeeksReferences(declared, partition_length(monitor.partitions), getattr(monitor.partitions, "timezone", None), read_rows)
+
+
+class SameWeeksReferences:
+    """References of the same weeks of earlier years, built once for each version and week.
+
+    Parameters
+    ----------
+    declared
+        The weeks; None where a monitor declares none.
+    length, timezone
+        The length of the monitor's windows, and the time zone in which they begin; UTC when None.
+    read_rows
+        Returns the training rows of a version with their times, in the order of :func:`sort_canonically`, or raises LakeError.
+    """
+
+    def __init__(self, declared: SameWeeks | None, length: timedelta, timezone: str | None, read_rows: Callable[[int], DatedRows]) -> None:
+        self._declared, self._length, self._timezone, self._read_rows = declared, length, timezone or "UTC", read_rows
+        self._rows: dict[int, DatedRows] = {}
         self._profiles: dict[tuple[int, _Spans], tuple[Mapping[str, Any] | None, str]] = {}
 
     def choose(self, window: PredictionWindow, reference: VersionReference) -> VersionReference:
@@ -48,10 +74,9 @@ class SameWeeksReferences:
         reference
             The stored reference of this version.
         """
-        declared = self._monitor.drift.reference if self._monitor.drift else None
-        if declared is None or reference.profile is None or window.version is None or window.unseen.is_empty():
+        if self._declared is None or reference.profile is None or window.version is None or window.unseen.is_empty():
             return reference
-        spans = find_same_weeks(window.span, declared, self._timezone)
+        spans = find_same_weeks(window.span, self._declared, self._timezone)
         key = (window.version, spans)
         if key not in self._profiles:
             features = [name for name, stored in reference.profile["columns"].items() if stored["role"] == FEATURE]
@@ -65,18 +90,9 @@ class SameWeeksReferences:
         """Return the profile of a version's training rows in the spans, and a note; None when there are too few."""
         try:
             if version not in self._rows:
-                self._rows[version] = self._read_rows(version)
+                rows, times = self._read_rows(version)
+                self._rows[version] = rows, times.dt.convert_time_zone(self._timezone)
         except LakeError as error:
             return None, f"compared with all training rows as they were stored: those of the same weeks cannot be read, {error.message}"
         rows, times = self._rows[version]
-        return profile_same_weeks(rows.select(features), times, spans, partition_length(self._monitor.partitions))
-
-    def _read_rows(self, number: int) -> tuple[pl.DataFrame, pl.Series]:
-        """Return the training rows of a version, and their local times in the column that was declared when it was trained."""
-        version = self._versions[number]
-        table = self._stores.lake.read(self._monitor.model.training_set.key, snapshot=version.snapshot)
-        rows = rename_from_table(table, TRAINING_SET_COLUMNS)
-        name = read_manifest(self._stores.artifacts, version.artifact)["event_timestamp"]
-        if name is None:
-            raise LakeError(f"version {number} was trained on rows without event times", hint="train again")
-        return rows, rows[name].dt.convert_time_zone(self._timezone)
+        return profile_same_weeks(rows.select(features), times, spans, self._length)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _IN_PROCESS = threading.Lock()  # seeds of the global generators are those of one fit at a time
 _BLOCK = 20_000  # rows that are predicted at once
 _FORMAT = 2  # of stored fits: another number makes every fit again
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class FitCache:
     def __init__(
         self, history: History, model: Model[..., Any], folder: Path, processes: int, load_model: Callable[[], Model[..., Any]]
     ) -> None:
-        self._history, self._model, self._folder = history, model, folder
+        self._history, self._model, self.folder = history, model, folder
         self._identity = _identify(history, model)
         self._known: dict[str, Future[Fit]] = {}
         self._lock = threading.Lock()
@@ -207,46 +208,65 @@ class FitCache:
         with ThreadPoolExecutor(len(requests)) as threads:
             return list(threads.map(self.fit, requests))
 
+    def run(self, work: Callable[..., _T], *arguments: object, what: str) -> _T:
+        """Call a function of a module with the history, the model and arguments: in a worker process, or with 1 process in this one.
+
+        Parameters
+        ----------
+        work, arguments
+            A function, and picklable arguments after the history and the model.
+        what
+            What the process does, for messages.
+        """
+        if self._pool is None:
+            with _IN_PROCESS:
+                return work(self._history, self._model, *arguments)
+        try:
+            return self._pool.submit(_run_in_this_worker, work, *arguments).result()
+        except RuntimeError as error:  # BrokenProcessPool, also while others are submitted
+            raise InstallationError(
+                f"a process that {what} died: {error}",
+                hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
+            ) from error
+
     def close(self) -> None:
         """Stop the worker processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
     def _load_or_fit(self, request: FitRequest, fit_id: str) -> Fit:
-        path = self._folder / "fits" / fit_id
+        path = self.folder / "fits" / fit_id
         if not path.exists():
             self.new += 1
-            if self._pool is None:
-                with _IN_PROCESS:
-                    _fit_and_store(self._history, self._model, request, path)
-            else:
-                self._fit_in_worker(request, path)
-        try:
-            estimator, facts = pickle.loads(path.read_bytes())  # noqa: S301  (written by a replay of this user)
-        except Exception as error:
-            raise InstallationError(
-                f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay fits it again"
-            ) from error
-        if facts["error"]:
+            self.run(_fit_and_store, request, path, what=f"trains '{self._model.key}' as of {request.as_of:%Y-%m-%d}")
+        fit = load_fit(path, request, self._history, self._model)
+        if fit.error:
             path.unlink(missing_ok=True)  # the next replay tries again
-        return Fit(request, fit_id, self._history, self._model, estimator, facts)
+        return fit
 
     def _start_pool(self, processes: int, load_model: Callable[[], Model[..., Any]]) -> ProcessPoolExecutor:
-        rows = self._folder / f"{self._history.digest[:24]}.arrow"
+        rows = self.folder / f"{self._history.digest[:24]}.arrow"
         store_history(self._history, rows)
         threads = max(1, (os.cpu_count() or 1) // processes)
         setup = partial(_set_up_worker, load_model, str(rows), self._history.columns, threads)
         return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=setup)
 
-    def _fit_in_worker(self, request: FitRequest, path: Path) -> None:
-        assert self._pool is not None  # noqa: S101  (for the type checker)
-        try:
-            self._pool.submit(_fit_in_this_worker, request, path).result()
-        except RuntimeError as error:  # BrokenProcessPool, also while others are submitted
-            raise InstallationError(
-                f"a process that trains '{self._model.key}' died as of {request.as_of:%Y-%m-%d}: {error}",
-                hint="check the free memory, or replay with --processes 1; the next replay continues with the fits that have ended",
-            ) from error
+
+def load_fit(path: Path, request: FitRequest, history: History, model: Model[..., Any]) -> Fit:
+    """Return the fit of a request that is stored in a file, which has the name of its hash.
+
+    Raises
+    ------
+    InstallationError
+        The file cannot be read.
+    """
+    try:
+        estimator, facts = pickle.loads(path.read_bytes())  # noqa: S301  (written by a replay of this user)
+    except Exception as error:
+        raise InstallationError(
+            f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay fits it again"
+        ) from error
+    return Fit(request, path.name, history, model, estimator, facts)
 
 
 def _identify(history: History, model: Model[..., Any]) -> str:
@@ -292,8 +312,8 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _fit_in_this_worker(request: FitRequest, path: Path) -> None:
-    _fit_and_store(_worker["history"], _worker["model"], request, path)
+def _run_in_this_worker(work: Callable[..., _T], *arguments: object) -> _T:
+    return work(_worker["history"], _worker["model"], *arguments)
 
 
 def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest, path: Path) -> None:

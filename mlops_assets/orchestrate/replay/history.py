@@ -121,12 +121,20 @@ class History:
             return (
                 split_rows(newest, self.columns, self._label) if validation else {"train": merge_parts(newest, self.columns, self._label)}
             )
-        # As in production: a training set is stored with its declared parts, from which candidates choose.
-        stored = rows.with_columns(assign_parts(rows, declared).alias(SPLIT)).drop_nulls(SPLIT)
+        stored = self._assign_parts(rows)
         parted, facts = choose_rows(stored, declared, window=window, judge_on=judge_on, validation=validation)
         if fitted == "refitted":
             return {"train": merge_parts(choose_refit_rows(stored, declared.event_timestamp, facts), self.columns, self._label)}
         return split_rows(parted, self.columns, self._label)
+
+    def list_stored(self, as_of: datetime) -> pl.DataFrame:
+        """Return the rows that a training set stores as of a time, in the canonical order."""
+        stored = self._assign_parts(self.list_known(as_of))
+        return sort_canonically(rename_to_table(stored, TRAINING_SET_COLUMNS), self.training_set.event_timestamp)
+
+    def _assign_parts(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with their declared parts, from which candidates choose, as production stores them."""
+        return rows.with_columns(assign_parts(rows, self.training_set).alias(SPLIT)).drop_nulls(SPLIT)
 
     @property
     def _label(self) -> str:

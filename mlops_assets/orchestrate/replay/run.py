@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.pages.replay_page import render_replay
@@ -14,47 +11,20 @@ from mlops_assets.compute.replay.advice import advise
 from mlops_assets.compute.replay.comparison import compare_policies
 from mlops_assets.compute.replay.grid import declare_policy, write_declaration
 from mlops_assets.compute.replay.result import PolicyResult, ReplayResult
-from mlops_assets.orchestrate.replay.fits import FitCache, FitRequest
+from mlops_assets.orchestrate.replay.progress import ReplayProgress, list_certain_fits
 from mlops_assets.orchestrate.replay.simulation import ReplayPlan, replay_policy
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.training import TimeSplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from mlops_assets.compute.replay.policies import ReplayPolicy
+    from mlops_assets.orchestrate.replay.fits import FitCache
 
 JSON_FILE, PAGE_FILE = "replay.json", "replay.html"
 _PAGE_MODE = 0o644
-
-
-@dataclass
-class ReplayProgress:
-    """How many windows of all policies are simulated.
-
-    Parameters
-    ----------
-    total
-        The number of windows of all policies.
-    show
-        Called with a line for people whenever a window begins.
-    """
-
-    total: int
-    show: Callable[[str], None]
-    done: int = 0
-    started: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def advance(self, policy: str, window: str, fits: int) -> None:
-        """Count a window, and show policy, window, share, new fits and the estimate of the time left."""
-        with self.lock:
-            elapsed = time.monotonic() - self.started
-            left = elapsed / self.done * (self.total - self.done) if self.done else None
-            self.done += 1
-            rest = "" if left is None else f", about {left:.0f} s left"
-            self.show(f"{policy}: {window}, {self.done / self.total:.0%}, {fits} new fits{rest}")
 
 
 def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
@@ -75,12 +45,12 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
     """
     from threadpoolctl import threadpool_limits
 
-    progress = ReplayProgress(len(plan.windows) * len(policies), show)
+    progress = ReplayProgress(plan, policies, show)
 
     def replay(policy: ReplayPolicy) -> PolicyResult:
         if fits.processes > 1:
             threadpool_limits(1)  # of this thread: other processes fit models
-        return replay_policy(plan, policy, fits, lambda window: progress.advance(policy.name, window, fits.new))
+        return replay_policy(plan, policy, fits, lambda window, rows: progress.advance(policy.name, window, rows, fits.new))
 
     with ThreadPoolExecutor(len(policies) + fits.processes) as threads:
         running = [threads.submit(replay, policy) for policy in policies]
@@ -99,20 +69,6 @@ def _write_declarations(plan: ReplayPlan, policies: Sequence[ReplayPolicy]) -> d
     by_time, tunes = isinstance(plan.model.training_set.split, TimeSplit), plan.model.function.takes_validation
     declared = {policy.name: declare_policy(policy, by_time=by_time, tunes=tunes) for policy in policies}
     return {name: write_declaration(retrain) for name, retrain in declared.items() if retrain is not None}
-
-
-def list_certain_fits(plan: ReplayPlan, policy: ReplayPolicy) -> Iterator[FitRequest]:
-    """Yield the fits that a policy needs for any predictions; they can run in advance, at the same time."""
-    start = plan.windows[0][1].start
-    if policy.retrain is not None:
-        yield from (FitRequest(start, window, "judged", policy.retrain.judge_on) for window in policy.retrain.train_windows)
-        return
-    yield FitRequest(start, policy.window, "all")
-    last, every = start, policy.every
-    for _, span in plan.windows[:-1]:
-        if every is not None and span.end >= last + every:
-            last = span.end
-            yield FitRequest(last, policy.window, "all")
 
 
 def to_json(result: ReplayResult) -> dict[str, Any]:

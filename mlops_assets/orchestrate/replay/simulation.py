@@ -16,19 +16,33 @@ from mlops_assets.compute.monitoring.error_changes import ErrorStream, add_error
 from mlops_assets.compute.replay.result import PolicyResult, ReplayAlarm, ReplayEvent
 from mlops_assets.compute.text import describe_span
 from mlops_assets.orchestrate.replay.candidate_gates import GatedCandidate, run_gates
+from mlops_assets.orchestrate.replay.drift import DriftWatch
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest
 from mlops_assets.orchestrate.replay.window_reports import estimate_predictions, measure_predictions
 from mlops_assets.orchestrate.replay.windows import measure_windows
-from mlops_assets.values.decisions import CRASHED, ESTIMATED, PERFORMANCE, PROMOTED, REJECTED, Decision, Launch, Training, WindowReport
+from mlops_assets.values.decisions import (
+    CRASHED,
+    DRIFT,
+    ESTIMATED,
+    PERFORMANCE,
+    PROMOTED,
+    REJECTED,
+    Decision,
+    Launch,
+    Training,
+    WindowReport,
+)
 from mlops_assets.values.monitoring import BREACH, INVERTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from mlops_assets.compute.monitoring.estimates import EstimateReport
     from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.compute.replay.policies import ReplayPolicy
+    from mlops_assets.compute.replay.result import WindowDrift
+    from mlops_assets.orchestrate.replay.drift import DriftPlan
     from mlops_assets.orchestrate.replay.history import History
     from mlops_assets.values.decisions import Retrain
     from mlops_assets.values.gates.gate import GateLike
@@ -60,6 +74,8 @@ class ReplayPlan:
         Scikit-learn scorer names of the result.
     data_start
         The beginning of the oldest data (aware); None when it is not known.
+    drift
+        What the drift of windows depends on; None when the monitor does not expect any.
     """
 
     model: Model[..., Any]
@@ -70,6 +86,7 @@ class ReplayPlan:
     units: tuple[tuple[str, TimeWindow], ...]
     metrics: tuple[str, ...]
     data_start: datetime | None
+    drift: DriftPlan | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +145,7 @@ class _PolicyState:
         return self.versions[-1] if self.versions else None
 
 
-def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_window: Callable[[str], None]) -> PolicyResult:
+def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_window: Callable[[str, int], None]) -> PolicyResult:
     """Return the result of one policy.
 
     Parameters
@@ -138,16 +155,25 @@ def replay_policy(plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache, on_win
     fits
         Fits models; shared with other policies.
     on_window
-        Called with the name of each window before it is simulated.
+        Called before each window with its name, and with the rows of all fits so far.
     """
     simulation = _Simulation(plan, policy, fits)
     for name, span in plan.windows:
-        on_window(name)
+        on_window(name, sum(fit.facts["rows"] for fit in simulation.state.fits.values()))
         simulation.advance(name, span)
     state = simulation.state
     windows = measure_windows(plan, state.segments)
     seconds = sum(float(fit.facts["seconds"]) for fit in state.fits.values())
-    return PolicyResult(policy.name, windows, tuple(state.events), tuple(state.alarms.values()), seconds, len(state.fits))
+    drift = None if simulation.drift is None else simulation.drift.collect()
+    alarms = tuple(state.alarms.values()) if drift is None else _merge_alarms(plan, state.alarms.values(), drift)
+    return PolicyResult(policy.name, windows, tuple(state.events), alarms, seconds, len(state.fits), drift)
+
+
+def _merge_alarms(plan: ReplayPlan, alarms: Iterable[ReplayAlarm], drift: Iterable[WindowDrift]) -> tuple[ReplayAlarm, ...]:
+    """Return alarms and those of drift, in the order of windows."""
+    drifted = [ReplayAlarm(each.window, each.version, each.summary, DRIFT, each.columns) for each in drift if each.state == BREACH]
+    position = {name: number for number, (name, _) in enumerate(plan.windows)}
+    return tuple(sorted((*alarms, *drifted), key=lambda alarm: position[alarm.window]))
 
 
 class _Simulation:
@@ -155,6 +181,7 @@ class _Simulation:
 
     def __init__(self, plan: ReplayPlan, policy: ReplayPolicy, fits: FitCache) -> None:
         self.plan, self.policy, self.fits, self.state = plan, policy, fits, _PolicyState()
+        self.drift = DriftWatch(plan.drift, fits) if policy.drift and plan.drift is not None else None
 
     def advance(self, name: str, span: TimeWindow) -> None:
         """Predict a window, and do what the policy does at its end."""
@@ -166,6 +193,8 @@ class _Simulation:
             segment = Segment(history.count_before(span.start), history.count_before(span.end), state.serving)
         if segment is not None and segment.start < segment.stop:
             state.segments.append(segment)
+            if self.drift is not None:
+                self.drift.add(name, span, segment)
             if self.policy.retrain is not None:
                 self._report(name, span, segment)
             else:  # nothing depends on its reports, so that the last one of each window is enough

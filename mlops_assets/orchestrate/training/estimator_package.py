@@ -2,37 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-import numpy as np
-import polars as pl
-
-from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE, select_predictions
-from mlops_assets.compute.drift.profile import BY_WINDOW, FEATURE, PREDICTION, WINDOW_LENGTH, build_profile
+from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE
 from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, PerformanceEstimator, fit_estimator
 from mlops_assets.compute.features.request import describe_request_fields, example_row, serving_steps
-from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
-from mlops_assets.orchestrate.training.training_record import list_source_tables
+from mlops_assets.orchestrate.training.reference_profile import (
+    MAX_REASON,
+    build_reference_profile,
+    list_profile_options,
+    profile_predictions,
+)
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.judged_fit import REFIT
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
-from mlops_assets.serving.formats.prediction_columns import PredictionKind, make_probability_structs
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.model import KIND, Model
-from mlops_assets.values.monitoring import Monitor
-from mlops_assets.values.training import TrainingSet
 
-_MAX_REASON = 300  # characters of an unexpected error
 _UNEXPECTED = "no performance estimator could be fitted on the holdout"
 
 
@@ -65,6 +60,8 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     training_set, artifacts = model.training_set, step.stores.artifacts
     predictor = CachedPredictor(estimator, splits["holdout"].X)
     fields = describe_request_fields(training_set, fitted_on.rows, row_key(step.project, model))
+    options, warn = list_profile_options(step.project, training_set), step.context.log.warning
+    predictions = None if REFIT in facts else profile_predictions(options, model, predictor, splits["holdout"], warn)
     artifact = pack(
         artifacts,
         estimator,
@@ -84,9 +81,9 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "request": fields,
             "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(training_set),
-            "profile": artifacts.put(_build_reference_profile(step, training_set, list(splits.values()))),
+            "profile": artifacts.put(build_reference_profile(options, training_set.event_timestamp, list(splits.values()), warn)),
             **({} if REFIT in facts else _store_performance_estimator(step, model, predictor, splits["holdout"])),
-            **({} if REFIT in facts else _store_prediction_profile(step, model, predictor, splits["holdout"])),
+            **({} if predictions is None else {PREDICTION_PROFILE: artifacts.put(predictions)}),
             **facts,
         },
     )
@@ -132,84 +129,13 @@ def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, ho
         return None, error.message
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
         reason = f"{type(error).__name__}: {error}"
-        return None, f"{_UNEXPECTED}: {reason[:_MAX_REASON]}"
+        return None, f"{_UNEXPECTED}: {reason[:MAX_REASON]}"
     return fitted, ""
-
-
-def _store_prediction_profile(step: StepContext, model: Model[..., Any], predictor: CachedPredictor, holdout: Split) -> dict[str, str]:
-    """Store the profile of the predictions for the holdout and return the manifest's entry; empty when a monitor cannot compare them.
-
-    An unexpected error is logged as a warning, as in :func:`_store_performance_estimator`.
-    """
-    try:
-        predictions = pl.Series(predictor.predict_all("predict"))
-        if isinstance(predictions.dtype, pl.Array):  # several numbers for a row
-            return {}
-        classes = np.asarray(getattr(predictor.estimator, "classes_", [])).tolist()
-        names = class_names(classes) if hasattr(predictor, "predict_proba") else []
-        shares = make_probability_structs(names, predictor.predict_all("predict_proba")) if names else None
-        positive = positive_class(classes, model.positive)
-        kind = PredictionKind(str(predictions.dtype), tuple(names), "" if positive is None else str(positive))
-        logged = select_predictions(kind.to_frame(predictions, shares), classes, model.positive)
-        return {PREDICTION_PROFILE: step.stores.artifacts.put(_build_reference_profile(step, model.training_set, [holdout], logged))}
-    except Exception as error:  # noqa: BLE001  (predictions may be anything)
-        step.context.log.warning(f"no profile of predictions is stored with '{model.key}': {type(error).__name__}: {error}")
-        return {}
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
     """Return the declared positive class as an entry of a record or manifest; an empty dict if none is declared."""
     return {} if model.positive is None else {POSITIVE: model.positive}
-
-
-def _build_reference_profile(
-    step: StepContext, training_set: TrainingSet[..., Any], splits: Sequence[Split], predictions: pl.DataFrame | None = None
-) -> bytes:
-    """Return the profile of the rows of some splits, or of their predictions, as JSON; monitors compare their windows with it.
-
-    It is calibrated on windows as long as the data's partitions (one day without partitions), and again for each other window length of a
-    drift monitor. Without event times, it is calibrated on random groups of rows, so thresholds allow for chance alone. Fewer than 100
-    rows are not calibrated.
-    """
-    rows, role = (pl.concat([split.X for split in splits]), FEATURE) if predictions is None else (predictions, PREDICTION)
-    monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
-    build = partial(_build_profile, step, _list_classifiers(monitors) if predictions is None else {}, rows, role=role)
-    if training_set.event_timestamp is None:
-        return json.dumps(build(), sort_keys=True).encode()
-    partitions = next((ref.partitions for ref in list_source_tables(step.project, training_set) if ref.partitions is not None), None)
-    times = pl.concat([split.rows[training_set.event_timestamp] for split in splits])
-    local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    profile = build(local, window=partition_length(partitions))
-    other_lengths = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
-    if other_lengths:
-        profile[BY_WINDOW] = {
-            str(int(length.total_seconds())): build(local, window=length) | {WINDOW_LENGTH: length.total_seconds()}
-            for length in sorted(other_lengths)
-        }
-    return json.dumps(profile, sort_keys=True).encode()
-
-
-def _build_profile(
-    step: StepContext,
-    classifiers: Mapping[tuple[str, ...], int],
-    rows: pl.DataFrame,
-    times: pl.Series | None = None,
-    **options: Any,  # noqa: ANN401  (those of build_profile)
-) -> dict[str, Any]:
-    """Return a profile; one without classifiers if they cannot be built: they serve monitors only, so they must not fail the training."""
-    if classifiers:
-        try:
-            return build_profile(rows, times, classifiers=classifiers, **options)
-        except Exception as error:  # noqa: BLE001  (columns may hold anything)
-            reason = f"{type(error).__name__}: {error}"
-            step.context.log.warning(f"no domain classifier is stored with the reference of drift: {reason[:_MAX_REASON]}")
-    return build_profile(rows, times, **options)
-
-
-def _list_classifiers(monitors: Sequence[Monitor]) -> dict[tuple[str, ...], int]:
-    """Return columns → maximum rows of each domain classifier that monitors declare; no columns for all of ``X``."""
-    declared = [(m.drift.columns or (), m.drift.classifier.max_rows) for m in monitors if m.drift and m.drift.classifier]
-    return {columns: max(rows for other, rows in declared if other == columns) for columns, _ in declared}
 
 
 @cache

@@ -17,6 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from mlops_assets.compute.drift.binning import CellIndex
 from mlops_assets.compute.drift.column_drift import ColumnComparison, evaluate_column
 from mlops_assets.compute.drift.distances import Comparison
+from mlops_assets.compute.drift.drift_report import measure_drift
 from mlops_assets.compute.drift.drift_statistics import deciding_statistics, measure_statistics, min_effects
 from mlops_assets.compute.drift.profile import ColumnProfile, build_profile
 from mlops_assets.compute.drift.thresholds import (
@@ -241,3 +242,16 @@ def test_correlated_windows_count_as_fewer() -> None:
     alike = np.convolve(RNG.normal(size=219), np.ones(20), "valid")
     assert 1.0 < _correct_for_few_windows(steady) < 1.02
     assert _correct_for_few_windows(np.abs(alike)) > 1.04
+
+
+@pytest.mark.parametrize("days", [349, 350, 700])
+def test_thresholds_know_every_weekday_of_a_long_reference(days: int) -> None:
+    number = np.repeat(np.arange(days), 30)
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=int(day)) for day in number])
+    weekday = pl.DataFrame({"weekday": (number % 7).astype(float)})
+    profile = build_profile(weekday, at)
+
+    assert profile["windows"] == 200
+    for day in range(7):
+        window = pl.DataFrame({"weekday": [float(day)] * 30})
+        assert measure_drift(profile, window, min_rows=30).drifted == (), f"weekday {day} counts as drift"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import FORMAT
+from mlops_assets.compute.monitoring.same_weeks import DatedRows, SameWeeksReferences
 from mlops_assets.compute.monitoring.windows import PredictionWindow, VersionReference, measure_window_drift
 from mlops_assets.compute.replay.result import WindowDrift
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.core.partitions import partition_length
-from mlops_assets.orchestrate.monitoring.same_weeks import DatedRows, SameWeeksReferences
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest, load_fit
 from mlops_assets.orchestrate.training.reference_profile import (
     ProfileOptions,

@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
+from mlops_assets.compute.monitoring import same_weeks
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.monitoring import same_weeks
 from mlops_assets.orchestrate.monitoring.reports import page_path
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.drift.profile import FORMAT
+from mlops_assets.compute.drift.reference_profile import ProfileOptions, build_reference_profile
 from mlops_assets.compute.monitoring.same_weeks import DatedRows, SameWeeksReferences
 from mlops_assets.compute.monitoring.windows import PredictionWindow, VersionReference, measure_window_drift
 from mlops_assets.compute.replay.result import WindowDrift
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.replay.fits import Fit, FitCache, FitRequest, load_fit
-from mlops_assets.orchestrate.training.reference_profile import (
-    ProfileOptions,
-    build_reference_profile,
+from mlops_assets.orchestrate.training.estimator_package import (
     frame_predictions,
     list_classes,
     list_profile_options,
@@ -129,7 +128,7 @@ class DriftWatch:
         Raises
         ------
         DataError
-            The monitor expects what a reference cannot tell, such as a statistic that a column does not have.
+            The monitor expects what a reference does not have, such as a statistic that a column does not have.
         """
         self._begin()
         with self._threads:

@@ -79,7 +79,7 @@ class PolicyPace:
         return left * self._quiet[0] / self._quiet[1] + (rows * seconds / fitted if fitted else 0.0)
 
     def _count_rows_left(self) -> float | None:
-        """Return the expected number of rows of the fits to come; None when it cannot be told yet."""
+        """Return the expected number of rows of the fits to come; None when it is not known yet."""
         now = self._plan.windows[min(self._done, len(self._plan.windows) - 1)][1].start
         if self._policy.retrain is None:
             return sum(self._count_rows(r.as_of, r) for r in list_certain_fits(self._plan, self._policy) if r.as_of > now)

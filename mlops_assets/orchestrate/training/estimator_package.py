@@ -2,32 +2,37 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE, select_predictions
+from mlops_assets.compute.drift.reference_profile import ProfileOptions, build_reference_profile
 from mlops_assets.compute.estimation.estimator import ESTIMATOR_PROBLEM, PERFORMANCE_ESTIMATOR, PerformanceEstimator, fit_estimator
 from mlops_assets.compute.features.request import describe_request_fields, example_row, serving_steps
+from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.project import row_key
+from mlops_assets.orchestrate.core.partitions import partition_length
+from mlops_assets.orchestrate.core.project import Project, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
-from mlops_assets.orchestrate.training.reference_profile import (
-    MAX_REASON,
-    build_reference_profile,
-    list_profile_options,
-    profile_predictions,
-)
+from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.judged_fit import REFIT
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
+from mlops_assets.serving.formats.prediction_columns import PredictionKind, make_probability_structs
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import select_on_demand
 from mlops_assets.values.model import KIND, Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.training import TrainingSet
 
+_MAX_REASON = 300  # characters of an unexpected error
 _UNEXPECTED = "no performance estimator could be fitted on the holdout"
 
 
@@ -129,13 +134,90 @@ def fit_version_estimator(model: Model[..., Any], predictor: CachedPredictor, ho
         return None, error.message
     except Exception as error:  # noqa: BLE001  (labels and predictions may be anything)
         reason = f"{type(error).__name__}: {error}"
-        return None, f"{_UNEXPECTED}: {reason[:MAX_REASON]}"
+        return None, f"{_UNEXPECTED}: {reason[:_MAX_REASON]}"
     return fitted, ""
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
     """Return the declared positive class as an entry of a record or manifest; an empty dict if none is declared."""
     return {} if model.positive is None else {POSITIVE: model.positive}
+
+
+def list_profile_options(project: Project, training_set: TrainingSet[..., Any]) -> ProfileOptions:
+    """Return how profiles are calibrated: on windows as long as the data's partitions, then on those of each drift monitor."""
+    monitors = [m for m in project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
+    partitions = next((ref.partitions for ref in list_source_tables(project, training_set) if ref.partitions is not None), None)
+    length = partition_length(partitions)
+    others = {partition_length(m.partitions) for m in monitors} - {length}
+    timezone = getattr(partitions, "timezone", None) or "UTC"
+    return ProfileOptions((length, *sorted(others)), timezone, tuple(_list_classifiers(monitors).items()))
+
+
+def _list_classifiers(monitors: Sequence[Monitor]) -> dict[tuple[str, ...], int]:
+    """Return columns → maximum rows of each domain classifier that monitors declare; no columns for all of ``X``."""
+    declared = [(m.drift.columns or (), m.drift.classifier.max_rows) for m in monitors if m.drift and m.drift.classifier]
+    return {columns: max(rows for other, rows in declared if other == columns) for columns, _ in declared}
+
+
+def profile_predictions(
+    options: ProfileOptions, model: Model[..., Any], predictor: CachedPredictor, holdout: Split, warn: Callable[[str], object]
+) -> bytes | None:
+    """Return the profile of a version's predictions for the holdout as JSON; None when a monitor cannot compare them.
+
+    Parameters
+    ----------
+    options
+        From :func:`list_profile_options`.
+    model
+        The model's declaration.
+    predictor, holdout
+        The cached predictions for the holdout, and the holdout.
+    warn
+        Called with an unexpected error: the profile serves monitors only, so it must not fail the training.
+    """
+    try:
+        shares = predictor.predict_all("predict_proba") if hasattr(predictor, "predict_proba") else None
+        classes = list_classes(predictor.estimator)
+        logged = frame_predictions(predictor.predict_all("predict"), shares, classes, model.positive)
+        if logged is None:
+            return None
+        compared = select_predictions(logged, classes, model.positive)
+        return build_reference_profile(options, model.training_set.event_timestamp, [holdout], warn, compared)
+    except Exception as error:  # noqa: BLE001  (predictions may be anything)
+        warn(f"no profile of predictions is stored with '{model.key}': {type(error).__name__}: {error}")
+        return None
+
+
+def list_classes(estimator: Any) -> list[Any]:  # noqa: ANN401  (any estimator)
+    """Return the classes of an estimator in its order, as Python values; empty for a regressor."""
+    return list(np.asarray(getattr(estimator, "classes_", [])).tolist())
+
+
+def frame_predictions(
+    predicted: np.ndarray,
+    shares: np.ndarray | None,
+    classes: Sequence[Any],
+    positive: Any,  # noqa: ANN401  (any label)
+) -> pl.DataFrame | None:
+    """Return predictions in the columns that a log has; None when each row has several numbers, which monitors cannot compare.
+
+    Parameters
+    ----------
+    predicted
+        Predicted numbers or classes, shape (rows,).
+    shares
+        Probabilities, shape (rows, classes); None without any.
+    classes, positive
+        From :func:`list_classes`, and the declared positive class.
+    """
+    predictions = pl.Series(predicted)
+    if isinstance(predictions.dtype, pl.Array):
+        return None
+    names = [] if shares is None else class_names(classes)
+    structs = make_probability_structs(names, shares) if names and shares is not None else None
+    chosen = positive_class(classes, positive)
+    kind = PredictionKind(str(predictions.dtype), tuple(names), "" if chosen is None else str(chosen))
+    return kind.to_frame(predictions, structs)
 
 
 @cache

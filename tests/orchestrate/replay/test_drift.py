@@ -13,10 +13,11 @@ import mlops_assets as ml
 from mlops_assets.cli.options import console
 from mlops_assets.cli.project import load
 from mlops_assets.cli.replay import preparation
+from mlops_assets.compute.drift.reference_profile import build_reference_profile
 from mlops_assets.compute.replay.result import PolicyResult
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.replay.drift import plan_drift
-from mlops_assets.orchestrate.training.reference_profile import build_reference_profile, list_profile_options
+from mlops_assets.orchestrate.training.estimator_package import list_profile_options
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.monitoring import BREACH

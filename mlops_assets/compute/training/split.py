@@ -279,8 +279,11 @@ def choose_rows(
         lengths = {"holdout": split.holdout.total_seconds(), "validation": split.validation and split.validation.total_seconds()}
         facts[JUDGED_SPLIT] = lengths | {"label_known_at": training_set.label_known_at}
     parted, time = apply_choice(rows, training_set.event_timestamp, facts), training_set.event_timestamp or ""
+    span: Any = parted.select(pl.col(time).max() - pl.col(time).min()).item()
+    if window is not None and span >= window:
+        facts[TRAIN_WINDOW] = window.total_seconds()  # also where it leaves out rows of the refit only
     if first := find_train_start(parted, time, window):
-        facts |= {TRAIN_FROM: first, TRAIN_WINDOW: window.total_seconds() if window else None}
+        facts[TRAIN_FROM] = first
         parted = _keep_rows_from(parted, time, first)
     return parted, facts
 

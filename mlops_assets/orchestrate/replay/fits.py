@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _IN_PROCESS = threading.Lock()  # seeds of the global generators are those of one fit at a time
 _BLOCK = 20_000  # rows that are predicted at once
-_FORMAT = 2  # of stored fits: another number makes every fit again
+_FORMAT = 3  # of stored fits: another number makes every fit again
 _T = TypeVar("_T")
 
 

@@ -22,7 +22,7 @@ def add_error_verdicts(
     expectation
         The monitor's expectation that errors do not increase.
     measurements
-        The windows of this step, oldest first; each is compared with itself and older windows.
+        The windows of this step, oldest first; the verdict on a window uses the errors of this and of older windows.
     earlier
         The performance table: the errors of windows that were reported before.
     window_start

@@ -106,7 +106,7 @@ def _examine_schedule(facts: ScoreFacts, cron: str, trained: datetime) -> Rubric
 
 
 def examine_stability(facts: ScoreFacts) -> RubricResult:
-    """Look for a model that serves: trainings and predictions refuse values that are not finite."""
+    """Give the point to a model that serves, because trainings and predictions refuse values that are not finite."""
     if facts.champion is None:
         return facts.missing_champion
     serving = [*(service.name for service in facts.services), *(batch.name for batch in facts.batches)]

@@ -24,7 +24,7 @@ class OneRule:
         return float(getattr(self, self.rule))
 
     def _check_rule(self, what: str) -> None:
-        """Raise DefinitionError unless exactly one rule is given, and finite."""
+        """Raise DefinitionError unless exactly one rule is given, with a finite bound."""
         rules = [rule for rule in self.RULES if getattr(self, rule) is not None]
         if len(rules) != 1:
             raise DefinitionError(f"{what} has {len(rules)} rules", hint=f"give exactly one of {', '.join(self.RULES)}")

@@ -75,7 +75,7 @@ class DriftReport:
     needed
         The number of reference windows that the rate needs; with fewer, thresholds of some columns may be capped. 0 when thresholds allow
         for chance alone.
-    in_training
+    rows_in_training
         The number of the window's rows in training data: the version was fitted on them, so that they are not compared.
     notes
         Clauses on how the window was compared, e.g. what could not be compared. They follow the result in the summary.
@@ -88,13 +88,13 @@ class DriftReport:
     false_alarm_rate: float
     windows: int
     needed: int = 0
-    in_training: int = 0
+    rows_in_training: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
         """``breach`` when a column has drifted, ``good`` when none has, ``in training data`` or ``not enough data`` when nothing is evaluated."""
-        if not self.rows and self.in_training:
+        if not self.rows and self.rows_in_training:
             return IN_TRAINING
         return NOT_ENOUGH if not self.enough else BREACH if self.drifted else GOOD
 

@@ -39,7 +39,7 @@ class EstimateReport:
         The verdict on each expectation.
     reference
         Metric → the version's value on its holdout.
-    in_training
+    rows_in_training
         The number of omitted predictions: for rows that the version was fitted on.
     """
 
@@ -47,12 +47,12 @@ class EstimateReport:
     metrics: tuple[EstimatedMetric, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     reference: tuple[tuple[str, float], ...] = ()
-    in_training: int = 0
+    rows_in_training: int = 0
 
     @property
     def state(self) -> str:
         """``breach`` if any estimate is breached, else ``cannot be measured`` or ``not enough data`` if this holds for any estimate, else ``good``."""
-        if self.in_training and not self.rows:
+        if self.rows_in_training and not self.rows:
             return IN_TRAINING
         states = {verdict.state for verdict in self.verdicts}
         return next((state for state in (BREACH, CANNOT, NOT_ENOUGH) if state in states), GOOD)
@@ -85,7 +85,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     positive: Any = None,  # noqa: ANN401  (any label)
     reference: Mapping[str, float] | None = None,
     min_rows: int = 100,
-    in_training: int = 0,
+    rows_in_training: int = 0,
     problem: str = "",
 ) -> EstimateReport:
     """Estimate the metrics of predictions without labels, and evaluate the estimates.
@@ -104,7 +104,7 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
         Metric → the version's value on its holdout.
     min_rows
         The minimum number of rows; with fewer, estimates are shown and not evaluated.
-    in_training
+    rows_in_training
         The number of predictions left out because the version was fitted on their rows.
     problem
         The reason why no estimator is stored; empty if it is unknown.
@@ -115,21 +115,21 @@ def estimate_performance(  # noqa: PLR0913  (the predictions, and what is known 
     rows = 0 if read is None else read.rows.height
     if read is None or not rows or estimator is None:
         reason = (
-            f"the version was fitted on all {in_training} rows of the window"
-            if in_training and not rows
+            f"the version was fitted on all {rows_in_training} rows of the window"
+            if rows_in_training and not rows
             else f"cannot be estimated: {problem or NOT_STORED}"
             if rows
             else "nothing was predicted"
         )
-        state = CANNOT if rows else IN_TRAINING if in_training else NOT_ENOUGH
+        state = CANNOT if rows else IN_TRAINING if rows_in_training else NOT_ENOUGH
         verdicts = tuple(Verdict(e.name, state, None, _find_bound(e, known), reason) for e in expectations)
         return EstimateReport(
-            rows, tuple(EstimatedMetric(e.metric, None, problem=reason) for e in expectations), verdicts, used, in_training
+            rows, tuple(EstimatedMetric(e.metric, None, problem=reason) for e in expectations), verdicts, used, rows_in_training
         )
     predictor = _replay(read)
     metrics = tuple(estimator.estimate(e.metric, predictor, read.rows, e.confidence, positive) for e in expectations)
     verdicts = tuple(_evaluate_estimate(e, m, known, rows, min_rows) for e, m in zip(expectations, metrics, strict=True))
-    return EstimateReport(rows, metrics, verdicts, used, in_training)
+    return EstimateReport(rows, metrics, verdicts, used, rows_in_training)
 
 
 def _replay(read: LabelledPredictions) -> CachedPredictor:

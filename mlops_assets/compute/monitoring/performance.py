@@ -60,7 +60,7 @@ class PerformanceReport:
         The reason why nothing could be measured; empty otherwise.
     intervals
         How the intervals were resampled: ``independent rows``, or blocks of time; empty when nothing was measured.
-    in_training
+    rows_in_training
         The number of predictions for rows that the version was fitted on, which are not measured.
     confidence
         The confidence level of all intervals: the highest that an expectation declares.
@@ -76,7 +76,7 @@ class PerformanceReport:
     inverted: bool = False
     problem: str = ""
     intervals: str = ""
-    in_training: int = 0
+    rows_in_training: int = 0
     confidence: float = CONFIDENCE
     errors: WindowErrors | None = None
 
@@ -87,7 +87,7 @@ class PerformanceReport:
         ``in training data`` if the version was fitted on all rows of the window. ``labels look inverted`` if there are enough labels for an
         expectation and they do. An error change that cannot be measured does not count if another expectation has a verdict.
         """
-        if self.in_training and not self.arrivals.predicted:
+        if self.rows_in_training and not self.arrivals.predicted:
             return IN_TRAINING
         unmeasured = self._unmeasured_change
         states = {verdict.state for verdict in self.verdicts if verdict is not unmeasured}
@@ -158,7 +158,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     event_timestamp: str | None = None,
     block_length: timedelta | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
-    in_training: int = 0,
+    rows_in_training: int = 0,
     measure_intervals: Literal["always", "below bound"] = "always",
     estimator: PerformanceEstimator | None = None,
     error_change: ErrorChange | None = None,
@@ -192,7 +192,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         As the training set declares it; estimated from the errors when None.
     positive
         The positive class of two; the second when None.
-    in_training
+    rows_in_training
         The number of predictions left out because the version was fitted on their rows.
     measure_intervals
         Whether intervals are measured: ``always``, or only if a metric is ``below bound``.
@@ -218,13 +218,13 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     error of this window only.
     """
     if predictions.is_empty():  # a table that holds no prediction yet may lack columns
-        return _report_unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _explain_empty(in_training), in_training)
+        return _report_unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _explain_empty(rows_in_training), rows_in_training)
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
     labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes, known_at=label_known_at)
     if not arrivals.labelled:
         problem = _explain_unlabelled(arrivals)
-        return _report_unmeasured(expectations, [*metrics, *_extra_metrics(labelled)], arrivals, reference, problem, in_training)
+        return _report_unmeasured(expectations, [*metrics, *_extra_metrics(labelled)], arrivals, reference, problem, rows_in_training)
     names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_extra_metrics(labelled)]))
     split = labelled.split
     predictor = CachedPredictor(replay_predictions(labelled), split.X)
@@ -238,7 +238,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         verdicts = evaluate_expectations(expectations, found, arrivals, inverted=False, problem="")
         below = any(verdict.below for verdict in verdicts) or any(m.name == "roc_auc" and (m.value or 1.0) < 0.5 for m in found)
         if not below:
-            return PerformanceReport(arrivals, found, verdicts, in_training=in_training, confidence=confidence, errors=errors)
+            return PerformanceReport(arrivals, found, verdicts, rows_in_training=rows_in_training, confidence=confidence, errors=errors)
     blocks = None if times is None else find_blocks(times, prediction_errors([predictor], split.y), block_length)
     encoded = class_to_encode(labelled.classes, split.y, positive)
     jackknife = WindowJackknife(wrap_two_classes(predictor, encoded), encode_labels(split.y, encoded), blocks)
@@ -252,7 +252,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
         measure_slices(evaluation.slices, labelled.rows, jackknife, dict(evaluation.metrics), confidence),
         inverted,
         intervals=INDEPENDENT if blocks is None else str(blocks),
-        in_training=in_training,
+        rows_in_training=rows_in_training,
         confidence=confidence,
         errors=errors,
     )
@@ -297,19 +297,19 @@ def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurem
     arrivals: LabelArrivals,
     reference: Mapping[str, float] | None,
     problem: str,
-    in_training: int,
+    rows_in_training: int,
 ) -> PerformanceReport:
     """Return the report of a window in which nothing could be measured: every metric is undefined for the reason ``problem``."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
     window_metrics = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
     verdicts = evaluate_expectations(expectations, window_metrics, arrivals, inverted=False, problem=problem)
-    if in_training and not arrivals.predicted:
+    if rows_in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
-    return PerformanceReport(arrivals, window_metrics, verdicts, problem=problem, in_training=in_training)
+    return PerformanceReport(arrivals, window_metrics, verdicts, problem=problem, rows_in_training=rows_in_training)
 
 
-def _explain_empty(in_training: int) -> str:
-    return f"the version was fitted on all {in_training} rows of the window" if in_training else "nothing was predicted"
+def _explain_empty(rows_in_training: int) -> str:
+    return f"the version was fitted on all {rows_in_training} rows of the window" if rows_in_training else "nothing was predicted"
 
 
 def _explain_unlabelled(arrivals: LabelArrivals) -> str:

@@ -220,7 +220,7 @@ def _estimate(monitor: Monitor, window: PredictionWindow, reference: VersionRefe
         positive=reference.positive,
         reference=reference.metrics,
         min_rows=monitor.min_rows,
-        in_training=int(window.fitted.sum()),
+        rows_in_training=int(window.fitted.sum()),
         problem=reference.estimator_problem,
     )
 
@@ -233,7 +233,7 @@ def measure_window_drift(declared: Drift, min_rows: int, window: PredictionWindo
     declared
         The expectation.
     min_rows
-        The minimum number of rows; a window with fewer is not judged.
+        The minimum number of rows; a window with fewer is not evaluated.
     window, reference
         As in :func:`measure_window`.
 
@@ -242,10 +242,10 @@ def measure_window_drift(declared: Drift, min_rows: int, window: PredictionWindo
     DataError
         As in :func:`measure_window`.
     """
-    rows, in_training = window.unseen, int(window.fitted.sum())
-    if reference.profile is None or (in_training and rows.is_empty()):
-        why = _explain_unmeasured(window, rows, in_training)
-        return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003  (in order)
+    rows, rows_in_training = window.unseen, int(window.fitted.sum())
+    if reference.profile is None or (rows_in_training and rows.is_empty()):
+        why = _explain_unmeasured(window, rows, rows_in_training)
+        return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, rows_in_training=rows_in_training)  # noqa: FBT003  (in order)
     problem = explain_missing_reference(reference.predictions) if declared.predictions else ""
     compares_predictions, rate = declared.predictions and not problem, declared.false_alarm_rate
     report = measure_drift(
@@ -261,13 +261,13 @@ def measure_window_drift(declared: Drift, min_rows: int, window: PredictionWindo
     if compares_predictions and reference.predictions is not None:
         predictions = select_predictions(rows, reference.classes, reference.positive)
         report = add_prediction_drift(report, reference.predictions, predictions, declared, min_rows)
-    left_out = f"{in_training} rows in training data are left out" if in_training else ""
-    return replace(report, in_training=in_training).add_notes([left_out, problem, reference.note])
+    left_out = f"{rows_in_training} rows in training data are left out" if rows_in_training else ""
+    return replace(report, rows_in_training=rows_in_training).add_notes([left_out, problem, reference.note])
 
 
-def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, in_training: int) -> str:
-    if in_training and rows.is_empty():
-        return f"version {window.version} was fitted on all {in_training} rows of the window"
+def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, rows_in_training: int) -> str:
+    if rows_in_training and rows.is_empty():
+        return f"version {window.version} was fitted on all {rows_in_training} rows of the window"
     return "nothing was predicted" if rows.is_empty() else "no reference is stored with the version that predicted"
 
 
@@ -294,7 +294,7 @@ def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: 
         label_known_at=declared.label_known_at,
         event_timestamp=window.event_timestamp,
         block_length=declared.block_length,
-        in_training=int(window.fitted.sum()),
+        rows_in_training=int(window.fitted.sum()),
         estimator=reference.estimator,
         error_change=monitor.error_change,
     )

@@ -323,7 +323,7 @@ def _capped_text(report: DriftReport) -> str:
 def _coverage_text(report: PerformanceReport) -> str:
     arrivals = report.arrivals
     keyless = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
-    trained = f"; {report.in_training:,} predictions of training rows are left out" if report.in_training else ""
+    trained = f"; {report.rows_in_training:,} predictions of training rows are left out" if report.rows_in_training else ""
     counts = {"repeated": arrivals.repeated, "replaced by a later label": arrivals.corrected}
     labels = "".join(f"; {number:,} labels were {what}" for what, number in counts.items() if number)
     again = f"; {arrivals.duplicated:,} predictions repeat a key, and each counts" if arrivals.duplicated else ""

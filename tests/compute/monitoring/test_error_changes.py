@@ -103,7 +103,7 @@ def test_a_window_without_predictions_or_in_training_data_is_not_judged():
     stream = ErrorStream(EXPECTED.delta)
     empty = measure_performance(pl.DataFrame(), pl.DataFrame(), key=["id"], label="y", metrics=())
     assert add_error_verdict(empty, EXPECTED, start_of(0), stream).state == "not enough data"
-    fitted = measure_performance(pl.DataFrame(), pl.DataFrame(), key=["id"], label="y", metrics=(), in_training=5)
+    fitted = measure_performance(pl.DataFrame(), pl.DataFrame(), key=["id"], label="y", metrics=(), rows_in_training=5)
     assert add_error_verdict(fitted, EXPECTED, start_of(0), stream).state == "in training data"
 
 

@@ -58,7 +58,7 @@ def test_what_is_not_estimated_says_why() -> None:
     assert small.summary == "cannot be measured: cannot be estimated: the holdout has 40 rows, 100 are needed"
     assert report(predictions(600).clear(), bound).summary == "not enough data: nothing was predicted"
     assert report(predictions(99), bound).summary == "not enough data: 99 predictions, 100 are needed"
-    assert report(predictions(600).clear(), bound, in_training=600).state == IN_TRAINING
+    assert report(predictions(600).clear(), bound, rows_in_training=600).state == IN_TRAINING
     relative = EstimatedPerformance("roc_auc", no_worse_than_reference_by=0.1)
     assert report(predictions(600), relative, reference={"roc_auc": float("nan")}).state == NOT_ENOUGH
     assert report(predictions(600), EstimatedPerformance("adjusted_rand_score", at_least=0.1)).state == CANNOT

@@ -171,11 +171,11 @@ def test_a_table_without_predictions_may_lack_every_column() -> None:
 
 def test_a_window_of_fitted_rows_is_in_training_data() -> None:
     predictions, labels = window()
-    found = report(predictions.clear(), labels, AUC, in_training=600)
+    found = report(predictions.clear(), labels, AUC, rows_in_training=600)
     assert (found.state, found.verdicts[0].state) == (IN_TRAINING, IN_TRAINING)
     assert found.summary == "in training data: the version was fitted on all 600 rows of the window"
-    rest = report(predictions.head(300), labels, AUC, in_training=300)
-    assert (rest.state, rest.arrivals.predicted, rest.in_training) == (GOOD, 300, 300)
+    rest = report(predictions.head(300), labels, AUC, rows_in_training=300)
+    assert (rest.state, rest.arrivals.predicted, rest.rows_in_training) == (GOOD, 300, 300)
 
 
 def test_an_empty_window_is_an_answer() -> None:

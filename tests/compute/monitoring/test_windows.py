@@ -105,7 +105,7 @@ def test_rows_that_a_version_was_fitted_on_are_left_out_of_its_own_report_only()
     rows = predictions()
     fitted = (rows["__model_version"] == 2) & (rows["id"] % 2 == 0)
     found = measure(rows, fitted)
-    assert [unit.drift.in_training for unit in found] == [0, 0, 60, 0]
+    assert [unit.drift.rows_in_training for unit in found] == [0, 0, 60, 0]
     assert [unit.performance.arrivals.predicted for unit in found] == [240, 120, 60, 0]
     everything = measure(rows, rows["__model_version"] == 2)[2]
     assert (everything.drift.state, everything.performance.state) == ("in training data", "in training data")

@@ -82,7 +82,7 @@ def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
     """Return the number and size of the artifacts that upkeep would remove, and each one's size and time of storage."""
     from mlops_assets.stores.platform.garbage import collect_garbage
 
-    garbage = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)
+    garbage = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry_run=True)
     return {
         "artifacts that would be removed": len(garbage.removed),
         "bytes of artifacts": sum(file.size for file in garbage.removed),

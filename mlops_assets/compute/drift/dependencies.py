@@ -204,7 +204,7 @@ def _propose_dependencies(codes: Mapping[str, np.ndarray], windows: np.ndarray) 
 
 
 def _choose_rows(windows: np.ndarray) -> np.ndarray:
-    """Return the rows of evenly chosen windows, some 8,000, and of two windows at the minimum."""
+    """Return the rows of evenly chosen windows: some 8,000 rows, from a minimum of two windows."""
     rows = np.bincount(windows)
     count = int(np.clip(MAX_SEARCH_ROWS / max(rows.mean(), 1), 2, len(rows)))
     return np.flatnonzero(np.isin(windows, np.linspace(0, len(rows) - 1, count).round().astype(int)))

@@ -100,7 +100,7 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
     level = rate / count_effective_tests(np.min(rates, axis=0), TAIL_SHARE, len(models))
     for k, model in models.items():
         surprise = max(tails[k].quantile(level), -math.log(level))
-        limits[k] = max(model.change_of(surprise, windows.current_variances[k]), windows.min_effects[k])
+        limits[k] = max(model.find_change(surprise, windows.current_variances[k]), windows.min_effects[k])
         if windows.are_rates is not None and windows.are_rates[k]:
             limits[k] = min(limits[k], _cap_rate(windows.past[:, k], model.mean))
         change = float(windows.current[k] - model.mean)
@@ -136,7 +136,7 @@ class _StatisticModel:
     beyond: float  # the variance between windows beyond chance
     independent: float  # the number of independent windows
 
-    def change_of(self, surprise: float, chance: float) -> float:
+    def find_change(self, surprise: float, chance: float) -> float:
         """Return the change that has the probability exp(−surprise) in a window without drift."""
         from scipy.special import stdtrit  # type: ignore[import-untyped]  # it has no stubs
 

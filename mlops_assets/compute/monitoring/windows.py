@@ -179,7 +179,7 @@ def split_windows(
 
 
 def measure_window(
-    monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable | None = None, *, drift: bool = True
+    monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable | None = None, *, with_drift: bool = True
 ) -> WindowMeasurement:
     """Measure the predictions of one version in one window; metrics are estimated where the monitor expects estimates.
 
@@ -193,7 +193,7 @@ def measure_window(
         The reference of the version that predicted.
     labels
         The labels that performance is measured by; performance is not measured when None.
-    drift
+    with_drift
         Whether drift is measured.
 
     Returns
@@ -206,7 +206,7 @@ def measure_window(
         Labels or predictions lack a column, their types do not match, or a key has two different labels. Or the version's profile lacks a
         column that the monitor names, or a later version of the package wrote it.
     """
-    drifted = measure_window_drift(monitor.drift or Drift(), monitor.min_rows, window, reference) if drift else None
+    drifted = measure_window_drift(monitor.drift or Drift(), monitor.min_rows, window, reference) if with_drift else None
     performance = None if labels is None else _measure_performance(monitor, window, reference, labels)
     return WindowMeasurement(window, reference, drifted, performance, _estimate(monitor, window, reference) if monitor.estimates else None)
 

@@ -46,7 +46,7 @@ def metric_range(metric: str) -> tuple[float, float]:
     return (0.0, math.inf) if metric in ("mutual_info_score", "positive_likelihood_ratio") else (-math.inf, math.inf)
 
 
-def clip_interval(metric: str, low: float, high: float, *, difference: bool = False) -> tuple[float, float]:
+def clip_interval(metric: str, low: float, high: float, *, is_difference: bool = False) -> tuple[float, float]:
     """Return an interval clipped to the range of a metric.
 
     Parameters
@@ -55,11 +55,11 @@ def clip_interval(metric: str, low: float, high: float, *, difference: bool = Fa
         The scorer's name.
     low, high
         The ends; both are returned unchanged when one is NaN.
-    difference
+    is_difference
         Whether the interval is of the difference of two values.
     """
     minimum, maximum = metric_range(metric)
-    if difference:
+    if is_difference:
         minimum, maximum = (
             (minimum - maximum, maximum - minimum) if math.isfinite(minimum) and math.isfinite(maximum) else (-math.inf, math.inf)
         )

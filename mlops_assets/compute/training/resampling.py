@@ -132,7 +132,7 @@ class PairedIntervals:
         """Return the interval of candidate − champion; NaN when unknown or without a champion."""
         if len(self._models) == 1:
             return math.nan, math.nan
-        return clip_interval(metric, *self._estimate_spreads(metric, within)[-1].interval(confidence), difference=True)
+        return clip_interval(metric, *self._estimate_spreads(metric, within)[-1].interval(confidence), is_difference=True)
 
     def _estimate_spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
         """Return the spread of the candidate's metric and, with a champion, of the difference; each is estimated once."""

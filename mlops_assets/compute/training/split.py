@@ -128,7 +128,9 @@ def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl
     return split_by_group(frame[declared.column], validation=declared.validation, holdout=declared.holdout, seed=declared.seed)
 
 
-def hold_out_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], span: timedelta, *, validation: bool) -> TrainingSet[..., Any]:
+def hold_out_newest(
+    rows: pl.DataFrame, training_set: TrainingSet[..., Any], span: timedelta, *, with_validation: bool
+) -> TrainingSet[..., Any]:
     """Return the training set with a holdout of the newest rows: those within a span, but at least the newest 30.
 
     Parameters
@@ -139,7 +141,7 @@ def hold_out_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], spa
         The declaration of the training set.
     span
         The span of event time up to the newest row.
-    validation
+    with_validation
         Whether the declared validation part is kept; otherwise, its rows are training rows.
     """
     times = rows[training_set.event_timestamp or ""]
@@ -147,7 +149,7 @@ def hold_out_newest(rows: pl.DataFrame, training_set: TrainingSet[..., Any], spa
     few: Any = times.top_k(MIN_JUDGING_ROWS).min()
     holdout = max(span, newest + timedelta(microseconds=1) - few)
     declared: Any = training_set.split
-    return replace(training_set, split=TimeSplit(declared.validation if validation else None, holdout, declared.train))
+    return replace(training_set, split=TimeSplit(declared.validation if with_validation else None, holdout, declared.train))
 
 
 def split_by_time(
@@ -254,7 +256,7 @@ def _refuse_empty_part(split: pl.Series, lengths: str, parts: Sequence[str] = SP
 
 
 def choose_rows(
-    rows: pl.DataFrame, training_set: TrainingSet[..., Any], *, window: timedelta | None, judge_on: timedelta | None, validation: bool
+    rows: pl.DataFrame, training_set: TrainingSet[..., Any], *, window: timedelta | None, judge_on: timedelta | None, with_validation: bool
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the rows of a candidate with their parts, and the facts from which :func:`apply_choice` repeats the choice.
 
@@ -268,14 +270,14 @@ def choose_rows(
         The span of the training rows; None for every row.
     judge_on
         The span of the newest rows, which become the holdout; None for the declared holdout.
-    validation
+    with_validation
         Whether the model needs a validation part.
     """
     facts = dict[str, Any]()
     if not isinstance(training_set.split, TimeSplit):
         return rows, facts
     if judge_on is not None:
-        split: Any = hold_out_newest(rows, training_set, judge_on, validation=validation).split
+        split: Any = hold_out_newest(rows, training_set, judge_on, with_validation=with_validation).split
         lengths = {"holdout": split.holdout.total_seconds(), "validation": split.validation and split.validation.total_seconds()}
         facts[JUDGED_SPLIT] = lengths | {"label_known_at": training_set.label_known_at}
     parted, time = apply_choice(rows, training_set.event_timestamp, facts), training_set.event_timestamp or ""

@@ -51,7 +51,7 @@ def build_estimate_body(monitor: Monitor) -> Callable[[StepContext], Iterator[ob
 
 def _publish_estimates(step: StepContext, monitor: Monitor) -> CheckedTable:
     """Estimate performance, write the pages, record the reports for decisions, and return the table to commit."""
-    measurements = measure_windows(step, monitor, drift=monitor.drift is not None)
+    measurements = measure_windows(step, monitor, with_drift=monitor.drift is not None)
     with_performance = step.stores.lake.records(monitor.performance_key)
     for partition, group in group_by_partition(measurements).items():
         if partition not in with_performance:  # else the performance step draws the page

@@ -92,7 +92,7 @@ def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
 
 
 def measure_windows(
-    step: StepContext, monitor: Monitor, labels: LabelTable | None = None, *, drift: bool = True
+    step: StepContext, monitor: Monitor, labels: LabelTable | None = None, *, with_drift: bool = True
 ) -> list[WindowMeasurement]:
     """Measure each version in each window of this step, without writing anything."""
     windows = read_windows(step, monitor)
@@ -102,8 +102,8 @@ def measure_windows(
     measurements = []
     for window in windows:
         reference = nothing if window.version is None else references.get(window.version, nothing)
-        chosen = same_weeks.choose(window, reference) if drift else reference
-        measurements.append(measure_window(monitor, window, chosen, labels, drift=drift))
+        chosen = same_weeks.choose(window, reference) if with_drift else reference
+        measurements.append(measure_window(monitor, window, chosen, labels, with_drift=with_drift))
     return measurements
 
 
@@ -221,7 +221,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     labels = read_labels(step, monitor)
     earlier = _read_earlier_reports(step, monitor)
-    measured_windows = measure_windows(step, monitor, labels, drift=monitor.drift is not None)
+    measured_windows = measure_windows(step, monitor, labels, with_drift=monitor.drift is not None)
     measurements = add_error_verdicts(monitor.error_change, measured_windows, earlier, WINDOW_START)
     records = [measured.performance_record for measured in measurements if measured.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)

@@ -128,8 +128,8 @@ def gather_replayed_gates(plan: ReplayPlan, policy: Retrain) -> tuple[GateLike, 
 
 def _split(plan: ReplayPlan, fit: Fit) -> Mapping[str, Split]:
     request = fit.request
-    validation = needs_validation(plan.model)
-    return plan.history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
+    with_validation = needs_validation(plan.model)
+    return plan.history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, with_validation=with_validation)
 
 
 def _build_candidate(

@@ -339,8 +339,8 @@ def _fit_and_store(history: History, model: Model[..., Any], request: FitRequest
 
 def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fit_id: str) -> tuple[Any, dict[str, Any]]:
     """Return the estimator that the model's function returns, the number of rows that it was fitted on, and its hyperparameters."""
-    validation, declared = needs_validation(model), model.training_set
-    splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, validation=validation)
+    with_validation, declared = needs_validation(model), model.training_set
+    splits = history.split(request.as_of, request.window, request.rows, judge_on=request.judge_on, with_validation=with_validation)
     refuse_unclear_classes(f"'{model.key}'", declared.label, [part.y for part in splits.values()], model.metrics, model.positive)
     newest = splits.get("holdout", splits["train"])
     refuse_label_copies(newest.X, newest.rows[declared.label], allowed=declared.label_copies, what=f"a holdout of '{declared.key}'")

@@ -93,7 +93,7 @@ class History:
         return self.rows.head(self.count_before(as_of)).filter(is_known(self.training_set, as_of))
 
     def split(
-        self, as_of: datetime, window: timedelta | None, fitted: FittedPart, *, judge_on: timedelta | None, validation: bool
+        self, as_of: datetime, window: timedelta | None, fitted: FittedPart, *, judge_on: timedelta | None, with_validation: bool
     ) -> dict[str, Split]:
         """Return the parts of the training set as of a time.
 
@@ -103,7 +103,7 @@ class History:
             Only rows that were known by this time.
         window, fitted, judge_on
             As in :class:`~mlops_assets.orchestrate.replay.fits.FitRequest`.
-        validation
+        with_validation
             Whether the model needs a validation part.
 
         Raises
@@ -116,13 +116,15 @@ class History:
             raise DataError(f"'{self.training_set.key}' has no row known by {as_of}", hint="begin the replay later")
         declared = self.training_set
         if fitted == "all":
-            part = self._assign_without_holdout(rows, declared) if validation else pl.repeat("train", rows.height, eager=True)
+            part = self._assign_without_holdout(rows, declared) if with_validation else pl.repeat("train", rows.height, eager=True)
             newest = self._select_newest(rows.with_columns(part.alias(SPLIT)), window).drop_nulls(SPLIT)
             return (
-                split_rows(newest, self.columns, self._label) if validation else {"train": merge_parts(newest, self.columns, self._label)}
+                split_rows(newest, self.columns, self._label)
+                if with_validation
+                else {"train": merge_parts(newest, self.columns, self._label)}
             )
         stored = self._assign_parts(rows)
-        parted, facts = choose_rows(stored, declared, window=window, judge_on=judge_on, validation=validation)
+        parted, facts = choose_rows(stored, declared, window=window, judge_on=judge_on, with_validation=with_validation)
         if fitted == "refitted":
             return {"train": merge_parts(choose_refit_rows(stored, declared.event_timestamp, facts), self.columns, self._label)}
         return split_rows(parted, self.columns, self._label)

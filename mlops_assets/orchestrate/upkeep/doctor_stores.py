@@ -198,7 +198,7 @@ def check_erasures(platform: Platform) -> Iterator[Finding]:
 
 def check_orphans(stores: Stores) -> Iterator[Finding]:
     """Yield unused artifacts, and files that the lake's catalog does not name."""
-    garbage = collect_garbage(stores, older_than=_GRACE, dry=True)
+    garbage = collect_garbage(stores, older_than=_GRACE, dry_run=True)
     size = sum(file.size for file in garbage.removed)
     if garbage.removed:
         text = f"{len(garbage.removed)} unused artifact(s), {size:,} bytes, older than a day"

@@ -142,7 +142,7 @@ def plan_erasure(request: ErasureRequest) -> ErasureReport:
         rows = _count_rows(erasing)
         states = erasing.snapshots(erasing.files()) if not rows else _list_states(erasing, stores)
         _, stale_tables = build_records(request.projects, stores, erasing, [*rows])
-    outside = _erase_outside_lake(request, dry=True)
+    outside = _erase_outside_lake(request, dry_run=True)
     report = ErasureReport(
         rows,
         tuple(states),
@@ -185,11 +185,11 @@ def erase(
         report = _merge_unfinished(plan_erasure(request), unfinished.facts if unfinished else {})
         log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=report.facts)
         entities = {view.name: _read_entities(request, view) for view in request.feature_views}
-        _erase_outside_lake(request, dry=False)  # first the logs and layouts, from which rows could return
+        _erase_outside_lake(request, dry_run=False)  # first the logs and layouts, from which rows could return
         _erase_online(request, entities)  # before the lake forgets which entities have the keys
         _erase_in_lake(request, [*report.rows])
     _erase_online(request, entities)  # rows that were materialised meanwhile
-    removed = _erase_outside_lake(request, dry=False)
+    removed = _erase_outside_lake(request, dry_run=False)
     if instance is not None:
         _report_records(request, instance, since)
     readable = {f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier()}
@@ -268,18 +268,18 @@ class _EffectsOutsideLake:
     pushed: int
 
 
-def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _EffectsOutsideLake:
-    """Remove the layouts of the entity's views and its rows in logs; with ``dry``, count without changing anything.
+def _erase_outside_lake(request: ErasureRequest, *, dry_run: bool) -> _EffectsOutsideLake:
+    """Remove the layouts of the entity's views and its rows in logs; with ``dry_run``, count without changing anything.
 
-    Layouts are not counted with ``dry``. The online store is only searched for the views, not changed.
+    Layouts are not counted with ``dry_run``. The online store is only searched for the views, not changed.
     """
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
-    layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)
+    layouts = 0 if dry_run else stores.layouts.remove(lambda name, _: name in names)
     # A prediction log holds more than the named views, so it stays.
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
-    predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
-    pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _list_push_logs(request, home))
+    predictions = sum(erase_predictions(folder, request.entity, dry_run=dry_run) for folder in folders)
+    pushed = sum(erase_pushes(folder, request.entity, dry_run=dry_run) for folder in _list_push_logs(request, home))
     return _EffectsOutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 

@@ -95,7 +95,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     layouts = stores.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
     pins = collect_pins(stores, [view for view in needed_views if view in declared])
     maintenance = stores.lake.maintain(pins, older_than=older_than)
-    artifacts = collect_garbage(stores, older_than=older_than, dry=not shared and not owns_artifacts(stores.platform))
+    artifacts = collect_garbage(stores, older_than=older_than, dry_run=not shared and not owns_artifacts(stores.platform))
     leases = {number: tuple(f"process {pid}" for pid in pids) for number, pids in maintenance.leased.items()}
     pinned = {n: (*pins.get(n, ()), *leases.get(n, ())) for n in sorted({*pins, *leases})}
     return UpkeepReport(maintenance, pinned, layouts, unneeded, artifacts)

@@ -23,7 +23,7 @@ class _EntityColumns(msgspec.Struct, gc=False):
     x: dict[str, Any]
 
 
-def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
+def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry_run: bool = False) -> int:
     """Blank the lines of predictions about an entity and return their number.
 
     Parameters
@@ -32,7 +32,7 @@ def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = Fa
         Folder of the log.
     entity
         Column → value as text; the columns are in the key of a prediction or in ``X``.
-    dry
+    dry_run
         Whether to count only.
     """
     decode = msgspec.json.Decoder(_EntityColumns).decode
@@ -43,15 +43,15 @@ def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = Fa
         is_entity = all(column in values and str(values[column]) == value for column, value in entity.items())
         return (b"", 1) if is_entity else (line, 0)
 
-    return _rewrite_lines(folder, change, dry=dry)
+    return _rewrite_lines(folder, change, dry_run=dry_run)
 
 
-def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
+def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry_run: bool = False) -> int:
     """Remove the rows of an entity from logged calls and return their number. A call stays in the log, even without rows.
 
     Parameters
     ----------
-    folder, entity, dry
+    folder, entity, dry_run
         As in :func:`erase_predictions`.
     """
     decode, encode = msgspec.json.Decoder(PushRecord).decode, msgspec.json.Encoder().encode
@@ -68,7 +68,7 @@ def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) 
         record.columns = {name: [values[i] for i in remaining] for name, values in columns.items()}
         return signature(encode(record)), count - len(remaining)
 
-    return _rewrite_lines(folder, change, dry=dry)
+    return _rewrite_lines(folder, change, dry_run=dry_run)
 
 
 def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushRecord, Callable[[bytes], bytes]]:
@@ -82,26 +82,26 @@ def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[
     return decode(body), sign_line if has_checksum(line) else bytes
 
 
-def _rewrite_lines(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:
+def _rewrite_lines(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry_run: bool) -> int:
     """Replace changed lines of a log in place, padded with blanks, and return the number of erased items; unreadable lines stay.
 
     Parameters
     ----------
-    folder, dry
+    folder, dry_run
         As in :func:`erase_predictions`.
     change
         Function from a line to the new line, which is not longer, and the number of erased items.
     """
     total = 0
     for path in list_files(folder, date.min, date.max):
-        with path.open("rb" if dry else "r+b") as file:
+        with path.open("rb" if dry_run else "r+b") as file:
             at = 0
             for line in file.read().split(b"\n")[:-1]:  # text after the last newline is torn or empty
                 try:
                     shorter, count = change(line)
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     shorter, count = line, 0  # erased before, or unreadable
-                if count and not dry:
+                if count and not dry_run:
                     file.seek(at)
                     file.write(shorter.ljust(len(line)))
                     file.flush()

@@ -170,7 +170,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
     why = ""
     for shortcut, labels in dict.fromkeys([(True, not is_argmax), (False, not is_argmax), (True, True), (False, True)]):
         try:
-            compiled = _compile_path(estimator, probe, shortcut=shortcut, labels=labels)
+            compiled = _compile_path(estimator, probe, shortcut=shortcut, compute_labels=labels)
         except NotCompilable as error:
             why = str(error)
             break
@@ -222,7 +222,7 @@ def _make_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Ser
     return pl.Series(name, values, dtype=dtype)
 
 
-def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, labels: bool) -> ScoringPath:  # noqa: ANN401
+def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, compute_labels: bool) -> ScoringPath:  # noqa: ANN401
     """Return a compiled path, unverified; raise NotCompilable if a part has no compiled form.
 
     Parameters
@@ -231,7 +231,7 @@ def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, labels
         As in :func:`make_predictor`.
     shortcut
         Whether a shortcut may replace the final estimator's own methods.
-    labels
+    compute_labels
         Whether predictions are computed by the final estimator, rather than as the argmax of the probabilities.
     """
     fitted = getattr(estimator, "best_estimator_", estimator)
@@ -239,7 +239,7 @@ def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, labels
     matrix, last, encoded = _split_estimator(fitted, compiler, range(probe.width))
     final = compile_boosting(last, encoded=True) if encoded else compile_final_estimator(last, shortcut=shortcut)
     _check_width(matrix, last, probe)
-    if not (labels and hasattr(last, "predict_proba")):
+    if not (compute_labels and hasattr(last, "predict_proba")):
         return ScoringPath(matrix, final)
     if encoded:
         raise NotCompilable("its prediction is not the argmax of its probabilities")

@@ -168,7 +168,7 @@ def _hash_partitions(
 ) -> tuple[list[str], list[str]]:
     """Return the content hash of each partition, and the hash of its stored rows in their order.
 
-    Rows that are recorded in the same order are not sorted to hash them.
+    If the record of a partition has the same order of rows, its rows are hashed without a sort.
     """
     orders = hash_ordered_slices(frame, bounds)
     records = [stored.records.get(partition.key) for partition in write.partitions]

@@ -46,7 +46,7 @@ def owns_artifacts(platform: Platform) -> bool:
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 
 
-def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
+def collect_garbage(stores: Stores, *, older_than: timedelta, dry_run: bool = False) -> Garbage:
     """Remove artifacts that no row of the database references, directly or through another artifact.
 
     A file stays if it is younger than ``older_than``, or was stored after the start of any active run or training. Storing equal bytes
@@ -58,7 +58,7 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
         The stores of the platform.
     older_than
         The minimum age of files to remove.
-    dry
+    dry_run
         Whether to report unreferenced files without removing them.
     """
     # Set before the database is read: an artifact that is recorded after the read is stored, or stored again, after the cutoff.
@@ -66,7 +66,7 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
     stored = {file.name: file for file in stores.artifacts.files()}
     needed = find_reachable(stores, stored)
     old = [file for name, file in sorted(stored.items()) if name not in needed and file.at < cutoff]
-    removed = tuple(file for file in old if dry or stores.artifacts.remove(file.name, before=cutoff))
+    removed = tuple(file for file in old if dry_run or stores.artifacts.remove(file.name, before=cutoff))
     return Garbage(removed, len(stored) - len(removed))
 
 

@@ -119,6 +119,6 @@ def test_reports_that_were_not_asked_for_are_not_measured() -> None:
     assert (only.performance, only.performance_record) == (None, None)
     assert only.drift_record.kind == "drift"
     labels = LabelTable(rows.select("id", "y"), ["id"])
-    assert measure_window(MONITOR, window, references()[1], labels, drift=False).drift is None
+    assert measure_window(MONITOR, window, references()[1], labels, with_drift=False).drift is None
     with pytest.raises(DataError, match="needs the column 'y' of 'training_set/examples'"):
         measure_window(MONITOR, window, references()[1], LabelTable(rows.select("id"), ["id"]))

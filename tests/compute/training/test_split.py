@@ -108,7 +108,7 @@ def test_a_training_window_ends_with_the_newest_training_row_where_labels_arrive
 
     at = times(range(0, 24 * 120, 24)).alias("at")
     rows = pl.DataFrame([at, at.dt.offset_by("30d").alias("known")]).with_columns(pl.lit("train").alias(SPLIT))
-    found, facts = choose_rows(rows, examples, window=7 * DAY, judge_on=15 * DAY, validation=False)
+    found, facts = choose_rows(rows, examples, window=7 * DAY, judge_on=15 * DAY, with_validation=False)
     train, holdout = (found.filter(pl.col(SPLIT) == part)["at"] for part in ("train", "holdout"))
     assert train.max() + 30 * DAY <= holdout.min()
     assert (train.len(), train.max() - train.min()) == (7, 6 * DAY)

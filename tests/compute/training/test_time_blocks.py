@@ -171,8 +171,8 @@ def test_no_interval_leaves_the_range_of_its_metric() -> None:
     assert clip_interval("r2", 0.99, 1.001) == (0.99, 1.0)
     assert clip_interval("roc_auc", -0.1, 1.1) == (0.0, 1.0)
     assert clip_interval("neg_log_loss", -0.4, 0.1) == (-0.4, 0.0)
-    assert clip_interval("accuracy", -1.5, 1.5, difference=True) == (-1.0, 1.0)
-    assert clip_interval("r2", -3.0, 3.0, difference=True) == (-3.0, 3.0)
+    assert clip_interval("accuracy", -1.5, 1.5, is_difference=True) == (-1.0, 1.0)
+    assert clip_interval("r2", -3.0, 3.0, is_difference=True) == (-3.0, 3.0)
     assert np.isnan(clip_interval("r2", np.nan, np.nan)).all()
 
 

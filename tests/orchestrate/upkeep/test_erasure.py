@@ -241,7 +241,7 @@ def test_pushed_rows_go_while_others_are_appended(tmp_path) -> None:
     log.append("both", day, columns, columns["at"])
     log.append("theirs", day, {"customer": [VICTIM], "at": [day], "spent": [float("nan")]}, [day])
     sizes = [path.stat().st_size for path in sorted(folder.rglob("*.jsonl"))]
-    assert erase_pushes(folder, ENTITY, dry=True) == 2
+    assert erase_pushes(folder, ENTITY, dry_run=True) == 2
     assert holding(folder) != []
     assert erase_pushes(folder, ENTITY) == 2
     assert holding(folder) == []

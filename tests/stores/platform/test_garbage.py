@@ -63,7 +63,7 @@ def test_exactly_what_is_unreachable_and_old_goes(tmp_path_factory, forest) -> N
         if not young:
             aged(stores, names[number])
     wanted = {names[i] for i, (*_, young) in enumerate(forest) if i not in kept and not young}
-    assert {file.name for file in collect_garbage(stores, older_than=DAY, dry=True).removed} == wanted
+    assert {file.name for file in collect_garbage(stores, older_than=DAY, dry_run=True).removed} == wanted
     done = collect_garbage(stores, older_than=DAY)
     assert {file.name for file in done.removed} == wanted
     assert {file.name for file in stores.artifacts.files()} == set(names) - wanted

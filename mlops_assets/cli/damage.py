@@ -24,13 +24,13 @@ def explain_damage(error: BaseException) -> MlopsError | None:
     import duckdb
     import sqlalchemy as sa
 
-    from mlops_assets.stores.lake.connection import damaged_lake_error
+    from mlops_assets.stores.lake.connection import build_damaged_lake_error
 
     for cause in _iterate_causes(error):
         if isinstance(cause, MlopsError):
             return cause
         if isinstance(cause, duckdb.Error):
-            return damaged_lake_error(Path(Platform.from_env().lake), cause)
+            return build_damaged_lake_error(Path(Platform.from_env().lake), cause)
         if isinstance(cause, (sqlite3.DatabaseError, sa.exc.DatabaseError)):
             return _explain_database_error(cause)
     return None

@@ -141,11 +141,11 @@ def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> 
 def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.compute.features.statistics import compute_statistics
     from mlops_assets.orchestrate.features.discovery import find_usage, source_lineage
-    from mlops_assets.values.feature_types import type_label
+    from mlops_assets.values.feature_types import format_type
 
     declared, view = _find_view(project, name)
     rows, used = _read_rows(project, view), find_usage(declared, project.stores, view)
-    kinds = {feature: type_label(kind) for feature, kind in view.features}
+    kinds = {feature: format_type(kind) for feature, kind in view.features}
     figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else compute_statistics(rows, view.feature_names)
     return {
         "view": {

@@ -20,7 +20,7 @@ from mlops_assets.errors import DataError, DefinitionError, ServiceError
 from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http import control
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.llm.prompt_service import PromptService
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _encode_requests(project: LoadedProject, service: Service, frame: pl.DataFra
     """Yield each row as the JSON of a request, with the fields of the champion's request schema."""
     champion = project.stores.registry.champion(service.model.name)
     if champion is None:
-        raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise {graph_key(service.model.key)}")
+        raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise {build_graph_key(service.model.key)}")
     fields: Sequence[dict[str, Any]] = read_manifest(project.stores.artifacts, champion.artifact)["request"]
     needed = [f["name"] for f in fields if f["role"] not in {"key", "time"}]
     if lacking := [name for name in needed if name not in frame.columns]:

@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refu
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.liveness import build_process_tags
 from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG
-from mlops_assets.values.asset_names import find_declared_name, graph_key
+from mlops_assets.values.asset_names import build_graph_key, find_declared_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ def _refuse_missing_packages(project: LoadedProject, assets: Sequence[dg.AssetKe
     """Refuse a run that would fail at an import, perhaps after hours; a missing package of the MLflow mirror never stops a run."""
     keys = {"", *(key.to_user_string() for key in assets)}
     missing = [need for part in project.parts for need in find_missing_packages(part.project, part.platform)]
-    refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
+    refuse_missing_packages([need for need in missing if build_graph_key(need.asset) in keys and need.extra != "mlflow"])
 
 
 def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
@@ -161,7 +161,7 @@ def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     if not remaining:
         name = min(_find_names("approval", assets))
         raise DefinitionError(
-            f"'{graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
+            f"'{build_graph_key(f'approval/{name}')}' cannot be run here, because a person decides it",
             hint=f"run `mlops models approve {name} VERSION --approver NAME --reason WHY`, or materialise it in the UI's launchpad",
         )
     return remaining

@@ -16,7 +16,7 @@ from mlops_assets.cli.project import LoadedProject
 from mlops_assets.orchestrate.predictions.prediction_tables import PREDICTION_CHANGE
 from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
-from mlops_assets.values.asset_names import find_declared_name, graph_key
+from mlops_assets.values.asset_names import build_graph_key, find_declared_name
 from mlops_assets.values.llm.prompt import Prompt
 from mlops_assets.values.model import Model
 
@@ -139,7 +139,7 @@ def _build_check_table(finished: FinishedRun) -> Table:
 
 def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
     """Yield a line for each outcome of the run: champions, approvals, predictions, services, reports and decisions."""
-    tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
+    tables = {build_graph_key(table): table for part in project.parts for table in part.project.by_key}
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
             role = "production" if "production before" in metadata else "champion"
@@ -179,7 +179,7 @@ def _list_pending_approvals(project: LoadedProject, model: str) -> Iterator[str]
         declared: list[Any] = [each for part in project.parts for each in part.project.select(kind)]
         if newest.approval or not any(each.approval and each.name == model for each in declared):
             continue
-        yield f"version {newest.version} of {model} waits for approval: mlops {group} approve {model} {newest.version} --approver NAME --reason WHY, or materialise {graph_key(f'approval/{model}')} in the UI"
+        yield f"version {newest.version} of {model} waits for approval: mlops {group} approve {model} {newest.version} --approver NAME --reason WHY, or materialise {build_graph_key(f'approval/{model}')} in the UI"
 
 
 def _failed_steps(finished: FinishedRun) -> dict[str, str]:

@@ -29,7 +29,7 @@ _SUFFIXES = {
 _KEEP_SUFFIXED_NAMES = {"features", "predictions", "prompt", "traces"}
 
 
-def graph_key(key: str) -> str:
+def build_graph_key(key: str) -> str:
     """Return the key of the node in the asset graph that stands for ``<kind>/<name>``.
 
     Datasets, training sets and services keep their names. Every other node gets a suffix, because several nodes may share a name: a model
@@ -48,7 +48,7 @@ def graph_key(key: str) -> str:
 
     Examples
     --------
-    >>> graph_key("model/lateness"), graph_key("features/weather"), graph_key("dataset/flights")
+    >>> build_graph_key("model/lateness"), build_graph_key("features/weather"), build_graph_key("dataset/flights")
     ('model/lateness_candidate', 'features/weather_features', 'dataset/flights')
     """
     kind, _, name = key.partition("/")
@@ -58,7 +58,7 @@ def graph_key(key: str) -> str:
 
 
 def find_declared_name(node_key: str) -> str:
-    """Return the declared name of a node of the asset graph, which :func:`graph_key` gave a suffix.
+    """Return the declared name of a node of the asset graph, which :func:`build_graph_key` gave a suffix.
 
     Parameters
     ----------
@@ -98,4 +98,4 @@ def select_nodes(*keys: str) -> str:
     >>> select_nodes("model/lateness", "dataset/flights")
     'key:"model/lateness_candidate" or key:"dataset/flights"'
     """
-    return " or ".join(f'key:"{graph_key(key)}"' for key in keys)
+    return " or ".join(f'key:"{build_graph_key(key)}"' for key in keys)

@@ -23,7 +23,7 @@ def embedding_length(kind: Any) -> int | None:  # noqa: ANN401
     return next((value for value in metadata if isinstance(value, int)), None)
 
 
-def type_label(kind: Any) -> str:  # noqa: ANN401
+def format_type(kind: Any) -> str:  # noqa: ANN401
     """Return a type as people write it, e.g. ``float`` or ``list[float] of 384``; the same in every version of Python."""
     item = item_type(kind)
     if item is None:
@@ -36,7 +36,7 @@ def check_type(view: str, feature: str, kind: Any) -> None:  # noqa: ANN401
     if kind in PLAIN or item_type(kind) in PLAIN:
         return
     raise DefinitionError(
-        f"feature '{feature}' of '{view}' is declared as {type_label(kind)}",
+        f"feature '{feature}' of '{view}' is declared as {format_type(kind)}",
         hint="declare float, int, bool, str, datetime, a list of one of them, or an embedding as Annotated[list[float], 384]",
     )
 

@@ -14,7 +14,7 @@ from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, Sql
-from mlops_assets.values.feature_types import accepts_default, check_type, type_label
+from mlops_assets.values.feature_types import accepts_default, check_type, format_type
 from mlops_assets.values.function import P, R
 from mlops_assets.values.names import to_names, to_pairs, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -195,7 +195,7 @@ class FeatureView:
                 )
             if not accepts_default(kinds[feature], value):
                 raise DefinitionError(
-                    f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {type_label(kinds[feature])}",
+                    f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {format_type(kinds[feature])}",
                     hint="give a value of the feature's own type",
                 )
 
@@ -255,7 +255,7 @@ class FeatureView:
 
     @check_arguments
     def renamed(self, prefix: str, *, join_keys: Mapping[str, str] | None = None) -> FeatureView:
-        """Return the view with a prefix before its features, to be looked up by other columns, so that a training set can use it twice.
+        """Return a copy of the view with a prefix before its features and with other join columns, so that a training set can use it twice.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class FeatureView:
             The text of a source outside of the project file, such as a dbt model; the source's own text when empty.
         """
         text = source or (self.source.text if isinstance(self.source, (Computed, Sql)) else "")
-        kinds = [(name, type_label(kind)) for name, kind in self.features]
+        kinds = [(name, format_type(kind)) for name, kind in self.features]
         return _hash([self.entity.join_keys, self.event_timestamp, self.created_timestamp, kinds, text])
 
     def version(self, source: str = "") -> str:

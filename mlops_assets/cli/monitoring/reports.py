@@ -11,7 +11,7 @@ from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_CO
 from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.sensor_state import explain_sensors_off
 from mlops_assets.orchestrate.monitoring.reading import describe_missing_windows, list_missing_windows
-from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
+from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, build_page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action, sensor_name
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
@@ -76,7 +76,7 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
             {"run": t.run_id[:8], "data until": str(t.as_of), "decision": t.decision or "", "state": t.state} for t in facts.runs
         ],
         "next": upcoming,
-        "page": str(page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
+        "page": str(build_page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
     }
 
 
@@ -147,6 +147,6 @@ def write_evidently_report(project: LoadedProject, name: str, partition: str) ->
     columns = read_manifest(project.stores.artifacts, version.artifact)["columns"]
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = rename_from_table(reference, TRAINING_SET_COLUMNS)
-    path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
+    path = build_page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
     write_atomically(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -13,7 +13,7 @@ from mlops_assets.cli.project import LoadedProject, open_clean_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
 from mlops_assets.cli.summary import list_failures
 from mlops_assets.compute.user_code.source_code import source_hash
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.compiler.build import build_definitions
 from mlops_assets.orchestrate.core.liveness import build_process_tags
@@ -119,7 +119,7 @@ def _list_keys(partitions: dg.PartitionsDefinition, end: datetime) -> list[str]:
 def _hash_sources(project: Project, model: Model[..., Any], end: datetime) -> str:
     """Return a hash of the code that builds tables, the key of the training set, and the end of the period."""
     sources = [source_hash(dataset.function.function) for dataset in project.select(Dataset)]
-    views = [view.hash_definition(view_source_text(view)) for view in project.select(FeatureView)]
+    views = [view.hash_definition(build_view_source(view)) for view in project.select(FeatureView)]
     return hashlib.sha256("\n".join([*sources, *views, model.training_set.key, end.isoformat()]).encode()).hexdigest()[:12]
 
 

@@ -188,12 +188,12 @@ def evaluate_column(
         comparison.name,
         comparison.role,
         comparison.reference.binning.kind,
-        {statistic.name: _finite(values[statistic.name]) for statistic in reported_statistics()},
+        {statistic.name: _replace_non_finite(values[statistic.name]) for statistic in reported_statistics()},
         null_rate=_null_rate(comparison.current),
         reference_null_rate=_null_rate(comparison.reference),
         new_rate=_new_rate(comparison),
         statistic=worst.name,
-        value=_finite(value),
+        value=_replace_non_finite(value),
         threshold=float(limits[index]),
         severity=severity,
         drifted=severity > 1,
@@ -234,7 +234,7 @@ def _measure(comparison: ColumnComparison) -> dict[str, float]:
     return {name: float(values[0]) for name, values in measure_statistics(counts).items()}
 
 
-def _finite(value: float) -> float | None:
+def _replace_non_finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 

@@ -163,12 +163,12 @@ def blame_columns(known: Sequence[Dependency], broken: Sequence[Dependency], sha
     """
     blamed, left = dict[str, Dependency](), list(broken)
 
-    def suspect(name: str) -> tuple[float, int, int, str]:
+    def rank_suspicion(name: str) -> tuple[float, int, int, str]:
         count = sum(name in each.columns for each in left)
         return count / sum(name in each.columns for each in known), count, sum(name == each.column for each in left), name
 
     while left:
-        worst = max({name for each in left for name in each.columns}, key=suspect)
+        worst = max({name for each in left for name in each.columns}, key=rank_suspicion)
         blamed[worst] = max((each for each in left if worst in each.columns), key=lambda each: shares[each])
         left = [each for each in left if worst not in each.columns]
     return blamed

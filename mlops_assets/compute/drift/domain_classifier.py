@@ -199,7 +199,7 @@ def _cross_validate(window: np.ndarray, reference: np.ndarray, categorical: np.n
 def evaluate_by_classifier(
     reference: ClassifierReference, window: Mapping[str, pl.Series], columns: Sequence[ColumnDrift], rate: float, min_psi: float
 ) -> tuple[list[ColumnDrift], str]:
-    """Return the reports of columns, and what the classifier found in words.
+    """Return the reports of columns, and the finding of the classifier as text.
 
     If the classifier separates the window better than past windows, the columns that it needs have drifted. If columns are redundant, the
     classifier may need none of them; then the one with the largest fall has drifted.

@@ -61,7 +61,7 @@ class DriftCalibration:
     always_filled: bool
     ever_constant: bool = False
 
-    def chance_limits(self, variances: np.ndarray, rate: float) -> np.ndarray:
+    def compute_chance_limits(self, variances: np.ndarray, rate: float) -> np.ndarray:
         """Return the limit of each statistic, shape (statistics, windows).
 
         Random rows exceed any of the limits with probability ``rate``. ``variances`` has the same shape.
@@ -182,7 +182,9 @@ def compute_thresholds(  # noqa: PLR0913  (what a threshold depends on)
     shape = (len(drift_calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
     rate_per_column = rate / len(drift_calibrations) if drift_calibrations else rate
-    chance = [c.chance_limits(variance[:, None], rate_per_column)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)]
+    chance = [
+        c.compute_chance_limits(variance[:, None], rate_per_column)[:, 0] for c, variance in zip(drift_calibrations, variances, strict=True)
+    ]
     limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
     capped = np.zeros(shape, dtype=bool)
     fits = [
@@ -234,7 +236,7 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
     """Return a tail for each statistic that exceeds chance and the minimum effect in at least one reference window."""
     if not calibration.distances.shape[1]:
         return []
-    over = calibration.distances > np.maximum(min_effects[:, None], calibration.chance_limits(calibration.variances, rate))
+    over = calibration.distances > np.maximum(min_effects[:, None], calibration.compute_chance_limits(calibration.variances, rate))
     squares, expected = calibration.distances**2, calibration.chance[:, None] * calibration.variances
     beyond = np.maximum(_mean(squares - expected), 0)
     scaled = np.sqrt(_divide(squares, beyond[:, None] + expected))
@@ -314,7 +316,7 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
     """
     statistics = deciding_statistics()
     distances, variances, filled = [], [], True
-    for comparison in _batch_comparisons(index, spread, cuts):
+    for comparison in _compare_in_batches(index, spread, cuts):
         by_name, windows = measure_statistics(comparison, statistics), comparison.windows
         distances.append(np.stack([by_name[statistic.name] for statistic in statistics]))
         variances.append(sampling_variances(windows, comparison.reference))
@@ -322,7 +324,7 @@ def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple
     return np.concatenate(distances, axis=1), np.concatenate(variances, axis=1), filled
 
 
-def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
+def _compare_in_batches(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
     """Yield comparisons of windows with the rest of the reference, for a few of ``cuts`` at a time."""
     whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1

@@ -245,7 +245,7 @@ class _RescoredWindow:
         deviations = [found for _, found in scores if found is not None]
         if self._deviations is None or len(deviations) < len(scores):
             return ColumnEffect(names, gain)
-        width = self._jackknife.margin_of_error(np.mean(deviations, axis=0) - self._deviations, confidence)
+        width = self._jackknife.compute_margin_of_error(np.mean(deviations, axis=0) - self._deviations, confidence)
         return ColumnEffect(names, gain, gain - width, gain + width) if math.isfinite(width) else ColumnEffect(names, gain)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import DataError
-from mlops_assets.values.feature_types import embedding_length, item_type, type_label
+from mlops_assets.values.feature_types import embedding_length, format_type, item_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
     elif (target := _fitting_type(dtype, kind)) is not None:
         return series if target == dtype else _cast_strictly(series, target, name, view)
     raise DataError(
-        f"'{view}', column '{name}' has type {dtype}, but the feature is declared as {type_label(kind)}",
+        f"'{view}', column '{name}' has type {dtype}, but the feature is declared as {format_type(kind)}",
         hint="cast the column in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
     )
 

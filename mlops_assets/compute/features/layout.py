@@ -207,7 +207,7 @@ class _ViewMatches:
     def build_series(self, name: str) -> pl.Series:
         """Return one feature in spine order; gathering buckets first is faster than scattering values."""
         kind = self.layout.schema[name]
-        dtype = _plain_dtype(kind)
+        dtype = _find_plain_dtype(kind)
         return self._gather_polars(name, kind) if dtype is None else self._gather_numpy(name, kind, dtype)
 
     def _gather_numpy(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
@@ -285,7 +285,7 @@ def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, 
     return count
 
 
-def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
+def _find_plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
     """Return the numpy type of a column's values, int64 for a Datetime; None for a type without a fixed-width numpy type."""
     if isinstance(dtype, pl.Datetime):
         return np.dtype(np.int64)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate, measure_kappa
-from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known
+from mlops_assets.compute.llm_evaluation.verdicts import check_distinct_cases, check_known
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.llm.judge import ERROR, FAILURES, check_verdicts
@@ -238,7 +238,7 @@ def calibrate_judge(
 
 
 def _check_labels(cases: Sequence[JudgedCase], allowed: tuple[str, ...], unlabelled: tuple[str, ...]) -> None:
-    check_cases([case.case for case in cases])
+    check_distinct_cases([case.case for case in cases])
     for case in cases:
         check_known(case.case, case.label, allowed)
         for verdict in case.verdicts:

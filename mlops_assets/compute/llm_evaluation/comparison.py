@@ -20,7 +20,7 @@ import numpy as np
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
 from mlops_assets.compute.llm_evaluation.scorers import Score
-from mlops_assets.compute.llm_evaluation.verdicts import check_cases
+from mlops_assets.compute.llm_evaluation.verdicts import check_distinct_cases
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.values.evaluation import GateResult
 
@@ -183,7 +183,7 @@ def compare_scores(
     >>> found.pairs, found.difference, found.missing
     (2, 0.25, ('c',))
     """
-    check_cases(cases)
+    check_distinct_cases(cases)
     unknown = sorted({*candidate, *production} - set(cases))
     if unknown:
         raise DataError(f"there is a score of '{unknown[0]}', no case of the evaluation set", hint="score the cases of this set")

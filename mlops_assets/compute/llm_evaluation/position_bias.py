@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.llm_evaluation.agreement import CONFIDENCE, Rate
-from mlops_assets.compute.llm_evaluation.verdicts import check_cases, check_known, match_orders
+from mlops_assets.compute.llm_evaluation.verdicts import check_distinct_cases, check_known, match_orders
 from mlops_assets.values.llm.judge import FAILURES
 from mlops_assets.values.llm.pairwise_judge import FIRST, SECOND, TIE
 
@@ -121,7 +121,7 @@ def measure_position_bias(pairs: Sequence[SwappedPair], *, confidence: float = C
     >>> bias.consistency.count, bias.preference, bias.errors.count
     (1, 0.5, 1)
     """
-    check_cases([pair.case for pair in pairs])
+    check_distinct_cases([pair.case for pair in pairs])
     calls = [(pair.case, verdict) for pair in pairs for verdict in (pair.original, pair.swapped)]
     for case, verdict in calls:
         check_known(case, verdict, (FIRST, SECOND, TIE, *FAILURES))

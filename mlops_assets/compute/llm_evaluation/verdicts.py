@@ -205,7 +205,7 @@ def match_orders(original: str, swapped: str) -> bool:
     return (original, swapped) in {(FIRST, SECOND), (SECOND, FIRST), (TIE, TIE)}
 
 
-def check_cases(names: Sequence[str]) -> None:
+def check_distinct_cases(names: Sequence[str]) -> None:
     """Raise DataError for a case that occurs twice.
 
     Parameters
@@ -220,8 +220,8 @@ def check_cases(names: Sequence[str]) -> None:
 
     Examples
     --------
-    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_cases
-    >>> check_cases(["delay-7", "delay-8"])
+    >>> from mlops_assets.compute.llm_evaluation.verdicts import check_distinct_cases
+    >>> check_distinct_cases(["delay-7", "delay-8"])
     """
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:

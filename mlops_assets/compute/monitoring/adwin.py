@@ -90,7 +90,7 @@ class Chunks:
         return Chunks(counts, sums, squares, self.starts[heads])
 
 
-def chunk_losses(losses: np.ndarray, times: np.ndarray, max_chunks: int) -> Chunks:
+def split_losses(losses: np.ndarray, times: np.ndarray, max_chunks: int) -> Chunks:
     """Return the sums of losses in the order of time; losses of one time are in one chunk.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.adwin import FIELDS, NO_CHUNKS, Adwin, Chunks, chunk_losses
+from mlops_assets.compute.monitoring.adwin import FIELDS, NO_CHUNKS, Adwin, Chunks, split_losses
 from mlops_assets.compute.monitoring.verdicts import Verdict
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
 
@@ -94,7 +94,7 @@ def measure_errors(
         )
         return WindowErrors(problem=f"no scale of errors is stored with the version: {why}", final=True)
     loss = "number" if labelled.classes is None else "class" if labelled.probabilities is None else "probability"
-    return WindowErrors(chunk_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS), loss=loss)
+    return WindowErrors(split_losses(losses, times.dt.epoch("us").to_numpy(), MAX_WINDOW_CHUNKS), loss=loss)
 
 
 def _compute_losses(labelled: LabelledPredictions, scale: float | None) -> np.ndarray | None:

@@ -279,7 +279,7 @@ def _measure_metrics(
         ends = jackknife.estimate_interval(name, value, deviations, confidence)
         measured.append(WindowMetric(name, value if math.isfinite(value) else None, *ends, known))
         if name == "roc_auc" and deviations is not None:
-            below_chance = value + jackknife.margin_of_error(deviations, CERTAIN) < 0.5
+            below_chance = value + jackknife.compute_margin_of_error(deviations, CERTAIN) < 0.5
     return tuple(measured), below_chance
 
 

@@ -71,9 +71,11 @@ def measure_calibration(
     bins = np.unique(bin_predictions(predicted), return_inverse=True)[1]
     gaps, errors, deviations = estimate_bin_errors(observed - predicted, bins, jackknife)
     shares = np.bincount(bins) / len(bins)
-    width = jackknife.margin_of_error(deviations, confidence)
+    width = jackknife.compute_margin_of_error(deviations, confidence)
     by_chance = shares * errors
-    largest = math.sqrt(2 / math.pi) * by_chance.sum() + jackknife.margin_of_error(by_chance * math.sqrt(1 - 2 / math.pi), confidence)
+    largest = math.sqrt(2 / math.pi) * by_chance.sum() + jackknife.compute_margin_of_error(
+        by_chance * math.sqrt(1 - 2 / math.pi), confidence
+    )
     unbiased = curve.error - float(shares @ _compute_sampling_bias(np.abs(gaps), errors))
     low = 0.0 if curve.error <= largest else max(0.0, unbiased - width)
     drift = _measure_drift(predicted, observed, bins, jackknife, holdout)

@@ -103,10 +103,10 @@ class WindowJackknife:
         """Return the confidence interval of a metric, clipped to its range; both ends are None where it is undefined."""
         if deviations is None:
             return UNKNOWN
-        error = self.margin_of_error(deviations, confidence)
+        error = self.compute_margin_of_error(deviations, confidence)
         return clip_interval(metric, value - error, value + error) if math.isfinite(value) and math.isfinite(error) else UNKNOWN
 
-    def margin_of_error(self, deviations: np.ndarray, confidence: float) -> float:
+    def compute_margin_of_error(self, deviations: np.ndarray, confidence: float) -> float:
         """Return half of the width of the confidence interval with these deviations."""
         from scipy import special  # type: ignore[import-untyped]  # it has no stubs
 

@@ -85,6 +85,10 @@ def _measure_slice(  # noqa: PLR0913  (what is measured, and against what)
     for name, value in measured.metrics:
         deviations, of_all = jackknife.replicate(name, chosen), whole[name]
         intervals.append((name, *jackknife.estimate_interval(name, value, deviations, confidence)))
-        if deviations is not None and of_all is not None and value + jackknife.margin_of_error(deviations - of_all, strict) < values[name]:
+        if (
+            deviations is not None
+            and of_all is not None
+            and value + jackknife.compute_margin_of_error(deviations - of_all, strict) < values[name]
+        ):
             below.append(name)
     return WindowSlice(measured.column, measured.value, measured.rows, measured.metrics, tuple(intervals), tuple(below))

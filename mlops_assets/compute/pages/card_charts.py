@@ -31,12 +31,12 @@ def draw_importance(importances: Sequence[ColumnImportance]) -> str:
     high = max(0.0, *(i.drop + i.error for i in known)) or 1.0
     scale = (_WIDTH - _LEFT - 70) / ((high - low) or 1.0)
 
-    def at(value: float) -> float:
+    def place(value: float) -> float:
         return _LEFT + (value - low) * scale
 
-    shapes = [shape for row, i in enumerate(known) for shape in _draw_bar(i, row * _LINE, at(0.0), at(i.drop), i.error * scale)]
+    shapes = [shape for row, i in enumerate(known) for shape in _draw_bar(i, row * _LINE, place(0.0), place(i.drop), i.error * scale)]
     height = _LINE * len(known)
-    shapes.append(f'<path class="axis" d="M{at(0.0):.1f} 0V{height:.1f}"/>')
+    shapes.append(f'<path class="axis" d="M{place(0.0):.1f} 0V{height:.1f}"/>')
     return f'<svg viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="mean decrease of the metric by column">{"".join(shapes)}</svg>'
 
 

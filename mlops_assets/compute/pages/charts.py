@@ -94,7 +94,7 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
     slot = width / max(len(bars), 1)
     top = max((share for bar in bars for share in (bar.reference, bar.current)), default=0) or 1.0
 
-    def path(shares: Iterable[float], part: float) -> str:
+    def draw_bars(shares: Iterable[float], part: float) -> str:
         gap = slot * (1 - part) / 2
         placed = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
         return "".join(
@@ -103,8 +103,8 @@ def draw_histogram(bars: Sequence[HistogramBar], label: str) -> str:
         )
 
     shapes = [
-        f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
-        f'<path class="current" d="{path((bar.current for bar in bars), 0.5)}"/>',
+        f'<path class="reference" d="{draw_bars((bar.reference for bar in bars), 0.92)}"/>',
+        f'<path class="current" d="{draw_bars((bar.current for bar in bars), 0.5)}"/>',
         f'<path class="axis" d="M0 {height}H{width}"/>',
         *(_draw_name(bar.label, (i + 0.5) * slot, height + 13, width) for i, bar in _select_named(bars)),
     ]
@@ -165,12 +165,12 @@ def draw_threshold(reference_values: Sequence[float], threshold: float, value: f
     limit = min(max([threshold * 1.15, value * 1.05, *reference_values]), threshold * MAX_THRESHOLDS) or 1.0
     scale = (width - 16) / limit
 
-    def at(amount: float) -> float:
+    def place(amount: float) -> float:
         return 6 + min(amount, limit) * scale
 
-    dots = "".join(f"M{_format_coordinate(at(amount))} {middle}h0" for amount in reference_values)
+    dots = "".join(f"M{_format_coordinate(place(amount))} {middle}h0" for amount in reference_values)
     bad = value > threshold
-    mark = _format_coordinate(at(value))
+    mark = _format_coordinate(place(value))
     shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_format_coordinate(width - 12)} {middle - 6}l10 6l-10 6z"
     return _wrap_svg(
         width,
@@ -179,7 +179,7 @@ def draw_threshold(reference_values: Sequence[float], threshold: float, value: f
         [
             f'<path class="axis" d="M6 {middle}H{width - 2}"/>',
             f'<path class="usual" d="{dots}"/>',
-            f'<path class="limit" d="M{_format_coordinate(at(threshold))} 1v20"/>',
+            f'<path class="limit" d="M{_format_coordinate(place(threshold))} 1v20"/>',
             f'<path class="{"bad" if bad else "now"}" d="{shape}"/>',
         ],
     )
@@ -274,24 +274,24 @@ def draw_lines(lines: Sequence[Line], label: str, *, width: float = 340.0, ends:
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.05
     across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
 
-    def at(x: float, y: float) -> tuple[str, str]:
+    def place(x: float, y: float) -> tuple[str, str]:
         return _format_coordinate(left + (x - first) * across), _format_coordinate(6 + (high + pad - y) * up)
 
     shapes = [
         f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
         *(
-            f'<text class="faint" x="{left - 6}" y="{at(first, value)[1]}" dy="4" text-anchor="end">{format_number(value)}</text>'
+            f'<text class="faint" x="{left - 6}" y="{place(first, value)[1]}" dy="4" text-anchor="end">{format_number(value)}</text>'
             for value in dict.fromkeys((low, (low + high) / 2, high))
         ),
         *(
-            f'<text class="faint" x="{at(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{escape(name)}</text>'
+            f'<text class="faint" x="{place(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{escape(name)}</text>'
             for x, anchor, name in dict.fromkeys(zip((first, last), ("start", "end"), ends or (f"{first:g}", f"{last:g}"), strict=True))
         ),
     ]
     for line in lines:
-        path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _split_line(line) if len(piece) > 1)
+        path = "".join(f"M{' L'.join(' '.join(place(x, y)) for x, y in piece)}" for piece in _split_line(line) if len(piece) > 1)
         dots = "".join(
-            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0]))
+            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *place(*piece[0]))
             for piece in _split_line(line)
             if len(piece) == 1
         )

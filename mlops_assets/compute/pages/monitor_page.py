@@ -156,7 +156,7 @@ def render_monitor(page: MonitorPage) -> str:
         metrics_caption=_metrics_caption,
         slices_caption=_slices_caption,
         slice_cell=_build_slice_cell,
-        shown_columns=_shown_columns,
+        shown_columns=_select_shown_columns,
         format_severity=_format_severity,
         column_chart=_column_chart,
         threshold_chart=_threshold_chart,
@@ -167,7 +167,7 @@ def render_monitor(page: MonitorPage) -> str:
         system_cells=_build_system_cells,
         PREDICTION=PREDICTION,
         deciding_statistic_text=_deciding_statistic_text,
-        thresholds_text=_thresholds_text,
+        thresholds_text=_describe_thresholds,
     )
 
 
@@ -246,7 +246,7 @@ def _build_system_cells(counts: SystemCounts, seconds: float) -> list[str]:
     ]
 
 
-def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
+def _select_shown_columns(report: DriftReport) -> list[ColumnDrift]:
     """Return the columns with a card: drifted columns without a chart, then the most drifted columns with a chart; six of each at most."""
     with_chart = [column for column in report.columns if column.bars][:MAX_CHARTS]
     return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *with_chart]
@@ -293,7 +293,7 @@ def _columns_caption(report: DriftReport) -> str:
     return f"All columns, most drifted first{hidden}. {labels}."
 
 
-def _thresholds_text(report: DriftReport) -> str:
+def _describe_thresholds(report: DriftReport) -> str:
     rate = f"Expected false alarms: {_format_percent(report.false_alarm_rate)} of windows"
     if not report.windows:
         return f"{rate} if rows are independent. The reference has no event times, so that its windows cannot be compared."

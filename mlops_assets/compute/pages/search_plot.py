@@ -63,11 +63,11 @@ def _plot_parameter(axes: Any, domain: SearchRange | tuple[Any, ...], values: Se
         axes.plot(values, scores, "o", markersize=4)
         axes.set_xscale("log" if domain.log else "linear")
         return
-    names = [_choice_label(value) for value in domain]
-    axes.plot([names.index(_choice_label(value)) for value in values], scores, "o", markersize=4)
+    names = [_format_choice(value) for value in domain]
+    axes.plot([names.index(_format_choice(value)) for value in values], scores, "o", markersize=4)
     axes.set_xticks(range(len(names)), [truncate(name, 24) for name in names], parse_math=False)
 
 
-def _choice_label(value: Any) -> str:  # noqa: ANN401  (any choice)
+def _format_choice(value: Any) -> str:  # noqa: ANN401  (any choice)
     """Return a choice as JSON, so that a declared tuple has the same text as the list that a record stores."""
     return json.dumps(value, default=str)

@@ -199,8 +199,8 @@ class PolicyResult:
         """Return the result as JSON values; undefined metrics are None, and no value depends on the machine's speed."""
         return {
             "windows": [self._window_json(window) for window in self.windows],
-            "trainings": [_event_json(event) for event in self.events],
-            "alarms": [_alarm_json(alarm) for alarm in self.alarms],
+            "trainings": [_dump_event(event) for event in self.events],
+            "alarms": [_dump_alarm(alarm) for alarm in self.alarms],
             **({} if self.drift is None else {"drift": self._drift_json(self.drift)}),
         }
 
@@ -224,12 +224,12 @@ class PolicyResult:
         }
 
 
-def _alarm_json(alarm: ReplayAlarm) -> dict[str, Any]:
+def _dump_alarm(alarm: ReplayAlarm) -> dict[str, Any]:
     columns = {"columns": list(alarm.columns)} if alarm.kind == DRIFT else {}
     return {"window": alarm.window, "version": alarm.version, "kind": alarm.kind, "reason": alarm.reason, **columns}
 
 
-def _event_json(event: ReplayEvent) -> dict[str, Any]:
+def _dump_event(event: ReplayEvent) -> dict[str, Any]:
     return {
         "time": event.time.isoformat(),
         "reason": event.reason,
@@ -320,12 +320,18 @@ class ReplayResult:
             "by": self.by,
             "policies": {policy.policy: policy.as_json() for policy in self.policies},
             "comparisons": [
-                {"policy": c.policy, "other": c.other, "difference": _finite(c.difference), "low": _finite(c.low), "high": _finite(c.high)}
+                {
+                    "policy": c.policy,
+                    "other": c.other,
+                    "difference": _replace_non_finite(c.difference),
+                    "low": _replace_non_finite(c.low),
+                    "high": _replace_non_finite(c.high),
+                }
                 for c in self.comparisons
             ],
             "notes": list(self.notes),
         }
 
 
-def _finite(value: float) -> float | None:
+def _replace_non_finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -100,7 +100,7 @@ def _hash_columns(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], types:
     for name in sorted(frame.columns):
         series, logical = _restore_type(frame[name], types.get(name))
         head = f"|{name}:{logical}|".encode()
-        chunks = _byte_slices(series)
+        chunks = _build_byte_slicer(series)
         for hasher, (start, end) in zip(hashers, bounds, strict=True):
             hasher.update(head)
             for chunk in chunks(start, end):
@@ -216,18 +216,18 @@ def _logical_type(dtype: pl.DataType) -> str:
     return str(dtype)
 
 
-def _byte_slices(series: pl.Series) -> SliceReader:
+def _build_byte_slicer(series: pl.Series) -> SliceReader:
     """Return a function that returns the bytes to hash of a column between two rows: validity bits, then values."""
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
         series = pl.Series(series.name, _to_text(series), dtype=pl.String)
     if series.dtype == pl.String:
-        return _text_slices(series, valid)
+        return _build_text_slicer(series, valid)
     values = _canonical_numbers(series)
     return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].view(np.uint8).data)
 
 
-def _text_slices(series: pl.Series, valid: np.ndarray) -> SliceReader:
+def _build_text_slicer(series: pl.Series, valid: np.ndarray) -> SliceReader:
     array = series.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # offsets, and all text in one buffer
     _, ends, text = array.buffers()
     offsets = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]

@@ -74,7 +74,7 @@ def _build_schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  
         "schema",
         column,
         rule.replace("\n", " "),
-        f"column '{column}' breaks {rule}{_first_bad_value(error, frame)}".replace("\n", " "),
+        f"column '{column}' breaks {rule}{_describe_first_bad_value(error, frame)}".replace("\n", " "),
         _schema_hint(error),
         _violating_rows(error, frame),
     )
@@ -96,7 +96,7 @@ def _violating_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noq
     return ~check_output.to_series(check_output.width - 1).fill_null(value=True)
 
 
-def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
+def _describe_first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
     """Return the end of a message: the first bad value and the number of bad rows, or the error of the check."""
     cases = getattr(error, "failure_cases", None)
     if isinstance(cases, pl.DataFrame) and cases.height:
@@ -180,7 +180,7 @@ def find_time_violations(
     times = frame[column]
     if not is_utc(times.dtype):
         message = f"column '{column}' has type {times.dtype}, not a time in UTC"
-        yield RuleViolation("event_time", column, "a time in UTC", message, _zone_hint(column))
+        yield RuleViolation("event_time", column, "a time in UTC", message, _build_zone_hint(column))
         return
     if nulls := times.null_count():
         message = f"column '{column}' is null in {nulls} row(s)"
@@ -196,10 +196,10 @@ def find_zone_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterato
     for column in columns:
         if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
             message = f"column '{column}' has type {frame[column].dtype}, not a time in UTC as the event time"
-            yield RuleViolation("event_time", column, "a time in UTC", message, _zone_hint(column))
+            yield RuleViolation("event_time", column, "a time in UTC", message, _build_zone_hint(column))
 
 
-def _zone_hint(column: str) -> str:
+def _build_zone_hint(column: str) -> str:
     return f"`pl.col('{column}').dt.replace_time_zone('<zone of the data>').dt.convert_time_zone('UTC')` gives it a zone"
 
 

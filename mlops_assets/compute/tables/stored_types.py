@@ -100,11 +100,12 @@ def _find_stored_type(name: str, dtype: pl.DataType) -> pl.DataType:
         refused: pl.DataType = error.args[0]
         inside = "" if refused == dtype else f", because of the {refused} inside it"
         raise DataError(
-            f"column '{name}' has type {dtype}, which the lake cannot hold{inside}", hint=_type_hint(name, refused, nested=bool(inside))
+            f"column '{name}' has type {dtype}, which the lake cannot hold{inside}",
+            hint=_build_type_hint(name, refused, nested=bool(inside)),
         ) from None
 
 
-def _type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
+def _build_type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
     if isinstance(refused, pl.Struct):
         return "give every field of a struct a name of its own that differs in more than case, or unnest it"
     hint = _HINTS.get(type(refused), "cast it to a number, text, a time, or a list or struct of them").format(name)

@@ -76,7 +76,7 @@ def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: AN
     try:
         return pl.Series(name, pl.from_pandas(values.reset_index(drop=True)))
     except Exception as error:
-        raise _unconvertible_error(values, name, what, error) from error
+        raise _build_unconvertible_error(values, name, what, error) from error
 
 
 def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
@@ -88,7 +88,9 @@ def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa:
     for number, kind in _iterate_kinds(values):
         rows_by_kind.setdefault(kind, number)
         if kind == "bytes":
-            raise _cell_error(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
+            raise _build_cell_error(
+                what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')"
+            )
         if len(rows_by_kind) > 1 and not rows_by_kind.keys() <= {"a whole number", "a number"}:
             (first_kind, first_row), (other_kind, other_row) = list(rows_by_kind.items())[:2]
             hint = (
@@ -96,7 +98,7 @@ def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa:
                 if "a time with a time zone" in rows_by_kind
                 else f"give the column one type where it is read: frame['{name}'].astype('string') or pd.to_numeric(frame['{name}'])"
             )
-            raise _cell_error(
+            raise _build_cell_error(
                 what, name, other_row, f"is {other_kind} ({values.iloc[other_row]!r}), but row {first_row + 1} is {first_kind}", hint
             )
     return set(rows_by_kind)
@@ -136,21 +138,25 @@ def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
         f"read the column as 'Int64' or 'string' (pd.read_csv(..., dtype={{'{name}': 'Int64'}})), which keep nulls without floats; "
         "if these are measurements, return a polars frame"
     )
-    raise _cell_error(what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint)
+    raise _build_cell_error(
+        what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint
+    )
 
 
-def _unconvertible_error(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
+def _build_unconvertible_error(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
     """Return the error for a column that cannot be converted; it names the first text that is not UTF-8, if any."""
     for number, value in enumerate(values):
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:
-                return _cell_error(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
+                return _build_cell_error(
+                    what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding="
+                )
     return DataError(
         f"{what} returned column '{name}' of pandas type {values.dtype}, which cannot be converted: {error}", hint="cast it to a plain type"
     )
 
 
-def _cell_error(what: str, name: str, number: int, text: str, hint: str) -> DataError:
+def _build_cell_error(what: str, name: str, number: int, text: str, hint: str) -> DataError:
     return DataError(f"{what} returned column '{name}' whose row {number + 1} {text}", hint=hint)

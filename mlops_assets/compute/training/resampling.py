@@ -67,12 +67,12 @@ class _Spread:
         if not math.isfinite(self.value) or len(draws) < (1 - _UNDEFINED_BOUNDS) * len(self.draws):
             return math.nan, math.nan
         if len(draws) < _MIN_DEFINED:
-            width = float(stats.norm.ppf((1 + confidence) / 2) * draws.std(ddof=1)) * self._widening(confidence)
+            width = float(stats.norm.ppf((1 + confidence) / 2) * draws.std(ddof=1)) * self._compute_widening(confidence)
             return self.value - width, self.value + width
         low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]) - self.value
-        return self.value + float(low) * self._widening(confidence), self.value + float(high) * self._widening(confidence)
+        return self.value + float(low) * self._compute_widening(confidence), self.value + float(high) * self._compute_widening(confidence)
 
-    def _widening(self, confidence: float) -> float:
+    def _compute_widening(self, confidence: float) -> float:
         """Return the factor that widens an interval of few blocks; 1 for independent rows."""
         from scipy import stats
 

@@ -54,7 +54,7 @@ def canonicalise_value(value: object, folder: str, *, depth: int = 0) -> str:  #
     if depth > _MAX_DEPTH:
         raise UnrecordableError
 
-    def inner(each: object) -> str:
+    def canonicalise(each: object) -> str:
         return canonicalise_value(each, folder, depth=depth + 1)
 
     kind = type(value)
@@ -67,12 +67,12 @@ def canonicalise_value(value: object, folder: str, *, depth: int = 0) -> str:  #
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(sorted(f"{inner(k)}:{inner(v)}" for k, v in value.items())) + "}"
+        return "{" + ",".join(sorted(f"{canonicalise(k)}:{canonicalise(v)}" for k, v in value.items())) + "}"
     if isinstance(value, AbstractSet):
-        return "{" + ",".join(sorted(map(inner, value))) + "}"
+        return "{" + ",".join(sorted(map(canonicalise, value))) + "}"
     if isinstance(value, (list, tuple)) or (isinstance(value, Sequence) and kind.__module__ == "collections"):
-        return f"{kind.__name__}[{','.join(map(inner, value))}]"
-    return _canonicalise_object(value, kind, inner)
+        return f"{kind.__name__}[{','.join(map(canonicalise, value))}]"
+    return _canonicalise_object(value, kind, canonicalise)
 
 
 def _is_ignored(value: object, kind: type) -> bool:
@@ -87,27 +87,29 @@ def _make_relative(value: str | PurePath, folder: str) -> str:
     return text.replace(folder, "<project>")
 
 
-def _canonicalise_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
+def _canonicalise_object(value: Any, kind: type, canonicalise: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
     """Return the canonical text of an object: the name of a function, the content of a pattern, array, frame or other object."""
     if isinstance(value, re.Pattern):
         return f"re:{value.pattern!r}:{value.flags}"
     if isinstance(value, functools.partial):
-        return f"partial({inner(value.func)},{inner(value.args)},{inner(value.keywords)})"
+        return f"partial({canonicalise(value.func)},{canonicalise(value.args)},{canonicalise(value.keywords)})"
     if isinstance(value, types.MethodType):
-        return f"{value.__func__.__qualname__} of {inner(value.__self__)}"
+        return f"{value.__func__.__qualname__} of {canonicalise(value.__self__)}"
     if isinstance(value, _NAMED):
         closure = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{inner(closure) if closure else ''}"
+        return (
+            f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{canonicalise(closure) if closure else ''}"
+        )
     if isinstance(value, _TYPING) or kind.__module__ == "typing":
         return repr(value)
     if kind.__module__.partition(".")[0] in _LIBRARIES:
-        return _LIBRARIES[kind.__module__.partition(".")[0]](value, inner)
+        return _LIBRARIES[kind.__module__.partition(".")[0]](value, canonicalise)
     if dataclasses.is_dataclass(value):
-        return f"{kind.__qualname__}{inner({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
+        return f"{kind.__qualname__}{canonicalise({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
     if hasattr(value, "model_dump"):  # pydantic
-        return f"{kind.__qualname__}{inner(value.model_dump())}"
+        return f"{kind.__qualname__}{canonicalise(value.model_dump())}"
     if (state := _read_object_state(value, kind)) is not None and "site-packages" not in _class_file(kind):
-        return f"{kind.__qualname__}{inner(state)}"
+        return f"{kind.__qualname__}{canonicalise(state)}"
     raise UnrecordableError
 
 
@@ -138,45 +140,47 @@ def _class_file(kind: type) -> str:
     return "site-packages" if is_standard else str(getattr(module, "__file__", None) or "site-packages")
 
 
-def _canonicalise_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_numpy(value: Any, canonicalise: Callable[[object], str]) -> str:  # noqa: ANN401
     if not hasattr(value, "tobytes"):
         if hasattr(value, "num") and hasattr(value, "itemsize"):  # a dtype
             return f"numpy:{value}"
         raise UnrecordableError
     if value.dtype == object:
-        return f"array{value.shape}{inner(value.tolist())}"
+        return f"array{value.shape}{canonicalise(value.tolist())}"
     return f"array{value.shape}{value.dtype}{hashlib.sha256(value.tobytes()).hexdigest()}"
 
 
-def _canonicalise_polars(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_polars(value: Any, canonicalise: Callable[[object], str]) -> str:  # noqa: ANN401
     import polars as pl
 
     if isinstance(value, pl.Series):
-        return inner(value.to_frame())
+        return canonicalise(value.to_frame())
     if isinstance(value, pl.DataFrame):
-        return f"frame{inner({name: str(dtype) for name, dtype in value.schema.items()})}{inner(value.to_dict(as_series=False))}"
+        return (
+            f"frame{canonicalise({name: str(dtype) for name, dtype in value.schema.items()})}{canonicalise(value.to_dict(as_series=False))}"
+        )
     if isinstance(value, (pl.Expr, pl.DataType, pl.Schema)):
         return f"polars:{value}"
     raise UnrecordableError
 
 
-def _canonicalise_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_pandas(value: Any, canonicalise: Callable[[object], str]) -> str:  # noqa: ANN401
     import pandas as pd
 
     if isinstance(value, (pd.DataFrame, pd.Series, pd.Index)):
         hashed = hashlib.sha256(pd.util.hash_pandas_object(value).to_numpy().tobytes()).hexdigest()
         labels = list(value.columns) if isinstance(value, pd.DataFrame) else [value.name]
-        return f"pandas{inner(list(map(str, labels)))}{hashed}"
+        return f"pandas{canonicalise(list(map(str, labels)))}{hashed}"
     if isinstance(value, pd.Timedelta):
         return repr(value)
     raise UnrecordableError
 
 
-def _canonicalise_estimator(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+def _canonicalise_estimator(value: Any, canonicalise: Callable[[object], str]) -> str:  # noqa: ANN401
     """Return class and parameters of an unfitted estimator; raise UnrecordableError for a fitted one."""
     if not hasattr(value, "get_params") or any(name.endswith("_") and not name.startswith("_") for name in vars(value)):
         raise UnrecordableError
-    return f"{type(value).__qualname__}{inner(value.get_params(deep=False))}"
+    return f"{type(value).__qualname__}{canonicalise(value.get_params(deep=False))}"
 
 
 _LIBRARIES: dict[str, Callable[[Any, Callable[[object], str]], str]] = {

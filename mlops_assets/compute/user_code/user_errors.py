@@ -124,11 +124,11 @@ def find_user_line(error: BaseException, function: Callable[..., Any] | None = N
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_file(frame.filename)]
     if frames:
-        return f"{_display_path(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}"
+        return f"{_shorten_path(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}"
     code = getattr(function, "__code__", None)
     if code is None:
         return "outside of the project's code"
-    return f"{_display_path(code.co_filename)}:{code.co_firstlineno}, in the query that {code.co_name} returned"
+    return f"{_shorten_path(code.co_filename)}:{code.co_firstlineno}, in the query that {code.co_name} returned"
 
 
 def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
@@ -149,10 +149,10 @@ def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
             return suggest_name(match["name"], known) + (
                 f"there are {', '.join(known)}" if known else "look at the names of the columns there"
             )
-    return _zone_hint(text) or _type_hint(text)
+    return _build_zone_hint(text) or _build_type_hint(text)
 
 
-def _zone_hint(text: str) -> str:
+def _build_zone_hint(text: str) -> str:
     """Return a hint for a mix of times with and without a zone; empty for other errors."""
     naive, series = _NAIVE.search(text), _SERIES_ZONE.search(text)
     if (naive and _ZONED.search(text) and naive["name"] != "literal") or (series and series["zone"] == "None"):
@@ -171,7 +171,7 @@ def _zone_hint(text: str) -> str:
     return ""
 
 
-def _type_hint(text: str) -> str:
+def _build_type_hint(text: str) -> str:
     """Return a hint for a mix of types; for another error, where to look."""
     if _TYPES.search(text):
         return (
@@ -196,7 +196,7 @@ def _is_user_file(filename: str) -> bool:
     return not filename.startswith(_LIBRARY_FOLDERS) and not installed and path.suffix not in _COMPILED_SUFFIXES
 
 
-def _display_path(filename: str) -> str:
+def _shorten_path(filename: str) -> str:
     """Return a file relative to the working folder; unchanged when it is outside of it."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def view_source_text(view: FeatureView) -> str:
+def build_view_source(view: FeatureView) -> str:
     """Return the source of a computed view's function, and a hash of the project code and values it uses; empty for other views."""
     if not isinstance(view.source, Computed):
         return ""

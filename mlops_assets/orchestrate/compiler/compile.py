@@ -7,13 +7,13 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
 from mlops_assets.orchestrate.compiler.release import list_deps, list_release_steps
 from mlops_assets.orchestrate.compiler.services import list_prompt_service_steps
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
-from mlops_assets.orchestrate.core.project import Project, view_rules
+from mlops_assets.orchestrate.core.project import Project, build_view_rules
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_step, function_requirements
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
@@ -157,12 +157,12 @@ class Compiler:
             partitions=view.partitions,
             deps=list_deps(node),
             ins=self._list_plain_inputs(function) if function else {},
-            checks=build_table_check_specs(view.key, view_rules(view)),
+            checks=build_table_check_specs(view.key, build_view_rules(view)),
             config=config,
             resources=resources,
             options=view.options,
             condition=follow_inputs(node, self.platform),
-            code_version=view.version(view_source_text(view)),
+            code_version=view.version(build_view_source(view)),
             freshness=build_freshness_policy(view),
         )
         return compile_step(step, self.io)

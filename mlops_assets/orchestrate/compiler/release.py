@@ -31,7 +31,7 @@ def list_release_steps(
     declared
         The model or prompt.
     evidence
-        The keys of the steps that judge its gates.
+        The keys of the steps that evaluate its gates.
     bodies
         The bodies of the version's and of the champion's step.
     bind

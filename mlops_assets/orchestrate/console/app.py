@@ -166,7 +166,7 @@ def _show(site: ConsoleSite, frame: ConsoleFrame, show: _PageFunction, request: 
 
 
 def _build_failure_page(site: ConsoleSite, message: str, hint: str) -> ConsolePage:
-    notice = ConsoleNotice("bad", message, hint, command=site.command("doctor"))
+    notice = ConsoleNotice("bad", message, hint, command=site.build_command("doctor"))
     return ConsolePage("This page cannot be shown", "", "", [ConsoleNotices("", (notice,))], status=500)
 
 

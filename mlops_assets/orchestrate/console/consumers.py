@@ -7,7 +7,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.console.site import ConsoleSite, format_time
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.readers import list_readers
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import Service
@@ -86,7 +86,7 @@ def _list_views(site: ConsoleSite, artifact: str) -> frozenset[str]:
 def _find_assets(site: ConsoleSite, key: str) -> Iterator[Consumer]:
     """Yield the assets downstream of a table or of its online copy."""
     kind, _, name = key.partition("/")
-    nodes = [graph_key(key), *([graph_key(f"online/{name}")] if kind == "features" else [])]
+    nodes = [build_graph_key(key), *([build_graph_key(f"online/{name}")] if kind == "features" else [])]
     readers = dict.fromkeys(reader for node in nodes for reader in site.readers.get(node, ()))
     for reader in readers:
         if reader in site.plain_nodes or reader not in site.readers:

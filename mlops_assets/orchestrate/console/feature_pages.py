@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.console.consumers import Consumer, find_consumers
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, MissingPageError, encode, format_age, format_time
 from mlops_assets.stores.lake.protocol import Lake, PartitionRecord
 from mlops_assets.values.asset_names import select_nodes
-from mlops_assets.values.feature_types import type_label
+from mlops_assets.values.feature_types import format_type
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.serving import BatchPrediction, Service
 
@@ -34,7 +34,7 @@ class _PredictionTable:
     event_timestamp: str | None
 
 
-def view_path(name: str) -> str:
+def build_view_path(name: str) -> str:
     """Return the path of a feature view's page."""
     return f"{SECTION}/{encode(name)}"
 
@@ -52,7 +52,7 @@ def list_features(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         consumers = find_consumers(site, view.key, view)
         views.append(
             (
-                ConsoleCell(view.name, view_path(view.name)),
+                ConsoleCell(view.name, build_view_path(view.name)),
                 ", ".join(view.entity.join_keys),
                 ", ".join(view.feature_names),
                 _count_rows(records),
@@ -71,7 +71,7 @@ def list_features(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
         "The project predicts nothing yet: declare an ml.BatchPrediction or an ml.Service.",
         frozenset({2}),
     )
-    commands = [("The same in a terminal", site.command("features list")), ("Bring tables up to date", site.command("run"))]
+    commands = [("The same in a terminal", site.build_command("features list")), ("Bring tables up to date", site.build_command("run"))]
     blocks = [ConsoleTable("Feature views", head, tuple(views), empty, frozenset({3})), predicted]
     return ConsolePage("Features", SECTION, "Undeclared consumers read a table without a declaration of this package.", blocks, commands)
 
@@ -117,7 +117,7 @@ def show_view(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     name = request.path["view"]
     known = {view.name: view for _, view in site.select(FeatureView)}
     if name not in known:
-        raise MissingPageError("feature view", name, {each: view_path(each) for each in known}, site.command("features list"))
+        raise MissingPageError("feature view", name, {each: build_view_path(each) for each in known}, site.build_command("features list"))
     view = known[name]
     records = site.stores.lake.records(view.key)
     blocks: list[ConsoleBlock] = [
@@ -127,10 +127,10 @@ def show_view(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         _list_versions(site, view),
     ]
     commands = [
-        ("Statistics of all rows, lineage and versions", site.command(f"features show {name}")),
-        ("Bring it up to date", site.command(f"run --select '{select_nodes(view.key)}'")),
+        ("Statistics of all rows, lineage and versions", site.build_command(f"features show {name}")),
+        ("Bring it up to date", site.build_command(f"run --select '{select_nodes(view.key)}'")),
         *(
-            [("Look an entity up", site.command(f"features online {name} --entity {view.entity.join_keys[0]}=VALUE"))]
+            [("Look an entity up", site.build_command(f"features online {name} --entity {view.entity.join_keys[0]}=VALUE"))]
             if view.online
             else []
         ),
@@ -158,7 +158,7 @@ def _list_statistics(site: ConsoleSite, view: FeatureView, records: Mapping[str,
     """Return the statistics of the newest partitions with at most ``MAX_ROWS`` rows together, or of the newest partition alone."""
     if not records:
         return [ConsoleTable("Statistics", ("feature",), (), "The view was never materialised: run the second command below.")]
-    kinds = {feature: type_label(kind) for feature, kind in view.features}
+    kinds = {feature: format_type(kind) for feature, kind in view.features}
     state = (view.key, max(record.snapshot for record in records.values()))
     if state not in site.cache:
         site.cache[state] = _measure_newest_rows(site.stores.lake, view, records)
@@ -235,7 +235,9 @@ def show_predictions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     name = request.path["name"]
     known = {table.name: table for table in _list_prediction_tables(site)}
     if name not in known:
-        raise MissingPageError("table of predictions of", name, {each: prediction_path(each) for each in known}, site.command("status"))
+        raise MissingPageError(
+            "table of predictions of", name, {each: prediction_path(each) for each in known}, site.build_command("status")
+        )
     table = known[name]
     records = site.stores.lake.records(table.key)
     written, until = _describe_freshness(None, records)
@@ -250,7 +252,7 @@ def show_predictions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *([("in the Dagster UI", ConsoleCell(table.key, asset))] if asset else []),
     )
     commands = [
-        ("Predict, or import what a service has answered", site.command(f"run --select '{select_nodes(table.key)}' --partitions KEY"))
+        ("Predict, or import what a service has answered", site.build_command(f"run --select '{select_nodes(table.key)}' --partitions KEY"))
     ]
     blocks: list[ConsoleBlock] = [ConsoleFacts("", facts), list_consumers(find_consumers(site, table.key))]
     title = f"Predictions of {name}"

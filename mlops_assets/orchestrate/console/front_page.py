@@ -49,7 +49,9 @@ def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     )
     runs = site.tracker.list(limit=_MAX_RUNS)
     has_nothing = not versions and not runs
-    first = ConsoleNotice("", "Nothing has run yet", "Train, judge and register the models of the project first.", "", site.command("run"))
+    first = ConsoleNotice(
+        "", "Nothing has run yet", "Train, judge and register the models of the project first.", "", site.build_command("run")
+    )
     blocks: list[ConsoleBlock] = [
         ConsoleNotices("", notices or ((first,) if has_nothing else (calm,))),
         _list_champions(site, versions),
@@ -61,7 +63,7 @@ def show_front_page(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
             more=(ConsoleCell("all runs", "/runs"),) if runs else (),
         ),
     ]
-    commands = [("State of tables, versions and monitors", site.command("status")), ("Check the installation", "mlops doctor")]
+    commands = [("State of tables, versions and monitors", site.build_command("status")), ("Check the installation", "mlops doctor")]
     title = f"{len(notices)} {'thing needs' if len(notices) == 1 else 'things need'} attention" if notices else "Overview"
     return ConsolePage(title, SECTION, "", blocks, commands)
 
@@ -76,16 +78,18 @@ def _list_breach_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
                 path = monitor_path(monitor.name, report.partition)
                 headline = f"{monitor.name}: {problem}"
                 text = f"{report.partition}, version {report.version}: {report.reason}"
-                yield ConsoleNotice(colour, headline, text, path, site.command(f"monitor show {monitor.name}"))
+                yield ConsoleNotice(colour, headline, text, path, site.build_command(f"monitor show {monitor.name}"))
 
 
 def _list_service_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
     for name, state in read_statuses(site).items():
         if state.wanted == "running" and not state.running:
             text = state.problem or "it should run"
-            yield ConsoleNotice("bad", f"{name} is down", text, service_path(name), site.command(f"serve start {name}"))
+            yield ConsoleNotice("bad", f"{name} is down", text, service_path(name), site.build_command(f"serve start {name}"))
         elif state.problem:
-            yield ConsoleNotice("warn", f"{name} has a problem", state.problem, service_path(name), site.command(f"serve status {name}"))
+            yield ConsoleNotice(
+                "warn", f"{name} has a problem", state.problem, service_path(name), site.build_command(f"serve status {name}")
+            )
 
 
 def _list_version_notices(site: ConsoleSite, versions: list[Version]) -> Iterator[ConsoleNotice]:
@@ -97,7 +101,7 @@ def _list_version_notices(site: ConsoleSite, versions: list[Version]) -> Iterato
             yield ConsoleNotice("bad", f"{name} is damaged", version.damage, version_path(version.model, version.version), "mlops doctor")
     for version in {version.model: version for version in find_waiting(site, versions)}.values():
         group = "prompts" if version.model in prompts else "models"
-        command = site.command(f"{group} approve {version.model} {version.version} --approver NAME --reason WHY")
+        command = site.build_command(f"{group} approve {version.model} {version.version} --approver NAME --reason WHY")
         path = version_path(version.model, version.version)
         yield ConsoleNotice("warn", f"{version.model}@{version.version} waits for approval", "Its gates passed.", path, command)
 
@@ -115,7 +119,9 @@ def _list_check_notices(site: ConsoleSite) -> Iterator[ConsoleNotice]:
         address = f"{site.dagster_url}/assets/{'/'.join(map(encode, key.asset_key.path))}?view=checks" if site.dagster_url else ""
         text = (evaluation.description or "The check names no reason.").partition("\n")[0]
         colour = "warn" if evaluation.severity.value == "WARN" else "bad"
-        yield ConsoleNotice(colour, f"{asset}: check {key.name} failed", text, address, site.command(f"run --select 'key:\"{asset}\"'"))
+        yield ConsoleNotice(
+            colour, f"{asset}: check {key.name} failed", text, address, site.build_command(f"run --select 'key:\"{asset}\"'")
+        )
 
 
 def _list_champions(site: ConsoleSite, versions: list[Version]) -> ConsoleTable:

@@ -22,9 +22,9 @@ from mlops_assets.orchestrate.console.site import (
     ConsoleSite,
     MissingPageError,
     StoredDocument,
+    build_page_links,
     encode,
     format_time,
-    page_links,
     select_page_rows,
 )
 from mlops_assets.orchestrate.versions.card import PAGE
@@ -50,7 +50,7 @@ def list_models(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     rows = [_summarise(site, name, versions, champions[name], runs) for name, versions in sorted(by_model.items())]
     head = ("model", "kind", "champion", "its metrics", "challenger", "versions", "newest")
     table = ConsoleTable("", head, tuple(rows), "The project declares no model yet. Declare one with @ml.model.", frozenset({5}))
-    commands = [("List all versions", site.command("models list")), ("Train, judge and register", site.command("run"))]
+    commands = [("List all versions", site.build_command("models list")), ("Train, judge and register", site.build_command("run"))]
     return ConsolePage(
         "Models", SECTION, "The champion answers requests. A version is registered once its gates have passed.", [table], commands
     )
@@ -114,7 +114,7 @@ def _find_model(site: ConsoleSite, name: str) -> list[Version]:
     if not versions and name not in declared:
         names = sorted({*declared, *(version.model for version in site.stores.registry.versions())})
         known = {each: f"{SECTION}/{encode(each)}" for each in names}
-        raise MissingPageError("model", name, known, site.command("models list"))
+        raise MissingPageError("model", name, known, site.build_command("models list"))
     return versions
 
 
@@ -132,14 +132,14 @@ def show_model(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
             if declared_names(site).get(name) == "model"
             else []
         ),
-        _list_versions(site, path, shown, page_links(path, request, has_more=has_more)),
+        _list_versions(site, path, shown, build_page_links(path, request, has_more=has_more)),
         _list_moves(site.stores.registry.history(name)[: -_MAX_MOVES - 1 : -1]),
     ]
     newest = versions[-1].version if versions else 1
     commands = [
-        ("All events, refused candidates included", site.command(f"{group} history {name}")),
-        ("Make a version the champion", site.command(f"{group} promote {name} --version {newest} --reason WHY")),
-        ("Restore the champion before", site.command(f"{group} rollback {name} --reason WHY")),
+        ("All events, refused candidates included", site.build_command(f"{group} history {name}")),
+        ("Make a version the champion", site.build_command(f"{group} promote {name} --version {newest} --reason WHY")),
+        ("Restore the champion before", site.build_command(f"{group} rollback {name} --reason WHY")),
     ]
     return ConsolePage(name, SECTION, "", blocks, commands, ConsoleCell("Models", SECTION))
 
@@ -158,13 +158,13 @@ def _list_state_notices(site: ConsoleSite, name: str, versions: Sequence[Version
     ]
     if champion is None:
         text = "Train and register a version first." if not versions else "No version was promoted in this environment."
-        return [ConsoleNotice("", "No champion", text, "", site.command("run")), *found]
+        return [ConsoleNotice("", "No champion", text, "", site.build_command("run")), *found]
     moved = f"registered {format_time(champion.created_at)} UTC"
     return [ConsoleNotice("good", f"Version {champion.version} is the champion", moved, version_path(name, champion.version)), *found]
 
 
 def _build_approve_command(site: ConsoleSite, version: Version, group: str = "models") -> str:
-    return site.command(f"{group} approve {version.model} {version.version} --approver NAME --reason WHY")
+    return site.build_command(f"{group} approve {version.model} {version.version} --approver NAME --reason WHY")
 
 
 def _list_versions(site: ConsoleSite, path: str, shown: Sequence[Version], more: tuple[ConsoleCell, ...]) -> ConsoleTable:
@@ -215,7 +215,7 @@ def find_versions(site: ConsoleSite, model: str, numbers: Sequence[str]) -> list
     for number in numbers:
         if number not in by_number:
             known = {each: version_path(model, int(each)) for each in by_number}
-            raise MissingPageError(f"version of '{model}' numbered", number, known, site.command(f"models list {model}"))
+            raise MissingPageError(f"version of '{model}' numbered", number, known, site.build_command(f"models list {model}"))
     return [by_number[number] for number in numbers]
 
 
@@ -238,10 +238,10 @@ def show_version(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *(_describe_training(run) if run else []),
     ]
     commands = [
-        ("Show everything recorded, files verified", site.command(f"{group} show {name}")),
-        ("Promote it", site.command(f"{group} promote {model} --version {version.version} --reason WHY")),
+        ("Show everything recorded, files verified", site.build_command(f"{group} show {name}")),
+        ("Promote it", site.build_command(f"{group} promote {model} --version {version.version} --reason WHY")),
         ("Approve it", _build_approve_command(site, version, group)),
-        *([("Train it again and compare", site.command(f"reproduce {name}"))] if group == "models" else []),
+        *([("Train it again and compare", site.build_command(f"reproduce {name}"))] if group == "models" else []),
     ]
     return ConsolePage(name, SECTION, "", blocks, commands, ConsoleCell(model, f"{SECTION}/{encode(model)}"))
 
@@ -252,7 +252,7 @@ def _list_facts(site: ConsoleSite, version: Version) -> tuple[tuple[str, Console
     card = (
         ConsoleCell("open", f"{path}/card")
         if has_card
-        else f"not stored: {site.command(f'models card {version.model}@{version.version}')} builds it"
+        else f"not stored: {site.build_command(f'models card {version.model}@{version.version}')} builds it"
     )
     return (
         ("state", ConsoleCell(version.state + (f": {version.damage}" if version.damage else ""), kind=_KINDS.get(version.state, ""))),
@@ -332,7 +332,7 @@ def compare_versions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     compared = tuple(compare_run(site, run, f"version {version.version}") for version, run in known)
     gates = [list_evidence(f"Gates of version {v.version}", site.stores.registry.evidence(model, v.digest)) for v, _ in known]
     ids = " ".join(run.id[:8] for _, run in known)
-    commands = [("The same in a terminal", site.command(f"runs compare {ids}"))]
+    commands = [("The same in a terminal", site.build_command(f"runs compare {ids}"))]
     return ConsolePage(f"{model}: {', '.join(titles)}", SECTION, "", [ConsoleComparison(compared), table, *gates], commands, above)
 
 
@@ -343,6 +343,6 @@ def show_card(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
     if sha256 is None:
         name = f"{version.model}@{version.version}"
         raise MissingPageError(
-            "stored card of", name, {name: version_path(version.model, version.version)}, site.command(f"models card {name}")
+            "stored card of", name, {name: version_path(version.model, version.version)}, site.build_command(f"models card {name}")
         )
     return StoredDocument(site.stores.artifacts.get(sha256))

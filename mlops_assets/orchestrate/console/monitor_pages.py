@@ -93,9 +93,9 @@ def list_monitors(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     head = ("monitor", "watches", "model", "newest window", "performance", "drift", "on failure")
     table = ConsoleTable("", head, tuple(rows), "The project declares no monitor. Declare one with ml.Monitor(name, of=SERVICE).")
     commands = [
-        ("State of the project", site.command("status")),
-        ("Make the reports that are due", site.command("monitor step NAME")),
-        ("Alerts and silences", site.command("alerts list")),
+        ("State of the project", site.build_command("status")),
+        ("Make the reports that are due", site.build_command("monitor step NAME")),
+        ("Alerts and silences", site.build_command("alerts list")),
     ]
     return ConsolePage(
         "Monitors",
@@ -124,7 +124,7 @@ def find_monitor(site: ConsoleSite, name: str) -> tuple[Project, Monitor]:
     """Return a monitor and its project; raise MissingPageError for an unknown name."""
     known = {monitor.name: (project, monitor) for project, monitor in site.select(Monitor)}
     if name not in known:
-        raise MissingPageError("monitor", name, {each: monitor_path(each) for each in known}, site.command("status"))
+        raise MissingPageError("monitor", name, {each: monitor_path(each) for each in known}, site.build_command("status"))
     return known[name]
 
 
@@ -141,8 +141,8 @@ def show_monitor(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         _list_decisions(monitor, facts),
     ]
     commands = [
-        ("Reports, decisions and the next step", site.command(f"monitor show {monitor.name}")),
-        ("Do the next step once", site.command(f"monitor step {monitor.name}")),
+        ("Reports, decisions and the next step", site.build_command(f"monitor show {monitor.name}")),
+        ("Do the next step once", site.build_command(f"monitor step {monitor.name}")),
     ]
     return ConsolePage(monitor.name, SECTION, "", blocks, commands, ConsoleCell("Monitors", SECTION))
 

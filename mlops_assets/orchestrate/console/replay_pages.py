@@ -14,9 +14,9 @@ from mlops_assets.orchestrate.console.site import (
     ConsoleSite,
     MissingPageError,
     StoredDocument,
+    build_page_links,
     encode,
     format_time,
-    page_links,
     select_page_rows,
 )
 
@@ -31,9 +31,9 @@ def list_replays(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     rows = tuple(_summarise(site, folder) for folder in shown)
     empty = "No replay yet. The command below replays history with each policy, and shows which policy would have been best."
     head = ("replay", "model", "period", "windows", "mean metric and trainings of each policy", "finished (UTC)", "page")
-    table = ConsoleTable("", head, rows, empty, frozenset({3}), more=page_links(SECTION, request, has_more=has_more))
+    table = ConsoleTable("", head, rows, empty, frozenset({3}), more=build_page_links(SECTION, request, has_more=has_more))
     commands = [
-        ("Compare policies on history", site.command("replay --from DATE --to DATE --policy never --policy every:30d --policy loop"))
+        ("Compare policies on history", site.build_command("replay --from DATE --to DATE --policy never --policy every:30d --policy loop"))
     ]
     return ConsolePage("Replays", SECTION, "What each retraining policy would have done.", [table], commands)
 

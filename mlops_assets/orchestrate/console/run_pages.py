@@ -24,10 +24,10 @@ from mlops_assets.orchestrate.console.site import (
     ConsoleRequest,
     ConsoleSite,
     MissingPageError,
+    build_page_links,
     encode,
     format_time,
     join_query,
-    page_links,
 )
 from mlops_assets.stores.base.process import is_gone
 from mlops_assets.stores.tracker.queries import quote_name
@@ -51,15 +51,15 @@ def list_runs(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     form = ConsoleForm(SECTION, fields, "Show")
     options = "".join(f" --{name} {_quote_shell(text)}" for name, text in (("where", where), ("order", order)) if text)
     commands = [
-        ("The same in a terminal", site.command(f"runs list{options}")),
-        ("Write them to a file", site.command(f"runs export runs.parquet{f' --where {_quote_shell(where)}' if where else ''}")),
+        ("The same in a terminal", site.build_command(f"runs list{options}")),
+        ("Write them to a file", site.build_command(f"runs export runs.parquet{f' --where {_quote_shell(where)}' if where else ''}")),
     ]
     try:
         runs = site.tracker.search(where, order, PAGE_ROWS + 1, request.offset)
     except RegistryError as error:
         notice = ConsoleNotices("", (ConsoleNotice("bad", error.message, error.hint),))
         return ConsolePage("Runs", SECTION, "", [form, notice], commands, status=400)
-    links = page_links(SECTION, request, has_more=len(runs) > PAGE_ROWS)
+    links = build_page_links(SECTION, request, has_more=len(runs) > PAGE_ROWS)
     table = _build_table(runs[:PAGE_ROWS], where, order, links)
     return ConsolePage("Runs", SECTION, "Trainings, trials, notebooks and scripts.", [form, table], commands)
 
@@ -149,7 +149,7 @@ def _find_run(site: ConsoleSite, run_id: str) -> Run:
         return site.tracker.get(run_id)
     except RegistryError:
         newest = {run.id: f"{SECTION}/{run.id}" for run in site.tracker.list(limit=PAGE_ROWS)}
-        raise MissingPageError("run", run_id, newest, site.command("runs list")) from None
+        raise MissingPageError("run", run_id, newest, site.build_command("runs list")) from None
 
 
 def show_run(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
@@ -171,8 +171,8 @@ def show_run(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *_list_children(site, run),
     ]
     commands = [
-        ("The same in a terminal", site.command(f"runs show {run.id[:8]}")),
-        ("Compare with another run", site.command(f"runs compare {run.id[:8]} OTHER --html comparison.html")),
+        ("The same in a terminal", site.build_command(f"runs show {run.id[:8]}")),
+        ("Compare with another run", site.build_command(f"runs compare {run.id[:8]} OTHER --html comparison.html")),
     ]
     title = f"{run.model} {run.name or run.id[:8]}"
     return ConsolePage(title, SECTION, "", blocks, commands, ConsoleCell("Runs", SECTION))
@@ -235,6 +235,6 @@ def compare_runs(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     if len(chosen) < 2:
         return ConsolePage("Compare runs", SECTION, "Choose two runs or more in the list of runs.", above=above)
     ids = " ".join(run.id[:8] for run in chosen)
-    commands = [("Write the comparison as a page", site.command(f"runs compare {ids} --html comparison.html"))]
+    commands = [("Write the comparison as a page", site.build_command(f"runs compare {ids} --html comparison.html"))]
     block = ConsoleComparison(tuple(compare_run(site, run) for run in chosen))
     return ConsolePage(f"{len(chosen)} runs", SECTION, "", [block], commands, above)

@@ -17,7 +17,7 @@ def show_score(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     known = {model.name: (part, model) for part in site.parts for model in part.project.select(Model)}
     if name not in known:
         addresses = {each: f"{SECTION}/{encode(each)}/score" for each in known}
-        raise MissingPageError("declared model", name, addresses, site.command("doctor --score"))
+        raise MissingPageError("declared model", name, addresses, site.build_command("doctor --score"))
     part, model = known[name]
     report = score_model(ScoreFacts(part.project, site.stores, model, site.instance, part.alerts))
     pairs = (
@@ -26,7 +26,7 @@ def show_score(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     )
     tables = [_list_section(section, [row for row in report.rows if row["section"] == section]) for section in SECTIONS]
     text = "Half a point for a test by hand, a full point for an automated one. The score is the minimum of the sections."
-    commands = [("The same in a terminal", site.command(f"doctor --score --model {name}"))]
+    commands = [("The same in a terminal", site.build_command(f"doctor --score --model {name}"))]
     above = ConsoleCell(name, f"{SECTION}/{encode(name)}")
     return ConsolePage(f"ML Test Score of {name}", SECTION, text, [ConsoleFacts("", pairs), *tables], commands, above)
 

@@ -81,7 +81,7 @@ def list_states(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
     table = ConsoleTable(
         "", head, tuple(rows), "The project declares no service. Declare one with ml.Service(name, model=MODEL).", frozenset(range(4, 10))
     )
-    commands = [("The same in a terminal", site.command("serve status")), ("Start one", site.command("serve start NAME"))]
+    commands = [("The same in a terminal", site.build_command("serve status")), ("Start one", site.build_command("serve start NAME"))]
     return ConsolePage("Services", SECTION, "Requests and errors count since the counters of a service were created.", [table], commands)
 
 
@@ -112,7 +112,7 @@ def show_service(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
     name = request.path["service"]
     known = {service.name: service for service in declared_services(site)}
     if name not in known:
-        raise MissingPageError("service", name, {each: service_path(each) for each in known}, site.command("serve status"))
+        raise MissingPageError("service", name, {each: service_path(each) for each in known}, site.build_command("serve status"))
     service, state, counts = known[name], _read_status(site, known[name]), _read_counts(site, name)
     shown = describe_state(state)
     notice = ConsoleNotice(
@@ -127,9 +127,9 @@ def show_service(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *([list_clients(site, service)] if isinstance(service, PromptService) else []),
     ]
     commands = [
-        ("Start it, or update it to the champion", site.command(f"serve start {name}")),
-        ("Stop it", site.command(f"serve stop {name}")),
-        ("The same in a terminal", site.command(f"serve status {name}")),
+        ("Start it, or update it to the champion", site.build_command(f"serve start {name}")),
+        ("Stop it", site.build_command(f"serve stop {name}")),
+        ("The same in a terminal", site.build_command(f"serve status {name}")),
     ]
     return ConsolePage(name, SECTION, "", blocks, commands, ConsoleCell("Services", SECTION))
 

@@ -129,7 +129,7 @@ class ConsoleSite:
         found = {declared.name: (part.project, declared) for part in self.parts for declared in part.project.select(kind)}  # type: ignore[attr-defined]
         return list(found.values())
 
-    def command(self, text: str) -> str:
+    def build_command(self, text: str) -> str:
         """Return a command line of ``mlops`` for the project."""
         return f"mlops {text}{f' {self.target}' if self.target else ''}"
 
@@ -184,7 +184,7 @@ def format_age(time: datetime, now: datetime | None = None) -> str:
     return "just now"
 
 
-def page_links(path: str, request: ConsoleRequest, *, has_more: bool) -> tuple[ConsoleCell, ...]:
+def build_page_links(path: str, request: ConsoleRequest, *, has_more: bool) -> tuple[ConsoleCell, ...]:
     """Return links to the rows before and after the current ones, with the other parameters of the request."""
     number = request.offset // PAGE_ROWS + 1
     kept = [(name, value) for name, values in request.query.items() for value in values if name != "page"]

@@ -19,7 +19,7 @@ from mlops_assets.orchestrate.console.monitor_pages import (
     read_windows,
 )
 from mlops_assets.orchestrate.console.site import ConsoleRequest, ConsoleSite, MissingPageError, StoredDocument, format_time
-from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, build_page_path
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import TimeWindow
@@ -42,7 +42,7 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         )
         for r in reports
     )
-    has_page = site.find_file(page_path(site.platform.home, monitor.name, key)) is not None
+    has_page = site.find_file(build_page_path(site.platform.home, monitor.name, key)) is not None
     page = ConsoleCell("open", f"{monitor_path(monitor.name, key)}/report") if has_page else "not made yet"
     blocks: list[ConsoleBlock] = [
         ConsoleFacts(
@@ -55,8 +55,11 @@ def show_window(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         *_show_rows(site, "Latency, errors and missing features", monitor.system_key if monitor.objectives else "", span),
     ]
     commands = [
-        ("The same in a terminal", site.command(f"monitor show {shlex.quote(monitor.name)} --partition {shlex.quote(key)}")),
-        ("Report this window again", site.command(f"run --select {shlex.quote(_select_reports(monitor))} --partitions {shlex.quote(key)}")),
+        ("The same in a terminal", site.build_command(f"monitor show {shlex.quote(monitor.name)} --partition {shlex.quote(key)}")),
+        (
+            "Report this window again",
+            site.build_command(f"run --select {shlex.quote(_select_reports(monitor))} --partitions {shlex.quote(key)}"),
+        ),
     ]
     return ConsolePage(f"{monitor.name}, {key}", SECTION, "", blocks, commands, ConsoleCell(monitor.name, monitor_path(monitor.name)))
 
@@ -75,7 +78,7 @@ def _require_window(site: ConsoleSite, monitor: Monitor, key: str) -> TimeWindow
     span = find_window(monitor, key)
     if span is None:
         known = {each: monitor_path(monitor.name, each) for each in read_windows(site, monitor).keys}
-        raise MissingPageError(f"window of '{monitor.name}'", key, known, site.command(f"monitor show {monitor.name}"))
+        raise MissingPageError(f"window of '{monitor.name}'", key, known, site.build_command(f"monitor show {monitor.name}"))
     return span
 
 
@@ -142,9 +145,9 @@ def show_report(site: ConsoleSite, request: ConsoleRequest) -> StoredDocument:
     _, monitor = find_monitor(site, request.path["monitor"])
     key = request.path["window"]
     _require_window(site, monitor, key)
-    path = site.find_file(page_path(site.platform.home, monitor.name, key))
+    path = site.find_file(build_page_path(site.platform.home, monitor.name, key))
     if path is None:
         raise MissingPageError(
-            "stored report of", key, {key: monitor_path(monitor.name, key)}, site.command(f"monitor step {monitor.name}")
+            "stored report of", key, {key: monitor_path(monitor.name, key)}, site.build_command(f"monitor step {monitor.name}")
         )
     return StoredDocument(path.read_bytes())

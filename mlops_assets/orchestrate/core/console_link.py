@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from mlops_assets.values.asset_names import find_declared_name, graph_key
+from mlops_assets.values.asset_names import build_graph_key, find_declared_name
 
 CONSOLE_URL = "MLOPS_CONSOLE_URL"  # set by `mlops ui` for the code location that it starts
 CONSOLE_LINK = "console"
@@ -33,7 +33,7 @@ def link_to_console(asset: A, declared_keys: frozenset[str]) -> A:
     url = os.environ.get(CONSOLE_URL, "")
     if not url.startswith(("http://", "https://")):
         return asset
-    by_node = {graph_key(key): key for key in declared_keys}
+    by_node = {build_graph_key(key): key for key in declared_keys}
 
     def link(spec: dg.AssetSpec) -> dg.AssetSpec:
         path = find_console_path(spec.key.to_user_string(), by_node)

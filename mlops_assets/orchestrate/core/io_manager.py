@@ -9,7 +9,7 @@ import polars as pl
 from mlops_assets.compute.tables.frames import FRAME_TYPES, convert_frame
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.values.asset_names import find_declared_name, graph_key
+from mlops_assets.values.asset_names import build_graph_key, find_declared_name
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
@@ -31,7 +31,7 @@ class LakeIOManager(dg.IOManager):
 
     def add_tables(self, project: Project) -> None:
         """Register the tables of a project by their keys in the asset graph."""
-        self._refs.update({graph_key(key): ref for key, ref in project.by_key.items()})
+        self._refs.update({build_graph_key(key): ref for key, ref in project.by_key.items()})
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Do nothing: the step itself writes its table to the lake."""

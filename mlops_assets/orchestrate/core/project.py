@@ -13,7 +13,7 @@ from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, lake_column
 from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.called_names import mentions_name
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.evaluation_hash import hash_calibration, hash_evaluation
 from mlops_assets.orchestrate.core.graph import Edge, Node
@@ -190,8 +190,8 @@ class Project:
                 return Node(
                     declaration.key,
                     declaration.partitions,
-                    self._view_edges(declaration),
-                    definition=declaration.hash_definition(view_source_text(declaration)),
+                    self._list_view_edges(declaration),
+                    definition=declaration.hash_definition(build_view_source(declaration)),
                 )
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in declaration.function.tables)
@@ -218,7 +218,7 @@ class Project:
         datasets = (evaluation.cases, *([evaluation.prices] if evaluation.prices else []))
         return tuple(dict.fromkeys((*map(_link_all, datasets), *(Edge(calibration.key, None) for calibration in calibrations))))
 
-    def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
+    def _list_view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
         source = view.source
         match source:
             case DbtModel():
@@ -250,7 +250,7 @@ def _lookup_edge(view: FeatureView) -> Edge:
     return Edge(view.key, view.partitions, build_lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
 
 
-def view_rules(view: FeatureView) -> Table:
+def build_view_rules(view: FeatureView) -> Table:
     """Return the rules for rows of a feature view: join keys and times together are unique, and partitions may be empty."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
     return Table(

@@ -22,7 +22,7 @@ from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.labels import LABELS, LabelScope, limit_labels
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.values.asset_names import graph_key, select_nodes
+from mlops_assets.values.asset_names import build_graph_key, select_nodes
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
 from mlops_assets.values.window import TimeWindow, window_of
@@ -239,7 +239,7 @@ class StepContext:
         except LakeError as error:
             raise DataError(
                 f"'{self.node.key}' reads '{ref.key}', which cannot be read: {error.message}",
-                hint=f"materialise '{graph_key(ref.key)}' first: mlops run --select '{select_nodes(ref.key)}'",
+                hint=f"materialise '{build_graph_key(ref.key)}' first: mlops run --select '{select_nodes(ref.key)}'",
             ) from error
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY
 from mlops_assets.orchestrate.core.liveness import tag_run
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.options import AssetOptions
 
@@ -58,13 +58,13 @@ class StepSpec:
 
 
 def asset_key(key: str) -> dg.AssetKey:
-    """Return the Dagster asset key of ``<kind>/<name>``; its path is the :func:`graph_key`, which may differ."""
-    return dg.AssetKey(graph_key(key).split("/"))
+    """Return the Dagster asset key of ``<kind>/<name>``; its path is the :func:`build_graph_key`, which may differ."""
+    return dg.AssetKey(build_graph_key(key).split("/"))
 
 
 def op_name(key: str) -> str:
     """Return the op name of ``<kind>/<name>``: the components of its asset key, joined by ``__``."""
-    return graph_key(key).replace("/", "__")
+    return build_graph_key(key).replace("/", "__")
 
 
 def function_requirements(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:

@@ -10,10 +10,10 @@ import polars as pl
 
 from mlops_assets.compute.features.feature_schema import cast_features
 from mlops_assets.compute.tables.sql import run_query
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import draw_safely
-from mlops_assets.orchestrate.core.project import input_table_names, view_rules
+from mlops_assets.orchestrate.core.project import build_view_rules, input_table_names
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import describe_view, source_lineage
 from mlops_assets.orchestrate.tables.backfill import ChunkPlan, publish_in_chunks
@@ -28,9 +28,9 @@ from mlops_assets.values.function import Injection
 
 def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[object]:
     """Record the view's version, then make, check and commit the step's partitions; many partitions are committed in chunks."""
-    step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
+    step.stores.view_versions.declare(view, view.version(build_view_source(view)), step.stores.lake.snapshot())
     chunks = ChunkPlan(
-        view_rules(view),
+        build_view_rules(view),
         make=partial(_make_view, view=view),
         read=partial(_read_view, view=view),
         describe=partial(_describe_view, view=view),
@@ -54,8 +54,8 @@ def _read_view(step: StepContext, view: FeatureView) -> CheckedTable:
 
 
 def _check_view(step: StepContext, rows: ProducedRows | pl.DataFrame, view: FeatureView) -> CheckedTable:
-    checked = check_table(step, rows, view_rules(view), quality_key=view.quality_key)
-    return replace(checked, metadata={"version": view.version(view_source_text(view))})
+    checked = check_table(step, rows, build_view_rules(view), quality_key=view.quality_key)
+    return replace(checked, metadata={"version": view.version(build_view_source(view))})
 
 
 def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) ->
 
 
 def _list_columns(view: FeatureView) -> tuple[str, ...]:
-    key = view_rules(view).key
+    key = build_view_rules(view).key
     return (*key, *(name for name in view.feature_names if name not in key))
 
 
@@ -76,7 +76,7 @@ def _select_columns(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
         raise DataError(
             f"'{view.key}' needs the column '{missing[0]}', which {_source_name(view)} lacks", hint=f"it has {', '.join(rows.columns)}"
         )
-    return cast_features(rows.select(columns).drop_nulls(view_rules(view).key), view.features, view.key)
+    return cast_features(rows.select(columns).drop_nulls(build_view_rules(view).key), view.features, view.key)
 
 
 def _source_name(view: FeatureView) -> str:

@@ -9,7 +9,7 @@ from mlops_assets.compute.llm_evaluation.calibration import JudgedCase, calibrat
 from mlops_assets.compute.prompts.version import hash_judge
 from mlops_assets.orchestrate.core.graph import compute_fingerprints
 from mlops_assets.orchestrate.llm.pairwise import measure_bias
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.llm.pairwise_judge import INCONSISTENT, TIE, PairwiseJudge
 
@@ -30,7 +30,7 @@ def check_calibration(step: StepContext, judge: Judge | PairwiseJudge) -> GateRe
     Parameters
     ----------
     step
-        The step that judges the gate; calibrations are read at its snapshot of the lake.
+        The step that evaluates the gate; calibrations are read at its snapshot of the lake.
     judge
         The judge.
 
@@ -61,7 +61,7 @@ def list_refused_judges(step: StepContext, judges: Iterable[Judge | PairwiseJudg
 
 def _read_result(step: StepContext, calibration: Calibration) -> GateResult:
     """Return the result of a stored calibration; not passed when it is missing, out of date, or of another version of the judge."""
-    node, lake, name = step.project.node(calibration), step.stores.lake, f"'{graph_key(calibration.key)}'"
+    node, lake, name = step.project.node(calibration), step.stores.lake, f"'{build_graph_key(calibration.key)}'"
     record = lake.records(calibration.key, snapshot=step.snapshot).get("")
     if record is None:
         return GateResult(passed=False, reason=f"{name} has not been materialised")

@@ -9,7 +9,7 @@ from mlops_assets.compute.training.lifecycle import ROLLED_BACK
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.llm.gate_hashes import hash_prompt_gates, list_evaluations
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +100,7 @@ def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version])
     if found is None:
         raise RegistryError(
             f"the declared prompt '{prompt.name}' has no registered version",
-            hint=f"materialise {graph_key(f'version/{prompt.name}')} first",
+            hint=f"materialise {build_graph_key(f'version/{prompt.name}')} first",
         )
     if found.state == ROLLED_BACK:
         raise RegistryError(
@@ -120,7 +120,7 @@ def open_prompt_registry(project: Project, prompt: Prompt[..., Any], registry: R
     registry
         The registry of the platform.
     """
-    return registry.use_prompt_wording(" and ".join(graph_key(evaluation.key) for evaluation in list_evaluations(project, prompt)))
+    return registry.use_prompt_wording(" and ".join(build_graph_key(evaluation.key) for evaluation in list_evaluations(project, prompt)))
 
 
 def _describe_version(version: Version) -> dict[str, Any]:

@@ -71,7 +71,7 @@ _SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class QualityUnit:
-    """The answers of one version on one day, measured and judged.
+    """The answers of one version on one day, measured and compared with the expectations.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def quality_body(monitor: QualityMonitor) -> Callable[[StepContext], Iterator[ob
 
 
 def _publish_quality(step: StepContext, monitor: QualityMonitor) -> CheckedTable:
-    """Measure and judge the answers, act on breaches, and return the table to commit."""
+    """Measure the answers, evaluate the expectations, act on breaches, and return the table to commit."""
     prices = read_judge_prices(step, monitor)
     units = _measure_units(step, monitor)
     actions = [text for unit in units if unit.breaches and unit.version is not None for text in _act_on_breach(step, monitor, unit)]

@@ -166,7 +166,7 @@ def list_window_facts(
         "window": last.title,
         "versions": ", ".join(map(str, versions)) or "none",
         **({"missing windows": missing} if missing else {}),
-        "page": dg.MetadataValue.path(str(page_path(step.stores.platform.home, monitor.name, last.partition))),
+        "page": dg.MetadataValue.path(str(build_page_path(step.stores.platform.home, monitor.name, last.partition))),
     }
 
 
@@ -352,7 +352,7 @@ def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: Perf
     return (*points, Point(window.partition, first.value, first.low, first.high, report.state))
 
 
-def page_path(home: str, monitor: str, partition: str) -> Path:
+def build_page_path(home: str, monitor: str, partition: str) -> Path:
     """Return the path of a window's page."""
     return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
 
@@ -366,4 +366,4 @@ def write_page(step: StepContext, monitor: Monitor, partition: str, sections: Se
     except Exception as error:  # noqa: BLE001  (any error of a chart)
         step.context.log.warning(f"the page of {monitor.name} {partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
-    write_atomically(page_path(step.stores.platform.home, monitor.name, partition), text.encode(), mode=PAGE_MODE)
+    write_atomically(build_page_path(step.stores.platform.home, monitor.name, partition), text.encode(), mode=PAGE_MODE)

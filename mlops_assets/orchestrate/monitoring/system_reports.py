@@ -12,7 +12,7 @@ from mlops_assets.compute.text import format_number
 from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, page_path, write_page
+from mlops_assets.orchestrate.monitoring.reports import WINDOW_START, build_page_path, write_page
 from mlops_assets.orchestrate.monitoring.system_reading import hash_request_windows, read_system_report
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, build_check_facts, build_summary_facts
 from mlops_assets.orchestrate.tables.quality import CheckedTable
@@ -65,7 +65,7 @@ def _publish_system(step: StepContext, monitor: Monitor) -> CheckedTable:
     facts |= {
         "requests": last.whole.requests,
         "versions": to_markdown([_describe_counts(version, counts, last.seconds) for version, counts in last.versions]),
-        "page": dg.MetadataValue.path(str(page_path(platform.home, monitor.name, partition))),
+        "page": dg.MetadataValue.path(str(build_page_path(platform.home, monitor.name, partition))),
     }
     outcomes = [
         _build_outcome(objective.name, [(p, v) for p, _, r in reports for v in r.verdicts if v.name == objective.name])

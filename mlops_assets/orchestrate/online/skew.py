@@ -23,7 +23,7 @@ from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.online.materialise import online_key
 from mlops_assets.serving.formats.packaging import read_functions, read_manifest
 from mlops_assets.stores.online.protocol import HISTORY
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> st
         since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # rows of forecasts lie in the future
         at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
         if at < since:
-            return _PAST.format(at=skew.at, online=graph_key(online_key(view)), since=since, days=HISTORY.days)
-    return _HINT.format(online=graph_key(online_key(view)))
+            return _PAST.format(at=skew.at, online=build_graph_key(online_key(view)), since=since, days=HISTORY.days)
+    return _HINT.format(online=build_graph_key(online_key(view)))
 
 
 def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:

@@ -82,11 +82,11 @@ class History:
 
     def count_before(self, time: datetime) -> int:
         """Return the number of rows whose event time is before a time: these are the first rows."""
-        return int(np.searchsorted(self.times, _microseconds(time), side="left"))
+        return int(np.searchsorted(self.times, _count_microseconds(time), side="left"))
 
     def select_labelled(self, start: int, stop: int, now: datetime) -> np.ndarray:
         """Return the numbers of the rows from ``start`` to ``stop`` whose label was known by ``now``."""
-        return start + np.flatnonzero(self.label_times[start:stop] <= _microseconds(now))
+        return start + np.flatnonzero(self.label_times[start:stop] <= _count_microseconds(now))
 
     def list_known(self, as_of: datetime) -> pl.DataFrame:
         """Return the rows that were known by a time."""
@@ -201,7 +201,7 @@ def store_history(history: History, path: Path) -> None:
         partial.replace(path)
 
 
-def _microseconds(time: datetime) -> int:
+def _count_microseconds(time: datetime) -> int:
     return round((time - _EPOCH) / timedelta(microseconds=1))
 
 

@@ -69,7 +69,7 @@ class ReplayPlan:
     windows
         Name and span of each window after which a policy decides, oldest first.
     units
-        Name and span of each window of the result, which has one or more windows of ``windows``.
+        Name and span of each window of the result; each spans one or more of ``windows``.
     metrics
         Scikit-learn scorer names of the result.
     data_start

@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptio
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
 
@@ -34,7 +34,7 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
     def checks() -> Iterator[dg.AssetCheckResult]:
         stores = open_stores(platform)
         newest = stores.registry.versions(model.name)[-1]
-        reproduction = open_reproductions(platform.registry).latest(model.name, newest.digest)
+        reproduction = open_reproductions(platform.registry).find_latest(model.name, newest.digest)
         yield dg.AssetCheckResult(asset_key=_version_key(model), check_name=REPRODUCIBLE, **_build_check_fields(newest, reproduction))
         facts = stores.tracker.get(newest.run_id).record.get("facts", {})
         reasons = find_nondeterminism(facts)
@@ -141,7 +141,7 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
 
     @dg.job(
         name=name,
-        description=f"Trains the champion of {model.name} again and compares; the verdict is a check of {graph_key(f'version/{model.name}')}.",
+        description=f"Trains the champion of {model.name} again and compares; the verdict is a check of {build_graph_key(f'version/{model.name}')}.",
     )
     def job() -> None:
         champion()

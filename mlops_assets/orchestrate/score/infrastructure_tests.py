@@ -16,7 +16,7 @@ def examine_reproduction(facts: ScoreFacts) -> RubricResult:
     if facts.champion is None:
         return facts.missing_champion
     command = f"mlops reproduce {facts.model.name}@{facts.champion.version}"
-    found = open_reproductions(facts.stores.platform.registry).latest(facts.model.name, facts.champion.digest)
+    found = open_reproductions(facts.stores.platform.registry).find_latest(facts.model.name, facts.champion.digest)
     if found is None:
         return RubricResult(0, f"{facts.describe_champion()} was never trained again", command)
     text = f"{facts.model.name}@{found.version}: {found.verdict} on {format_day(found.at)}"

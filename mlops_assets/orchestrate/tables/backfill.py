@@ -11,8 +11,14 @@ import polars as pl
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.tables.quality import CheckedTable, reference_windows
-from mlops_assets.orchestrate.tables.tables import build_check_results, make_and_commit, materialize_result, publish_table, refusal_error
+from mlops_assets.orchestrate.tables.quality import CheckedTable, list_reference_windows
+from mlops_assets.orchestrate.tables.tables import (
+    build_check_results,
+    build_refusal_error,
+    make_and_commit,
+    materialize_result,
+    publish_table,
+)
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
 from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
@@ -165,7 +171,7 @@ def _add_description(step: StepContext, chunks: ChunkPlan, checked: CheckedTable
 
 def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
     quality = chunks.rules.quality
-    first = {name for name, _ in reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
+    first = {name for name, _ in list_reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
     return split_keys(step.keys, first)
 
 
@@ -200,7 +206,7 @@ def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, 
 
 
 def _build_chunk_error(step: StepContext, checked: CheckedTable, committed: int, total: int) -> DataError:
-    error = refusal_error(step, checked.outcomes)
+    error = build_refusal_error(step, checked.outcomes)
     return DataError(f"{error.message}. {committed} of the {total} partitions of this run are committed", hint=error.hint)
 
 

@@ -245,7 +245,7 @@ def _find_limits(
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
-    windows = reference_windows(quality, table, step.node.key)
+    windows = list_reference_windows(quality, table, step.node.key)
     new_keys = {name for name, _ in step.windows}
     stored = _read_limits(step, key, quality)
     if stored is not None and not any(name in new_keys for name, _ in windows):
@@ -269,7 +269,7 @@ def _find_limits(
     return limits, [CompanionWrite(TableWrite(key, limits_to_table(limits, quality), [Partition("")]), metadata)]
 
 
-def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
+def list_reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
     """Return the partitions that the limits of a table are learned from, with their windows; ``key`` names the table in errors.
 
     Raises

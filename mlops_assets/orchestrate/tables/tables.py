@@ -55,7 +55,7 @@ def publish_table(
     checked, commit = make_and_commit(step, rules, make, unhashed_columns=unhashed_columns)
     if commit is None:
         yield from build_check_results(step, checked.outcomes)
-        raise refusal_error(step, checked.outcomes)
+        raise build_refusal_error(step, checked.outcomes)
     yield materialize_result(step, checked, commit)
 
 
@@ -124,7 +124,7 @@ def _commit(step: StepContext, rules: Table, checked: CheckedTable, unhashed_col
     )
 
 
-def refusal_error(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
+def build_refusal_error(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
     keys, failures = step.keys, _blocking_failures(outcomes)
     where = (

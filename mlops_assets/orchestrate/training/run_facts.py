@@ -26,7 +26,7 @@ from mlops_assets.compute.training.environment import (
 from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
 from mlops_assets.compute.training.split import JUDGED_SPLIT, TRAIN_FROM, TRAIN_WINDOW
 from mlops_assets.compute.user_code.source_slice import extract_source, imported_packages
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -79,7 +79,7 @@ def collect_training_facts(  # noqa: PLR0913  (everything that describes a train
         "params": dict(deciding_facts["params"]),
         **result_facts(estimator, source or {"modules": {}}),
         "tables": dict(_hash_tables(step.project, step.stores.lake, training_set, step.snapshot)),
-        "views": {view.name: view.version(view_source_text(view)) for view in views},
+        "views": {view.name: view.version(build_view_source(view)) for view in views},
         "seed": derive_seed(fingerprint),
         "fingerprint": fingerprint,
         "drawn": list(draws.drawn),

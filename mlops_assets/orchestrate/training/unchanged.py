@@ -73,7 +73,7 @@ class LastResult:
 
     def compare_with_itself(self, gates: Sequence[GateLike], champion: Version, judged_from: str) -> "LastResult":
         """Return the result of judging the candidate again after its promotion: relative gates pass, and no metric differs."""
-        results = self._gate_results() | pass_as_champion(gates, champion)
+        results = self._build_gate_results() | pass_as_champion(gates, champion)
         table = self.metadata["metrics"]
         rows = [record.data for record in _order_columns(table).records]
         return LastResult(
@@ -83,11 +83,11 @@ class LastResult:
             is_promoted=True,
         )
 
-    def _gate_results(self) -> dict[str, GateResult]:
+    def _build_gate_results(self) -> dict[str, GateResult]:
         return {e.gate: GateResult(e.passed, e.reason, e.value, e.threshold, e.low, e.high) for e in self.evidence}
 
     def _build_check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
-        results = self._gate_results()
+        results = self._build_gate_results()
         return (to_gate_check_result(model, gate.name, results[gate.name]) for gate in gates)
 
 

@@ -17,7 +17,7 @@ from mlops_assets.serving.formats.integrity import find_damage, refuse_damaged
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.stores.registry.decisions import PASSED, PROMOTED
 from mlops_assets.stores.registry.records import Version
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.model import Model
 
 Gates = Mapping[str, str]  # gate name → hash of its definition
@@ -65,7 +65,7 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     if waiting is not None and (damage := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {damage}",
-            hint=f"materialise {graph_key(model.key)} again, which trains it again",
+            hint=f"materialise {build_graph_key(model.key)} again, which trains it again",
         )
 
 

@@ -131,10 +131,10 @@ def find_column(base: str, dtype: pl.DataType, existing: Mapping[str, pl.DataTyp
         Existing columns with their types.
     """
     names = (base if number == 1 else f"{base}_{number}" for number in count(1))
-    return next(name for name in names if name not in existing or _fits(dtype, existing[name]))
+    return next(name for name in names if name not in existing or _are_compatible(dtype, existing[name]))
 
 
-def _fits(dtype: pl.DataType, other: pl.DataType) -> bool:
+def _are_compatible(dtype: pl.DataType, other: pl.DataType) -> bool:
     return dtype == other or (dtype.is_integer() and other.is_integer()) or (dtype.is_float() and other.is_float())
 
 
@@ -178,7 +178,7 @@ def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
 
 def describe_changed_kind(before: PredictionKind, after: PredictionKind) -> str:
     """Describe how a version's predictions differ in type or classes from those of the previous version; ``""`` when they do not."""
-    if not _fits(find_polars_type(after.dtype, PREDICTION), find_polars_type(before.dtype, PREDICTION)):
+    if not _are_compatible(find_polars_type(after.dtype, PREDICTION), find_polars_type(before.dtype, PREDICTION)):
         return f"it predicts {after.dtype}, but the previous version {before.dtype}"
     if before.classes and after.classes and before.classes != after.classes:
         return f"it predicts the classes {', '.join(after.classes)}, but the previous version {', '.join(before.classes)}"

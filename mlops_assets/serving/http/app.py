@@ -305,7 +305,7 @@ class App:
             return _refuse(503, "no model is loaded", "the service's status says why")
         if self.draining:
             return _refuse(503, "the process is ending", "another worker answers")
-        if not self._log.ready():
+        if not self._log.is_ready():
             return _refuse(503, self._log.problem, "free disk space, or make the folder writable")
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 

@@ -28,7 +28,7 @@ from mlops_assets.serving.http.service_folder import (
 )
 from mlops_assets.serving.http.service_processes import find_processes, is_label_of, read_label_path
 from mlops_assets.stores.base.lock import hold_lock
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,13 +174,13 @@ def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, 
 
 def _find_online_problem(folder: ServiceFolder) -> str:
     """Return what is wrong with the header of the service's LMDB file; ``""`` if it is intact, or if the online store has no such file."""
-    from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
+    from mlops_assets.stores.online.lmdb_check import build_damaged_store_error, find_header_damage
 
     spec = folder.read_spec_or_none()
     problem = "" if spec is None or spec.kind != "model" or "://" in spec.online else find_header_damage(Path(spec.online))
     if not problem or spec is None:
         return ""
-    error = damaged_store_error(Path(spec.online), problem)
+    error = build_damaged_store_error(Path(spec.online), problem)
     return f"{error.message}: {error.hint}"
 
 
@@ -235,7 +235,7 @@ def _refuse_unready(spec: ServiceSpec) -> None:
     if unreadable:
         raise ServiceError(f"service '{spec.name}': {unreadable}", hint="check that MLOPS_REGISTRY can be reached")
     if champion is None:
-        keys = ", ".join(graph_key(f"{kind}/{spec.model}") for kind in (spec.kind, "version", "champion"))
+        keys = ", ".join(build_graph_key(f"{kind}/{spec.model}") for kind in (spec.kind, "version", "champion"))
         raise ServiceError(
             f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
             hint=f"{'train' if spec.kind == 'model' else 'evaluate'} and promote one: materialise {keys}",

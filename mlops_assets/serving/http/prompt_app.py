@@ -187,7 +187,7 @@ class PromptApp:
         """Return 200 when the process is not ending, and calls can be traced and counted; else 503."""
         if self.draining:
             return _refuse("/readyz", 503, "the process is ending", "another worker answers")
-        if not self._log.ready():
+        if not self._log.is_ready():
             return _refuse("/readyz", 503, self._log.problem, "free disk space, or make the folder writable")
         if problem := self._ledger.find_problem():
             return _refuse("/readyz", 503, problem, "restart the service")

@@ -16,7 +16,7 @@ _OFFERS = (b"upgrade", b"http2-settings")
 class HttpProtocol(HttpToolsProtocol):
     """Parses the requests of one connection.
 
-    A client that offers HTTP/2 (`Upgrade: h2c`, as JVM clients do) is answered over HTTP/1.1, body included.
+    A request that offers HTTP/2 (`Upgrade: h2c`, as JVM clients send) is read with its body and answered over HTTP/1.1.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (uvicorn's)
@@ -42,11 +42,11 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             if self.parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError from None
-            head, rest = self._head_without_offer(), data[offer.args[0] :]
+            head, rest = self._build_head_without_offer(), data[offer.args[0] :]
             self.parser = httptools.HttpRequestParser(self)
             self._feed(head + rest)
 
-    def _head_without_offer(self) -> bytes:
+    def _build_head_without_offer(self) -> bytes:
         """Return the request line and headers, as bytes, without those that offer an upgrade."""
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:

@@ -74,7 +74,7 @@ class ServiceSpec:
 
     @property
     def log_name(self) -> str:
-        """Name in messages of the log that the service must be able to write."""
+        """The name, for messages, of the log that the service must be able to write."""
         return "prediction log" if self.kind == "model" else "trace log"
 
     @property
@@ -327,11 +327,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _damage_error(path, f"it cannot be read ({error.strerror})") from error
+        raise _build_damage_error(path, f"it cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise _damage_error(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
+        raise _build_damage_error(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
     if not isinstance(facts, dict) or facts.pop(_CHECKSUM, "") != json_sha256(facts):
-        raise _damage_error(path, "it is not what was written")
+        raise _build_damage_error(path, "it is not what was written")
     return facts
 
 
@@ -346,10 +346,10 @@ def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
     try:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
     except TypeError as error:
-        raise _damage_error(path, "another version of the program wrote it") from error
+        raise _build_damage_error(path, "another version of the program wrote it") from error
 
 
-def _damage_error(path: Path, reason: str) -> ServiceError:
+def _build_damage_error(path: Path, reason: str) -> ServiceError:
     name = (path.parent.parent if path.parent.name == "workers" else path.parent).name
     return ServiceError(
         f"the state file '{path}' is damaged: {reason}",

@@ -67,7 +67,7 @@ def ask(prompt: Prompt[..., Any], values: Mapping[str, Any], *, cache: ResponseC
     ...     print(error.kind)
     connection
     """
-    completion = request_completion(prompt, values, None if cache is None else cache.scope(hash_prompt(prompt), values))
+    completion = request_completion(prompt, values, None if cache is None else cache.build_scope(hash_prompt(prompt), values))
     return Answer(parse_answer(prompt, completion), completion)
 
 

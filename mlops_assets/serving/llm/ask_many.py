@@ -94,7 +94,7 @@ def ask_many(  # noqa: PLR0913  (how to ask)
     version, breaker = hash_prompt(prompt), CircuitBreaker()
     measured = [name for name in durations if streams or name != FIRST_TOKEN]
     pairs = [
-        (values, None if cache is None else cache.scope(version, values, repeat, durations=measured))
+        (values, None if cache is None else cache.build_scope(version, values, repeat, durations=measured))
         for repeat in range(repeats)
         for values in calls
     ]

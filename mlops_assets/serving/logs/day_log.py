@@ -90,7 +90,7 @@ class DayLog:
         if self.problem:
             raise OSError(self.problem)
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether lines can be logged; after a failure, the folder is tested again."""
         if self.problem:
             self.problem = find_write_problem(self._folder, what=self.what)

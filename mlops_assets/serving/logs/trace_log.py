@@ -73,9 +73,9 @@ class TraceLog:
         """Why traces cannot be written or synced; ``""`` when they can."""
         return self._log.problem
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether traces can be logged; after a failure, the folder is tested again."""
-        return self._log.ready()
+        return self._log.is_ready()
 
     def close(self) -> None:
         """Sync all traces to the disk and close the files."""

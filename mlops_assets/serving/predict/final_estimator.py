@@ -68,7 +68,7 @@ def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
     """Return the function from a matrix to probabilities, or to predictions, of a linear model; it raises DataError for NaN or infinity."""
     weights, intercept = np.ascontiguousarray(fitted.coef_.T, dtype=np.float64), fitted.intercept_
 
-    def decision(matrix: np.ndarray) -> np.ndarray:
+    def compute_decision(matrix: np.ndarray) -> np.ndarray:
         if not np.isfinite(matrix).all():
             raise DataError(
                 "the model accepts no missing or infinite numbers", hint="send every number, or impute missing ones in the pipeline"
@@ -76,10 +76,10 @@ def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
         return matrix @ weights + intercept  # type: ignore[no-any-return]
 
     if not hasattr(fitted, "predict_proba"):
-        return decision
+        return compute_decision
     if len(fitted.classes_) == 2:
-        return lambda matrix: _to_two_classes(decision(matrix)[:, 0])
-    return lambda matrix: _apply_softmax(decision(matrix))
+        return lambda matrix: _to_two_classes(compute_decision(matrix)[:, 0])
+    return lambda matrix: _apply_softmax(compute_decision(matrix))
 
 
 def _to_two_classes(raw: np.ndarray) -> np.ndarray:
@@ -172,14 +172,14 @@ class BoostedTrees:
         return np.append(np.where(known, ~_unpack_bits(left), missing_right), missing_right)
 
     def _walk_all_trees(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the predictions, from one walk through all trees; ``node`` is the index of each row's current node in each tree."""
+        """Return the predictions, from one walk through all trees at once."""
         rows, absent = len(matrix), np.isnan(matrix)
         sides = np.concatenate([np.where(absent, -np.inf, matrix), np.where(absent, np.inf, matrix)], axis=1)
         codes = self._encode_categories(matrix, absent) if len(self._categories) else None
         first = np.arange(rows)[:, None] * (2 * self._features)
         node = self._roots if rows == 1 else np.broadcast_to(self._roots, (rows, len(self._roots)))
         sides = sides.ravel()
-        for _ in range(self._depth):
+        for _ in range(self._depth):  # ``node`` is the index of each row's current node in each tree
             at = self._feature[node] if rows == 1 else self._feature[node] + first
             right = sides[at] > self._threshold[node]
             if codes is not None:

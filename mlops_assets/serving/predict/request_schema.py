@@ -211,7 +211,7 @@ class RequestSchema:
             return RequestError(f"row {row} has a field that {self._receiver} does not accept", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
-            return self._field_error(row, field, f"row {row} lacks the field '{field.name}'")
+            return self._build_field_error(row, field, f"row {row} lacks the field '{field.name}'")
         wrong_field = next((f for f in self.fields if path is not None and f.name == path["field"]), None)
         if wrong_field is None:
             return RequestError(
@@ -219,10 +219,10 @@ class RequestSchema:
                 hint=f"a row has {', '.join(self.names)}",
             )
         if "timezone" in text:
-            return self._field_error(row, wrong_field, f"row {row}: the time '{wrong_field.name}' has no time zone")
-        return self._field_error(row, wrong_field, f"row {row}: field '{wrong_field.name}' must be {wrong_field.expected_type}")
+            return self._build_field_error(row, wrong_field, f"row {row}: the time '{wrong_field.name}' has no time zone")
+        return self._build_field_error(row, wrong_field, f"row {row}: field '{wrong_field.name}' must be {wrong_field.expected_type}")
 
-    def _field_error(self, row: int, field: RequestField, message: str) -> RequestError:
+    def _build_field_error(self, row: int, field: RequestField, message: str) -> RequestError:
         hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.expected_type}"
         if field.type in ("int", "float"):
             hint += ", within the range of its type"

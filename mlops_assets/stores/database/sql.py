@@ -179,8 +179,8 @@ def _create_engine(url: str) -> sa.Engine:
     path = Path(str(engine.url.database))
 
     @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        record.info["file"] = _file_identity(path)
+    def _set_pragmas(connection, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+        record.info["file"] = _read_file_identity(path)
         connection.isolation_level = None  # transactions begin explicitly, with an explicit lock
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000}")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -189,13 +189,13 @@ def _create_engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "checkout")
     def _refuse_replaced_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        if record.info["file"] != _file_identity(path):  # the path now has another file, e.g. from a backup
+        if record.info["file"] != _read_file_identity(path):  # the path now has another file, e.g. from a backup
             raise sa.exc.DisconnectionError
 
     return engine
 
 
-def _file_identity(path: Path) -> tuple[int, int] | None:
+def _read_file_identity(path: Path) -> tuple[int, int] | None:
     try:
         info = path.stat()
     except FileNotFoundError:

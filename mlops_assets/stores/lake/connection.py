@@ -102,7 +102,7 @@ class LakeConnections:
                 connection.execute(self.attach_sql())
                 is_new = connection.execute(_INLINING_LIMIT).fetchone() is None
             except duckdb.Error as error:
-                raise damaged_lake_error(self.folder, error) from error
+                raise build_damaged_lake_error(self.folder, error) from error
             if is_new:  # or the process that created it was killed before it set the option
                 self._refuse_leftovers()
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
@@ -151,7 +151,7 @@ def describe_attachment(folder: Path) -> LakeAttachment:
     return LakeAttachment(f"ducklake:sqlite:{lake.catalog_path}", {"data_path": f"{lake.data_path}/", **options}, lake.lock_path)
 
 
-def damaged_lake_error(folder: Path, error: Exception) -> LakeError:
+def build_damaged_lake_error(folder: Path, error: Exception) -> LakeError:
     """Return the error for a damaged or missing file of the lake, given an error of DuckDB; it names the catalog when that is damaged."""
     reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
     if problem := find_sqlite_damage(catalog) if catalog.is_file() else "":

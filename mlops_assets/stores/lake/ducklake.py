@@ -14,7 +14,7 @@ import polars as pl
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import InstallationError
 from mlops_assets.stores.lake import data_files, table_sql
-from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
+from mlops_assets.stores.lake.connection import LakeConnections, build_damaged_lake_error
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
 from mlops_assets.stores.lake.record_checksums import RecordsReport, compute_record_checksum, examine_records
 from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, read_record, slice_partitions, sql_name, to_polars
@@ -136,7 +136,7 @@ class DuckLake:
         except duckdb.Error as error:
             if table_sql.find_snapshot_problem(self._cursor, snapshot)[0]:
                 raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
-            raise damaged_lake_error(self.connections.folder, error) from error
+            raise build_damaged_lake_error(self.connections.folder, error) from error
         # The last record of each partition is selected here: a window function in SQL costs twice as much.
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
@@ -156,7 +156,7 @@ class DuckLake:
         except duckdb.CatalogException:
             return []
         except duckdb.Error as error:
-            raise damaged_lake_error(self.connections.folder, error) from error
+            raise build_damaged_lake_error(self.connections.folder, error) from error
         return [record for (table,) in tables for record in self.records(table).values() if record.run_id in run_ids]
 
     def write(  # noqa: PLR0913  (one transaction, described in full)
@@ -336,7 +336,7 @@ class DuckLake:
         try:
             row = self._cursor.execute(query).fetchone()
         except duckdb.Error as error:
-            raise damaged_lake_error(self.connections.folder, error) from error
+            raise build_damaged_lake_error(self.connections.folder, error) from error
         return 0 if row is None or row[0] is None else row[0]
 
     @contextmanager

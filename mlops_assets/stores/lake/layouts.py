@@ -284,7 +284,7 @@ class _LayoutUpdate:
         # A bucket with a row of a rewritten partition is rebuilt, because rows that this row dominated may become visible.
         inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in join_windows(rewritten))
         removed = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
-        return self._rebuild_buckets(removed | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
+        return self._rebuild_buckets(removed | self._find_bucket_numbers(new, len(tables)), len(tables), snapshot)
 
     def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
         """Return the verified rows of some partitions in a snapshot; no rows for no partitions."""
@@ -293,7 +293,7 @@ class _LayoutUpdate:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
         return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)
 
-    def _bucket_numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
+    def _find_bucket_numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
         """Return the numbers of the buckets to which the entities of some rows belong."""
         keys = list(self._view.entity.join_keys)
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}

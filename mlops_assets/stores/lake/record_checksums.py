@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from mlops_assets.stores.base.checksums import json_sha256
-from mlops_assets.stores.lake.connection import damaged_lake_error
+from mlops_assets.stores.lake.connection import build_damaged_lake_error
 from mlops_assets.stores.lake.rows import CHECKSUM_INDEX, RECORDS, read_record
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
     except duckdb.CatalogException:
         return RecordsReport((), 0, 0)
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise damaged_lake_error(connections.folder, error) from error
+        raise build_damaged_lake_error(connections.folder, error) from error
     records, checksums = [read_record(row[:-1]) for row in rows], [_read_stored_checksum(row[:-1]) for row in rows]
     latest = {(record.table, record.partition): record for record in records}
     first_checked = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)

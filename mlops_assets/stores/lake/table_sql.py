@@ -52,7 +52,7 @@ def list_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     return [name for (name,) in cursor.execute(_TABLES).fetchall()]
 
 
-def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
+def build_missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
     """Return the error for a table that does not exist; the hint lists the tables of the newest snapshot."""
     tables, when = list_tables(cursor), "" if snapshot is None else f" in snapshot {snapshot}"
     return LakeError(
@@ -82,7 +82,7 @@ def explain_read_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: 
     if problem:
         return LakeError(f"'{table}' cannot be read: {problem}", hint=hint)
     if isinstance(error, duckdb.CatalogException):
-        return missing_table_error(cursor, table, snapshot)
+        return build_missing_table_error(cursor, table, snapshot)
     if isinstance(error, duckdb.BinderException):
         reason = str(error).splitlines()[0].removeprefix("Binder Error: ")
         return LakeError(f"'{table}' cannot be read: {reason}", hint=f"it has {', '.join(table_schema(cursor, table, snapshot) or ())}")
@@ -122,7 +122,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
         The snapshot does not exist or has expired, or a file cannot be read.
     """
     columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
-    inside = " OR ".join(f"({_window_condition(time, window)})" for window in outside)
+    inside = " OR ".join(f"({_build_window_condition(time, window)})" for window in outside)
     query = (
         f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
         f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}"
@@ -136,7 +136,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
             raise explain_read_error(cursor, table, snapshot, error) from error
 
 
-def _window_condition(time: str, window: TimeWindow) -> str:
+def _build_window_condition(time: str, window: TimeWindow) -> str:
     """Return the SQL condition that a time lies in a window."""
     return f"{time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
 
@@ -211,7 +211,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
         _alter_columns(cursor, plan, target)
         time = quote_name(plan.event_timestamp or "")
         for window in windows:
-            cursor.execute(f"DELETE FROM {target} WHERE {_window_condition(time, window)}")
+            cursor.execute(f"DELETE FROM {target} WHERE {_build_window_condition(time, window)}")
 
 
 def _rebuild_without_windows(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:

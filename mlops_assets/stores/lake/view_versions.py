@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.values.feature_types import PLAIN, type_label
+from mlops_assets.values.feature_types import PLAIN, format_type
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _describe_view(view: FeatureView) -> dict[str, Any]:
         "event_timestamp": view.event_timestamp,
         "created_timestamp": view.created_timestamp,
         "ttl": None if view.ttl is None else view.ttl.total_seconds(),
-        "features": {name: type_label(kind) for name, kind in view.features},
+        "features": {name: format_type(kind) for name, kind in view.features},
         "defaults": {name: repr(value) for name, value in view.defaults},
     }
 

@@ -55,7 +55,7 @@ class ResponseCache:
     >>> from pathlib import Path
     >>> from mlops_assets.stores.llm.response_cache import ResponseCache
     >>> from mlops_assets.values.llm.provider import Completion
-    >>> scope = ResponseCache(Path(tempfile.mkdtemp()) / "responses.sqlite").scope("v1", {"city": "Rome"})
+    >>> scope = ResponseCache(Path(tempfile.mkdtemp()) / "responses.sqlite").build_scope("v1", {"city": "Rome"})
     >>> scope.write({"model": "small"}, "", Completion(text="yes", finish_reason="stop", model="small"))
     >>> scope.read({"model": "small"}, "", "").text
     'yes'
@@ -70,7 +70,7 @@ class ResponseCache:
                 f"the response cache '{path}' cannot be opened: {error}", hint="make it writable, or delete it"
             ) from error
 
-    def scope(
+    def build_scope(
         self, prompt_version: str, variables: Mapping[str, object], repeat: int = 0, *, durations: Collection[str] = ()
     ) -> CacheScope:
         """Return the part of the cache for calls of one prompt with given variables.

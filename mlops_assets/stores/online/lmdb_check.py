@@ -80,10 +80,10 @@ def find_lmdb_damage(folder: Path, *, check_header: bool = True) -> str:
 def refuse_damaged(folder: Path) -> None:
     """Raise InstallationError when a store's file is too damaged to be mapped."""
     if problem := find_header_damage(folder):
-        raise damaged_store_error(folder, problem)
+        raise build_damaged_store_error(folder, problem)
 
 
-def damaged_store_error(folder: Path, problem: str) -> InstallationError:
+def build_damaged_store_error(folder: Path, problem: str) -> InstallationError:
     """Return the error of a store whose file is damaged."""
     return InstallationError(
         f"the online store '{folder / 'data.mdb'}' is damaged: {problem}", hint="rebuild it from the lake: mlops doctor --fix"
@@ -116,14 +116,14 @@ class MappedFile:
         try:
             info = self._path.stat()
         except OSError as error:
-            raise damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
+            raise build_damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
         if info.st_ino != self._inode:
             raise ReplacedStoreError(
                 f"the online store '{self._path}' was replaced while it was open",
                 hint="open it again; a service's workers do so by themselves",
             )
         if info.st_size < self._size:
-            raise damaged_store_error(self.folder, f"it has {info.st_size} bytes instead of {self._size}")
+            raise build_damaged_store_error(self.folder, f"it has {info.st_size} bytes instead of {self._size}")
         self._size = info.st_size
 
 

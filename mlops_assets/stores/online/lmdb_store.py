@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import InstallationError, MissingExtraError
 from mlops_assets.stores.base.lock import hold_lock
-from mlops_assets.stores.online.lmdb_check import MappedFile, damaged_store_error, refuse_damaged
+from mlops_assets.stores.online.lmdb_check import MappedFile, build_damaged_store_error, refuse_damaged
 from mlops_assets.stores.online.protocol import ViewState, WriteCounts, refuse_other_schema
 from mlops_assets.stores.online.reader import Lookup, OnlineReader
 from mlops_assets.stores.online.records import RecordSchema, entity_keys, merge_records, pack_records
@@ -216,7 +216,7 @@ class _LmdbReader(OnlineReader):
                 for entity, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store_error(self._file.folder, str(error)) from error
+            raise build_damaged_store_error(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
@@ -229,7 +229,7 @@ class _LmdbReader(OnlineReader):
                 for keys, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store_error(self._file.folder, str(error)) from error
+            raise build_damaged_store_error(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
@@ -239,7 +239,7 @@ class _LmdbReader(OnlineReader):
         try:
             return self._begin_transaction()
         except self._damage as error:
-            raise damaged_store_error(self._file.folder, str(error)) from error
+            raise build_damaged_store_error(self._file.folder, str(error)) from error
 
     def _begin_transaction(self) -> tuple[Any, list[Any]]:
         """Begin a transaction, and return it with the tables to read; tables are looked up again only after a write."""
@@ -261,7 +261,7 @@ class _LmdbReader(OnlineReader):
             with self._begin() as transaction:
                 value = transaction.get(_SCHEMA + digest, db=self._about)
         except self._damage as error:
-            raise damaged_store_error(self._file.folder, str(error)) from error
+            raise build_damaged_store_error(self._file.folder, str(error)) from error
         return None if value is None else RecordSchema.from_json(value)
 
 

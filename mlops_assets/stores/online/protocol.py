@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlops_assets.errors import InstallationError
 from mlops_assets.stores.online.reader import FRESH, MISSING, STALE, FeatureColumns, FeatureRow, Lookup, OnlineReader, Status
 from mlops_assets.stores.online.records import HISTORY, RecordSchema
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,5 +136,5 @@ def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features
         raise InstallationError(
             f"the online store has other features for view '{view}'; the first that differs is '{differing[0][0]}'",
-            hint=f"materialise {graph_key(f'online/{view}')}, which rebuilds it",
+            hint=f"materialise {build_graph_key(f'online/{view}')}, which rebuilds it",
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlops_assets.errors import InstallationError, suggest_name
 from mlops_assets.stores.online.records import ID_BYTES, MAX_ENTITY_BYTES, RecordSchema, entity_key, unpack_rows
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +132,7 @@ class OnlineReader(ABC):
             if record is None:
                 answers.append(nothing[i])
             else:
-                answers.append((plans[i].get(record[-ID_BYTES:]) or self._plan_schema(i, record[-ID_BYTES:]))(record, at))
+                answers.append((plans[i].get(record[-ID_BYTES:]) or self._prepare_record_plan(i, record[-ID_BYTES:]))(record, at))
         return answers
 
     def lookup_many(self, keys: Sequence[Sequence[tuple[Any, ...]]], at: Sequence[int]) -> list[FeatureColumns]:
@@ -167,19 +167,19 @@ class OnlineReader(ABC):
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         """Return the stored schema with an id; None when there is none."""
 
-    def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
+    def _prepare_record_plan(self, i: int, digest: bytes) -> _RecordPlan:
         """Return and cache the plan that reads the requested features of a view from records of a schema."""
         lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
             raise InstallationError(
                 f"the online store holds a record of view '{lookup.view}' whose schema is not stored",
-                hint=f"materialise {graph_key(f'online/{lookup.view}')} with full_rebuild=True",
+                hint=f"materialise {build_graph_key(f'online/{lookup.view}')} with full_rebuild=True",
             )
         if lacking := [name for name in lookup.features if name not in schema.names]:
             raise InstallationError(
                 f"feature '{lacking[0]}' of view '{lookup.view}' is not in the online store",
                 hint=suggest_name(lacking[0], schema.names)
-                + f"it holds {', '.join(schema.names)}: materialise {graph_key(f'online/{lookup.view}')}, or train again",
+                + f"it holds {', '.join(schema.names)}: materialise {build_graph_key(f'online/{lookup.view}')}, or train again",
             )
         plan = self._plans[i][digest] = (_FixedPlan if schema.fixed else _MixedPlan)(schema, lookup)
         return plan
@@ -188,11 +188,11 @@ class OnlineReader(ABC):
         """Return the features of a view's records, row by row only if they have different schemas."""
         first = next((record for record in records if record is not None), None)
         if first is not None:
-            plan = self._plans[i].get(first[-ID_BYTES:]) or self._plan_schema(i, first[-ID_BYTES:])
+            plan = self._plans[i].get(first[-ID_BYTES:]) or self._prepare_record_plan(i, first[-ID_BYTES:])
             if (columns := plan.read_many(records, at)) is not None:
                 return columns
         digests = {record[-ID_BYTES:] for record in records if record is not None}
-        plans = [self._plans[i].get(digest) or self._plan_schema(i, digest) for digest in digests]
+        plans = [self._plans[i].get(digest) or self._prepare_record_plan(i, digest) for digest in digests]
         answers = [
             self._nothing[i] if record is None else self._plans[i][record[-ID_BYTES:]](record, time)
             for record, time in zip(records, at.tolist(), strict=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.errors import InstallationError
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,7 +291,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, view: 
     if old is not None and old[-ID_BYTES:] != schema.id:
         raise InstallationError(
             f"a record of view '{view}' in the online store has another schema than the view",
-            hint=f"materialise {graph_key(f'online/{view}')} with full_rebuild=True",
+            hint=f"materialise {build_graph_key(f'online/{view}')} with full_rebuild=True",
         )
     rows = {row[:2]: row for row in unpack_rows(old, schema)} if old is not None else {}
     rows |= {row[:2]: row for row in unpack_rows(new, schema)}

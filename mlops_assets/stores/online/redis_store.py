@@ -91,7 +91,7 @@ class RedisStore:
                     pipe.execute_command("HSET", new_key, *(part for pair in pairs for part in pair))
                     pipe.expire(new_key, _EXPIRE_AFTER)
                     pipe.execute()
-            self._rename(keys=[_rows_key(view), new_key, _state_key(view), old_key], args=[schema.data, mark])
+            self._rename(keys=[_rows_key(view), new_key, _build_state_key(view), old_key], args=[schema.data, mark])
             return WriteCounts(packed.rows, len(packed.entities), len(packed.entities))
 
         return self._run(write)
@@ -121,12 +121,12 @@ class RedisStore:
             refuse_other_schema(view, self.state(view), schema)
             self._client.set(_schema_key(schema.id), schema.data)
             if not records:
-                self._swap(keys=[_rows_key(view), _state_key(view)], args=[schema.data])
+                self._swap(keys=[_rows_key(view), _build_state_key(view)], args=[schema.data])
             changed = sum(
                 self._merge_chunk(view, records[i : i + _CHUNK_SIZE], rebuilt_entities, schema) for i in range(0, len(records), _CHUNK_SIZE)
             )
             if mark is not None:
-                self._client.hset(_state_key(view), "mark", mark)
+                self._client.hset(_build_state_key(view), "mark", mark)
             return WriteCounts(packed.rows, len(records), changed)
 
         return self._run(write)
@@ -137,7 +137,7 @@ class RedisStore:
 
     def state(self, view: str) -> ViewState | None:
         """Return the state of a view; None when the store does not contain the view."""
-        fields: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
+        fields: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_build_state_key(view)))
         if b"schema" not in fields:
             return None
         entities = self._run(lambda: self._client.hlen(_rows_key(view)))
@@ -145,12 +145,12 @@ class RedisStore:
 
     def views(self) -> list[str]:
         """Return the sorted names of all stored views."""
-        keys: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
+        keys: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_build_state_key("*"), count=1000)))
         return sorted({key.decode().partition("{")[2].rstrip("}") for key in keys})
 
     def remove(self, view: str) -> None:
         """Delete a view and its rows: see :class:`OnlineStore`."""
-        self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
+        self._run(lambda: self._client.delete(_build_state_key(view), _rows_key(view)))
 
     def _merge_chunk(self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
         """Merge records into the stored records and return how many changed; merge again where another writer changed one meanwhile."""
@@ -159,7 +159,7 @@ class RedisStore:
             swaps, retry = self._plan_swaps(view, remaining, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
             if swaps:
                 late = self._swap(
-                    keys=[_rows_key(view), _state_key(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])]
+                    keys=[_rows_key(view), _build_state_key(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])]
                 )
                 if late == [-1]:
                     refuse_other_schema(view, self.state(view), schema)
@@ -294,7 +294,7 @@ def _rows_key(view: str) -> str:
     return f"mlops:online:{{{view}}}"
 
 
-def _state_key(view: str) -> str:
+def _build_state_key(view: str) -> str:
     return f"mlops:about:{{{view}}}"
 
 

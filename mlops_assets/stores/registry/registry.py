@@ -25,7 +25,7 @@ from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION, copy_evidence, previous_champion, refuse_lost_race, refuse_state
 from mlops_assets.stores.registry.protocol import Registry
 from mlops_assets.stores.registry.registrations import Registrations
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ class SqlRegistry(Registrations):
             words, number = self._wording, version if version is not None else version_queries.newest_number(connection, model)
             if number is None:
                 raise RegistryError(
-                    f"{words.noun} '{model}' has no registered version", hint=f"materialise {graph_key(f'version/{model}')} first"
+                    f"{words.noun} '{model}' has no registered version", hint=f"materialise {build_graph_key(f'version/{model}')} first"
                 )
             chosen = self._version(connection, model, number)
             current = version_queries.champion(connection, self._environment, model)
@@ -107,7 +107,7 @@ class SqlRegistry(Registrations):
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
                     f"version {number} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise {graph_key(f'approval/{model}')}, or run `{words.command} approve {model} {number} --approver NAME --reason WHY`",
+                    hint=f"materialise {build_graph_key(f'approval/{model}')}, or run `{words.command} approve {model} {number} --approver NAME --reason WHY`",
                 )
             refuse_state(PROMOTION, chosen, words.command)
             why = f"from {source}: {reason}" if source else reason

@@ -89,7 +89,7 @@ class Reproductions:
             rows = connection.execute(query).mappings().all()
         return [_parse_row(row) for row in rows]
 
-    def latest(self, model: str, digest: str) -> Reproduction | None:
+    def find_latest(self, model: str, digest: str) -> Reproduction | None:
         """Return the last verdict about the version with a digest; None when there is none."""
         return next((reproduction for reproduction in reversed(self.list(model)) if reproduction.digest == digest), None)
 

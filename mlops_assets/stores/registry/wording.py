@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Wording:
         """
         if self.noun == "prompt" and not self.evidence_steps:
             return f"declare a PromptEvaluation of '{name}'"
-        return f"materialise {self.evidence_steps or graph_key(f'model/{name}')} {purpose}"
+        return f"materialise {self.evidence_steps or build_graph_key(f'model/{name}')} {purpose}"
 
 
 MODEL_WORDING = Wording()

@@ -170,7 +170,7 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
     for fields, run_filter, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
         for prefix, name in dict.fromkeys(fields):
             if not _has_name(connection, prefix, name, run_filter) and _exists(connection, sa.select(runs.c.id).where(run_filter)):
-                raise _unknown_field_error(connection, prefix, name, run_filter, reason)
+                raise _build_unknown_field_error(connection, prefix, name, run_filter, reason)
 
 
 def _exists(connection: sa.Connection, query: sa.Select[Any]) -> bool:
@@ -197,7 +197,7 @@ def _names_query(dialect: str, prefix: str, run_filter: sa.ColumnElement[bool]) 
     return sa.select(keys.c.key).select_from(runs.join(keys, sa.true())).where(run_filter), keys.c.key
 
 
-def _unknown_field_error(
+def _build_unknown_field_error(
     connection: sa.Connection, prefix: str, name: str, run_filter: sa.ColumnElement[bool], reason: str
 ) -> RegistryError:
     names_by_prefix = {kind: _known_names(connection, kind, run_filter) for kind in dict.fromkeys((prefix, "metrics", "params", "tags"))}

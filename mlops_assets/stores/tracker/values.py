@@ -52,12 +52,12 @@ def check_name(name: object, what: str) -> str:
 @lru_cache(4096)
 def _is_name(name: str) -> bool:
     """Return True if a name is valid; cached, because the name is checked at each step of a metric."""
-    return bool(_NAME.fullmatch(name)) and not _leaves_folder(name)
+    return bool(_NAME.fullmatch(name)) and not _escapes_folder(name)
 
 
 def check_path(name: object) -> str:
     """Return the relative path of an artifact, with ``/`` between folders; raise DataError when it is not valid."""
-    is_valid = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
+    is_valid = isinstance(name, str) and len(name) <= _MAX_PATH and not _escapes_folder(name)
     if not is_valid or not all(_PART.fullmatch(part) for part in str(name).split("/")):
         raise DataError(
             f"an artifact cannot be named {_shorten(name)}",
@@ -144,7 +144,7 @@ def _is_encodable(value: str) -> bool:
     return True
 
 
-def _leaves_folder(name: str) -> bool:
+def _escapes_folder(name: str) -> bool:
     """Return True if a name is an absolute path or has a part ``.`` or ``..``, so that as a path it could leave its folder."""
     return name.startswith("/") or any(part in (".", "..") for part in re.split(r"[/\\]", name))
 

@@ -150,7 +150,7 @@ class Judge:
 
     @property
     def verdict_columns(self) -> dict[str, str]:
-        """Column of an evaluation's table that the judge adds to its scores → description."""
+        """Column of an evaluation's table → description, for the columns of this judge other than its score."""
         return {
             f"{self.name}_verdict": f"The verdict of the judge '{self.name}', or unparsable, error or timeout.",
             f"{self.name}_repeats": f"The verdict of each repeat of the judge '{self.name}'.",

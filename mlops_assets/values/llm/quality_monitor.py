@@ -271,7 +271,7 @@ class QualityMonitor:
                 raise DefinitionError(f"{where} has {name}={count}", hint="give 1 or more")
 
     def _check_measures(self, where: str, measures: set[str]) -> None:
-        """Refuse an unknown measure, and judges with the name of another measure or without what they read."""
+        """Refuse an unknown measure, a judge with the name of another measure, and a judge that reads what the prompt lacks."""
         known = [*QUALITY_MEASURES]
         for judge in self.judges:
             if not isinstance(judge, Judge):

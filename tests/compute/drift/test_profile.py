@@ -161,7 +161,7 @@ def test_what_chance_does_is_learned_for_any_number_of_rows() -> None:
     found = calibrate(reference.binning, column, reference.spread, None, dealt)
     for n in (200, 5_000):
         size = 1 / n + 1 / 20_000
-        limit = found.chance_limits(np.full((DECIDING, 1), size), 0.01)[0, 0]
+        limit = found.compute_chance_limits(np.full((DECIDING, 1), size), 0.01)[0, 0]
         # Kolmogorov's own limit at 1 % is 1.63; the other statistics share the rate.
         assert 1.55 < limit / math.sqrt(size) < 2.0
 

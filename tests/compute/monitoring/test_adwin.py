@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mlops_assets.compute.monitoring.adwin import MAX_CHUNKS, Adwin, chunk_losses
+from mlops_assets.compute.monitoring.adwin import MAX_CHUNKS, Adwin, split_losses
 
 DELTA, FEW = 0.002, 6
 
@@ -17,7 +17,7 @@ def live(losses: np.ndarray, window: int = 100, chunks: int = 16) -> tuple[Adwin
     state, increased = Adwin(DELTA), []
     for start in range(0, len(losses), window):
         part = losses[start : start + window]
-        state = state.advance(chunk_losses(part, np.arange(start, start + len(part)) * 1_000_000, chunks))
+        state = state.advance(split_losses(part, np.arange(start, start + len(part)) * 1_000_000, chunks))
         if state.increased:
             increased.append(start + len(part))
     return state, increased
@@ -60,7 +60,7 @@ def test_the_window_is_cut_where_a_search_over_all_splits_cuts(seed):
     state, kept, cuts = Adwin(DELTA), list[float](), 0
     for start in range(0, len(losses), 10):
         part = losses[start : start + 10]
-        state = state.advance(chunk_losses(part, np.arange(start, start + 10), 10))
+        state = state.advance(split_losses(part, np.arange(start, start + 10), 10))
         kept += part.tolist()
         while (cut := search_all_splits(kept)) is not None:
             kept, cuts = kept[cut:], cuts + 1
@@ -156,7 +156,7 @@ def test_rows_of_one_time_are_in_one_chunk_in_any_order():
     rng = np.random.default_rng(5)
     losses, times = rng.random(1_000), np.repeat(np.arange(100), 10) * 1_000_000
     order = rng.permutation(1_000)
-    first, second = chunk_losses(losses, times, 16), chunk_losses(losses[order], times[order], 16)
+    first, second = split_losses(losses, times, 16), split_losses(losses[order], times[order], 16)
     assert first.starts.tolist() == second.starts.tolist()
     assert first.counts.tolist() == second.counts.tolist()
     assert first.sums == pytest.approx(second.sums)

@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.core.io_manager import LakeIOManager
 from mlops_assets.orchestrate.core.project import TableRef
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.values.asset_names import find_declared_name, graph_key, select_nodes
+from mlops_assets.values.asset_names import build_graph_key, find_declared_name, select_nodes
 from mlops_assets.values.upkeep import Upkeep
 from tests.projects import meters, shop
 
@@ -92,7 +92,7 @@ def test_two_nodes_of_one_label_are_refused_with_both_names(platform) -> None:
 
 def test_a_selection_names_nodes() -> None:
     keys = ("model/lateness", "features/weather", "features/my_features", "dataset/flights", "predictions/label_api", "predictions/daily")
-    assert [graph_key(key).partition("/")[2] for key in keys] == [
+    assert [build_graph_key(key).partition("/")[2] for key in keys] == [
         "lateness_candidate",
         "weather_features",
         "my_features",
@@ -102,4 +102,4 @@ def test_a_selection_names_nodes() -> None:
     ]
     assert select_nodes("online/weather", "service/api") == 'key:"online/weather_online" or key:"service/api"'
     for kind in ("model", "version", "champion", "approval", "online", "quarantine", "quality", "drift_report", "service"):
-        assert find_declared_name(graph_key(f"{kind}/lateness")) == "lateness"
+        assert find_declared_name(build_graph_key(f"{kind}/lateness")) == "lateness"

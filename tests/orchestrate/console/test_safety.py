@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.orchestrate.console import app, site
 from mlops_assets.orchestrate.console.app import build_console
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.stores.tracker.tracker import Run
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -110,7 +110,7 @@ def test_only_regular_files_of_the_home_are_served(empty, tmp_path, monkeypatch)
     for name in "abc":
         assert empty.ask(f"/replays/{name}").status_code == 404
     assert empty.read("/replays/d") == empty.read("/replays/e") == "a page"
-    make_link(page_path(str(home), "batch_watch", "2024-03-06"), secret)
+    make_link(build_page_path(str(home), "batch_watch", "2024-03-06"), secret)
     assert empty.ask("/monitors/batch_watch/windows/2024-03-06/report").status_code == 404
     assert "not made yet" in empty.read("/monitors/batch_watch/windows/2024-03-06")
     (home / "replays" / "g").mkdir()

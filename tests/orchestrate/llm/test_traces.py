@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.serving.logs.trace_days import TraceDays
 from mlops_assets.serving.logs.trace_log import TraceLog
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.values.asset_names import graph_key
+from mlops_assets.values.asset_names import build_graph_key
 from mlops_assets.values.llm.span import FEEDBACK, SECOND, Span, make_span_id, make_trace_id
 from tests.conftest import metadata, records
 
@@ -52,8 +52,8 @@ def materialise(platform, run):
 
 
 def test_the_label_of_traces_says_what_they_are() -> None:
-    assert graph_key(SOURCE.key) == "traces/bot_traces"
-    assert graph_key("traces/bot_traces") == "traces/bot_traces"
+    assert build_graph_key(SOURCE.key) == "traces/bot_traces"
+    assert build_graph_key("traces/bot_traces") == "traces/bot_traces"
 
 
 def test_logged_spans_are_rows_of_the_day_of_their_trace(platform, materialise) -> None:

@@ -15,7 +15,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge
 from mlops_assets.orchestrate.core.partitions import build_window_mapping, map_partitions
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
+from mlops_assets.orchestrate.monitoring.reports import build_page_path, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
 from mlops_assets.orchestrate.training.training_record import _find_window_end, find_data_end
 from mlops_assets.serving.formats.packaging import read_manifest
@@ -91,7 +91,7 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
     assert reports["performance", "2024-01-22"].end == datetime(2024, 1, 29, tzinfo=UTC)
     (decision,) = at.decisions.decisions("line")
     assert decision.evidence == ("2024-01-22",)
-    assert "2024-01-22" in page_path(platform.home, "watch", "2024-01-22").read_text()
+    assert "2024-01-22" in build_page_path(platform.home, "watch", "2024-01-22").read_text()
     assert not next(c for c in result.get_asset_check_evaluations() if c.check_name == "r2_at_least").passed
     assert metadata(result, "performance_report/watch")["summary"].startswith(
         "1 of 2 windows breached: 2024-01-22; 1 of 2 windows are good"
@@ -135,7 +135,7 @@ def test_a_week_that_two_versions_predicted_has_a_report_of_each(platform, insta
     assert (shown["versions"], shown["window"]) == ("1, 2", "2024-01-15, version 2")
     assert shown["summary"].startswith("version 1: good: r2 ")
     assert "; version 2: good: r2 " in shown["summary"]
-    page = page_path(platform.home, "watch", "2024-01-15").read_text()
+    page = build_page_path(platform.home, "watch", "2024-01-15").read_text()
     assert "Predictions of line, versions 1, 2" in page
     assert page.index("<h2>Version 1</h2>") < page.index("<h2>Version 2</h2>")
     assert page.count("<h2>Performance</h2>") == page.count("<h2>Most drifted columns</h2>") == 2

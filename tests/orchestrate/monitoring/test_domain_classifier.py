@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
 from mlops_assets.compute.drift import profile
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from tests.conftest import Runner, metadata
 
 BASE, ROWS, DRIFT = datetime(2024, 1, 1, tzinfo=UTC), 300, "drift_report/watch"
@@ -62,7 +62,7 @@ def test_a_new_dependence_of_two_columns_is_named(platform, instance) -> None:
     assert summarize(later, "2024-01-19").startswith("no drift in 2 columns; domain classifier AUC ")
     summary = summarize(later, "2024-01-20")
     assert summary.startswith("drift in 2 of 2 columns. a: its values together with b separate the window from the reference; AUC ")
-    assert "; domain classifier AUC" in page_path(platform.home, "watch", "2024-01-20").read_text()
+    assert "; domain classifier AUC" in build_page_path(platform.home, "watch", "2024-01-20").read_text()
 
 
 def test_a_classifier_that_cannot_be_built_does_not_fail_the_training(platform, instance, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from tests.conftest import metadata
 
 BASE, ROWS, SIZE, DRIFT = datetime(2024, 1, 1, tzinfo=UTC), 120, 8, "drift_report/watch"
@@ -62,7 +62,7 @@ def test_a_moved_embedding_is_named_and_others_are_quiet(run, platform) -> None:
     runner("dataset/posts", "predictions/scores", partitions="2024-01-18...2024-01-21")
     runner(DRIFT, partitions="2024-01-18")
 
-    assert "No drift" in page_path(platform.home, "watch", "2024-01-18").read_text()
+    assert "No drift" in build_page_path(platform.home, "watch", "2024-01-18").read_text()
     summary = metadata(runner(DRIFT, partitions="2024-01-21"), DRIFT)["summary"]
     assert summary.startswith("drift in 1 of 2 columns. picture: ")
-    assert "picture" in page_path(platform.home, "watch", "2024-01-21").read_text()
+    assert "picture" in build_page_path(platform.home, "watch", "2024-01-21").read_text()

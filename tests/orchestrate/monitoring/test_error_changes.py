@@ -6,7 +6,7 @@ import polars as pl
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
@@ -50,7 +50,7 @@ def test_an_error_that_rises_is_a_breach_however_the_windows_are_reported(platfo
     assert decision.reason.split(": ", 1)[1].startswith("breach: mean error 0.")
     table = stores.lake.read(REPORT)
     assert table.group_by("window_start").agg(pl.col("errors").drop_nulls().len())["errors"].to_list() == [1] * 12
-    assert "mean error 0." in page_path(platform.home, "watch", day(25)).read_text()
+    assert "mean error 0." in build_page_path(platform.home, "watch", day(25)).read_text()
 
     for again in (day(25), day(20), day(14)):
         runner(REPORT, partitions=again)

@@ -15,7 +15,7 @@ from mlops_assets.compute.estimation.estimator import PERFORMANCE_ESTIMATOR
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.estimates import build_estimate_node
-from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
+from mlops_assets.orchestrate.monitoring.reports import build_page_path, performance_node
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import find_due
 from mlops_assets.orchestrate.training.estimator_package import fit_version_estimator
@@ -95,7 +95,7 @@ def test_a_window_warns_before_its_labels_and_is_scored_with_them(platform, inst
     assert (found["low"] < found["estimate"]).all()
     assert [(r.kind, r.state) for r in at.decisions.reports("watch")][-1] == ("estimated", "breach")
     assert at.decisions.decisions("guess") == ()
-    page = page_path(platform.home, "watch", "2024-01-24").read_text()
+    page = build_page_path(platform.home, "watch", "2024-01-24").read_text()
     assert "Estimated performance is too low" in page
     assert "No performance report" in page
 
@@ -111,7 +111,8 @@ def test_a_window_warns_before_its_labels_and_is_scored_with_them(platform, inst
     errors = (table["estimate"] - table["value"]).abs().mean(), (table["reference"] - table["value"]).abs().mean()
     assert errors[0] < errors[1] / 2
     assert (
-        f"was estimated at {table.sort('window_start')['estimate'][-1]:.4g}" in page_path(platform.home, "watch", "2024-01-24").read_text()
+        f"was estimated at {table.sort('window_start')['estimate'][-1]:.4g}"
+        in build_page_path(platform.home, "watch", "2024-01-24").read_text()
     )
 
 
@@ -131,7 +132,7 @@ def test_inverted_labels_fail_the_check_and_hold_the_retraining(platform, instan
     assert shown["state"] == "labels look inverted"
     assert shown["the loop"].startswith("the labels of 2024-01-16 look inverted: correct them")
     assert at.decisions.decisions("guess") == ()
-    assert "The labels look inverted" in page_path(platform.home, "watch", "2024-01-16").read_text()
+    assert "The labels look inverted" in build_page_path(platform.home, "watch", "2024-01-16").read_text()
 
 
 def test_a_version_that_was_refitted_uses_what_the_judged_fit_showed(platform, instance) -> None:

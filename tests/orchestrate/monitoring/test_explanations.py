@@ -14,7 +14,7 @@ from mlops_assets.compute.explanation.shap_summary import ShapSummary
 from mlops_assets.compute.pages.monitor_page import MonitorPage
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.monitoring import explanations, reports, shap_summaries
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.serving.predict.explainer import load_explainer
 from mlops_assets.serving.predict.predictor import list_columns
@@ -68,7 +68,7 @@ def test_a_column_in_another_unit_is_named_on_the_page_and_in_the_metadata(watch
     assert facts["explanation"].startswith("neg_mean_absolute_error fell from −")
     assert "in 2024-01-20; replacing temp by its reference explains" in facts["explanation"]
     assert "| wind" in facts["explained by column"]
-    page = page_path(platform.home, "watch", "2024-01-20").read_text()
+    page = build_page_path(platform.home, "watch", "2024-01-20").read_text()
     assert facts["explanation"] in page
     assert "Effect of drifted columns" in page
     assert "Measured on 150 rows" in page
@@ -76,10 +76,10 @@ def test_a_column_in_another_unit_is_named_on_the_page_and_in_the_metadata(watch
 
 def test_a_window_without_a_drop_has_no_explanation_and_a_backfill_explains_three_windows(watched: Runner, platform) -> None:
     assert "explanation" not in metadata(watched(REPORT, partitions="2024-01-18"), REPORT)
-    assert "Effect of drifted columns" not in page_path(platform.home, "watch", "2024-01-18").read_text()
+    assert "Effect of drifted columns" not in build_page_path(platform.home, "watch", "2024-01-18").read_text()
     facts = metadata(watched(REPORT, partitions="2024-01-18...2024-01-24"), REPORT)
     assert facts["explanation"].count("fell from") == 3
-    pages = [page_path(platform.home, "watch", f"2024-01-{day}").read_text() for day in (21, 22, 23, 24)]
+    pages = [build_page_path(platform.home, "watch", f"2024-01-{day}").read_text() for day in (21, 22, 23, 24)]
     assert ["Effect of drifted columns" in page for page in pages] == [False, True, True, True]
 
 
@@ -104,11 +104,11 @@ def test_a_window_in_which_a_metric_fell_shows_what_its_predictions_depended_on(
     facts = metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
     assert list(list_shap_rows(facts)) == ["temp", "wind"]
     assert "higher values raise it" in list_shap_rows(facts)["temp"]
-    page = page_path(platform.home, "watch", "2024-01-20").read_text()
+    page = build_page_path(platform.home, "watch", "2024-01-20").read_text()
     assert "What the predictions depended on" in page
     assert "SHAP values of the prediction, on 150 of 150 predictions and 64 reference rows" in page
     metadata(watched(REPORT, partitions="2024-01-18"), REPORT)
-    assert "depended" not in page_path(platform.home, "watch", "2024-01-18").read_text()
+    assert "depended" not in build_page_path(platform.home, "watch", "2024-01-18").read_text()
 
 
 def test_the_summary_has_the_values_of_the_service_and_its_effects_sum_to_the_predictions(watched: Runner, platform, monkeypatch) -> None:
@@ -142,11 +142,11 @@ def test_the_summary_has_the_values_of_the_service_and_its_effects_sum_to_the_pr
 def test_without_the_library_the_page_says_how_to_install_it(watched: Runner, platform, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "shap", None)
     assert "predictions depended on" not in metadata(watched(REPORT, partitions="2024-01-20"), REPORT)
-    assert "pip install &#39;mlops_assets[explain]&#39;" in page_path(platform.home, "watch", "2024-01-20").read_text()
+    assert "pip install &#39;mlops_assets[explain]&#39;" in build_page_path(platform.home, "watch", "2024-01-20").read_text()
 
 
 def test_a_slow_model_explains_fewer_rows(watched: Runner, platform, monkeypatch) -> None:
     pytest.importorskip("shap")
     monkeypatch.setattr(shap_summaries, "MAX_SECONDS", 0.0)
     watched(REPORT, partitions="2024-01-20")
-    assert "on 20 of 150 predictions and 20 reference rows" in page_path(platform.home, "watch", "2024-01-20").read_text()
+    assert "on 20 of 150 predictions and 20 reference rows" in build_page_path(platform.home, "watch", "2024-01-20").read_text()

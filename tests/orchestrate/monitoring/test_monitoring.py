@@ -10,7 +10,7 @@ from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from tests.conftest import Runner, metadata
 from tests.projects import visits as project
 
@@ -31,7 +31,7 @@ def watched(run, platform, *expectations) -> Runner:
 
 def test_a_drift_report_that_is_made_again_leaves_performance_on_the_page(run, platform) -> None:
     runner = watched(run, platform, ml.Drift(), PERFORMANCE)
-    page = page_path(platform.home, "watch", DAY)
+    page = build_page_path(platform.home, "watch", DAY)
     runner("drift_report/watch", partitions=DAY)
     early = page.read_text()
     assert "No performance report" in early
@@ -51,7 +51,7 @@ def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platfo
     runner = watched(run, platform, PERFORMANCE)
     shown = metadata(runner("performance_report/watch", partitions=DAY), "performance_report/watch")
     assert shown["state"] == "good"
-    text = page_path(platform.home, "watch", DAY).read_text()
+    text = build_page_path(platform.home, "watch", DAY).read_text()
     assert "the monitor declares no drift expectation" in text
     assert "nothing was predicted" not in text
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.compute.drift.prediction_drift import PREDICTION_PROFILE
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.serving.formats.integrity import list_parts
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
@@ -42,7 +42,7 @@ def test_predictions_are_rows_of_the_report(platform, instance, kind: type) -> N
     assert max(names) in check.description
     (report,) = [r for r in at.decisions.reports("watch") if r.partition == "2024-01-22"]
     assert "predictions included" in report.reason
-    assert "(output)</h3>" in page_path(platform.home, "watch", "2024-01-22").read_text()
+    assert "(output)</h3>" in build_page_path(platform.home, "watch", "2024-01-22").read_text()
     assert "predictions included" in metadata(result, "drift_report/watch")["summary"]
 
 
@@ -60,5 +60,5 @@ def test_a_version_without_honest_predictions_says_that_they_are_not_compared(pl
     result = runner("drift_report/watch", partitions="2024-01-23")
     note = "predictions are not compared: the version stores none for rows that it was not fitted on"
     assert f"; {note}" in metadata(result, "drift_report/watch")["summary"]
-    assert note in page_path(platform.home, "watch", "2024-01-23").read_text()
+    assert note in build_page_path(platform.home, "watch", "2024-01-23").read_text()
     assert set(at.lake.read("drift_report/watch")["kind"]) == {"numeric"}

@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.compute.monitoring import same_weeks
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -75,7 +75,7 @@ def test_windows_are_compared_with_the_same_weeks_of_the_training_set_of_the_ver
     note = "compared with the same weeks of earlier years: 840 training rows of 2023-01-08 to 2023-01-28"
     assert set(table["notes"].tail(2)) == {note}
     assert metadata(result, "drift_report/watch")["summary"].endswith(note)
-    assert note in page_path(platform.home, "watch", "2024-01-16").read_text()
+    assert note in build_page_path(platform.home, "watch", "2024-01-16").read_text()
 
     # Another training set does not change what this version was trained on.
     later = Runner(ml.build_definitions(nouns(datetime(2023, 3, 1, tzinfo=UTC)), platform=platform), instance)
@@ -94,7 +94,7 @@ def test_a_training_set_without_the_same_weeks_is_compared_as_a_whole(platform, 
     result = trained(platform, instance, datetime(2023, 3, 1, tzinfo=UTC))("drift_report/watch", partitions="2024-01-16")
     note = "compared with all training rows: those of the same weeks (2023-01-08 to 2023-01-28) are 0 in 0 windows"
     assert note in metadata(result, "drift_report/watch")["summary"]
-    assert note in page_path(platform.home, "watch", "2024-01-16").read_text()
+    assert note in build_page_path(platform.home, "watch", "2024-01-16").read_text()
     assert open_stores(platform).lake.read("drift_report/watch")["notes"][0].startswith(note)
 
 

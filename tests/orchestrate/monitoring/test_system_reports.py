@@ -12,7 +12,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.serving.http.service_folder import ServiceFolder
 from mlops_assets.serving.logs import request_log
@@ -106,7 +106,7 @@ def test_the_page_shows_requests_by_version(platform, instance, write) -> None:
     definitions, _ = build(platform, DAILY)
     write(day(2), version=3, failed=10)
     Runner(definitions, instance)("system_report/watch", partitions="2024-01-02")
-    page = page_path(platform.home, "watch", "2024-01-02").read_text()
+    page = build_page_path(platform.home, "watch", "2024-01-02").read_text()
     assert "error_rate misses its objective" in page
     assert '<th scope="row">3</th><td>210</td>' in page
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from tests.conftest import metadata
 
 BASE, ROWS, DRIFT = datetime(2024, 1, 1, tzinfo=UTC), 120, "drift_report/watch"
@@ -55,12 +55,12 @@ def test_new_words_are_named_and_other_texts_are_quiet(run, platform) -> None:
     runner("training_set/examples", "model/liking", "version/liking", "champion/liking")
     runner("dataset/reviews", "predictions/scores", partitions="2024-01-18...2024-01-21")
     runner(DRIFT, partitions="2024-01-18")
-    assert "No drift" in page_path(platform.home, "watch", "2024-01-18").read_text()
+    assert "No drift" in build_page_path(platform.home, "watch", "2024-01-18").read_text()
     summary = metadata(runner(DRIFT, partitions="2024-01-21"), DRIFT)["summary"]
     assert summary.startswith(
         "drift in 1 of 1 columns. review: words not in the reference, %: no value in common with the reference; median "
     )
-    assert "words not in the reference, %" in page_path(platform.home, "watch", "2024-01-21").read_text()
+    assert "words not in the reference, %" in build_page_path(platform.home, "watch", "2024-01-21").read_text()
 
     # A text has no distribution to put back: the drop is reported without an explanation by this column.
     report = runner("performance_report/watch", partitions="2024-01-21")

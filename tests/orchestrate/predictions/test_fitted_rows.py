@@ -10,7 +10,7 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.monitoring.reports import page_path
+from mlops_assets.orchestrate.monitoring.reports import build_page_path
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -84,7 +84,7 @@ def test_a_tree_on_noise_is_never_good_on_what_it_was_fitted_on(run, platform) -
     found = open_stores(platform).lake.read("performance_report/watch")
     assert found.filter(pl.col("state") == "in training data")["window_start"].n_unique() == 7
     assert found.filter(pl.col("state") == "good").is_empty()
-    page = page_path(platform.home, "watch", day(3)).read_text()
+    page = build_page_path(platform.home, "watch", day(3)).read_text()
     assert "In training data: performance is not evaluated" in page
     assert "In training data: drift is not evaluated" in page
     assert "Performance is good" not in page

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.cli.project import load
-from mlops_assets.compute.user_code.view_source import view_source_text
+from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction.process import failure_hint
 from mlops_assets.values.platform import Platform
@@ -100,7 +100,7 @@ def test_the_version_of_a_feature_view_changes_with_what_its_module_reads(tmp_pa
         loaded = load(str(tmp_path / "definitions.py"))
         view = sys.modules["definitions"].rates
         shown = next(s.code_version for a in loaded.definitions.assets for s in a.specs if s.key == asset_key("features/rates"))
-        assert shown == view.version(view_source_text(view))
+        assert shown == view.version(build_view_source(view))
         return shown
 
     (tmp_path / "rate.json").write_text('{"rate": 1.0}')

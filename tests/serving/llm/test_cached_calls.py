@@ -13,8 +13,8 @@ from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, mess
 
 
 @pytest.fixture
-def scope(tmp_path: Path) -> CacheScope:
-    return ResponseCache(tmp_path / "responses.sqlite").scope("v1", {"city": "Rome"})
+def build_scope(tmp_path: Path) -> CacheScope:
+    return ResponseCache(tmp_path / "responses.sqlite").build_scope("v1", {"city": "Rome"})
 
 
 def test_the_second_call_sends_no_request_and_a_bypass_does(scope: CacheScope) -> None:

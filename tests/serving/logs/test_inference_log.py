@@ -151,11 +151,11 @@ def test_a_full_disk_refuses_whole_predictions_and_leaves_no_half_line(folder) -
         full(size + 20)  # half of the next line
         with pytest.raises(OSError, match="too large"):
             log.append([record("b")])
-        assert not log.ready()
+        assert not log.is_ready()
         assert "cannot be written" in log.problem
     finally:
         full(None)
-    assert log.ready()
+    assert log.is_ready()
     log.append([record("c")])
     log.close()
     assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["a", "c"]

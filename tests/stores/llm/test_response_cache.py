@@ -28,10 +28,10 @@ def fill(path: Path, writer: int) -> None:
 
 
 def test_an_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
-    scope = ResponseCache(tmp_path / "new" / "responses.sqlite").scope("v1", {"city": "Rome"})
+    scope = ResponseCache(tmp_path / "new" / "responses.sqlite").build_scope("v1", {"city": "Rome"})
     assert scope.read(BODY, "r1", "") is None
     scope.write(BODY, "r1", YES)
-    again = ResponseCache(tmp_path / "new" / "responses.sqlite").scope("v1", {"city": "Rome"})
+    again = ResponseCache(tmp_path / "new" / "responses.sqlite").build_scope("v1", {"city": "Rome"})
     assert again.read(dict(reversed(BODY.items())), "r1", "") == Completion(
         "yes", "stop", "tiny", "tiny-1", 7, 3, 2.0, attempts=2, cached=True
     )
@@ -40,20 +40,20 @@ def test_an_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_the_key_follows_all_that_decides_an_answer(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path / "responses.sqlite")
     keys = [
-        cache.scope("v1", {"city": "Rome"}).hash_request(BODY, "r1"),
-        cache.scope("v2", {"city": "Rome"}).hash_request(BODY, "r1"),
-        cache.scope("v1", {"city": "Oslo"}).hash_request(BODY, "r1"),
-        cache.scope("v1", {"city": "Rome", "day": date(2024, 1, 1)}).hash_request(BODY, "r1"),
-        cache.scope("v1", {"city": "Rome"}).hash_request(BODY, "r2"),
-        cache.scope("v1", {"city": "Rome"}).hash_request({**BODY, "temperature": 1.0}, "r1"),
-        cache.scope("v1", {"city": "Rome"}).hash_request({**BODY, "messages": []}, "r1"),
+        cache.build_scope("v1", {"city": "Rome"}).hash_request(BODY, "r1"),
+        cache.build_scope("v2", {"city": "Rome"}).hash_request(BODY, "r1"),
+        cache.build_scope("v1", {"city": "Oslo"}).hash_request(BODY, "r1"),
+        cache.build_scope("v1", {"city": "Rome", "day": date(2024, 1, 1)}).hash_request(BODY, "r1"),
+        cache.build_scope("v1", {"city": "Rome"}).hash_request(BODY, "r2"),
+        cache.build_scope("v1", {"city": "Rome"}).hash_request({**BODY, "temperature": 1.0}, "r1"),
+        cache.build_scope("v1", {"city": "Rome"}).hash_request({**BODY, "messages": []}, "r1"),
     ]
     assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize(("reason", "stored"), [("stop", True), ("length", True), ("content_filter", False), ("tool_calls", False)])
 def test_an_answer_that_was_stopped_from_outside_is_not_stored(reason: str, stored: bool, tmp_path: Path) -> None:
-    scope = ResponseCache(tmp_path / "responses.sqlite").scope("v1", {})
+    scope = ResponseCache(tmp_path / "responses.sqlite").build_scope("v1", {})
     scope.write(BODY, "", Completion("half", reason, "tiny"))
     assert (scope.read(BODY, "", "") is not None) is stored
 
@@ -77,7 +77,7 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
 
 def test_the_file_is_readable_by_its_owner_only_and_holds_no_prompt(tmp_path: Path) -> None:
     path = tmp_path / "responses.sqlite"
-    ResponseCache(path).scope("v1", {"city": "Rome"}).write(BODY, "", YES)
+    ResponseCache(path).build_scope("v1", {"city": "Rome"}).write(BODY, "", YES)
     assert path.stat().st_mode & 0o077 == 0
     files = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"late?" not in files

@@ -84,10 +84,10 @@ def _upgrade(connection: sa.Connection, revision: str) -> None:
         REVISION_TABLE.metadata.create_all(connection)
         connection.execute(REVISION_TABLE.insert().values(version_num=revision))
 
-    def steps(current: Any, _context: MigrationContext) -> Any:  # noqa: ANN401  (alembic's own lists)
+    def list_steps(current: Any, _context: MigrationContext) -> Any:  # noqa: ANN401  (alembic's own lists)
         return scripts._upgrade_revs(HEAD, current)  # noqa: SLF001  (what alembic's own `upgrade` command calls)
 
-    with EnvironmentContext(_alembic_config(), scripts, fn=steps) as environment:
+    with EnvironmentContext(_alembic_config(), scripts, fn=list_steps) as environment:
         environment.configure(connection=connection, version_table=REVISION_TABLE.name)
         environment.run_migrations()
     connection.execute(schema.schema_version.update().values(version=_MARK))

@@ -56,7 +56,7 @@ class ShapSummary:
     Parameters
     ----------
     output
-        The explained number in words, e.g. ``the probability of True``.
+        A description of the explained output, e.g. ``the probability of True``.
     rows, predictions, reference_rows
         The number of explained rows, of all rows of the window, and of explained reference rows.
     mean, base
@@ -123,7 +123,7 @@ def summarise_columns(X: pl.DataFrame, values: np.ndarray, reference: np.ndarray
 
 
 def name_output(classes: Sequence[str] | None) -> str:
-    """Return the explained number in words.
+    """Return a description of the explained output.
 
     Parameters
     ----------

@@ -375,7 +375,7 @@ def _find_remaining_processes(folder: ServiceFolder, facts: Mapping[str, Any], u
 
 
 def _is_running(facts: Mapping[str, Any]) -> bool:
-    """Whether the process that a supervisor's report names still runs."""
+    """Whether the process with the identity in a supervisor's report still runs."""
     pid, began = facts.get("pid"), facts.get("started")
     return isinstance(pid, int) and isinstance(began, float) and is_alive(pid, began)
 

@@ -233,7 +233,7 @@ def _build_profiles(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the profile of the rows of a version, and that of a fit's predictions for the holdout; None without a fit."""
     validation = needs_validation(model)
-    splits = history.split(gated.as_of, gated.window, gated.rows, judge_on=gated.judge_on, validation=validation)
+    splits = history.split(gated.as_of, gated.window, gated.rows, judge_on=gated.judge_on, with_validation=validation)
     profile = build_reference_profile(plan.options, model.training_set.event_timestamp, list(splits.values()), _ignore)
     if fit is None:
         return json.loads(profile), None

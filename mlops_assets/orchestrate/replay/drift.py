@@ -217,7 +217,7 @@ def _read_window(
 def _read_reference(  # noqa: PLR0913  (a version)
     history: History, model: Model[..., Any], plan: DriftPlan, task: _VersionWindows, folder: Path, fit: Fit | None
 ) -> VersionReference:
-    """Return the reference that production would store with a version; a version that was refit has none of its predictions."""
+    """Return the reference that production would store with a version; after a refit, it has no reference of predictions."""
     compared = fit if task.gated == task.serving else None
     key = hashlib.sha256(repr((FORMAT, plan.options, task.ids[0], compared is not None)).encode()).hexdigest()[:24]
     path = folder / "profiles" / key

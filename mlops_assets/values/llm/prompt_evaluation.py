@@ -268,7 +268,7 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
     evaluation
         The evaluation.
     where
-        The evaluation in words.
+        A description of the evaluation, for messages.
     """
     measured = {*(scorer.name for scorer in evaluation.scorers), *OPERATIONAL_METRICS}
     names = Counter([*RESERVED_CHECKS, *(getattr(gate, "name", "") for gate in evaluation.gates)])

@@ -128,7 +128,7 @@ def test_a_stored_split_costs_candidates_and_refits_no_row(delays, judged, windo
     rows = pl.DataFrame([at, times(hour + delay for hour, delay in zip(range(400), delays, strict=True)).alias("known")])
     stored = rows.with_columns(assign_parts(rows, examples).alias(SPLIT)).drop_nulls(SPLIT)
     span = None if window is None else window * DAY
-    found, facts = choose_rows(stored, examples, window=span, judge_on=judged * DAY, validation=False)
+    found, facts = choose_rows(stored, examples, window=span, judge_on=judged * DAY, with_validation=False)
     end = at.max() + timedelta(microseconds=1)
     usable = rows.filter(pl.col("known") < end - judged * DAY)["at"]  # so that the holdout judges
     usable = usable if span is None else usable.filter(usable > usable.max() - span)

@@ -1,4 +1,4 @@
-"""The progress of a replay, where no terminal can show it in one line that changes."""
+"""The progress of a replay as separate lines, for an output that is not a terminal."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class FitCache:
 
 
 def load_fit(path: Path, request: FitRequest, history: History, model: Model[..., Any]) -> Fit:
-    """Return the fit of a request that is stored in a file, which has the name of its hash.
+    """Return the stored fit of a request from its file, whose name is the hash of the fit's inputs.
 
     Raises
     ------

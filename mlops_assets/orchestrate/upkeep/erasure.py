@@ -249,7 +249,7 @@ def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
 
 
 def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
-    """Add the versions whose snapshot of the lake will expire to the report."""
+    """Add to the report the versions whose snapshot of the lake will expire."""
     states = set(report.states)
     return replace(
         report,

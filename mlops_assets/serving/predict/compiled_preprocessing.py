@@ -151,7 +151,7 @@ def _fills_one_column(part: Any) -> bool:  # noqa: ANN401
 
 
 def _make_block(single_columns: bool, parts: list[Any], columns: Sequence[Sequence[Any]], count: int) -> np.ndarray:  # noqa: FBT001
-    """Return the columns of the matrix that adjacent parts fill; ``single_columns``: each part fills one column."""
+    """Return the columns of the matrix that adjacent parts fill; with ``single_columns``, each part fills one column."""
     if single_columns:
         return np.array([part.to_numbers(columns) for part in parts], dtype=np.float64).reshape(len(parts), count).T
     blocks = []

@@ -1,6 +1,9 @@
 """The step of a training set: its rows, their features from a point-in-time join, and the split."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +12,7 @@ import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
+from mlops_assets.compute.features.request import serving_steps
 from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, lake_column, rename_to_table
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
@@ -22,16 +26,21 @@ from mlops_assets.compute.training.leakage import (
     sample_rows,
 )
 from mlops_assets.compute.training.split import GAP, SPLIT_NAMES, assign_parts, is_known
-from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.compute.user_code.pure_functions import describe_pure_function
+from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
+from mlops_assets.orchestrate.tables.last_result import MADE_FROM, find_last_result
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import build_check_specs, publish_table
+from mlops_assets.orchestrate.training.estimator_package import training_libraries
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import FeatureView, select_on_demand
+from mlops_assets.values.features import FeatureView, select_feature_views, select_on_demand
+from mlops_assets.values.function import Injection
+from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
 
 AS_OF_CONFIG = {
@@ -58,9 +67,59 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
     """Return the body of the step that assembles, checks and publishes a training set."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish_table(step, training_set_rules(training_set), lambda: _assemble_training_set(step, training_set))
+        made_from = _hash_assembly(step, training_set)
+        last = find_last_result(step, made_from, training_set_checks(training_set)) if made_from else None
+        if last is not None and _are_inputs_intact(step, training_set):
+            step.context.log.info("nothing that determines the rows has changed: they are not assembled again")
+            step.stores.attempts.clear(training_set.key, step.partitions)
+            yield last
+            return
+
+        def make() -> CheckedTable:
+            table = _assemble_training_set(step, training_set)
+            return replace(table, metadata={**table.metadata, **({MADE_FROM: made_from} if made_from else {})})
+
+        yield from publish_table(step, training_set_rules(training_set), make)
 
     return body
+
+
+def _hash_assembly(step: StepContext, training_set: TrainingSet[..., Any]) -> str:
+    """Return a hash of everything that determines the rows of a training set and the outcomes of its checks; empty if it is not known.
+
+    It is known for functions of polars frames that :func:`describe_pure_function` understands, when every input is recorded.
+    """
+    parameters = training_set.function.parameters
+    functions = [training_set.function.function, *(f.function for f in select_on_demand(training_set.features))]
+    codes = [describe_pure_function(function) for function in functions]
+    inputs = step.partitions[0].inputs
+    only_frames = all(p.injection is Injection.TABLE and p.frame.startswith("polars.") for p in parameters)
+    if step.plain_inputs or not (only_frames and inputs) or None in codes:
+        return ""
+    tables = [[d.key, d.table.key, d.table.event_timestamp, sorted(d.table.known_later)] for d in step.project.datasets_of(training_set)]
+    views = [[view.key, view.event_timestamp, view.created_timestamp] for view in training_set.features if isinstance(view, FeatureView)]
+    facts = [
+        inputs,
+        codes,
+        serving_steps(training_set),
+        [training_set.columns, training_set.label, repr(training_set.split), training_set.event_timestamp, training_set.label_known_at],
+        [training_set.as_known, training_set.label_copies, repr(training_set.block_length)],
+        [tables, views, [[service.key, service.row_key] for service in step.project.select(Service)]],
+        [step.config.get("as_of"), training_libraries()],
+    ]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _are_inputs_intact(step: StepContext, training_set: TrainingSet[..., Any]) -> bool:
+    """Read the tables and layouts of a training set, and return whether they have their recorded hashes."""
+    try:
+        for parameter in training_set.function.tables:
+            step.read(step.project.tables[parameter.name])
+        for view in select_feature_views(training_set.features):
+            step.load_layout(view, as_known=training_set.as_known)
+    except MlopsError:
+        return False  # the rows are assembled, which raises the error and records the failed attempt
+    return True
 
 
 def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:

@@ -14,6 +14,7 @@ from mlops_assets.compute.training.evaluate import compare_with_itself
 from mlops_assets.orchestrate.core.metadata import to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.last_result import order_columns
 from mlops_assets.orchestrate.training.gates import bind_evidence, hash_gates, pass_as_champion, to_gate_check_result
 from mlops_assets.orchestrate.training.train_windows import find_retraining, needs_refit
 from mlops_assets.orchestrate.training.training_run import find_earlier_run, gather_deciding_facts, list_metrics
@@ -65,7 +66,7 @@ class LastResult:
             asset_key(model.key),
             check_results=list(self._build_check_results(model, gates)),
             metadata={
-                **{name: _order_columns(value) for name, value in self.metadata.items()},
+                **{name: order_columns(value) for name, value in self.metadata.items()},
                 "trained": "no: nothing that decides the result has changed since the last materialisation",
             },
             data_version=dg.DataVersion(self.candidate.digest),
@@ -75,7 +76,7 @@ class LastResult:
         """Return the result of judging the candidate again after its promotion: relative gates pass, and no metric differs."""
         results = self._build_gate_results() | pass_as_champion(gates, champion)
         table = self.metadata["metrics"]
-        rows = [record.data for record in _order_columns(table).records]
+        rows = [record.data for record in order_columns(table).records]
         return LastResult(
             self.candidate,
             bind_evidence(results, gates, self.candidate.digest, champion),
@@ -89,15 +90,6 @@ class LastResult:
     def _build_check_results(self, model: Model[..., Any], gates: Sequence[GateLike]) -> Iterator[dg.AssetCheckResult]:
         results = self._build_gate_results()
         return (to_gate_check_result(model, gate.name, results[gate.name]) for gate in gates)
-
-
-def _order_columns(value: Any) -> Any:  # noqa: ANN401  (any metadata value)
-    """Return a metadata table with each record's columns in the order of the schema; any other value unchanged."""
-    if not isinstance(value, dg.TableMetadataValue):
-        return value
-    names = [column.name for column in value.schema.columns]
-    records = [dg.TableRecord({name: record.data[name] for name in names if name in record.data}) for record in value.records]
-    return dg.TableMetadataValue(records, value.schema)
 
 
 def find_last_result(step: StepContext, model: Model[..., Any], gates: Sequence[GateLike], champion: Version | None) -> LastResult | None:

@@ -19,12 +19,12 @@ import mlops_assets as ml
 FIRST, ROWS = datetime(2023, 1, 1, tzinfo=UTC), 60
 DAILY = dg.DailyPartitionsDefinition("2023-01-01", end_date="2024-02-10")
 FAHRENHEIT, RENAMED, OTHER_WORDS = "2024-01-26", "2024-01-28", "2024-01-30"
-WINTER, SECOND_WINTER = 50, 334  # the last day of the first winter, and the day before the second
+WINTER, SECOND_WINTER = 42, 351  # days after the first winter, and before the second
 WORDS = np.array(["late", "early", "parcel", "door", "rain", "neighbour", "signed", "lost", "damaged", "thanks"])
 DRIFT = {
     "all_columns": ml.Drift(predictions=True),
     "fixed": ml.Drift(columns={"temp": ml.monitoring.Wasserstein(2.5), "shop": ml.monitoring.JensenShannon(0.3), "note": None}),
-    "classified": ml.Drift(classifier=True, false_alarm_rate=0.05),
+    "classified": ml.Drift(["temp", "load", "shop"], classifier=ml.monitoring.DomainClassifier(max_rows=100), false_alarm_rate=0.05),
     "seasonal": ml.Drift(columns=["temp", "shop"], reference=ml.monitoring.SameWeeks(), predictions=True),
 }
 
@@ -55,7 +55,7 @@ def draw_day(day: int) -> pl.DataFrame:
 def deliveries(window: ml.TimeWindow) -> pl.DataFrame:
     """Deliveries with their labels."""
     days = range((window.start - FIRST).days, (window.end - FIRST).days)
-    return pl.concat([draw_day(0).clear(), *(draw_day(day) for day in days if day < WINTER or day > SECOND_WINTER)])
+    return pl.concat([draw_day(0).clear(), *(draw_day(day) for day in days if day < WINTER or day >= SECOND_WINTER)])
 
 
 @ml.training_set(

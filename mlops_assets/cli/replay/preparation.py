@@ -289,10 +289,12 @@ def name_replay(result: ReplayResult, digest: str) -> str:
 def summarise(result: ReplayResult) -> list[dict[str, Any]]:
     """Return one row for each policy."""
     with_drift = any(policy.drift is not None for policy in result.policies)
-    return [_summarise(result, policy) | ({"drift alarms": _count_drift(policy)} if with_drift else {}) for policy in result.policies]
+    return [
+        _summarise(result, policy) | ({"drift alarms": _describe_drift_count(policy)} if with_drift else {}) for policy in result.policies
+    ]
 
 
-def _count_drift(policy: PolicyResult) -> str:
+def _describe_drift_count(policy: PolicyResult) -> str:
     return "" if policy.drift is None else f"{len(policy.drift_alarms)} of {policy.evaluated_windows}"
 
 

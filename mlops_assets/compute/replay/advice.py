@@ -108,13 +108,13 @@ def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, hea
     metric, first = result.metric, result.policies[0]
     against = result.compare(chosen.policy, first.policy)
     significant = against is not None and against.low > 0
-    figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_count_trainings(chosen)}"
+    figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_describe_trainings(chosen)}"
     if chosen.policy != first.policy:
         sure = "significantly better than" if significant else "not significantly better than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
     if chosen.policy == best.policy:
         return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.{_explain_missing(result)}", significant)
-    highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_count_trainings(best)}"
+    highest = f"{best.policy} has the highest mean, {format_number(best.mean(metric), 4)} with {_describe_trainings(best)}"
     return Advice(chosen.policy, headline, f"{figures}. {highest}.{_explain_missing(result)}", significant)
 
 
@@ -124,6 +124,6 @@ def _explain_missing(result: ReplayResult) -> str:
     return "".join(f" {p.policy} could not be measured: {p.events[-1].outcome if p.events else 'it trained no version'}." for p in missing)
 
 
-def _count_trainings(policy: PolicyResult) -> str:
+def _describe_trainings(policy: PolicyResult) -> str:
     count = len(policy.retrainings)
     return f"{count} training{'s' * (count != 1)}"

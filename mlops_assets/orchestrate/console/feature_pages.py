@@ -55,7 +55,7 @@ def list_features(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
                 ConsoleCell(view.name, build_view_path(view.name)),
                 ", ".join(view.entity.join_keys),
                 ", ".join(view.feature_names),
-                _count_rows(records),
+                _describe_row_count(records),
                 *_describe_freshness(view, records),
                 "yes" if view.online else "no",
                 *_count_consumers(consumers),
@@ -79,7 +79,7 @@ def list_features(site: ConsoleSite, _request: ConsoleRequest) -> ConsolePage:
 def _summarise_predictions(site: ConsoleSite, table: _PredictionTable) -> tuple[ConsoleCell | str, ...]:
     records = site.stores.lake.records(table.key)
     model = ConsoleCell(table.model, f"/models/{encode(table.model)}")
-    cells = (_count_rows(records), *_describe_freshness(None, records), *_count_consumers(find_consumers(site, table.key)))
+    cells = (_describe_row_count(records), *_describe_freshness(None, records), *_count_consumers(find_consumers(site, table.key)))
     return (ConsoleCell(table.name, prediction_path(table.name)), model, *cells)
 
 
@@ -89,7 +89,7 @@ def _list_prediction_tables(site: ConsoleSite) -> list[_PredictionTable]:
     return [_PredictionTable(name, key, model, project.by_key[key].event_timestamp) for project, name, key, model in (*batches, *services)]
 
 
-def _count_rows(records: Mapping[str, PartitionRecord]) -> str:
+def _describe_row_count(records: Mapping[str, PartitionRecord]) -> str:
     return f"{sum(record.rows for record in records.values()):,}" if records else "not written yet"
 
 
@@ -146,7 +146,7 @@ def _list_facts(site: ConsoleSite, view: FeatureView, records: Mapping[str, Part
         ("event timestamp", view.event_timestamp),
         ("time to live", str(view.ttl or "unlimited")),
         ("online", "yes" if view.online else "no"),
-        ("rows", _count_rows(records)),
+        ("rows", _describe_row_count(records)),
         ("written", written),
         ("data until (UTC)", until),
         ("owners", ", ".join(view.options.owners) or "none declared"),
@@ -246,7 +246,7 @@ def show_predictions(site: ConsoleSite, request: ConsoleRequest) -> ConsolePage:
         ("model", ConsoleCell(table.model, f"/models/{encode(table.model)}")),
         ("table of the lake", table.key),
         ("partitions", f"{len(records):,}"),
-        ("rows", _count_rows(records)),
+        ("rows", _describe_row_count(records)),
         ("written", written),
         ("data until (UTC)", until),
         *([("in the Dagster UI", ConsoleCell(table.key, asset))] if asset else []),

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ import mlops_assets as ml
 from mlops_assets.cli.replay.preparation import describe_label_delay
 from mlops_assets.cli.replay.progress import ProgressLines
 from mlops_assets.orchestrate.replay.history import History
-from tests.commands import ROOT
+from tests.commands import ROOT, run_mlops
 
 MLOPS = Path(sys.executable).with_name("mlops")
 SPLIT = ml.TimeSplit(holdout=timedelta(days=5))
@@ -42,8 +43,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def replay(folder: Path, *options: str, **changes: str) -> subprocess.CompletedProcess:
-    command = [str(MLOPS), "replay", *PERIOD, *options]
-    return subprocess.run(command, cwd=folder, env=environment(**changes), capture_output=True, text=True, check=False)
+    return run_mlops(["replay", *PERIOD, *options], cwd=folder, env=environment(**changes))
 
 
 def result_of(folder: Path) -> dict:
@@ -52,7 +52,9 @@ def result_of(folder: Path) -> dict:
 
 
 def test_a_fresh_platform_is_replayed_and_stays_as_it_was(project):
-    done = replay(project, "--policy", "never", "--policy", "every:7d", "--policy", "loop", "--policy", "policies.py:often")
+    options = ("--policy", "never", "--policy", "every:7d", "--policy", "loop", "--policy", "policies.py:often")
+    command = [str(MLOPS), "replay", *PERIOD, *options]
+    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     policies = result_of(project)["policies"]
@@ -81,13 +83,14 @@ def test_a_replay_that_is_killed_ends_with_the_same_json_and_repeats_no_fit(proj
     done = replay(project, *options, CHANGING_FITS=str(calls), CHANGING_SPREAD="0.3")
     expected, fits = result_of(project), calls.read_text().count("\n")
     check_drift(expected["policies"], done.stdout)
-    again = tmp_path_factory.mktemp("killed")
+    again, temporary = tmp_path_factory.mktemp("killed"), Path(tempfile.mkdtemp())
     for name in ("definitions.py", "policies.py"):
         (again / name).write_text((project / name).read_text())
     killed = again / "fits"
 
     for _ in range(5):
-        start_and_kill(again, options, killed)
+        start_and_kill(again, options, killed, TMPDIR=str(temporary))
+    assert list(temporary.rglob("*")) == []
     done = replay(again, *options, CHANGING_FITS=str(killed), CHANGING_SPREAD="0.3")
 
     assert done.returncode == 0, done.stderr
@@ -112,13 +115,13 @@ def check_drift(policies: dict, printed: str) -> None:
     assert "The drift of `loop` is evaluated with all options" in page
 
 
-def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path) -> None:
+def start_and_kill(folder: Path, options: tuple[str, ...], calls: Path, **changes: str) -> None:
     """Start a replay, kill it at a random moment after its next fits have begun, and wait until its workers have ended too."""
     before = calls.read_text().count("\n") if calls.exists() else 0
     process = subprocess.Popen(
         [str(MLOPS), "replay", *PERIOD, *options],
         cwd=folder,
-        env=environment(CHANGING_FITS=str(calls), CHANGING_SPREAD="0.3"),
+        env=environment(CHANGING_FITS=str(calls), CHANGING_SPREAD="0.3", **changes),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -171,9 +174,9 @@ def test_an_option_that_cannot_work_is_refused_with_a_hint(project, options, mes
 def test_an_hourly_regression_is_replayed_from_a_fresh_platform(tmp_path):
     (tmp_path / "definitions.py").write_text(PROJECT.replace("changing import ITEMS, POLICY", "weather import ITEMS"))
     period = ("--from", "2013-02-15", "--to", "2013-05-01")
-    command = [str(MLOPS), "replay", *period, "--policy", "never", "--policy", "every:30d", "--suggest", "--json", "replay.json"]
+    command = ["replay", *period, "--policy", "never", "--policy", "every:30d", "--suggest", "--json", "replay.json"]
 
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    done = run_mlops(command, cwd=tmp_path, env=environment())
 
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "replay.json").read_text())
@@ -208,8 +211,7 @@ def test_a_project_without_time_is_refused_with_everything_that_it_lacks(tmp_pat
 
 
 def test_a_period_without_partitions_is_refused(project):
-    command = [str(MLOPS), "replay", "--from", "2030-01-01", "--to", "2031-01-01"]
-    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+    done = run_mlops(["replay", "--from", "2030-01-01", "--to", "2031-01-01"], cwd=project, env=environment())
 
     assert done.returncode == 1
     assert "no whole partition" in done.stderr

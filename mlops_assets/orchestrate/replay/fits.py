@@ -12,8 +12,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 _IN_PROCESS = threading.Lock()  # seeds of the global generators are those of one fit at a time
 _BLOCK = 20_000  # rows that are predicted at once
+_WORKER_IMPORTS = ["dagster", "sklearn.pipeline", "mlops_assets.orchestrate.compiler.build", __name__]  # once, before workers are forked
+_MAX_SOCKET_FOLDER = 80  # characters: the path of a socket has at most 107
 _FORMAT = 3  # of stored fits: another number makes every fit again
 _T = TypeVar("_T")
 
@@ -248,8 +252,12 @@ class FitCache:
         rows = self.folder / f"{self._history.digest[:24]}.arrow"
         store_history(self._history, rows)
         threads = max(1, (os.cpu_count() or 1) // processes)
-        setup = partial(_set_up_worker, load_model, str(rows), self._history.columns, threads)
-        return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=setup)
+        temporary = get_temp_dir()  # of this process; the standard library removes it at the end
+        setup = partial(_set_up_worker, load_model, str(rows), self._history.columns, threads, temporary)
+        # Forks share the imports. The process that forks has no threads: a fork with those of polars or DuckDB may hang.
+        context = get_context("forkserver" if len(temporary) <= _MAX_SOCKET_FOLDER else "spawn")
+        context.set_forkserver_preload(_WORKER_IMPORTS)
+        return ProcessPoolExecutor(processes, mp_context=context, initializer=setup)
 
 
 def load_fit(path: Path, request: FitRequest, history: History, model: Model[..., Any]) -> Fit:
@@ -294,21 +302,23 @@ def _list_params(model: Model[..., Any]) -> list[dict[str, Any]]:
 _worker: dict[str, Any] = {}  # the history and the model of this worker process
 
 
-def _set_up_worker(load_model: Callable[[], Model[..., Any]], rows: str, columns: tuple[str, ...], threads: int) -> None:
+def _set_up_worker(load_model: Callable[[], Model[..., Any]], rows: str, columns: tuple[str, ...], threads: int, temporary: str) -> None:
     from threadpoolctl import threadpool_limits
 
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(temporary,), daemon=True).start()
     os.dup2(2, 1)  # output of the model's function is none of the command's
     model = load_model()
     _worker["limits"] = threadpool_limits(threads)
-    _worker["model"] = model
+    _worker["model"], _worker["temporary"] = model, temporary
     _worker["history"] = History(model.training_set, pl.read_ipc(rows), columns)
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process when its parent has died: a killed replay leaves no process behind."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with_parent(temporary: str) -> None:
+    """End this process when its parent has died: a killed replay leaves no process and no temporary files behind."""
+    parent = parent_process()  # the replay, not the process that forked this one
+    if parent is not None:
+        parent.join()
+    rmtree(temporary, ignore_errors=True)
     os._exit(1)
 
 
@@ -356,11 +366,11 @@ def _fit_model(history: History, model: Model[..., Any], request: FitRequest, fi
 
 
 def _scratch_folder() -> Path:
-    """Return the folder of a tracker of this process, for what model functions log; it is deleted when the process ends."""
+    """Return the folder of a tracker of this process, for what model functions log; it is deleted when the replay ends."""
     import tempfile
 
     if "scratch" not in _worker:
-        _worker["scratch"] = tempfile.TemporaryDirectory()
+        _worker["scratch"] = tempfile.TemporaryDirectory(dir=_worker.get("temporary"))
     return Path(_worker["scratch"].name)
 
 

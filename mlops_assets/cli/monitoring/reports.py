@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
-from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, SPLIT, TRAINING_SET_COLUMNS, rename_from_table
+from mlops_assets.compute.training.fitted_rows import FittedRows
+from mlops_assets.compute.training.split import GAP
 from mlops_assets.errors import DataError, DefinitionError, suggest_name
 from mlops_assets.orchestrate.core.sensor_state import explain_sensors_off
 from mlops_assets.orchestrate.monitoring.reading import describe_missing_windows, list_missing_windows
@@ -144,9 +146,12 @@ def write_evidently_report(project: LoadedProject, name: str, partition: str) ->
     version_number = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
     version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == version_number)
     rows = rows.filter(rows[MODEL_VERSION] == version_number)  # never rows of two versions in one report
-    columns = read_manifest(project.stores.artifacts, version.artifact)["columns"]
+    manifest = read_manifest(project.stores.artifacts, version.artifact)
+    columns, fitted = manifest["columns"], FittedRows.from_manifest(manifest)
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = rename_from_table(reference, TRAINING_SET_COLUMNS)
+    if fitted is None or GAP not in fitted.parts:
+        reference = reference.filter(reference[SPLIT] != GAP)
     path = build_page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
     write_atomically(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.replay.comparison import MIN_WINDOWS, estimate_interval
-from mlops_assets.compute.replay.grid import DECLARED, FOLLOW, PROVE
+from mlops_assets.compute.replay.grid import DECLARED, PROVE
 from mlops_assets.compute.replay.policies import NEVER
 from mlops_assets.compute.text import format_number
 
@@ -42,9 +42,9 @@ class Advice:
 def advise(result: ReplayResult) -> Advice:
     """Return the policy to use.
 
-    With the grid of ``--suggest``, and if a policy is significantly better than ``never``, the advice is the first policy with 95 % of the
-    best policy's gain: ``follow``, ``prove``, then the simple policies, those with the fewest trainings first. Without a significant gain,
-    it is ``prove``, which promotes only significantly better candidates. For other policies, it is the policy with the fewest trainings
+    With the grid of ``--suggest``, the policies that are significantly better than ``never`` are compared. The advice is the first one with
+    95 % of the largest gain: ``follow``, ``prove``, then the simple policies, those with the fewest trainings first. Without a significant
+    gain, it is ``prove``, which promotes only significantly better candidates. For other policies, it is the policy with the fewest trainings
     that is not significantly worse than the best policy.
 
     Parameters
@@ -83,14 +83,20 @@ def _keep_common_windows(result: ReplayResult) -> list[PolicyResult]:
 
 def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: PolicyResult) -> Advice:
     never = by_name[NEVER]
-    low, _ = estimate_interval(_list_differences(result, best, never), _CONFIDENCE)
-    if best is never or not low > 0:
-        return _explain(result, by_name[PROVE], best, f"Use {PROVE}: the best policy shows no gain over never retraining")
-    worst, gain = never.mean(result.metric), best.mean(result.metric) - never.mean(result.metric)
-    simple = [p for p in by_name.values() if p.policy not in (NEVER, *DECLARED)]
-    candidates = [by_name[FOLLOW], by_name[PROVE], *sorted(simple, key=lambda p: (len(p.retrainings), -p.mean(result.metric)))]
-    chosen = next((p for p in candidates if p.mean(result.metric) >= worst + _SHARE * gain), best)
+    shown = {name: policy for name, policy in by_name.items() if policy is not never and _shows_gain(result, policy, never)}
+    if not shown:
+        return _explain(result, by_name[PROVE], best, f"Use {PROVE}: no policy shows a gain over never retraining")
+    top = max(shown.values(), key=lambda policy: policy.mean(result.metric))
+    enough = never.mean(result.metric) + _SHARE * (top.mean(result.metric) - never.mean(result.metric))
+    declared = [shown[name] for name in DECLARED if name in shown]
+    simple = sorted((p for p in shown.values() if p.policy not in DECLARED), key=lambda p: (len(p.retrainings), -p.mean(result.metric)))
+    chosen = next(p for p in (*declared, *simple) if p.mean(result.metric) >= enough)
     return _explain(result, chosen, best, f"Use {chosen.policy}")
+
+
+def _shows_gain(result: ReplayResult, policy: PolicyResult, never: PolicyResult) -> bool:
+    low, _ = estimate_interval(_list_differences(result, policy, never), _CONFIDENCE)
+    return low > 0
 
 
 def _list_differences(result: ReplayResult, policy: PolicyResult, other: PolicyResult) -> np.ndarray:

@@ -63,7 +63,14 @@ class FittedRows:
             return cls(tuple(parts), rows.height)
         first, last = _to_utc(rows[time].min()), _to_utc(rows[time].max())
         by_time = isinstance(training_set.split, TimeSplit) and first is not None
-        return cls(tuple(parts), rows.height, first, last, by_time, _to_utc(rows[known].max()) if known else None)
+        return cls(
+            tuple(parts),
+            rows.height,
+            first,
+            last,
+            by_time,
+            _to_utc(rows[known].cast(pl.Datetime("us", getattr(rows.schema[known], "time_zone", None))).max()) if known else None,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as the manifest stores them; times are ISO texts."""

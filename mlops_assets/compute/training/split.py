@@ -26,6 +26,7 @@ MIN_JUDGING_ROWS = 30
 # In a record: the time before which rows are left out (ISO text), the span of the newest training rows and the lengths of the parts in
 # seconds. A candidate with the rows and the split of its training set has none of them.
 TRAIN_FROM, TRAIN_WINDOW, JUDGED_SPLIT = "train_from", "train_window", "judged_split"
+REFIT_FROM = "refit_from"  # the same for a refit: empty when it trains on all rows
 
 
 def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
@@ -101,7 +102,7 @@ def is_known(training_set: TrainingSet[..., Any], as_of: datetime) -> pl.Expr:
 
 
 def assign_parts(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
-    """Return the name of the part of each row, by the split of a training set; null for a row before a rolling window.
+    """Return the name of the part of each row, by the split of a training set; null for a row before a rolling window or without a known label.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def split_by_time(
     -------
     polars.Series
         ``train``, ``validation`` or ``holdout``; ``gap`` for a row of the training or validation part whose label became known only after
-        that part had ended. Null for a row before the first part.
+        that part had ended. Null for a row before the first part, and for a row whose label is not known.
 
     Raises
     ------
@@ -183,13 +184,17 @@ def split_by_time(
     """
     if event_times.is_empty():
         raise DataError("the training set has no row", hint="materialise its datasets first")
-    end = event_times.max() + timedelta(microseconds=1)  # type: ignore[operator]  # a datetime
+    known = event_times if label_known_at is None else label_known_at
+    labelled = event_times.filter(known.is_not_null())
+    end = (event_times if labelled.is_empty() else labelled).max() + timedelta(microseconds=1)  # type: ignore[operator]  # a datetime
     to_holdout = end - holdout
     to_validation = to_holdout - (validation or timedelta(0))
     to_train = event_times.min() if train is None else to_validation - train
-    frame = pl.DataFrame({"t": event_times, "known": event_times if label_known_at is None else label_known_at})
+    frame = pl.DataFrame({"t": event_times, "known": known})
     part = (
-        pl.when(pl.col("t") >= to_holdout)
+        pl.when(pl.col("known").is_null())
+        .then(None)
+        .when(pl.col("t") >= to_holdout)
         .then(pl.lit("holdout"))
         .when((pl.col("t") >= to_validation) & (pl.col("known") < to_holdout))
         .then(pl.lit("validation"))
@@ -255,8 +260,14 @@ def _refuse_empty_part(split: pl.Series, lengths: str, parts: Sequence[str] = SP
     return split
 
 
-def choose_rows(
-    rows: pl.DataFrame, training_set: TrainingSet[..., Any], *, window: timedelta | None, judge_on: timedelta | None, with_validation: bool
+def choose_rows(  # noqa: PLR0913  (rows, and how they are chosen)
+    rows: pl.DataFrame,
+    training_set: TrainingSet[..., Any],
+    *,
+    window: timedelta | None,
+    judge_on: timedelta | None,
+    with_validation: bool,
+    with_refit: bool,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the rows of a candidate with their parts, and the facts from which :func:`apply_choice` repeats the choice.
 
@@ -272,6 +283,8 @@ def choose_rows(
         The span of the newest rows, which become the holdout; None for the declared holdout.
     with_validation
         Whether the model needs a validation part.
+    with_refit
+        Whether a candidate that passes its gates is refit; the facts then tell :func:`choose_refit_rows` its rows.
     """
     facts = dict[str, Any]()
     if not isinstance(training_set.split, TimeSplit):
@@ -281,12 +294,13 @@ def choose_rows(
         lengths = {"holdout": split.holdout.total_seconds(), "validation": split.validation and split.validation.total_seconds()}
         facts[JUDGED_SPLIT] = lengths | {"label_known_at": training_set.label_known_at}
     parted, time = apply_choice(rows, training_set.event_timestamp, facts), training_set.event_timestamp or ""
-    span: Any = parted.select(pl.col(time).max() - pl.col(time).min()).item()
-    if window is not None and span >= window:
-        facts[TRAIN_WINDOW] = window.total_seconds()  # also where it leaves out rows of the refit only
+    if with_refit and (window, judge_on) != (None, None):
+        facts[REFIT_FROM] = _find_start(rows[time], window)
     if first := find_train_start(parted, time, window):
         facts[TRAIN_FROM] = first
         parted = _keep_rows_from(parted, time, first)
+    if window is not None and (first or facts.get(REFIT_FROM)):
+        facts[TRAIN_WINDOW] = window.total_seconds()
     return parted, facts
 
 
@@ -321,15 +335,13 @@ def choose_refit_rows(rows: pl.DataFrame, event_timestamp: str | None, facts: Ma
     rows, event_timestamp, facts
         As in :func:`apply_choice`.
     """
-    seconds = facts.get(TRAIN_WINDOW)
-    if event_timestamp is None or seconds is None:
+    if event_timestamp is None:
         return rows
-    newest: Any = rows[event_timestamp].max()
-    return _keep_rows_from(rows, event_timestamp, _to_utc(_start_of_window(newest, timedelta(seconds=seconds))).isoformat())
-
-
-def _start_of_window(newest: datetime, window: timedelta) -> datetime:
-    return newest + timedelta(microseconds=1) - window
+    if REFIT_FROM in facts:
+        return _keep_rows_from(rows, event_timestamp, facts[REFIT_FROM])
+    if JUDGED_SPLIT in facts or TRAIN_FROM in facts:  # recorded before refits had rows of their own
+        return apply_choice(rows, event_timestamp, facts).filter(pl.col(SPLIT) != GAP)
+    return rows
 
 
 def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta | None) -> str:
@@ -345,11 +357,15 @@ def find_train_start(rows: pl.DataFrame, event_timestamp: str, window: timedelta
         The span of the newest training rows. It is counted back from the newest training row, which precedes the holdout by days where
         labels arrive late. None for every row.
     """
-    times = rows.filter(pl.col(SPLIT) == "train")[event_timestamp]
+    return _find_start(rows.filter(pl.col(SPLIT) == "train")[event_timestamp], window)
+
+
+def _find_start(times: pl.Series, window: timedelta | None) -> str:
+    """Return the time from which a window up to the newest time begins, as ISO text; empty when it contains every time."""
     newest, oldest = times.max(), times.min()
     if window is None or not isinstance(newest, datetime) or not isinstance(oldest, datetime):
         return ""
-    first = _start_of_window(newest, window)
+    first = newest + timedelta(microseconds=1) - window
     return _to_utc(first).isoformat() if oldest < first else ""
 
 

@@ -17,7 +17,7 @@ from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.compute.training.split import apply_choice, sort_canonically, split_rows
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
-from mlops_assets.orchestrate.training.evaluation import find_champion
+from mlops_assets.orchestrate.training.evaluation import find_champion, find_compared_fit
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import list_x_columns
@@ -89,7 +89,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     return CiReport(
         model=model.name,
         candidate=record.digest,
-        compared=_describe_champion(stores, champion),
+        compared=_describe_champion(stores, champion, splits["holdout"], model.training_set.event_timestamp),
         metrics=_compare_metrics(facts, evidence),
         gates={item.gate: (item.passed, item.reason) for item in evidence},
         slices=_compare_slices(facts),
@@ -114,13 +114,12 @@ def _read_splits(stores: Stores, model: Model[..., Any], snapshot: int, reads: M
     return split_rows(rows, list_x_columns(declared, rows), declared.label)
 
 
-def _describe_champion(stores: Stores, champion: Version | None) -> str:
+def _describe_champion(stores: Stores, champion: Version | None, holdout: Split, event_timestamp: str | None) -> str:
     if champion is None:
         return ""
     own_champion = stores.registry.champion(champion.model)
     name = f"version {champion.version}, champion of {stores.platform.environment if own_champion is not None else stores.platform.against}"
-    refitted = read_judged_fit(stores.artifacts, champion.artifact, champion.digest).refitted
-    return name + (", by its judged fit" if refitted else "")
+    return name + (", by its judged fit" if find_compared_fit(stores, champion, holdout, event_timestamp).refitted else "")
 
 
 def _compare_metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:

@@ -80,7 +80,7 @@ def _describe_declaration(project: Project, declaration: Declaration) -> dict[st
             return _describe_view(declaration)
         case TrainingSet():
             return _rename_stored(_describe_training_set(project, declaration), TRAINING_SET_COLUMNS) | {
-                "split": "The split that contains the row: train, validation or holdout."
+                "split": "The split that contains the row: train, validation or holdout; gap where its label became known too late."
             }
         case BatchPrediction():
             columns = _describe_training_set(project, declaration.model.training_set) | _describe_dataset(declaration.dataset)

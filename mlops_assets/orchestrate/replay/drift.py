@@ -219,21 +219,21 @@ def _read_reference(  # noqa: PLR0913  (a version)
 ) -> VersionReference:
     """Return the reference that production would store with a version; after a refit, it has no reference of predictions."""
     compared = fit if task.gated == task.serving else None
-    key = hashlib.sha256(repr((FORMAT, plan.options, task.ids[0], compared is not None)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((FORMAT, plan.options, task.ids[1], compared is not None)).encode()).hexdigest()[:24]
     path = folder / "profiles" / key
     if not path.exists():
-        write_atomically(path, json.dumps(_build_profiles(history, model, plan, task.gated, compared)).encode())
+        write_atomically(path, json.dumps(_build_profiles(history, model, plan, task.serving, compared)).encode())
     profile, predictions = json.loads(path.read_bytes())
     classes = list_classes(fit.estimator) if fit is not None else None
     return VersionReference(profile, classes=classes or None, positive=model.positive, predictions=predictions)
 
 
 def _build_profiles(
-    history: History, model: Model[..., Any], plan: DriftPlan, gated: FitRequest, fit: Fit | None
+    history: History, model: Model[..., Any], plan: DriftPlan, serving: FitRequest, fit: Fit | None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the profile of the rows of a version, and that of a fit's predictions for the holdout; None without a fit."""
     validation = needs_validation(model)
-    splits = history.split(gated.as_of, gated.window, gated.rows, judge_on=gated.judge_on, with_validation=validation)
+    splits = history.split(serving.as_of, serving.window, serving.rows, judge_on=serving.judge_on, with_validation=validation)
     profile = build_reference_profile(plan.options, model.training_set.event_timestamp, list(splits.values()), _ignore)
     if fit is None:
         return json.loads(profile), None

@@ -69,7 +69,8 @@ class FitRequest:
         The span of the newest training rows; None for the declared span.
     rows
         ``judged`` keeps the holdout from training, so that gates can judge on it. ``refitted`` trains on the rows of all parts, and
-        ``all`` on every known row, whether it has a part or not.
+        ``all`` on every known row, whether it has a part or not; with a validation part, on the rows that
+        its split leaves for training.
     judge_on
         The span of the newest rows, on which gates judge; the declared holdout when None.
     params

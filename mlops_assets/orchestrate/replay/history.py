@@ -124,8 +124,11 @@ class History:
                 else {"train": merge_parts(newest, self.columns, self._label)}
             )
         stored = self._assign_parts(rows)
-        parted, facts = choose_rows(stored, declared, window=window, judge_on=judge_on, with_validation=with_validation)
-        if fitted == "refitted":
+        refitted = fitted == "refitted"
+        parted, facts = choose_rows(
+            stored, declared, window=window, judge_on=judge_on, with_validation=with_validation, with_refit=refitted
+        )
+        if refitted:
             return {"train": merge_parts(choose_refit_rows(stored, declared.event_timestamp, facts), self.columns, self._label)}
         return split_rows(parted, self.columns, self._label)
 
@@ -188,6 +191,8 @@ def read_history(stores: Stores, project: Project, model: Model[..., Any]) -> Hi
         step = StepContext(context, project, stores, project.node(training_set), {})
         with step.leases:
             _, frame, names = assemble_rows(step, training_set)
+    zoned = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
+    frame = frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC"))  # as the lake stores and returns them
     rows = sort_canonically(rename_to_table(frame, TRAINING_SET_COLUMNS), training_set.event_timestamp)
     return History(training_set, rows, (*names, *training_set.columns))
 

@@ -66,6 +66,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     predictor = CachedPredictor(estimator, splits["holdout"].X)
     fields = describe_request_fields(training_set, fitted_on.rows, row_key(step.project, model))
     options, warn = list_profile_options(step.project, training_set), step.context.log.warning
+    reference = [fitted_on] if REFIT in facts else list(splits.values())
     predictions = None if REFIT in facts else profile_predictions(options, model, predictor, splits["holdout"], warn)
     artifact = pack(
         artifacts,
@@ -86,7 +87,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "request": fields,
             "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(training_set),
-            "profile": artifacts.put(build_reference_profile(options, training_set.event_timestamp, list(splits.values()), warn)),
+            "profile": artifacts.put(build_reference_profile(options, training_set.event_timestamp, reference, warn)),
             **({} if REFIT in facts else _store_performance_estimator(step, model, predictor, splits["holdout"])),
             **({} if predictions is None else {PREDICTION_PROFILE: artifacts.put(predictions)}),
             **facts,

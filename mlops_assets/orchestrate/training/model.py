@@ -112,7 +112,7 @@ def _refit_metadata(submission: Submission, *, refitted: bool) -> dict[str, Any]
     if submission.run is None:
         return {"refit": "no: a gate did not pass"}
     fitted = submission.run.record[FITTED]
-    return {"refit": f"refitted on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
+    return {"refit": f"refitted on {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
 
 
 def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _refit(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> 
             estimator = refitted.call(model.function, train=all_rows)
         refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
-        parts = (*SPLIT_NAMES, *([GAP] if GAP in rows[SPLIT] else []))
+        parts = [part for part in (*SPLIT_NAMES, GAP) if part in rows[SPLIT]]
         fitted = FittedRows.from_rows(all_rows.rows, parts, training_set)
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
         fit = find_kind(model.kind).package(refitted, model, estimator, all_rows, trained.splits, trained.digest, facts)
@@ -123,7 +123,7 @@ def _refit(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> 
             "facts": {**result_facts(estimator, {"modules": {}}), "drawn": list(draws.drawn)},
         }
         run = active.close(metrics={}, record=record)
-    step.context.log.info(f"'{model.key}' passed its gates and was refitted on all {fitted.rows} rows; this refit will serve")
+    step.context.log.info(f"'{model.key}' passed its gates and was refitted on {fitted.rows} rows; this refit will serve")
     return run
 
 

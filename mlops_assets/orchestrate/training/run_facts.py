@@ -24,7 +24,7 @@ from mlops_assets.compute.training.environment import (
     thread_settings,
 )
 from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
-from mlops_assets.compute.training.split import JUDGED_SPLIT, TRAIN_FROM, TRAIN_WINDOW
+from mlops_assets.compute.training.split import JUDGED_SPLIT, REFIT_FROM, TRAIN_FROM, TRAIN_WINDOW
 from mlops_assets.compute.user_code.source_slice import extract_source, imported_packages
 from mlops_assets.compute.user_code.view_source import build_view_source
 from mlops_assets.errors import DefinitionError
@@ -95,7 +95,7 @@ def collect_training_facts(  # noqa: PLR0913  (everything that describes a train
             "event_timestamp": training_set.event_timestamp,
             "X": list(deciding_facts["X"]),
             "metrics": list(model.metrics),
-            **{name: deciding_facts[name] for name in (TRAIN_FROM, TRAIN_WINDOW, JUDGED_SPLIT) if name in deciding_facts},
+            **{name: deciding_facts[name] for name in (TRAIN_FROM, TRAIN_WINDOW, JUDGED_SPLIT, REFIT_FROM) if name in deciding_facts},
         },
     }
 

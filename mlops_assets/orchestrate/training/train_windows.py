@@ -52,7 +52,8 @@ def choose_candidate_rows(
     """Return the rows of a candidate with their parts, and facts for its record; see :func:`choose_rows`."""
     declared = find_retraining(project, model)
     judge_on = None if declared is None else declared.judge_on
-    return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, with_validation=needs_validation(model))
+    parts = {"with_validation": needs_validation(model), "with_refit": needs_refit(project, model)}
+    return choose_rows(rows, model.training_set, window=window, judge_on=judge_on, **parts)
 
 
 def find_serving_window(stores: Stores, champion: Version | None) -> timedelta | None:

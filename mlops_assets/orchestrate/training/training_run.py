@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.compute.features.request import serving_steps
 from mlops_assets.compute.training.classes import refuse_unclear_classes
 from mlops_assets.compute.training.label_copies import refuse_label_copies
-from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.training.split import choose_refit_rows, sort_canonically, split_rows
 from mlops_assets.compute.user_code.outside_reads import describe_changes, hash_outside
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.errors import ArtifactError
@@ -50,12 +50,13 @@ def train_model(step: StepContext, model: Model[..., Any], window: timedelta | N
         ``label_copies`` of the training set names no column of ``X``, or on-demand features read a missing column.
     """
     kind, training_set = find_kind(model.kind), model.training_set
-    rows, chosen = choose_candidate_rows(step.project, model, read_training_rows(step, training_set), window)
+    stored = read_training_rows(step, training_set)
+    rows, chosen = choose_candidate_rows(step.project, model, stored, window)
     columns = list_x_columns(training_set, rows)
     splits = split_rows(rows, columns, training_set.label)
-    refuse_unclear_classes(
-        f"'{model.key}'", training_set.label, [part.y for part in splits.values()], list_metrics(step.project, model), model.positive
-    )
+    refit_rows = choose_refit_rows(stored, training_set.event_timestamp, chosen) if needs_refit(step.project, model) else None
+    labels = [part.y for part in splits.values()] + ([] if refit_rows is None else [refit_rows[training_set.label].to_numpy()])
+    refuse_unclear_classes(f"'{model.key}'", training_set.label, labels, list_metrics(step.project, model), model.positive)
     holdout = splits["holdout"]
     refuse_label_copies(
         holdout.X,

@@ -196,8 +196,9 @@ def _describe_rows(subject: _Subject) -> str:
     fitted = FittedRows.from_manifest(subject.manifest)
     if fitted is None:
         return "all rows"
+    since = f", from {fitted.first:%Y-%m-%d %H:%M}" if fitted.first else ""
     until = f" until {fitted.last:%Y-%m-%d %H:%M} UTC" if fitted.last else ""
-    return f"all {fitted.rows:,} rows of {', '.join(fitted.parts[:-1])} and {fitted.parts[-1]}{until}"
+    return f"{fitted.rows:,} rows of {', '.join(fitted.parts[:-1])} and {fitted.parts[-1]}{since}{until}"
 
 
 def _name_estimators(estimator: Any) -> str:  # noqa: ANN401

@@ -100,6 +100,13 @@ def test_a_policy_that_loses_a_tenth_of_the_gain_is_not_advised_because_windows_
     assert advise(found).policy == "every:30d"
 
 
+def test_a_policy_with_a_shown_gain_is_advised_where_a_noisy_one_has_a_higher_mean():
+    noise = np.random.default_rng(5).normal(0, 0.25, 30)
+    never, follow = policy("never", noisy(0.6, 1)), policy("follow", noisy(0.62, 2), 5)
+    often, prove = policy("every:13d", 0.65 + noise - noise.mean(), 8), policy("prove", noisy(0.601, 3), 5)
+    assert advise(result(never, often, follow, prove)).policy == "follow"
+
+
 def test_a_replay_without_a_version_says_why():
     empty = tuple(replace(window, rows=0) for window in policy("x", [math.nan] * 8).windows)
     failed = PolicyResult("never", empty, (ReplayEvent(START, "first", None, "no row is known"),))

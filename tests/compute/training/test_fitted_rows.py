@@ -43,3 +43,8 @@ def test_a_fit_precedes_rows_that_begin_after_its_labels_were_known(label_known_
     assert not fitted.precede(pl.Series([BASE + after * DAY, BASE + 40 * DAY]))
     assert fitted.precede(pl.Series([BASE + after * DAY + timedelta(seconds=1)]))
     assert not FittedRows.from_rows(ROWS, ("train",), declare(None)).precede(pl.Series([BASE + 99 * DAY]))
+
+
+def test_labels_that_became_known_on_a_date_count_from_its_beginning() -> None:
+    rows = ROWS.with_columns(pl.col("known").cast(pl.Date))
+    assert FittedRows.from_rows(rows, ("train",), declare(label_known_at="known")).labels_known == BASE + 22 * DAY

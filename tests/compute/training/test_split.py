@@ -108,7 +108,7 @@ def test_a_training_window_ends_with_the_newest_training_row_where_labels_arrive
 
     at = times(range(0, 24 * 120, 24)).alias("at")
     rows = pl.DataFrame([at, at.dt.offset_by("30d").alias("known")]).with_columns(pl.lit("train").alias(SPLIT))
-    found, facts = choose_rows(rows, examples, window=7 * DAY, judge_on=15 * DAY, with_validation=False)
+    found, facts = choose_rows(rows, examples, window=7 * DAY, judge_on=15 * DAY, with_validation=False, with_refit=False)
     train, holdout = (found.filter(pl.col(SPLIT) == part)["at"] for part in ("train", "holdout"))
     assert train.max() + 30 * DAY <= holdout.min()
     assert (train.len(), train.max() - train.min()) == (7, 6 * DAY)
@@ -128,7 +128,7 @@ def test_a_stored_split_costs_candidates_and_refits_no_row(delays, judged, windo
     rows = pl.DataFrame([at, times(hour + delay for hour, delay in zip(range(400), delays, strict=True)).alias("known")])
     stored = rows.with_columns(assign_parts(rows, examples).alias(SPLIT)).drop_nulls(SPLIT)
     span = None if window is None else window * DAY
-    found, facts = choose_rows(stored, examples, window=span, judge_on=judged * DAY, with_validation=False)
+    found, facts = choose_rows(stored, examples, window=span, judge_on=judged * DAY, with_validation=False, with_refit=True)
     end = at.max() + timedelta(microseconds=1)
     usable = rows.filter(pl.col("known") < end - judged * DAY)["at"]  # so that the holdout judges
     usable = usable if span is None else usable.filter(usable > usable.max() - span)
@@ -136,3 +136,21 @@ def test_a_stored_split_costs_candidates_and_refits_no_row(delays, judged, windo
     refitted = choose_refit_rows(stored, "at", facts)["at"]
     newest = at if span is None else at.filter(at >= end - span)
     assert refitted.to_list() == newest.to_list()
+
+
+def test_a_row_whose_label_is_not_known_is_in_no_part_and_ends_no_holdout() -> None:
+    at = times(range(0, 240, 12))
+    known = pl.Series([None if number % 3 == 0 or number > 17 else time for number, time in enumerate(at)], dtype=at.dtype)
+    split = split_by_time(at, known, validation=None, holdout=DAY)
+    assert [part is None for part in split] == [time is None for time in known]
+    assert split.to_list()[14:18] == ["train", None, "holdout", "holdout"]
+
+
+def test_a_refit_that_was_recorded_by_the_earlier_rule_has_its_rows_again() -> None:
+    rows = pl.DataFrame([times(range(0, 240, 12)).alias("at"), pl.Series(SPLIT, ["train"] * 16 + ["gap"] * 2 + ["holdout"] * 2)])
+    first = rows["at"][10].isoformat()
+    assert choose_refit_rows(rows, "at", {"train_from": first, "train_window": 86400.0})["at"].to_list() == [
+        *rows["at"][10:16],
+        *rows["at"][18:],
+    ]
+    assert choose_refit_rows(rows, "at", {}).equals(rows)

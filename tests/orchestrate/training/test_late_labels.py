@@ -1,5 +1,6 @@
 """Labels that arrive days after their events: candidates train without the newest of them, a refit trains on every row."""
 
+import json
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -84,6 +85,8 @@ def test_the_refit_serves_and_was_fitted_on_every_row_of_its_window(trained) -> 
     fitted = FittedRows.from_manifest(read_manifest(at.artifacts, version.artifact))
     assert (fitted.rows, fitted.first, fitted.last) == (rows.height, rows["at"].min(), rows["at"].max())
     assert fitted.labels_known == rows["known"].max()
+    profile = json.loads(at.artifacts.get(read_manifest(at.artifacts, version.artifact)["profile"]))
+    assert profile["rows"] == rows.height, "drift is measured against the rows that trained the serving fit"
     assert reproduce(at, version, late_level.function.function).verdict == "IDENTICAL"
 
 

@@ -126,12 +126,12 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     version, rows = at.registry.champion("level"), splits(loaded.stores, at_snapshot(loaded))
     run = find_refit(at, version.run_id)
     shown = metadata(result, "model/level")
-    assert shown["refit"] == f"refitted on all {rows['all'].height:,} rows after the gates"
+    assert shown["refit"] == f"refitted on {rows['all'].height:,} rows after the gates"
     assert (shown["refit run"], shown["candidate"]) == (run.id, version.digest)
     judged = read_judged_fit(at.artifacts, version.artifact, version.digest)
     first = unpack(at.artifacts, judged.artifact).estimator
     card = ensure_card(loaded.parts[0].project, at, model, version)[MARKDOWN]
-    assert f"it was refitted on all {rows['all'].height:,} rows of train, validation and holdout until" in card
+    assert f"it was refitted on {rows['all'].height:,} rows of train, validation and holdout, from 2024-01-01" in card
     assert f"| −{mae(first, rows['holdout']):.4g} |" in card.split("## Metrics")[1].split("## ")[0]
     assert run.id in card
     assert judged.digest in card

@@ -284,7 +284,7 @@ def choose_rows(  # noqa: PLR0913  (rows, and how they are chosen)
     with_validation
         Whether the model needs a validation part.
     with_refit
-        Whether a candidate that passes its gates is refit; the facts then tell :func:`choose_refit_rows` its rows.
+        Whether a candidate that passes its gates is refit; the facts then contain its rows for :func:`choose_refit_rows`.
     """
     facts = dict[str, Any]()
     if not isinstance(training_set.split, TimeSplit):

@@ -14,6 +14,9 @@ from datetime import date, time, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+from polars.api import NameSpace
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -124,7 +127,7 @@ def _is_understood(node: ast.FunctionDef) -> bool:
     for inner in ast.walk(node):
         if isinstance(inner, _TOO_COMPLEX):
             return False
-        if isinstance(inner, ast.Attribute) and _is_impure(inner.attr):
+        if isinstance(inner, ast.Attribute) and (_is_impure(inner.attr) or _is_registered(inner.attr)):
             return False
         if isinstance(inner, ast.Constant) and inner.value in {"now", "today"}:  # a time, for numpy
             return False
@@ -139,6 +142,11 @@ def _is_understood(node: ast.FunctionDef) -> bool:
 
 def _is_impure(name: str) -> bool:
     return name in _IMPURE_NAMES or name.startswith(_IMPURE_PREFIXES)
+
+
+def _is_registered(name: str) -> bool:
+    """Return whether a name is a namespace that a user has added to polars, with code that is not read here."""
+    return any(isinstance(vars(cls).get(name), NameSpace) for cls in (pl.DataFrame, pl.LazyFrame, pl.Expr, pl.Series))
 
 
 def _is_pure_module(name: str) -> bool:

@@ -127,6 +127,21 @@ def test_functions_that_may_depend_on_anything_else_are_not_described(function) 
     assert describe_pure_function(function) is None
 
 
+def test_functions_that_use_a_namespace_of_the_user_are_not_described() -> None:
+    def keep(rows):
+        return rows
+
+    def plug(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.of_the_user.keep()
+
+    assert describe_pure_function(plug) is not None
+    pl.api.register_lazyframe_namespace("of_the_user")(type("OfTheUser", (), {"keep": keep}))
+    try:
+        assert describe_pure_function(plug) is None
+    finally:
+        del pl.LazyFrame.of_the_user
+
+
 def test_functions_that_hold_values_of_another_function_or_wrap_another_are_not_described() -> None:
     bound = math.pi
 

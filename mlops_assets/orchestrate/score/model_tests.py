@@ -49,7 +49,7 @@ def examine_correlation(facts: ScoreFacts) -> RubricResult:
     for monitor, expected in compared:
         check, report = facts.read_check(monitor.performance_key, expected.name), facts.find_report(monitor, PERFORMANCE)
         if check is None or report is None:
-            return RubricResult(0, f"{monitor.name} has judged no window of the champion", f"mlops monitor step {monitor.name}")
+            return RubricResult(0, f"{monitor.name} has evaluated no window of the champion", f"mlops monitor step {monitor.name}")
         if not check.passed:
             text = f"{monitor.name}, {report.partition}: {check.text or report.reason}"
             return RubricResult(0, text, f"mlops monitor show {monitor.name}")

@@ -77,7 +77,7 @@ def test_columns_are_described_by_fields_docstrings_and_features() -> None:
     described = describe_columns(project, "training_set/examples")
     assert described["shop_turnover"] == "Euros a day."
     assert described["prediction"] == "Euros, with tax."
-    assert described["split"] == "The split that contains the row: train, validation or holdout."
+    assert described["split"] == "The split that contains the row: train, validation or holdout; gap where its label became known too late."
     assert describe_columns(project, "dataset/unknown") == {}
 
 

@@ -154,7 +154,7 @@ def test_a_column_without_any_value_takes_the_new_type(world) -> None:
 
 def test_promote_and_rollback_say_that_predictions_change(world, monkeypatch) -> None:
     loaded = LoadedProject(world.platform.home, world.definitions, (CompiledProject(Project.from_items(world.nouns), world.platform),))
-    monkeypatch.setattr(models, "load", lambda _: loaded)
+    monkeypatch.setattr(models, "load_without_dbt", lambda _: loaded)
     monkeypatch.setenv("DAGSTER_HOME", "")
     back = CliRunner().invoke(models.models, ["rollback", "level", "--reason", "complaints"], catch_exceptions=False)
     assert "champion of level: version 1\nnote: it predicts Float64, but the previous version String" in back.output

@@ -100,7 +100,7 @@ def test_the_newest_window_of_the_champion_decides(facts, test, kind) -> None:
 
 def test_a_window_of_another_version_is_no_evidence(facts) -> None:
     vars(facts)["champion"] = replace(facts.champion, version=2)
-    assert COMPUTED["prediction_quality"](facts).evidence == "score_watch has judged no window of the champion"
+    assert COMPUTED["prediction_quality"](facts).evidence == "score_watch has evaluated no window of the champion"
 
 
 def test_a_window_that_is_compared_with_the_holdout_correlates_the_metrics(facts) -> None:
@@ -127,7 +127,7 @@ def test_served_values_that_were_compared_show_that_nothing_is_skewed(facts) -> 
 
 
 def test_an_objective_of_latency_counts_once_a_window_is_judged(facts) -> None:
-    assert examine(facts, "computing_performance").evidence == "score_fast, latency_p95: no window is judged"
+    assert examine(facts, "computing_performance").evidence == "score_fast, latency_p95: no window is evaluated"
     for state, points in (("not enough data", 0), ("breach", 0), ("good", 1)):
         report_check(facts, "system_report/score_fast", "latency_p95", passed=state != "breach", state=state)
         assert examine(facts, "computing_performance").points == points

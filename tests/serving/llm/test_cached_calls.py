@@ -13,7 +13,7 @@ from tests.serving.llm.scripted_server import ScriptedServer, answer, fail, mess
 
 
 @pytest.fixture
-def build_scope(tmp_path: Path) -> CacheScope:
+def scope(tmp_path: Path) -> CacheScope:
     return ResponseCache(tmp_path / "responses.sqlite").build_scope("v1", {"city": "Rome"})
 
 

@@ -24,6 +24,7 @@ SEE_ALSO = re.compile(r"^See Also\n-+\n((?:.+\n?)+)", re.MULTILINE)
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 KINDS = ("Decorators", "Functions", "Classes", "Modules", "Errors")  # the sections of the API reference
 IMPORTED_MODULES = ("reading", "testing")  # public, and not loaded with the package
+LINKS_OF_THE_README = "\n## Read on\n"  # the last section, which the navigation of the site replaces
 GENERATED_FOLDERS = ("cli", "api", "adr", "benchmarks")
 
 
@@ -198,6 +199,7 @@ def api_pages() -> dict[str, str]:
 def generated_pages() -> dict[str, str]:
     """Return page → text of everything that is not written in docs/."""
     copies = {page: move_links(path.read_text(), path, page) for page, path in copied_pages().items()}
+    copies["index.md"], _, _ = copies["index.md"].partition(LINKS_OF_THE_README)
     return copies | indexes() | cli_pages() | api_pages()
 
 

@@ -95,7 +95,7 @@ def _sample_csv() -> str:
 
     data = load_breast_cancer()
     names = [str(name).replace(" ", "_") for name in data.feature_names[:10]]
-    lines = [",".join(["patient", *names, "benign"])]
+    lines = [",".join(["patient", *names, "is_benign"])]
     lines += [
         ",".join(map(str, [i, *(float(v) for v in row[:10]), int(y)]))
         for i, (row, y) in enumerate(zip(data.data, data.target, strict=True))

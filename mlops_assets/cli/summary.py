@@ -149,7 +149,8 @@ def _list_outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[st
         if key.path[0] == "version":
             yield from _list_pending_approvals(project, find_declared_name(key.to_user_string()))
         if key.path[0] == "predictions":
-            yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_read_value(metadata, 'model version') or _read_value(metadata, 'versions')}"
+            version = _read_value(metadata, "model version") or _read_value(metadata, "versions")
+            yield f"predictions: lake table {tables.get(key.to_user_string(), '')}" + (f", model version {version}" if version else "")
         if key.path[0] == "service":
             yield _describe_service(key.path[-1], metadata)
         if key.path[0] in _REPORTS:

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         folder = session.config._tmp_path_factory.mktemp(FOLDER, numbered=False)
         session.config.stash[_session] = folder
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    util._run_finalizers()  # multiprocessing deletes its folder at exit, and fails when pytest has deleted it
 
 
 @pytest.hookimpl(trylast=True)

@@ -47,12 +47,13 @@ def run_policies(  # noqa: PLR0913  (what is replayed, and how it is shown)
 
     progress = ReplayProgress(plan, policies, show)
 
+    limit = 1 if fits.processes > 1 else None  # other processes fit models
+
     def replay(policy: ReplayPolicy) -> PolicyResult:
-        if fits.processes > 1:
-            threadpool_limits(1)  # of this thread: other processes fit models
+        threadpool_limits(limit, user_api="openmp")  # OpenMP limits one thread, BLAS the process
         return replay_policy(plan, policy, fits, lambda window, rows: progress.advance(policy.name, window, rows, fits.new))
 
-    with ThreadPoolExecutor(len(policies) + fits.processes) as threads:
+    with threadpool_limits(limit), ThreadPoolExecutor(len(policies) + fits.processes) as threads:
         running = [threads.submit(replay, policy) for policy in policies]
         if fits.processes > 1:
             for request in dict.fromkeys(request for policy in policies for request in list_certain_fits(plan, policy)):

@@ -15,6 +15,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.cli.replay import preparation
 from mlops_assets.compute.drift.reference_profile import build_reference_profile
 from mlops_assets.compute.replay.result import PolicyResult
+from mlops_assets.compute.training.environment import thread_settings
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.replay.drift import plan_drift
 from mlops_assets.orchestrate.training.estimator_package import list_profile_options
@@ -106,8 +107,10 @@ def test_predictions_of_a_refit_are_not_compared_as_in_production(tmp_path, monk
     with open_memory_instance() as instance:
         production = Production(tmp_path / "home", instance, refit=True)
         production.live()
+        before = thread_settings()
         found = replay(production, LEADER, tmp_path, processes=2)
 
+    assert thread_settings() == before, "a limit on threads outlives the replay"
     check_reports(found, production.list_reports(LEADER))
     assert all("; predictions are not compared: the version stores none for rows" in each.summary for each in found.drift)
 

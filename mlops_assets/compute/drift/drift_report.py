@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.drift import DriftThreshold
 
-BOUNDED = ("ks", "js")  # distances of at most 1, which most windows of some columns reach nearly
 RAISED_CAP = 0.8  # of the way from a cap to the largest distance
 NO_CLASSIFIER = (
     "not evaluated: the version stores none for these columns. It was trained before a monitor declared it, "
@@ -254,14 +253,15 @@ def _set_thresholds(comparisons: Sequence[ColumnComparison], rate: float, min_ps
     allowed = compute_thresholds(calibrations, variances, rate, effects, maxima, cautious=histories)
     # Statistics of windows test these columns at the stated rate, which a cap and a saturated distance cannot. A window without any value
     # in the reference's range still exceeds a cap that lies near the largest KS distance.
-    statistics = [statistic.name for statistic in deciding_statistics()]
+    saturating = np.array([statistic.saturates for statistic in deciding_statistics()])
+    is_js = np.array([statistic is STATISTICS["js"] for statistic in deciding_statistics()])
     has_history = np.array([comparison.history is not None for comparison in comparisons], dtype=bool)[:, None]
     narrow = np.array([comparison.is_narrow for comparison in comparisons], dtype=bool)[:, None]
     capped = has_history & allowed.capped
     raised = np.where(capped, allowed.limits + RAISED_CAP * (maxima - allowed.limits), allowed.limits)
     # Rows with a shared shift depend on each other: their histogram varies more than that of independent rows.
     shared = np.array([comparison.measure == SHIFT for comparison in comparisons], dtype=bool)[:, None]
-    undecided = (narrow | shared) & np.isin(statistics, BOUNDED) | capped & np.isin(statistics, "js")
+    undecided = (narrow | shared) & saturating | capped & is_js
     return replace(allowed, limits=np.where(undecided, np.nan, raised), capped=allowed.capped & ~capped & ~undecided)
 
 

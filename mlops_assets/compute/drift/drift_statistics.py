@@ -57,6 +57,9 @@ class Statistic:
         Whether a column drifts when the statistic exceeds its threshold; if not, the statistic is only reported.
     reported
         Whether reports have a column for the statistic.
+    saturates
+        Whether most windows of some columns nearly reach the maximum: of columns that are constant within a window, and of rows with a
+        shared shift. The statistic does not decide for these columns.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Statistic:
     counts_nulls: bool = False
     decides: bool = True
     reported: bool = True
+    saturates: bool = False
 
 
 def _no_maximum(_binning: Binning, _reference: Counts) -> float:
@@ -107,7 +111,17 @@ _NUMBERS, _ALL = frozenset({NUMERIC}), frozenset({NUMERIC, CATEGORICAL, PRESENCE
 STATISTICS: dict[str, Statistic] = {
     statistic.name: statistic
     for statistic in (
-        Statistic("ks", "Kolmogorov–Smirnov", "KS", _NUMBERS, measure_ks, lambda psi: math.erf(math.sqrt(psi / 8)), _max_ks, MEDIAN),
+        Statistic(
+            "ks",
+            "Kolmogorov–Smirnov",
+            "KS",
+            _NUMBERS,
+            measure_ks,
+            lambda psi: math.erf(math.sqrt(psi / 8)),
+            _max_ks,
+            MEDIAN,
+            saturates=True,
+        ),
         Statistic(
             "wasserstein", "Wasserstein (standard deviations)", "Wasserstein", _NUMBERS, measure_wasserstein, math.sqrt, _no_maximum, MEAN
         ),
@@ -122,6 +136,7 @@ STATISTICS: dict[str, Statistic] = {
             _max_js,
             BIN,
             counts_nulls=True,
+            saturates=True,
         ),
         Statistic(
             "null_rate",

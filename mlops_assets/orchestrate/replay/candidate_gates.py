@@ -10,12 +10,10 @@ from mlops_assets.compute.training.responses import find_unusable_predictions
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.training.estimator_package import fit_version_estimator
 from mlops_assets.orchestrate.training.evaluation import build_intervals, evaluate_holdout
-from mlops_assets.orchestrate.training.gates import list_policy_gates
+from mlops_assets.orchestrate.training.gates import list_policy_gates, list_relative
 from mlops_assets.orchestrate.training.train_windows import choose_window, needs_validation
 from mlops_assets.values.evaluation import Candidate, GateResult
-from mlops_assets.values.gates.champion_gate import ChampionGate
-from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
-from mlops_assets.values.gates.gate import Gate
+from mlops_assets.values.gates.gate import needs_costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from mlops_assets.values.decisions import Retrain
     from mlops_assets.values.evaluation import Split
     from mlops_assets.values.gates.gate import GateLike
-
-_COST_GATES = (ArtifactSizeGate, LatencyGate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +72,7 @@ def select_gates(gates: Sequence[GateLike]) -> tuple[tuple[GateLike, ...], list[
                 f"the gate '{gate.name}' asks for the resource '{resources[0]}', which a replay does not have",
                 hint="use only what the candidate holds",
             )
-    return tuple(g for g in gates if not isinstance(g, _COST_GATES)), [g.name for g in gates if isinstance(g, _COST_GATES)]
+    return tuple(gate for gate in gates if not needs_costs(gate)), [gate.name for gate in gates if needs_costs(gate)]
 
 
 def _list_resources(gate: GateLike) -> list[str]:
@@ -112,9 +108,7 @@ def run_gates(plan: ReplayPlan, policy: Retrain, fits: Sequence[Fit], champion: 
     results = {gate.name: judge(gate, candidate) for gate in gather_replayed_gates(plan, policy)}
     if champion is not None and fit.id == champion.gated_fit.id:
         same = GateResult(passed=True, reason=f"this is the champion, version {champion.number}")
-        results |= {
-            gate.name: same for gate in gather_replayed_gates(plan, policy) if isinstance(gate, (Gate, ChampionGate)) and gate.relative
-        }
+        results |= dict.fromkeys(list_relative(gather_replayed_gates(plan, policy)), same)
     failed = [f"{name}: {result.reason}" for name, result in results.items() if not result.passed]
     outcome = "; ".join(failed or [f"{name}: {result.reason}" for name, result in results.items()]) or "the model has no gates"
     estimated = (None, "") if failed else fit_version_estimator(model, predictor, splits["holdout"])

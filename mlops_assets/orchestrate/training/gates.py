@@ -16,7 +16,7 @@ from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.function import Injection
 from mlops_assets.values.gates.champion_gate import ChampionGate
-from mlops_assets.values.gates.gate import Gate, GateLike
+from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import GateFunction, Model
 
 _BY_JUDGED_FIT = " (by the champion's judged fit: its refit may have seen these rows)"
@@ -82,7 +82,7 @@ def judge_candidate(
     if find_judged_fit(step.stores, champion).digest == candidate.digest:
         return results | pass_as_champion(gates, champion)
     if find_compared_fit(step.stores, champion, candidate.holdout, event_timestamp).refitted:
-        return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in _list_relative(gates)}
+        return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in list_relative(gates)}
     return results
 
 
@@ -96,11 +96,12 @@ def pass_as_champion(gates: Iterable[GateLike], champion: Version) -> dict[str, 
     champion
         The champion.
     """
-    return dict.fromkeys(_list_relative(gates), GateResult(passed=True, reason=f"this is the champion, version {champion.version}"))
+    return dict.fromkeys(list_relative(gates), GateResult(passed=True, reason=f"this is the champion, version {champion.version}"))
 
 
-def _list_relative(gates: Iterable[GateLike]) -> list[str]:
-    return [gate.name for gate in gates if isinstance(gate, (Gate, ChampionGate)) and gate.relative]
+def list_relative(gates: Iterable[GateLike]) -> list[str]:
+    """Return the names of the gates that only compare with the champion: a function may check more, so it is called for the champion too."""
+    return [gate.name for gate in gates if gate.relative and not isinstance(gate, FunctionGate)]
 
 
 def _bind_resources(gate: GateLike, step: StepContext) -> GateLike:

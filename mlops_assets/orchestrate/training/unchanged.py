@@ -25,12 +25,9 @@ from mlops_assets.serving.formats.project_code import changed_sources
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.features import select_on_demand
-from mlops_assets.values.gates.champion_gate import ChampionGate
-from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
-from mlops_assets.values.gates.gate import Gate, GateLike
+from mlops_assets.values.gates.gate import GateLike, is_repeatable
 from mlops_assets.values.model import Model
 
-_PURE_GATES = (Gate, ChampionGate, ArtifactSizeGate, LatencyGate)
 JUDGED_FROM = "judged from"  # in the metadata of a candidate: the hash of everything that determines the result of its step
 
 
@@ -131,7 +128,7 @@ def _read_last_result(step: StepContext, model: Model[..., Any], gates: Sequence
     if declared is not None and (declared.train_windows != (None,) or declared.judge_on is not None):
         return None
     submitted = step.stores.registry.candidate(model.name)
-    if submitted is None or not all(isinstance(gate, _PURE_GATES) for gate in gates):
+    if submitted is None or not all(map(is_repeatable, gates)):
         return None
     event = step.context.instance.get_latest_materialization_event(asset_key(model.key))
     metadata = event.asset_materialization.metadata if event is not None and event.asset_materialization is not None else {}

@@ -41,6 +41,7 @@ class ChampionGate:
     metric: str
     rule: Rule
     relative: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -42,11 +42,15 @@ class ArtifactSizeGate:
     max_bytes: int
     name: ClassVar[str] = "artifact_size_at_most"
     relative: ClassVar[bool] = False
+    repeatable: ClassVar[bool] = True
+    needs_costs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a maximum that nothing can meet."""
         if self.max_bytes < 1:
-            raise DefinitionError(f"a gate on the artifact size has max_bytes {self.max_bytes}", hint="give a number of bytes above 0")
+            raise DefinitionError(
+                f"max_bytes of a gate on the artifact size must be at least 1, not {self.max_bytes}", hint="give a number of bytes"
+            )
 
     @property
     def text(self) -> str:
@@ -93,14 +97,21 @@ class LatencyGate:
     calls: int = 300
     name: ClassVar[str] = "latency_p95_at_most"
     relative: ClassVar[bool] = False
+    repeatable: ClassVar[bool] = True
+    needs_costs: ClassVar[bool] = True
     MIN_CALLS: ClassVar[int] = 20  # below, the 95th percentile is the slowest call
 
     def __post_init__(self) -> None:
         """Refuse a maximum that nothing can meet, and too few calls for a percentile."""
         if not (math.isfinite(self.p95_ms) and self.p95_ms > 0):
-            raise DefinitionError(f"a gate on the latency has p95_ms {self.p95_ms}", hint="give a number of milliseconds above 0")
+            raise DefinitionError(
+                f"p95_ms of a gate on the latency must be a positive number, not {self.p95_ms}", hint="give milliseconds, such as 20"
+            )
         if self.calls < self.MIN_CALLS:
-            raise DefinitionError(f"a gate on the latency has calls {self.calls}", hint=f"a p95 needs at least {self.MIN_CALLS} calls")
+            raise DefinitionError(
+                f"calls of a gate on the latency must be at least {self.MIN_CALLS}, not {self.calls}",
+                hint="give more calls: a p95 of fewer is their maximum",
+            )
 
     @property
     def text(self) -> str:

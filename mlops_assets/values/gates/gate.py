@@ -27,6 +27,15 @@ _UNKNOWN = (math.nan, math.nan)
 class GateLike(Protocol):
     """The protocol of gates: any object with these members can stand in ``gates=``.
 
+    Notes
+    -----
+    Two further attributes are optional, and False if they are missing:
+
+    ``repeatable``
+        Whether equal candidates get equal results. A step that only repeats the last one then reuses the result.
+    ``needs_costs``
+        Whether the gate reads ``candidate.costs``. A replay leaves it out, because it stores no artifacts; a prompt evaluation refuses it.
+
     See Also
     --------
     mlops_assets.Gate : The gate on a metric.
@@ -50,12 +59,22 @@ class GateLike(Protocol):
 
     @property
     def relative(self) -> bool:
-        """Whether the gate compares with the champion, so that a result counts only while the same champion serves."""
+        """Whether the gate compares with the champion: a result counts only while the same champion serves, and the champion itself passes."""
         ...
 
     def judge(self, candidate: Candidate) -> GateResult:
         """Judge a candidate; an exception means not passed."""
         ...
+
+
+def is_repeatable(gate: GateLike) -> bool:
+    """Return whether equal candidates get equal results from a gate."""
+    return bool(getattr(gate, "repeatable", False))
+
+
+def needs_costs(gate: GateLike) -> bool:
+    """Return whether a gate reads the costs of a candidate."""
+    return bool(getattr(gate, "needs_costs", False))
 
 
 @check_constructor
@@ -104,6 +123,7 @@ class Gate(OneRule):
     """
 
     RULES: ClassVar = ("at_least", "at_most", "no_worse_than_champion_by", "better_than_champion_by")
+    repeatable: ClassVar[bool] = True
 
     metric: str
     at_least: float | None = None
@@ -119,9 +139,9 @@ class Gate(OneRule):
         what = f"a gate on '{self.metric}'"
         self._check_rule(what)
         if self.confidence is not None and not 0 < self.confidence < 1:
-            raise DefinitionError(f"{what} has the confidence {self.confidence}", hint="give a number between 0 and 1, such as 0.95")
+            raise DefinitionError(f"confidence of {what} must be between 0 and 1, not {self.confidence}", hint="give a number such as 0.95")
         if self.min_rows < 1:
-            raise DefinitionError(f"{what} has min_rows {self.min_rows}", hint="a slice with no row has no metric: give at least 1")
+            raise DefinitionError(f"min_rows of {what} must be at least 1, not {self.min_rows}", hint="a slice without rows has no metric")
 
     @staticmethod
     @check_arguments

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError, suggest_name
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
-from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
+from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate, needs_costs
 from mlops_assets.values.llm.judge import Judge
 from mlops_assets.values.llm.pairwise_judge import PairwiseJudge
 from mlops_assets.values.llm.scorers import SCORERS
@@ -277,7 +276,7 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
             raise DefinitionError(f"{where} was given {gate!r} as a gate", hint='give e.g. ml.Gate("groundedness", at_least=0.8)')
         if names[gate.name] > 1:
             raise DefinitionError(f"{where} has two checks named '{gate.name}'", hint="drop one of the gates, or give it another rule")
-        if isinstance(gate, ArtifactSizeGate | LatencyGate):
+        if needs_costs(gate):
             raise DefinitionError(
                 f"{where} has the gate '{gate.name}', which measures models", hint='limit a prompt with ml.Gate("p95_seconds", at_most=2)'
             )

@@ -209,10 +209,10 @@ def test_a_gate_of_any_kind_passes_only_by_a_result(answer, passed, reason) -> N
 @pytest.mark.parametrize(
     ("declare", "problem"),
     [
-        (lambda: ml.Gate.artifact_size(max_bytes=0), "max_bytes 0"),
-        (lambda: ml.Gate.latency(p95_ms=0), "p95_ms 0"),
-        (lambda: ml.Gate.latency(p95_ms=math.nan), "p95_ms nan"),
-        (lambda: ml.Gate.latency(p95_ms=1, calls=19), "at least 20 calls"),
+        (lambda: ml.Gate.artifact_size(max_bytes=0), "max_bytes of a gate on the artifact size must be at least 1, not 0"),
+        (lambda: ml.Gate.latency(p95_ms=0), "must be a positive number, not 0"),
+        (lambda: ml.Gate.latency(p95_ms=math.nan), "must be a positive number, not nan"),
+        (lambda: ml.Gate.latency(p95_ms=1, calls=19), "at least 20, not 19"),
     ],
 )
 def test_maxima_that_mean_nothing_are_refused(declare, problem) -> None:
@@ -361,7 +361,9 @@ def test_the_name_of_a_gate_fits_dagster_for_any_slice() -> None:
     assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
 
 
-@pytest.mark.parametrize(("more", "why"), [({"confidence": 1.0}, "the confidence 1.0"), ({"min_rows": 0}, "min_rows 0")])
+@pytest.mark.parametrize(
+    ("more", "why"), [({"confidence": 1.0}, "must be between 0 and 1, not 1.0"), ({"min_rows": 0}, "must be at least 1, not 0")]
+)
 def test_options_of_a_gate_that_mean_nothing_are_refused(more, why) -> None:
     with pytest.raises(DefinitionError, match=why):
         ml.Gate("m", at_least=0.5, **more)

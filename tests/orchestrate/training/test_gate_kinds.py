@@ -1,4 +1,4 @@
-"""Gates on costs, and a kind of gate that this file alone defines, in a real project: judged, shown, evidence of a version."""
+"""Gates on costs, and kinds of gates that this file alone defines, in a real project: judged, shown, evidence of a version."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report
+from mlops_assets.orchestrate.replay.candidate_gates import select_gates
 from mlops_assets.serving.formats.integrity import list_parts
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
@@ -39,6 +40,29 @@ class ColumnBudget:
     def judge(self, candidate: ml.Candidate) -> ml.GateResult:
         width = candidate.holdout.X.width
         return ml.GateResult(width <= self.most, f"X has {width} columns", width, self.most)
+
+
+@dataclasses.dataclass(frozen=True)
+class HigherMean:
+    """A kind of gate that compares with the champion and gives equal candidates equal results, with each optional member."""
+
+    metric: str
+    name = "higher_mean"
+    definition = "above the champion's"
+    text = "the mean is above the champion's"
+    relative = True
+    repeatable = True
+
+    def judge(self, candidate: ml.Candidate) -> ml.GateResult:
+        theirs = candidate.champion.metric(self.metric) if candidate.champion else -1.0
+        return ml.GateResult(candidate.evaluation.metric(self.metric) > theirs, "compared")
+
+
+class CostsOfRows(ColumnBudget):
+    """A kind of gate that reads costs."""
+
+    name = "costs_of_rows"
+    needs_costs = True
 
 
 def build(platform: ml.Platform, instance: dg.DagsterInstance, *gates) -> Runner:
@@ -100,6 +124,23 @@ def test_a_cost_above_its_maximum_blocks_the_version(project, platform) -> None:
     report = build_ci_report(open_stores(platform), dataclasses.replace(shop.buyer, gates=()))
     assert not report.gates["few_columns"][0]
     assert "X has" in report.gates["few_columns"][1]
+
+
+def test_the_champion_passes_a_relative_gate_of_another_kind_and_a_repeated_step_reuses_its_result(project, platform) -> None:
+    runner = project(HigherMean("roc_auc"))
+    first = runner(*TRAIN, "version/buyer", "champion/buyer")
+    again = runner("model/buyer")
+    assert metadata(first, "model/buyer")["trained"] == "yes"
+    assert metadata(again, "model/buyer")["trained"] == "no: nothing that decides the result has changed since the last materialisation"
+    (evidence,) = open_stores(platform).registry.candidate("buyer")[1]
+    assert (evidence.passed, evidence.reason) == (True, "this is the champion, version 1")
+
+
+def test_gates_that_read_costs_are_left_out_of_a_replay() -> None:
+    gates = (ml.Gate("roc_auc", at_least=0.5), ml.Gate.latency(p95_ms=5), CostsOfRows(1), ColumnBudget(1), HigherMean("roc_auc"))
+    replayed, others = select_gates(gates)
+    assert [gate.name for gate in replayed] == ["roc_auc_at_least", "few_columns", "higher_mean"]
+    assert others == ["latency_p95_at_most", "costs_of_rows"]
 
 
 def test_another_definition_asks_for_new_evidence(project) -> None:

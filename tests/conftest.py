@@ -19,12 +19,14 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.lake import connection
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
+from tests.cached_jobs import cache_jobs
 from tests.memory_instance import open_memory_instance
 
 ROOT = Path(__file__).parents[1]
 # Threads of OpenMP that wait by spinning take the processor from the other process that runs tests: fits were ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 connection._CONFIG["threads"] = 1  # DuckDB's threads spin too, for small tables longer than they work; tests/stores has as many as users
+cache_jobs()
 # In memory, where there is room, no commit waits for the disk: a month of a small project waits a thousand times.
 MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
 pytest_plugins = ["tests.temporary_files"]

@@ -138,7 +138,7 @@ def predictions(home: Path) -> pl.DataFrame:
 
 
 def _utc(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return datetime.fromisoformat(text)  # with Z; a tenth of the time of strptime, and the files have 360,000
 
 
 def _number(text: str) -> float | None:
@@ -186,7 +186,9 @@ def recompute(home: Path) -> dict[str, float]:
     weather: dict[str, list[tuple[datetime, dict[str, str]]]] = {}
     with (folder / "weather.csv").open() as file:
         for row in csv.DictReader(file):
-            weather.setdefault(row["origin"], []).append((_utc(row["time_hour"]), row))
+            at = _utc(row["time_hour"])
+            if since <= at < until:  # the newest that a flight of the day can use is of some hours before
+                weather.setdefault(row["origin"], []).append((at, row))
     rows = [_row(row, scheduled, late, weather[row["origin"]]) for row, scheduled in today]
     manifest, estimator = champion(home)
     X = pl.DataFrame({name: [row[name] for row in rows] for name in manifest["columns"]}, infer_schema_length=None)
@@ -226,15 +228,14 @@ def test_that_days_outcomes_change_no_prediction(demo, tmp_path) -> None:
     before, tables = predictions(demo), DuckLake.open(demo / "lake")
     altered = tmp_path / "data"
     shutil.copytree(flights_data.folder(), altered)
-    text = _raw_flights().decode()
-    rows = list(csv.DictReader(io.StringIO(text)))
+    header, *rows = csv.reader(io.StringIO(_raw_flights().decode()))
+    month, day, *delays = (header.index(name) for name in ("month", "day", "dep_delay", "arr_delay"))
     for row in rows:
-        if (row["month"], row["day"]) == (str(NEXT.month), str(NEXT.day)):
-            row["dep_delay"], row["arr_delay"] = "500", "500"
+        if (row[month], row[day]) == (str(NEXT.month), str(NEXT.day)):
+            for delay in delays:
+                row[delay] = "500"
     out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0].keys())
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(out).writerows([header, *rows])
     with zipfile.ZipFile(altered / "flights.csv.zip", "w") as archive:
         archive.writestr("flights.csv", out.getvalue())
     recorded = tables.records("dataset/flights")[str(NEXT)].content_hash
@@ -273,10 +274,21 @@ def test_the_honest_auc_is_stated(demo) -> None:
 
 def _auc_interval(truth: np.ndarray, score: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
     """Return the 95 % percentile interval of the area when whole groups are drawn with replacement."""
-    rng, members = np.random.default_rng(0), np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
-    draws = (np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(300))
-    low, high = np.percentile([roc_auc_score(truth[rows], score[rows]) for rows in draws], [2.5, 97.5])
+    rng, size = np.random.default_rng(0), groups.max() + 1
+    draws = [np.bincount(rng.integers(size, size=size), minlength=size)[groups] for _ in range(300)]  # how often each row is drawn
+    order = np.argsort(score)
+    starts = np.flatnonzero(np.diff(score[order], prepend=-1.0))  # of equal scores
+    areas = [_area(truth[order], weights[order], starts) for weights in draws]
+    assert areas[0] == pytest.approx(roc_auc_score(truth, score, sample_weight=draws[0]), abs=1e-12)
+    low, high = np.percentile(areas, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _area(truth: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> float:
+    """Return what `roc_auc_score` returns with weights; the rows are sorted by their score, so that they are not sorted for each draw."""
+    positive, negative = (np.add.reduceat(weights * (truth == label), starts) for label in (1, 0))
+    below = np.cumsum(negative) - negative / 2
+    return float(positive @ below / (positive.sum() * negative.sum()))
 
 
 def test_the_card_of_the_model_says_what_scikit_learn_says(demo) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 from itertools import groupby
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import polars as pl
@@ -20,7 +21,8 @@ from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
 from tests.commands import run_mlops
-from tests.conftest import ROOT, clean_environment, metadata, records
+from tests.conftest import ROOT, Runner, clean_environment, metadata, records
+from tests.memory_instance import open_memory_instance
 from tests.projects import backfill as project
 from tests.projects import routes
 
@@ -64,27 +66,35 @@ def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length
     assert len(groups) <= 103
 
 
-@pytest.mark.parametrize("size", [1, 4, 5])
-def test_chunks_of_any_size_give_the_same_content(size, run, tmp_path, monkeypatch) -> None:
-    platforms, results = {}, {}
-    for chunk in (31, size):
-        monkeypatch.setattr(backfill, "CHUNK_SIZE", chunk)
-        platforms[chunk] = ml.Platform.at(tmp_path / str(chunk))
-        world = routes.World()
-        runner = run(routes.build(platforms[chunk], world))
+def backfill_views(home: Path, size: int) -> tuple[ml.Platform, dg.ExecuteInProcessResult]:
+    """Make all views of a new platform in chunks of a size."""
+    platform, world = ml.Platform.at(home), routes.World()
+    with open_memory_instance() as instance, mock.patch.object(backfill, "CHUNK_SIZE", size):
+        runner = Runner(routes.build(platform, world), instance)
         runner("dataset/trips", partitions=WHOLE)
-        results[chunk] = runner(*VIEWS, partitions=WHOLE)
-        assert world.calls == ["by_polars"] * (1 if chunk == 31 else -(-12 // size))
+        result = runner(*VIEWS, partitions=WHOLE)
+    assert world.calls == ["by_polars"] * -(-12 // size)
+    return platform, result
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[ml.Platform, dg.ExecuteInProcessResult]:
+    return backfill_views(tmp_path_factory.mktemp("whole"), 31)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_chunks_of_any_size_give_the_same_content(size, whole, tmp_path) -> None:
+    made = [whole, backfill_views(tmp_path, size)]
     for view in VIEWS:
-        assert records(platforms[size], view) == records(platforms[31], view)
-        inputs = [{k: r.inputs for k, r in open_stores(p).lake.records(view).items()} for p in platforms.values()]
+        assert records(made[1][0], view) == records(made[0][0], view)
+        inputs = [{k: r.inputs for k, r in open_stores(p).lake.records(view).items()} for p, _ in made]
         assert inputs[0] == inputs[1]
-        whole, chunked = (metadata(results[chunk], view) for chunk in (31, size))
+        at_once, chunked = (metadata(result, view) for _, result in made)
         assert chunked.pop("chunks") == f"{-(-12 // size)} made, 0 reused"
         for name in ("lake snapshot", "preview"):  # chunks are states of the lake of their own
-            del whole[name], chunked[name]
-        assert chunked == whole
-        events = [r.get_asset_materialization_events() for r in results.values()]
+            del at_once[name], chunked[name]
+        assert chunked == at_once
+        events = [result.get_asset_materialization_events() for _, result in made]
         versions = [
             {e.asset_key: e.step_materialization_data.materialization.tags["dagster/data_version"] for e in each} for each in events
         ]

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import skops.io  # noqa: F401  (first: it searches all that is imported for the module of each function of scipy)
+
+# isort: split
 import dagster as dg
 import psutil
 import pytest

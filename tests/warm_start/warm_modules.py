@@ -1,6 +1,7 @@
 """What nearly every command, run and step imports."""
 
 MODULES = [
+    "skops.io",  # first: it searches all that is imported for the module of each function of scipy
     "dagster",
     "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
     "dagster._core.execution.execute_in_process",
@@ -18,7 +19,6 @@ MODULES = [
     "polars",
     "pyarrow.dataset",
     "scipy.stats",
-    "skops.io",
     "sklearn.ensemble",
     "sklearn.inspection",
     "sklearn.linear_model",

@@ -7,7 +7,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from dagster_dbt import DbtCliInvocation
 
 import mlops_assets as ml
 from mlops_assets.errors import DataError, DefinitionError, InstallationError
@@ -140,6 +139,8 @@ def test_a_table_that_cannot_be_recorded_leaves_no_other_table_unrecorded(folder
 
 
 def test_an_interrupt_of_dbt_leaves_finished_models_recorded(folder, platform, run, monkeypatch) -> None:
+    from dagster_dbt import DbtCliInvocation
+
     real = DbtCliInvocation.stream
 
     def stream(self):

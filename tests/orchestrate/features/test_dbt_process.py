@@ -3,8 +3,6 @@
 import sys
 
 import pytest
-from dbt.cli import main as dbt_main
-from dbt.cli.flags import args_to_context
 
 from mlops_assets.orchestrate.features.dbt_process import LOCK_FILE, find_lock_path, main
 
@@ -38,6 +36,8 @@ def elsewhere(tmp_path, monkeypatch) -> None:
     ],
 )
 def test_the_lock_is_found_in_the_folder_from_which_dbt_reads_its_profiles(tmp_path, monkeypatch, arguments, variables, expected) -> None:
+    from dbt.cli.flags import args_to_context
+
     line = arguments.format(tmp_path).split()
     environment = {name: value.format(tmp_path) for name, value in variables.items()}
     assert find_lock_path(line, environment) == (tmp_path / expected / "lock" if expected else None)
@@ -53,6 +53,8 @@ def test_profiles_of_the_current_folder_come_before_those_of_the_person(tmp_path
 
 @pytest.mark.parametrize(("command", "locked"), [("build", True), ("test", True), ("ls", False)])
 def test_a_command_that_writes_holds_the_lock(tmp_path, monkeypatch, command, locked) -> None:
+    from dbt.cli import main as dbt_main
+
     held = []
 
     def run_dbt() -> None:

@@ -1,6 +1,7 @@
 """SHAP values sum to the prediction minus the base, for any model, on the scale of its predictions."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from mlops_assets.serving.predict.predictor import list_columns, make_predictor
 from mlops_assets.serving.predict.request_schema import RequestError
 from tests.serving.support import estimator
 
-pytest.importorskip("shap")
+pytestmark = pytest.mark.skipif(not find_spec("shap"), reason="shap is not installed")
 
 RANDOM = np.random.default_rng(0)
 X = pl.DataFrame({"temp": RANDOM.normal(size=300), "wind": RANDOM.gamma(2, 1, 300), "noise": RANDOM.normal(size=300)}).with_columns(

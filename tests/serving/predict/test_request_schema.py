@@ -7,7 +7,6 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openapi_spec_validator import validate
 
 from mlops_assets.serving.http.openapi import build_openapi
 from mlops_assets.serving.predict.request_schema import RequestError, RequestSchema
@@ -130,6 +129,8 @@ def test_names_that_are_no_identifiers_are_taken() -> None:
 
 
 def test_the_description_is_valid_openapi_and_says_what_is_decoded_and_sent() -> None:
+    from openapi_spec_validator import validate
+
     document = build_openapi("lateness", 3, SCHEMA)
     validate(document)
     schemas = document["components"]["schemas"]

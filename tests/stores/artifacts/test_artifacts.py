@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OutputCodeClassifier
@@ -22,6 +21,8 @@ from mlops_assets.stores.artifacts.store import open_artifacts
 
 @pytest.fixture(scope="module")
 def s3():
+    from moto.server import ThreadedMotoServer
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

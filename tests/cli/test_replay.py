@@ -109,7 +109,7 @@ def check_drift(policies: dict, printed: str) -> None:
     found = policies["loop"]["drift"]
     assert (found["windows"], found["evaluated"], found["alarms"]) == (21, 21, len(alarms))
     assert found["columns"] == {"a": {"windows": len(alarms), "first": len(alarms)}}
-    assert f"drift alarms of loop: {len(alarms)} of 21 windows; first named: a in {len(alarms)}" in printed
+    assert f"drift alarms of loop: {len(alarms)} of 21 windows; most drifted column: a in {len(alarms)}" in printed
     page = Path(printed.rsplit("page: ", 1)[1].strip()).read_text()
     assert f"Drift in {len(alarms)} of 21 evaluated windows" in page
     assert "The drift of `loop` is evaluated with all options" in page

@@ -3,7 +3,9 @@
 import contextlib
 import re
 import shlex
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +17,7 @@ from tests import warm_dbt
 from tests.browser import browser_page, free_port, launch, runs_end, web_ui
 from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
-from tests.serving.llm.scripted_server import Exchange, ScriptedServer, answer
+from tests.serving.support import wait_for
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\S+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,22 +94,28 @@ def stopped(tmp_path):
         control.stop(str(folder.parents[1]), folder.name)
 
 
-def answer_or_judge(exchange: Exchange) -> None:
-    """Call every answer right when the messages ask for a verdict, and invent something when they say so; else name an airport."""
-    asked = exchange.seen.body["messages"][0]["content"]
-    replies = {"verdict:": "verdict: right", "Invent": "Once upon a time there was a late flight."}
-    answer(next((reply for word, reply in replies.items() if word in asked), "EWR"))(exchange)
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
 def endpoint(guide, monkeypatch):
-    """A guide that asks a language model finds one that always gives the same answer, and the same verdict."""
+    """A guide that asks a language model finds the stand-in of a guide, on a free port."""
     if "LLM_URL" not in guide.read_text():
         yield
         return
-    with ScriptedServer(default=answer_or_judge) as server:
-        monkeypatch.setenv("LLM_URL", server.url)
+    blocks = FENCE.findall((ROOT / "docs" / "guides" / "evaluate-a-prompt.md").read_text())
+    (stand_in,) = [block for _, name, block in blocks if name == "stand_in.py"]
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", stand_in, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: is_open(port))
+        monkeypatch.setenv("LLM_URL", f"http://127.0.0.1:{port}/v1")
         yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.usefixtures("stopped", "endpoint")

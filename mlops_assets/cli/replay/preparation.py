@@ -320,7 +320,7 @@ def describe_drift(result: ReplayResult) -> list[str]:
         named = ", ".join(f"{column.name} in {column.first}" for column in policy.drifted_columns[:MAX_NAMED] if column.first)
         if named:
             lines.append(
-                f"drift alarms of {policy.policy}: {len(policy.drift_alarms)} of {policy.evaluated_windows} windows; first named: {named}"
+                f"drift alarms of {policy.policy}: {len(policy.drift_alarms)} of {policy.evaluated_windows} windows; most drifted column: {named}"
             )
     return lines
 

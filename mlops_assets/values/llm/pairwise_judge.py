@@ -20,15 +20,15 @@ WIN_POINTS = {CANDIDATE: 1.0, PRODUCTION: 0.0, TIE: 0.5, INCONSISTENT: 0.5}  # o
 @check_constructor
 @dataclass(frozen=True, init=False)
 class PairwiseJudge:
-    """A scorer that asks a language model which answer is better: the prompt's, or that of the version in production.
+    """A scorer that asks a language model which answer is better: that of the evaluated prompt, or that of the version in production.
 
     The model sees both answers to a case, as ``first`` and ``second``, and replies with the line ``verdict: first``, ``verdict: second`` or
-    ``verdict: tie``. Each case is asked in both orders. An answer wins only if it wins in both; otherwise the verdict is ``tie`` or
-    ``inconsistent``. A call that fails, a timeout and a reply without exactly one verdict are the verdicts ``error``, ``timeout`` and
-    ``unparsable``, which have no score. Equal answers are a tie without a call to the model.
+    ``verdict: tie``. The model compares each pair in both orders. An answer that is better in both wins; an answer that is worse in both
+    loses. Two ties are a ``tie``, and any other two replies are ``inconsistent``. A call that fails, a timeout and a reply without exactly
+    one verdict are the verdicts ``error``, ``timeout`` and ``unparsable``, which have no score. Equal answers are a tie without a call.
 
-    The score is 1 for a win, 0 for a loss, and 0.5 for a tie or an inconsistent verdict: its mean is the win rate against production. Stored
-    answers of production are reused. Without a version in production there is no score.
+    The score of the evaluated prompt is 1 for a win, 0 for a loss, and 0.5 for a tie or an inconsistent verdict. The mean is the win rate
+    against production. Cached answers of production are reused. Without a version in production there is no score.
 
     A gate on the win rate, such as ``ml.Gate("better", at_least=0.5)``, needs a :class:`Calibration` that passes. The first version of
     a prompt passes the gate. The gate fails when most verdicts are inconsistent, even with few cases.

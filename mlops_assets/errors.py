@@ -11,7 +11,7 @@
     │   └── GateError        registration or promotion refused: a gate result is missing, failed, or about another candidate
     ├── ServiceError         a service cannot start, or does not reach the requested state
     ├── ProviderError        an endpoint of a language model fails, or sends a reply that cannot be used
-    └── InstallationError    this machine or installation lacks something
+    └── InstallationError    what the platform needs is missing, damaged, unreachable or not writable
         └── MissingExtraError    an optional dependency is not installed
 
 Every message names the asset, partition, column or value at fault, and ends in a hint with the next step.
@@ -227,7 +227,9 @@ class ProviderError(MlopsError):
 
 
 class InstallationError(MlopsError):
-    """This machine or installation lacks something.
+    """Something that the platform needs fails: a file, database, server, process or package.
+
+    It is missing, damaged, replaced by another program, unreachable, not writable, or of a version that this program does not know.
 
     See Also
     --------

@@ -55,13 +55,13 @@ class Counts:
 
     @property
     def values(self) -> np.ndarray:
-        """The number of rows with a finite value, shape (windows,)."""
+        """Rows per window with a value that is neither null nor infinite, shape (windows,)."""
         result: np.ndarray = self.cells.sum(axis=1)
         return result
 
     @property
     def rows(self) -> np.ndarray:
-        """The number of all rows, shape (windows,)."""
+        """Rows per window, including nulls and infinite values, shape (windows,)."""
         result: np.ndarray = self.values + self.nulls + self.infinite
         return result
 

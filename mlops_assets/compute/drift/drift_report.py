@@ -113,8 +113,8 @@ class DriftReport:
         """The columns that have drifted, worst first."""
         return tuple(column.name for column in self.columns if column.drifted)
 
-    def add_notes(self, notes: Iterable[str]) -> DriftReport:
-        """Return the report with further notes, which follow in the summary; empty ones are left out."""
+    def with_notes(self, notes: Iterable[str]) -> DriftReport:
+        """Return a copy with notes appended to its notes and to its summary; empty notes are dropped."""
         added = tuple(note for note in notes if note)
         return replace(self, notes=self.notes + added, summary="; ".join((self.summary, *added)))
 
@@ -225,7 +225,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
         for name, stored in stored_columns.items()
         if stored["kind"] == EMBEDDING and name not in broken
     ]
-    return replace(report, summary=summarise(report)).add_notes([found, unused, *lengths])
+    return replace(report, summary=summarise(report)).with_notes([found, unused, *lengths])
 
 
 def _find_classifier(profile: Mapping[str, Any], columns: Sequence[str] | None) -> ClassifierReference | None:

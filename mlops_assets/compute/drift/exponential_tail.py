@@ -49,31 +49,31 @@ class ExponentialTail:
         return cls(level, mean, above, len(ordered), shape)
 
     @property
-    def share(self) -> float:
+    def tail_probability(self) -> float:
         """The probability that a new window is in the tail."""
         return self.above / (self.windows + 1)
 
     def quantile(self, rate: float) -> float:
-        """Return the value that a new window exceeds with probability ``rate``; ``level`` when the rate is at least the tail's share.
+        """Return the value that a new window exceeds with probability ``rate``; ``level`` if the rate is at least ``tail_probability``.
 
         This is the predictive quantile, which allows for the error of the fitted mean.
         """
-        if rate >= self.share:
+        if rate >= self.tail_probability:
             return self.level
-        beyond = self.above * math.expm1(math.log(self.share / rate) / self.above)
+        beyond = self.above * math.expm1(math.log(self.tail_probability / rate) / self.above)
         if self.shape:
-            beyond = max(beyond, (1 - self.shape) / self.shape * math.expm1(self.shape * math.log(self.share / rate)))
+            beyond = max(beyond, (1 - self.shape) / self.shape * math.expm1(self.shape * math.log(self.tail_probability / rate)))
         return self.level + self.excess * beyond
 
     def leave_one_out_rates(self, values: np.ndarray) -> np.ndarray:
-        """Return each window's exceedance probability under a tail fitted to the other windows of the sample; at most the tail's share.
+        """Return each window's exceedance probability under a tail fitted to the other windows of the sample; at most ``tail_probability``.
 
         A tail that is fitted to a sample with a window overstates this window's exceedance probability.
         """
         beyond = np.maximum(values - self.level, 0)
         others = max(self.above - 1, 1)
         rest = np.maximum(self.above * self.excess - beyond, _TINY)
-        result: np.ndarray = np.maximum(self.share * np.exp(-others * np.log1p(beyond / rest)), _TINY)
+        result: np.ndarray = np.maximum(self.tail_probability * np.exp(-others * np.log1p(beyond / rest)), _TINY)
         return result
 
 

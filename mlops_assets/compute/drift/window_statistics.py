@@ -119,7 +119,7 @@ class StatisticHistory:
         return result
 
     def was_concentrated(self, value: str) -> bool:
-        """Return whether 80 % or more of the rows of any window had this value, given as text."""
+        """Return whether in at least one reference window 80 % or more of the rows had this value, which is passed as text."""
         if SHARE + value in self.names:
             return bool(np.nanmax(self.values[:, self.names.index(SHARE + value)]) >= 0.8)
         if not set(QUANTILES) <= set(self.names):

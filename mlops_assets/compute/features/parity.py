@@ -17,7 +17,7 @@ SAMPLE_ROWS = 32
 _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
-def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
+def find_parity_violation(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     """Return the first difference between a function's results for one row alone and in a batch, as text; empty if all results agree.
 
     Parameters
@@ -48,19 +48,19 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     return ""
 
 
-def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: str) -> None:
-    """Raise DataError when a function's result for a row alone differs from its result in a batch.
+def check_row_parity(function: Callable[..., Any], rows: pl.DataFrame, owner: str) -> None:
+    """Raise DataError if a function gives another result for a row alone than for the same row in a batch.
 
     Parameters
     ----------
     function, rows
-        As in :func:`find_disparity`.
+        As in :func:`find_parity_violation`.
     owner
         The definition that uses the function, named in the message.
     """
-    if disparity := find_disparity(function, rows):
+    if violation := find_parity_violation(function, rows):
         raise DataError(
-            f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {disparity}",
+            f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {violation}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 

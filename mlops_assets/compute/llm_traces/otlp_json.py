@@ -17,7 +17,7 @@ from mlops_assets.compute.llm_traces.received_spans import (
     RefusedSpans,
     TooManySpansError,
     decode_spans,
-    identify_span,
+    describe_span,
 )
 from mlops_assets.errors import DataError
 
@@ -120,7 +120,7 @@ def _read_field(value: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa
 def _read_span(item: Any) -> ReceivedSpan:  # noqa: ANN401  (a value of JSON)
     if not isinstance(item, dict):
         raise DataError("a span is not an object", hint=_HINT)
-    where = identify_span(item.get("name", ""), item.get("spanId", ""))
+    where = describe_span(item.get("name", ""), item.get("spanId", ""))
     try:
         status = _read_field(item, "status", dict) or {}
         return ReceivedSpan(

@@ -14,8 +14,8 @@ from mlops_assets.compute.llm_traces.received_spans import (
     RefusedSpans,
     TooManySpansError,
     decode_spans,
+    describe_span,
     flatten_value,
-    identify_span,
 )
 from mlops_assets.errors import DataError, MissingExtraError
 
@@ -215,7 +215,7 @@ def _read_span(span: Any) -> ReceivedSpan:  # noqa: ANN401  (a message)
         attributes = _read_attributes(span.attributes)
         events = [(event.name, _read_attributes(event.attributes)) for event in span.events]
     except DataError as error:
-        raise DataError(f"{identify_span(span.name, span.span_id.hex())}: {error.message}", hint=error.hint) from None
+        raise DataError(f"{describe_span(span.name, span.span_id.hex())}: {error.message}", hint=error.hint) from None
     return ReceivedSpan(
         span.trace_id.hex(),
         span.span_id.hex(),

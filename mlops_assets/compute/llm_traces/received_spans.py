@@ -141,7 +141,7 @@ def decode_spans(
     return decoded
 
 
-def identify_span(name: object, span_id: object) -> str:
+def describe_span(name: object, span_id: object) -> str:
     """Return name and id of a received span on one line, for error messages.
 
     Parameters
@@ -173,7 +173,7 @@ def build_span(received: ReceivedSpan, resource: Mapping[str, Any] | DataError, 
     DataError
         The span has an invalid id, time or sender, or too many attributes, or it holds feedback.
     """
-    where = identify_span(received.name, received.span_id)
+    where = describe_span(received.name, received.span_id)
     if isinstance(resource, DataError):
         raise DataError(f"{where}: {resource.message}", hint=resource.hint)
     if not received.trace_id.strip("0") or not received.span_id.strip("0"):

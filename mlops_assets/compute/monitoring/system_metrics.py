@@ -57,17 +57,17 @@ class SystemCounts:
 
     @property
     def answered(self) -> int:
-        """Requests that were answered."""
+        """Answered requests, whose durations were measured."""
         return sum(self.seconds.values())
 
     @property
     def errors(self) -> int:
-        """Requests that failed: a status of 500 or more."""
+        """Server errors: requests with a status of 500 or more."""
         return sum(number for code, number in self.codes.items() if code >= 500)
 
     @property
-    def refused(self) -> int:
-        """Requests that were refused: a status of 400 to 499."""
+    def client_errors(self) -> int:
+        """Client errors: requests with a status of 400 to 499."""
         return sum(number for code, number in self.codes.items() if 400 <= code < 500)
 
     def quantile(self, share: float) -> float | None:

@@ -262,7 +262,7 @@ def measure_window_drift(declared: Drift, min_rows: int, window: PredictionWindo
         predictions = select_predictions(rows, reference.classes, reference.positive)
         report = add_prediction_drift(report, reference.predictions, predictions, declared, min_rows)
     left_out = f"{rows_in_training} rows in training data are left out" if rows_in_training else ""
-    return replace(report, rows_in_training=rows_in_training).add_notes([left_out, problem, reference.note])
+    return replace(report, rows_in_training=rows_in_training).with_notes([left_out, problem, reference.note])
 
 
 def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, rows_in_training: int) -> str:

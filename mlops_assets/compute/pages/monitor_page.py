@@ -240,7 +240,7 @@ def _build_system_cells(counts: SystemCounts, seconds: float) -> list[str]:
         f"{counts.requests:,}",
         format_number(counts.requests / seconds),
         *(UNKNOWN if rate is None else f"{rate:.2%}" for rate in rates[:1]),
-        f"{counts.refused:,}",
+        f"{counts.client_errors:,}",
         *(format_number(None if value is None else 1_000 * value) for value in quantiles),
         *(UNKNOWN if rate is None else f"{rate:.2%}" for rate in rates[1:]),
     ]

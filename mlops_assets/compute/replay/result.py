@@ -45,7 +45,7 @@ class ReplayEvent:
 
 @dataclass(frozen=True)
 class ReplayAlarm:
-    """A window in which the policy's version breached an expectation, by the latest report.
+    """A window in which the version that the policy serves breached an expectation, according to the latest report of the window.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ class ReplayAlarm:
     reason
         The summary of the report.
     kind
-        ``performance``, ``estimated`` or ``drift``, as of a :class:`~mlops_assets.values.decisions.WindowReport`.
+        ``performance``, ``estimated`` or ``drift``, as in a :class:`~mlops_assets.values.decisions.WindowReport`.
     columns
-        Of ``drift``: the columns that have drifted, most drifted first.
+        For ``drift``: the columns that have drifted, most drifted first.
     """
 
     window: str

@@ -35,8 +35,8 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     slices: Sequence[str] = (),
     *,
     train: Split | None = None,
-    min_rows: Mapping[str, int] | None = None,
-    named: Collection[tuple[str, str]] = (),
+    required_min_rows: Mapping[str, int] | None = None,
+    required_slices: Collection[tuple[str, str]] = (),
     positive: Any = None,  # noqa: ANN401  (any label)
     part: str = "holdout",
 ) -> Evaluation:
@@ -54,9 +54,9 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
         Columns of ``split.rows``; metrics are measured for each of a column's 50 most frequent values.
     train
         Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
-    min_rows
+    required_min_rows
         Column of ``slices`` → a number of rows; a value with at least that many rows is measured even if it is not among the 50.
-    named
+    required_slices
         Slices ``(column, value)`` that are measured regardless of their number of rows; a value is compared as text.
     positive
         The positive class of a binary classifier; the second class when None.
@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     by_slice = (
         SliceMetrics(column, str(value), len(chosen), _score(model, chosen, y[chosen], metrics)[0])
         for column in slices
-        for value, chosen in select_slices(split.rows[column], min_rows or {}, named)
+        for value, chosen in select_slices(split.rows[column], required_min_rows or {}, required_slices)
     )
     return Evaluation(len(y), values, baseline, tuple(by_slice), reasons)
 
@@ -161,22 +161,22 @@ def _constant_column(y: np.ndarray) -> np.ndarray:
 
 
 def select_slices(
-    column: pl.Series, min_rows: Mapping[str, int], named: Collection[tuple[str, str]] = ()
+    column: pl.Series, required_min_rows: Mapping[str, int], required_slices: Collection[tuple[str, str]] = ()
 ) -> Iterator[tuple[object, np.ndarray]]:
     """Yield the values of a column to measure and the numbers of their rows, most frequent first.
 
-    The values are the 50 most frequent ones, and rarer ones with at least ``min_rows`` rows or in ``named``.
+    The values are the 50 most frequent ones, and rarer ones with at least ``required_min_rows`` rows or in ``required_slices``.
 
     Parameters
     ----------
     column
         A column to slice by.
-    min_rows, named
+    required_min_rows, required_slices
         As in :func:`evaluate`.
     """
-    names = {value for name, value in named if name == column.name}
+    names = {value for name, value in required_slices if name == column.name}
     for rank, (value, rows) in enumerate(column.value_counts(sort=True, name="__rows").rows()):
-        if rank >= MAX_SLICES and not (column.name in min_rows and rows >= min_rows[column.name]):
+        if rank >= MAX_SLICES and not (column.name in required_min_rows and rows >= required_min_rows[column.name]):
             if not names:
                 break
             if str(value) not in names:

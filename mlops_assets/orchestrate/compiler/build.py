@@ -21,14 +21,14 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensor, declare_alerts
 from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
-from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
+from mlops_assets.orchestrate.reproduction.checks import build_reproduction_checks, build_reproduction_schedule
 from mlops_assets.orchestrate.retraining.decisions import job_name
 from mlops_assets.orchestrate.retraining.sensor import build_retrain_sensor
 from mlops_assets.orchestrate.serving.repair import build_repair_sensor
 from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, build_automation_sensor, build_dead_run_sensor
-from mlops_assets.orchestrate.tables.external import build_external_sensor, external_assets, external_checks
+from mlops_assets.orchestrate.tables.external import build_external_checks, build_external_sensor, external_assets
 from mlops_assets.orchestrate.tables.quality import companion_assets
-from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
+from mlops_assets.orchestrate.upkeep.upkeep import build_upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import build_approval_check
 from mlops_assets.values.alerts.alerts import Alerts
 from mlops_assets.values.arguments import check_arguments
@@ -180,9 +180,9 @@ def _list_keys(project: Project) -> frozenset[str]:
 def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
     """Return the asset checks that run outside of the steps of their assets."""
     return [
-        *external_checks(project, platform),
+        *build_external_checks(project, platform),
         *(build_approval_check(m, platform) for m in project.select(Model) if m.approval),
-        *(reproduction_checks(m, platform) for m in project.select(Model)),
+        *(build_reproduction_checks(m, platform) for m in project.select(Model)),
         *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
     ]
 
@@ -190,8 +190,8 @@ def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDe
 def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep | None, *, running: bool) -> list[dg.ScheduleDefinition]:
     """Return one schedule for the reproduction of each champion, and the upkeep's schedule if an upkeep is declared."""
     return [
-        *(reproduction_schedule(m, platform, running=running) for m in project.select(Model)),
-        *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
+        *(build_reproduction_schedule(m, platform, running=running) for m in project.select(Model)),
+        *([build_upkeep_schedule(upkeep, running=running)] if upkeep else []),
     ]
 
 

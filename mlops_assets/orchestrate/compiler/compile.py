@@ -22,24 +22,31 @@ from mlops_assets.orchestrate.features.push import build_push_node, list_push_ch
 from mlops_assets.orchestrate.monitoring.estimates import build_estimate_body, build_estimate_node, list_estimate_checks
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
-    drift_checks,
     drift_node,
+    list_drift_checks,
+    list_performance_checks,
     performance_body,
-    performance_checks,
     performance_node,
 )
-from mlops_assets.orchestrate.monitoring.system_reports import system_body, system_checks, system_node
-from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
-from mlops_assets.orchestrate.predictions.batch_prediction import prediction_body, prediction_checks
+from mlops_assets.orchestrate.monitoring.system_reports import list_system_checks, system_body, system_node
+from mlops_assets.orchestrate.online.materialise import (
+    ONLINE_CONFIG,
+    list_online_checks,
+    online_key,
+    online_node,
+    online_views,
+    publish_online,
+)
+from mlops_assets.orchestrate.predictions.batch_prediction import list_prediction_checks, prediction_body
 from mlops_assets.orchestrate.score.score_step import build_score_step
-from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
+from mlops_assets.orchestrate.serving.service import list_served_checks, publish_served, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
 from mlops_assets.orchestrate.tables.external import require_valid
 from mlops_assets.orchestrate.tables.tables import build_table_check_specs, publish_dataset
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
-from mlops_assets.orchestrate.training.model import model_body, model_checks
+from mlops_assets.orchestrate.training.model import list_model_checks, model_body
 from mlops_assets.orchestrate.training.train_windows import find_retraining
-from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, training_set_body, training_set_checks
+from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, list_training_set_checks, training_set_body
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
 from mlops_assets.stores.platform.stores import open_stores
@@ -178,7 +185,7 @@ class Compiler:
             kinds=frozenset({"training_set", "duckdb"}),
             deps=list_deps(node),
             ins=self._list_plain_inputs(training_set.function),
-            checks=training_set_checks(training_set),
+            checks=list_training_set_checks(training_set),
             config=config | AS_OF_CONFIG,
             resources=resources,
             options=training_set.options,
@@ -204,7 +211,7 @@ class Compiler:
                 description=model.function.description,
                 kinds=frozenset({"model", "scikitlearn"}),
                 deps=list_deps(node),
-                checks=model_checks(model, gates),
+                checks=list_model_checks(model, gates),
                 config=config,
                 resources=resources | {p.name for f in functions for p in f.function.parameters_for(Injection.RESOURCE)},
                 options=model.options,
@@ -226,7 +233,7 @@ class Compiler:
             partitions=node.partitions,
             # A new champion does not trigger new predictions of the past; the dependency is for the graph.
             deps=[*list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
-            checks=prediction_checks(batch),
+            checks=list_prediction_checks(batch),
             options=batch.options,
             condition=follow_inputs(node, self.platform, model=batch.model.name, ignored_assets=[f"champion/{batch.model.name}"]),
         )
@@ -241,7 +248,7 @@ class Compiler:
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
             deps=list_deps(node),
-            checks=online_checks(view),
+            checks=list_online_checks(view),
             config=ONLINE_CONFIG,
             condition=follow_inputs(node, self.platform),
         )
@@ -282,7 +289,7 @@ class Compiler:
             partitions=node.partitions,
             # The dependency is for the graph; the predictions follow the log.
             deps=[dg.AssetDep(asset_key(service.key))],
-            checks=served_checks(self.project, service),
+            checks=list_served_checks(self.project, service),
             condition=follow_inputs(node, self.platform, ignored_assets=[service.key]),
         )
         yield compile_step(predictions_step, self.io)
@@ -290,7 +297,7 @@ class Compiler:
     def _compile_monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
         if monitor.drift:
             text = f"Drift of {monitor.predictions_key} from the training data of each version."
-            yield self._compile_report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
+            yield self._compile_report(monitor, drift_node(self.project, monitor), drift_body(monitor), list_drift_checks(monitor), text)
         if monitor.estimates:
             text = f"Performance of {monitor.predictions_key}, estimated without labels."
             yield self._compile_report(
@@ -299,12 +306,12 @@ class Compiler:
         if monitor.label_expectations:
             text = f"Performance of {monitor.predictions_key} on the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
-            yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
+            yield self._compile_report(monitor, node, performance_body(monitor), list_performance_checks(monitor), text, labels)
 
         if monitor.objectives:
             text = f"Latency, throughput, failed requests and missing features of {monitor.of.key}."
             node = system_node(monitor, self.platform)
-            yield self._compile_report(monitor, node, system_body(monitor), system_checks(monitor), text)
+            yield self._compile_report(monitor, node, system_body(monitor), list_system_checks(monitor), text)
 
     def _compile_report(  # noqa: PLR0913  (the differences between reports)
         self,

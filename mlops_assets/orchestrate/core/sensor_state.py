@@ -12,7 +12,7 @@ _DAEMON = "SENSOR"
 
 
 def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
-    """Return True if a sensor is switched on: by a person on this instance, else by its default status."""
+    """Return True if a sensor is running, by the status that is set on this instance, otherwise by its default status."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     statuses = [s.status for s in states if s.instigator_name == sensor.name]
     if not set(statuses) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops_assets.compute.features.on_demand import find_foreign_imports
-from mlops_assets.compute.features.parity import find_disparity, make_sample_rows, resolve_types
+from mlops_assets.compute.features.parity import find_parity_violation, make_sample_rows, resolve_types
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.values.feature_types import PLAIN
@@ -33,9 +33,9 @@ def check_on_demand(project: Project, training_set: TrainingSet[..., Any], funct
             hint="move the function into a module that imports only numpy, the standard library and mlops_assets: a service runs exactly that module",
         )
     types = resolve_types(function.parameters, _declared_types(project, training_set))
-    if types and (disparity := _find_disparity(function, types)):
+    if types and (violation := _find_parity_violation(function, types)):
         raise DefinitionError(
-            f"on-demand features '{function.name}' of '{training_set.key}' are not the same in training and in serving: on sample rows {disparity}",
+            f"on-demand features '{function.name}' of '{training_set.key}' are not the same in training and in serving: on sample rows {violation}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 
@@ -54,8 +54,8 @@ def _declared_types(project: Project, training_set: TrainingSet[..., Any]) -> di
     }
 
 
-def _find_disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
+def _find_parity_violation(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
     try:
-        return find_disparity(function.function, make_sample_rows(types))
+        return find_parity_violation(function.function, make_sample_rows(types))
     except Exception:  # noqa: BLE001  (the function may not expect made-up values; the training set checks real ones)
         return ""

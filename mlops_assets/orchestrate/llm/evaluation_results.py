@@ -106,7 +106,7 @@ class EvaluationResults:
         return groups
 
     def mean_cost(self, scored: Sequence[ScoredCase]) -> float:
-        """Return the mean cost of the answers to some cases in USD; NaN without answers, and when the cost of a call is unknown."""
+        """Return the mean cost in USD of answering the given cases; NaN if there are no answers, or the cost of a call is unknown."""
         return math.nan if self.prices is None else sum_calls(self.prices, (one.call for one in scored)).mean
 
     def to_frame(self) -> pl.DataFrame:

@@ -29,7 +29,7 @@ _PLANNED = AssetCheckExecutionRecordStatus.PLANNED
 
 @dataclass(frozen=True)
 class AlertSources:
-    """Where facts are read: the instance, and the project whose checks and runs count.
+    """The sources that alerts are derived from: a Dagster instance, and a project whose checks and runs count.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class AlertSources:
     graph
         The assets and checks of the code location.
     jobs
-        The names of its jobs.
+        The names of the jobs of the code location.
     project
         The declarations.
     alerts

@@ -70,13 +70,13 @@ def link_predictions(project: Project, monitor: Monitor) -> Edge:
     return Edge(monitor.predictions_key, partitions, build_report_mapping(partitions, monitor), required=True)
 
 
-def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+def list_drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the spec of the drift check, which only warns."""
     names = [monitor.drift.name] if monitor.drift else []
     return build_check_specs(monitor.drift_key, names, warnings=names)
 
 
-def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+def list_performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the performance checks, which only warn."""
     names = [expectation.name for expectation in monitor.label_expectations]
     return build_check_specs(monitor.performance_key, names, warnings=names)

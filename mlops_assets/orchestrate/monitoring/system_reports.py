@@ -36,7 +36,7 @@ def system_node(monitor: Monitor, platform: Platform) -> Node:
     return Node(monitor.system_key, monitor.partitions, external_inputs=lambda keys: hash_request_windows(monitor, platform, keys))
 
 
-def system_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+def list_system_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     """Return the specs of the checks of objectives, which never keep a report from being written."""
     names = [objective.name for objective in monitor.objectives]
     return build_check_specs(monitor.system_key, names, warnings=names)
@@ -88,7 +88,7 @@ def _describe_counts(version: int | None, counts: Any, seconds: float) -> dict[s
         "version": version,
         "requests": counts.requests,
         "errors": counts.errors,
-        "refused": counts.refused,
+        "refused": counts.client_errors,
         "rows": counts.rows,
         "requests_per_second": counts.requests / seconds,
         "error_rate": counts.errors / counts.requests if counts.requests else None,

@@ -99,7 +99,7 @@ def online_node(view: FeatureView) -> Node:
     return Node(online_key(view), None, (Edge(view.key, view.partitions, dg.AllPartitionMapping()),))
 
 
-def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
+def list_online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
     """Return the spec of the check that compares the online store with the lake."""
     return build_check_specs(online_key(view), (MATCHES,))
 

@@ -46,7 +46,7 @@ def prediction_rules(batch: BatchPrediction) -> Table:
     return Table(partitions=table.partitions, key=key, event_timestamp=time, allow_empty=True)
 
 
-def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
+def list_prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
     """Return the Dagster check specs of a batch prediction's table."""
     return build_check_specs(batch.key, check_names(prediction_rules(batch)))
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The rows of a training set, in the order in which they are fitted.
+    """The rows of a training set in training order: sorted by event time.
 
     Parameters
     ----------

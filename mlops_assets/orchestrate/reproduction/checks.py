@@ -19,7 +19,7 @@ REPRODUCIBLE, SEEDED_AND_SORTED = "reproducible", "seeded_and_sorted"
 _WEEKLY = "0 5 * * 0"
 
 
-def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
+def build_reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
     """Return two checks of a model's newest version, which only warn: its last reproduction, and determinism of its training."""
     specs = [
         dg.AssetCheckSpec(
@@ -126,7 +126,7 @@ def reproduce_and_report(
     return reproduction
 
 
-def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
+def build_reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
     """Return the weekly schedule of the job that trains the champion again; it is off by default in the environment ``dev``."""
     name = f"reproduce_{model.name}"
 

@@ -74,8 +74,8 @@ def _import_kind(path: str) -> CandidateKind:
     return kind
 
 
-def _name_other_package(request: Mapping[str, Any]) -> str:
-    """Return a clause that names the first recorded package whose installed version differs; empty if all agree."""
+def _describe_version_difference(request: Mapping[str, Any]) -> str:
+    """Return a clause on the first recorded package whose installed version differs; empty if none differs."""
     installed = {"python": platform.python_version(), **installed_distributions()}
     recorded = request["facts"]["packages"].items()
     return next((f"; {name} was {was}, is {installed.get(name, 'absent')}" for name, was in recorded if installed.get(name) != was), "")
@@ -109,7 +109,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
         return f"install the package with the module '{error.name}', or train with the recorded versions: --env locked"
     if changed := describe_changes(outside):
         return f"{'; '.join(changed)} since the version was trained: restore it"
-    if _name_other_package(request):
+    if _describe_version_difference(request):
         return "a library has changed: try --env locked"
     return "the code, the data and the libraries are those of the record: look at what else the code uses on this machine"
 
@@ -123,7 +123,7 @@ def main() -> None:
         result = {"error": {"kind": find_public_class(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (the recorded code may raise anything)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_name_other_package(request)}"
+        text = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_describe_version_difference(request)}"
         result = {"error": {"kind": "DataError", "message": text, "hint": failure_hint(error, request)}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 

@@ -206,7 +206,7 @@ def served_rules(project: Project, service: Service) -> Table:
     )
 
 
-def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
+def list_served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the check specs of a service's predictions; unreadable log lines and feature skew only warn."""
     own_checks = (LOG_READABLE, NO_SKEW) if select_feature_views(service.model.training_set.features) else (LOG_READABLE,)
     return build_check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)

@@ -37,7 +37,7 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
     ]
 
 
-def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
+def build_external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
     """Return the checks of external tables that declare rules; they run by hand or with their downstream assets."""
     return [_build_checks(e, platform) for e in project.select(ExternalDataset) if check_names(e.table)]
 

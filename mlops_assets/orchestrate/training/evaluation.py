@@ -92,8 +92,8 @@ def evaluate_holdout(  # noqa: PLR0913  (what is measured, and on what)
         model.metrics if metrics is None else metrics,
         model.slices if slices is None else slices,
         train=splits["train"],
-        min_rows=_min_slice_rows(model),
-        named=_named_slices(model),
+        required_min_rows=_min_slice_rows(model),
+        required_slices=_named_slices(model),
         positive=positive,
     )
 
@@ -211,8 +211,8 @@ def evaluate_champion(
             split,
             model.metrics,
             model.slices,
-            min_rows=_min_slice_rows(model),
-            named=_named_slices(model),
+            required_min_rows=_min_slice_rows(model),
+            required_slices=_named_slices(model),
             positive=model.positive,
         )
     except MlopsError as error:

@@ -40,7 +40,7 @@ from mlops_assets.values.model import ESTIMATOR, Model
 _MAX_SLICES = 200  # slices in the UI; gates judge all slices
 
 
-def model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.AssetCheckSpec]:
+def list_model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a model's gates as asset checks."""
     return [dg.AssetCheckSpec(gate.name, asset=asset_key(model.key), blocking=True, description=gate.text or None) for gate in gates]
 

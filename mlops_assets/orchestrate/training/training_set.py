@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble
-from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
+from mlops_assets.compute.features.parity import SAMPLE_ROWS, check_row_parity
 from mlops_assets.compute.features.request import serving_steps
 from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, lake_column, rename_to_table
@@ -56,7 +56,7 @@ def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
     return Table(event_timestamp=time and lake_column(time, TRAINING_SET_COLUMNS))
 
 
-def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
+def list_training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
     """Return the Dagster check specs of a training set; the leakage check only warns."""
     return build_check_specs(
         training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,)
@@ -68,7 +68,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 
     def body(step: StepContext) -> Iterator[object]:
         made_from = _hash_assembly(step, training_set)
-        last = find_last_result(step, made_from, training_set_checks(training_set)) if made_from else None
+        last = find_last_result(step, made_from, list_training_set_checks(training_set)) if made_from else None
         if last is not None and _are_inputs_intact(step, training_set):
             step.context.log.info("nothing that determines the rows has changed: they are not assembled again")
             step.stores.attempts.clear(training_set.key, step.partitions)
@@ -131,7 +131,7 @@ def _assemble_training_set(step: StepContext, training_set: TrainingSet[..., Any
     spine, frame, names = assemble_rows(step, training_set, as_of)
     for function in select_on_demand(training_set.features):
         sample = sample_evenly(frame.select(function.parameters), SAMPLE_ROWS)
-        refuse_disparity(function.function, sample, f"'{training_set.key}'")
+        check_row_parity(function.function, sample, f"'{training_set.key}'")
     frame = frame.with_columns(assign_parts(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *training_set.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in (*SPLIT_NAMES, GAP)}

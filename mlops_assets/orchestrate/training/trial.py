@@ -69,14 +69,14 @@ def run_trial(
     """
     steps, value, error = dict[int, float](), None, ""
 
-    def watch(name: str, logged: float, step: int | None) -> None:
+    def prune_on_metric(name: str, logged: float, step: int | None) -> None:
         if name == context.metric and step is not None:
             steps[step] = logged
             if context.search.prune and should_prune(step, logged, before):
                 raise PrunedError
 
     with record_run(_build_run(context, trial), stores.tracker, stores.artifacts) as active:
-        active.watch = watch
+        active.watch = prune_on_metric
         try:
             with seed_globals(context.fingerprint):
                 estimator = train(trial.params)

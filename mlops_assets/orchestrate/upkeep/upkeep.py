@@ -135,7 +135,7 @@ def _join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def upkeep_schedule(declared: Upkeep, *, running: bool) -> dg.ScheduleDefinition:
+def build_upkeep_schedule(declared: Upkeep, *, running: bool) -> dg.ScheduleDefinition:
     """Return the schedule that runs the upkeep."""
     return dg.ScheduleDefinition(
         name=f"{_JOB}_schedule",

@@ -18,8 +18,8 @@ import polars as pl
 from mlops_assets.compute.tables.frames import sample_evenly
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.argmax import may_predict_argmax, predict_labels
+from mlops_assets.serving.formats.edge_case_rows import make_edge_case_rows
 from mlops_assets.serving.formats.estimator_bytes import ONNX, SKOPS, EstimatorBytes, dump_skops
-from mlops_assets.serving.formats.hard_rows import make_hard_rows
 from mlops_assets.serving.formats.native import to_native
 from mlops_assets.serving.formats.stored_estimators import StoredClassifier, StoredRegressor, class_facts, make_estimator
 
@@ -223,9 +223,9 @@ def find_onnx_disagreement(estimator: Any, model: StoredRegressor, X: pl.DataFra
     for where, group in groups:
         if why := _describe_difference(estimator, model, group):
             return f"on {where} {why}"
-    hard = make_hard_rows(rows.head(1))
-    for at in range(hard.height):
-        if why := _describe_difference(estimator, model, hard[at]):
+    edge_cases = make_edge_case_rows(rows.head(1))
+    for at in range(edge_cases.height):
+        if why := _describe_difference(estimator, model, edge_cases[at]):
             return f"on a row of nulls, extremes or unseen categories {why}"
     return ""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.llm_traces.otlp_json import read_json_spans, write_json_reply
 from mlops_assets.compute.llm_traces.otlp_protobuf import read_protobuf_spans, write_protobuf_error, write_protobuf_reply
-from mlops_assets.compute.llm_traces.received_spans import MAX_SPANS, TooManySpansError, identify_span
+from mlops_assets.compute.llm_traces.received_spans import MAX_SPANS, TooManySpansError, describe_span
 from mlops_assets.compute.text import replace_controls
 from mlops_assets.errors import DataError, ServiceError
 from mlops_assets.serving.http.app import answer_lifespan
@@ -154,7 +154,7 @@ class TraceReceiver:
             if self._first_start <= span.start <= latest:
                 spans.append(span)
             else:
-                where = identify_span(span.name, span.span_id)
+                where = describe_span(span.name, span.span_id)
                 hint = "the start of the source is the first day, and tomorrow the last"
                 refused.add(DataError(f"{where} starts at {span.start}, outside of the days of the source", hint=hint))
         try:

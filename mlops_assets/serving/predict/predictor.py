@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.errors import MlopsError
 from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax
-from mlops_assets.serving.formats.hard_rows import make_hard_rows
+from mlops_assets.serving.formats.edge_case_rows import make_edge_case_rows
 from mlops_assets.serving.predict.compiled_preprocessing import MatrixBuilder, NotCompilable, TransformerCompiler, drop_feature_names
 from mlops_assets.serving.predict.final_estimator import BOOSTING, compile_boosting, compile_final_estimator
 from mlops_assets.serving.predict.request_schema import RequestError
@@ -160,7 +160,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
         The stored probe rows, with the columns and types of training.
     predicts_argmax
         Whether the estimator's prediction was verified to be the argmax of its probabilities when it was stored. This is verified again on
-        the probe and on hard rows. If False, predictions are computed as well as probabilities.
+        the probe and on edge-case rows. If False, predictions are computed as well as probabilities.
     positive
         The positive class of two classes; the second when None.
     """
@@ -178,7 +178,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
             why = f"compiling failed with {type(error).__name__}"
             break
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # hard rows overflow and have unknown categories on purpose
+            warnings.simplefilter("ignore")  # edge cases overflow and have unknown categories on purpose
             why = find_disagreement(native_path, compiled, probe, getattr(estimator, "classes_", None))
         if not why:
             return Predictor(estimator, compiled, "compiled", positive)
@@ -209,10 +209,10 @@ def _make_native_path(estimator: Any, probe: pl.DataFrame) -> ScoringPath:  # no
 
 
 def _labels_are_argmax(native: ScoringPath, probe: pl.DataFrame, classes: Any) -> bool:  # noqa: ANN401
-    """Whether every prediction on the probe rows, and on hard rows that are not refused, is the argmax of the probabilities."""
+    """Whether every prediction on the probe rows, and on edge-case rows that are not refused, is the argmax of the probabilities."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = [_run_path(native, list_columns(rows), classes) for rows in (probe, *make_hard_rows(probe).iter_slices(1))]
+        results = [_run_path(native, list_columns(rows), classes) for rows in (probe, *make_edge_case_rows(probe).iter_slices(1))]
     return all((argmax_class(classes, scored.scores) == scored.labels).all() for scored in results if scored is not None)
 
 
@@ -273,8 +273,8 @@ def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
 def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
     """Describe the first rows on which two paths differ, or that there are no probe rows; ``""`` when the paths agree.
 
-    The paths are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
-    and predictions must agree, and both paths must refuse the same rows.
+    The paths are compared on the probe rows, together and alone, and on edge-case rows: nulls, unseen categories, extreme numbers.
+    Probabilities and predictions must agree, and both paths must refuse the same rows.
 
     Parameters
     ----------
@@ -287,15 +287,15 @@ def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.Data
     """
     if not probe.height:
         return "there are no probe rows to verify the compiled form on"
-    usual, hard = list_columns(probe), list_columns(make_hard_rows(probe))
-    for columns in (usual, hard):
+    usual, edge_cases = list_columns(probe), list_columns(make_edge_case_rows(probe))
+    for columns in (usual, edge_cases):
         batch = _run_path(native, columns, classes)
         for row in range(len(columns[0])):
             single = [[column[row]] for column in columns]
             # A native call for all rows costs as much as one for a single row, so only every 16th row is predicted alone.
             expected = batch[row] if batch is not None and row % 16 else _run_path(native, single, classes)
             if not _is_equal(expected, _run_path(compiled, single, classes)):
-                return "the compiled form differs on " + ("a probe row" if columns is usual else "a hard row")
+                return "the compiled form differs on " + ("a probe row" if columns is usual else "an edge-case row")
         if not _is_equal(batch, _run_path(compiled, columns, classes)):
             return "the compiled form differs on several rows at once"
     return ""

@@ -108,7 +108,7 @@ class MappedFile:
         info = self._path.stat()
         self._inode, self._size = info.st_ino, info.st_size
 
-    def refuse_changed(self) -> None:
+    def check_unchanged(self) -> None:
         """Raise ReplacedStoreError when the file was replaced, and InstallationError when it is missing or shorter than before.
 
         LMDB itself never shortens the file.

@@ -235,7 +235,7 @@ class _LmdbReader(OnlineReader):
 
     def _check_and_begin(self) -> tuple[Any, list[Any]]:
         """Check that the file was not replaced or shortened, begin a transaction, and return it with the tables to read."""
-        self._file.refuse_changed()
+        self._file.check_unchanged()
         try:
             return self._begin_transaction()
         except self._damage as error:

@@ -51,7 +51,7 @@ class Stores:
 
     @cached_property
     def layouts(self) -> Layouts:
-        """The as-of layouts of feature views, in the platform's home."""
+        """Feature rows sorted for point-in-time lookups (as-of layouts, ADR 10), in a folder of the platform."""
         return Layouts(Path(self.platform.home) / "layouts", self.lake)
 
     @cached_property

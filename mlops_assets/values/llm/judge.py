@@ -164,7 +164,7 @@ def check_repeats(where: str, repeats: int) -> None:
     Parameters
     ----------
     where, repeats
-        The judge, for the message, and the number.
+        A description of the judge for the error message, and the number.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def check_rubric(where: str, prompt: Prompt[..., Any], answers: tuple[str, ...])
     Parameters
     ----------
     where, prompt
-        The judge, for the message, and its prompt.
+        A description of the judge for the error message, and its prompt.
     answers
         The variables that receive answers.
 

@@ -376,7 +376,7 @@ def read_scorer(function: Callable[P, float]) -> FunctionScorer[P]:
 
 
 def accepts_none(annotation: Any) -> bool:  # noqa: ANN401  (any annotation)
-    """Return whether a parameter may be None by its annotation.
+    """Return whether an annotation allows None.
 
     Parameters
     ----------

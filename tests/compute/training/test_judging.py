@@ -332,14 +332,14 @@ def test_more_than_fifty_values_are_measured_where_a_gate_judges_each() -> None:
     names = [f"v{i % 70}" for i in range(400)]
     split = ml.Split(X, Y, X.with_columns(g=pl.Series(names)))
     assert len(evaluate(FITTED, split, ["accuracy"], ["g"]).slices) == 50
-    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 2}).slices) == 70
-    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 200}).slices) == 50
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], required_min_rows={"g": 2}).slices) == 70
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], required_min_rows={"g": 200}).slices) == 50
 
 
 def test_a_slice_that_a_gate_names_is_measured_however_rare_it_is() -> None:
     names = [f"v{i % 70}" for i in range(398)] + ["rare", None]
     split = ml.Split(X, Y, X.with_columns(g=pl.Series(names), h=pl.Series(names)))
-    found = evaluate(FITTED, split, ["accuracy"], ["g", "h"], named={("g", "rare"), ("g", "None"), ("g", "absent")})
+    found = evaluate(FITTED, split, ["accuracy"], ["g", "h"], required_slices={("g", "rare"), ("g", "None"), ("g", "absent")})
     assert sum(s.column == "g" for s in found.slices) == 52
     assert sum(s.column == "h" for s in found.slices) == 50
     assert [s.rows for s in found.slices if s.value in {"rare", "None"}] == [1, 1]

@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
 from mlops_assets.orchestrate.reproduction import reproduction
-from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism, report_reproduction, reproduction_schedule
+from mlops_assets.orchestrate.reproduction.checks import build_reproduction_schedule, find_nondeterminism, report_reproduction
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
@@ -190,8 +190,8 @@ def test_the_verdict_is_a_check_of_the_version_and_a_job_asks_for_the_champion_s
     key = asset_key("version/buys")
     shown = latest_check(instance, key, "reproducible")
     assert (shown.passed, shown.metadata["verdict"].value) == (True, "IDENTICAL")
-    everywhere = reproduction_schedule(world.model, replace(world.platform, environment="prod"), running=True)
-    in_dev = reproduction_schedule(world.model, world.platform, running=True)
+    everywhere = build_reproduction_schedule(world.model, replace(world.platform, environment="prod"), running=True)
+    in_dev = build_reproduction_schedule(world.model, world.platform, running=True)
     assert (everywhere.default_status.value, in_dev.default_status.value) == ("RUNNING", "STOPPED")
     different = replace(
         open_reproductions(world.platform.registry).list("buys")[-1], verdict="DIFFERENT", field="code.source", was="a", now="b"

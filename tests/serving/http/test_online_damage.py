@@ -82,7 +82,7 @@ def test_a_store_that_is_restored_in_place_is_read_again(app, store) -> None:
 def test_a_store_that_grows_is_read_on(stage, store) -> None:
     file = MappedFile(store.parent)
     os.truncate(store, store.stat().st_size + 4096)
-    file.refuse_changed()
+    file.check_unchanged()
 
 
 def test_a_process_whose_store_was_replaced_asks_to_be_ended(app, store) -> None:

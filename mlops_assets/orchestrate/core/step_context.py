@@ -213,20 +213,21 @@ class StepContext:
     ) -> pl.DataFrame:
         """Read rows; a step of :data:`VERIFIED_KINDS` compares each partition with its recorded hash, once."""
         lake, time = self.stores.lake, ref.event_timestamp
-        unverified = self._list_unverified(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
-        if not unverified:
+        recorded = self._list_recorded(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
+        new = [key for key, content in recorded.items() if (ref.key, key, content) not in self.verified_reads]
+        if not new:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
-        partitions = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, unverified)]
-        rows = read_verified(lake, ref.key, partitions, window=window, event_timestamp=time, snapshot=self.snapshot)
-        self.verified_reads.update((ref.key, key, content) for key, content in unverified.items())
+        partitions = {key: Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, recorded)}
+        unverified, verified = ([p for key, p in partitions.items() if (key in new) is is_new] for is_new in (True, False))
+        rows = read_verified(lake, ref.key, unverified, window=window, event_timestamp=time, snapshot=self.snapshot, verified=verified)
+        self.verified_reads.update((ref.key, key, recorded[key]) for key in new)
         return rows if columns is None else rows.select(columns)
 
-    def _list_unverified(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
-        """Return partition → recorded hash, for the recorded partitions that this step has not verified yet; None stands for all keys."""
+    def _list_recorded(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
+        """Return partition → recorded hash, for the recorded partitions among ``keys``; None stands for all keys."""
         needed = set(list_partition_keys(ref.partitions) if keys is None else keys)
         recorded = self.stores.lake.records(ref.key, snapshot=self.snapshot)
-        hashes = {key: record.content_hash for key, record in recorded.items() if key in needed}
-        return {key: content for key, content in hashes.items() if (ref.key, key, content) not in self.verified_reads}
+        return {key: record.content_hash for key, record in recorded.items() if key in needed}
 
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return the as-of layout of a feature view, with all its rows at the step's snapshot; raise DataError if it cannot be read."""

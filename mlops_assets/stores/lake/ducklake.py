@@ -15,6 +15,7 @@ from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import InstallationError
 from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, build_damaged_lake_error
+from mlops_assets.stores.lake.file_reads import read_files
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
 from mlops_assets.stores.lake.record_checksums import RecordsReport, compute_record_checksum, examine_records
 from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, read_record, slice_partitions, sql_name, to_polars
@@ -111,6 +112,10 @@ class DuckLake:
             return to_polars(self._cursor.execute(f"SELECT {selected} FROM {sql_name(table)}{at}{where}"))
         except duckdb.Error as error:
             raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
+
+    def read_files(self, table: str, *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> pl.DataFrame | None:
+        """Return the rows of a table from its files, or None: see :func:`mlops_assets.stores.lake.file_reads.read_files`."""
+        return read_files(self._cursor, table, window, event_timestamp, snapshot)
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return partition key → last record of the partition; empty when the table has no records.

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from mlops_assets.compute.tables import content_hash
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.rows import sql_name
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow
@@ -168,6 +170,49 @@ def test_a_lake_from_before_hashes_were_explained_is_read_and_gets_them_with_the
 
 
 @pytest.fixture
+def queried_tables(monkeypatch) -> list[str]:
+    """The tables whose rows DuckDB has read."""
+    tables, stored = [], DuckLake.read
+    monkeypatch.setattr(DuckLake, "read", lambda lake, table, **where: tables.append(table) or stored(lake, table, **where))
+    return tables
+
+
+def test_files_that_hold_exactly_what_was_recorded_are_read_without_duckdb(lake, queried_tables) -> None:
+    expected = lake.read(TABLE)
+    queried_tables.clear()
+    assert_frame_equal(read(lake), expected)
+    assert_frame_equal(read(lake, PARTS[1:]), expected)  # without a record of every row, DuckDB reads
+    assert queried_tables == [TABLE]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM {} WHERE id < 10",
+        "ALTER TABLE {} ADD COLUMN later DOUBLE",
+        "ALTER TABLE {} DROP COLUMN value; ALTER TABLE {} ADD COLUMN value DOUBLE",
+    ],
+)
+def test_a_table_that_differs_from_its_files_is_read_by_duckdb(lake, queried_tables, change) -> None:
+    for statement in change.format(sql_name(TABLE), sql_name(TABLE)).split(";"):
+        lake.connections.cursor().execute(statement)
+    lake.record(TABLE, PARTS, event_timestamp="at", key=["id"])
+    expected = lake.read(TABLE)
+    queried_tables.clear()
+    assert_frame_equal(read(lake), expected)
+    assert queried_tables == [TABLE]
+
+
+def test_partitions_that_were_verified_before_are_compared_again_when_files_are_read(lake, queried_tables) -> None:
+    where = {"window": None, "event_timestamp": "at", "snapshot": lake.snapshot()}
+    assert read_verified(lake, TABLE, PARTS[:1], **where, verified=PARTS[1:]).height == 15_000
+    assert queried_tables == []
+    one_bit(file_of(lake, 1), value_position(file_of(lake, 1)))
+    assert read_verified(lake, TABLE, PARTS[:1], **where, verified=PARTS[1:]).height == 15_000
+    assert queried_tables == [TABLE]
+
+
+@pytest.fixture
 def sorted_rows(monkeypatch) -> list[int]:
     """The numbers of rows that were sorted to hash them."""
     sizes, sort = [], content_hash._sort_rows
@@ -183,10 +228,12 @@ def test_rows_in_the_order_in_which_they_were_written_are_verified_without_a_sor
         read(lake)
 
 
-def test_rows_that_a_lake_returns_in_another_order_are_sorted_and_verified(lake, sorted_rows, monkeypatch) -> None:
-    stored = DuckLake.read
+@pytest.mark.parametrize("reader", ["read", "read_files"])
+def test_rows_that_a_lake_returns_in_another_order_are_sorted_and_verified(lake, sorted_rows, monkeypatch, reader) -> None:
+    stored = getattr(DuckLake, reader)
+    monkeypatch.setattr(DuckLake, "read_files", lambda *_, **__: None)
     monkeypatch.setattr(
-        DuckLake, "read", lambda *args, **kwargs: stored(*args, **kwargs).with_columns(pl.col("at").dt.truncate("1d"))[::-1]
+        DuckLake, reader, lambda *args, **kwargs: stored(*args, **kwargs).with_columns(pl.col("at").dt.truncate("1d"))[::-1]
     )
     for day, part in enumerate(PARTS):
         lake.write(TABLE, rows(day).with_columns(pl.col("at").dt.truncate("1d")), [part], event_timestamp="at", key=["id"])

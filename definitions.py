@@ -1,20 +1,18 @@
 """The reference project: will a flight from New York arrive late?"""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import dagster as dg
 import pandera.polars as pa
 import polars as pl
-from sklearn.base import ClassifierMixin
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OrdinalEncoder
 
 import flights_data
 import mlops_assets as ml
 from features import clock
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
 DAILY = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01", timezone="America/New_York")
 LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-7, end_offset=-1)
@@ -127,8 +125,14 @@ class Hyperparameters(dg.Config):
     cron_schedule="0 4 * * 1",
     cron_timezone="America/New_York",
 )
-def lateness(train: ml.Split, params: Hyperparameters) -> ClassifierMixin:
+def lateness(train: ml.Split, params: Hyperparameters) -> "ClassifierMixin":
     """Probability that a flight arrives late."""
+    # imported here, because commands that only read the project do not train
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
     categories = make_column_transformer(
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["carrier", "origin"]), remainder="passthrough"
     )

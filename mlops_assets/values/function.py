@@ -6,6 +6,7 @@ import inspect
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
 from mlops_assets.errors import DefinitionError, suggest_name
@@ -160,8 +161,11 @@ def _read_parameters(function: Callable[..., object], where: str, allowed: Colle
 
 
 def _resolve_annotations(function: Callable[..., object], where: str) -> dict[str, type]:
+    # the annotation of the result decides nothing: it may name a class that is only imported under TYPE_CHECKING
+    annotations = {name: value for name, value in getattr(function, "__annotations__", {}).items() if name != "return"}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(SimpleNamespace(__annotations__=annotations), globalns=names)
     except NameError as error:
         raise DefinitionError(
             f"{where}: an annotation cannot be resolved: {error}",

@@ -31,12 +31,13 @@ _TABLES = (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, 
 def collect_status(project: LoadedProject) -> dict[str, Any]:
     """Return tables, versions, monitors and the latest five runs as JSON-like values; dead runs are marked as failed first."""
     instance = open_reconciled_instance(project.platform)
-    return {
-        "tables": [row for part in project.parts for row in _table_rows(project, part.project)],
-        "versions": list_versions(project, None),
-        "monitors": summarise_monitors(project, instance),
-        "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in instance.get_runs(limit=5)],
-    }
+    with project.stores.lake.freeze_records():
+        return {
+            "tables": [row for part in project.parts for row in _table_rows(project, part.project)],
+            "versions": list_versions(project, None),
+            "monitors": summarise_monitors(project, instance),
+            "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in instance.get_runs(limit=5)],
+        }
 
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:

@@ -56,7 +56,7 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
     """
     declared, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
-    with open_clean_instance(project.platform) as instance:
+    with open_clean_instance(project.platform) as instance, project.stores.lake.freeze_records():
         facts = collect_facts(project.stores, declared, monitor, instance)
         upcoming = describe_next_step(project, declared, monitor, instance, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]

@@ -18,7 +18,8 @@ from mlops_assets.stores.lake.connection import LakeConnections, build_damaged_l
 from mlops_assets.stores.lake.file_reads import read_files
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
 from mlops_assets.stores.lake.record_checksums import RecordsReport, compute_record_checksum, examine_records
-from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, read_record, slice_partitions, sql_name, to_polars
+from mlops_assets.stores.lake.record_reader import RecordReader
+from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, slice_partitions, sql_name, to_polars
 from mlops_assets.stores.lake.write_plan import TableState, build_records, has_other_content, plan_write
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class DuckLake:
 
     def __init__(self, connections: LakeConnections) -> None:
         self.connections = connections
+        self._records = RecordReader(connections)
 
     @classmethod
     def open(cls, folder: str | Path) -> DuckLake:
@@ -62,7 +64,7 @@ class DuckLake:
 
     def snapshot(self) -> int:
         """Return the number of the newest snapshot."""
-        return int(self._query_number("SELECT id FROM ducklake_current_snapshot('lake')"))
+        return self._records.snapshot()
 
     def has_snapshot(self, snapshot: int) -> bool:
         """Return whether a snapshot can still be read."""
@@ -132,18 +134,11 @@ class DuckLake:
         LakeError
             The snapshot does not exist or has expired, or the records cannot be read.
         """
-        at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
-        query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = {quote_value(table)}"
-        try:
-            rows = self._cursor.execute(query).fetchall()
-        except duckdb.CatalogException:
-            return {}
-        except duckdb.Error as error:
-            if table_sql.find_snapshot_problem(self._cursor, snapshot)[0]:
-                raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
-            raise build_damaged_lake_error(self.connections.folder, error) from error
-        # The last record of each partition is selected here: a window function in SQL costs twice as much.
-        return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
+        return self._records.read(table, snapshot)
+
+    def freeze_records(self) -> AbstractContextManager[None]:
+        """Answer :meth:`snapshot` and :meth:`records` from one read of all records: see :meth:`RecordReader.freeze`."""
+        return self._records.freeze()
 
     def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
         """Return the current records, of any table, that one of these runs wrote.
@@ -335,14 +330,6 @@ class DuckLake:
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return self.connections.cursor()
-
-    def _query_number(self, query: str) -> int:
-        """Return the number that a query yields, 0 for null; raise LakeError when the lake is damaged."""
-        try:
-            row = self._cursor.execute(query).fetchone()
-        except duckdb.Error as error:
-            raise build_damaged_lake_error(self.connections.folder, error) from error
-        return 0 if row is None or row[0] is None else row[0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -225,6 +225,10 @@ class LakeReader(Protocol):
         """Return partition key → last record of the partition; empty when the table has no records."""
         ...
 
+    def freeze_records(self) -> AbstractContextManager[None]:
+        """Answer :meth:`snapshot` and :meth:`records` in this thread from one read of all records, until the context ends."""
+        ...
+
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
         """Return column → type of a table; empty when the table or the snapshot does not exist."""
         ...

@@ -4,6 +4,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -270,6 +271,7 @@ def test_a_program_that_loads_extensions_by_name_finds_the_installed_ones(tmp_pa
 
 WRITE_AND_READ = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 import polars as pl
 from mlops_assets.stores.lake.ducklake import DuckLake
@@ -292,3 +294,21 @@ print("pandas" in sys.modules)
 def test_rows_are_written_searched_and_read_without_pandas(tmp_path) -> None:
     ended = subprocess.run([sys.executable, "-c", WRITE_AND_READ, str(tmp_path / "lake")], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, "False"), ended.stderr
+
+
+def test_frozen_records_are_those_of_one_snapshot_for_every_table(lake) -> None:
+    with lake.freeze_records():
+        assert (lake.snapshot(), lake.records(TABLE)) == (0, {}), "an empty lake"
+    first = write(lake, rows(0), [part(0)]).snapshot
+    lake.write("training_set/x", rows(0), [Partition("")])
+    newest = write(lake, rows(0, 1, value=2.0), [part(0), part(1)]).snapshot
+    read = {table: lake.records(table) for table in (TABLE, "training_set/x", "dataset/none")}
+    with lake.freeze_records():
+        write(lake, rows(2), [part(2)])
+        assert {table: lake.records(table) for table in read} == read
+        assert (lake.snapshot(), lake.records(TABLE, snapshot=newest)) == (newest, read[TABLE])
+        assert list(lake.records(TABLE, snapshot=first)) == ["2024-01-01"]
+        with ThreadPoolExecutor(1) as other_thread:
+            assert list(other_thread.submit(lake.records, TABLE).result()) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert list(lake.records(TABLE)) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert lake.snapshot() == newest + 1

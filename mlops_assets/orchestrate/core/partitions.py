@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
 def list_partition_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
     """Return every partition key; one empty key for a table without partitions."""
-    return [""] if definition is None else definition.get_partition_keys()
+    if definition is None:
+        return [""]
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return definition.get_partition_keys()
+    newest = definition.get_last_partition_key()
+    return () if newest is None else _list_keys_until(definition, newest)
+
+
+@lru_cache(maxsize=64)
+def _list_keys_until(definition: dg.TimeWindowPartitionsDefinition, newest: str) -> tuple[str, ...]:
+    """Return the keys up to the newest one, which time alone changes; Dagster takes milliseconds for a year of days."""
+    keys = definition.get_partition_keys()
+    return tuple(keys[: keys.index(newest) + 1])  # a partition may have ended since the newest one was found
 
 
 def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -> list[str]:
@@ -49,9 +62,9 @@ def map_partitions(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequ
     if parent is None:
         return dict.fromkeys(keys, ("",))
     if child is None or isinstance(edge.mapping, dg.AllPartitionMapping):
-        return dict.fromkeys(keys, tuple(parent.get_partition_keys()))
+        return dict.fromkeys(keys, tuple(list_partition_keys(parent)))
     if parent == child and _is_offset_mapping(edge.mapping):
-        return _map_by_offset(edge.mapping, parent.get_partition_keys(), keys)
+        return _map_by_offset(edge.mapping, list_partition_keys(parent), keys)
     return {key: _map_by_dagster(edge.mapping, child, parent, key) for key in keys}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.user_code.view_source import build_view_source
-from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
 from mlops_assets.orchestrate.compiler.release import list_deps, list_release_steps
 from mlops_assets.orchestrate.compiler.services import list_prompt_service_steps
 from mlops_assets.orchestrate.core.graph import Edge, Node
@@ -38,7 +37,6 @@ from mlops_assets.orchestrate.online.materialise import (
     publish_online,
 )
 from mlops_assets.orchestrate.predictions.batch_prediction import list_prediction_checks, prediction_body
-from mlops_assets.orchestrate.score.score_step import build_score_step
 from mlops_assets.orchestrate.serving.service import list_served_checks, publish_served, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
 from mlops_assets.orchestrate.tables.external import require_valid
@@ -55,6 +53,12 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
 from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.function import Injection, UserFunction
+from mlops_assets.values.llm.calibration import Calibration
+from mlops_assets.values.llm.prompt import Prompt
+from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
+from mlops_assets.values.llm.prompt_service import PromptService
+from mlops_assets.values.llm.quality_monitor import QualityMonitor
+from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -65,6 +69,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
+_LLM_KINDS = (Prompt, PromptEvaluation, PromptService, Calibration, TraceSource, QualityMonitor)
 _RELEASE_TEXTS = ("The candidate, registered as a version once all its gates have passed.", "The version that predicts.")
 StepFunction = Callable[[StepContext], Iterator[object]]
 
@@ -107,9 +112,22 @@ class Compiler:
         yield from (compile_step(step, self.io) for step in list_prompt_service_steps(self.project, self._bind_body))
         for monitor in self.project.select(Monitor):
             yield from self._compile_monitor(monitor)
-        scores = (build_score_step(score, self.alerts, self._bind_body) for score in self.project.select(MLTestScore))
-        yield from (compile_step(step, self.io) for step in scores)
-        yield from (compile_step(step, self.io) for step in list_prompt_steps(self.project, self.platform, self._bind_body))
+        yield from (compile_step(step, self.io) for step in self._list_score_steps())
+        yield from (compile_step(step, self.io) for step in self._list_prompt_steps())
+
+    def _list_score_steps(self) -> list[StepSpec]:
+        if not (scores := self.project.select(MLTestScore)):
+            return []
+        from mlops_assets.orchestrate.score.score_step import build_score_step
+
+        return [build_score_step(score, self.alerts, self._bind_body) for score in scores]
+
+    def _list_prompt_steps(self) -> list[StepSpec]:
+        if not any(isinstance(declaration, _LLM_KINDS) for declaration in self.project.declarations):
+            return []  # a project without prompts does not import what evaluates them
+        from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
+
+        return list(list_prompt_steps(self.project, self.platform, self._bind_body))
 
     def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:
         """Return the asset that maintains the lake."""

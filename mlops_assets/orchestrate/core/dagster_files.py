@@ -5,7 +5,6 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.schedules import SqliteScheduleStorage
 
 from mlops_assets.errors import InstallationError
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
@@ -15,6 +14,7 @@ DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabl
 _RESTORE = "restore it from a backup; to begin again without {}, move '{}' away first"
 _DEFAULT_STATES = "the default states of sensors and schedules"
 _POOLED_DAGSTER = "1.13."  # the versions that the storage of `event_storage` supports; others use Dagster's own, which is slower
+_SCHEDULES = "SqliteScheduleStorage"  # the class in Dagster, which is slow to import
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
@@ -127,7 +127,7 @@ def _stores_schedules_here(home: Path) -> bool:
         storage = InstanceRef.from_dir(str(home)).schedule_storage_data
     except Exception:  # noqa: BLE001  (a damaged file may raise anything; the instance reports it when it opens)
         return False
-    if storage is None or storage.class_name != SqliteScheduleStorage.__name__:
+    if storage is None or storage.class_name != _SCHEDULES:
         return False
     return Path(str(storage.config_dict["base_dir"])) == home / "schedules"
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import venv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,6 +53,8 @@ def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
 
 def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) -> None:
     """Create a virtual environment that falls back to the packages of the current one, and install the missing versions."""
+    import venv
+
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     site_folders = [

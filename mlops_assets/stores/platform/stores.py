@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.database import sql
-from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.layouts import Layouts
-from mlops_assets.stores.lake.view_versions import open_view_versions
 from mlops_assets.stores.llm.response_cache import ResponseCache
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.registry.alerts import open_alerts
@@ -21,6 +18,7 @@ from mlops_assets.stores.tracker.tracker import open_tracker
 
 if TYPE_CHECKING:
     from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.lake.layouts import Layouts
     from mlops_assets.stores.lake.protocol import Lake
     from mlops_assets.stores.lake.view_versions import ViewVersions
     from mlops_assets.stores.online.protocol import OnlineStore
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Stores:
-    """The stores of one platform; each is opened when it is first used.
+    """The stores of one platform; each is opened when it is first used. Only those of the lake import DuckDB and polars.
 
     Parameters
     ----------
@@ -47,16 +45,22 @@ class Stores:
     @cached_property
     def lake(self) -> Lake:
         """The lake: versioned tables."""
+        from mlops_assets.stores.lake.ducklake import DuckLake
+
         return DuckLake.open(self.platform.lake)
 
     @cached_property
     def layouts(self) -> Layouts:
         """Feature rows sorted for point-in-time lookups (as-of layouts, ADR 10), in a folder of the platform."""
+        from mlops_assets.stores.lake.layouts import Layouts
+
         return Layouts(Path(self.platform.home) / "layouts", self.lake)
 
     @cached_property
     def view_versions(self) -> ViewVersions:
         """The current and earlier versions of feature views."""
+        from mlops_assets.stores.lake.view_versions import open_view_versions
+
         return open_view_versions(self.platform.registry)
 
     @cached_property

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from mlops_assets.errors import RegistryError
@@ -16,6 +15,8 @@ from mlops_assets.stores.database.schema import curves, metrics, run_artifacts, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    import numpy as np
 
 Point = tuple[int, float, int]  # step, value, microseconds since 1970
 
@@ -160,6 +161,8 @@ def _append_curves(connection: sa.Connection, run_id: str, points: Mapping[str, 
 
 
 def _pack_points(points: Sequence[Point]) -> dict[str, bytes]:
+    import numpy as np
+
     steps, values, times = zip(*points, strict=True)
     return {
         "steps": np.array(steps, "<i8").tobytes(),
@@ -170,6 +173,8 @@ def _pack_points(points: Sequence[Point]) -> dict[str, bytes]:
 
 def unpack_curve(parts: Sequence[Any]) -> Curve:
     """Return the curve of one metric from its stored rows, which are given oldest first."""
+    import numpy as np
+
     steps, values, times = (
         np.concatenate([np.frombuffer(part[name], kind) for part in parts])
         for name, kind in (("steps", "<i8"), ("values", "<f8"), ("times", "<i8"))

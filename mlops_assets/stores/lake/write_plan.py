@@ -170,6 +170,7 @@ def _hash_partitions(
 
     If the record of a partition has the same order of rows, its rows are hashed without a sort.
     """
+    frame = frame.rechunk()  # once for both hashes
     orders = hash_ordered_slices(frame, bounds)
     records = [stored.records.get(partition.key) for partition in write.partitions]
     digests = [

@@ -7,6 +7,7 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 
+from mlops_assets.compute.tables.row_rules import find_key_violations
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.window import TimeWindow
@@ -62,6 +63,36 @@ def test_a_broken_schema_names_column_value_and_rule(bad, words) -> None:
     assert not found.passed
     assert [word for word in words if word not in found.message] == []
     assert found.hint
+
+
+def test_pandera_counts_no_values_that_hashes_prove_distinct(monkeypatch) -> None:
+    counted = []
+    validate = pa.DataFrameSchema.validate
+    monkeypatch.setattr(
+        pa.DataFrameSchema,
+        "validate",
+        lambda schema, *args, **kwargs: counted.append(schema.columns["id"].unique) or validate(schema, *args, **kwargs),
+    )
+    assert outcomes(GOOD)["schema"].passed
+    assert not outcomes(GOOD.with_columns(id=pl.lit("a")))["schema"].passed
+    assert counted == [False, True]
+    assert Row.to_schema().columns["id"].unique
+
+
+class Rounded(Row):
+    id: int = pa.Field(unique=True, coerce=True)  # type: ignore[assignment]
+
+
+def test_values_that_are_distinct_until_they_are_coerced_are_not_unique() -> None:
+    fractions = GOOD.with_columns(id=pl.Series([1.25, 1.5]))
+    assert "unique" in outcomes(fractions, Table(schema=Rounded))["schema"].message
+    assert "unique" in outcomes(GOOD.with_columns(id=pl.Series(["1", "01"])), Table(schema=Rounded))["schema"].message
+
+
+@pytest.mark.parametrize(("key", "distinct"), [(("id",), False), (("id", "miles"), True), (("origin", "miles"), False)])
+def test_a_key_of_several_columns_is_distinct_if_one_of_them_differs(key, distinct) -> None:
+    frame = pl.DataFrame({"id": ["a", "a", "b"], "miles": [1, None, 1], "origin": ["JFK", "JFK", "JFK"]})
+    assert any("is on 2 rows" in v.message for v in find_key_violations(frame, key)) is not distinct
 
 
 def test_keys_are_whole_and_identify_one_row() -> None:

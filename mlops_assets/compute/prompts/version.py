@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args
 
 from mlops_assets.compute.prompts.messages import DATA_RULE, bind_variables, convert_value
 from mlops_assets.compute.prompts.schema_types import find_stored_schema
@@ -81,11 +82,20 @@ def build_json_schema(annotation: Any) -> Any:  # noqa: ANN401  (any annotation,
     annotation
         The type of a variable or of a response.
     """
-    import pydantic
-
     if (stored := find_stored_schema(annotation)) is not None:
         return dict(stored)
-    return None if annotation is None else pydantic.TypeAdapter(annotation).json_schema()
+    if annotation is None:
+        return None
+    # Equal unions may have different schemas, so only classes are cached.
+    dump = _dump_schema if isinstance(annotation, type) and not get_args(annotation) else _dump_schema.__wrapped__
+    return json.loads(dump(annotation))
+
+
+@cache
+def _dump_schema(annotation: Any) -> str:  # noqa: ANN401
+    import pydantic
+
+    return json.dumps(pydantic.TypeAdapter(annotation).json_schema())
 
 
 def dump_default(prompt: Prompt[..., Any], variable: Variable) -> Any:  # noqa: ANN401  (JSON)

@@ -1,6 +1,7 @@
 """A window in which a metric fell says what moved and what it cost, on its page and in the metadata of its report."""
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -20,6 +21,7 @@ from mlops_assets.serving.predict.explainer import load_explainer
 from mlops_assets.serving.predict.predictor import list_columns
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
+from tests.home_template import HomeTemplate, open_home_template
 
 BASE, ROWS, REPORT = datetime(2024, 1, 1, tzinfo=UTC), 150, "performance_report/watch"
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
@@ -35,9 +37,8 @@ def draw_day(day: int) -> pl.DataFrame:
     return pl.DataFrame({"id": [f"{day}-{n}" for n in range(ROWS)], "at": at, "temp": shown, "wind": wind, "y": y})
 
 
-@pytest.fixture
-def watched(run, platform) -> Runner:
-    """A champion and its predictions, with a monitor that declares no drift."""
+def build(platform: ml.Platform) -> dg.Definitions:
+    """Return a project whose monitor declares no drift."""
 
     @ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
     def points(window: ml.TimeWindow) -> pl.DataFrame:
@@ -55,11 +56,24 @@ def watched(run, platform) -> Runner:
     scores = ml.BatchPrediction("scores", model=guess, dataset=points)
     expected = ml.Performance("neg_mean_absolute_error", no_worse_than_reference_by=0.5, min_labels=10)
     monitor = ml.Monitor("watch", of=scores, expectations=expected, min_rows=50)
-    runner = run(ml.build_definitions([points, examples, guess, scores, monitor], platform=platform))
-    runner("dataset/points", partitions="2024-01-01...2024-01-14")
-    runner("training_set/examples", "model/guess", "version/guess", "champion/guess")
-    runner("dataset/points", "predictions/scores", partitions="2024-01-18...2024-01-24")
-    return runner
+    return ml.build_definitions([points, examples, guess, scores, monitor], platform=platform)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[HomeTemplate]:
+    """The home of a champion and its predictions."""
+    with open_home_template(tmp_path_factory.mktemp("watched")) as made:
+        runner = Runner(build(made.platform), made.instance)
+        runner("dataset/points", partitions="2024-01-01...2024-01-14")
+        runner("training_set/examples", "model/guess", "version/guess", "champion/guess")
+        runner("dataset/points", "predictions/scores", partitions="2024-01-18...2024-01-24")
+        yield made
+
+
+@pytest.fixture
+def watched(template, platform, instance) -> Runner:
+    template.copy_to(platform, instance)
+    return Runner(build(platform), instance)
 
 
 def test_a_column_in_another_unit_is_named_on_the_page_and_in_the_metadata(watched: Runner, platform) -> None:

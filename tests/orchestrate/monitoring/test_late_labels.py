@@ -1,5 +1,6 @@
 """Labels that arrive late or in partitions of their arrival make the reports of older windows again, by the automation itself."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -14,7 +15,7 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.monitoring.reading import describe_missing_windows
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
-from tests.memory_instance import open_memory_instance
+from tests.home_template import HomeTemplate, open_home_template
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
@@ -102,19 +103,27 @@ class Loop:
         return asked
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Iterator[HomeTemplate]:
+    """The home of a champion that was trained on 12 days, which are the same in each world."""
+    with open_home_template(tmp_path_factory.mktemp("labels")) as made:
+        runner = Runner(ml.build_definitions(nouns(World(), within=timedelta(days=2)), platform=made.platform), made.instance)
+        runner("dataset/points", "dataset/outcomes", partitions="2024-01-01...2024-01-12")
+        runner(*TRAIN)
+        yield made
+
+
 @pytest.fixture
-def started(platform):
-    """A function that trains on 12 days in a world and predicts two more days."""
-    with open_memory_instance() as instance:
+def started(template, platform, instance):
+    """A function that predicts two more days in a world."""
 
-        def start(world: World, within: timedelta) -> tuple[Runner, Loop]:
-            runner = Runner(ml.build_definitions(nouns(world, within=within), platform=platform), instance)
-            runner("dataset/points", "dataset/outcomes", partitions="2024-01-01...2024-01-12")
-            runner(*TRAIN)
-            runner("dataset/points", "predictions/scores", partitions="2024-01-13...2024-01-14")
-            return runner, Loop(runner)
+    def start(world: World, within: timedelta) -> tuple[Runner, Loop]:
+        template.copy_to(platform, instance)
+        runner = Runner(ml.build_definitions(nouns(world, within=within), platform=platform), instance)
+        runner("dataset/points", "predictions/scores", partitions="2024-01-13...2024-01-14")
+        return runner, Loop(runner)
 
-        yield start
+    return start
 
 
 def labelled(platform) -> dict[str, int]:

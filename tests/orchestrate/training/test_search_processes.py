@@ -25,6 +25,7 @@ from mlops_assets.orchestrate.training.trial import SearchContext
 from mlops_assets.orchestrate.training.trial_process import _read_requests, _to_public_error, start_trial_processes
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.orchestrate.training.test_search import ASSETS, trials_of
 from tests.projects import searching, searching_apart
@@ -93,23 +94,16 @@ def test_a_killed_training_takes_its_processes_with_it_and_is_resumed_exactly(tm
 
 def training(home: Path, folder: Path, *, kill: bool) -> int:
     """Run the project; or kill it as soon as a trial waits, and see that its workers end."""
-    line = [
-        sys.executable,
-        "-m",
-        "mlops_assets.cli.main",
-        "run",
-        "-f",
-        "tests/projects/searching_apart.py",
-        "--select",
-        '+key:"model/buys_candidate"',
-    ]
+    arguments = ["run", "-f", "tests/projects/searching_apart.py", "--select", '+key:"model/buys_candidate"']
     more = {"SEARCH_APART": "1", "PYTHONWARNINGS": "ignore", **({} if kill else {MEETING: str(folder)})}
     if kill:
         (folder / "lonely").mkdir()
         more[MEETING] = str(folder / "lonely")
-    process = subprocess.Popen(line, cwd=ROOT, env=clean_environment(home, **more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = clean_environment(home, **more)
     if not kill:
-        return process.wait()
+        return run_mlops(arguments, cwd=ROOT, env=environment).returncode
+    line = [sys.executable, "-m", "mlops_assets.cli.main", *arguments]
+    process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     workers: list[psutil.Process] = []
     while process.poll() is None and len(workers) < 2:
         time.sleep(0.1)

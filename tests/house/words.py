@@ -4,7 +4,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "mlops_assets"
@@ -129,7 +129,7 @@ def find_names(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: def {node.name}"
         name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else node.arg if isinstance(node, ast.arg) else ""
         name = node.name if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) else name
-        if name not in STORED and set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")) & _NAME_WORDS:
+        if name and name not in STORED and set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")) & _NAME_WORDS:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: name {name}"
 
 
@@ -155,6 +155,6 @@ def find_prose(path: Path) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)}:{line}: '{match[0]}'"
 
 
-def find_offences() -> dict[str, list[str]]:
-    """Return the offences of each room."""
-    return {room: [found for path in paths for found in (*find_names(path), *find_prose(path))] for room, paths in rooms().items()}
+def find_offences(paths: Iterable[Path]) -> list[str]:
+    """Return the offences of the files of a room."""
+    return [found for path in paths for found in (*find_names(path), *find_prose(path))]

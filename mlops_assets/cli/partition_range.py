@@ -21,7 +21,7 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
     partitions
         ``KEY`` or ``FIRST...LAST``.
     owner
-        The asset or service with these partitions, for messages.
+        The asset or service with these partitions, named in error messages.
 
     Raises
     ------

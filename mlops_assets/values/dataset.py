@@ -109,7 +109,7 @@ class Table:
             )
         if self.quarantine is not None and not 0 < self.quarantine <= 1:
             raise DefinitionError(
-                f"{what} has quarantine={self.quarantine}",
+                f"{what}: quarantine={self.quarantine} is invalid",
                 hint="set True, or the share of a partition's rows that may be quarantined, up to 1",
             )
         self._check_duplicates(what)
@@ -122,7 +122,9 @@ class Table:
 
     def _check_duplicates(self, what: str) -> None:
         if self.keep not in (None, "first", "last"):
-            raise DefinitionError(f"{what} has keep={self.keep!r}", hint='set keep="first" or keep="last", the row of each key to keep')
+            raise DefinitionError(
+                f"{what}: keep={self.keep!r} is invalid", hint='set keep="first" or keep="last", the row of each key to keep'
+            )
         if self.keep and not self.key:
             raise DefinitionError(f"{what} sets order_by= or keep=, but declares no key", hint="name the columns of the key in key=")
 

@@ -326,7 +326,7 @@ class Drift:
         by_column = dict(columns) if isinstance(columns, Mapping) else {}
         if unexpected := [(name, value) for name, value in by_column.items() if not isinstance(value, (DriftThreshold, type(None)))]:
             raise DefinitionError(
-                f"Drift has {unexpected[0][1]!r} as the threshold of '{unexpected[0][0]}'",
+                f"Drift: {unexpected[0][1]!r} is not a threshold for column '{unexpected[0][0]}'",
                 hint="give a statistic with its threshold, e.g. ml.monitoring.PSI(0.2), or None for the default",
             )
         object.__setattr__(
@@ -345,7 +345,7 @@ class Drift:
             raise DefinitionError(f"Drift(min_psi={min_psi}) is not a PSI of 0 or more", hint="set e.g. 0.1")
         if self.classifier and self.reference:
             raise DefinitionError(
-                "Drift has a domain classifier and a seasonal reference, but the classifier is calibrated on all training rows",
+                "Drift cannot combine a domain classifier with a seasonal reference, because the classifier is calibrated on all training rows",
                 hint="omit classifier= or reference=",
             )
         if self.columns == ():

@@ -118,7 +118,7 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
     function
         The decorated function.
     kind
-        The decorator's name, for messages.
+        The decorator's name, for error messages.
     allowed
         The kinds of values that such a function may receive.
     what
@@ -141,7 +141,7 @@ def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:
     known = typing.get_args(CallPer)
     if call_per not in known:
         raise DefinitionError(
-            f"{what} has call_per={call_per!r}", hint=suggest_name(str(call_per), known) + f"it is one of {', '.join(known)}"
+            f"{what}: call_per={call_per!r} is invalid", hint=suggest_name(str(call_per), known) + f"it is one of {', '.join(known)}"
         )
     if call_per == "range" and not partitioned:
         raise DefinitionError(f"{what} has call_per='range' but no partitions", hint="give partitions=, or drop call_per=")

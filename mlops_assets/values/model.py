@@ -21,41 +21,44 @@ Refit = Literal["after_gates"]
 KIND, ESTIMATOR, PROMPT = "candidate_kind", "estimator", "prompt"
 
 
-def check_format(name: str) -> None:
-    """Raise DefinitionError for a format that does not exist.
+def check_format(name: str, model: str) -> None:
+    """Raise DefinitionError for an unknown format.
 
     Parameters
     ----------
-    name
-        The name of the format.
+    name, model
+        The names of the format and of the model that declares it.
 
     Raises
     ------
     DefinitionError
-        There is no such format.
+        The format is unknown.
     """
     if name not in get_args(Format):
         raise DefinitionError(
-            f"there is no format '{name}'", hint=suggest_name(name, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
+            f"model '{model}': unknown format '{name}'",
+            hint=suggest_name(name, get_args(Format)) + f"there are {', '.join(get_args(Format))}",
         )
 
 
-def check_refit(name: str | None) -> None:
-    """Raise DefinitionError for a ``refit=`` that does not exist.
+def check_refit(name: str | None, model: str) -> None:
+    """Raise DefinitionError for an unknown ``refit=``.
 
     Parameters
     ----------
     name
         The name of the refit; None without one.
+    model
+        The name of the model that declares it.
 
     Raises
     ------
     DefinitionError
-        There is no such refit.
+        The refit is unknown.
     """
     if name is not None and name not in get_args(Refit):
         raise DefinitionError(
-            f"there is no refit={name!r}",
+            f"model '{model}': unknown refit={name!r}",
             hint=suggest_name(str(name), get_args(Refit)) + "refit='after_gates' refits on all rows after the gates have passed",
         )
 

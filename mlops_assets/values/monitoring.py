@@ -117,8 +117,8 @@ class Performance(OneRule):
             )
         if self.min_labels < 1 or not 0 <= self.min_coverage <= 1 or not 0 < self.confidence < 1:
             raise DefinitionError(
-                f"Performance('{self.metric}') has min_labels={self.min_labels}, min_coverage={self.min_coverage}, "
-                f"confidence={self.confidence}",
+                f"Performance('{self.metric}'): min_labels={self.min_labels}, min_coverage={self.min_coverage} "
+                f"or confidence={self.confidence} is invalid",
                 hint="give at least one label, and shares between 0 and 1",
             )
 
@@ -255,9 +255,9 @@ class Monitor:
                 hint="add event_timestamp= to the training set, or omit reference=",
             )
         if self.min_rows < 1:
-            raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
+            raise DefinitionError(f"monitor '{self.name}': min_rows={self.min_rows} is invalid", hint="give 1 or more")
         if self.labels_within < timedelta(0):
-            raise DefinitionError(f"monitor '{self.name}' has labels_within={self.labels_within}", hint="give a time of 0 or more")
+            raise DefinitionError(f"monitor '{self.name}': labels_within={self.labels_within} is invalid", hint="give a time of 0 or more")
 
     @property
     def drift_key(self) -> str:
@@ -330,7 +330,7 @@ def check_triggers(policy: Retrain, monitor: Monitor | None, where: str) -> None
     monitor
         The monitor whose reports start it; None when the model has none.
     where
-        The place of the retraining, for messages.
+        The place of the retraining, for error messages.
     """
     if PERFORMANCE in policy.on and not (monitor and monitor.label_expectations):
         raise DefinitionError(

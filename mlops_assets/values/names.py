@@ -33,7 +33,7 @@ def check_columns(columns: Iterable[str], what: str) -> None:
     columns
         The names.
     what
-        The owner of the columns, for messages.
+        The owner of the columns, named in error messages.
 
     Raises
     ------

@@ -136,9 +136,7 @@ class Search:
         if processes < 1:
             raise DefinitionError(f"a search cannot run in {processes} processes", hint="omit processes=, or set processes=2")
         if sampler not in SAMPLERS:
-            raise DefinitionError(
-                f"there is no sampler '{sampler}'", hint=suggest_name(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}"
-            )
+            raise DefinitionError(f"unknown sampler '{sampler}'", hint=suggest_name(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
         pairs = tuple(sorted((name, values if isinstance(values, SearchRange) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
             _check_values(name, values, sampler)
@@ -164,7 +162,7 @@ class Search:
         metrics
             The metrics of the model.
         where
-            The model, for the message.
+            The model, named in the error message.
 
         Raises
         ------

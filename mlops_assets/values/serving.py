@@ -167,7 +167,7 @@ class Service:
         object.__setattr__(self, "options", AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
         if min(workers, max_rows, max_bytes) < 1 or not 0 <= port < 65_536:
             raise DefinitionError(
-                f"service '{name}' has workers={workers}, max_rows={max_rows}, max_bytes={max_bytes}, port={port}",
+                f"service '{name}': workers={workers}, max_rows={max_rows}, max_bytes={max_bytes} or port={port} is invalid",
                 hint="give positive limits, and a port from 0 to 65535",
             )
 

@@ -21,7 +21,7 @@ def prompts() -> None:
 def list_prompts(prompt: str | None, file: str, json_file: str | None) -> None:
     """List versions, newest first, with the measurements of their evaluations.
 
-    Of the durations, the table shows p95_seconds; --json has all.
+    The table shows p95_seconds only; --json has all durations.
 
     Example: mlops prompts list delay_answer --json -
     """

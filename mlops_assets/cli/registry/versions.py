@@ -117,8 +117,10 @@ def find_version(project: LoadedProject, name: str, number: str, noun: str = "mo
     chosen = number or max(by_number, key=int, default="")
     if chosen not in by_number:
         raise RegistryError(
-            f"{noun} '{name}' has no version {chosen or 'at all'}",
-            hint=suggest_name(chosen, by_number) + f"it has {', '.join(by_number) or 'none'}",
+            f"{noun} '{name}' has no version {chosen}" if by_number else f"{noun} '{name}' has no registered version",
+            hint=suggest_name(chosen, by_number) + f"it has {', '.join(by_number)}"
+            if by_number
+            else f"register one with `mlops run`; `mlops {noun}s list` shows all versions",
         )
     return by_number[chosen]
 

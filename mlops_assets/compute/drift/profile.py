@@ -71,7 +71,7 @@ class ColumnProfile:
     counts
         The counts of the column's rows.
     facts
-        Of a numeric column: mean, std, min, median, max; None where not finite. Empty for other columns.
+        For a numeric column: mean, std, min, median, max; None where not finite. Empty for other columns.
     unseen
         Up to three categories of a window that the reference lacks, most frequent first.
     crossing

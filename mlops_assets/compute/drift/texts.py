@@ -112,7 +112,7 @@ def measure_texts(texts: pl.Series, vocabulary: Mapping[str, float]) -> tuple[di
     Returns
     -------
     dict of str to Measure
-        Of each text: characters, number of words, and the percentage of words that the vocabulary lacks, null without a word. Of all
+        For each text: characters, number of words, and the percentage of words that the vocabulary lacks, null without a word. For all
         texts: each word as a category, which is the word itself if it is frequent and a group of words otherwise.
     tuple of WordShare
         At most :data:`MAX_MOVED_WORDS`, the largest change first.

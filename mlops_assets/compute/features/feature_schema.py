@@ -27,7 +27,7 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
     features
         Name and declared type of each feature.
     view
-        The name of the view, for messages.
+        The name of the view, for error messages.
 
     Raises
     ------

@@ -54,7 +54,7 @@ class AsOfLayout:
     Parameters
     ----------
     name
-        The name of the view, for messages.
+        The name of the view, for error messages.
     join_keys, features
         Column names.
     schema

@@ -40,7 +40,7 @@ class ViewRows:
     Parameters
     ----------
     name
-        The name of the view, for messages.
+        The name of the view, for error messages.
     rows
         Join keys, times and features.
     join_keys, event_timestamp, created_timestamp, ttl, features, defaults

@@ -28,7 +28,7 @@ def _list_content_keys(keys: tuple[str, ...]) -> list[str]:
 def compare_clauses(answer: str, context: str) -> tuple[float, bool]:
     """Return the share of the answer's content words that the context has, and whether the polarity is opposite.
 
-    The result is ``(0.0, False)`` when fewer than half of the words without an opposite in the other clause are common.
+    The result is ``(0.0, False)`` if the clauses share fewer than half of the words that have no opposite in the other clause.
 
     Parameters
     ----------

@@ -149,9 +149,7 @@ class JudgeCalibration:
         'kappa 0.00 (95 % CI -0.30 to 0.30): its lower end is below 0.6; the judge agrees on 50 % of cases, a constant one on 50 %'
         """
         if not 0 < min_kappa <= 1:
-            raise DefinitionError(
-                f"a judge has min_kappa {min_kappa}", hint="give a number above 0, the kappa of a constant judge, up to 1"
-            )
+            raise DefinitionError(f"min_kappa={min_kappa} is invalid", hint="give a number above 0, the kappa of a constant judge, up to 1")
         if refusal := self._explain_refusal(min_cases, min_cases_per_label, max_error_rate):
             return GateResult(passed=False, reason=refusal, value=self.kappa, threshold=min_kappa, low=self.low, high=self.high)
         if self.kappa is None or self.low is None or self.high is None:

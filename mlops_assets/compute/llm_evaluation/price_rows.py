@@ -24,7 +24,7 @@ def read_prices(rows: pl.DataFrame, source: str) -> PriceTable:
         One row per price, with ``model``, ``valid_from`` (a date, or a time with a zone), ``input_price``, ``output_price`` and perhaps
         ``cached_price``, in USD per million tokens. A float counts as its decimal notation: 0.15 is exactly 0.15.
     source : str
-        The dataset, for messages.
+        The dataset, named in error messages.
 
     Returns
     -------

@@ -71,7 +71,7 @@ class Price:
         for price in (self.input_price, self.output_price, *(() if self.cached_price is None else (self.cached_price,))):
             self._check_price(price)
         if self.valid_from.tzinfo is None:
-            raise DefinitionError(f"a price of '{self.model}' is valid from {self.valid_from}, without a time zone", hint="add tzinfo=UTC")
+            raise DefinitionError(f"valid_from={self.valid_from} of a price of '{self.model}' has no time zone", hint="add tzinfo=UTC")
 
     def _check_price(self, price: object) -> None:
         if not isinstance(price, Decimal):
@@ -157,7 +157,9 @@ class PriceTable:
         counts = Counter((price.model, price.valid_from.astimezone(UTC)) for price in self.prices)
         for (model, time), count in counts.items():
             if count > 1:
-                raise DefinitionError(f"'{model}' has {count} prices from {time}", hint="keep one price of each model from each time")
+                raise DefinitionError(
+                    f"{count} prices of '{model}' are valid from the same time, {time}", hint="keep one price of each model from each time"
+                )
 
     @cached_property
     def version(self) -> str:

@@ -234,7 +234,7 @@ def check_known(case: str, verdict: str, known: tuple[str, ...]) -> None:
     Parameters
     ----------
     case : str
-        The identifier of the case, for the message.
+        The identifier of the case, for error messages.
     verdict : str
         The verdict.
     known : tuple of str

@@ -82,7 +82,7 @@ class VersionReference:
     metrics
         Metric → the version's value on its holdout.
     classes, positive
-        Of a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
+        For a classifier: its classes in the estimator's order, and the positive one of two; None otherwise.
     note
         A note of drift reports, e.g. that the profile is calibrated on windows of another length.
     estimator

@@ -50,7 +50,7 @@ def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow
     window
         The window of the query variables ``window_start`` and ``window_end``; both are unset when None.
     what
-        The asset with the query, for messages.
+        The asset with the query, named in error messages.
 
     Raises
     ------

@@ -125,7 +125,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _find_case_clashes(names: Sequence[str]) -> list[str]:
-    """Return the names that equal another of the names when case is ignored."""
+    """Return the names that differ from another name in upper and lower case only."""
     counts = Counter(name.lower() for name in names)
     return [name for name in names if counts[name.lower()] > 1]
 

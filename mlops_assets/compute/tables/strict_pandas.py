@@ -23,7 +23,7 @@ def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a p
     frame
         A pandas frame.
     what
-        The asset or function that returned the frame, for messages.
+        The asset or function that returned the frame, named in error messages.
 
     Raises
     ------

@@ -128,7 +128,7 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     Parameters
     ----------
     where
-        The training set or model with these labels, for the message.
+        The training set or model with these labels, named in the error message.
     label
         The column of the labels.
     parts

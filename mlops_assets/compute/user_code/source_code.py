@@ -33,7 +33,7 @@ class _Value:
 
     module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)  # holds the value under ``name``
     folder: str  # of the file
-    label: str  # FILE:NAME, for messages
+    label: str  # FILE:NAME, for error messages
     name: str
     used: bool  # False: used only if the code names an attribute ``name``
 
@@ -44,7 +44,7 @@ class _Closure:
 
     parts: list[str] = field(default_factory=list)  # NAME=CODE
     values: list[_Value] = field(default_factory=list)
-    reads: set[str] = field(default_factory=set)  # calls that read files unseen, for messages
+    reads: set[str] = field(default_factory=set)  # calls that read files unseen, for error messages
     attributes: set[str] = field(default_factory=set)  # all attribute names in the code
     seen: set[tuple[str, str]] = field(default_factory=set)  # file and name
     trees: dict[Path, ast.Module] = field(default_factory=dict)

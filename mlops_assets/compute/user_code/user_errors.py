@@ -53,7 +53,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
     function
         The function of the user.
     what
-        Asset and partition, for the message.
+        Asset and partition, named in the error message.
     columns
         A function that returns the columns that the function received.
 

@@ -318,7 +318,7 @@ def _check_training_set(project: Project, training_set: TrainingSet[..., Any]) -
 def _check_label(training_set: TrainingSet[..., Any]) -> None:
     if training_set.label in training_set.columns:
         raise DefinitionError(
-            f"'{training_set.key}' has its label '{training_set.label}' among its columns",
+            f"'{training_set.key}' uses its label '{training_set.label}' as an input column",
             hint=f"drop '{training_set.label}' from columns=: it is what is predicted",
         )
     for view in select_feature_views(training_set.features):

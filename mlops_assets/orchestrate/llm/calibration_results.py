@@ -96,7 +96,7 @@ def measure_agreement(calibration: Calibration, rows: pl.DataFrame) -> JudgeCali
     calibration
         The calibration.
     rows
-        The rows of its table.
+        The rows of the calibration's table.
     """
     cases = [
         JudgedCase(str(number), label, _put_first(verdict, repeats))

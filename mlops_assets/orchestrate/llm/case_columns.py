@@ -66,7 +66,7 @@ def find_column_problem(evaluation: PromptEvaluation, columns: Collection[str]) 
     evaluation
         The evaluation.
     columns
-        The columns of its cases.
+        The columns of the dataset of cases.
     """
     source = evaluation.cases.key
     if problem := find_absent_column(evaluation, columns):

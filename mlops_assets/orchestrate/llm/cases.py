@@ -30,7 +30,7 @@ class EvaluationCase:
     Parameters
     ----------
     label
-        The key as text, for messages.
+        The key as text, for error messages.
     row
         Column → value.
     variables
@@ -50,7 +50,7 @@ def read_cases(evaluation: PromptEvaluation, frame: pl.DataFrame, prompt: Prompt
     evaluation
         The evaluation.
     frame
-        The rows of its dataset.
+        The rows of the dataset of cases.
     prompt
         The prompt to run; the prompt of the evaluation when None.
 

@@ -145,7 +145,7 @@ class EvaluationResults:
             COMPLETE,
             passed=self.error_rate <= maximum,
             message=f"{len(failed)} of {len(self.scored)} cases have an error ({self.error_rate:.1%}, maximum {maximum:.1%}): {_name_errors(failed)}",
-            hint=f"fix the cause and materialise '{self.evaluation.key}' again: answered cases are not asked again",
+            hint=f"fix the cause and materialise '{self.evaluation.key}' again: answered cases come from the cache",
             blocking=False,
             serious=True,
             facts={"error rate": self.error_rate, "max_error_rate": maximum},

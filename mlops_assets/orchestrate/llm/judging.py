@@ -78,7 +78,7 @@ def judge_answers(
     judge
         The judge.
     answers
-        Each answer with the row of its case.
+        Each answer, with the row of the case that it answers.
     cache
         Where verdicts are looked up, and stored as soon as they arrive.
     warn

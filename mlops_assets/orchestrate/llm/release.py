@@ -88,7 +88,7 @@ def find_declared_version(prompt: Prompt[..., Any], versions: Sequence[Version])
     prompt
         The prompt.
     versions
-        The versions of its name.
+        The versions that are registered under the prompt's name.
 
     Raises
     ------

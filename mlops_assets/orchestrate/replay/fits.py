@@ -221,7 +221,7 @@ class FitCache:
         work, arguments
             A function, and picklable arguments after the history and the model.
         what
-            What the process does, for messages.
+            What the process does, for error messages.
         """
         if self._pool is None:
             with _IN_PROCESS:

@@ -24,9 +24,9 @@ class StoredCosts:
     Parameters
     ----------
     artifacts
-        The store of its artifacts.
+        The store of the estimator's artifacts.
     artifact
-        The sha256 of its manifest.
+        The sha256 of the estimator's manifest.
     trusted_types
         The trusted types that the model declares.
     rows

@@ -193,7 +193,7 @@ def find_polars_type(dtype: str, column: str) -> pl.DataType:
     dtype
         Name of a type without parameters, such as ``Int64``.
     column
-        Name of the column, for the message.
+        Name of the column, for error messages.
 
     Raises
     ------

@@ -205,7 +205,7 @@ def refuse_lambdas(function: Callable[..., Any], what: str) -> None:
     function
         Function of the model; nothing is checked if its source cannot be read.
     what
-        Name of the model, for the message.
+        Name of the model, for error messages.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -227,7 +227,7 @@ def refuse_unknown_types(trusted: Sequence[str], what: str) -> None:
     trusted
         Qualified names that the project declares.
     what
-        Name of the model, for the message.
+        Name of the model, for error messages.
     """
     for name in trusted:
         if "<" in name:

@@ -165,7 +165,7 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     target
         The version.
     artifacts
-        The store of its artifacts.
+        The store of the model's artifacts.
     online
         Folder or URL of the online store; opened only when the version looks features up.
     limits

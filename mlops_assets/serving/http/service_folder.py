@@ -74,7 +74,7 @@ class ServiceSpec:
 
     @property
     def log_name(self) -> str:
-        """The name, for messages, of the log that the service must be able to write."""
+        """The name of the log that the service must be able to write, for error messages."""
         return "prediction log" if self.kind == "model" else "trace log"
 
     @property

@@ -45,7 +45,7 @@ def complete(  # noqa: PLR0913  (options of one call)
 ) -> Completion:
     """Return a model's answer to a list of messages.
 
-    After a transient failure (status 429 or 5xx, lost connection, timeout), the request is retried; then the fallbacks are asked, in order.
+    After a transient failure (status 429 or 5xx, lost connection, timeout), the request is retried; then the fallbacks are called, in order.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def stream(
 ) -> CompletionStream:
     """Return a model's answer piece by piece, after the first piece has arrived.
 
-    Until the first piece, requests are retried and fallbacks are asked as in :func:`complete`; later failures are raised while reading.
+    Until the first piece, requests are retried and fallbacks are called as in :func:`complete`; later failures are raised while reading.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def select_input(bundle: ModelBundle, rows: pl.DataFrame, where: str) -> pl.Data
     rows
         Rows with at least the columns of ``X``.
     where
-        A description of the rows, for messages.
+        A description of the rows for error messages.
 
     Raises
     ------

@@ -194,14 +194,14 @@ def _encode_columns(background: Sequence[Sequence[Any]], columns: Sequence[Seque
 
 
 def load_explainer(bundle: ModelBundle, artifacts: Artifacts) -> ShapExplainer:
-    """Return the explainer of a stored version, as a service of this version has it.
+    """Return the explainer of a stored version, as a service that serves this version uses it.
 
     Parameters
     ----------
     bundle
         The loaded version.
     artifacts
-        The store of its artifacts.
+        The store of the version's artifacts.
     """
     manifest = bundle.manifest
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))

@@ -119,7 +119,7 @@ class RequestSchema:
     max_rows
         Maximum number of rows of one request.
     receiver
-        Name of the receiver of the rows, for messages.
+        Name of the receiver of the rows, for error messages.
     """
 
     def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, receiver: str = "the model") -> None:

@@ -37,7 +37,7 @@ class PromptCall:
     served
         The version that answers.
     trace_id, start
-        Id and start of its trace.
+        Id and start of the trace of the call.
     messages
         What is sent to the model.
     data

@@ -248,13 +248,19 @@ class Pusher:
         is_text = any(kind in (column.dtype, dtype) for kind in (pl.String, pl.Boolean))
         if column.dtype != pl.Null and (naive or is_text):
             raise PushError(
-                f"column '{name}' has the type {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
+                f"column '{name}' is {column.dtype}, not {dtype}; nothing was pushed",
+                hint=hint,
+                public_message=public_message,
+                field=name,
             )
         try:
             cast = column.cast(dtype, strict=True)
         except pl.exceptions.PolarsError as error:
             raise PushError(
-                f"column '{name}' has the type {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name
+                f"column '{name}' is {column.dtype}, not {dtype}; nothing was pushed",
+                hint=hint,
+                public_message=public_message,
+                field=name,
             ) from error
         if (column.dtype.is_numeric() or column.dtype.is_temporal()) and (
             changed := (cast.cast(column.dtype, strict=False) != column).fill_null(value=False)

@@ -30,7 +30,7 @@ class AlteredRecord:
     file
         The Parquet file that holds the record.
     is_latest
-        Whether the record is the current one of its partition.
+        Whether the record is the current record of the partition.
     """
 
     record: PartitionRecord

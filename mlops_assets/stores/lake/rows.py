@@ -116,7 +116,7 @@ def slice_partitions(
     event_timestamp
         The column with the time that assigns a row to a partition.
     table
-        The name of the table, for messages.
+        The name of the table, for error messages.
     skip_outside
         Whether to drop rows outside of every partition.
 

@@ -276,7 +276,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, view: 
     schema
         The schema of the view.
     view
-        The name of the view, for the message of an error.
+        The name of the view, for error messages.
     before
         The current time, in microseconds since 1970. Rows are dropped that a newer row replaced at least ``HISTORY`` before this time, or
         before the newest row of the entity if that is older.

@@ -13,6 +13,7 @@ from mlops_assets.errors import RegistryError, suggest_name
 from mlops_assets.stores.database import schema
 from mlops_assets.stores.database.cached_statements import build_select
 from mlops_assets.stores.registry.records import AliasEvent, ApprovalDecision, CandidateRecord, DamageMark, Evidence, Version
+from mlops_assets.values.asset_names import build_graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -79,8 +80,10 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
         was = CHAMPION in aliases or move is not None
         return _build_version(row, find_state(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
     numbers = [str(known_row.version) for known_row in connection.execute(build_select(schema.versions, "model"), {"model": model})]
+    if not numbers:
+        raise RegistryError(f"{noun} '{model}' has no registered version", hint=f"materialise {build_graph_key(f'version/{model}')} first")
     raise RegistryError(
-        f"{noun} '{model}' has no version {number}", hint=suggest_name(str(number), numbers) + f"it has {', '.join(numbers) or 'none'}"
+        f"{noun} '{model}' has no version {number}", hint=suggest_name(str(number), numbers) + f"it has {', '.join(numbers)}"
     )
 
 

@@ -175,11 +175,13 @@ class Email:
             raise DefinitionError(f"{described} is not host:port", hint="give e.g. 'smtp.example.com:587'")
         if not self.to or (wrong := [address for address in (*self.to, self.sender) if not _ADDRESS.fullmatch(address)]):
             raise DefinitionError(
-                f"{described} has no recipient" if not self.to else f"{described} has the address '{wrong[0]}'",
+                f"{described} has no recipient" if not self.to else f"{described}: '{wrong[0]}' is not an e-mail address",
                 hint="give addresses such as 'ml@example.com'",
             )
         if self.encryption not in (STARTTLS, TLS, PLAIN):
-            raise DefinitionError(f"{described} has encryption='{self.encryption}'", hint=f"give '{STARTTLS}', '{TLS}' or '{PLAIN}'")
+            raise DefinitionError(
+                f"{described}: encryption='{self.encryption}' is invalid", hint=f"give '{STARTTLS}', '{TLS}' or '{PLAIN}'"
+            )
         _check_severity(self, self.min_severity)
 
     @property
@@ -223,10 +225,10 @@ def _check_url(channel: Webhook | Slack, url: str) -> None:
         valid = False
     if not valid:
         raise DefinitionError(
-            f"{type(channel).__name__}(…) has a URL that is not http://… or https://…", hint="copy the URL of the webhook"
+            f"the URL of {type(channel).__name__}(…) does not begin with http:// or https:// and a host", hint="copy the URL of the webhook"
         )
 
 
 def _check_severity(channel: Channel, severity: str) -> None:
     if severity not in SEVERITIES:
-        raise DefinitionError(f"{type(channel).__name__} has min_severity='{severity}'", hint="give 'WARN' or 'ERROR'")
+        raise DefinitionError(f"{type(channel).__name__}: min_severity='{severity}' is invalid", hint="give 'WARN' or 'ERROR'")

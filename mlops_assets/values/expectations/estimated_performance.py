@@ -83,7 +83,9 @@ class EstimatedPerformance(OneRule):
                 hint="give a distance of 0 or more",
             )
         if not 0 < confidence < 1:
-            raise DefinitionError(f"EstimatedPerformance('{metric}') has confidence={confidence}", hint="give a share between 0 and 1")
+            raise DefinitionError(
+                f"EstimatedPerformance('{metric}'): confidence={confidence} is invalid", hint="give a share between 0 and 1"
+            )
 
     @property
     def name(self) -> str:

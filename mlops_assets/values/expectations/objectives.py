@@ -35,7 +35,8 @@ class Objective:
         described = type(self).__name__
         if self.period <= timedelta(0) or self.min_requests < 1:
             raise DefinitionError(
-                f"{described} has period={self.period} and min_requests={self.min_requests}", hint="give a positive period, and 1 or more"
+                f"{described}: period={self.period} or min_requests={self.min_requests} is invalid",
+                hint="give a positive period, and 1 or more",
             )
         if not 0 < self.allowed < 1:
             raise DefinitionError(f"{described} allows a share of {self.allowed}", hint="give a share between 0 and 1, e.g. at_most=0.001")

@@ -162,9 +162,9 @@ class Calibration:
             )
         if not 0 < self.min_kappa <= 1:
             raise DefinitionError(
-                f"{where} has min_kappa={self.min_kappa}", hint="give a number above 0, the kappa of a constant judge, up to 1"
+                f"{where}: min_kappa={self.min_kappa} is invalid", hint="give a number above 0, the kappa of a constant judge, up to 1"
             )
         if self.positive not in self.judge.allowed:
-            raise DefinitionError(f"{where} has positive='{self.positive}'", hint=f"name one of {', '.join(self.judge.allowed)}")
+            raise DefinitionError(f"{where}: positive='{self.positive}' is invalid", hint=f"name one of {', '.join(self.judge.allowed)}")
         if shared := set(self.case_key) & set(self.described_columns):
             raise DefinitionError(f"{where} has two columns named '{min(shared)}' in its table", hint="rename the column of the cases")

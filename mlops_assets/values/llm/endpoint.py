@@ -43,7 +43,7 @@ def validate_otlp(where: str, endpoint: str | None, headers_env: str | None) -> 
     Parameters
     ----------
     where
-        What sends spans, for messages.
+        What sends spans, for error messages.
     endpoint
         The URL of the collector.
     headers_env

@@ -85,7 +85,7 @@ class Judge:
     verdicts
         Verdict → score from 0 to 1.
     repeats
-        How often the model is asked for each answer. The most frequent verdict counts, the earliest of equally frequent ones. A case with a
+        The number of calls for each answer. The most frequent verdict counts, the earliest of equally frequent ones. A case with a
         failed repeat has no score.
 
     Raises
@@ -172,7 +172,7 @@ def check_repeats(where: str, repeats: int) -> None:
         The number is out of range.
     """
     if not 1 <= repeats <= MAX_REPEATS:
-        raise DefinitionError(f"{where} has repeats={repeats}", hint=f"give 1 to {MAX_REPEATS}")
+        raise DefinitionError(f"{where}: repeats={repeats} is invalid", hint=f"give 1 to {MAX_REPEATS}")
 
 
 def check_rubric(where: str, prompt: Prompt[..., Any], answers: tuple[str, ...]) -> None:

@@ -40,7 +40,7 @@ class PairwiseJudge:
     prompt
         The rubric: a prompt whose variables are ``first``, ``second`` and columns of the cases.
     repeats
-        How often the model is asked in each order. The most frequent verdict counts, the earliest of equally frequent ones. A case with a
+        The number of calls in each order. The most frequent verdict counts, the earliest of equally frequent ones. A case with a
         failed call has no score.
 
     Raises

@@ -261,14 +261,12 @@ def _check_placeholders(instructions: str, variables: Mapping[str, Variable], wh
     try:
         placeholders = list_placeholders(instructions)
     except ValueError as error:
-        raise DefinitionError(
-            f"{where}: the instructions cannot be read: {error}", hint="write a brace of the text twice: {{ or }}"
-        ) from error
+        raise DefinitionError(f"{where}: the instructions cannot be read: {error}", hint="escape literal braces as {{ and }}") from error
     for name in placeholders:
         if name not in variables:
             raise DefinitionError(
                 f"{where}: the instructions contain '{{{name}}}', which is not a variable of the prompt",
-                hint=f"its variables are {', '.join(variables) or 'none'}; write a brace of the text twice: {{{{ or }}}}",
+                hint=f"its variables are {', '.join(variables) or 'none'}; escape literal braces as {{{{ and }}}}",
             )
         if not variables[name].is_closed:
             raise DefinitionError(
@@ -287,7 +285,7 @@ def check_names(values: Mapping[str, Any], variables: tuple[Variable, ...], what
     variables
         The variables of the prompt.
     what
-        The call or example with the values, for the message.
+        The call or example with the values, named in the error message.
     """
     known = {variable.name: variable for variable in variables}
     for name in values:

@@ -240,7 +240,7 @@ class PromptEvaluation:
                 )
             validate_name(scorer.name, "a scorer")
         if not 0 <= self.max_error_rate <= 1:
-            raise DefinitionError(f"{where} has max_error_rate={self.max_error_rate}", hint="give a share from 0 to 1")
+            raise DefinitionError(f"{where}: max_error_rate={self.max_error_rate} is invalid", hint="give a share from 0 to 1")
         self._check_table_columns(where)
         check_gates(self, where)
 
@@ -267,7 +267,7 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
     evaluation
         The evaluation.
     where
-        A description of the evaluation, for messages.
+        A description of the evaluation for error messages.
     """
     measured = {*(scorer.name for scorer in evaluation.scorers), *OPERATIONAL_METRICS}
     names = Counter([*RESERVED_CHECKS, *(getattr(gate, "name", "") for gate in evaluation.gates)])
@@ -278,17 +278,19 @@ def check_gates(evaluation: PromptEvaluation, where: str) -> None:
             raise DefinitionError(f"{where} has two checks named '{gate.name}'", hint="drop one of the gates, or give it another rule")
         if needs_costs(gate):
             raise DefinitionError(
-                f"{where} has the gate '{gate.name}', which measures models", hint='limit a prompt with ml.Gate("p95_seconds", at_most=2)'
+                f"{where}: the gate '{gate.name}' measures models, not prompts",
+                hint='limit a prompt with ml.Gate("p95_seconds", at_most=2)',
             )
         if isinstance(gate, Gate):
             _check_gate(gate, measured, evaluation.slices, where)
             if evaluation.compares(gate) and not gate.relative and gate.rule != "at_least":
                 raise DefinitionError(
-                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="a higher win rate is better: give at_least="
+                    f"{where}: a gate on the win rate '{gate.metric}' cannot use {gate.rule}=",
+                    hint="a higher win rate is better: give at_least=",
                 )
             if gate.relative and gate.metric in {judge.name for judge in evaluation.pairwise_judges}:
                 raise DefinitionError(
-                    f"{where} has a gate on '{gate.metric}' with {gate.rule}=, and a win rate compares with production already",
+                    f"{where}: a gate on the win rate '{gate.metric}' cannot use {gate.rule}=, because a win rate compares with production already",
                     hint="give at_least=0.5",
                 )
 
@@ -301,7 +303,7 @@ def _check_gate(gate: Gate, measured: set[str], slices: tuple[str, ...], where: 
         )
     if gate.metric in OPERATIONAL_METRICS and not gate.is_maximum:
         raise DefinitionError(
-            f"{where} has a gate on '{gate.metric}' with {gate.rule}=", hint="for this metric less is better: give at_most="
+            f"{where}: a gate on '{gate.metric}' cannot use {gate.rule}=", hint="for this metric, lower is better: give at_most="
         )
     if gate.slice_column and gate.slice_column not in slices:
         raise DefinitionError(

@@ -57,7 +57,7 @@ class RateLimits:
 
     def __post_init__(self) -> None:
         """Refuse limits that are not positive."""
-        _check_positive("rate limits have", requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute)
+        _check_positive("rate limits", requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute)
 
 
 @check_constructor
@@ -105,9 +105,9 @@ class Budget:
     def __post_init__(self) -> None:
         """Refuse limits that are not positive, and budgets in the budget of a key."""
         limits = {"tokens_per_day": self.tokens_per_day, "requests_per_day": self.requests_per_day}
-        _check_positive("a budget has", usd_per_day=self.usd_per_day, **limits)
+        _check_positive("a budget", usd_per_day=self.usd_per_day, **limits)
         if self.per_key is not None and self.per_key.per_key is not None:
-            raise DefinitionError("the budget of a key has a per_key of its own", hint="give one budget, and one as its per_key=")
+            raise DefinitionError("the budget of a key cannot have a per_key= of its own", hint="give one budget, and one as its per_key=")
 
     @property
     def parts(self) -> tuple[Budget, ...]:
@@ -160,7 +160,7 @@ class PromptService:
     capture
         Whether traces hold variables and answers.
     repairs
-        How often the model is asked again when its answer does not fit the response type of the prompt.
+        The maximum number of further calls when an answer does not fit the response type of the prompt.
     prices
         The dataset of prices, as in :class:`PromptEvaluation`, for the cost of each call; without it, costs are unknown. The service reads
         it when it starts, and starts again after the dataset has changed.
@@ -264,18 +264,20 @@ class PromptService:
 
     def _check(self) -> None:
         where = f"the service '{self.name}'"
-        _check_positive(f"{where} has", workers=self.workers, max_bytes=self.max_bytes)
+        _check_positive(where, workers=self.workers, max_bytes=self.max_bytes)
         if not 0 <= self.port < 65_536:
-            raise DefinitionError(f"{where} has port={self.port}", hint="give a port from 0 to 65535")
+            raise DefinitionError(f"{where}: port={self.port} is invalid", hint="give a port from 0 to 65535")
         if not 0 <= self.repairs <= MAX_REPAIRS:
-            raise DefinitionError(f"{where} has repairs={self.repairs}", hint=f"give 0 to {MAX_REPAIRS}")
+            raise DefinitionError(f"{where}: repairs={self.repairs} is invalid", hint=f"give 0 to {MAX_REPAIRS}")
         if self.keys_env is not None and not is_variable(self.keys_env):
             raise DefinitionError(  # without the value, which may be a key
                 f"the keys_env of {where} is not the name of an environment variable",
                 hint="give its name in upper case, e.g. keys_env='SUMMARY_KEYS', and never a key itself",
             )
         if self.budget is not None and self.budget.per_key is not None and self.keys_env is None:
-            raise DefinitionError(f"{where} has a budget per key and no keys", hint="name the variable with the keys as keys_env=")
+            raise DefinitionError(
+                f"{where} has a budget per key, but keys_env= is not set", hint="name the variable with the keys as keys_env="
+            )
         for model in (self.prompt.model, *self.prompt.model.fallbacks):
             self._check_model(where, model)
 
@@ -285,17 +287,17 @@ class PromptService:
         counts_tokens = budget.limits_tokens or budget.limits_cost or limits.tokens_per_minute is not None
         if counts_tokens and model.max_tokens is None:
             raise DefinitionError(
-                f"{where} limits tokens or cost, and its model '{model.model}' has max_tokens=None",
+                f"{where} limits tokens or cost, but max_tokens= of its model '{model.model}' is not set",
                 hint="give the model max_tokens=, so that the maximum of a request is known",
             )
         if budget.limits_cost and self.prices is None:
-            raise DefinitionError(f"{where} has a budget in US dollars and no prices", hint="give a dataset of prices as prices=")
+            raise DefinitionError(f"{where} has a budget in US dollars, but prices= is not set", hint="give a dataset of prices as prices=")
 
 
 def _check_positive(subject: str, **limits: float | None) -> None:
     for name, limit in limits.items():
         if limit is not None and not 0 < limit < float("inf"):
-            raise DefinitionError(f"{subject} {name}={limit}", hint=f"give a positive {name}")
+            raise DefinitionError(f"{subject}: {name}={limit} is invalid", hint=f"give a positive {name}")
 
 
 def _build_pattern(service: str, topic: str, words: str | Sequence[str]) -> str:

@@ -284,11 +284,11 @@ def _validate_limits(llm: LLM) -> None:
     counts = {"concurrency": llm.concurrency, "max_bytes": llm.max_bytes, "max_tokens": 1 if llm.max_tokens is None else llm.max_tokens}
     for name, value in {**durations, **counts}.items():
         if value <= (timedelta() if name in durations else 0):
-            raise DefinitionError(f"the language model '{llm.model}' has {name}={value}", hint=f"give a positive {name}")
+            raise DefinitionError(f"the language model '{llm.model}': {name}={value} is invalid", hint=f"give a positive {name}")
     if llm.temperature is not None and not 0 <= llm.temperature <= 2:
-        raise DefinitionError(f"the language model '{llm.model}' has temperature={llm.temperature}", hint="give 0 to 2, or None")
+        raise DefinitionError(f"the language model '{llm.model}': temperature={llm.temperature} is invalid", hint="give 0 to 2, or None")
     if not 0 <= llm.retries <= 10:
-        raise DefinitionError(f"the language model '{llm.model}' has retries={llm.retries}", hint="give 0 to 10")
+        raise DefinitionError(f"the language model '{llm.model}': retries={llm.retries} is invalid", hint="give 0 to 10")
     if any(fallback.fallbacks for fallback in llm.fallbacks):
         raise DefinitionError(
             f"a fallback of the language model '{llm.model}' has fallbacks of its own",

@@ -101,16 +101,16 @@ class QualityExpectation(OneRule):
         self._check_rule(what)
         if self.min_answers < 2 or not 0 < self.confidence < 1:
             raise DefinitionError(
-                f"{what} has min_answers={self.min_answers}, confidence={self.confidence}",
+                f"{what}: min_answers={self.min_answers} or confidence={self.confidence} is invalid",
                 hint="give at least two answers, and a confidence between 0 and 1",
             )
         if self.rule == BEFORE and (self.measure not in (*BETTER_WHEN_HIGH, *BETTER_WHEN_LOW) or self.threshold < 0):
             raise DefinitionError(
-                f"{what} has {BEFORE}={self.threshold:g}",
+                f"{what} cannot have {BEFORE}={self.threshold:g}",
                 hint=f"give a margin from 0, and one of {', '.join((*BETTER_WHEN_HIGH, *BETTER_WHEN_LOW))}",
             )
         if self.measure == INPUT_DRIFT and self.at_most is None:
-            raise DefinitionError(f"{what} has a minimum", hint="give at_most=, e.g. 0.05")
+            raise DefinitionError(f"{what} takes no minimum", hint="give at_most=, e.g. 0.05")
 
     @property
     def name(self) -> str:
@@ -250,25 +250,25 @@ class QualityMonitor:
         measures = {expectation.measure for expectation in self.expectations}
         self._check_measures(where, measures)
         if measures & {GROUNDEDNESS, HALLUCINATION_RATE} and not self.context:
-            raise DefinitionError(f"{where} expects groundedness and has no context", hint="name the variables as context=")
+            raise DefinitionError(f"{where} expects groundedness, but context= is not set", hint="name the variables as context=")
         if LANGUAGE_RATE in measures and self.language is None:
-            raise DefinitionError(f"{where} expects a language and has none", hint="give language=, e.g. 'en'")
+            raise DefinitionError(f"{where} expects the language rate, but language= is not set", hint="give language=, e.g. 'en'")
         if self.language is not None and self.language not in LANGUAGES:
-            raise DefinitionError(f"{where} has language='{self.language}'", hint=f"give one of {', '.join(LANGUAGES)}")
+            raise DefinitionError(f"{where}: language='{self.language}' is invalid", hint=f"give one of {', '.join(LANGUAGES)}")
         if self.prompt is not None and (missing := set(self.context) - {variable.name for variable in self.prompt.variables}):
             raise DefinitionError(
                 f"{where} has the context '{min(missing)}', which is not a variable of '{self.prompt.key}'",
                 hint=f"its variables are {', '.join(variable.name for variable in self.prompt.variables)}",
             )
         if self.prompt is None and any(expectation.rule == BEFORE for expectation in self.expectations):
-            raise DefinitionError(f"{where} compares versions and has no prompt", hint="give prompt=")
+            raise DefinitionError(f"{where} compares versions, but prompt= is not set", hint="give prompt=")
         if self.on_breach == ROLLBACK and (self.prompt is None or not measures - {INPUT_DRIFT}):
             raise DefinitionError(
-                f"{where} rolls back, and has no prompt or no expectation of answers", hint="give prompt= and expectations="
+                f"{where} rolls back, but prompt= is not set or no expectation is about answers", hint="give prompt= and expectations="
             )
         for name, count in (("max_scored", self.max_scored), ("judged_answers", self.judged_answers)):
             if count < 1:
-                raise DefinitionError(f"{where} has {name}={count}", hint="give 1 or more")
+                raise DefinitionError(f"{where}: {name}={count} is invalid", hint="give 1 or more")
 
     def _check_measures(self, where: str, measures: set[str]) -> None:
         """Refuse an unknown measure, a judge with the name of another measure, and a judge that reads what the prompt lacks."""

@@ -70,7 +70,8 @@ class Span:
         for name, value in (("span id", self.span_id), ("parent id", self.parent_id)):
             if value is not None and not _SPAN_ID.fullmatch(value):
                 raise DataError(
-                    f"a span of trace '{self.trace_id}' has the {name} {value[:40]!r}", hint="it is 16 hexadecimal digits in lower case"
+                    f"a span of trace '{self.trace_id}': the {name} {value[:40]!r} is invalid",
+                    hint="it is 16 hexadecimal digits in lower case",
                 )
         if self.status not in STATUSES:
             raise DataError(f"span '{self.span_id}' has the status {self.status[:40]!r}", hint="a status is 'ok' or 'error'")

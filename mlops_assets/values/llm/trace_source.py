@@ -82,7 +82,7 @@ class TraceSource:
         try:
             date.fromisoformat(start)
         except ValueError:
-            raise DefinitionError(f"the source of traces '{name}' has start={start!r}", hint="give a day as YYYY-MM-DD") from None
+            raise DefinitionError(f"the source of traces '{name}': start={start!r} is invalid", hint="give a day as YYYY-MM-DD") from None
 
     @property
     def key(self) -> str:

@@ -61,7 +61,8 @@ class DeclaredTest:
             )
         if self.how not in _POINTS:
             raise DefinitionError(
-                f"DeclaredTest('{self.test}') has how={self.how!r}", hint=suggest_name(self.how, _POINTS) + "give 'by hand' or 'automated'"
+                f"DeclaredTest('{self.test}'): how={self.how!r} is invalid",
+                hint=suggest_name(self.how, _POINTS) + "give 'by hand' or 'automated'",
             )
         if not self.where.strip():
             raise DefinitionError(

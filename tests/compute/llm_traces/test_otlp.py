@@ -132,8 +132,8 @@ def test_a_huge_text_is_cut_and_says_so() -> None:
     ("fields", "reason"),
     [
         ({"trace_id": b"\x01" * 15}, "has the trace id '0101"),
-        ({"span_id": b"\x01" * 9}, "has the span id '0101"),
-        ({"parent_span_id": b"\x01"}, "has the parent id '01'"),
+        ({"span_id": b"\x01" * 9}, "the span id '0101"),
+        ({"parent_span_id": b"\x01"}, "the parent id '01' is invalid"),
         ({"trace_id": b""}, "has no trace id or no span id"),
         ({"span_id": bytes(8)}, "has no trace id or no span id"),
         ({"end_time_unix_nano": START - 1}, f"ends at {START - 1}"),

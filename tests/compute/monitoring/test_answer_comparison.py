@@ -98,5 +98,5 @@ def test_a_measure_that_cannot_be_compared_is_refused(measure, margin) -> None:
 
 def test_a_comparison_of_versions_needs_a_prompt() -> None:
     expectation = QualityExpectation("error_rate", no_worse_than_before_by=0.1)
-    with pytest.raises(DefinitionError, match="compares versions and has no prompt"):
+    with pytest.raises(DefinitionError, match="compares versions, but prompt= is not set"):
         QualityMonitor("watch", of=TraceSource("bot"), expectations=expectation)

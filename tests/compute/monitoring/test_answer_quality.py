@@ -170,8 +170,8 @@ def test_a_language_is_recognised_by_its_frequent_words(text, code) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"expectations": QualityExpectation("groundedness", at_least=0.5)}, "has no context"),
-        ({"expectations": QualityExpectation("language_rate", at_least=0.5)}, "expects a language"),
+        ({"expectations": QualityExpectation("groundedness", at_least=0.5)}, "context= is not set"),
+        ({"expectations": QualityExpectation("language_rate", at_least=0.5)}, "expects the language rate, but language= is not set"),
         ({"expectations": [QualityExpectation("cost", at_most=n) for n in (1, 2)]}, "'cost_at_most' twice"),
         ({"language": "tlh"}, "language='tlh'"),
         ({"on_breach": "rollback"}, "rolls back"),

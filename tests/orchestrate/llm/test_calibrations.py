@@ -157,9 +157,9 @@ def test_wrong_labels_are_refused_before_the_first_request(name, platform, run) 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"min_kappa": 0.0}, "has min_kappa=0.0"),
-        ({"min_kappa": float("nan")}, "has min_kappa=nan"),
-        ({"positive": "good"}, "has positive='good'"),
+        ({"min_kappa": 0.0}, ": min_kappa=0.0 is invalid"),
+        ({"min_kappa": float("nan")}, ": min_kappa=nan is invalid"),
+        ({"positive": "good"}, ": positive='good' is invalid"),
     ],
 )
 def test_a_calibration_that_cannot_decide_is_refused(arguments, problem) -> None:

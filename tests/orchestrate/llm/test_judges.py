@@ -214,8 +214,8 @@ def judge_with(function=check_support, **more) -> ml.llm.Judge:
         ({"verdicts": {"good": 1.0, "timeout": 0.0}}, "the name of a failure"),
         ({"verdicts": {"good": 1.0, "bad": -1.0}}, "gives the verdict 'bad' the score -1.0"),
         ({"verdicts": {"good": float("nan"), "bad": 0.0}}, "gives the verdict 'good' the score nan"),
-        ({"repeats": 0}, "has repeats=0"),
-        ({"repeats": 26}, "has repeats=26"),
+        ({"repeats": 0}, ": repeats=0 is invalid"),
+        ({"repeats": 26}, ": repeats=26 is invalid"),
     ],
 )
 def test_a_judge_that_cannot_judge_is_refused(arguments, problem) -> None:

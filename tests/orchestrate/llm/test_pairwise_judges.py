@@ -319,7 +319,7 @@ def with_default(first: str, second: str, tone: str = "plain") -> None:
     [
         ({"function": without_second}, "no variable 'second'"),
         ({"function": with_default}, "whose variable 'tone' has a default"),
-        ({"repeats": 0}, "has repeats=0"),
+        ({"repeats": 0}, ": repeats=0 is invalid"),
     ],
 )
 def test_a_pairwise_judge_that_cannot_judge_is_refused(arguments, problem) -> None:

@@ -259,10 +259,10 @@ def test_two_promotions_at_once_leave_one_in_production(release, platform) -> No
 
 INVALID = {
     "a scorer that is not there": ([ml.Gate("exactmatch", at_least=1)], "has a gate on 'exactmatch', which is not measured"),
-    "the wrong direction": ([ml.Gate("error_rate", at_least=0.1)], "has a gate on 'error_rate' with at_least="),
+    "the wrong direction": ([ml.Gate("error_rate", at_least=0.1)], "a gate on 'error_rate' cannot use at_least="),
     "twice": (GATES * 2, "has two checks named 'exact_match_at_least'"),
     "a slice that is not measured": ([ml.Gate("exact_match", at_least=1, slice="origin")], "on the slice 'origin', which is not measured"),
-    "a gate of models": ([ml.Gate.latency(p95_ms=5)], "has the gate 'latency_p95_at_most', which measures models"),
+    "a gate of models": ([ml.Gate.latency(p95_ms=5)], "the gate 'latency_p95_at_most' measures models"),
     "no gate": ([0.5], "was given 0.5 as a gate"),
 }
 
@@ -358,7 +358,7 @@ def test_hints_of_refused_commands_name_prompts_and_evaluations(tmp_path, monkey
     (tmp_path / "definitions.py").write_text((tmp_path / "definitions.py").read_text().replace("reply, replies])", "reply])"))
     assert hint("promote", "reply", "--force") == "prompt 'reply' has no candidate declare a PromptEvaluation of 'reply'"
     (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions=GOOD))
-    assert hint("promote", "reply", "--version", "7") == "prompt 'reply' has no version 7 it has none"
+    assert hint("promote", "reply", "--version", "7") == "prompt 'reply' has no registered version materialise version/reply_version first"
     assert CliRunner().invoke(mlops, ["run", "--select", "*"]).exit_code == 0
     CliRunner().invoke(mlops, ["prompts", "reject", "reply", "1", "--approver", "grace", "--reason", "too short"], catch_exceptions=False)
     (tmp_path / "definitions.py").write_text(PROJECT.format(rows=ROWS, url=server.url, instructions="Answer from the context alone!"))

@@ -189,7 +189,7 @@ def test_feature_views_have_limits_of_their_own(run, platform, world) -> None:
 def test_declarations_that_cannot_work_are_refused(platform, world) -> None:
     with pytest.raises(ml.DefinitionError, match="dataset 'x' learns its quality limits from partitions, but has none"):
         ml.dataset(quality=ml.Quality(learn_from=3))(_named("x"))
-    with pytest.raises(ml.DefinitionError, match="dataset 'x' has quarantine=1.5"):
+    with pytest.raises(ml.DefinitionError, match="dataset 'x': quarantine=1.5 is invalid"):
         ml.dataset(quarantine=1.5)(_named("x"))
     with pytest.raises(ml.DefinitionError, match="quality names the column 'valu', which its schema Reading lacks"):
         meters.nouns(world, quality=ml.Quality(nulls={"valu": 0.1}))

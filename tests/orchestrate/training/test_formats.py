@@ -94,6 +94,6 @@ def test_a_version_of_each_form_is_reproduced_identical(world, model) -> None:
 
 def test_a_format_is_checked_where_it_is_declared(world) -> None:
     module, _, _, _ = world
-    with pytest.raises(DefinitionError, match="there is no format 'nativ'") as error:
+    with pytest.raises(DefinitionError, match="unknown format 'nativ'") as error:
         ml.model(training_set=module.examples, metrics=["roc_auc"], format="nativ")(module.boosted.function.function)
     assert error.value.hint.startswith("did you mean 'native'?")

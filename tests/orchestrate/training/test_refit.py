@@ -269,7 +269,7 @@ def test_a_refit_that_cannot_be_is_refused_when_it_is_declared() -> None:
     def fitted(train: ml.Split) -> LinearRegression:
         return LinearRegression()
 
-    with pytest.raises(DefinitionError, match="there is no refit='after_gate'") as unknown:
+    with pytest.raises(DefinitionError, match="unknown refit='after_gate'") as unknown:
         ml.model(training_set=project.examples, metrics=["r2"], refit="after_gate")(fitted)
     assert "did you mean 'after_gates'" in unknown.value.hint
 

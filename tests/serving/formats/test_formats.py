@@ -291,7 +291,7 @@ def test_a_signature_says_what_was_seen(artifacts) -> None:
 
 def test_a_format_that_is_none_is_refused_when_it_is_declared() -> None:
     examples = ml.training_set(columns=["x"], label="y", split=ml.GroupSplit("id"))(any_rows)
-    with pytest.raises(DefinitionError, match="there is no format 'onx'\nHint: did you mean 'onnx'"):
+    with pytest.raises(DefinitionError, match="unknown format 'onx'\nHint: did you mean 'onnx'"):
         ml.model(training_set=examples, metrics=["roc_auc"], format="onx")(any_model)
 
 

@@ -29,9 +29,9 @@ DOLLARS = ml.llm.Budget(usd_per_day=1.0)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": 0}, "the service 'reply_api' has workers=0"),
-        ({"port": 70_000}, "the service 'reply_api' has port=70000"),
-        ({"repairs": 6}, "the service 'reply_api' has repairs=6"),
+        ({"workers": 0}, "the service 'reply_api': workers=0 is invalid"),
+        ({"port": 70_000}, "the service 'reply_api': port=70000 is invalid"),
+        ({"repairs": 6}, "the service 'reply_api': repairs=6 is invalid"),
         ({"keys_env": "sk-secret"}, "the keys_env of the service 'reply_api' is not the name of an environment variable"),
         ({"denied_topics": {"x": "("}}, "the denied topic 'x' of the service 'reply_api' is not a regular expression"),
         (
@@ -40,11 +40,11 @@ DOLLARS = ml.llm.Budget(usd_per_day=1.0)
         ),
         ({"denied_topics": {"x": "a*"}}, "matches every text"),
         ({"denied_topics": {"x": []}}, "matches every text"),
-        ({"budget": DOLLARS}, "has a budget in US dollars and no prices"),
-        ({"budget": ml.llm.Budget(per_key=DOLLARS), "keys_env": "KEYS"}, "has a budget in US dollars and no prices"),
-        ({"budget": ml.llm.Budget(tokens_per_day=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
-        ({"rate_limits": ml.llm.RateLimits(tokens_per_minute=5), "model": UNLIMITED}, "its model 'tiny' has max_tokens=None"),
-        ({"budget": ml.llm.Budget(per_key=ml.llm.Budget())}, "has a budget per key and no keys"),
+        ({"budget": DOLLARS}, "has a budget in US dollars, but prices= is not set"),
+        ({"budget": ml.llm.Budget(per_key=DOLLARS), "keys_env": "KEYS"}, "has a budget in US dollars, but prices= is not set"),
+        ({"budget": ml.llm.Budget(tokens_per_day=5), "model": UNLIMITED}, "max_tokens= of its model 'tiny' is not set"),
+        ({"rate_limits": ml.llm.RateLimits(tokens_per_minute=5), "model": UNLIMITED}, "max_tokens= of its model 'tiny' is not set"),
+        ({"budget": ml.llm.Budget(per_key=ml.llm.Budget())}, "has a budget per key, but keys_env= is not set"),
         ({"unknown": 1}, "has no argument 'unknown'"),
     ],
 )
@@ -57,12 +57,12 @@ def test_a_service_that_cannot_work_is_refused(arguments, message) -> None:
 
 @pytest.mark.parametrize("limits", [{"usd_per_day": 0.0}, {"usd_per_day": float("inf")}, {"tokens_per_day": -1}, {"requests_per_day": 0}])
 def test_a_limit_is_positive(limits) -> None:
-    with pytest.raises(DefinitionError, match="a budget has"):
+    with pytest.raises(DefinitionError, match="a budget: "):
         ml.llm.Budget(**limits)
 
 
 def test_the_budget_of_a_key_has_no_keys() -> None:
-    with pytest.raises(DefinitionError, match="per_key of its own"):
+    with pytest.raises(DefinitionError, match="per_key= of its own"):
         ml.llm.Budget(per_key=ml.llm.Budget(per_key=ml.llm.Budget()))
 
 

@@ -229,7 +229,8 @@ class ProviderError(MlopsError):
 class InstallationError(MlopsError):
     """Something that the platform needs fails: a file, database, server, process or package.
 
-    It is missing, damaged, replaced by another program, unreachable, not writable, or of a version that this program does not know.
+    It is missing, damaged, replaced by another program, unreachable, not writable, or of a version that this program does not
+    know. The online store also raises this error for a type that it cannot hold.
 
     See Also
     --------

@@ -176,7 +176,7 @@ def describe_judging(monitor: QualityMonitor, prices: PriceTable | str, sampled:
 
 
 def _describe_spend(prices: PriceTable | str, judged: Sequence[JudgedAnswer]) -> dict[str, str]:
-    """Return tokens and costs of what this run has asked; the cost is unknown without prices, never zero."""
+    """Return the tokens and costs of the calls of this run; without prices the cost is unknown, never zero."""
     from mlops_assets.orchestrate.llm.call_costs import Spend, price_requests
 
     calls = [call for found in judged for call in found.calls]

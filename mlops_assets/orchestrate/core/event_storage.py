@@ -25,7 +25,7 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData, serialize_value
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 MAX_BATCH = 1_000  # events that Dagster hands over at once, such as the partitions of one table
 
@@ -64,6 +64,11 @@ def open_engine(url: str) -> Engine:
 def _has_tables(engine: Engine) -> bool:
     with engine.connect() as connection:
         return db.inspect(connection).has_table("alembic_version")
+
+
+def _has_revision(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return connection.execute(db.text("SELECT 1 FROM alembic_version")).first() is not None
 
 
 def _is_of_asset(event: EventLogEntry) -> bool:
@@ -207,6 +212,16 @@ class PooledRunStorage(SqliteRunStorage):
         self._engine.dispose()
 
 
+def _open_schedules(folder: str) -> SqliteScheduleStorage:
+    """Open Dagster's storage of schedules; one with a revision needs no migration, so Dagster's scripts of migrations are not read."""
+    if (Path(folder) / "schedules.db").exists():
+        url = create_db_conn_string(folder, "schedules")
+        engine = db.create_engine(url, poolclass=NullPool)
+        if _has_tables(engine) and _has_revision(engine):
+            return SqliteScheduleStorage(url)
+    return SqliteScheduleStorage.from_local(folder)
+
+
 class PooledSqliteStorage(DagsterSqliteStorage):
     """Dagster's SQLite storage whose databases of runs and events stay open; the storage of schedules is Dagster's own."""
 
@@ -215,7 +230,7 @@ class PooledSqliteStorage(DagsterSqliteStorage):
         self.base_dir, self._inst_data = base_dir, inst_data
         self._run_storage = PooledRunStorage.open(str(Path(base_dir) / "history"))
         self._event_log_storage = PooledEventLog(str(Path(base_dir) / "history" / "runs"))
-        self._schedule_storage = SqliteScheduleStorage.from_local(str(Path(base_dir) / "schedules"))
+        self._schedule_storage = _open_schedules(str(Path(base_dir) / "schedules"))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "PooledSqliteStorage":

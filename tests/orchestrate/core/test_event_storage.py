@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as db
+from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy.engine import Engine
@@ -122,6 +123,25 @@ def test_events_of_assets_are_inserted_together_as_dagster_inserts_them_one_by_o
     assert ordered[0] == ordered[1] == recorded
     assert tags(batched) == tags(single)
     batched.dispose()
+
+
+def test_migrations_are_read_only_for_a_database_without_a_revision(home, platform, monkeypatch) -> None:
+    read = []
+    from_config = ScriptDirectory.from_config
+    monkeypatch.setattr(ScriptDirectory, "from_config", lambda config: read.append(1) or from_config(config))
+    open_instance(platform).dispose()
+    assert read, "a new home has no databases"
+    read.clear()
+    open_instance(platform).dispose()
+    assert read == []
+    schedules = db.create_engine(f"sqlite:///{home / 'schedules' / 'schedules.db'}")
+    with schedules.begin() as connection:
+        connection.execute(db.text("DELETE FROM alembic_version"))
+    with open_instance(platform) as instance:
+        assert read, "such as one whose creation was killed"
+        assert instance.all_instigator_state() == []
+    with schedules.begin() as connection:
+        assert connection.execute(db.text("SELECT count(*) FROM alembic_version")).scalar() == 1
 
 
 def test_another_storage_is_left_as_the_user_configured_it(home, platform) -> None:

@@ -53,7 +53,7 @@ _IN_PROCESS = threading.Lock()  # seeds of the global generators are those of on
 _BLOCK = 20_000  # rows that are predicted at once
 _WORKER_IMPORTS = ["dagster", "sklearn.pipeline", "mlops_assets.orchestrate.compiler.build", __name__]  # once, before workers are forked
 _MAX_SOCKET_FOLDER = 80  # characters: the path of a socket has at most 107
-_FORMAT = 3  # of stored fits: another number makes every fit again
+_FORMAT = 3  # of stored fits: another number refits all of them
 _T = TypeVar("_T")
 
 
@@ -273,7 +273,7 @@ def load_fit(path: Path, request: FitRequest, history: History, model: Model[...
         estimator, facts = pickle.loads(path.read_bytes())  # noqa: S301  (written by a replay of this user)
     except Exception as error:
         raise InstallationError(
-            f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay fits it again"
+            f"the stored fit '{path}' cannot be read: {type(error).__name__}: {error}", hint="delete it; the next replay refits it"
         ) from error
     return Fit(request, path.name, history, model, estimator, facts)
 

@@ -104,8 +104,8 @@ class Runner:
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first} if first else {}
         graph = self.definitions.resolve_asset_graph()
         wanted = {asset_key(key) for key in keys}  # each <kind>/<name>
-        chosen = [key for key in graph.materializable_asset_keys if not keys or key in wanted]
-        assert not keys or len(chosen) == len(keys), f"{keys} are not all in the project"
+        chosen = [key for key in graph.materializable_asset_keys if key in wanted]  # the job itself when there are none
+        assert len(chosen) == len(keys), f"{keys} are not all in the project"
         ops = {name: {"config": value} for name, value in (config or {}).items()}
         job = self.definitions.resolve_implicit_global_asset_job_def()
         loggers = {"console": {"config": {"log_level": "CRITICAL"}}}

@@ -36,8 +36,7 @@ class Production:
 
     def live(self, day: int) -> None:
         """Predict a day, then learn its labels, look at them and do what the sensor asks for."""
-        self.run("dataset/events", partitions=DAYS[day])
-        self.run("predictions/tomorrow", partitions=DAYS[day])
+        self.run("dataset/events", "predictions/tomorrow", partitions=DAYS[day])
         if self.estimates:
             self.run("estimate_report/watch", partitions=DAYS[day])
         self.run("performance_report/watch", partitions=DAYS[day])

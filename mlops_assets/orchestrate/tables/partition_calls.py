@@ -127,7 +127,7 @@ def build_misplaced_outcome(produced: ProducedRows, table: Table, windows: Mappi
 def build_emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
     """Return a failed ``not_empty`` outcome if the rows of a range call would leave a recorded partition empty; None otherwise."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
-    present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())
+    present = set(assign_partitions(frame, table.event_timestamp, step.windows).unique())
     emptied = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]
     if not emptied:
         return None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from mlops_assets.stores.lake.protocol import PartitionRecord
+
 _EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
 # The catalog stores the folder in which it was created; the override lets a moved or copied lake read its own files.
 _ATTACH_OPTIONS = {
@@ -80,9 +82,14 @@ class LakeConnections:
             The catalog is damaged, or is missing while files of rows remain.
         """
         if getattr(self._local, "pid", None) != os.getpid():
-            self._local.connection = self._open()
+            self._local.connection, self._local.records = self._open(), {}
             self._local.pid = os.getpid()
         return self._local.connection  # type: ignore[no-any-return]
+
+    def open_record_cache(self) -> dict[tuple[str, int], dict[str, PartitionRecord]]:
+        """Return what this thread's connection keeps of the records that it has read: (table, snapshot) → partition key → record."""
+        self.cursor()
+        return self._local.records  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""

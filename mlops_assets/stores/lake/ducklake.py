@@ -346,7 +346,8 @@ class DuckLake:
     def _table_state(self, table: str) -> TableState:
         """Return the current state of a table. The number of the next snapshot is certain while the caller holds the lock."""
         schema = table_sql.table_schema(self._cursor, table)
-        return TableState(schema, self.records(table), table_sql.TableValues(self._cursor, table), self.snapshot() + 1)
+        snapshot = self.snapshot()
+        return TableState(schema, self.records(table, snapshot=snapshot), table_sql.TableValues(self._cursor, table), snapshot + 1)
 
     def _append_records(self, records: Sequence[PartitionRecord]) -> None:
         """Insert records with their checksums; create the table of records if needed, or add columns that an older lake lacks."""

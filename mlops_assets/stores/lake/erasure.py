@@ -171,6 +171,7 @@ class Erasure:
                 )
             if snapshots:
                 self._cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})").fetchall()
+                self._lake.connections.open_record_cache().clear()
         # The caller holds the lock of all writers, so a file that no snapshot names is garbage.
         self._cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
         self._cursor.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)").fetchall()

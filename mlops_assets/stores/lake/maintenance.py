@@ -105,6 +105,7 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
             expired = sorted({number for number, old in snapshots if old} - {*pins, *leased, snapshots[-1][0]})
             if expired:
                 cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expired})").fetchall()
+                connections.open_record_cache().clear()
         cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [cutoff]).fetchall()
         orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [cutoff]).fetchall()
         files, size = zip(disk_before, measure_disk(connections.data_path), strict=True)

@@ -1,4 +1,4 @@
-"""Read the records of partitions, table by table or all of them at once."""
+"""Read the records of partitions, table by table or all of them at once; those of a snapshot are read once by each connection."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.lake.connection import LakeConnections
     from mlops_assets.stores.lake.protocol import PartitionRecord
+
+MAX_KEPT = 8  # tables at a snapshot whose records a connection keeps; a step of a view reads two for each chunk
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,15 @@ class RecordReader:
         frozen = self._frozen
         if frozen is not None and snapshot in (None, frozen.snapshot):
             return dict(frozen.tables.get(table, {}))
-        return _index_records(self._query(table, snapshot))
+        if snapshot is None:
+            return _index_records(self._query(table, None))
+        kept = self.connections.open_record_cache()
+        if (table, snapshot) not in kept:
+            records = _index_records(self._query(table, snapshot))
+            if len(kept) >= MAX_KEPT:
+                kept.clear()
+            kept[table, snapshot] = records
+        return dict(kept[table, snapshot])
 
     @contextmanager
     def freeze(self) -> Iterator[None]:

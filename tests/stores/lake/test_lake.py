@@ -15,6 +15,7 @@ from mlops_assets.errors import DataError, InstallationError, LakeError
 from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.record_reader import MAX_KEPT, RecordReader
 from mlops_assets.values.window import TimeWindow
 from tests.commands import warm_context
 
@@ -312,3 +313,22 @@ def test_frozen_records_are_those_of_one_snapshot_for_every_table(lake) -> None:
             assert list(other_thread.submit(lake.records, TABLE).result()) == ["2024-01-01", "2024-01-02", "2024-01-03"]
     assert list(lake.records(TABLE)) == ["2024-01-01", "2024-01-02", "2024-01-03"]
     assert lake.snapshot() == newest + 1
+
+
+def test_records_of_a_snapshot_are_queried_once_and_those_of_the_newest_each_time(tmp_path, monkeypatch) -> None:
+    lake = DuckLake.open(tmp_path / "lake")
+    lake.write("dataset/a", pl.DataFrame({"id": [1]}), [Partition("")])
+    queried, query = [], RecordReader._query
+    monkeypatch.setattr(RecordReader, "_query", lambda reader, *state: queried.append(state) or query(reader, *state))
+    first = lake.snapshot()
+    records = lake.records("dataset/a", snapshot=first)
+    records.clear()
+    assert lake.records("dataset/a", snapshot=first)[""].rows == 1
+    lake.write("dataset/a", pl.DataFrame({"id": [1, 2]}), [Partition("")])
+    assert lake.records("dataset/a", snapshot=first)[""].rows == 1
+    assert lake.records("dataset/a")[""].rows == 2
+    assert queried == [("dataset/a", first), ("dataset/a", None)]
+    for number in range(first + 1):
+        for table in ("dataset/a", "dataset/b", "dataset/c", "dataset/d", "dataset/e"):
+            lake.records(table, snapshot=number)
+    assert len(lake.connections.open_record_cache()) <= MAX_KEPT

@@ -51,10 +51,9 @@ def write_training_set(folder: Path) -> None:
         .then(pl.lit("validation"))
         .when((placed < validation) & (known < validation))
         .then(pl.lit("train"))
+        .otherwise(pl.lit("gap"))
     )
-    joined.with_columns(split=part).drop_nulls("split").drop("as_of").sort("placed_at").collect().write_parquet(
-        folder / "deliveries.parquet"
-    )
+    joined.with_columns(split=part).drop("as_of").sort("placed_at").collect().write_parquet(folder / "deliveries.parquet")
 
 
 def train(folder: Path) -> None:

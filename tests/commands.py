@@ -32,6 +32,19 @@ from tests.warm_start.warm_modules import MODULES
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("mlops", "dagster", "dg", "python")
+PARENT = "WARM_PARENT"  # names the socket of the process that forks to the programs of a shell
+# What a shell finds in the place of each of PROGRAMS: it asks the process that forks, and ends as the command does.
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+environment = dict(os.environ)
+environment["PATH"] = environment["PATH"].partition(os.pathsep)[2]
+line = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+asked = {{"line": line, "cwd": os.getcwd(), "env": environment}}
+with socket.socket(fileno=int(environment.pop({parent!r}))) as there:
+    socket.send_fds(there, [json.dumps(asked).encode() + b"\\n"], [1, 2])
+    answer = there.makefile().readline()
+sys.exit(int(answer) % 256)
+"""
 WARM_START = str(Path(__file__).with_name("warm_start"))  # on the PYTHONPATH of a command, makes what Dagster spawns fork as well
 
 
@@ -43,14 +56,27 @@ class _Parent:
 
     def __call__(self, question: dict, out: int, err: int) -> int:
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
+            self._start()
             socket.send_fds(self._here, [json.dumps(question).encode() + b"\n"], [out, err])
             answer = self._here.makefile("r").readline()
         assert answer, "the process that forks commands has died"
         return int(answer)
 
+    def run_line(self, line: str, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess:
+        with self._lock:
+            self._start()
+            asked = {"PATH": f"{self._programs.name}{os.pathsep}{env['PATH']}", PARENT: str(self._here.fileno())}
+            options = {"cwd": cwd, "env": {**env, **asked}, "pass_fds": [self._here.fileno()]}
+            return subprocess.run(line, shell=True, capture_output=True, text=True, **options)  # noqa: S602
+
     def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._programs = tempfile.TemporaryDirectory(prefix="programs")
+        for name in PROGRAMS:
+            program = Path(self._programs.name) / name
+            program.write_text(PROGRAM.format(python=sys.executable, parent=PARENT))
+            program.chmod(0o755)
         self._here, there = socket.socketpair()
         with there:
             line = [sys.executable, "-m", "tests.commands", str(there.fileno())]
@@ -60,6 +86,7 @@ class _Parent:
     def _end(self) -> None:
         self._here.close()
         self._process.wait()
+        self._programs.cleanup()
 
 
 _parent = _Parent()
@@ -73,6 +100,11 @@ def run_mlops(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]) ->
 def run_code(code: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run code in a process of its own, as `subprocess.run([sys.executable, "-c", ...], capture_output=True, text=True)` does."""
     return run_program(["python", "-c", code, *arguments], cwd=ROOT, env=os.environ)
+
+
+def run_line(line: str, *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess:
+    """Run a line as a shell does; its PROGRAMS fork, one after the other, so that none may run in the background."""
+    return _parent.run_line(line, cwd, env)
 
 
 def warm_context() -> BaseContext:

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from mlops_assets.serving.http import control
 from tests import warm_dbt
 from tests.browser import browser_page, free_port, launch, runs_end, web_ui
-from tests.commands import PROGRAMS, run_program
+from tests.commands import run_line
 from tests.conftest import ROOT, clean_environment
 from tests.serving.support import wait_for
 
@@ -37,15 +36,11 @@ def commands(block: str) -> list[tuple[str, list[str]]]:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess:
-    """Run what is typed: a plain command of Python's without a shell, from a warm process."""
+    """Run what is typed; what continues in the background starts as users start it, everything else from a warm process."""
     environment = clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME="")
-    plain, told, _ = command.partition(' || echo "exit code $?"')
-    if plain.split()[0] not in PROGRAMS or set("|&;<>$`") & set(plain):
+    if " & " in command:
         return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S602
-    done = run_program(shlex.split(plain), cwd=folder, env=environment)
-    if told and done.returncode:
-        return subprocess.CompletedProcess(done.args, 0, f"{done.stdout}\nexit code {done.returncode}\n", done.stderr)
-    return done
+    return run_line(command, cwd=folder, env=environment)
 
 
 def is_printed(line: str, printed: str) -> bool:

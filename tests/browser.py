@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import dagster as dg
 import psutil
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -99,14 +98,3 @@ def launch(page: Page, url: str, asset: str, config: str) -> None:
     button = page.get_by_role("dialog").get_by_role("button", name="Materialize").or_(selected).last
     expect(button).to_be_enabled()
     button.click()
-
-
-def runs_end(page: Page, home: Path, *, after: int) -> None:
-    """Wait until more runs than before have been launched and none goes on."""
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        for _ in range(2 * PATIENCE):
-            found = instance.get_runs()
-            if len(found) > after and all(run.is_finished for run in found):
-                return
-            page.wait_for_timeout(500)
-    raise AssertionError(f"the run that was launched does not end: {found}")

@@ -56,7 +56,6 @@ LONG = (
     "cli/test_cli.py",
     "orchestrate/tables/test_backfill.py",
     "ui/test_web_ui.py",
-    "ui/test_approval.py",
     "orchestrate/tables/test_automation.py",
     "orchestrate/upkeep/test_erasure.py",
     "orchestrate/tables/test_bad_input.py",

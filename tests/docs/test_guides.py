@@ -1,4 +1,4 @@
-"""The guides, followed to the letter: files are written, commands run, what they must print is printed; what is typed into the UI is typed in a browser."""
+"""The guides, followed to the letter: files are written, commands run, and what they must print is printed."""
 
 import contextlib
 import re
@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dagster as dg
 import psutil
 import pytest
 
 from mlops_assets.serving.http import control
 from tests import warm_dbt
-from tests.browser import browser_page, free_port, launch, runs_end, web_ui
-from tests.commands import run_line
+from tests.browser import free_port
+from tests.commands import run_line, run_program
 from tests.conftest import ROOT, clean_environment
 from tests.serving.support import wait_for
 
@@ -65,15 +64,13 @@ def execute(folder: Path, command: str, wanted: list[str]) -> Path:
     return folder
 
 
-def in_the_launchpad(folder: Path, asset: str, config: str) -> None:
-    """Do in a browser what a person does in the UI: materialise one asset with this configuration."""
-    home = folder / ".mlops"
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        before = instance.get_runs_count()
-    environment = clean_environment(home, PYTHONWARNINGS="ignore", DAGSTER_HOME="")
-    with web_ui(folder / "definitions.py", environment) as url, browser_page() as page:
-        launch(page, url, asset, config)
-        runs_end(page, home, after=before)
+def materialize(folder: Path, asset: str, config: str) -> None:
+    """Materialise one asset with the configuration that a guide says to type in the UI: tests/ui/test_web_ui.py types it in a browser."""
+    (folder / "launchpad.yaml").write_text(config)
+    environment = clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME=str(folder / ".mlops" / "dagster"))
+    line = ["dagster", "asset", "materialize", "-f", "definitions.py", "--select", f'key:"{asset}"', "--config", "launchpad.yaml"]
+    done = run_program(line, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -126,7 +123,7 @@ def test_a_guide_does_what_it_says(guide, tmp_path, monkeypatch) -> None:
             else:
                 assert block in (ROOT / "definitions.py").read_text()
         elif language == "yaml" and name:
-            in_the_launchpad(folder, name, block)
+            materialize(folder, name, block)
         elif language == "console":
             for command, wanted in commands(block):
                 if not command.startswith(INSTALLS):

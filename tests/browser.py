@@ -72,8 +72,9 @@ def browser_page(width: int = 1600, height: int = 1000) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=[*_QUIET, "--no-sandbox"])
         try:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(PATIENCE * 1000)
+            context = browser.new_context(viewport={"width": width, "height": height})
+            context.set_default_timeout(PATIENCE * 1000)
+            page = context.new_page()
             expect.set_options(timeout=PATIENCE * 1000)  # of its own, and five seconds when nothing is said
             yield page
         finally:

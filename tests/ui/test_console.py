@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser import PATIENCE, browser_page, free_port, web_ui
 from tests.conftest import ROOT, clean_environment
@@ -40,15 +41,37 @@ def servers(tmp_path_factory) -> Iterator[Servers]:
         yield Servers(url, f"http://127.0.0.1:{port}")
 
 
-@pytest.fixture
-def page(servers) -> Iterator[Page]:
-    """A page that remembers errors and requests to other origins."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
     with browser_page(1280, 900) as opened:
-        opened.problems = []
-        opened.on("console", lambda message: opened.problems.append(message.text) if message.type in ("error", "warning") else None)
-        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-        opened.on("request", lambda request: opened.problems.append(request.url) if not _is_own(request.url, servers.console) else None)
+        yield opened.context
+
+
+@pytest.fixture
+def page(servers, browser) -> Iterator[Page]:
+    with _watch_page(servers, browser) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def paths(servers, browser) -> list[str]:
+    """The addresses that links of the console lead to."""
+    with _watch_page(servers, browser) as page:
+        found = _crawl(page, servers.console)
+        assert page.problems == []
+    return found
+
+
+@contextmanager
+def _watch_page(servers: Servers, browser: BrowserContext) -> Iterator[Page]:
+    """Open a page that remembers errors and requests to other origins."""
+    opened = browser.new_page()
+    opened.problems = []
+    opened.on("console", lambda message: opened.problems.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    opened.on("request", lambda request: opened.problems.append(request.url) if not _is_own(request.url, servers.console) else None)
+    yield opened
+    opened.close()
 
 
 def _is_own(url: str, console: str) -> bool:
@@ -78,8 +101,7 @@ def _crawl(page: Page, console: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 360])
-def test_every_page_fits_and_each_control_has_a_name_and_is_reached_by_tab(servers, page, width: int) -> None:
-    paths = _crawl(page, servers.console)
+def test_every_page_fits_and_each_control_has_a_name_and_is_reached_by_tab(servers, page, paths, width: int) -> None:
     assert {_kind(path) for path in paths} >= {"models/*", "runs/*", "monitors/*/windows/*", "services/*", "features/*", "predictions/*"}
     page.set_viewport_size({"width": width, "height": 900})
     for path in paths:

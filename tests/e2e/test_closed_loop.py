@@ -23,6 +23,7 @@ class Probe:
 
     def __init__(self, url: str) -> None:
         self.url, self.versions, self.failures, self.asked = url, Counter(), [], 0
+        self.pause = 0.2  # seconds between two requests
         self._row = [row | {"at": "2024-05-01T00:00:00Z"} for row in shop.requests_of(0)[:1]]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -36,7 +37,7 @@ class Probe:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(0.02):
+        while not self._ended.wait(self.pause):
             self.asked += 1
             try:
                 self.versions[predict(self.url, self._row)["version"]] += 1
@@ -99,11 +100,14 @@ def test_the_loop_closes_by_itself_once_and_survives_a_kill(world) -> None:
         world.live(7)
         assert world.day_state(7, "performance") == "breach"
         world.until("a retraining has begun", Path(f"{slow}.begun").exists)
+        probe.pause = 0.02  # a kill and a swap of the model could lose requests
         world.daemon.kill(spare=world.service())
         slow.touch()
         world.daemon.start()
         world.until("the retraining is done after all", lambda: world.champion() == 2)
         world.until("every run has ended", lambda: all(run.is_finished for run in world.instance.get_runs()))
+        world.until("clients are answered by the new version", lambda: probe.versions[2] > 0)
+        probe.pause = 0.2
         world.live(8)
         assert world.day_state(8, "performance") == "good"
         statuses = Counter(run.status.value for run in world.trainings())

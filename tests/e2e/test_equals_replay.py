@@ -20,7 +20,7 @@ from tests.orchestrate.monitoring.channel_servers import HookServer, serve
 from tests.projects import changing, served_changing
 
 PROJECT, DAYS = "tests/projects/served_changing.py", changing.DAILY.get_partition_keys()
-FIRST, CHANGE, LAST = 8, 10, 16  # days of 2024 after January 1: those before FIRST train version 1, LAST is not lived
+FIRST, CHANGE, LAST = 8, 10, 14  # days of 2024 after January 1: those before FIRST train version 1, LAST is not lived
 CHECK = "performance_report/served_watch_performance:roc_auc_at_least"
 
 

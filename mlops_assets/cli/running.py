@@ -138,12 +138,14 @@ def _find_names(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
 
 
 def drop_decisions(assets: Sequence[dg.AssetKey], needs_approval: AbstractSet[str]) -> list[dg.AssetKey]:
-    """Return the assets without those that a person decides: approvals, and the champion of an unapproved version of the same run.
+    """Return the assets that can run without a person's approval.
+
+    Approval assets are dropped, and the champion asset of each model that needs approval and whose version asset is among the assets too.
 
     Parameters
     ----------
     assets
-        Assets of a selection.
+        Assets of a selection, which run together.
     needs_approval
         Models whose versions a person approves.
 

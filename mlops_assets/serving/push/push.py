@@ -344,8 +344,8 @@ def _make_column(name: str, values: list[Any], dtype: Any) -> pl.Series:  # noqa
         return pl.Series(name, [None if v is None else v.astimezone(UTC) for v in values], dtype=pl.Datetime("us", "UTC")).cast(dtype)
     if isinstance(dtype, pl.Datetime) and any(isinstance(v, datetime) for v in values):
         raise PushError(
-            f"column '{name}' has times without a zone, or other values among times; nothing was pushed",
-            hint="give every time its zone: datetime(..., tzinfo=UTC)",
+            f"column '{name}' has times without a zone, or mixes times with values of other types; nothing was pushed",
+            hint="make every value a time with a zone: datetime(..., tzinfo=UTC)",
             public_message=f"field '{name}' must be a time with its zone",
             field=name,
         )

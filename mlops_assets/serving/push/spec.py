@@ -106,7 +106,7 @@ class PushSpec:
         bounds = [None if time is None else time.isoformat() for time in (self.first, self.last)]
         facts = {
             "name": self.name,
-            "types": _encode_columns(self.types),
+            "types": _encode_schema(self.types),
             "columns": self._encode_rules(),
             "views": views,
             "bounds": bounds,
@@ -145,7 +145,7 @@ class PushSpec:
         import pandera.polars as pa
 
         facts = json.loads(text)
-        types = _decode_columns(facts["types"])
+        types = _decode_schema(facts["types"])
         columns = {
             name: pa.Column(dict(types)[name], [getattr(pa.Check, check)(**arguments) for check, arguments in checks], nullable=nullable)
             for name, nullable, checks in facts["columns"]
@@ -210,7 +210,7 @@ def _decode_type(label: Sequence[Any]) -> Any:  # noqa: ANN401
     return kind if size is None else Annotated[kind, size]
 
 
-def _encode_columns(types: Sequence[tuple[str, pl.DataType]]) -> str:
+def _encode_schema(types: Sequence[tuple[str, pl.DataType]]) -> str:
     import polars as pl
 
     data = io.BytesIO()
@@ -218,7 +218,7 @@ def _encode_columns(types: Sequence[tuple[str, pl.DataType]]) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def _decode_columns(text: str) -> tuple[tuple[str, pl.DataType], ...]:
+def _decode_schema(text: str) -> tuple[tuple[str, pl.DataType], ...]:
     import polars as pl
 
     return tuple(pl.read_ipc(io.BytesIO(base64.b64decode(text))).schema.items())

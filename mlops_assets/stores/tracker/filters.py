@@ -228,9 +228,10 @@ class _Parser:
         if kind == "field":
             return self._named_field(*_split_field(token))
         if kind != "word" or token.lower() not in COLUMNS:
-            hint = suggest_name(token, COLUMNS) if kind == "word" else ""
             raise self._build_syntax_error(
-                f"{hint}metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}", back=1
+                f"metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}",
+                back=1,
+                suggestion=suggest_name(token, COLUMNS) if kind == "word" else "",
             )
         column = COLUMNS[token.lower()]
         return RunField(column, None) if isinstance(column.type, sa.Integer) else RunField(None, column)
@@ -281,14 +282,15 @@ class _Parser:
         self._at += 1
         return kind, token
 
-    def _build_syntax_error(self, expected: str, *, back: int = 0) -> RegistryError:
+    def _build_syntax_error(self, expected: str, *, back: int = 0, suggestion: str = "") -> RegistryError:
         index = self._at - back
-        return self._build_error(self._tokens[index][2] if index < len(self._tokens) else len(self._text), expected)
+        return self._build_error(self._tokens[index][2] if index < len(self._tokens) else len(self._text), expected, suggestion)
 
-    def _build_error(self, position: int, expected: str) -> RegistryError:
+    def _build_error(self, position: int, expected: str, suggestion: str = "") -> RegistryError:
         where = f"at '{self._text[position : position + 40]}'" if self._text[position:].strip() else "at its end"
         return RegistryError(
-            f"the {self._noun} {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_EXAMPLES[self._noun]}"
+            f"the {self._noun} {self._text[:200]!r} cannot be read {where}",
+            hint=f"{suggestion}expected {expected}; {_EXAMPLES[self._noun]}",
         )
 
 

@@ -26,8 +26,8 @@ MIN_REMINDER = timedelta(minutes=1)
 class Alerts:
     """Alerts about failed checks and runs; given to ``build_definitions(alerts=...)``.
 
-    The failures of one check or job until it passes form one episode, with a message when it opens, reminders, and a message when it is
-    resolved.
+    Consecutive failures of a check or job form one episode: one message when it opens, reminders while it stays open, and one message when
+    it is resolved.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def test_a_frame_has_a_row_a_run_with_its_types(tracker) -> None:
         ("metrics.auc >", "at its end"),
         ("metrics.auc > 'x' or", "at its end"),
         ("auc > 1", "at 'auc > 1'"),
-        ("statu = 'x'", "did you mean 'status'"),
+        ("statu = 'x'", "Hint: did you mean 'status'? expected metrics.NAME, "),
         ("status > 3", "a text in single quotes"),
         ("snapshot = 'x'", "a number"),
         ("metrics.a > 1; DROP TABLE mlops_runs", "at '; DROP"),

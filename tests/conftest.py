@@ -37,7 +37,7 @@ if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-# Files that take minutes, the longest first: one that begins last leaves the other processor idle.
+# Files that take longest, in this order: one that begins last leaves the other processor idle.
 LONG = (
     "docs/test_guides.py",
     "e2e/test_closed_loop.py",
@@ -46,6 +46,9 @@ LONG = (
     "orchestrate/compiler/test_daemon.py",
     "cli/test_replay.py",
     "orchestrate/replay/test_matches_production.py",
+    "orchestrate/replay/test_drift.py",
+    "ui/test_web_ui.py",
+    "ui/test_console.py",
     "cli/test_killed.py",
     "cli/test_wheel.py",
     "orchestrate/features/test_dbt.py",
@@ -54,15 +57,18 @@ LONG = (
     "serving/bridges/test_mlflow_mirror.py",
     "orchestrate/training/test_search_processes.py",
     "cli/test_cli.py",
+    "orchestrate/llm/test_pairwise_judges.py",
+    "typing/test_typing.py",
     "orchestrate/tables/test_backfill.py",
-    "ui/test_web_ui.py",
+    "orchestrate/llm/test_release.py",
+    "orchestrate/online/test_online.py",
+    "orchestrate/llm/test_costs.py",
+    "orchestrate/features/test_push.py",
     "orchestrate/tables/test_automation.py",
     "orchestrate/upkeep/test_erasure.py",
     "orchestrate/tables/test_bad_input.py",
-    "orchestrate/features/test_push.py",
     "orchestrate/llm/test_calibrations.py",
     "compute/training/test_resampling.py",
-    "typing/test_typing.py",
 )
 
 

@@ -41,7 +41,10 @@ class World(ServedWorld):
 
     def is_settled(self) -> bool:
         """Return whether nothing runs, and no training is decided on by what is known today."""
-        if not all(run.is_finished for run in self.instance.get_runs()):
+        decided = {decision.id for decision in self.at.decisions.decisions(self.model)}
+        trained = {training.decision for training in self.at.decisions.trainings(self.model)}
+        # A sensor opens a decision before Dagster has the run that it asks for.
+        if not decided <= trained or not all(run.is_finished for run in self.instance.get_runs()):
             return False
         facts = collect_facts(self.at, self.project, self.monitor, self.instance)
         return isinstance(decide(facts), Hold) and isinstance(next_action(facts, datetime.now(UTC)), Hold)

@@ -270,7 +270,7 @@ def test_a_form_that_answers_what_the_estimator_refuses_is_found() -> None:
     asked, probe = ScoringPath(refuses, np.asarray), X.select("distance", "wind").head(20)
     assert find_disagreement(asked, asked, probe) == ""
     always = ScoringPath(lambda _, count: np.zeros(count), np.asarray)
-    assert find_disagreement(asked, always, probe) == "the compiled form differs on a hard row"
+    assert find_disagreement(asked, always, probe) == "the compiled form differs on an edge-case row"
     assert find_disagreement(asked, asked, probe.clear()) == "there are no probe rows to verify the compiled form on"
 
 

@@ -1,15 +1,17 @@
 """Orders that may arrive late, as a project: a dataset, a feature view, a training set, a gated model, daily partitions."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import dagster as dg
 import pandera.polars as pa
 import polars as pl
-from sklearn.pipeline import Pipeline
 
 import mlops_assets as ml
 from bench.projects import project_data as data
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 DAILY = dg.DailyPartitionsDefinition(f"{data.FIRST_DAY:%Y-%m-%d}", end_date=f"{data.end_of_data():%Y-%m-%d}")
 NINE_DAYS_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-9, end_offset=-1)
@@ -79,7 +81,7 @@ def deliveries(orders: pl.LazyFrame) -> pl.LazyFrame:
     gates=[ml.Gate("roc_auc", at_least=0.6), ml.Gate("neg_log_loss", no_worse_than_champion_by=0.005)],
     slices=["zone"],
 )
-def lateness(train: ml.Split) -> Pipeline:
+def lateness(train: ml.Split) -> "Pipeline":
     """Probability that an order arrives late."""
     return data.make_estimator().fit(train.X, train.y)
 

@@ -20,6 +20,7 @@ from mlops_assets.compute.user_code.module_values import UnrecordableError, cano
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from importlib.machinery import ModuleSpec
 
 _READERS = ("polars", "duckdb", "pyarrow")  # they open files in native code, which triggers no audit hook
 _EVERYTHING = "*"
@@ -311,11 +312,21 @@ def project_file(path: Path, module: str, level: int) -> Path | None:
 
 def _find_importable(module: str) -> Path | None:
     """Return the file that Python would import as a module; None for the standard library and installed packages."""
-    if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
+    package = module.split(".", maxsplit=1)[0]
+    if package in sys.stdlib_module_names:
         return None
     try:
+        # To find a submodule, Python imports its package, which may take a second: installed ones are recognised before.
+        spec = importlib.util.find_spec(package)
+        if spec is None or all(_INSTALLED & set(Path(place).parts) for place in _list_places(spec)):
+            return None
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
     origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
     return None if origin is None or _INSTALLED & set(origin.parts) else origin
+
+
+def _list_places(spec: ModuleSpec) -> list[str]:
+    """Return the folders of a package, or the file of a module."""
+    return [*(spec.submodule_search_locations or [spec.origin or ""])]

@@ -456,3 +456,27 @@ def test_a_stored_function_that_the_projects_decorator_declares_is_loaded_withou
 def test_the_slice_of_a_function_that_a_call_wraps_is_refused(load) -> None:
     with pytest.raises(DefinitionError, match="'train' is wrapped by a function that is not among its decorators"):
         extract_source(load(work=DECORATED["a call"], wrappers=WRAPPER))
+
+
+def test_an_installed_package_whose_submodule_a_function_imports_is_not_imported(load, tmp_path, monkeypatch) -> None:
+    installed = tmp_path / "site-packages" / "heavy"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("raise RuntimeError('it takes a second')")
+    (installed / "part.py").write_text("VALUE = 1")
+    monkeypatch.syspath_prepend(str(installed.parent))
+    function = load(work="def train():\n    from heavy.part import VALUE\n    return VALUE")
+    before = source_hash(function)
+    (installed / "part.py").write_text("VALUE = 2")
+    assert source_hash(function) == before, "installed packages are recorded by their version"
+
+
+def test_a_package_of_the_project_on_the_path_of_modules_is_followed(load, tmp_path, monkeypatch) -> None:
+    shared = tmp_path / "libraries" / "shared"
+    shared.mkdir(parents=True)
+    (shared / "__init__.py").write_text("")
+    (shared / "part.py").write_text("def value():\n    return 1")
+    monkeypatch.syspath_prepend(str(shared.parent))
+    text = "def train():\n    from shared.part import value\n    return value()"
+    before = source_hash(load(work=text))
+    (shared / "part.py").write_text("def value():\n    return 2")
+    assert source_hash(load(work=text)) != before

@@ -77,7 +77,7 @@ ui: .stamps/venv ## open the Dagster web UI on the same instance
 	@$(BIN)/mlops ui
 
 test: .stamps/system ## run all tests
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 15
+	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: .stamps/dev ## check lint, format, types and import contracts
 	@$(BIN)/ruff check .

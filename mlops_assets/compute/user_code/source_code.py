@@ -318,7 +318,7 @@ def _find_importable(module: str) -> Path | None:
     try:
         # To find a submodule, Python imports its package, which may take a second: installed ones are recognised before.
         spec = importlib.util.find_spec(package)
-        if spec is None or all(_INSTALLED & set(Path(place).parts) for place in _list_places(spec)):
+        if spec is None or all(_INSTALLED & set(Path(place).parts) for place in _list_locations(spec)):
             return None
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -327,6 +327,6 @@ def _find_importable(module: str) -> Path | None:
     return None if origin is None or _INSTALLED & set(origin.parts) else origin
 
 
-def _list_places(spec: ModuleSpec) -> list[str]:
+def _list_locations(spec: ModuleSpec) -> list[str]:
     """Return the folders of a package, or the file of a module."""
     return [*(spec.submodule_search_locations or [spec.origin or ""])]

@@ -53,12 +53,6 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel
 from mlops_assets.values.features import FeatureView, select_stored_views
 from mlops_assets.values.function import Injection, UserFunction
-from mlops_assets.values.llm.calibration import Calibration
-from mlops_assets.values.llm.prompt import Prompt
-from mlops_assets.values.llm.prompt_evaluation import PromptEvaluation
-from mlops_assets.values.llm.prompt_service import PromptService
-from mlops_assets.values.llm.quality_monitor import QualityMonitor
-from mlops_assets.values.llm.trace_source import TraceSource
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -69,7 +63,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
-_LLM_KINDS = (Prompt, PromptEvaluation, PromptService, Calibration, TraceSource, QualityMonitor)
+_LLM_VALUES = "mlops_assets.values.llm."
 _RELEASE_TEXTS = ("The candidate, registered as a version once all its gates have passed.", "The version that predicts.")
 StepFunction = Callable[[StepContext], Iterator[object]]
 
@@ -123,7 +117,8 @@ class Compiler:
         return [build_score_step(score, self.alerts, self._bind_body) for score in scores]
 
     def _list_prompt_steps(self) -> list[StepSpec]:
-        if not any(isinstance(declaration, _LLM_KINDS) for declaration in self.project.declarations):
+        classes = {base for declaration in self.project.declarations for base in type(declaration).__mro__}
+        if not any(base.__module__.startswith(_LLM_VALUES) for base in classes):
             return []  # a project without prompts does not import what evaluates them
         from mlops_assets.orchestrate.compiler.prompts import list_prompt_steps
 

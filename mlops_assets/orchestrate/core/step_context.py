@@ -214,7 +214,7 @@ class StepContext:
         """Read rows; a step of :data:`VERIFIED_KINDS` compares each partition with its recorded hash, once."""
         lake, time = self.stores.lake, ref.event_timestamp
         recorded = self._list_recorded(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
-        new = [key for key, content in recorded.items() if (ref.key, key, content) not in self.verified_reads]
+        new = {key for key, content in recorded.items() if (ref.key, key, content) not in self.verified_reads}
         if not new:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
         partitions = {key: Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, recorded)}

@@ -115,9 +115,11 @@ class DuckLake:
         except duckdb.Error as error:
             raise table_sql.explain_read_error(self._cursor, table, snapshot, error) from error
 
-    def read_files(self, table: str, *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> pl.DataFrame | None:
+    def read_files(
+        self, table: str, *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int, max_files: int
+    ) -> pl.DataFrame | None:
         """Return the rows of a table from its files, or None: see :func:`mlops_assets.stores.lake.file_reads.read_files`."""
-        return read_files(self._cursor, table, window, event_timestamp, snapshot)
+        return read_files(self._cursor, table, window, event_timestamp, snapshot, max_files)
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return partition key → last record of the partition; empty when the table has no records.

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from mlops_assets.values.window import TimeWindow
 
 
-def read_files(
-    cursor: duckdb.DuckDBPyConnection, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
+def read_files(  # noqa: PLR0913  (where rows are read)
+    cursor: duckdb.DuckDBPyConnection, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int, max_files: int
 ) -> pl.DataFrame | None:
     """Return the rows of a table from its files, in the order of DuckDB; None when DuckDB would have to change what the files hold.
 
-    That is the case when rows were deleted or columns were changed after a file was written, and when a file cannot be read.
+    That is the case when rows were deleted or columns were changed after a file was written, and when a file cannot be read. The result is
+    also None when the table has more than ``max_files`` files, because polars opens them all.
 
     Parameters
     ----------
@@ -28,11 +29,15 @@ def read_files(
         A connection to the lake.
     table, window, event_timestamp, snapshot
         As in :meth:`mlops_assets.stores.lake.protocol.LakeReader.read`.
+    max_files
+        The maximum number of files that may be opened.
     """
+    if max_files < 1:
+        return None
     schema, name = split_name(table)
     arguments = f"'lake', {quote_value(name)}, schema => {quote_value(schema)}, snapshot_version => {int(snapshot)}"
     files = cursor.execute(f"SELECT data_file, delete_file FROM ducklake_list_files({arguments})").fetchall()
-    if not files or any(deleted for _, deleted in files):
+    if not 0 < len(files) <= max_files or any(deleted for _, deleted in files):
         return None
     try:
         rows = pl.scan_parquet([path for path, _ in files], glob=False, hive_partitioning=False)

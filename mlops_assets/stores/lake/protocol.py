@@ -217,7 +217,9 @@ class LakeReader(Protocol):
         """Return the rows of a table, restricted to a time window and to values of columns if they are given."""
         ...
 
-    def read_files(self, table: str, *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> pl.DataFrame | None:
+    def read_files(
+        self, table: str, *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int, max_files: int
+    ) -> pl.DataFrame | None:
         """Return the rows of a table as its files hold them, for a caller that compares hashes; None when :meth:`read` must be called."""
         ...
 

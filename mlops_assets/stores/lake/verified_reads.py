@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
     from mlops_assets.values.window import TimeWindow
 
+_MIN_ROWS_PER_FILE = 1_000  # polars opens every file of a table, DuckDB only those of a window: with fewer rows, DuckDB is faster
 _HASH_INPUTS = {"key", "columns", "types"}  # what the content hash of a partition depends on, besides its rows
 
 
@@ -98,8 +99,10 @@ def _read_intact_files(  # noqa: PLR0913  (where rows are read)
     covered = [record for record in found if record is not None and record.hashed and not record.damaged]
     if not covered or len(covered) < len(partitions):
         return None
-    frame = lake.read_files(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot)
-    if frame is None or frame.height != sum(record.rows for record in covered):
+    rows = sum(record.rows for record in covered)
+    max_files = rows // _MIN_ROWS_PER_FILE
+    frame = lake.read_files(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot, max_files=max_files)
+    if frame is None or frame.height != rows:
         return None
     if any(set(columns) != set(frame.columns) for columns in {tuple(record.coverage["columns"]) for record in covered}):
         return None

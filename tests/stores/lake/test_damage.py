@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from mlops_assets.compute.tables import content_hash
 from mlops_assets.errors import ArtifactError, LakeError
+from mlops_assets.stores.lake import verified_reads
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import sql_name
@@ -182,6 +183,15 @@ def test_files_that_hold_exactly_what_was_recorded_are_read_without_duckdb(lake,
     queried_tables.clear()
     assert_frame_equal(read(lake), expected)
     assert_frame_equal(read(lake, PARTS[1:]), expected)  # without a record of every row, DuckDB reads
+    assert queried_tables == [TABLE]
+
+
+def test_few_rows_of_many_files_are_read_by_duckdb_which_opens_only_the_files_of_the_window(lake, queried_tables, monkeypatch) -> None:
+    monkeypatch.setattr(verified_reads, "_MIN_ROWS_PER_FILE", 5_000)
+    where = {"event_timestamp": "at", "snapshot": lake.snapshot()}
+    assert read_verified(lake, TABLE, PARTS, window=None, **where).height == 15_000
+    assert queried_tables == []
+    assert read_verified(lake, TABLE, PARTS[:1], window=PARTS[0].window, **where).height == 5_000
     assert queried_tables == [TABLE]
 
 

@@ -168,7 +168,7 @@ def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
 
 
 def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent instance, mark dead runs as failed, and report the tables that the latest failed runs had committed.
+    """Open the persistent instance, mark runs whose process is gone as failed, and report tables that the latest failed runs had committed.
 
     This opens the lake if there are failed runs.
     """

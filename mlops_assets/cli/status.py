@@ -29,7 +29,10 @@ _TABLES = (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction, 
 
 
 def collect_status(project: LoadedProject) -> dict[str, Any]:
-    """Return tables, versions, monitors and the latest five runs as JSON-like values; dead runs are marked as failed first."""
+    """Return tables, versions, monitors and the latest five runs as JSON-like values.
+
+    Before that, runs whose process is gone are marked as failed.
+    """
     instance = open_reconciled_instance(project.platform)
     with project.stores.lake.freeze_records():
         return {

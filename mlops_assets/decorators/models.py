@@ -144,7 +144,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     """Declare a model trained by a function.
 
     The function receives ``train: ml.Split`` and, where it declares them, ``validation: ml.Split`` to tune on, a ``dagster.Config`` subclass
-    with its hyperparameters, and resources. It returns a fitted scikit-learn estimator. It never sees the holdout, which only gates read.
+    with its hyperparameters, and resources. It returns a fitted scikit-learn estimator. It does not see the holdout, on which metrics are
+    measured and gates decide; only a ``refit`` adds it to ``train``, after the gates.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         The gates that a candidate must pass before it can be registered.
     slices
         Columns of the training set. Metrics are also measured on the rows of each value of such a column: of its 50 most frequent values,
-        and of the values that a gate on the column judges or names.
+        and of rarer ones that a gate names or that have enough rows for a gate on every value of the column.
     cron_schedule, cron_timezone
         The cron schedule of building the training set and training the model, and its time zone. It does not materialise datasets and
         feature views. None for no schedule.
@@ -300,7 +301,7 @@ def _check_splits(user_function: UserFunction[P, R]) -> None:
     if "holdout" in splits:
         raise DefinitionError(
             f"model '{user_function.name}' takes the holdout",
-            hint="fit on train and tune on validation: the holdout judges, so training never sees it",
+            hint="fit on train and tune on validation: the holdout is for metrics and gates",
         )
     if unknown := splits - {"train", "validation"}:
         raise DefinitionError(

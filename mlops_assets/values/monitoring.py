@@ -50,7 +50,7 @@ class Performance(OneRule):
     slices
         Columns; the metric is also reported for each of their values, but only the metric of all rows decides.
     significant
-        Whether only a value whose whole confidence interval is below the bound is a breach.
+        If True, a value is a breach only when its whole confidence interval is below the bound.
     confidence
         The confidence level of the interval. In a report, all intervals have the highest level that an expectation of the monitor declares.
 

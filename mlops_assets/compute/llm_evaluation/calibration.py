@@ -167,7 +167,7 @@ class JudgeCalibration:
         if scarce:
             return f"too few cases of some verdicts: {', '.join(scarce)}; {max(min_cases_per_label, 1)} of each are needed"
         if self.errors.value is None or not self.errors.value <= max_error_rate:
-            return f"{self.errors.count} of {self.errors.trials} calls gave no verdict; at most {100 * max_error_rate:g} % may"
+            return f"{self.errors.count} of {self.errors.trials} calls gave no verdict; at most {100 * max_error_rate:g} % may give none"
         return ""
 
     def _compare_with_baseline(self) -> str:

@@ -138,7 +138,7 @@ class PairedComparison:
             return f"{len(self.invalid)} of {self.cases} cases have an invalid score: {_join_first(self.invalid)}"
         for side, errors in (("candidate", self.candidate_errors), ("production", self.production_errors)):
             if errors.value is not None and not errors.value <= max_error_rate:
-                return f"{errors.count} of {self.cases} cases of the {side} have an error; at most {100 * max_error_rate:g} % may"
+                return f"{errors.count} of {self.cases} cases of the {side} have an error; at most {100 * max_error_rate:g} % may have one"
         if self.pairs < min_pairs:
             return f"{self.pairs} cases have a score on both sides; {min_pairs} are needed"
         return ""

@@ -167,7 +167,7 @@ def _measure_cost(costs: pl.Series) -> MeasuredValues:
     unknown = costs.null_count()
     text = f"{unknown} of {len(costs)} answers have no known cost" if unknown else ""
     if unknown > MAX_UNKNOWN_COSTS * len(costs):
-        return MeasuredValues(names.COST, problem=f"{text}, {MAX_UNKNOWN_COSTS:.0%} may")
+        return MeasuredValues(names.COST, problem=f"{text}; at most {100 * MAX_UNKNOWN_COSTS:g} % may have none")
     return MeasuredValues(names.COST, tuple(costs.drop_nulls()), note=text)
 
 

@@ -81,7 +81,7 @@ class ScoreFacts:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders in which declared files are looked for: that of the model's file, then that of the process."""
+        """The folders in which declared files are looked for: that of the model's file, then the working directory."""
         return Path(inspect.unwrap(self.model.function.function).__code__.co_filename).parent, Path.cwd()
 
     @cached_property

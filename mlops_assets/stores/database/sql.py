@@ -188,9 +188,9 @@ def _create_engine(url: str) -> sa.Engine:
         connection.execute("PRAGMA foreign_keys = ON")
 
     @sa.event.listens_for(engine, "checkout")
-    def _refuse_replaced_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+    def _reconnect_to_replaced_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
         if record.info["file"] != _read_file_identity(path):  # the path now has another file, e.g. from a backup
-            raise sa.exc.DisconnectionError
+            raise sa.exc.DisconnectionError  # the pool opens a new connection
 
     return engine
 

@@ -32,8 +32,8 @@ _TABLE = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completi
 class ResponseCache:
     """Stored completions, looked up by a hash of the request that they answer.
 
-    The file holds texts of models and hashes of requests, no prompts, and may be deleted at any time. When the file cannot be read or
-    written, the cache logs a warning and acts as if it were empty.
+    The file holds texts of models and hashes of requests, no prompts, and may be deleted at any time. Opening
+    raises; after that, a read or write that fails is logged as a warning, and a failed read counts as not found.
 
     Parameters
     ----------

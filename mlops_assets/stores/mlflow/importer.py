@@ -108,7 +108,7 @@ class _Importer:
             self._chosen_runs.add(run.info.run_id)
             if run.info.status not in _STATUS and not self._running:
                 self.done.running += 1
-            elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_batch(run), _build_run_end(run)):
+            elif self._record(self._to_run(experiment.name, run), lambda run=run: self._download_run(run), _build_run_end(run)):
                 self.done.runs += 1
 
     def import_versions(self, *, of_imported_runs: bool) -> None:
@@ -178,7 +178,7 @@ class _Importer:
             run.info.run_id, from_mlflow_experiment(experiment), _parse_time(run.info.start_time), facts, name=name, parent=parent
         )
 
-    def _download_batch(self, run: Any) -> Batch:  # noqa: ANN401
+    def _download_run(self, run: Any) -> Batch:  # noqa: ANN401
         """Return the metric histories, parameters, tags and files of a run; the files are stored."""
         points = {from_mlflow_key(name): list(self._load_points(run.info.run_id, name)) for name in run.data.metrics}
         params = {from_mlflow_key(name): _clean_text(value) for name, value in run.data.params.items()}

@@ -51,7 +51,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     as_of
         A time with a time zone. Only feature rows that were known by this time count; all rows in the lake when None.
     as_known
-        Whether only feature rows that were known at the time of a row count. If False, rows that became known later count too.
+        If True, only feature rows that were known at the time of a row count. If False, rows that became known later count too.
     snapshot
         The snapshot of the lake to read. When None, the newest; for a view that is pinned to an earlier version, the last one of that version.
         The same snapshot gives the same frame.

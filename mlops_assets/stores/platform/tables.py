@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @check_arguments
 def read_table(
-    name: str | Dataset[..., Any] | ExternalDataset | FeatureView,
+    table: str | Dataset[..., Any] | ExternalDataset | FeatureView,
     partitions: str | Sequence[str] | None = None,
     snapshot: int | None = None,
     columns: Sequence[str] | None = None,
@@ -38,7 +38,7 @@ def read_table(
 
     Parameters
     ----------
-    name
+    table
         The key of an asset with a table, e.g. ``"dataset/flights"`` or ``"predictions/tomorrow"``; or a dataset or feature view itself.
     partitions
         One partition key or several; the whole table when None.
@@ -57,7 +57,8 @@ def read_table(
     Raises
     ------
     LakeError
-        The snapshot does not exist or has expired, it has no such table or partition, or ``name`` is a text and an earlier version of the package wrote the table.
+        The snapshot does not exist or has expired, it has no such table or partition, or the table, written by an earlier
+        version of the package, does not record the spans of its partitions: then pass the dataset or view itself, not its key.
     DefinitionError
         The list of partitions is empty.
     DataError
@@ -80,39 +81,39 @@ def read_table(
     Hint: it has no table yet
     """
     platform = platform or Platform.from_env()
-    lake, table = open_stores(platform).lake, name if isinstance(name, str) else name.key
+    lake, key = open_stores(platform).lake, table if isinstance(table, str) else table.key
     state = lake.snapshot() if snapshot is None else snapshot
-    records = lake.records(table, snapshot=state)
-    time, parts = _list_partitions(name, table, records)
+    records = lake.records(key, snapshot=state)
+    time, parts = _list_partitions(table, key, records)
     windows: list[Any] = [None]
     if partitions is not None:
-        chosen = _choose_partitions(table, partitions, records)
+        chosen = _choose_partitions(key, partitions, records)
         parts = [part for part in parts if part.key in chosen]
         windows = join_windows(part.window for part in parts if part.window is not None)
-    record_reader(platform.home, [table], "read_table")
+    record_reader(platform.home, [key], "read_table")
     frames = []
     for span in windows:
         inside = [p for p in parts if span is None or (p.window is not None and span.start <= p.window.start < span.end)]
-        frames.append(read_verified(lake, table, inside, window=span, event_timestamp=time, snapshot=state))
-    return _select_columns(pl.concat(frames), columns, table)
+        frames.append(read_verified(lake, key, inside, window=span, event_timestamp=time, snapshot=state))
+    return _select_columns(pl.concat(frames), columns, key)
 
 
-def _list_partitions(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Partition]]:
+def _list_partitions(table: str | Declared, key: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Partition]]:
     """Return the time column and the recorded partitions of a table; windows come from the declaration, or for a text from the records."""
-    if isinstance(name, str):
+    if isinstance(table, str):
         time = next((record.event_timestamp for record in records.values() if record.event_timestamp), None)
-        parts = [Partition(key, record.window) for key, record in records.items()]
+        parts = [Partition(part, record.window) for part, record in records.items()]
     else:
         time, definition = (
-            (name.event_timestamp, name.partitions)
-            if isinstance(name, FeatureView)
-            else (name.table.event_timestamp, name.table.partitions)
+            (table.event_timestamp, table.partitions)
+            if isinstance(table, FeatureView)
+            else (table.table.event_timestamp, table.table.partitions)
         )
-        parts = [Partition(key, window_of(definition, key)) for key in records]
+        parts = [Partition(part, window_of(definition, part)) for part in records]
     if unknown := [part.key for part in parts if part.key and part.window is None]:
         raise LakeError(
-            f"'{table}' does not record the span of its partition '{unknown[0]}': an earlier version of the package wrote it",
-            hint="pass the dataset or the feature view itself instead of its name",
+            f"'{key}' does not record the span of its partition '{unknown[0]}': an earlier version of the package wrote it",
+            hint="pass the dataset or the feature view itself instead of its key",
         )
     return time, parts
 

@@ -29,7 +29,7 @@ class EstimatedPerformance(OneRule):
     no_worse_than_reference_by
         How far the estimate may be below the metric of the same version on its holdout.
     significant
-        Whether only an estimate whose whole interval is below the bound is a breach.
+        If True, an estimate is a breach only when its whole interval is below the bound.
     confidence
         The confidence level of the interval.
 

@@ -30,8 +30,8 @@ class DeclaredTest:
     how
         ``"by hand"`` for half a point, or ``"automated"`` for a full point.
     where
-        The address or the file with the results or the code of the test. A file is relative to the folder of the model or of the process.
-        A missing file earns no point.
+        The address or the file with the results or the code of the test. A relative path is looked for in the folder of the model's file,
+        then in the working directory. The score gives no point for a missing file.
 
     Raises
     ------
@@ -45,7 +45,8 @@ class DeclaredTest:
     Examples
     --------
     >>> import mlops_assets as ml
-    >>> ml.monitoring.DeclaredTest("feature_tests", how="automated", where="tests/test_features.py").points
+    >>> tested = ml.monitoring.DeclaredTest("feature_tests", how="automated", where="https://ci.example.com/feature_tests")
+    >>> tested.points
     1.0
     """
 
@@ -71,7 +72,7 @@ class DeclaredTest:
 
     @property
     def points(self) -> float:
-        """Half a point for a test by hand, a full point for an automated one."""
+        """Half a point for a test by hand, a full point for an automated one; whether a file exists is not checked here."""
         return _POINTS[self.how]
 
     @property

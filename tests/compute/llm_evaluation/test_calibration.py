@@ -159,7 +159,7 @@ PERFECT = [("yes", "yes", 30), ("no", "no", 30)]
         (calibrate(("yes", "yes", 100), ("no", "no", 4)), "too few cases of some verdicts: 4 of 'no'; 5 of each are needed"),
         (calibrate(("yes", "yes", 100)), "too few cases of some verdicts: 0 of 'no'"),
         (calibrate(*PERFECT, allowed=LABELS), "0 of 'unclear'"),
-        (calibrate(*PERFECT, ("yes", "timeout", 2), ("no", "unparsable", 2)), "4 of 64 calls gave no verdict; at most 5 % may"),
+        (calibrate(*PERFECT, ("yes", "timeout", 2), ("no", "unparsable", 2)), "4 of 64 calls gave no verdict; at most 5 % may give none"),
         (calibrate(*[("yes", failure, 20) for failure in FAILURES], ("no", "error", 60)), "120 of 120 calls gave no verdict"),
         (calibrate(), "0 labelled cases are too few"),
     ],

@@ -114,7 +114,7 @@ def test_errors_up_to_the_declared_rate_pass_and_are_left_out() -> None:
     assert found.may_replace(no_worse_by=0.02, max_error_rate=0.05).passed
     assert (found.pairs, found.candidate_errors.value, found.production_errors.value) == (38, 0.05, 0)
     refused = found.may_replace(no_worse_by=0.02, max_error_rate=0.04)
-    assert refused.reason == "2 of 40 cases of the candidate have an error; at most 4 % may"
+    assert refused.reason == "2 of 40 cases of the candidate have an error; at most 4 % may have one"
     assert not found.may_replace(no_worse_by=0.02, max_error_rate=math.nan).passed
 
 

@@ -80,20 +80,20 @@ def test_altered_rows_are_an_error_and_only_of_their_partition(platform) -> None
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        ({"name": "dataset/order"}, ml.errors.LakeError, "no table 'dataset/order' in snapshot 5\nHint: did you mean 'dataset/orders'"),
+        ({"table": "dataset/order"}, ml.errors.LakeError, "no table 'dataset/order' in snapshot 5\nHint: did you mean 'dataset/orders'"),
         (
-            {"name": TABLE, "partitions": "2024-01-05"},
+            {"table": TABLE, "partitions": "2024-01-05"},
             ml.errors.LakeError,
             "has no partition '2024-01-05'\nHint: .*it has 2024-01-01 to 2024-01-04",
         ),
-        ({"name": "dataset/shops", "partitions": "a"}, ml.errors.LakeError, "has no partition 'a'\nHint: it is not partitioned"),
+        ({"table": "dataset/shops", "partitions": "a"}, ml.errors.LakeError, "has no partition 'a'\nHint: it is not partitioned"),
         (
-            {"name": TABLE, "snapshot": 999},
+            {"table": TABLE, "snapshot": 999},
             ml.errors.LakeError,
             f"'{TABLE}' cannot be read: the lake has no snapshot 999\nHint: read the newest snapshot, 5;",
         ),
-        ({"name": TABLE, "partitions": []}, ml.DefinitionError, "was given no partition"),
-        ({"name": TABLE, "columns": ["amuont"]}, ml.DataError, "has no column 'amuont'\nHint: did you mean 'amount'"),
+        ({"table": TABLE, "partitions": []}, ml.DefinitionError, "was given no partition"),
+        ({"table": TABLE, "columns": ["amuont"]}, ml.DataError, "has no column 'amuont'\nHint: did you mean 'amount'"),
     ],
 )
 def test_what_is_not_there_is_named(platform, call, error, message) -> None:

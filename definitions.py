@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
 DAILY = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01", timezone="America/New_York")
-LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-7, end_offset=-1)
+LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-6)  # a day and the six days before it
 Utc = Annotated[pl.Datetime, "us", "UTC"]
 
 
@@ -65,7 +65,8 @@ dbt = ml.DbtProject("dbt_features")
 carrier_punctuality = ml.FeatureView(
     source=dbt.model("carrier_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
     entity=ml.Entity("carrier"),
-    event_timestamp="as_of",
+    event_timestamp="day",
+    created_timestamp="as_of",  # a day's row exists when the day has ended
     ttl=timedelta(days=2),
     features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
     online=True,
@@ -74,12 +75,14 @@ carrier_punctuality = ml.FeatureView(
 origin_punctuality = ml.FeatureView(
     source=dbt.model("origin_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
     entity=ml.Entity("origin"),
-    event_timestamp="as_of",
+    event_timestamp="day",
+    created_timestamp="as_of",  # a day's row exists when the day has ended
     ttl=timedelta(days=2),
     features={"origin_late_share_7d": float, "origin_mean_delay_7d": float},
     online=True,
 )
 
+# Of a past year. A live service would need hourly partitions or pushed rows: a daily partition exists when its day has ended.
 origin_weather = ml.FeatureView(
     name="origin_weather",
     source=weather,

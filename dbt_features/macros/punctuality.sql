@@ -1,4 +1,4 @@
-{# How late the flights of one group were over the seven days before each day, as far as was known at its beginning. #}
+{# How late the flights of one group were over the seven days that end with each day, as far as was known at its end. #}
 {% macro punctuality(by) %}
 with days as (
     select unnest(generate_series(
@@ -9,12 +9,14 @@ with days as (
 ),
 bounds as (
     select
-        timezone('America/New_York', local_day) as as_of,
-        timezone('America/New_York', local_day - interval 7 day) as since
+        timezone('America/New_York', local_day) as day,
+        timezone('America/New_York', local_day + interval 1 day) as as_of,
+        timezone('America/New_York', local_day - interval 6 day) as since
     from days
 )
 select
     flights.{{ by }},
+    bounds.day,
     bounds.as_of,
     avg((flights.arr_delay > 15)::int) as {{ by }}_late_share_7d,
     avg(flights.arr_delay) as {{ by }}_mean_delay_7d,
@@ -25,5 +27,5 @@ join {{ source('dataset', 'flights') }} as flights
  and flights.scheduled_at < bounds.as_of
  and flights.landed_at < bounds.as_of
 where flights.arr_delay is not null
-group by flights.{{ by }}, bounds.as_of
+group by flights.{{ by }}, bounds.day, bounds.as_of
 {% endmacro %}

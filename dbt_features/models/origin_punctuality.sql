@@ -1,2 +1,2 @@
-{{ config(unique_key='as_of') }}
+{{ config(unique_key='day') }}
 {{ punctuality('origin') }}

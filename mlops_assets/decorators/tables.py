@@ -226,9 +226,9 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     --------
     >>> import mlops_assets as ml
     >>> import polars as pl
-    >>> @ml.feature_view(entity=ml.Entity("carrier"), event_timestamp="day", features={"flights": int})
+    >>> @ml.feature_view(entity=ml.Entity("carrier"), event_timestamp="day", created_timestamp="day_end", features={"flights": int})
     ... def carrier_size(flights: pl.DataFrame) -> pl.DataFrame:
-    ...     return flights.group_by("carrier", "day").agg(flights=pl.len())
+    ...     return flights.group_by("carrier", "day", "day_end").agg(flights=pl.len())
     >>> carrier_size.key
     'features/carrier_size'
     """

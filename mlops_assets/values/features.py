@@ -83,7 +83,8 @@ class FeatureView:
         Column name → Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
         ``Annotated[list[float], 384]``.
     created_timestamp
-        The column with the time a row became known; the event time when None.
+        The column with the time a row became known; the event time when None. It is needed where a row exists only some time after its
+        event time: a row that is stamped with the start of its partition exists when the partition has ended.
     name
         The name of the view; the source's name when None. Required for a query, which has no name.
     online

@@ -331,7 +331,9 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         assert facts["values compared"] == 11 * predictions(demo).height
         assert facts["served wrong"] == 0
 
-        rows = DuckLake.open(demo / "lake").read("features/carrier_punctuality").filter(pl.col("carrier") == "UA").sort("as_of").tail(1)
+        known = pl.col("as_of") <= datetime(NEXT.year, NEXT.month, NEXT.day, tzinfo=NEW_YORK).astimezone(UTC)
+        view = DuckLake.open(demo / "lake").read("features/carrier_punctuality")
+        rows = view.filter((pl.col("carrier") == "UA") & known).sort("as_of").tail(1)
         wrong = sort_as_of(bind_rows(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
         open_online(str(demo / "online")).update(
             "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
@@ -365,7 +367,8 @@ def carrier_punctuality():
     return ml.FeatureView(
         source=dbt.model("carrier_punctuality"),
         entity=ml.Entity("carrier"),
-        event_timestamp="as_of",
+        event_timestamp="day",
+        created_timestamp="as_of",
         ttl=timedelta(days=2),
         features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
     )

@@ -1,4 +1,4 @@
-"""The declared upkeep of the lake: its schedule, and the minimum age of what it deletes."""
+"""The declared upkeep of a platform: its schedule, and the minimum age of what it deletes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mlops_assets.values.arguments import check_constructor
 @check_constructor
 @dataclass(frozen=True)
 class Upkeep:
-    """Scheduled maintenance of the lake, as the asset ``upkeep/lake_upkeep``; given to ``build_definitions(upkeep=...)``.
+    """Scheduled maintenance of a platform, as the asset ``upkeep/lake_upkeep``; given to ``build_definitions(upkeep=...)``.
+
+    It merges files of the lake, expires snapshots, and removes artifacts, layouts and online views that are not needed. An online view is
+    removed if this project does not put it online, no version with an alias looks it up, and its rows have not changed within
+    ``older_than``. This holds for views of other projects on the same platform too.
 
     Parameters
     ----------
@@ -21,8 +25,9 @@ class Upkeep:
     cron_timezone
         Time zone of the schedule.
     older_than
-        Minimum age of the snapshots and unreferenced files that are deleted. Choose more than the duration of any notebook session that
-        reads one snapshot. A running Dagster step keeps the snapshots that it reads, however long it runs.
+        Minimum age of the snapshots, unreferenced files and artifacts that are deleted, and of the last change of an online view that is
+        removed. Layouts of undeclared views are removed at any age, because they can be rebuilt. Choose more than the duration of any
+        notebook session that reads one snapshot. A running Dagster step keeps the snapshots that it reads, however long it runs.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -77,7 +77,8 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     Parameters
     ----------
     projects
-        All projects of the platform. An online view of another project stays while a version with an alias looks it up.
+        The projects to run it for. An online view of another project on the platform stays while a version with an alias looks it up, or
+        while its rows have changed within ``older_than``.
     stores
         The stores of the platform.
     older_than
@@ -87,10 +88,9 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     """
     declared = {view.name for project in projects for view in project.select(FeatureView)}
     needed_views = _list_needed_views(projects, stores)
-    store = stores.online
-    unneeded = tuple(view for view in store.views() if view not in needed_views)
+    unneeded = _list_unneeded_views(stores, needed_views, older_than)
     for view in unneeded:
-        store.remove(view)
+        stores.online.remove(view)
     readable = {(version.view, version.version) for version in stores.view_versions.list_earlier()}
     layouts = stores.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
     pins = collect_pins(stores, [view for view in needed_views if view in declared])
@@ -99,6 +99,13 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     leases = {number: tuple(f"process {pid}" for pid in pids) for number, pids in maintenance.leased.items()}
     pinned = {n: (*pins.get(n, ()), *leases.get(n, ())) for n in sorted({*pins, *leases})}
     return UpkeepReport(maintenance, pinned, layouts, unneeded, artifacts)
+
+
+def _list_unneeded_views(stores: Stores, needed_views: set[str], older_than: timedelta) -> tuple[str, ...]:
+    """Return the stored online views to remove; one that changed within ``older_than`` may belong to another project."""
+    cutoff = datetime.now(UTC) - older_than
+    candidates = [view for view in stores.online.views() if view not in needed_views]
+    return tuple(v for v in candidates if all(r.recorded_at <= cutoff for r in stores.lake.records(f"online/{v}").values()))
 
 
 def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:

@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensor, declare_alerts
-from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
+from mlops_assets.orchestrate.online.serving_age import warn_of_serving_ages
 from mlops_assets.orchestrate.reproduction.checks import build_reproduction_checks, build_reproduction_schedule
 from mlops_assets.orchestrate.retraining.decisions import job_name
 from mlops_assets.orchestrate.retraining.sensor import build_retrain_sensor
@@ -139,7 +139,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     platform = platform or Platform.from_env()
     project = Project.from_items(items)
     check_project(project)
-    warn_of_short_ttls(project)
+    warn_of_serving_ages(project)
     alerts = declare_alerts(alerts, platform)
     compiled, plain = _compile_assets(project, platform, upkeep, alerts), _list_plain_assets(project)
     refuse_shared_labels(compiled, plain)

@@ -1,4 +1,4 @@
-"""Warn of a ttl so short that the newest row of a view expires before the next row exists."""
+"""Warn of online views whose rows expire before the next row exists, or are trained before a service can have them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def warn_of_short_ttls(project: Project) -> None:
-    """Warn of each online view whose ttl ends before its next row can exist."""
+def warn_of_serving_ages(project: Project) -> None:
+    """Warn of each online view whose ttl ends before its next row can exist, or whose rows are stamped before they can exist."""
     for view in online_views(project):
-        for text in explain_short_ttl(view):
+        for text in (*explain_short_ttl(view), *explain_early_stamp(view)):
             warnings.warn(text, UserWarning, stacklevel=3)
 
 
@@ -47,6 +47,22 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
         yield (
             f"feature view '{view.name}' has a ttl of {view.ttl}, but freshness= allows its newest materialisation to be {view.freshness} old: "
             f"its features are STALE or MISSING before anything warns. Hint: set ttl={view.freshness!r} or more, or a shorter freshness="
+        )
+
+
+def explain_early_stamp(view: FeatureView) -> Iterator[str]:
+    """Yield why training looks up rows of a view before a service can have them; nothing if their times say when they exist.
+
+    Only a query is examined: whether a function stamps rows with the start of their partition cannot be seen.
+    """
+    if view.created_timestamp is not None or view.partitions is None or has_ended(view.partitions) or not _is_stamped_at_start(view):
+        return
+    if getattr(view.partitions, "end_offset", 0) == 0:
+        step = partition_length(view.partitions)
+        yield (
+            f"feature view '{view.name}' stamps rows with the start of their partition, but partitions of {step} are materialised when they "
+            f"have ended: training finds a row up to {step} earlier than a service can. Hint: select getvariable('window_end') as another "
+            "column, and name it as created_timestamp="
         )
 
 

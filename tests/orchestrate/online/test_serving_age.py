@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.online.serving_age import explain_short_ttl
+from mlops_assets.orchestrate.online.serving_age import explain_early_stamp, explain_short_ttl
 from mlops_assets.orchestrate.online.skew import SkewReading, check_skew
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
@@ -66,6 +66,29 @@ def test_a_ttl_shorter_than_the_declared_freshness_is_warned_of() -> None:
     assert "freshness= allows its newest materialisation to be 4 days, 0:00:00 old" in found
 
 
+ENDS = STAMPED.replace(" AS as_of,", " AS as_of, getvariable('window_end') AS known_from,")
+
+
+@pytest.mark.parametrize(
+    ("declared", "warned"),
+    [
+        (view(2 * DAY, query=STAMPED), True),
+        (view(None, query=STAMPED), True),
+        (view(2 * DAY, query=ENDS, created_timestamp="known_from"), False),
+        (view(2 * DAY, query=NEWEST), False),
+        (view(2 * DAY, ENDED, STAMPED), False),
+        (view(2 * DAY, AHEAD, STAMPED), False),
+        (view(2 * DAY, None, STAMPED), False),
+    ],
+)
+def test_a_stamp_before_the_end_of_the_partition_needs_the_time_from_which_the_row_is_known(declared, warned) -> None:
+    found = list(explain_early_stamp(declared))
+    assert len(found) == warned
+    if warned:
+        assert "feature view 'sold' stamps rows with the start of their partition" in found[0]
+        assert f"training finds a row up to {DAY} earlier than a service can" in found[0]
+
+
 def project(declared: ml.FeatureView, *, served: bool, partitions=OPEN) -> list:
     @ml.dataset(partitions=partitions, key="sale", event_timestamp="at")
     def sales(window: ml.TimeWindow) -> pl.DataFrame:
@@ -88,6 +111,8 @@ def project(declared: ml.FeatureView, *, served: bool, partitions=OPEN) -> list:
 def test_the_project_warns_of_views_that_are_online_and_of_no_others(platform) -> None:
     with pytest.warns(UserWarning, match="its features are STALE or MISSING"):
         ml.build_definitions(project(view(3 * HOUR), served=True), platform=platform)
+    with pytest.warns(UserWarning, match="name it as created_timestamp="):
+        ml.build_definitions(project(view(2 * DAY, query=STAMPED), served=True), platform=platform)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ml.build_definitions(project(view(3 * HOUR, online=False), served=False), platform=platform)

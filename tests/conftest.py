@@ -14,6 +14,7 @@ import skops.io  # noqa: F401  (first: it searches all that is imported for the 
 import dagster as dg
 import psutil
 import pytest
+from hypothesis import settings
 
 from mlops_assets import errors
 from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 connection._CONFIG["threads"] = 1  # DuckDB's threads spin too, for small tables longer than they work; tests/stores has as many as users
 cache_jobs()
+settings.register_profile("loaded", deadline=None)  # an example takes longer on a machine under load
+settings.load_profile("loaded")
 # In memory, where there is room, no commit waits for the disk: a month of a small project waits a thousand times.
 MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
 pytest_plugins = ["tests.temporary_files"]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
 DAILY = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01", timezone="America/New_York")
-LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-6)  # a day and the six days before it
 Utc = Annotated[pl.Datetime, "us", "UTC"]
 
 
@@ -62,25 +61,24 @@ def weather(window: ml.TimeWindow) -> pl.LazyFrame:
 
 dbt = ml.DbtProject("dbt_features")
 
-carrier_punctuality = ml.FeatureView(
-    source=dbt.model("carrier_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
-    entity=ml.Entity("carrier"),
-    event_timestamp="day",
-    created_timestamp="as_of",  # a day's row exists when the day has ended
-    ttl=timedelta(days=2),
-    features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
-    online=True,
-)
 
-origin_punctuality = ml.FeatureView(
-    source=dbt.model("origin_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
-    entity=ml.Entity("origin"),
-    event_timestamp="day",
-    created_timestamp="as_of",  # a day's row exists when the day has ended
-    ttl=timedelta(days=2),
-    features={"origin_late_share_7d": float, "origin_mean_delay_7d": float},
-    online=True,
-)
+def declare_punctuality(model: str, entity: ml.Entity, prefix: str) -> ml.FeatureView:
+    """How late the flights of an entity were yesterday; the row of a day exists when the day has ended."""
+    return ml.FeatureView(
+        source=dbt.model(model, partitions=DAILY),
+        entity=entity,
+        event_timestamp="day",
+        created_timestamp="as_of",
+        ttl=timedelta(days=2),
+        features={f"{prefix}_late_share_1d": float, f"{prefix}_mean_delay_1d": float},
+        online=True,
+    )
+
+
+carrier_punctuality = declare_punctuality("carrier_punctuality", ml.Entity("carrier"), "carrier")
+origin_punctuality = declare_punctuality("origin_punctuality", ml.Entity("origin"), "origin")
+destination_punctuality = declare_punctuality("destination_punctuality", ml.Entity("destination", join_keys=("dest",)), "dest")
+route_punctuality = declare_punctuality("route_punctuality", ml.Entity("route", join_keys=("origin", "dest")), "route")
 
 # Of a past year. A live service would need hourly partitions or pushed rows: a daily partition exists when its day has ended.
 origin_weather = ml.FeatureView(
@@ -90,14 +88,14 @@ origin_weather = ml.FeatureView(
     event_timestamp="observed_at",
     created_timestamp="published_at",
     ttl=timedelta(hours=6),
-    features={"temp": float, "wind_speed": float, "precip": float, "pressure": float, "visib": float},
+    features=dict.fromkeys(flights_data.WEATHER, float),
     online=True,
 )
 
 
 @ml.training_set(
-    features=[carrier_punctuality, origin_punctuality, origin_weather, clock],
-    columns=["carrier", "origin", "distance"],
+    features=[carrier_punctuality, origin_punctuality, destination_punctuality, route_punctuality, origin_weather, clock],
+    columns=["carrier", "origin", "dest", "distance"],
     label="late",
     label_known_at="landed_at",
     event_timestamp="scheduled_at",
@@ -106,14 +104,14 @@ origin_weather = ml.FeatureView(
 def departures(flights: pl.LazyFrame) -> pl.LazyFrame:
     """Flights that landed; late when 15 minutes or more behind schedule."""
     landed = flights.filter(pl.col("arr_delay").is_not_null() & pl.col("landed_at").is_not_null())
-    return landed.select("flight_id", "scheduled_at", "landed_at", "carrier", "origin", "distance", late=pl.col("arr_delay") > 15)
+    return landed.select("flight_id", "scheduled_at", "landed_at", "carrier", "origin", "dest", "distance", late=pl.col("arr_delay") > 15)
 
 
 class Hyperparameters(dg.Config):
     """Hyperparameters that the launchpad can set."""
 
-    learning_rate: float = 0.1
-    max_iter: int = 120
+    learning_rate: float = 0.05
+    max_iter: int = 300
 
 
 @ml.model(
@@ -137,9 +135,11 @@ def lateness(train: ml.Split, params: Hyperparameters) -> "ClassifierMixin":
     from sklearn.preprocessing import OrdinalEncoder
 
     categories = make_column_transformer(
-        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["carrier", "origin"]), remainder="passthrough"
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["carrier", "origin", "dest"]), remainder="passthrough"
     )
-    trees = HistGradientBoostingClassifier(learning_rate=params.learning_rate, max_iter=params.max_iter, max_leaf_nodes=15, random_state=0)
+    trees = HistGradientBoostingClassifier(
+        learning_rate=params.learning_rate, max_iter=params.max_iter, min_samples_leaf=100, l2_regularization=5.0, random_state=0
+    )
     return make_pipeline(categories, trees).fit(train.X, train.y)
 
 
@@ -175,6 +175,8 @@ defs = ml.build_definitions(
         dbt,
         carrier_punctuality,
         origin_punctuality,
+        destination_punctuality,
+        route_punctuality,
         origin_weather,
         departures,
         lateness,

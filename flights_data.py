@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import mlops_assets as ml
 
+WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")  # at an airport in an hour
 _NULLS = ["NA", ""]
 # Airports that the airport table lacks; all four are in Puerto Rico's time zone or keep the same time.
 _MISSING_ZONES = dict.fromkeys(("BQN", "SJU", "PSE", "STT"), "America/Puerto_Rico")
@@ -65,7 +66,6 @@ def observations(window: ml.TimeWindow) -> pl.LazyFrame:
     """Return the hourly weather at the three airports; an observation is published when its hour is over."""
     raw = _read(str(folder() / "weather.csv"), _stamp(folder() / "weather.csv"))
     observed = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
-    numbers = ("temp", "wind_speed", "wind_gust", "precip", "pressure", "visib")
     return (
         raw.with_columns(observed.alias("observed_at"))
         .filter(pl.col("observed_at").is_between(window.start, window.end, closed="left"))
@@ -74,7 +74,7 @@ def observations(window: ml.TimeWindow) -> pl.LazyFrame:
             "origin",
             "observed_at",
             (pl.col("observed_at") + pl.duration(hours=1)).alias("published_at"),
-            *(pl.col(n).cast(pl.Float64) for n in numbers),
+            *(pl.col(n).cast(pl.Float64) for n in WEATHER),
         )
         .lazy()
     )

@@ -1,2 +1,2 @@
 {{ config(unique_key='day') }}
-{{ punctuality('carrier') }}
+{{ punctuality('carrier', ['carrier']) }}

@@ -38,6 +38,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 YEAR = TimeWindow(datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, 5, tzinfo=UTC))
 QUARTER = "2013-01-01...2013-03-31"
 NEXT = date(2013, 4, 1)
+GROUPS = {"carrier": ("carrier",), "origin": ("origin",), "dest": ("dest",), "route": ("origin", "dest")}
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,8 @@ def recompute(home: Path) -> dict[str, float]:
     with (folder / "airports.csv").open() as file:
         zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file) if row["tzone"] not in {"NA", ""}}
     midnight = datetime(NEXT.year, NEXT.month, NEXT.day, tzinfo=NEW_YORK)
-    as_of, since, until = (t.astimezone(UTC) for t in (midnight, midnight - timedelta(days=7), midnight + timedelta(days=1)))
-    today, late = [], {"carrier": {}, "origin": {}}
+    as_of, since, until = (t.astimezone(UTC) for t in (midnight, midnight - timedelta(days=1), midnight + timedelta(days=1)))
+    today, late = [], {name: {} for name in GROUPS}
     for row in csv.DictReader(io.StringIO(_raw_flights().decode())):
         scheduled = _utc(row["time_hour"]) + timedelta(minutes=int(row["minute"]))
         if as_of <= scheduled < until:
@@ -181,8 +182,8 @@ def recompute(home: Path) -> dict[str, float]:
         elif since <= scheduled < as_of and (delay := _number(row["arr_delay"])) is not None:
             landed = _landing(row, scheduled, zones)
             if landed is not None and landed < as_of:
-                for by, delays in late.items():
-                    delays.setdefault(row[by], []).append(delay)
+                for name, columns in GROUPS.items():
+                    late[name].setdefault(tuple(row[column] for column in columns), []).append(delay)
     weather: dict[str, list[tuple[datetime, dict[str, str]]]] = {}
     with (folder / "weather.csv").open() as file:
         for row in csv.DictReader(file):
@@ -198,20 +199,21 @@ def recompute(home: Path) -> dict[str, float]:
 
 def _row(row: dict[str, str], scheduled: datetime, late: dict, weather: list) -> dict[str, object]:
     found: dict[str, object] = {"id": f"{row['month']}-{row['day']}-{row['carrier']}{row['flight']}-{row['origin']}"}
-    for by in ("carrier", "origin"):
-        delays = late[by].get(row[by])
-        found[f"{by}_late_share_7d"] = None if not delays else sum(d > 15 for d in delays) / len(delays)
-        found[f"{by}_mean_delay_7d"] = None if not delays else sum(delays) / len(delays)
+    for name, columns in GROUPS.items():
+        delays = late[name].get(tuple(row[column] for column in columns))
+        found[f"{name}_late_share_1d"] = None if not delays else sum(d > 15 for d in delays) / len(delays)
+        found[f"{name}_mean_delay_1d"] = None if not delays else sum(delays) / len(delays)
     known = [(at, w) for at, w in weather if at + timedelta(hours=1) <= scheduled]
     latest = max(known, key=lambda pair: pair[0]) if known else None
     held = latest is not None and scheduled - latest[0] <= timedelta(hours=6)
-    for name in ("temp", "wind_speed", "precip", "pressure", "visib"):
+    for name in ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"):
         found[name] = _number(latest[1][name]) if held else None
     return found | {
-        "hour": scheduled.hour,
-        "weekday": scheduled.weekday(),
+        "minute": int(row["hour"]) * 60 + int(row["minute"]),  # the source's local time
+        "weekday": date(int(row["year"]), int(row["month"]), int(row["day"])).weekday(),
         "carrier": row["carrier"],
         "origin": row["origin"],
+        "dest": row["dest"],
         "distance": int(row["distance"]),
     }
 
@@ -261,10 +263,13 @@ def test_a_missing_file_and_a_broken_one_leave_the_last_good_state(demo, tmp_pat
     assert predictions(demo).equals(before)
 
 
-def test_the_clock_counts_hours_and_weekdays_in_utc() -> None:
-    found = clock(np.array(["2013-03-01T23:59", "2013-03-03T00:00"], dtype="datetime64[us]"))
-    assert found["hour"].tolist() == [23, 0]
-    assert found["weekday"].tolist() == [4, 6]  # Friday and Sunday, as datetime.weekday() counts
+def test_the_clock_counts_minutes_and_weekdays_in_new_york(year) -> None:
+    found = clock(year["scheduled_at"].to_numpy())
+    local = year["scheduled_at"].dt.convert_time_zone("America/New_York")
+    assert found["minute"].tolist() == (local.dt.hour().cast(pl.Int64) * 60 + local.dt.minute()).to_list()
+    assert found["weekday"].tolist() == [day - 1 for day in local.dt.weekday()]  # Monday is 0, as datetime.weekday() counts
+    winter_and_summer = clock(np.array(["2013-03-10T04:59", "2013-03-11T04:00"], dtype="datetime64[us]"))
+    assert winter_and_summer["minute"].tolist() == [23 * 60 + 59, 0]
 
 
 def test_the_honest_auc_is_stated(demo) -> None:
@@ -305,9 +310,9 @@ def test_the_card_of_the_model_says_what_scikit_learn_says(demo) -> None:
     assert high - low > 2 * (by_flight[1] - by_flight[0])
     assert f"Brier score {brier:.4f}" in card
     assert f"| holdout | {holdout.height:,} |" in card
-    assert "| late_share_7d" not in card
-    assert "| carrier_late_share_7d | Float64 | features/carrier_punctuality |" in card
-    assert "| hour | Int64 | clock, on demand | none | 0 … 23 |" in card
+    assert "| late_share_1d" not in card
+    assert "| carrier_late_share_1d | Float64 | features/carrier_punctuality |" in card
+    assert "| minute | Int64 | clock, on demand | none |" in card
     assert "Not for airports other than EWR, JFK and LGA" in card
     for table in ("dataset/flights", "dataset/weather", "features/origin_weather"):
         assert f"| {table} |" in card
@@ -327,16 +332,16 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         assert green.returncode == 0, green.stdout + green.stderr
         facts = json.loads(green.stdout)
         assert facts["passed"] is True
-        # Four punctualities, five of the weather, hour and weekday, of each flight.
-        assert facts["values compared"] == 11 * predictions(demo).height
+        # Eight punctualities, nine of the weather, minute and weekday, of each flight.
+        assert facts["values compared"] == 19 * predictions(demo).height
         assert facts["served wrong"] == 0
 
         known = pl.col("as_of") <= datetime(NEXT.year, NEXT.month, NEXT.day, tzinfo=NEW_YORK).astimezone(UTC)
         view = DuckLake.open(demo / "lake").read("features/carrier_punctuality")
         rows = view.filter((pl.col("carrier") == "UA") & known).sort("as_of").tail(1)
-        wrong = sort_as_of(bind_rows(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
+        wrong = sort_as_of(bind_rows(carrier_punctuality(), rows.with_columns(carrier_late_share_1d=pl.lit(0.5))))
         open_online(str(demo / "online")).update(
-            "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
+            "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_1d", "carrier_mean_delay_1d"]
         )
         assert mlops(demo, "predict", "lateness_api", "--partitions", day).returncode == 0
         assert mlops(demo, "run", "--select", 'key:"predictions/lateness_api_predictions"', "--partitions", day).returncode == 0
@@ -345,8 +350,8 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         facts = json.loads(red.stdout)
         united = predictions(demo).filter(pl.col("carrier") == "UA").height
         assert facts["served wrong"] == united
-        share = rows["carrier_late_share_7d"][0]
-        assert facts["first"].startswith("feature 'carrier_late_share_7d' of 'carrier_punctuality' for carrier = 'UA' at 2013-04-01")
+        share = rows["carrier_late_share_1d"][0]
+        assert facts["first"].startswith("feature 'carrier_late_share_1d' of 'carrier_punctuality' for carrier = 'UA' at 2013-04-01")
         assert facts["first"].endswith(f"served 0.5, offline it is {share!r}")
     finally:
         mlops(demo, "serve", "stop", "lateness_api")
@@ -357,9 +362,9 @@ def test_columns_of_dbt_models_lead_to_those_of_the_raw_data(demo) -> None:
         event = instance.get_latest_materialization_event(asset_key("features/carrier_punctuality"))
     shown = event.asset_materialization.metadata
     deps = shown["dagster/column_lineage"].value.deps_by_column
-    assert [(d.asset_key.to_user_string(), d.column_name) for d in deps["carrier_mean_delay_7d"]] == [("dataset/flights", "arr_delay")]
-    assert "| carrier_late_share_7d | dataset/flights.arr_delay |" in shown["column lineage"].value
-    assert "carrier_late_share_7d | Float64 | 15 |" in shown["statistics"].value
+    assert [(d.asset_key.to_user_string(), d.column_name) for d in deps["carrier_mean_delay_1d"]] == [("dataset/flights", "arr_delay")]
+    assert "| carrier_late_share_1d | dataset/flights.arr_delay |" in shown["column lineage"].value
+    assert "| carrier_late_share_1d | Float64 | " in shown["statistics"].value
 
 
 def carrier_punctuality():
@@ -370,7 +375,7 @@ def carrier_punctuality():
         event_timestamp="day",
         created_timestamp="as_of",
         ttl=timedelta(days=2),
-        features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
+        features={"carrier_late_share_1d": float, "carrier_mean_delay_1d": float},
     )
 
 

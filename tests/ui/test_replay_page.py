@@ -11,7 +11,7 @@ from mlops_assets.compute.pages.replay_page import render_replay
 from tests.browser import browser_page
 from tests.compute.replay.test_comparison import policy, result
 
-NAMES = ("never", "every:30d", "every:40d", "every:30d,window=121d", "every:30d,window=40d", "follow", "prove")
+NAMES = ("never", "every:30d", "every:40d", "every:30d,window=121d", "every:30d,window=40d", "grow", "follow", "prove")
 LINES = """names => names.map(name => {
     const text = document.createRange(); text.selectNodeContents(name.lastChild); return text.getClientRects().length })"""
 

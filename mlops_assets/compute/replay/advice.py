@@ -43,7 +43,7 @@ def advise(result: ReplayResult) -> Advice:
     """Return the policy to use.
 
     With the grid of ``--suggest``, the policies that are significantly better than ``never`` are compared. The advice is the first one with
-    95 % of the largest gain: ``follow``, ``prove``, then the simple policies, those with the fewest trainings first. Without a significant
+    95 % of the largest gain: ``follow``, ``prove``, then the others, those with the fewest trainings first. Without a significant
     gain, it is ``prove``, which promotes only significantly better candidates. For other policies, it is the policy with the fewest trainings
     that is not significantly worse than the best policy.
 
@@ -89,9 +89,9 @@ def _suggest(result: ReplayResult, by_name: dict[str, PolicyResult], best: Polic
     top = max(shown.values(), key=lambda policy: policy.mean(result.metric))
     enough = never.mean(result.metric) + _SHARE * (top.mean(result.metric) - never.mean(result.metric))
     declared = [shown[name] for name in DECLARED if name in shown]
-    simple = sorted((p for p in shown.values() if p.policy not in DECLARED), key=lambda p: (len(p.retrainings), -p.mean(result.metric)))
-    chosen = next(p for p in (*declared, *simple) if p.mean(result.metric) >= enough)
-    return _explain(result, chosen, best, f"Use {chosen.policy}")
+    others = sorted((p for p in shown.values() if p.policy not in DECLARED), key=lambda p: (len(p.retrainings), -p.mean(result.metric)))
+    chosen = next(p for p in (*declared, *others) if p.mean(result.metric) >= enough)
+    return _explain(result, chosen, best, f"Use {chosen.policy}", shown=True)
 
 
 def _shows_gain(result: ReplayResult, policy: PolicyResult, never: PolicyResult) -> bool:
@@ -110,13 +110,14 @@ def _is_worse(result: ReplayResult, policy: PolicyResult, best: PolicyResult) ->
     return found is not None and found.high < 0
 
 
-def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, headline: str) -> Advice:
+def _explain(result: ReplayResult, chosen: PolicyResult, best: PolicyResult, headline: str, *, shown: bool = False) -> Advice:
     metric, first = result.metric, result.policies[0]
     against = result.compare(chosen.policy, first.policy)
     significant = against is not None and against.low > 0
     figures = f"The mean {metric} of {chosen.policy} is {format_number(chosen.mean(metric), 4)} with {_describe_trainings(chosen)}"
     if chosen.policy != first.policy:
-        sure = "significantly better than" if significant else "not significantly better than"
+        doubtful = f"better at {100 * _CONFIDENCE:.0f} % confidence" if shown else "not significantly better"
+        sure = "significantly better than" if significant else f"{doubtful} than"
         figures += f", {sure} {first.policy} ({format_number(first.mean(metric), 4)})"
     if chosen.policy == best.policy:
         return Advice(chosen.policy, headline, f"{figures}. No other policy has a higher mean.{_explain_missing(result)}", significant)

@@ -1,4 +1,4 @@
-"""The policies that ``mlops replay --suggest`` compares: two that can be declared, and simple ones as references.
+"""The policies that ``mlops replay --suggest`` compares: three that can be declared, and simple ones as references.
 
 They come from an experiment on flights, river's data sets and eleven synthetic concepts with and without drift; ADR 73 has its table.
 """
@@ -12,10 +12,11 @@ from mlops_assets.compute.replay.policies import NEVER, ReplayPolicy
 from mlops_assets.values.decisions import Retrain
 from mlops_assets.values.gates.champion_gate import BETTER, NOT_WORSE
 
-FOLLOW, PROVE = "follow", "prove"
-DECLARED = (FOLLOW, PROVE)  # names of policies that a project can declare
+FOLLOW, PROVE, GROW = "follow", "prove", "grow"
+DECLARED = (FOLLOW, PROVE)  # the first ones that are suggested, in this order
 _MAX_PERIOD, _MAX_COOLDOWN, _PERIODS, _SHORT = timedelta(days=30), timedelta(days=7), 8, 3
 _MAX_GROWTH, _LONGER = 1.5, 4 / 3  # of the period: where the gap of declared policies ends, and the time between fewer refits
+_FIRST_SHARE = 4  # the first gap of `grow` is the initial history divided by this number
 
 
 def choose_period(replayed: timedelta, shortest: timedelta) -> timedelta:
@@ -38,6 +39,7 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     ----------
     name
         ``follow`` promotes a candidate unless it is significantly worse than the champion, ``prove`` only if it is significantly better.
+        ``grow`` retrains when the history has grown by a quarter, at most 1.5 periods later, and uses the gates of the model alone.
     period
         The time between two trainings.
     initial
@@ -47,6 +49,9 @@ def build_policy(name: str, period: timedelta, initial: timedelta, *, by_time: b
     tunes
         Whether the model's function takes the validation part, so that it cannot be refit on all rows.
     """
+    if name == GROW:
+        first = min(period, round_span(initial / _FIRST_SHARE))
+        return Retrain(cooldown=min(_MAX_COOLDOWN, first), every=first, max_every=_MAX_GROWTH * period, on=(), refit=not tunes)
     spans = dict.fromkeys(round_span(span) for span in (initial, max(period, initial / _SHORT)))
     return Retrain(
         cooldown=min(_MAX_COOLDOWN, period),
@@ -68,7 +73,8 @@ def build_grid(period: timedelta, initial: timedelta, *, by_time: bool, tunes: b
         *(ReplayPolicy(f"every:{_name_span(gap)}", gap) for gap in dict.fromkeys((period, round_span(period * _LONGER)))),
         *(ReplayPolicy(f"{every},window={_name_span(s)}", period, s) for s in dict.fromkeys((long, short))),
     ]
-    declared = [ReplayPolicy(name, retrain=build_policy(name, period, initial, by_time=by_time, tunes=tunes)) for name in DECLARED]
+    names = (GROW, *DECLARED)
+    declared = [ReplayPolicy(name, retrain=build_policy(name, period, initial, by_time=by_time, tunes=tunes)) for name in names]
     return [ReplayPolicy(NEVER), *simple, *declared]
 
 

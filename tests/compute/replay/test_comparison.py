@@ -100,6 +100,18 @@ def test_a_policy_that_loses_a_tenth_of_the_gain_is_not_advised_because_windows_
     assert advise(found).policy == "every:30d"
 
 
+def test_an_advised_gain_that_only_the_narrower_interval_shows_is_called_so():
+    months = {  # of the flights of 2013, April to December
+        "never": [0.682, 0.732, 0.714, 0.706, 0.677, 0.675, 0.671, 0.675, 0.735],
+        "grow": [0.696, 0.758, 0.753, 0.760, 0.721, 0.727, 0.701, 0.684, 0.724],
+        "follow": [0.682, 0.755, 0.760, 0.754, 0.721, 0.720, 0.687, 0.687, 0.725],
+        "prove": [0.682, 0.756, 0.740, 0.732, 0.718, 0.720, 0.689, 0.680, 0.722],
+    }
+    found = advise(result(*(policy(name, np.array(levels), 7) for name, levels in months.items())))
+    assert (found.policy, found.significant) == ("grow", False)
+    assert "better at 90 % confidence than never" in found.text
+
+
 def test_a_policy_with_a_shown_gain_is_advised_where_a_noisy_one_has_a_higher_mean():
     noise = np.random.default_rng(5).normal(0, 0.25, 30)
     never, follow = policy("never", noisy(0.6, 1)), policy("follow", noisy(0.62, 2), 5)

@@ -21,7 +21,7 @@ def test_a_period_is_a_month_or_an_eighth_of_a_shorter_replay(replayed, shortest
 
 
 @pytest.mark.parametrize("period", [30 * DAY, 6 * HOUR, 91 * HOUR])
-@pytest.mark.parametrize("name", ["follow", "prove"])
+@pytest.mark.parametrize("name", ["grow", "follow", "prove"])
 @pytest.mark.parametrize(("by_time", "tunes"), [(True, False), (False, True)])
 def test_a_written_declaration_is_the_policy(period, name, by_time, tunes):
     policy = build_policy(name, period, 4 * period, by_time=by_time, tunes=tunes)
@@ -30,7 +30,7 @@ def test_a_written_declaration_is_the_policy(period, name, by_time, tunes):
 
 def test_a_grid_compares_never_and_simple_policies_with_those_that_can_be_declared():
     names = [policy.name for policy in build_grid(30 * DAY, 120 * DAY, by_time=True, tunes=False)]
-    assert names == ["never", "every:30d", "every:40d", "every:30d,window=120d", "every:30d,window=40d", "follow", "prove"]
+    assert names == ["never", "every:30d", "every:40d", "every:30d,window=120d", "every:30d,window=40d", "grow", "follow", "prove"]
     for name in names[:4]:
         assert parse_policy(name).name == name
 
@@ -52,6 +52,13 @@ def test_a_policy_that_no_project_can_declare_has_no_line():
 def test_a_short_history_gives_no_span_twice():
     policy = build_policy("follow", 30 * DAY, 30 * DAY, by_time=True, tunes=False)
     assert policy.train_windows == (None, 30 * DAY)
+
+
+@pytest.mark.parametrize(("initial", "first"), [(88, 22), (90, 22), (400, 30), (6, 36 / 24)])
+def test_the_first_gap_of_grow_is_a_quarter_of_the_history_and_at_most_a_period(initial, first):
+    policy = build_policy("grow", 30 * DAY, initial * DAY, by_time=True, tunes=False)
+    assert (policy.every, policy.max_every, policy.cooldown) == (first * DAY, 45 * DAY, min(7, first) * DAY)
+    assert (policy.on, policy.train_windows, policy.judge_on, policy.promote_if, policy.refit) == ((), (None,), None, "", True)
 
 
 def test_spans_are_whole():

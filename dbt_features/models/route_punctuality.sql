@@ -1,0 +1,2 @@
+{{ config(unique_key='day') }}
+{{ punctuality('route', ['origin', 'dest']) }}

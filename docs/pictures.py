@@ -64,10 +64,10 @@ def main() -> None:
     if len(reports) == 1:
         _report_days(environment)
     port = free_port()
-    with web_ui(ROOT / "definitions.py", environment, console_port=port) as url, browser_page(2300, 1250) as page:
+    with web_ui(ROOT / "definitions.py", environment, console_port=port) as url, browser_page(2300, 1450) as page:
         open_graph(page, url, ["data", "lateness"])
         _zoom_out(page, 2)  # until both groups are in view
-        page.screenshot(path=PICTURES / "graph.png", clip={"x": 750, "y": 250, "width": 1350, "height": 740})
+        page.screenshot(path=PICTURES / "graph.png", clip={"x": 750, "y": 340, "width": 1350, "height": 880})
         page.set_viewport_size({"width": 1500, "height": 900})
         _page(page, f"{url}/assets/model/lateness_candidate?view=checks", "gates", "roc_auc_at_least")
         _page(page, f"{url}/assets/model/lateness_candidate", "model", "neg_log_loss")

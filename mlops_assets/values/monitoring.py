@@ -52,7 +52,8 @@ class Performance(OneRule):
     significant
         If True, a value is a breach only when its whole confidence interval is below the bound.
     confidence
-        The confidence level of the interval. In a report, all intervals have the highest level that an expectation of the monitor declares.
+        The confidence level of the interval. A monitor uses one level, the highest of its expectations, in the report and for
+        ``significant``.
 
     Raises
     ------

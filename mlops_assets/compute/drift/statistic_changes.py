@@ -84,9 +84,10 @@ def compare_with_past(windows: StatisticWindows, rate: float) -> StatisticChange
     -----
     A change is divided by the standard deviation of the statistic over windows. If the statistic is normal, the ratio has Student's
     distribution with n − 1 degrees of freedom, where n is the number of independent windows, see :func:`count_independent`.
-    Because it may not be normal, each reference window is compared with the others in the same way, and a tail is fitted to −ln of the
-    probabilities.
-    The limit is the larger of the two changes with the probability rate / m, where m is the effective number of independent statistics.
+    Because it may not be normal, each reference window is also compared with the others. Each comparison gives a probability by Student's
+    distribution, and a tail is fitted to −ln of these probabilities.
+    Two changes have the probability rate / m, where m is the effective number of independent statistics: one by Student's distribution, one
+    by the fitted tail. The limit is the larger one, and no less than the minimum effect. Limits of rates are capped.
     """
     limits, changes = (np.full(len(windows.current), math.nan) for _ in range(2))
     reference_values = np.full(windows.past.shape, math.nan)

@@ -175,7 +175,7 @@ def _is_finite(numbers: pl.Series) -> pl.Series:
 
 
 def read_predictions(predictions: pl.DataFrame, classes: Sequence[object] | None = None) -> LabelledPredictions:
-    """Return the finite predictions without labels: their ``y`` is the prediction itself.
+    """Return the rows with a finite prediction, without joining labels; ``y`` holds the predictions in their place.
 
     Parameters
     ----------

@@ -74,14 +74,14 @@ class Bento:
         return [sys.executable, "-m", "bentoml", "serve", self.tag, "--host", host, "--port", str(port)]
 
 
-def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -> Bento:
+def build_bento(spec: ServiceSpec, store: str | os.PathLike[str] | None = None) -> Bento:
     """Build the Bento of a service with its current champion, and return its description.
 
     Parameters
     ----------
     spec
         Configuration of the service.
-    home
+    store
         Folder of the BentoML store, created when missing; ``bento`` in the service's folder when None.
 
     Raises
@@ -98,18 +98,18 @@ def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -
     champion = open_registry(spec.registry, spec.environment).champion(spec.model)
     if champion is None:
         raise ServiceError(f"service '{spec.name}' has no champion of '{spec.model}'", hint="promote a version first")
-    store = Path(home) if home is not None else spec.folder.path / "bento"
-    store.mkdir(parents=True, exist_ok=True)
+    folder = Path(store) if store is not None else spec.folder.path / "bento"
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as context:
         _write_context(Path(context), spec, champion)
         command = [sys.executable, "-m", "bentoml", "build", ".", "--name", spec.name, "--output", "tag"]
         built = subprocess.run(  # noqa: S603  (BentoML's own command, on files we made)
-            command, cwd=context, env={**os.environ, **_bento_environment(store)}, capture_output=True, text=True, check=False
+            command, cwd=context, env={**os.environ, **_bento_environment(folder)}, capture_output=True, text=True, check=False
         )
     tag = re.search(rf"{spec.name}:\w+", built.stdout)
     if built.returncode or tag is None:
         raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="correct what BentoML reports")
-    return Bento(tag[0], str(store), champion.version)
+    return Bento(tag[0], str(folder), champion.version)
 
 
 def _bento_environment(store: Path) -> dict[str, str]:

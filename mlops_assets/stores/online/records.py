@@ -178,12 +178,14 @@ def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
     return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
 
 
-def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
+def _pack_fixed(
+    rows: pl.DataFrame, event_times: np.ndarray, created_times: np.ndarray, starts: np.ndarray, schema: RecordSchema
+) -> list[bytes]:
     """Return one record for each entity from sorted rows of fixed width; ``starts`` has the first row of each entity."""
     single = len(starts) == rows.height
     dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID_BYTES}")]) if single else schema.dtype
     packed = np.zeros(rows.height, dtype=dtype)
-    packed["event"], packed["created"] = event, created
+    packed["event"], packed["created"] = event_times, created_times
     columns = [_to_physical(rows[name]) for name in schema.names]
     if any(column.null_count() for column in columns):
         nulls = np.column_stack([column.is_null().to_numpy() for column in columns])
@@ -210,13 +212,15 @@ def _to_physical(column: pl.Series) -> pl.Series:
     return column if column.dtype in (pl.Boolean, pl.UInt64) else column.cast(wide)
 
 
-def _pack_mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
+def _pack_mixed(
+    rows: pl.DataFrame, event_times: np.ndarray, created_times: np.ndarray, starts: np.ndarray, schema: RecordSchema
+) -> list[bytes]:
     """Return one record for each entity from sorted rows packed as msgpack; ``starts`` as in :func:`_pack_fixed`."""
     import msgspec
 
     encode = msgspec.msgpack.Encoder().encode
     values = zip(*(_to_values(rows[name]) for name in schema.names), strict=True)
-    packed_rows = list(zip(event.tolist(), created.tolist(), map(encode, values), strict=True))
+    packed_rows = list(zip(event_times.tolist(), created_times.tolist(), map(encode, values), strict=True))
     bounds = [*starts.tolist(), len(packed_rows)]
     return [pack_rows(packed_rows[a:b], schema) for a, b in pairwise(bounds)]
 

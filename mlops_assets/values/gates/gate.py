@@ -99,8 +99,8 @@ class Gate(OneRule):
         ``(column, value)``: only the rows with this value are judged. ``column``: the rows of each value are judged separately, and all
         must pass.
     confidence
-        The confidence level of an interval. Its lower end is judged instead of the number; with ``at_most``, its upper end. The interval is
-        that of the metric, or of the difference from the champion. None judges the number.
+        The confidence level of an interval around the metric, or around its difference from the champion. If given, the lower end of the
+        interval is judged; with ``at_most``, its upper end. If None, the metric or the difference itself is judged.
     min_rows
         The minimum number of holdout rows of a value when ``slice`` is a column; values with fewer rows are not judged.
 

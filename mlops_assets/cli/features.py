@@ -122,10 +122,10 @@ def _read_rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None
         return None
 
 
-def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
+def _summarise(project: LoadedProject, declarations: Project, view: FeatureView) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import find_usage
 
-    rows, used = _read_rows(project, view), find_usage(declared, project.stores, view)
+    rows, used = _read_rows(project, view), find_usage(declarations, project.stores, view)
     return {
         "view": view.name,
         "entity": ", ".join(view.entity.join_keys),
@@ -143,8 +143,8 @@ def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import find_usage, source_lineage
     from mlops_assets.values.feature_types import format_type
 
-    declared, view = _find_view(project, name)
-    rows, used = _read_rows(project, view), find_usage(declared, project.stores, view)
+    declarations, view = _find_view(project, name)
+    rows, used = _read_rows(project, view), find_usage(declarations, project.stores, view)
     kinds = {feature: format_type(kind) for feature, kind in view.features}
     figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else compute_statistics(rows, view.feature_names)
     return {
@@ -168,7 +168,7 @@ def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
         ],
         "lineage": [
             {"column": column, "sources": ", ".join(f"{table}.{part}" for table, part in sources)}
-            for column, sources in source_lineage(declared, project.stores, view).items()
+            for column, sources in source_lineage(declarations, project.stores, view).items()
         ],
         "versions": [
             {
@@ -241,18 +241,18 @@ def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> 
     from mlops_assets.orchestrate.core.project import served_time
     from mlops_assets.orchestrate.online.skew import SkewReading, check_skew
 
-    declared, service = _find_service(project, name)
-    window = None if partitions is None else _find_window(declared, service, partitions)
+    declarations, service = _find_service(project, name)
+    window = None if partitions is None else _find_window(declarations, service, partitions)
     lake = project.stores.lake
     rows = lake.read(service.predictions_key, window=window, event_timestamp=lake_column(served_time(service), PREDICTION_COLUMNS))
-    return check_skew(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
+    return check_skew(SkewReading(declarations, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
 
 
-def _find_window(declared: Project, service: Service, partitions: str) -> TimeWindow:
+def _find_window(declarations: Project, service: Service, partitions: str) -> TimeWindow:
     from mlops_assets.cli.partition_range import find_window
     from mlops_assets.orchestrate.core.project import served_partitions
 
-    definition = served_partitions(declared, service)
+    definition = served_partitions(declarations, service)
     if definition is None:
         raise DefinitionError(
             f"the predictions of service '{service.name}' are not partitioned, so --partitions cannot choose them", hint="omit --partitions"

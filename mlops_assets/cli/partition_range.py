@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
-def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner: str) -> list[str]:
+def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner_name: str) -> list[str]:
     """Return the keys of the chosen partitions, oldest first.
 
     Parameters
@@ -20,7 +20,7 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
         The partitions to choose from.
     partitions
         ``KEY`` or ``FIRST...LAST``.
-    owner
+    owner_name
         The asset or service with these partitions, named in error messages.
 
     Raises
@@ -31,30 +31,30 @@ def find_partitions(definition: dg.PartitionsDefinition, partitions: str, owner:
     keys = list(definition.get_partition_keys())
     if not keys:
         raise DefinitionError(
-            f"{owner} has no partition '{partitions}'", hint="there is no partition yet: check the start of the partitions"
+            f"{owner_name} has no partition '{partitions}'", hint="there is no partition yet: check the start of the partitions"
         )
     first, dots, last = partitions.partition("...")
     known = f"there are {keys[0]} to {keys[-1]}"
     if dots and not (first and last):
         raise DefinitionError(
-            f"the partitions '{partitions}' of {owner} have no {'last' if first else 'first'} key",
+            f"the partitions '{partitions}' of {owner_name} have no {'last' if first else 'first'} key",
             hint=f"write {first or keys[0]}...{last or keys[-1]}; {known}",
         )
     for key in (first, last or first):
         if key not in keys:
-            raise DefinitionError(f"{owner} has no partition '{key}'", hint=suggest_name(key, keys) + known)
+            raise DefinitionError(f"{owner_name} has no partition '{key}'", hint=suggest_name(key, keys) + known)
     start, end = keys.index(first), keys.index(last or first)
     if end < start:
-        raise DefinitionError(f"the partitions {partitions} of {owner} are reversed", hint=f"write {last}...{first}")
+        raise DefinitionError(f"the partitions {partitions} of {owner_name} are reversed", hint=f"write {last}...{first}")
     return keys[start : end + 1]
 
 
-def find_window(definition: dg.PartitionsDefinition, partitions: str, owner: str) -> TimeWindow:
+def find_window(definition: dg.PartitionsDefinition, partitions: str, owner_name: str) -> TimeWindow:
     """Return the span of event time of the chosen partitions.
 
     Parameters
     ----------
-    definition, partitions, owner
+    definition, partitions, owner_name
         As in :func:`find_partitions`.
 
     Raises
@@ -62,7 +62,7 @@ def find_window(definition: dg.PartitionsDefinition, partitions: str, owner: str
     DefinitionError
         A key is missing or unknown, or the range is reversed.
     """
-    chosen = find_partitions(definition, partitions, owner)
+    chosen = find_partitions(definition, partitions, owner_name)
     first, last = window_of(definition, chosen[0]), window_of(definition, chosen[-1])
     assert first is not None  # noqa: S101  (partitioned)
     assert last is not None  # noqa: S101

@@ -27,7 +27,7 @@ class Retrain:
     Parameters
     ----------
     cooldown
-        The minimum event time between two trainings that decisions start: from the end of the previous training's data to the end of the
+        The minimum event time between two trainings that this rule starts, from the end of the previous training's data to the end of the
         current data.
     after
         The number of consecutive windows with a breach that start a retraining. Windows without a verdict are skipped.
@@ -38,7 +38,7 @@ class Retrain:
     backoff
         The wall-clock time from the first crash to the next attempt; it doubles with each further crash.
     every
-        The event time from the last training to the next one, which starts at any performance; None to start no training by time.
+        The event time from the last training to the next one, which starts also without a breach; None to start no training by time.
     max_age
         The event time after the end of the serving version's data at which a training starts; None without a maximum age.
     on
@@ -50,9 +50,9 @@ class Retrain:
     refit
         Whether a candidate that passed its gates is refit on all rows including the holdout, as with ``refit="after_gates"`` of a model.
     max_every
-        ``every`` grows with the history, to a quarter of its length but at most ``max_every``: with much history, the same amount of new
-        data matters less. After a rejection, or while a version serves that trained on the newest rows only, ``every`` does not grow.
-        None never changes ``every``.
+        The time between trainings grows from ``every`` to a quarter of the length of the history, but at most to ``max_every``: with much
+        history, the same amount of new data matters less. After a rejection, or while the serving version was trained on a span of the
+        newest rows, the time is ``every`` again. With None, it is always ``every``.
     judge_on
         The span of the newest labelled rows on which candidates are judged; it is extended to 30 rows if it has fewer. None takes the
         holdout of the training set.

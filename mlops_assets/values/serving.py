@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class BatchPrediction:
     """The champion's predictions for every partition of a dataset.
 
-    The champion does not predict its own training rows: a partition with some of them is predicted by the newest earlier champion that
-    was not fitted on the partition, if there is one.
+    A partition with rows that the champion was fitted on is predicted by the newest earlier champion that was not fitted on them. If there
+    is none, the champion predicts it.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ class BatchPrediction:
     model
         The model whose champion predicts.
     dataset
-        The rows to predict. The dataset has the model's columns, join keys and event timestamp; columns of its ``known_at`` are not read.
+        The rows to predict. The dataset has the model's columns, join keys and event timestamp. Columns that the
+        dataset lists in ``known_at=`` are not read: they are known later than the row.
     **options
         Passed to Dagster, as in :func:`mlops_assets.dataset`.
 

@@ -54,11 +54,11 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
     DefinitionError
         There is no such monitor, or it has no such window.
     """
-    declared, monitor = find_monitor(project, name)
+    declarations, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
     with open_clean_instance(project.platform) as instance, project.stores.lake.freeze_records():
-        facts = collect_facts(project.stores, declared, monitor, instance)
-        upcoming = describe_next_step(project, declared, monitor, instance, facts)
+        facts = collect_facts(project.stores, declarations, monitor, instance)
+        upcoming = describe_next_step(project, declarations, monitor, instance, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
         "windows": [
@@ -82,13 +82,15 @@ def describe_monitor(project: LoadedProject, name: str, partition: str | None) -
     }
 
 
-def describe_next_step(project: LoadedProject, declared: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts) -> str:
+def describe_next_step(
+    project: LoadedProject, declarations: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts
+) -> str:
     """Describe the next step of a monitor: outdated reports first, and the sensor and the command if a sensor is off."""
     command = f"mlops monitor step {monitor.name}"
     upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], instance, command))
-    if missing := describe_missing_windows(list_missing_windows(project.stores, declared, monitor)):
+    if missing := describe_missing_windows(list_missing_windows(project.stores, declarations, monitor)):
         upcoming = f"{upcoming}; {missing}"
-    due = find_due_reports(declared, monitor, project.stores)
+    due = find_due_reports(declarations, monitor, project.stores)
     if not due:
         return upcoming
     behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
@@ -135,9 +137,9 @@ def write_evidently_report(project: LoadedProject, name: str, partition: str) ->
     DataError
         Nothing was predicted in the window.
     """
-    declared, monitor = find_monitor(project, name)
+    declarations, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
-    ref = declared.by_key[monitor.predictions_key]
+    ref = declarations.by_key[monitor.predictions_key]
     window = window_of(monitor.partitions, partition)
     rows = project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
     if rows.is_empty():

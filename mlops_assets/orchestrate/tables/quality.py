@@ -182,7 +182,7 @@ def check_table(
         return _check_with_quarantine(step, produced, table, table.quarantine, quality_key, quarantine_key)
     limits, companions = _find_limits(step, table, quality_key, lambda: frame)
     outcomes = [*verify(frame, table, step.windows, limits=limits), *_check_other_partitions(step, frame, table)]
-    return CheckedTable(frame, _add_call_outcomes(step, produced, frame, table, outcomes), companions=companions)
+    return CheckedTable(frame, _replace_by_call_failures(step, produced, frame, table, outcomes), companions=companions)
 
 
 def _check_with_quarantine(  # noqa: PLR0913  (one table)
@@ -202,7 +202,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     # Without bad rows, the violations above are complete.
     verified = verify(good_rows, table, step.windows, limits=limits, violations=violations if good_rows.height == frame.height else None)
     outcomes = [*verified, *_check_other_partitions(step, good_rows, table), quarantined]
-    outcomes = _add_call_outcomes(step, replace(produced, strays={}), good_rows, table, outcomes)
+    outcomes = _replace_by_call_failures(step, replace(produced, strays={}), good_rows, table, outcomes)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in outcomes):
         outcomes = [reword_for_refused_write(o, bad_rows) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
     # The quarantine comes first: too many bad rows can cause violations among the good ones.
@@ -210,7 +210,7 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     return CheckedTable(good_rows, outcomes, companions=[*companions, _build_quarantine_write(step, quarantine_key, bad_rows)])
 
 
-def _add_call_outcomes(
+def _replace_by_call_failures(
     step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
     """Replace passed outcomes by failures of the same check that concern the calls: misplaced rows and emptied partitions."""

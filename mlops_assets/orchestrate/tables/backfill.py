@@ -1,6 +1,5 @@
 """Make and commit the partitions of a backfill in chunks: a killed run loses one chunk, not the whole backfill."""
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +10,6 @@ import polars as pl
 
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.partitions import map_partitions
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, list_reference_windows
 from mlops_assets.orchestrate.tables.tables import (
@@ -26,8 +24,7 @@ from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.values.dataset import Table
 
-CHUNK_SIZE = 31  # partitions in one transaction, unless a limit below needs larger chunks: a month of days
-MAX_REPEATED_SHARE = 0.1  # of the upstream partitions of a chunk: those that the chunk before it has read too
+CHUNK_SIZE = 31  # partitions in one transaction, unless MAX_CHUNKS needs larger chunks: a month of days
 MAX_CHUNKS = 100  # transactions of equal size in one run, however many partitions it has
 
 
@@ -175,21 +172,10 @@ def _add_description(step: StepContext, chunks: ChunkPlan, checked: CheckedTable
 def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
     quality = chunks.rules.quality
     first = {name for name, _ in list_reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
-    return split_keys(step.keys, first, math.ceil(_count_shared_partitions(step) / MAX_REPEATED_SHARE))
+    return split_keys(step.keys, first)
 
 
-def _count_shared_partitions(step: StepContext) -> int:
-    """Return how many partitions a chunk shares with its neighbour: the most that any upstream table's partition mapping looks back."""
-    counts = [0]
-    for edge in step.node.edges:
-        *earlier, newest = map_partitions(edge, step.node.partitions, step.keys[-2:]).values()
-        before = {key for keys in earlier for key in keys}
-        if added := set(newest) - before:  # none: chunks of any size read the whole table
-            counts.append(math.ceil(len(before & set(newest)) / len(added)))
-    return max(counts)
-
-
-def split_keys(keys: Sequence[str], first: Collection[str] = (), min_size: int = 1) -> list[list[str]]:
+def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
     """Split partitions into chunks of consecutive partitions.
 
     Parameters
@@ -198,10 +184,8 @@ def split_keys(keys: Sequence[str], first: Collection[str] = (), min_size: int =
         Consecutive partitions, oldest first.
     first
         Partitions that form one chunk of any size before the others: quality limits are learned from them.
-    min_size
-        Partitions of a chunk, when that is more than ``CHUNK_SIZE``; the last chunk may have fewer.
     """
-    size = max(CHUNK_SIZE, min_size, math.ceil(len(keys) / MAX_CHUNKS))
+    size = max(CHUNK_SIZE, -(-len(keys) // MAX_CHUNKS))
     result: list[list[str]] = []
     for is_first, group in groupby(keys, key=lambda key: key in first):
         run = list(group)

@@ -66,49 +66,10 @@ def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length
     assert len(groups) <= 103
 
 
-@pytest.mark.parametrize(
-    ("mapping", "expected"),
-    [
-        (None, [31, 31, 31, 7]),
-        (dg.TimeWindowPartitionMapping(start_offset=-3), [31, 31, 31, 7]),
-        (dg.TimeWindowPartitionMapping(start_offset=-4, end_offset=-1), [31, 31, 31, 7]),
-        (dg.TimeWindowPartitionMapping(start_offset=-9, end_offset=-1), [80, 20]),
-        (dg.TimeWindowPartitionMapping(start_offset=-40), [100]),
-        (dg.AllPartitionMapping(), [31, 31, 31, 7]),
-    ],
-)
-def test_chunks_read_at_most_a_tenth_of_their_upstream_partitions_again(mapping, expected, run, platform) -> None:
-    sizes: list[int] = []
-
-    @ml.dataset(partitions=project.DAILY, key="trip", event_timestamp="at", call_per="range")
-    def trips(window: ml.TimeWindow) -> pl.DataFrame:
-        return routes.rows(window)
-
-    @ml.feature_view(
-        entity=ml.Entity("origin"),
-        event_timestamp="at",
-        features={"minutes": float},
-        partitions=project.DAILY,
-        partition_mappings={"trips": mapping} if mapping else None,
-        call_per="range",
-    )
-    def latest(window: ml.TimeWindow, trips: pl.LazyFrame) -> pl.LazyFrame:
-        sizes.append((window.end - window.start).days)
-        inside = trips.filter(pl.col("at").is_between(window.start, window.end, closed="left"))
-        return inside.select("origin", "at", pl.col("minutes").cast(pl.Float64))
-
-    runner = run(ml.build_definitions([trips, latest], platform=platform))
-    keys = project.DAILY.get_partition_keys()
-    whole = f"{keys[0]}...{keys[project.DAYS - 1]}"
-    runner("dataset/trips", partitions=whole)
-    runner("features/latest", partitions=whole)
-    assert sizes == expected
-
-
 def backfill_views(home: Path, size: int) -> tuple[ml.Platform, dg.ExecuteInProcessResult]:
     """Make all views of a new platform in chunks of a size."""
     platform, world = ml.Platform.at(home), routes.World()
-    with open_memory_instance() as instance, mock.patch.multiple(backfill, CHUNK_SIZE=size, MAX_REPEATED_SHARE=3):
+    with open_memory_instance() as instance, mock.patch.object(backfill, "CHUNK_SIZE", size):
         runner = Runner(routes.build(platform, world), instance)
         runner("dataset/trips", partitions=WHOLE)
         result = runner(*VIEWS, partitions=WHOLE)
@@ -142,7 +103,6 @@ def test_chunks_of_any_size_give_the_same_content(size, whole, tmp_path) -> None
 
 def test_chunks_verify_a_partition_that_both_read_once(run, platform, monkeypatch) -> None:
     monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
-    monkeypatch.setattr(backfill, "MAX_REPEATED_SHARE", 1)
     verified: list[str] = []
 
     def record(lake, table, partitions, **where):
